@@ -1,0 +1,1 @@
+"""Model cards (``*.toml``) and the bundled model (``tiny/``), installed as package data."""

@@ -1,0 +1,42 @@
+"""Inference engines behind one protocol: named numpy arrays in, named numpy arrays out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Static shape and dtype of one named input or output of a graph."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Session(Protocol):
+    """One loaded graph."""
+
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph once."""
+        ...
+
+
+def open_session(graph: Path) -> Session:
+    """Load a graph on the best engine there is here.
+
+    Raises:
+        BackendError: no engine is installed, or it refuses the graph.
+
+    """
+    from vditrack.backends.onnxruntime import OnnxRuntimeSession  # noqa: PLC0415
+
+    return OnnxRuntimeSession(graph)

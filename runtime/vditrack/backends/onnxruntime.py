@@ -1,0 +1,51 @@
+"""ONNX Runtime: the engine that runs anywhere."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from vditrack.backends import Array, Tensor
+from vditrack.errors import BackendError
+
+_DTYPES = {
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+}
+
+
+class OnnxRuntimeSession:
+    """A graph on ONNX Runtime's CPU provider."""
+
+    def __init__(self, graph: Path) -> None:
+        try:
+            import onnxruntime  # noqa: PLC0415
+        except ImportError as error:
+            raise BackendError(
+                "ONNX Runtime is not installed. Install one of `pip install vditrack[cpu]` and "
+                "`pip install vditrack[gpu]`; on a Jetson, the wheel made for its JetPack."
+            ) from error
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(graph), providers=["CPUExecutionProvider"]
+            )
+        # ONNX Runtime's exceptions share no base class of their own.
+        except Exception as error:
+            raise BackendError(
+                f"ONNX Runtime {onnxruntime.__version__} does not load {graph}: {error}"
+            ) from error
+        self.inputs = {node.name: _tensor(graph, node) for node in self._session.get_inputs()}
+        self.outputs = {node.name: _tensor(graph, node) for node in self._session.get_outputs()}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        names = list(self.outputs)
+        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+
+def _tensor(graph: Path, node: object) -> Tensor:
+    shape, kind = getattr(node, "shape", ()), getattr(node, "type", "")
+    if kind not in _DTYPES or not all(isinstance(side, int) for side in shape):
+        name = getattr(node, "name", "?")
+        raise BackendError(f"{graph}: tensor {name!r} is {kind} {shape}, not of a static shape.")
+    return Tensor(tuple(shape), _DTYPES[kind])

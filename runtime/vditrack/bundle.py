@@ -1,0 +1,235 @@
+"""The bundle: the folder that export writes and every other unit only reads.
+
+``bundle.json`` says what was exported and how to use it; every other file is named there with its
+size and sha256. Nothing in a bundle is ever unpickled.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from vditrack.errors import BundleError
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+ENCODER = "encoder.onnx"
+FEATURES = "features.onnx"
+
+Positive = Annotated[int, Meta(gt=0)]
+PositiveReal = Annotated[float, Meta(gt=0)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was cut out of which checkpoint."""
+
+    card: str
+    checkpoint: str
+    checkpoint_sha256: Sha256
+    licence: str
+    block: Annotated[int, Meta(ge=0)]
+    heads: Annotated[tuple[int, ...], Meta(min_length=1)]
+    tensor: Literal["keys"]
+    channels: Annotated[tuple[int, ...], Meta(min_length=1)]
+    """Channels kept of each head, after selection by rotary frequency."""
+    timestep: float
+    noise_level: Annotated[float, Meta(ge=0, le=1)]
+    """Share of noise sigma in x = (1 - sigma) latents + sigma noise."""
+    noise_seed: int
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the graphs take: ``frames`` uint8 [encoder_frames, height, width, 3] RGB."""
+
+    height: Positive
+    width: Positive
+    frames: Positive
+    """Frames in one window of the transformer."""
+    encoder_frames: Positive
+    """Frames in one run of the encoder; it divides ``frames``."""
+    temporal_stride: Literal[1]
+    """Frames that share one latent."""
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``features.onnx`` gives: ``descriptors`` float32 [frames, rows, columns, channels]."""
+
+    rows: Positive
+    columns: Positive
+    stride: Positive
+    """Side of a grid cell, in model pixels."""
+    channels: Positive
+
+
+class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How descriptors become tracks (HeFT, arXiv 2512.04619); lengths in model pixels."""
+
+    temperature: PositiveReal
+    """Of the softmax over cosine similarities; 1 is the paper's."""
+    argmax_radius: PositiveReal
+    search_radius: PositiveReal
+    visibility_threshold: PositiveReal
+    """Largest forward-backward distance (RMS over frames) of a visible point."""
+    similarity_threshold: Annotated[float, Meta(ge=-1, le=1)]
+    """Least cosine similarity of a visible point with its template; -1 is the paper's."""
+    template_update: Annotated[float, Meta(ge=0, le=1)]
+    """Weight of the newest descriptor in a visible point's template."""
+    horizon: Positive
+    """Frames that the backward check goes back at most."""
+    refine_radius: Annotated[float, Meta(ge=0)]
+    """How far refinement on the original pixels may move a point from its match."""
+
+
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Size in bytes and digest of one file of the bundle."""
+
+    size: Annotated[int, Meta(ge=0)]
+    sha256: Sha256
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of ``bundle.json``."""
+
+    schema_version: int
+    name: str
+    notes: str
+    source: Source
+    input: Input
+    output: Output
+    matching: Matching
+    files: dict[str, FileRecord]
+    parity: dict[str, float]
+    """Relative errors measured at export, by what was compared."""
+    tools: dict[str, str]
+    """Versions of the programs that made the bundle."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked bundle: its folder and its manifest."""
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    def encoder(self) -> Path:
+        return self.root / ENCODER
+
+    @property
+    def features(self) -> Path:
+        return self.root / FEATURES
+
+
+def bundled_model() -> Path:
+    """Folder of the model that comes with the package."""
+    return Path(str(resources.files("vditrack.models"))) / "tiny"
+
+
+def load_bundle(path: Path | str) -> Bundle:
+    """Read a bundle and check every file of it against its digest.
+
+    Raises:
+        BundleError: no bundle there, a file is missing, altered or leaves the folder, or the
+            manifest has another schema version or does not fit together.
+
+    """
+    root = Path(path)
+    manifest = _read_manifest(root)
+    _check_consistency(root, manifest)
+    for name, record in manifest.files.items():
+        _check_file(root, name, record)
+    return Bundle(root, manifest)
+
+
+def seal_bundle(root: Path, manifest: Manifest) -> Bundle:
+    """Record every file below ``root`` in the manifest and write it as ``bundle.json``."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = {path.relative_to(root).as_posix(): _record(path) for path in paths}
+    sealed = msgspec.structs.replace(manifest, files=files)
+    text = msgspec.json.format(msgspec.json.encode(sealed), indent=2)
+    (root / MANIFEST).write_bytes(text + b"\n")
+    return load_bundle(root)
+
+
+def _read_manifest(root: Path) -> Manifest:
+    path = root / MANIFEST
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"no bundle at {root}: {MANIFEST} cannot be read ({error.strerror}). "
+            "Give a folder that `vditrack export` wrote."
+        ) from error
+    _check_version(path, content)
+    try:
+        return msgspec.json.decode(content, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{path} is not a bundle's manifest: {error}. Export it again.") from error
+
+
+def _check_version(path: Path, content: bytes) -> None:
+    # The version is read first and alone: another schema's fields must not be complained about.
+    class Versioned(msgspec.Struct):
+        schema_version: int
+
+    try:
+        version = msgspec.json.decode(content, type=Versioned).schema_version
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{path} is not a bundle's manifest: {error}. Export it again.") from error
+    if version != SCHEMA_VERSION:
+        remedy = "Update vditrack" if version > SCHEMA_VERSION else "Export the bundle again"
+        raise BundleError(
+            f"{path} has schema version {version}; this vditrack reads {SCHEMA_VERSION}. {remedy}."
+        )
+
+
+def _check_consistency(root: Path, manifest: Manifest) -> None:
+    inp, out, source = manifest.input, manifest.output, manifest.source
+    claims = [
+        (ENCODER in manifest.files, f"{ENCODER} is not listed"),
+        (FEATURES in manifest.files, f"{FEATURES} is not listed"),
+        (out.rows * out.stride == inp.height, "rows x stride is not the input's height"),
+        (out.columns * out.stride == inp.width, "columns x stride is not the input's width"),
+        (inp.frames % inp.encoder_frames == 0, "encoder_frames does not divide frames"),
+        (
+            out.channels == len(source.heads) * len(source.channels),
+            "output channels are not heads x channels",
+        ),
+    ]
+    for holds, complaint in claims:
+        if not holds:
+            raise BundleError(f"{root / MANIFEST}: {complaint}. Export the bundle again.")
+
+
+def _check_file(root: Path, name: str, record: FileRecord) -> None:
+    path = root / name
+    if not _stays_inside(root, name):
+        raise BundleError(f"{root / MANIFEST} names {name!r}, which is outside the bundle. Refused.")
+    if not path.is_file():
+        raise BundleError(f"{path} is missing. Copy the whole bundle again, or export it again.")
+    # Size first: it is free, and a truncated copy is the usual damage.
+    if path.stat().st_size != record.size or _record(path) != record:
+        raise BundleError(
+            f"{path} was altered or cut short: its sha256 is not the one in {MANIFEST}. "
+            "Copy the bundle again, or export it again."
+        )
+
+
+def _stays_inside(root: Path, name: str) -> bool:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or "\\" in name or ".." in pure.parts or not pure.parts:
+        return False
+    return (root / name).resolve().is_relative_to(root.resolve())
+
+
+def _record(path: Path) -> FileRecord:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return FileRecord(size=path.stat().st_size, sha256=digest.hexdigest())
