@@ -75,8 +75,10 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     search_radius: PositiveReal
     visibility_threshold: PositiveReal
     """Largest forward-backward distance (RMS over frames) of a visible point."""
-    similarity_threshold: Annotated[float, Meta(ge=-1, le=1)]
+    similarity_threshold: Annotated[float, Meta(ge=-1, lt=1)]
     """Least cosine similarity of a visible point with its template; -1 is the paper's."""
+    recovery_threshold: Annotated[float, Meta(ge=-1, lt=1)]
+    """The same for a point that was not seen within the horizon, so cannot be checked backward."""
     template_update: Annotated[float, Meta(ge=0, le=1)]
     """Weight of the newest descriptor in a visible point's template."""
     horizon: Positive
@@ -169,7 +171,9 @@ def _read_manifest(root: Path) -> Manifest:
     try:
         return msgspec.json.decode(content, type=Manifest)
     except msgspec.DecodeError as error:
-        raise BundleError(f"{path} is not a bundle's manifest: {error}. Export it again.") from error
+        raise BundleError(
+            f"{path} is not a bundle's manifest: {error}. Export it again."
+        ) from error
 
 
 def _check_version(path: Path, content: bytes) -> None:
@@ -180,7 +184,9 @@ def _check_version(path: Path, content: bytes) -> None:
     try:
         version = msgspec.json.decode(content, type=Versioned).schema_version
     except msgspec.DecodeError as error:
-        raise BundleError(f"{path} is not a bundle's manifest: {error}. Export it again.") from error
+        raise BundleError(
+            f"{path} is not a bundle's manifest: {error}. Export it again."
+        ) from error
     if version != SCHEMA_VERSION:
         remedy = "Update vditrack" if version > SCHEMA_VERSION else "Export the bundle again"
         raise BundleError(
@@ -209,11 +215,17 @@ def _check_consistency(root: Path, manifest: Manifest) -> None:
 def _check_file(root: Path, name: str, record: FileRecord) -> None:
     path = root / name
     if not _stays_inside(root, name):
-        raise BundleError(f"{root / MANIFEST} names {name!r}, which is outside the bundle. Refused.")
+        raise BundleError(
+            f"{root / MANIFEST} names {name!r}, which is outside the bundle. Refused."
+        )
     if not path.is_file():
         raise BundleError(f"{path} is missing. Copy the whole bundle again, or export it again.")
-    # Size first: it is free, and a truncated copy is the usual damage.
-    if path.stat().st_size != record.size or _record(path) != record:
+    try:
+        # Size first: it is free, and a truncated copy is the usual damage.
+        intact = path.stat().st_size == record.size and _record(path) == record
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+    if not intact:
         raise BundleError(
             f"{path} was altered or cut short: its sha256 is not the one in {MANIFEST}. "
             "Copy the bundle again, or export it again."
@@ -224,7 +236,11 @@ def _stays_inside(root: Path, name: str) -> bool:
     pure = PurePosixPath(name)
     if pure.is_absolute() or "\\" in name or ".." in pure.parts or not pure.parts:
         return False
-    return (root / name).resolve().is_relative_to(root.resolve())
+    try:
+        return (root / name).resolve().is_relative_to(root.resolve())
+    # A zero byte in the name, or symbolic links in a circle.
+    except (ValueError, OSError, RuntimeError):
+        return False
 
 
 def _record(path: Path) -> FileRecord:

@@ -1,6 +1,5 @@
 """Writing results so that nothing half-written is ever left under the name asked for."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -41,7 +40,7 @@ def staged_file(destination: Path) -> Iterator[Path]:
     scratch = _scratch_beside(destination)
     try:
         yield scratch / destination.name
-        os.replace(scratch / destination.name, destination)
+        (scratch / destination.name).replace(destination)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -53,5 +52,7 @@ def _scratch_beside(destination: Path) -> Path:
         scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=parent))
         scratch.chmod(0o755)
     except OSError as error:
-        raise InputError(f"cannot write in {parent}: {error.strerror}. Choose another -o.") from error
+        raise InputError(
+            f"cannot write in {parent}: {error.strerror}. Choose another -o."
+        ) from error
     return scratch

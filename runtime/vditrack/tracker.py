@@ -1,0 +1,163 @@
+"""The tracker: a bundle loaded once, for clips and for streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vditrack.bundle import Bundle, Matching, bundled_model, load_bundle
+from vditrack.errors import InputError
+from vditrack.features import FeatureExtractor, FeatureMap, causal_features, clip_features
+from vditrack.points import TrackedPoints, check_points
+from vditrack.stream import Stream, check_frame
+from vditrack.tracks import Tracks
+
+Progress = Callable[[int, int], None]
+Step = TypeVar("Step")
+
+
+class Tracker:
+    """Tracks any point through video, with the features of one bundle."""
+
+    def __init__(self, bundle: Bundle, settings: Matching | None = None) -> None:
+        """Load a checked bundle's graphs; ``settings`` replace its matching defaults."""
+        self.bundle = bundle
+        self.settings = settings or bundle.manifest.matching
+        self._extractor = FeatureExtractor(bundle)
+
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> Tracker:
+        """Load the bundle at ``path``, or the model that comes with the package.
+
+        Raises:
+            BundleError: the bundle is missing, damaged, or not of this version.
+            BackendError: no inference engine is installed, or it refuses the model.
+
+        """
+        return cls(load_bundle(bundled_model() if path is None else path))
+
+    def stream(self) -> Stream:
+        """Start on a live stream. Streams of one tracker are independent of each other."""
+        return Stream(self._extractor, self.settings)
+
+    def track(
+        self,
+        frames: NDArray[np.uint8],
+        queries: ArrayLike,
+        *,
+        causal: bool = False,
+        progress: Progress | None = None,
+    ) -> Tracks:
+        """Track points through a whole clip, forward and backward from where they are asked for.
+
+        Args:
+            frames: uint8 [T, H, W, 3] RGB.
+            queries: [N, 3] (t, x, y): a frame's index and a position in its pixels, (0, 0) being
+                the upper-left corner of the upper-left pixel.
+            causal: read each frame's features from the window that ends with it, as a stream must,
+                in place of windows that also look ahead: gives what `stream` would have given.
+            progress: called with (steps done, steps in all).
+
+        Returns:
+            Tracks over all T frames. Each depends on its own query alone.
+
+        Raises:
+            InputError: frames or queries are not such arrays, or a query lies outside the clip.
+
+        """
+        check_clip(frames)
+        asked = checked_queries(queries, frames)
+        tracks = _empty_tracks(asked, len(frames))
+        last = int(asked[:, 0].max(initial=0))
+        report = _Counter(len(frames) + (last + 1 if last else 0), progress)
+        maps: list[FeatureMap] = []
+        source = causal_features if causal else clip_features
+        forward = enumerate(_kept(source(self._extractor, frames), maps, needed=last + 1))
+        self._follow(tracks, frames, report.counted(forward))
+        if last > 0:
+            # Points asked for later in the clip are followed back to its start as well.
+            backward = ((frame, maps[frame]) for frame in range(last, -1, -1))
+            self._follow(tracks, frames, report.counted(backward))
+        return tracks
+
+    def _follow(
+        self,
+        tracks: Tracks,
+        frames: NDArray[np.uint8],
+        steps: Iterable[tuple[int, FeatureMap]],
+    ) -> None:
+        """Follow every point from its query in the order of the steps, writing into ``tracks``."""
+        alive = TrackedPoints(self._extractor.grid, self.settings)
+        for frame, features in steps:
+            alive.advance(features, frames[frame])
+            starting = np.flatnonzero(tracks.queries[:, 0] == frame)
+            if len(starting):
+                alive.add(starting, tracks.queries[starting, 1:])
+            tracks.points[alive.ids, frame] = alive.points
+            tracks.visible[alive.ids, frame] = alive.visible
+            tracks.confidence[alive.ids, frame] = alive.confidence
+            tracks.fb_error[alive.ids, frame] = alive.fb_error
+
+
+class _Counter:
+    """Tells a progress callback how many of the steps are done."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def counted(self, steps: Iterable[Step]) -> Iterator[Step]:
+        for step in steps:
+            yield step
+            self._done += 1
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+
+def _kept(
+    features: Iterable[FeatureMap], kept: list[FeatureMap], needed: int
+) -> Iterator[FeatureMap]:
+    """Pass features on, and keep as many as the way back needs."""
+    for features_of_frame in features:
+        if needed > 1 and len(kept) < needed:
+            kept.append(features_of_frame)
+        yield features_of_frame
+
+
+def check_clip(frames: NDArray[np.uint8]) -> None:
+    """Refuse what is not a uint8 RGB clip [T, H, W, 3] of at least one frame."""
+    if not isinstance(frames, np.ndarray) or frames.ndim != 4 or not len(frames):
+        shape = list(getattr(frames, "shape", ()))
+        raise InputError(f"frames have shape {shape}; give a uint8 array [T, H, W, 3], RGB.")
+    check_frame(frames[0])
+
+
+def checked_queries(queries: ArrayLike, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Queries as float32 [N, 3], each refused that is not on a frame and inside it."""
+    asked = np.asarray(queries, np.float32)
+    if asked.ndim != 2 or asked.shape[1] != 3:
+        raise InputError(f"queries have shape {list(asked.shape)}; give [N, 3] (t, x, y).")
+    times = asked[:, 0]
+    on_a_frame = (times >= 0) & (times < len(frames)) & (np.mod(times, 1) == 0)
+    if not on_a_frame.all():
+        first = int(np.flatnonzero(~on_a_frame)[0])
+        raise InputError(
+            f"query {first} is at t = {times[first]:g}; the clip's frames are 0 to "
+            f"{len(frames) - 1}."
+        )
+    check_points(asked[:, 1:], frames.shape[1:3])
+    return asked
+
+
+def _empty_tracks(queries: NDArray[np.float32], frames: int) -> Tracks:
+    shape = (len(queries), frames)
+    return Tracks(
+        queries=queries,
+        points=np.zeros((*shape, 2), np.float32),
+        visible=np.zeros(shape, np.bool_),
+        confidence=np.zeros(shape, np.float32),
+        fb_error=np.full(shape, np.inf, np.float32),
+    )
