@@ -28,14 +28,16 @@ def main() -> None:
     """Print rate, latency and memory of the stream and the rate of the baseline."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=600)
-    count = parser.parse_args().frames
+    parser.add_argument("--bundle")
+    arguments = parser.parse_args()
+    count = arguments.frames
     clip = make_clip(seed=0, height=HEIGHT, width=WIDTH, frames=24)
     # There and back again, so that the picture never jumps.
     frames = np.concatenate([clip.frames, clip.frames[-2:0:-1]])
     xs, ys = np.meshgrid(np.linspace(40, WIDTH - 40, 8), np.linspace(40, HEIGHT - 40, 8))
     points = np.stack([xs.ravel(), ys.ravel()], axis=1).astype(np.float32)[:POINTS]
 
-    stream = Tracker.load().stream()
+    stream = Tracker.load(arguments.bundle).stream()
     stream.push(frames[0], 0.0)
     stream.add(points)
     seconds, memory = [], {}

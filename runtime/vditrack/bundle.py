@@ -19,6 +19,10 @@ SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 ENCODER = "encoder.onnx"
 FEATURES = "features.onnx"
+CONTENTS = frozenset(
+    {MANIFEST, ENCODER, FEATURES, f"{ENCODER}.data", f"{FEATURES}.data", "engines"}
+)
+"""All names that a bundle's folder may hold."""
 
 Positive = Annotated[int, Meta(gt=0)]
 PositiveReal = Annotated[float, Meta(gt=0)]

@@ -42,7 +42,7 @@ class FeatureMap:
     @cached_property
     def half_cell_inverse_norms(self) -> Floats:
         """[2 rows - 1, 2 columns - 1]: the same at cell centres and half way between them."""
-        rows, columns = _half_steps(self.grid.rows), _half_steps(self.grid.columns)
+        rows, columns = half_cell_weights(self.grid.rows), half_cell_weights(self.grid.columns)
         return _inverse_norms(self.descriptors, rows, columns)
 
     def sample(self, points: Floats) -> Floats:
@@ -195,7 +195,7 @@ def _interpolation(count: int, stride: int) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def _half_steps(count: int) -> Floats:
+def half_cell_weights(count: int) -> Floats:
     """Return the weights [2 count - 1, count] of the cells at centres and half way between."""
     return np.asarray(hat_weights(np.arange(2 * count - 1) / 2, np.arange(count)), np.float32)
 

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,16 +10,19 @@ from vditrack.errors import InputError
 
 
 @contextmanager
-def staged_folder(destination: Path) -> Iterator[Path]:
+def staged_folder(destination: Path, replaceable: Collection[str]) -> Iterator[Path]:
     """Yield a scratch folder beside ``destination`` that takes its name when the block succeeds.
 
-    An existing ``destination`` is replaced only then; when the block raises, it is left as it was
-    and the scratch folder is removed.
+    An existing ``destination`` is replaced only then, and only if it holds nothing but files of
+    the ``replaceable`` names; when the block raises, it is left as it was and the scratch folder
+    is removed.
 
     Raises:
-        InputError: the parent of ``destination`` cannot be written.
+        InputError: the parent of ``destination`` cannot be written, or there is something at
+            ``destination`` that this command did not write.
 
     """
+    _refuse_foreign(destination, replaceable)
     scratch = _scratch_beside(destination)
     try:
         yield scratch
@@ -43,6 +46,19 @@ def staged_file(destination: Path) -> Iterator[Path]:
         (scratch / destination.name).replace(destination)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _refuse_foreign(destination: Path, replaceable: Collection[str]) -> None:
+    if not destination.exists():
+        return
+    if not destination.is_dir():
+        raise InputError(f"{destination} is a file. Choose another folder with -o.")
+    foreign = sorted({path.name for path in destination.iterdir()} - set(replaceable))
+    if foreign:
+        raise InputError(
+            f"{destination} holds other files ({foreign[0]}) and will not be replaced. "
+            "Choose another folder with -o."
+        )
 
 
 def _scratch_beside(destination: Path) -> Path:

@@ -6,12 +6,13 @@ and nothing larger than the feature grid is kept a descriptor.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.bundle import Matching
-from vditrack.features import FeatureMap
+from vditrack.features import FeatureMap, half_cell_weights
 from vditrack.grid import (
     Reals,
     cells_from_pixels,
@@ -82,51 +83,53 @@ class _Search:
         best = np.zeros_like(self.around)
         anywhere = np.isinf(self.radius)
         if anywhere.any():
-            best[anywhere] = self._best_in_window(np.flatnonzero(anywhere), None)
+            best[anywhere] = self._best_anywhere(np.flatnonzero(anywhere))
         if not anywhere.all():
-            nearby = np.flatnonzero(~anywhere)
-            stride = self.target.grid.stride
-            reach = int(np.ceil(self.radius[nearby].max() / stride)) + 1
-            best[nearby] = self._best_in_window(nearby, reach)
+            best[~anywhere] = self._best_nearby(np.flatnonzero(~anywhere))
         return best
 
-    def _best_in_window(self, points: Ints, reach: int | None) -> Floats:
-        """Best half cell of the windows of ``reach`` cells around the search centres."""
+    def _best_anywhere(self, points: Ints) -> Floats:
+        """Best half cell of the whole map."""
         grid = self.target.grid
-        half_rows = self._half_indices(self.around[points, 1], grid.rows, reach)
-        half_columns = self._half_indices(self.around[points, 0], grid.columns, reach)
-        cosines = self._half_cell_cosines(points, half_rows, half_columns)
-        y = pixels_from_cells(half_rows / 2, grid.stride)
-        x = pixels_from_cells(half_columns / 2, grid.stride)
+        half_rows, half_columns = half_cell_weights(grid.rows), half_cell_weights(grid.columns)
+        dots = half_rows @ self.dots[points] @ half_columns.T
+        row, column = _argmax(np.asarray(dots * self.target.half_cell_inverse_norms, np.float32))
+        cells = np.stack([column, row], axis=1) / 2
+        return np.asarray(pixels_from_cells(cells, grid.stride), np.float32)
+
+    def _best_nearby(self, points: Ints) -> Floats:
+        """Best half cell within each point's radius."""
+        grid = self.target.grid
+        around, radius = self.around[points], self.radius[points]
+        reach = int(np.ceil(radius.max() / grid.stride)) + 1
+        rows = _nearest_cells(around[:, 1], grid.stride, grid.rows, reach)
+        columns = _nearest_cells(around[:, 0], grid.stride, grid.columns, reach)
+        half_rows, half_columns = _half_way(rows), _half_way(columns)
+        y = pixels_from_cells(half_rows, grid.stride)
+        x = pixels_from_cells(half_columns, grid.stride)
         # A half cell just outside the circle may have its best pixel inside.
-        allowed = _within(y, x, self.around[points], self.radius[points] + grid.stride / 4)
-        inside = (
-            _in_range(half_rows, 2 * grid.rows - 1)[:, :, None]
-            & _in_range(half_columns, 2 * grid.columns - 1)[:, None, :]
-        )
-        row, column = _argmax(np.where(allowed & inside, cosines, -np.inf))
+        allowed = _within(y, x, around, radius + grid.stride / 4)
+        allowed &= _in_range(half_rows, grid.rows)[:, :, None]
+        allowed &= _in_range(half_columns, grid.columns)[:, None, :]
+        cosines = self._half_cell_cosines(points, rows, columns)
+        row, column = _argmax(np.where(allowed, cosines, -np.inf))
         each = np.arange(len(points))
         return np.stack([x[each, column], y[each, row]], axis=1).astype(np.float32)
 
-    def _half_indices(self, centres: Floats, count: int, reach: int | None) -> Ints:
-        """Half-cell indices [n, K] of the windows along one axis; the whole axis without reach."""
-        if reach is None:
-            return np.tile(np.arange(2 * count - 1), (len(centres), 1))
-        middle = np.rint(cells_from_pixels(centres, self.target.grid.stride)).astype(np.intp)
-        middle = np.clip(middle, 0, count - 1)
-        return 2 * middle[:, None] + np.arange(-2 * reach, 2 * reach + 1)
-
     def _half_cell_cosines(self, points: Ints, rows: Ints, columns: Ints) -> Floats:
-        """Cosines [n, R, K] at half-cell indices, by averaging the dots of neighbouring cells."""
+        """Cosines [n, 2 K - 1, 2 K - 1] at cells [n, K] a side and half way between them."""
         grid = self.target.grid
-        rows = np.clip(rows, 0, 2 * grid.rows - 2)[:, :, None]
-        columns = np.clip(columns, 0, 2 * grid.columns - 2)[:, None, :]
-        each = points[:, None, None]
-        upper, lower, left, right = rows // 2, (rows + 1) // 2, columns // 2, (columns + 1) // 2
-        total = self.dots[each, upper, left] + self.dots[each, upper, right]
-        total += self.dots[each, lower, left] + self.dots[each, lower, right]
-        norms = self.target.half_cell_inverse_norms[rows, columns]
-        return np.asarray(0.25 * total * norms, np.float32)
+        inside_rows = np.clip(rows, 0, grid.rows - 1)[:, :, None]
+        inside_columns = np.clip(columns, 0, grid.columns - 1)[:, None, :]
+        dots = self.dots[points[:, None, None], inside_rows, inside_columns]
+        dots = _half_way(_half_way(dots).transpose(0, 2, 1)).transpose(0, 2, 1)
+        half_rows = np.clip(2 * rows[:, :1] + np.arange(dots.shape[1]), 0, 2 * grid.rows - 2)
+        half_columns = np.clip(
+            2 * columns[:, :1] + np.arange(dots.shape[2]), 0, 2 * grid.columns - 2
+        )
+        norms = self.target.half_cell_inverse_norms
+        cosines = dots * norms[half_rows[:, :, None], half_columns[:, None, :]]
+        return np.asarray(cosines, np.float32)
 
     def best_pixel(self, near: Floats) -> tuple[Ints, Ints]:
         """Return (row, column) [N] of the best pixel within one cell of ``near``."""
@@ -186,8 +189,22 @@ def _within(y: Reals, x: Reals, centres: Floats, radius: Floats) -> NDArray[np.b
     return np.asarray(dy**2 + dx**2 <= (radius**2)[:, None, None], np.bool_)
 
 
-def _in_range(indices: Ints, count: int) -> NDArray[np.bool_]:
-    return np.asarray((indices >= 0) & (indices < count), np.bool_)
+def _nearest_cells(centres: Floats, stride: int, count: int, reach: int) -> Ints:
+    """Cells [n, 2 reach + 1] around centres along one axis of ``count`` cells, some outside it."""
+    middle = np.rint(cells_from_pixels(centres, stride)).astype(np.intp)
+    return np.clip(middle, 0, count - 1)[:, None] + np.arange(-reach, reach + 1)
+
+
+def _half_way(values: NDArray[Any]) -> NDArray[Any]:
+    """Put means between neighbours along the second axis: [n, K, ...] to [n, 2 K - 1, ...]."""
+    count = values.shape[1]
+    doubled = np.repeat(values, 2, axis=1)[:, : 2 * count - 1].astype(np.float32)
+    doubled[:, 1::2] = (values[:, :-1] + values[:, 1:]) / 2
+    return doubled
+
+
+def _in_range(cells: Floats, count: int) -> NDArray[np.bool_]:
+    return np.asarray((cells >= 0) & (cells <= count - 1), np.bool_)
 
 
 def _argmax(values: Floats) -> tuple[Ints, Ints]:

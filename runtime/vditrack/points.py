@@ -4,6 +4,7 @@ from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from vditrack.bundle import Matching
 from vditrack.consistency import backward_error
@@ -16,6 +17,10 @@ from vditrack.refine import Grey, grey_levels, refine
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+
+# The products here are small: a second BLAS thread takes longer to wake than it saves, and spins on
+# a core that the inference engine wants next.
+_BLAS = ThreadpoolController()
 
 
 class TrackedPoints:
@@ -90,7 +95,8 @@ class TrackedPoints:
         image = grey_levels(frame)
         self._maps.append(features)
         if len(self.ids):
-            self._step(features, image, reach)
+            with _BLAS.limit(limits=1, user_api="blas"):
+                self._step(features, image, reach)
         self._image = image
 
     def _step(self, features: FeatureMap, image: Grey, reach: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class OnnxRuntimeSession:
             ) from error
         try:
             self._session = onnxruntime.InferenceSession(
-                str(graph), providers=["CPUExecutionProvider"]
+                str(graph), _options(onnxruntime), providers=["CPUExecutionProvider"]
             )
         # ONNX Runtime's exceptions share no base class of their own.
         except Exception as error:
@@ -42,6 +43,13 @@ class OnnxRuntimeSession:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         names = list(self.outputs)
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+
+def _options(onnxruntime: ModuleType) -> object:
+    options = onnxruntime.SessionOptions()
+    # Idle threads would spin, and take the cores from OpenCV and NumPy between two runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def _tensor(graph: Path, node: object) -> Tensor:

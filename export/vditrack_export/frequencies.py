@@ -1,0 +1,44 @@
+"""Which channels of an attention head carry low rotary frequencies (HeFT, point 3)."""
+
+from vditrack.errors import InputError
+
+RotaryAxes = tuple[int, int, int]
+
+
+def wan_rotary_axes(head_dim: int) -> RotaryAxes:
+    """Channels of a Wan head that rotate with time, height and width, in that order.
+
+    Within an axis, channels 2i and 2i + 1 turn together at theta**(-2i / channels of the axis): the
+    frequency falls with the channel.
+    """
+    side = 2 * (head_dim // 6)
+    return head_dim - 2 * side, side, side
+
+
+def low_frequency_channels(axes: RotaryAxes, frequency_range: tuple[float, float]) -> list[int]:
+    """Channels of a head between two fractions of each axis, counted from the highest frequency.
+
+    Whole pairs only, since half a rotation is no feature. Both ends are rounded down, so that
+    ranges that meet share no channel and miss none.
+
+    Raises:
+        InputError: the range holds not even one pair of channels.
+
+    """
+    kept: list[int] = []
+    first = 0
+    for channels in axes:
+        low, high = (_pairs(fraction, channels) for fraction in frequency_range)
+        kept.extend(range(first + 2 * low, first + 2 * high))
+        first += channels
+    if not kept:
+        raise InputError(
+            f"frequency_range {list(frequency_range)} keeps no channel of rotary axes "
+            f"{list(axes)}. Widen it in the card."
+        )
+    return kept
+
+
+def _pairs(fraction: float, channels: int) -> int:
+    # 0.29 * 100 is 28.999...: a boundary meant to be whole must not fall below itself.
+    return int(round(fraction * channels / 2, 9))

@@ -1,0 +1,76 @@
+"""From a torch module with one input and one output to a checked ONNX file."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from vditrack.errors import VditrackError
+
+# The newest that TensorRT 10.3 (JetPack 6) parses. Opset 23 has an Attention operator, but
+# ONNX Runtime's CPU kernel for it gains only 6% here.
+OPSET = 20
+
+# A protobuf file cannot pass 2 GB; beyond this the weights go into a file beside the graph.
+_LARGEST_EMBEDDED_WEIGHTS = 1_500_000_000
+
+
+def export_graph(
+    module: nn.Module, example: Tensor, path: Path, *, input_name: str, output_name: str
+) -> None:
+    """Write ``module`` as ONNX for inputs of exactly the shape and dtype of ``example``.
+
+    Raises:
+        VditrackError: the graph has a shape that is not static, or writes into tensors.
+
+    """
+    with _quiet_exporter(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[input_name],
+            output_names=[output_name],
+            verbose=False,
+        )
+    assert program is not None
+    # The exporter notes stack traces, with paths of this machine, at every node.
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+    program.save(path, external_data=_bytes_of(module) > _LARGEST_EMBEDDED_WEIGHTS)
+    _check(path)
+
+
+def _bytes_of(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
+
+
+def _check(path: Path) -> None:
+    onnx.checker.check_model(str(path), full_check=True)
+    graph = onnx.load(str(path), load_external_data=False).graph
+    # ScatterND comes from assignment in place, and is slow in TensorRT.
+    if any(node.op_type == "ScatterND" for node in graph.node):
+        raise VditrackError(f"{path.name} contains ScatterND: its source assigns in place.")
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        if not all(side.dim_value > 0 for side in value.type.tensor_type.shape.dim):
+            raise VditrackError(f"{path.name}: the shape of {value.name} is not static.")
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Drop the exporter's notes on operators of packages that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

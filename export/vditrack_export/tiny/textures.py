@@ -1,0 +1,117 @@
+"""Pictures to cover surfaces with: crops of photographs and procedural patterns."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Field = NDArray[np.float32]
+
+
+def texture(rng: np.random.Generator, height: int, width: int, photos: Sequence[Image]) -> Image:
+    """Draw a picture ``uint8 [height, width, 3]``: mostly photographs where there are any."""
+    if len(photos) and rng.random() < 0.8:
+        return _photo_crop(rng, height, width, photos[int(rng.integers(len(photos)))])
+    return pattern(rng, height, width)
+
+
+def _photo_crop(rng: np.random.Generator, height: int, width: int, photo: Image) -> Image:
+    rows, columns = photo.shape[:2]
+    largest = min(rows / height, columns / width)
+    zoom = largest * np.exp(rng.uniform(np.log(0.3), 0.0))
+    crop_height, crop_width = max(8, int(zoom * height)), max(8, int(zoom * width))
+    top = int(rng.integers(rows - crop_height + 1))
+    left = int(rng.integers(columns - crop_width + 1))
+    crop = photo[top : top + crop_height, left : left + crop_width]
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    shrinks = zoom > 1
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    resized = cv2.resize(np.ascontiguousarray(crop), (width, height), interpolation=method)
+    return np.asarray(resized, np.uint8)
+
+
+def pattern(rng: np.random.Generator, height: int, width: int) -> Image:
+    """Draw a procedural picture ``uint8 [height, width, 3]``: one or two patterns blended."""
+    colours = _coloured(rng, _scalar_field(rng, height, width))
+    if rng.random() < 0.5:
+        other = _coloured(rng, _scalar_field(rng, height, width))
+        blend = _octaves(rng, height, width)[..., None]
+        colours = colours * blend + other * (1 - blend)
+    return np.clip(colours, 0, 255).astype(np.uint8)
+
+
+def _scalar_field(rng: np.random.Generator, height: int, width: int) -> Field:
+    kinds = (_octaves, _octaves, _stripes, _checks, _speckle)
+    return kinds[int(rng.integers(len(kinds)))](rng, height, width)
+
+
+def _coloured(rng: np.random.Generator, field: Field) -> Field:
+    """Colour a field of values 0 to 1 by a ramp through three random colours."""
+    ramp = rng.uniform(0, 255, (3, 3))
+    stops = [0.0, rng.uniform(0.3, 0.7), 1.0]
+    channels = [np.interp(field, stops, ramp[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).astype(np.float32)
+
+
+def _octaves(rng: np.random.Generator, height: int, width: int) -> Field:
+    roughness = rng.uniform(0.4, 0.9)
+    cell = max(height, width) / rng.uniform(1.5, 4)
+    field, weight = np.zeros((height, width), np.float32), 1.0
+    while cell > 1.5:
+        coarse = rng.standard_normal((int(height / cell) + 2, int(width / cell) + 2))
+        fine = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        field += weight * fine
+        weight, cell = weight * roughness, cell / 2
+    return _to_unit(field)
+
+
+def _stripes(rng: np.random.Generator, height: int, width: int) -> Field:
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    angle, wavelength = rng.uniform(0, np.pi), rng.uniform(6, 40)
+    bend = 6 * _octaves(rng, height, width)
+    wave = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / wavelength + bend)
+    return np.asarray(0.5 + 0.5 * np.tanh(3 * wave), np.float32)
+
+
+def _checks(rng: np.random.Generator, height: int, width: int) -> Field:
+    rows = max(2, int(height / rng.uniform(8, 30)))
+    columns = max(2, int(width / rng.uniform(8, 30)))
+    cells = rng.random((rows, columns)).astype(np.float32)
+    return np.asarray(cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST))
+
+
+def _speckle(rng: np.random.Generator, height: int, width: int) -> Field:
+    dots = (rng.random((height, width)) < rng.uniform(0.01, 0.06)).astype(np.float32)
+    spread = cv2.GaussianBlur(dots, (0, 0), rng.uniform(0.8, 2.5))
+    return _to_unit(np.asarray(spread, np.float32))
+
+
+def _to_unit(field: Field) -> Field:
+    low, high = np.quantile(field, (0.02, 0.98))
+    return np.asarray(np.clip((field - low) / (high - low + 1e-6), 0, 1), np.float32)
+
+
+def blob(rng: np.random.Generator, height: int, width: int) -> Image:
+    """Draw a silhouette ``uint8 [height, width]``: smooth or cornered, 0 along the border."""
+    cornered = rng.random() < 0.35
+    count = int(rng.integers(3, 8)) if cornered else 64
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    if cornered:
+        radius = rng.uniform(0.7, 1.0, count)
+        angles = angles + rng.uniform(-0.3, 0.3, count) * 2 * np.pi / count
+    else:
+        radius = np.ones(count)
+        for harmonic in range(2, 6):
+            swing = rng.uniform(0, 0.35 / harmonic)
+            radius += swing * np.cos(harmonic * angles + rng.uniform(0, 2 * np.pi))
+        radius /= radius.max()
+    half = np.array([width, height]) / 2 - 2
+    outline = np.stack([np.cos(angles), np.sin(angles)], -1) * radius[:, None] * half
+    corners = np.round((outline + np.array([width, height]) / 2 - 0.5) * 16).astype(np.int32)
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, shift=4)
+    mask[[0, -1]] = mask[:, [0, -1]] = 0
+    return mask

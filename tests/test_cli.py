@@ -1,0 +1,161 @@
+"""The command as a user runs it: a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vditrack.cli import DEMO_COLUMNS, DEMO_ROWS
+from vditrack.video import read_video, write_video
+
+COMMAND = Path(sys.executable).with_name("vditrack")
+
+
+def run(*arguments, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(COMMAND), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with a clip in it, 128 x 96, 6 frames."""
+    blocks = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+    picture = np.kron(blocks, np.ones((8, 8, 1), np.uint8))
+    frames = [np.roll(picture, 2 * t, axis=1) for t in range(6)]
+    write_video(tmp_path / "clip.mp4", frames, np.arange(6) / 10)
+    return tmp_path
+
+
+def test_track_writes_tracks_and_an_overlay(folder):
+    done = run("track", "clip.mp4", "--at", "0,64,48", "--at", "3,20.5,30", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["frames"], told["points"], told["width"], told["height"]) == (6, 2, 128, 96)
+    with np.load(folder / "clip_tracks" / "tracks.npz") as tracks:
+        assert tracks["points"].shape == (2, 6, 2)
+        np.testing.assert_allclose(tracks["points"][1, 3], [20.5, 30])
+        np.testing.assert_allclose(tracks["times"], np.arange(6) / 10, atol=1e-4)
+    overlay = read_video(folder / "clip_tracks" / "overlay.mp4")
+    assert overlay.frames.shape == (6, 96, 128, 3)
+
+
+def test_grid_and_points_file_and_a_stretch(folder):
+    assert run("track", "clip.mp4", "--grid", "3", "-o", "out", cwd=folder).returncode == 0
+    again = run(
+        "track", "clip.mp4", "--grid", "2", "-o", "out", "--start", "0.2", "--json", cwd=folder
+    )
+    assert json.loads(again.stdout)["points"] == 4
+    assert json.loads(again.stdout)["frames"] == 4
+    (folder / "points.csv").write_text("x,y\n64,48\n")
+    told = run("track", "clip.mp4", "--points", "points.csv", cwd=folder)
+    assert "tracked 1 points through 6 frames of 128 x 96" in told.stdout
+    assert "clip_tracks/overlay.mp4" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clip.mp4"], "exactly one of"),
+        (["clip.mp4", "--grid", "2", "--at", "0,1,1"], "exactly one of"),
+        (["clip.mp4", "--at", "0,1"], "--at 0,1 is not t,x,y"),
+        (["clip.mp4", "--at", "0,128,5"], "(128, 5) is not inside the frame of 128 x 96"),
+        (["clip.mp4", "--at", "6,5,5"], "frames are 0 to 5"),
+        (["clip.mp4", "--at", "0,nan,5"], "not inside"),
+        (["absent.mp4", "--grid", "2"], "absent.mp4 is not a file"),
+        (["text.mp4", "--grid", "2"], "text.mp4 is no video"),
+        (["cut.mp4", "--grid", "2"], "cut.mp4"),
+        (["clip.mp4", "--grid", "2", "--bundle", "nowhere"], "no bundle at nowhere"),
+        (["clip.mp4", "--points", "absent.csv"], "absent.csv is not a file"),
+        (["clip.mp4", "--grid", "2", "-o", "text.mp4"], "is a file"),
+        (["clip.mp4", "--grid", "2", "-o", "taken"], "holds other files (thesis.tex)"),
+        (["clip.mp4", "--grid", "2", "--start", "9"], "no video frame"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(folder, arguments, message):
+    (folder / "text.mp4").write_text("no video\n" * 50)
+    (folder / "cut.mp4").write_bytes((folder / "clip.mp4").read_bytes()[:700])
+    (folder / "taken").mkdir()
+    (folder / "taken" / "thesis.tex").write_text("years of work")
+    before = sorted(folder.rglob("*"))
+    done = run("track", *arguments, cwd=folder)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("vditrack:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in done.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_inspect(tmp_path):
+    told = run("inspect", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "encoder.onnx" in told.stdout
+    manifest = json.loads(run("inspect", "--json", cwd=tmp_path).stdout)
+    assert manifest["name"] == "tiny"
+    refused = run("inspect", tmp_path, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "bundle.json cannot be read" in refused.stderr
+
+
+def test_help_and_version(tmp_path):
+    told = run("--help", cwd=tmp_path)
+    assert told.returncode == 0
+    for verb in ("demo", "track", "inspect", "export"):
+        assert verb in told.stdout
+    assert run("--version", cwd=tmp_path).stdout.strip().count(".") == 2
+
+
+def test_a_verb_that_does_not_load_harms_no_other(tmp_path):
+    package = tmp_path / "site" / "broken-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[vditrack.commands]\nsing = absent_module:sing\n")
+    code = "from vditrack.cli import main; main()"
+
+    def call(*arguments) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert "sing" in call("--help").stdout
+    assert call("--version").returncode == 0
+    refused = call("sing", "--loud", "high")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("vditrack: the verb sing does not load")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_an_interrupt_leaves_nothing(folder):
+    frames = np.random.default_rng(0).integers(0, 255, (300, 96, 128, 3), np.uint8)
+    write_video(folder / "long.mp4", frames, np.arange(300) / 10)
+    before = sorted(folder.rglob("*"))
+    command = [str(COMMAND), "track", "long.mp4", "--grid", "10"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as running:
+        until = time.monotonic() + 30
+        while sorted(folder.rglob("*")) == before and time.monotonic() < until:
+            time.sleep(0.02)
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "Traceback" not in told
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_demo(tmp_path):
+    done = run("demo", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["frames"], told["width"], told["height"]) == (250, 640, 272)
+    assert told["points"] == 6 * DEMO_COLUMNS * DEMO_ROWS
+    assert (tmp_path / "demo" / "overlay.mp4").stat().st_size > 100_000

@@ -1,0 +1,313 @@
+"""``vditrack export`` end to end on a random checkpoint, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from diffusers import WanTransformer3DModel
+from typer.testing import CliRunner
+
+from vditrack.backends.onnxruntime import OnnxRuntimeSession
+from vditrack.bundle import MANIFEST, load_bundle
+from vditrack.errors import InputError, VditrackError
+from vditrack_export import export as export_module
+from vditrack_export import graph as graph_module
+from vditrack_export.card import load_card
+from vditrack_export.checkpoint import load_checkpoint
+from vditrack_export.cli import export
+from vditrack_export.tiny.model import TinyEncoder
+
+WEIGHTS = "vdit/diffusion_pytorch_model.safetensors"
+
+CARD = """
+name = "small"
+family = "wan"
+checkpoint = "random numbers"
+licence = "Apache-2.0"
+notes = "for tests"
+[input]
+height = 32
+width = 48
+frames = 4
+encoder_frames = 2
+temporal_stride = 1
+[feature]
+block = 1
+heads = [1, 0]
+tensor = "keys"
+frequency_range = [0.4, 1.0]
+noise_level = 0.1
+timestep = 100.0
+noise_seed = 0
+[matching]
+temperature = 0.05
+argmax_radius = 12
+search_radius = 48
+visibility_threshold = 12
+similarity_threshold = 0.4
+recovery_threshold = 0.6
+template_update = 0.05
+horizon = 8
+refine_radius = 8
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small only lose time to threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(CARD)
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    torch.manual_seed(0)
+    TinyEncoder().save(folder)
+    _transformer().save_pretrained(folder / "vdit")
+    return folder
+
+
+def _transformer(**changes: int) -> WanTransformer3DModel:
+    shape = {"num_attention_heads": 2, "attention_head_dim": 32, "in_channels": 24, "num_layers": 3}
+    return WanTransformer3DModel(
+        patch_size=(1, 1, 1),
+        out_channels=24,
+        text_dim=16,
+        freq_dim=32,
+        ffn_dim=64,
+        **(shape | changes),
+    )
+
+
+def run(card: Path | str, weights: Path, output: Path, *options: str) -> Any:
+    app = typer.Typer()
+    app.command()(export)
+    arguments = [str(card), "--weights", str(weights), "-o", str(output), *options]
+    return CliRunner().invoke(app, arguments)
+
+
+def refusal(card: Path | str, weights: Path, output: Path) -> str:
+    """The error's text, after a look that nothing was left behind."""
+    before = sorted(output.parent.iterdir())
+    result = run(card, weights, output)
+    assert isinstance(result.exception, VditrackError), result.exception
+    assert sorted(output.parent.iterdir()) == before
+    return str(result.exception)
+
+
+def test_the_bundle_loads_and_runs(card: Path, checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "made" / "bundle"
+    result = run(card, checkpoint, output, "--json")
+    assert result.exception is None, result.output
+    bundle = load_bundle(output)
+    manifest = bundle.manifest
+    printed = json.loads(result.stdout)
+    assert printed["files"] == json.loads((output / MANIFEST).read_text())["files"]
+    assert sorted(path.name for path in output.parent.iterdir()) == ["bundle"]
+    assert manifest.source.heads == (1, 0)
+    assert (manifest.output.rows, manifest.output.columns, manifest.output.stride) == (4, 6, 8)
+    assert set(manifest.parity) == {"encoder_vs_torch", "features_vs_full_model"}
+    assert all(0 < error <= 1e-5 for error in manifest.parity.values())
+    assert {"python", "vditrack", "torch", "diffusers", "onnx", "onnxruntime"} <= set(
+        manifest.tools
+    )
+    encoder, features = OnnxRuntimeSession(bundle.encoder), OnnxRuntimeSession(bundle.features)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 48, 3), np.uint8)
+    groups = [encoder.run({"frames": frames[i : i + 2]})["latents"] for i in (0, 2)]
+    descriptors = features.run({"latents": np.concatenate(groups, axis=2)})["descriptors"]
+    assert descriptors.dtype == np.float32
+    assert descriptors.shape == (4, 4, 6, manifest.output.channels)
+    assert np.isfinite(descriptors).all()
+
+
+def test_a_bundle_is_replaced_and_digests_follow_the_weights(
+    card: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "bundle"
+    assert run(card, checkpoint, output).exception is None
+    first = load_bundle(output).manifest
+    _transformer().save_pretrained(checkpoint / "vdit")
+    assert run(card, checkpoint, output).exception is None
+    second = load_bundle(output).manifest
+    assert first.source.checkpoint_sha256 != second.source.checkpoint_sha256
+    assert first.files["encoder.onnx"] == second.files["encoder.onnx"]
+    assert first.files["features.onnx"] != second.files["features.onnx"]
+
+
+def test_weights_too_large_for_one_file(
+    card: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph_module, "_LARGEST_EMBEDDED_WEIGHTS", 0)
+    assert run(card, checkpoint, tmp_path / "bundle").exception is None
+    bundle = load_bundle(tmp_path / "bundle")
+    graphs = {"encoder.onnx", "features.onnx"}
+    assert set(bundle.manifest.files) == graphs | {f"{name}.data" for name in graphs}
+    assert OnnxRuntimeSession(bundle.features).outputs["descriptors"].shape[0] == 4
+
+
+def test_weights_in_shards(checkpoint: Path) -> None:
+    whole = load_checkpoint(checkpoint)
+    (checkpoint / WEIGHTS).unlink()
+    whole.transformer.save_pretrained(checkpoint / "vdit", max_shard_size="200KB")
+    assert len(list((checkpoint / "vdit").glob("*.safetensors"))) > 1
+    sharded = load_checkpoint(checkpoint)
+    for name, weights in whole.transformer.state_dict().items():
+        assert torch.equal(weights, sharded.transformer.state_dict()[name])
+    assert sharded.sha256 != whole.sha256
+
+
+def _rewrite(name: str, **changes: object) -> Callable[[Path], None]:
+    def damage(checkpoint: Path) -> None:
+        content = json.loads((checkpoint / name).read_text())
+        (checkpoint / name).write_text(json.dumps(content | changes))
+
+    return damage
+
+
+def _cut_short(name: str) -> Callable[[Path], None]:
+    def damage(checkpoint: Path) -> None:
+        content = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def _other_transformer(**changes: int) -> Callable[[Path], None]:
+    return lambda checkpoint: _transformer(**changes).save_pretrained(checkpoint / "vdit")
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda path: (path / "encoder.json").unlink(), "lacks encoder.json"),
+        (lambda path: (path / "encoder.safetensors").unlink(), "lacks encoder.safetensors"),
+        (lambda path: (path / "vdit/config.json").unlink(), "lacks vdit/config.json"),
+        (lambda path: (path / WEIGHTS).unlink(), f"lacks {WEIGHTS}"),
+        (_cut_short("encoder.safetensors"), "encoder of checkpoint"),
+        (_cut_short("encoder.json"), "encoder of checkpoint"),
+        (_rewrite("encoder.json", latents=16), "encoder of checkpoint"),
+        (_cut_short(WEIGHTS), "does not load"),
+        (_cut_short("vdit/config.json"), "config.json is not JSON"),
+        (_rewrite("vdit/config.json", _class_name="UNet2DModel"), "describes a UNet2DModel"),
+        (_rewrite("vdit/config.json", num_layers=4), "blocks.3.attn1.norm_k.weight is missing"),
+        (_rewrite("vdit/config.json", num_layers=2), "blocks.2.attn1.norm_k.weight is not wanted"),
+        (_rewrite("vdit/config.json", ffn_dim=32), "is of another shape"),
+        (_rewrite("vdit/config.json", num_layers="three"), "does not load"),
+        (lambda path: (path / f"{WEIGHTS}.index.json").write_text("{}"), "not an index"),
+        (
+            lambda path: (path / f"{WEIGHTS}.index.json").write_text(
+                json.dumps({"weight_map": {"x": "shard-2.safetensors"}})
+            ),
+            "lacks vdit/shard-2.safetensors",
+        ),
+        (_other_transformer(num_layers=1), "block 1 of 1 from 0"),
+        (_other_transformer(num_attention_heads=1), "head 1 of 1 from 0"),
+        (_other_transformer(in_channels=16), "the transformer takes [1, 16, 4, 4, 6]"),
+        (_other_transformer(rope_max_seq_len=5), "longer than the transformer's 5 positions"),
+        (_other_transformer(image_dim=8), "wants an image beside the prompt"),
+    ],
+)
+def test_another_models_checkpoint_is_refused(
+    card: Path, checkpoint: Path, damage: Callable[[Path], None], complaint: str
+) -> None:
+    damage(checkpoint)
+    message = refusal(card, checkpoint, card.parent / "bundle")
+    assert complaint in message
+    assert str(checkpoint) in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("block = 1", 'block = "1"', "$.feature.block"),
+        ("block = 1", "block = -1", "$.feature.block"),
+        ("block = 1", "", "block"),
+        ("block = 1", "block = 1\nblocks = 2", "blocks"),
+        ("[1, 0]", "[1, 1]", "one head twice"),
+        ("[1, 0]", "[]", "$.feature.heads"),
+        ("[0.4, 1.0]", "[0.4, 0.4]", "is empty"),
+        ("[0.4, 1.0]", "[0.4, 1.5]", "$.feature.frequency_range"),
+        ("[0.4, 1.0]", "[0.9, 0.95]", "keeps no channel"),
+        ("height = 32", "height = 36", "do not divide into cells of 8"),
+        ("encoder_frames = 2", "encoder_frames = 3", "encoder_frames does not divide"),
+        ('family = "wan"', 'family = "unet"', "$.family"),
+        ('name = "small"', "name = ", "Invalid value"),
+    ],
+)
+def test_a_card_that_makes_no_sense_is_refused(
+    card: Path, checkpoint: Path, old: str, new: str, complaint: str
+) -> None:
+    assert old in CARD
+    card.write_text(CARD.replace(old, new, 1))
+    assert complaint in refusal(card, checkpoint, card.parent / "bundle")
+
+
+def test_a_card_that_is_not_there(checkpoint: Path, tmp_path: Path) -> None:
+    assert "there are: tiny" in refusal("huge", checkpoint, tmp_path / "bundle")
+    assert "cannot be read" in refusal(tmp_path / "no.toml", checkpoint, tmp_path / "bundle")
+
+
+def test_weights_that_are_not_there(card: Path, tmp_path: Path) -> None:
+    assert "no checkpoint folder" in refusal(card, tmp_path / "nothing", tmp_path / "bundle")
+
+
+def test_what_is_no_bundle_is_not_replaced(card: Path, checkpoint: Path, tmp_path: Path) -> None:
+    assert "will not be replaced" in refusal(card, checkpoint, checkpoint)
+    assert "is a file" in refusal(card, checkpoint, card)
+    assert (checkpoint / "encoder.json").is_file()
+    assert card.read_text() == CARD
+
+
+def test_a_graph_that_differs_leaves_nothing(
+    card: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    correct = export_module.chosen
+    monkeypatch.setattr(export_module, "chosen", lambda *given: correct(*given) * 1.0001)
+    message = refusal(card, checkpoint, tmp_path / "bundle")
+    assert "features.onnx differs from the model" in message
+
+
+def test_help_and_cards_need_no_torch() -> None:
+    code = (
+        "import sys, vditrack_export.cli, vditrack_export.card as cards;"
+        "cards.load_card('tiny');"
+        "assert not {'torch', 'diffusers', 'onnx', 'onnxruntime'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_torch_the_remedy_is_named(
+    card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "vditrack_export.export")
+    message = refusal(card, tmp_path, tmp_path / "bundle")
+    assert "pip install vditrack[export,cpu]" in message
+    assert "torch" in message
+
+
+def test_the_bundled_card() -> None:
+    card = load_card("tiny")
+    assert card.name == "tiny"
+    assert card.input.height % 8 == card.input.width % 8 == 0
+    with pytest.raises(InputError):
+        load_card("models/tiny")

@@ -1,0 +1,106 @@
+"""Files of points and tracks."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from vditrack import InputError, Tracks
+from vditrack.tracks import joined, read_queries, save_csv, save_npz
+
+TRACKS = Tracks(
+    queries=np.float32([[0, 1.5, 2.5], [1, 3.25, 4]]),
+    points=np.float32([[[1.5, 2.5], [1.75, 2.25]], [[3, 4.5], [3.25, 4]]]),
+    visible=np.array([[True, False], [True, True]]),
+    confidence=np.float32([[1, 0.25], [0.75, 1]]),
+    fb_error=np.float32([[0, np.inf], [1.5, 0]]),
+)
+TIMES = np.array([0.0, 0.04])
+
+
+def test_joined_shots_keep_their_own_frames():
+    whole = joined([TRACKS, TRACKS])
+    assert whole.points.shape == (4, 4, 2)
+    np.testing.assert_array_equal(whole.queries[:, 0], [0, 1, 2, 3])
+    np.testing.assert_array_equal(whole.points[:2, :2], TRACKS.points)
+    np.testing.assert_array_equal(whole.points[2:, 2:], TRACKS.points)
+    np.testing.assert_array_equal(whole.points[0, 2:], TRACKS.points[[0, 0], 1])
+    np.testing.assert_array_equal(whole.visible[2:, 2:], TRACKS.visible)
+    assert not whole.visible[:2, 2:].any()
+    assert not whole.visible[2:, :2].any()
+    assert np.isinf(whole.fb_error[2:, :2]).all()
+    assert not whole.confidence[2:, :2].any()
+
+
+def test_npz(tmp_path):
+    save_npz(tmp_path / "t.npz", TRACKS, TIMES)
+    with np.load(tmp_path / "t.npz", allow_pickle=False) as saved:
+        for name in ("queries", "points", "visible", "confidence", "fb_error"):
+            np.testing.assert_array_equal(saved[name], getattr(TRACKS, name))
+        np.testing.assert_array_equal(saved["times"], TIMES)
+
+
+def test_csv(tmp_path):
+    save_csv(tmp_path / "t.csv", TRACKS, TIMES)
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert len(rows) == 4
+    assert rows[1] == {
+        "id": "0",
+        "frame": "1",
+        "time": "0.040000",
+        "x": "1.750",
+        "y": "2.250",
+        "visible": "0",
+        "confidence": "0.2500",
+        "fb_error": "inf",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("t,x,y\n2,3.5,4\n0,1,2\n", [[2, 3.5, 4], [0, 1, 2]]),
+        ("x,y\n3.5,4\n", [[0, 3.5, 4]]),
+        ("\ufeffT, X ,y\r\n1,2,3\r\n\r\n", [[1, 2, 3]]),
+    ],
+)
+def test_queries_from_csv(tmp_path, text, expected):
+    path = tmp_path / "points.csv"
+    path.write_text(text, encoding="utf-8")
+    np.testing.assert_array_equal(read_queries(path), np.float32(expected))
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_queries_from_npy(tmp_path, columns):
+    rows = np.arange(12.0).reshape(-1, columns)
+    np.save(tmp_path / "points.npy", rows)
+    read = read_queries(tmp_path / "points.npy")
+    np.testing.assert_array_equal(read[:, 3 - columns :], rows)
+    assert read.shape[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.csv", b"", "line 1"),
+        ("p.csv", b"a,b\n1,2\n", "line 1: the header"),
+        ("p.csv", b"t,x,y\n0,1,2\n0,one,2\n", "line 3: could not convert.*one"),
+        ("p.csv", b"t,x,y\n0,1\n", "line 2: 2 values, the header has 3"),
+        ("p.csv", b"x,y\n", r"\[0, 2\] numbers"),
+        ("p.csv", b"\xff\xfe\x00", "not a CSV"),
+        ("p.npy", b"not numpy", "not a NumPy array"),
+        ("p.npy", b"", "not a NumPy array"),
+    ],
+)
+def test_bad_queries_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}.*{message}"):
+        read_queries(tmp_path / name)
+
+
+def test_pickles_are_not_opened(tmp_path):
+    np.save(tmp_path / "p.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(InputError, match="not a NumPy array"):
+        read_queries(tmp_path / "p.npy")
+    with pytest.raises(InputError, match="not a file"):
+        read_queries(tmp_path / "absent.csv")
