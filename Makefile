@@ -2,6 +2,8 @@
 # Each has a virtual environment of its own, made on first use and again when pyproject.toml changes.
 
 PYTHON ?= python3
+# An editable install is what is wanted here; setuptools need not warn of it.
+export PYTHONWARNINGS = ignore:Editable installation
 
 .PHONY: demo test clean
 

@@ -32,13 +32,20 @@ MATCHING = Matching(
 
 
 def write_passthrough(
-    folder: Path, *, frames: int = 4, encoder_frames: int = 1, rows: int = 8, columns: int = 12
+    folder: Path,
+    *,
+    frames: int = 4,
+    encoder_frames: int = 1,
+    described: int | None = None,
+    rows: int = 8,
+    columns: int = 12,
 ) -> Bundle:
-    """Write a bundle with descriptors [frames, rows, columns, 3] = mean RGB of each cell."""
+    """Write a bundle with descriptors [described, rows, columns, 3] = mean RGB of each cell."""
+    described = described or frames
     folder.mkdir(parents=True, exist_ok=True)
     height, width = rows * STRIDE, columns * STRIDE
     _save(folder / "encoder.onnx", _encoder(encoder_frames, height, width))
-    _save(folder / "features.onnx", _features(frames, rows, columns))
+    _save(folder / "features.onnx", _features(frames, described, rows, columns))
     manifest = Manifest(
         schema_version=1,
         name="passthrough",
@@ -62,6 +69,7 @@ def write_passthrough(
             frames=frames,
             encoder_frames=encoder_frames,
             temporal_stride=1,
+            described_frames=described,
         ),
         output=Output(rows=rows, columns=columns, stride=STRIDE, channels=3),
         matching=MATCHING,
@@ -96,12 +104,13 @@ def _encoder(frames: int, height: int, width: int) -> onnx.GraphProto:
     )
 
 
-def _features(frames: int, rows: int, columns: int) -> onnx.GraphProto:
+def _features(frames: int, described: int, rows: int, columns: int) -> onnx.GraphProto:
     nodes = [
         helper.make_node("Squeeze", ["latents", "axis"], ["clip"]),
-        helper.make_node("Transpose", ["clip"], ["descriptors"], perm=[1, 2, 3, 0]),
+        helper.make_node("Transpose", ["clip"], ["all"], perm=[1, 2, 3, 0]),
+        helper.make_node("Slice", ["all", "first", "end", "axis"], ["descriptors"]),
     ]
-    shape = [frames, rows, columns, 3]
+    shape = [described, rows, columns, 3]
     return helper.make_graph(
         nodes,
         "features",
@@ -111,7 +120,10 @@ def _features(frames: int, rows: int, columns: int) -> onnx.GraphProto:
             )
         ],
         [helper.make_tensor_value_info("descriptors", TensorProto.FLOAT, shape)],
-        [onnx.numpy_helper.from_array(np.array([0], np.int64), "axis")],
+        [
+            onnx.numpy_helper.from_array(np.array([value], np.int64), name)
+            for name, value in {"axis": 0, "first": -described, "end": frames}.items()
+        ],
     )
 
 

@@ -44,7 +44,7 @@ MANIFEST_OF_TWO_CELLS = Manifest(
         noise_level=0.1,
         noise_seed=0,
     ),
-    input=Input(height=8, width=16, frames=2, encoder_frames=1, temporal_stride=1),
+    input=Input(height=8, width=16, frames=2, encoder_frames=1, temporal_stride=1, described_frames=2),
     output=Output(rows=1, columns=2, stride=8, channels=6),
     matching=Matching(
         temperature=0.05,
@@ -172,6 +172,7 @@ def test_manifest_that_is_no_manifest(root: Path, content: bytes) -> None:
         (lambda m: m["output"].update(columns=3), "columns x stride"),
         (lambda m: m["output"].update(channels=7), "heads x channels"),
         (lambda m: m["input"].update(encoder_frames=3), "encoder_frames"),
+        (lambda m: m["input"].update(described_frames=3), "described_frames"),
         (lambda m: m["files"].pop(FEATURES), FEATURES),
         (lambda m: m["files"].pop(ENCODER), ENCODER),
     ],

@@ -37,6 +37,7 @@ height = 32
 width = 48
 frames = 4
 encoder_frames = 2
+described_frames = 4
 temporal_stride = 1
 [feature]
 block = 1
@@ -249,6 +250,7 @@ def test_another_models_checkpoint_is_refused(
         ("[0.4, 1.0]", "[0.9, 0.95]", "keeps no channel"),
         ("height = 32", "height = 36", "do not divide into cells of 8"),
         ("encoder_frames = 2", "encoder_frames = 3", "encoder_frames does not divide"),
+        ("described_frames = 4", "described_frames = 5", "described_frames is more than"),
         ('family = "wan"', 'family = "unet"', "$.family"),
         ('name = "small"', "name = ", "Invalid value"),
     ],

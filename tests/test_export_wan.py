@@ -81,6 +81,7 @@ def truncated(
     block: int,
     heads: list[int],
     channels: list[int] = CHANNELS,
+    described: int = LATENT_SHAPE[1],
 ) -> WanKeys:
     return WanKeys(
         transformer(patch),
@@ -92,6 +93,7 @@ def truncated(
         timestep=TIMESTEP,
         noise_level=SIGMA,
         noise_seed=SEED,
+        described=described,
     ).eval()
 
 
@@ -111,6 +113,19 @@ def test_keys_are_those_of_the_whole_model(
         assert descriptors.shape == (*grid, len(heads) * len(channels))
         error = (descriptors.flatten(0, 2) - expected).abs().max() / expected.abs().max()
         assert error <= MAX_RELATIVE_ERROR
+
+
+@pytest.mark.parametrize("block", range(LAYERS))
+@pytest.mark.parametrize("described", [1, 2])
+def test_keys_of_the_newest_frames_alone(block: int, described: int) -> None:
+    """Leaving out what earlier frames would have become changes nothing."""
+    patch, tokens = PATCHES[1], 5
+    with torch.no_grad():
+        newest = truncated(patch, tokens, block, [0, 2], described=described)(latents())
+    whole = chosen(caught(patch, tokens, block), [0, 2], CHANNELS).reshape(3, 4, 6, -1)
+    assert newest.shape[0] == described
+    error = (newest - whole[-described:]).abs().max() / whole.abs().max()
+    assert error <= MAX_RELATIVE_ERROR
 
 
 def test_keys_lie_on_the_grid_row_by_row() -> None:

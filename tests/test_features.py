@@ -65,11 +65,14 @@ def numbered_frames(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("window", "encoder_frames"), [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4)]
+    ("window", "encoder_frames", "described"),
+    [(1, 1, 1), (2, 1, 1), (2, 2, 2), (4, 1, 4), (4, 2, 3), (4, 4, 1), (4, 4, 4)],
 )
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 11])
-def test_every_frame_has_its_own_features(tmp_path, window, encoder_frames, count):
-    bundle = write_passthrough(tmp_path, frames=window, encoder_frames=encoder_frames)
+def test_every_frame_has_its_own_features(tmp_path, window, encoder_frames, described, count):
+    bundle = write_passthrough(
+        tmp_path, frames=window, encoder_frames=encoder_frames, described=described
+    )
     extractor = FeatureExtractor(bundle)
     frames = numbered_frames(count)
     for source in (clip_features, causal_features):

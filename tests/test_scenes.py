@@ -45,8 +45,8 @@ def test_a_motion_is_the_homography_and_ripple_it_says() -> None:
     base = np.array([50.0, 40.0, np.log(2), np.pi / 2, 0.0, 0.001, 0.0, 3.0, 0.0])
     still = Waves(base, np.zeros((9, 1)), np.zeros((9, 1)), np.zeros((9, 1)))
     motion = Motion(still, aspect=0.5, ripple_rate=(np.pi / 20, 0.0), ripple_phase=(0.0, 0.0))
-    # (7, 10) ripples to (10, 10); twice as large and a quarter turn: (-20, 20); squeezed: (-10, 20);
-    # the tilt divides by 1 + 0.001 * 10, about the centre.
+    # (7, 10) ripples to (10, 10); twice as large and a quarter turn: (-20, 20); squeezed:
+    # (-10, 20); the tilt divides by 1 + 0.001 * 10, about the centre.
     seen = motion.forward(np.array([[7.0, 10.0]]), time=3.0)
     np.testing.assert_allclose(seen, [[50 - 10 / 1.01, 40 + 20 / 1.01]], rtol=1e-12)
 

@@ -44,7 +44,7 @@ def small_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "SMALL", (32, 32))
     monkeypatch.setattr(train, "FULL", (32, 48))
     monkeypatch.setattr(train, "CALIBRATION_BATCHES", 2)
-    monkeypatch.setattr(train, "LOG_STEPS", 1)
+    monkeypatch.setattr(train, "LOG_STEPS", 2)
     monkeypatch.setattr(validation, "CLIPS", 1)
     monkeypatch.setattr(validation, "HEIGHT", 32)
     monkeypatch.setattr(validation, "WIDTH", 48)
@@ -188,7 +188,7 @@ def test_the_command_trains_refuses_to_overwrite_and_resumes(tmp_path: Path) -> 
     app.command()(train.train)
     arguments = ["--photos", str(photos), "--out", str(out), "--clips"]
 
-    first = CliRunner().invoke(app, [*arguments, "4"])
+    first = CliRunner().invoke(app, [*arguments, "8"])
     assert first.exit_code == 0, first.output
     assert {path.name for path in (out / "weights").iterdir()} == {
         "encoder.json",
@@ -196,9 +196,9 @@ def test_the_command_trains_refuses_to_overwrite_and_resumes(tmp_path: Path) -> 
         "vdit",
     }
     assert cv2.imread(str(out / "curves.png")) is not None
-    assert CliRunner().invoke(app, [*arguments, "6"]).exit_code == 2
+    assert CliRunner().invoke(app, [*arguments, "12"]).exit_code == 2
 
-    assert CliRunner().invoke(app, [*arguments, "6", "--resume"]).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments, "12", "--resume"]).exit_code == 0
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [entry["clips"] for entry in log if "matching" in entry] == [2, 4, 6]
+    assert [entry["clips"] for entry in log if "matching" in entry] == [4, 8, 12]
     assert {"near_2px", "denoising_0.9"} <= log[-1].keys() and "patches_near_2px" in log[0]

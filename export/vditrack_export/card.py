@@ -63,6 +63,8 @@ def load_card(name_or_path: str) -> Card:
         raise InputError(f"card {path}: {error}. Correct it there.") from error
     if card.input.frames % card.input.encoder_frames:
         raise InputError(f"card {path}: encoder_frames does not divide frames. Correct it there.")
+    if card.input.described_frames > card.input.frames:
+        raise InputError(f"card {path}: described_frames is more than frames. Correct it there.")
     return card
 
 

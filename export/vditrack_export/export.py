@@ -130,6 +130,7 @@ def _export_features(plan: _Plan, path: Path, report: Callable[[str], None]) -> 
         timestep=feature.timestep,
         noise_level=feature.noise_level,
         noise_seed=feature.noise_seed,
+        described=plan.card.input.described_frames,
     ).eval()
     export_graph(truncated, plan.latents, path, input_name="latents", output_name="descriptors")
     report("comparing the transformer with the original")
@@ -138,7 +139,8 @@ def _export_features(plan: _Plan, path: Path, report: Callable[[str], None]) -> 
     keys = attention_keys(
         checkpoint.transformer, feature.block, noised, feature.timestep, checkpoint.prompt
     )
-    reference = chosen(keys, feature.heads, plan.channels)
+    newest = len(keys) * plan.card.input.described_frames // frames
+    reference = chosen(keys[-newest:], feature.heads, plan.channels)
     return relative_error(path, run_graph(path, plan.latents), reference)
 
 

@@ -5,6 +5,7 @@ arXiv 2512.04619). Everything that does not depend on the latents is computed on
 noise, timestep modulation, the prompt's keys and values, rotary tables.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -35,6 +36,8 @@ class WanKeys(nn.Module):
         timestep: what the transformer is told of the noise.
         noise_level: sigma of the flow-matching mixture (1 - sigma) latents + sigma noise.
         noise_seed: seed of that noise.
+        described: frames at the end of the window whose keys are read. Earlier frames only lend
+            their keys and values to the last whole block, and cost nothing after it.
 
     """
 
@@ -54,11 +57,14 @@ class WanKeys(nn.Module):
         timestep: float,
         noise_level: float,
         noise_seed: int,
+        described: int,
     ) -> None:
         super().__init__()
         _, frames, rows, columns = latent_shape
         _, patch_rows, patch_columns = model.config.patch_size
-        self.grid = (frames, rows // patch_rows, columns // patch_columns)
+        self.grid = (described, rows // patch_rows, columns // patch_columns)
+        self.newest = math.prod(self.grid)
+        every = frames * self.newest // described
         self.signal_level = 1 - noise_level
         self.register_buffer("noise", noise_level * seeded_noise((1, *latent_shape), noise_seed))
         self.patch_embedding = model.patch_embedding
@@ -66,30 +72,35 @@ class WanKeys(nn.Module):
             modulation, context = _conditions(model, timestep, prompt)
             cos, sin = _rotary_tables(model, latent_shape)
             self.blocks = nn.ModuleList(
-                _Block(source, modulation, context) for source in model.blocks[:block]
+                _Block(source, modulation, context, self.newest if index == block - 1 else every)
+                for index, source in enumerate(model.blocks[:block])
             )
-            self.keys = _Keys(model.blocks[block], modulation, heads, channels, (cos, sin))
+            tables = _newest(cos, self.newest), _newest(sin, self.newest)
+            self.keys = _Keys(model.blocks[block], modulation, heads, channels, tables)
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Map float32 [1, C, T, h, w] to descriptors, float32 [T, rows, columns, D]."""
+        """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
         noised = self.signal_level * latents + self.noise
         tokens = self.patch_embedding(noised).flatten(2).transpose(1, 2)
         for block in self.blocks:
             tokens = block(tokens, self.cos, self.sin)
-        keys: Tensor = self.keys(tokens)
+        keys: Tensor = self.keys(_newest(tokens, self.newest))
         return keys.reshape(*self.grid, -1)
 
 
 class _Block(nn.Module):
-    """A whole transformer block: tokens [1, N, width] to tokens."""
+    """A whole transformer block: tokens [1, N, width] to the newest of them, advanced."""
 
     attention_gate: Tensor
     feed_forward_gate: Tensor
 
-    def __init__(self, block: WanTransformerBlock, modulation: Tensor, context: Tensor) -> None:
+    def __init__(
+        self, block: WanTransformerBlock, modulation: Tensor, context: Tensor, newest: int
+    ) -> None:
         super().__init__()
+        self.newest = newest
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = _modulation_of(block, modulation)
         self.norm1 = _modulated(block.norm1, scale, shift)
         self.self_attention = _SelfAttention(block.attn1)
@@ -101,8 +112,8 @@ class _Block(nn.Module):
         self.register_buffer("feed_forward_gate", ffn_gate)
 
     def forward(self, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        attended = self.self_attention(self.norm1(tokens), cos, sin)
-        tokens = tokens + attended * self.attention_gate
+        attended = self.self_attention(self.norm1(tokens), cos, sin, self.newest)
+        tokens = _newest(tokens, self.newest) + attended * self.attention_gate
         tokens = tokens + self.cross_attention(self.norm2(tokens))
         advanced: Tensor = self.feed_forward(self.norm3(tokens))
         return tokens + advanced * self.feed_forward_gate
@@ -148,8 +159,9 @@ class _SelfAttention(nn.Module):
         self.norm_q, self.norm_k = attention.norm_q, attention.norm_k
         self.to_out = attention.to_out[0]
 
-    def forward(self, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        query = _rotate(_by_head(self.norm_q(self.to_q(tokens)), self.heads), cos, sin)
+    def forward(self, tokens: Tensor, cos: Tensor, sin: Tensor, newest: int) -> Tensor:
+        asking = self.norm_q(self.to_q(_newest(tokens, newest)))
+        query = _rotate(_by_head(asking, self.heads), _newest(cos, newest), _newest(sin, newest))
         key = _rotate(_by_head(self.norm_k(self.to_k(tokens)), self.heads), cos, sin)
         value = _by_head(self.to_v(tokens), self.heads)
         out: Tensor = self.to_out(_attend(query, key, value))
@@ -228,6 +240,11 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn channel pairs (2i, 2i + 1) of [1, N, heads, channels] by their angles."""
     even, odd = torch.unflatten(x, -1, (-1, 2)).unbind(-1)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+
+
+def _newest(x: Tensor, count: int) -> Tensor:
+    """Of [1, N, ...], the last ``count`` along N: tokens go frame by frame."""
+    return x if x.shape[1] == count else x[:, -count:]
 
 
 def _by_head(x: Tensor, heads: int) -> Tensor:

@@ -58,10 +58,12 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Frames in one run of the encoder; it divides ``frames``."""
     temporal_stride: Literal[1]
     """Frames that share one latent."""
+    described_frames: Positive
+    """Frames at the end of a window that get descriptors; the earlier ones are context."""
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``features.onnx`` gives: ``descriptors`` float32 [frames, rows, columns, channels]."""
+    """What ``features.onnx`` gives, of each described frame: float32 [rows, columns, channels]."""
 
     rows: Positive
     columns: Positive
@@ -206,6 +208,7 @@ def _check_consistency(root: Path, manifest: Manifest) -> None:
         (out.rows * out.stride == inp.height, "rows x stride is not the input's height"),
         (out.columns * out.stride == inp.width, "columns x stride is not the input's width"),
         (inp.frames % inp.encoder_frames == 0, "encoder_frames does not divide frames"),
+        (inp.described_frames <= inp.frames, "described_frames is more than frames"),
         (
             out.channels == len(source.heads) * len(source.channels),
             "output channels are not heads x channels",

@@ -73,11 +73,12 @@ class FeatureExtractor:
         inp, out = bundle.manifest.input, bundle.manifest.output
         self.grid = Grid(out.rows, out.columns, out.stride)
         self.window = inp.frames
+        self.described = inp.described_frames
         self._encoder_frames = inp.encoder_frames
         self._encoder = open_session(bundle.encoder)
         self._features = open_session(bundle.features)
         frames = Tensor((inp.encoder_frames, inp.height, inp.width, 3), np.dtype(np.uint8))
-        shape = (inp.frames, out.rows, out.columns, out.channels)
+        shape = (inp.described_frames, out.rows, out.columns, out.channels)
         _require(bundle, bundle.encoder.name, self._encoder.inputs, "frames", frames)
         _require(
             bundle,
@@ -102,7 +103,7 @@ class FeatureExtractor:
         return self._encode(resized[None]) if self._encoder_frames == 1 else resized
 
     def describe(self, window: Sequence[Array]) -> list[FeatureMap]:
-        """Feature maps of prepared frames, as many as the model's window takes."""
+        """Feature maps of the newest of prepared frames, as many as the model's window takes."""
         if self._encoder_frames == 1:
             latents = np.concatenate(window, axis=2)
         else:
@@ -137,23 +138,29 @@ class SlidingWindow:
 
 
 def clip_features(extractor: FeatureExtractor, frames: Iterable[Frame]) -> Iterator[FeatureMap]:
-    """One feature map a frame of a clip, from windows that overlap by one frame.
+    """One feature map a frame of a clip: no frame is left out.
 
-    The last window is moved back so that it ends with the clip, and a clip shorter than one window
-    is filled up with its last frame: no frame is left out.
+    Where a window describes all its frames, windows overlap by one; else they follow each other
+    by as many frames as they describe, and the clip's first frame stands in for those before it.
+    The last window is moved back so that it ends with the clip, and where a clip is shorter than
+    one window, its last frame stands in for those after it.
     """
-    length = extractor.window
+    length, described = extractor.window, extractor.described
     prepared: deque[Array] = deque(maxlen=length)
-    waiting, needed = 0, length
+    waiting, needed = 0, described
     for frame in frames:
-        prepared.append(extractor.prepare(frame))
+        newest = extractor.prepare(frame)
+        if not prepared:
+            prepared.extend([newest] * (length - described))
+        prepared.append(newest)
         waiting += 1
         if waiting == needed:
             yield from extractor.describe(list(prepared))[-waiting:]
-            waiting, needed = 0, max(1, length - 1)
+            waiting, needed = 0, described if described < length else max(1, length - 1)
     if waiting:
-        filled = list(prepared) + [prepared[-1]] * (length - len(prepared))
-        yield from extractor.describe(filled)[: len(prepared)][-waiting:]
+        missing = length - len(prepared)
+        filled = list(prepared) + [prepared[-1]] * missing
+        yield from extractor.describe(filled)[: described - missing][-waiting:]
 
 
 def causal_features(extractor: FeatureExtractor, frames: Iterable[Frame]) -> Iterator[FeatureMap]:
