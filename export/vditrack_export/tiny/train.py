@@ -178,6 +178,8 @@ def batches(clips: Clips, done: int) -> Iterator[list[SyntheticClip]]:
         prefetch_factor=4,
         collate_fn=list,
         drop_last=True,
+        # A forked process would wait for ever for OpenCV's threads, which stay behind.
+        multiprocessing_context="spawn",
         worker_init_fn=_single_threaded,
     )
     return iter(loader)
@@ -227,11 +229,9 @@ def _train(run: Training, clips: Clips, held_out: tuple[Photo, ...], out: Path, 
     _append(out, run.done, {f"patches_{name}": share for name, share in patches.items()})
     recent: list[Losses] = []
     saved = time.monotonic()
-    # Made first: its process is forked, and the progress bar brings a thread.
-    upcoming = batches(clips, run.done)
     with _progress() as progress:
         task = progress.add_task("training", completed=run.done, total=len(clips))
-        for batch in upcoming:
+        for batch in batches(clips, run.done):
             recent.append(train_step(run, batch, seed, len(clips)))
             progress.update(task, completed=run.done)
             if len(recent) == LOG_STEPS:
