@@ -28,8 +28,10 @@ SETTINGS = Matching(
     similarity_threshold=-1,
     recovery_threshold=-1,
     template_update=0.05,
+    update_after_loss=True,
     horizon=FRAMES - 1,
     refine_radius=0,
+    refine_margin=0,
 )
 
 

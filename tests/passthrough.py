@@ -26,8 +26,10 @@ MATCHING = Matching(
     similarity_threshold=0.5,
     recovery_threshold=0.8,
     template_update=0.0,
+    update_after_loss=True,
     horizon=4,
     refine_radius=8,
+    refine_margin=0.1,
 )
 
 

@@ -44,7 +44,9 @@ MANIFEST_OF_TWO_CELLS = Manifest(
         noise_level=0.1,
         noise_seed=0,
     ),
-    input=Input(height=8, width=16, frames=2, encoder_frames=1, temporal_stride=1, described_frames=2),
+    input=Input(
+        height=8, width=16, frames=2, encoder_frames=1, temporal_stride=1, described_frames=2
+    ),
     output=Output(rows=1, columns=2, stride=8, channels=6),
     matching=Matching(
         temperature=0.05,
@@ -54,8 +56,10 @@ MANIFEST_OF_TWO_CELLS = Manifest(
         similarity_threshold=0.4,
         recovery_threshold=0.6,
         template_update=0.05,
+        update_after_loss=True,
         horizon=8,
         refine_radius=8,
+        refine_margin=0.1,
     ),
     files={},
     parity={"features_vs_full_model": 1e-7},

@@ -55,8 +55,10 @@ visibility_threshold = 12
 similarity_threshold = 0.4
 recovery_threshold = 0.6
 template_update = 0.05
+update_after_loss = true
 horizon = 8
 refine_radius = 8
+refine_margin = 0.1
 """
 
 

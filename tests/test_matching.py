@@ -53,6 +53,14 @@ def test_search_radius_limits_and_reach_widens(field, points):
     assert np.abs(reaching.points - (points + np.float32([30, 0]))).max() < 1.5
 
 
+def test_a_very_long_reach_is_the_whole_map(field, points):
+    templates, target = moved(field, (0, 0)).sample(points), moved(field, (30, 0))
+    limited = np.ones(len(points), np.bool_)
+    far = match(templates, target, points, limited, SETTINGS, reach=1e6)
+    free = match(templates, target, points, ~limited, SETTINGS)
+    np.testing.assert_array_equal(far.points, free.points)
+
+
 def test_soft_argmax_of_a_ridge_stays_in_the_picture():
     """Constant descriptors have no best place: the mean of the disc within the picture."""
     target = FeatureMap(GRID, np.ones((16, 20, 4), np.float32))

@@ -22,6 +22,7 @@ SETTINGS = msgspec.structs.replace(
     template_update=0.05,
     horizon=FRAMES - 1,
     refine_radius=0.0,
+    refine_margin=0.1,
 )
 
 

@@ -163,7 +163,7 @@ def test_memory_does_not_grow(tracker, frames):
         if t % 10 == 0:
             stream.remove(stream.push(frames[t % len(frames)], float(t)).ids)
             stream.add(POINTS)
-        if t in (60, 159):
+        if t in (59, 159):
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()

@@ -87,10 +87,14 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The same for a point that was not seen within the horizon, so cannot be checked backward."""
     template_update: Annotated[float, Meta(ge=0, le=1)]
     """Weight of the newest descriptor in a visible point's template."""
+    update_after_loss: bool
+    """Whether a template is still updated after its point was lost once; true is the paper's."""
     horizon: Positive
     """Frames that the backward check goes back at most."""
     refine_radius: Annotated[float, Meta(ge=0)]
     """How far refinement on the original pixels may move a point from its match."""
+    refine_margin: Annotated[float, Meta(ge=0)]
+    """How much less similar to its template than the match a refined point may be, once lost."""
 
 
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

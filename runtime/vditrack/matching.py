@@ -62,9 +62,17 @@ def match(
     lengths = np.linalg.norm(templates, axis=1, keepdims=True)
     dots = (templates / np.maximum(lengths, 1e-12) @ cells.T).reshape(-1, grid.rows, grid.columns)
     radius = np.where(limited, settings.search_radius * reach, np.inf).astype(np.float32)
+    # A circle that holds the whole map limits nothing, and its window would be larger than the map.
+    radius[radius >= np.hypot(grid.width, grid.height)] = np.inf
     search = _Search(target, dots, around, radius)
     best = search.best_pixel(search.best_half_cell())
     return search.soft_argmax(best, settings.argmax_radius, settings.temperature)
+
+
+def cosines(a: Floats, b: Floats) -> Floats:
+    """Cosine similarities [N] of descriptors [N, C] with others, row by row."""
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return np.asarray((a * b).sum(axis=1) / np.maximum(lengths, 1e-12), np.float32)
 
 
 @dataclass(frozen=True)

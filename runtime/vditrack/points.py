@@ -11,7 +11,7 @@ from vditrack.consistency import backward_error
 from vditrack.errors import InputError
 from vditrack.features import FeatureMap, Frame
 from vditrack.grid import Grid
-from vditrack.matching import match
+from vditrack.matching import Match, cosines, match
 from vditrack.refine import Grey, grey_levels, refine
 
 Floats = NDArray[np.float32]
@@ -39,6 +39,7 @@ class TrackedPoints:
         self._templates = np.zeros((0, 0), np.float32)
         self._trail = np.zeros((0, length, 2), np.float32)
         self._visible = np.zeros((0, length), np.bool_)
+        self._was_lost = np.zeros(0, np.bool_)
         self.ids: Ints = np.zeros(0, np.int64)
         self.age: Ints = np.zeros(0, np.int64)
         self.confidence: Floats = np.zeros(0, np.float32)
@@ -71,6 +72,7 @@ class TrackedPoints:
         )
         self._trail = np.concatenate([self._trail, trail])
         self._visible = np.concatenate([self._visible, np.ones((count, length), np.bool_)])
+        self._was_lost = np.concatenate([self._was_lost, np.zeros(count, np.bool_)])
         self.ids = np.concatenate([self.ids, ids])
         self.age = np.concatenate([self.age, np.zeros(count, np.int64)])
         self.confidence = np.concatenate([self.confidence, np.ones(count, np.float32)])
@@ -78,7 +80,7 @@ class TrackedPoints:
 
     def keep(self, kept: Bools) -> None:
         """Forget the points that are not kept, [N]."""
-        self._templates = self._templates[kept]
+        self._templates, self._was_lost = self._templates[kept], self._was_lost[kept]
         self._trail, self._visible = self._trail[kept], self._visible[kept]
         self.ids, self.age = self.ids[kept], self.age[kept]
         self.confidence, self.fb_error = self.confidence[kept], self.fb_error[kept]
@@ -102,17 +104,23 @@ class TrackedPoints:
     def _step(self, features: FeatureMap, image: Grey, reach: float) -> None:
         before, seen = self._trail[:, -1], self._visible[:, -1]
         found = match(self._templates, features, before, seen, self._settings, reach)
-        positions = self._refined(before, found.points, image)
+        positions = self._refined(before, found, features, image)
         self.age = self.age + 1
         self._trail = _shifted(self._trail, positions)
         self._visible = _shifted(self._visible, np.zeros(len(self.ids), np.bool_))
         self.fb_error = self._backward_error()
         self.confidence = self._confidence(found.similarity, positions)
         self._visible[:, -1] = self.confidence >= 0.5
+        self._was_lost |= ~self._visible[:, -1]
         self._update_templates(features)
 
-    def _refined(self, before: Floats, matched: Floats, image: Grey) -> Floats:
-        """Positions refined on pixels, where the frame before has the same size."""
+    def _refined(self, before: Floats, found: Match, features: FeatureMap, image: Grey) -> Floats:
+        """Positions refined on pixels, where the frame before has the same size.
+
+        A point that was lost came back by its descriptor alone, perhaps beside its place: flow
+        must not keep it there when the descriptors find it better elsewhere.
+        """
+        matched = found.points
         previous, radius = self._image, self._settings.refine_radius
         if previous is None or previous.shape != image.shape or radius == 0:
             return matched
@@ -120,7 +128,11 @@ class TrackedPoints:
         # The smaller factor, so that the radius holds along both axes.
         radius_in_frame = radius / float(scale.max())
         points = refine(previous, image, before / scale, matched / scale, radius_in_frame)
-        return np.asarray(points * scale, np.float32)
+        refined = np.asarray(points * scale, np.float32)
+        similarity = cosines(self._templates, features.sample(refined))
+        followed = similarity >= found.similarity - self._settings.refine_margin
+        followed |= ~self._was_lost
+        return np.where(followed[:, None], refined, matched)
 
     def _backward_error(self) -> Floats:
         frames = len(self._maps)
@@ -141,6 +153,9 @@ class TrackedPoints:
 
     def _update_templates(self, features: FeatureMap) -> None:
         seen, weight = self._visible[:, -1], self._settings.template_update
+        if not self._settings.update_after_loss:
+            # Else a mistaken return would be learnt, and never mended.
+            seen = seen & ~self._was_lost
         newest = features.sample(self._trail[seen, -1])
         self._templates[seen] = (1 - weight) * self._templates[seen] + weight * newest
 

@@ -31,8 +31,10 @@ _MATCHING = Matching(
     similarity_threshold=-1,
     recovery_threshold=-1,
     template_update=0,
+    update_after_loss=True,
     horizon=1,
     refine_radius=0,
+    refine_margin=0,
 )
 
 Maps = Callable[[SyntheticClip], list[FeatureMap]]
