@@ -167,4 +167,5 @@ def test_memory_does_not_grow(tracker, frames):
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert sizes[1] < sizes[0] * 1.05
+    # One feature map kept a frame would be 2 MB.
+    assert sizes[1] - sizes[0] < 100_000
