@@ -13,7 +13,7 @@ import numpy as np
 
 import klt
 from vditrack import Tracker
-from vditrack_export.tiny.clips import make_clip
+from vditrack.synthetic.clips import make_clip
 
 HEIGHT, WIDTH, POINTS, WARM_UP, SETTLED = 480, 640, 64, 20, 500
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vditrack_export.tiny.camera import PERFECT
-from vditrack_export.tiny.clips import SyntheticClip, make_clip, make_quadruple
+from vditrack.synthetic.camera import PERFECT
+from vditrack.synthetic.clips import SyntheticClip, make_clip
+from vditrack.synthetic.scenes import Anchors, Layer, Motion, Scene, Waves, random_scene
+from vditrack.synthetic.textures import pattern
 from vditrack_export.tiny.photos import load_photos
-from vditrack_export.tiny.scenes import Anchors, Layer, Motion, Scene, Waves, random_scene
-from vditrack_export.tiny.textures import pattern
+from vditrack_export.tiny.quadruples import make_quadruple
 
 Floats = NDArray[np.float64]
 

@@ -17,8 +17,8 @@ pytest.importorskip("diffusers")
 import typer  # noqa: E402
 from diffusers.models.transformers import transformer_wan  # noqa: E402
 
+from vditrack.synthetic.clips import make_clip  # noqa: E402
 from vditrack_export.tiny import train, validation  # noqa: E402
-from vditrack_export.tiny.clips import make_clip  # noqa: E402
 from vditrack_export.tiny.losses import (  # noqa: E402
     bilinear_target,
     matching_loss,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from vditrack.grid import cells_from_pixels
+from vditrack.synthetic.clips import SyntheticClip
 from vditrack_export.frequencies import low_frequency_channels, wan_rotary_axes
-from vditrack_export.tiny.clips import SyntheticClip
 from vditrack_export.tiny.losses import matching_loss, noised
 from vditrack_export.tiny.model import (
     HEAD_DIM,

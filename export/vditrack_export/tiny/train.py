@@ -31,9 +31,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from vditrack.files import staged_file, staged_folder
-from vditrack_export.tiny.clips import SyntheticClip, make_quadruple
+from vditrack.synthetic.clips import SyntheticClip
 from vditrack_export.tiny.curves import draw_curves
 from vditrack_export.tiny.photos import Photo, load_photos, packaged_folders
+from vditrack_export.tiny.quadruples import make_quadruple
 from vditrack_export.tiny.recipe import Losses, Recipe, images
 from vditrack_export.tiny.validation import matched_shares, patch_maps, validate, validation_clips
 

@@ -11,9 +11,10 @@ from vditrack.bundle import Matching
 from vditrack.features import FeatureMap
 from vditrack.grid import Grid
 from vditrack.matching import match
-from vditrack_export.tiny.clips import SyntheticClip, make_quadruple
+from vditrack.synthetic.clips import SyntheticClip
 from vditrack_export.tiny.model import STRIDE
 from vditrack_export.tiny.photos import Photo
+from vditrack_export.tiny.quadruples import make_quadruple
 from vditrack_export.tiny.recipe import Recipe, as_windows, denoising_loss, images
 
 CLIPS, POINTS = 12, 64

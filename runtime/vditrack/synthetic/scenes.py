@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack_export.tiny.textures import blob, texture
+from vditrack.synthetic.textures import blob, texture
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack_export.tiny.scenes import Scene, Waves
+from vditrack.synthetic.scenes import Scene, Waves
 
 Image = NDArray[np.uint8]
 _EXPOSURES = 3

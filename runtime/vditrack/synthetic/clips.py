@@ -1,4 +1,4 @@
-"""Clips of synthetic scenes with exact tracks: long smooth ones, and the quadruples of training."""
+"""Clips of synthetic scenes with exact tracks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack_export.tiny.camera import PERFECT, Camera, random_camera
-from vditrack_export.tiny.scenes import Anchors, Scene, random_scene
+from vditrack.synthetic.camera import PERFECT, Camera, random_camera
+from vditrack.synthetic.scenes import Anchors, Scene, random_scene
 
 Image = NDArray[np.uint8]
 
@@ -46,22 +46,6 @@ def make_clip(
     camera = PERFECT if perfect_camera else random_camera(rng)
     picked = [points] + [0] * (frames - 1)
     return shoot(rng, scene, camera, [float(t) for t in range(frames)], picked)
-
-
-def make_quadruple(
-    rng: np.random.Generator, height: int, width: int, photos: Sequence[Image], points: int
-) -> SyntheticClip:
-    """Make the four frames of two windows: times t0, t0 + d, t1, t1 + d'; points picked in all."""
-    scene = random_scene(rng, height, width, photos)
-    start = float(rng.uniform(0, 1000))
-    later = start + float(np.exp(rng.uniform(np.log(1), np.log(120))))
-    times = [start, start + _window_step(rng), later, later + _window_step(rng)]
-    return shoot(rng, scene, random_camera(rng), times, [points // 4] * 4)
-
-
-def _window_step(rng: np.random.Generator) -> float:
-    # The first window of a stream holds its only frame twice.
-    return 0.0 if rng.random() < 0.1 else float(np.exp(rng.uniform(0, np.log(5))))
 
 
 def shoot(

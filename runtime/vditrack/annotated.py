@@ -1,0 +1,51 @@
+"""A clip with the truth about it: what evaluation compares with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class AnnotatedClip:
+    """Frames and the true tracks of N points in them, or the true masks of objects, or both.
+
+    Coordinates are (x, y) in pixels of the frames; (0, 0) is the upper-left corner of the
+    upper-left pixel. A point's position means nothing where it is not visible.
+    """
+
+    name: str
+    frames: NDArray[np.uint8]
+    """[T, H, W, 3] RGB."""
+    points: NDArray[np.float32]
+    """[N, T, 2] (x, y); N may be 0."""
+    visible: NDArray[np.bool_]
+    """[N, T]"""
+    masks: NDArray[np.uint8] | None = None
+    """[T, H, W] index of the object at each pixel, 0 the background."""
+
+    @property
+    def size(self) -> NDArray[np.float32]:
+        """[2] width and height of the frames."""
+        return np.array(self.frames.shape[2:0:-1], np.float32)
+
+    def resized(self, width: int, height: int) -> AnnotatedClip:
+        """Return the same clip at another size, aspect ratio not kept."""
+        shrinks = self.frames.shape[1] > height or self.frames.shape[2] > width
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        frames = [cv2.resize(frame, (width, height), interpolation=method) for frame in self.frames]
+        masks = self.masks
+        if masks is not None:
+            nearest = cv2.INTER_NEAREST_EXACT
+            resized = [cv2.resize(mask, (width, height), interpolation=nearest) for mask in masks]
+            masks = np.asarray(np.stack(resized), np.uint8)
+        scale = np.array([width, height], np.float32) / self.size
+        return replace(
+            self,
+            frames=np.asarray(np.stack(frames), np.uint8),
+            points=self.points * scale,
+            masks=masks,
+        )
