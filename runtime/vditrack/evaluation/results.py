@@ -45,5 +45,5 @@ class Result:
     frames: int
     seconds: float
     """Spent by the method on the whole clip."""
-    picture: NDArray[np.uint8]
-    """[h, w, 3] RGB: what the method found on a few frames of the clip, beside the truth."""
+    picture: NDArray[np.uint8] | None
+    """[h, w, 3] RGB: what the method found on a few frames, beside the truth; of the worst clips."""
