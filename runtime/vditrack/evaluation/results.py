@@ -46,4 +46,4 @@ class Result:
     seconds: float
     """Spent by the method on the whole clip."""
     picture: NDArray[np.uint8] | None
-    """[h, w, 3] RGB: what the method found on a few frames, beside the truth; of the worst clips."""
+    """[h, w, 3] RGB: a few frames with what was found and the truth; of the worst clips only."""
