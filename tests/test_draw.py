@@ -25,6 +25,12 @@ def drawn(points, visible) -> tuple[list[np.ndarray], np.ndarray]:
     return pictures, point_colours(tracks.queries, (HEIGHT, WIDTH))
 
 
+def test_no_points_leave_the_frames_alone():
+    pictures, _ = drawn(np.zeros((0, 2, 2)), np.zeros((0, 2)))
+    assert len(pictures) == 2
+    assert max(picture.max() for picture in pictures) == 0
+
+
 def test_a_visible_point_is_a_disc_where_it_is():
     (picture,), colours = drawn([[[40.5, 30.5]]], [[True]])
     assert (picture[30, 40] == colours[0]).all()

