@@ -1,0 +1,317 @@
+"""Pickle files of arrays and plain containers, opened without running anything they ask for.
+
+A pickle is a program: it may name any function and have it called. Data sets come as pickles all
+the same. Here a file is read twice. First its instructions are looked through, and any that plain
+data do not need is refused. Then it is loaded by an unpickler to which the few names that NumPy's
+arrays need mean recorders of this module, never NumPy's own functions.
+"""
+
+import math
+import pickle
+import pickletools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vditrack.errors import InputError
+
+_ADMITTED = frozenset(
+    """
+    PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT
+    BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE
+    SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_LIST APPEND APPENDS LIST EMPTY_TUPLE TUPLE TUPLE1
+    TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET
+    LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD
+    """.split()  # noqa: SIM905
+)
+_INSTRUCTIONS = {one.code.encode("latin-1"): one for one in pickletools.opcodes}
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+"""What the standard library raises on a file that is no pickle, or only the beginning of one."""
+_DTYPE = re.compile(r"[biufc]\d{1,3}|[SU][1-9]\d{0,8}|O8?")
+_BYTE_ORDERS = ("<", ">", "|", "=")
+
+
+def load_plain_pickle(path: Path) -> object:
+    """Load a pickle of protocol 0 to 5, as Python 2 or 3 and NumPy 1 or 2 wrote it.
+
+    It may hold arrays and scalars of NumPy (booleans, numbers, and strings of a fixed length), and
+    dict, list, tuple, str, bytes, bytearray, int, float, bool and None. A one-dimensional array of
+    objects comes as a list. A ``str`` of Python 2 comes as ``str``, one character a byte. Arrays
+    may be read-only.
+
+    Raises:
+        InputError: the file cannot be read, is damaged, or asks for anything else; then nothing
+            that it names was imported or called.
+
+    """
+    try:
+        with path.open("rb") as file:
+            _look_through(path, file)
+            file.seek(0)
+            loaded = _PlainUnpickler(path, file).load()
+        return _Unwrapping(path).plain(loaded)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except _DAMAGE as error:
+        reason = _one_line(str(error)) or type(error).__name__
+        raise InputError(
+            f"{path} is damaged, or no pickle of plain data: {reason}. Download it again."
+        ) from error
+
+
+def _one_line(text: str) -> str:
+    """Beginning of a text out of the file, as it may be shown."""
+    return ascii(text)[1:-1][:100]
+
+
+def _look_through(path: Path, file: IO[bytes]) -> None:
+    """Refuse instructions that plain data do not need, before any of them is followed."""
+    for count, (name, argument) in enumerate(_instructions(file)):
+        if name not in _ADMITTED:
+            raise InputError(
+                f"{path} uses the pickle instruction {name}, which no data set needs: refused, "
+                "nothing of it was run."
+            )
+        # Unpicklers make room up to the number that a PUT names, however large it is.
+        if name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
+            raise ValueError(f"{name} {argument} after {count} instructions")
+
+
+def _instructions(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
+    """Names of instructions and their arguments, up to STOP.
+
+    As `pickletools.genops` does it, but that takes the strings of protocol 0 for ASCII.
+    """
+    name = ""
+    while name != "STOP":
+        instruction = _INSTRUCTIONS.get(file.read(1))
+        if instruction is None:
+            raise ValueError(f"no instruction at byte {file.tell()}")
+        name = instruction.name
+        if name == "STRING":
+            yield name, file.readline()
+        else:
+            yield name, instruction.arg.reader(file) if instruction.arg else None
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Gives recorders for the names that arrays need, and refuses all others."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        # As latin1 the raw data of arrays that Python 2 wrote keep their bytes.
+        super().__init__(file, encoding="latin1")
+        self._path = path
+
+    def find_class(self, module: str, name: str, /) -> "_Name":
+        """Look a name up among the recorders only."""
+        if (module, name) not in _RECORDERS:
+            asked = _one_line(f"{module}.{name}")
+            raise InputError(
+                f"{self._path} asks for {asked}, which no data set needs: refused, nothing of it "
+                "was run."
+            )
+        return _RECORDERS[module, name]
+
+
+class _Dtype:
+    """Stands for ``numpy.dtype``: a kind and size, then a byte order."""
+
+    __slots__ = ("_code", "_order")
+
+    def __init__(self, code: object, align: object = False, copy: object = True) -> None:
+        if not isinstance(code, str) or not _DTYPE.fullmatch(code):
+            raise ValueError(f"dtype {_shown(code)}, which is no number or string of fixed length")
+        self._code, self._order = code, ""
+
+    def __setstate__(self, state: object) -> None:
+        # Version, byte order, three things that only structures have, sizes and flags.
+        if self._order or not isinstance(state, tuple) or len(state) != 8:
+            raise ValueError(f"dtype {self._code} with a state that is not known")
+        if state[0] != 3 or state[1] not in _BYTE_ORDERS or any(state[2:5]):
+            raise ValueError(f"dtype {self._code} with a state that is not known")
+        self._order = state[1]
+
+    @property
+    def holds_objects(self) -> bool:
+        return self._code.startswith("O")
+
+    def array(self, shape: object, data: object, *, fortran: bool) -> NDArray[Any]:
+        """Array of a shape over raw bytes, which must be exactly as many."""
+        dtype, sizes = np.dtype(self._order + self._code), _sizes(shape)
+        raw = data.encode("latin-1") if isinstance(data, str) else data
+        if self.holds_objects or not isinstance(raw, bytes | bytearray):
+            raise ValueError(f"{type(data).__name__} in place of the bytes of an array")
+        if dtype.itemsize * math.prod(sizes) != len(raw):
+            raise ValueError(f"{len(raw)} bytes for an array {sizes} of {dtype}")
+        return np.frombuffer(raw, dtype).reshape(sizes, order="F" if fortran else "C")
+
+
+class _Array:
+    """Stands for an array or scalar: its content is known at once, or when its state is set.
+
+    Neither is ever left to the unpickler itself, which may set the state of all it can reach.
+    """
+
+    __slots__ = ("content",)
+
+    def __init__(self, content: object = None) -> None:
+        self.content = content
+
+    @property
+    def known(self) -> object:
+        if self.content is None:
+            raise ValueError("an array without a state")
+        return self.content
+
+    def __setstate__(self, state: object) -> None:
+        if self.content is not None or not isinstance(state, tuple) or len(state) != 5:
+            raise ValueError(f"an array with the state of a {type(state).__name__}")
+        version, shape, dtype, fortran, data = state
+        if version != 1 or not isinstance(dtype, _Dtype):
+            raise ValueError("an array of an unknown version, or with no dtype")
+        if not dtype.holds_objects:
+            self.content = dtype.array(shape, data, fortran=bool(fortran))
+        elif isinstance(data, list) and _sizes(shape) == (len(data),):
+            self.content = data
+        else:
+            raise ValueError("an array of objects that is no list of them")
+
+
+class _Name:
+    """Stands for a name of NumPy: what it gives when called, and no state to set."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., object] | None = None) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: object) -> object:
+        if self._call is None:
+            raise TypeError("numpy.ndarray is called")
+        return self._call(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise TypeError("the state of a function is set")
+
+
+_NDARRAY = _Name()
+
+
+def _reconstruct(subtype: object, shape: object, dtype: object) -> _Array:
+    if subtype is not _NDARRAY:
+        raise ValueError("an array that is no plain array")
+    return _Array()
+
+
+def _from_buffer(data: object, dtype: object, shape: object, order: object) -> _Array:
+    if not isinstance(dtype, _Dtype) or order not in ("C", "F"):
+        raise ValueError(f"an array of order {_shown(order)}, or with no dtype")
+    return _Array(dtype.array(shape, data, fortran=order == "F"))
+
+
+def _scalar(dtype: object, data: object) -> _Array:
+    if not isinstance(dtype, _Dtype):
+        raise ValueError("a scalar with no dtype")
+    return _Array(dtype.array((), data, fortran=False)[()])
+
+
+def _encoded(text: object, encoding: object) -> bytes:
+    """Bytes as Python 3 writes them in protocols that have none."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError(f"bytes written as {_shown(encoding)}")
+    return text.encode("latin-1")
+
+
+def _empty_bytes() -> bytes:
+    return b""
+
+
+def _byte_array(data: object = b"") -> bytearray:
+    if not isinstance(data, bytes):
+        raise ValueError(f"a bytearray of a {type(data).__name__}")
+    return bytearray(data)
+
+
+def _sizes(shape: object) -> tuple[int, ...]:
+    if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("an array whose shape is no tuple of whole numbers")
+    return shape
+
+
+def _shown(value: object) -> str:
+    """What stands where a word should; of anything else its type, as it may print without end."""
+    return repr(value) if isinstance(value, str) else type(value).__name__
+
+
+_RECORDERS = {
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _Name(_Dtype),
+    ("numpy.core.multiarray", "_reconstruct"): _Name(_reconstruct),
+    ("numpy._core.multiarray", "_reconstruct"): _Name(_reconstruct),
+    ("numpy.core.multiarray", "scalar"): _Name(_scalar),
+    ("numpy._core.multiarray", "scalar"): _Name(_scalar),
+    ("numpy.core.numeric", "_frombuffer"): _Name(_from_buffer),
+    ("numpy._core.numeric", "_frombuffer"): _Name(_from_buffer),
+    ("_codecs", "encode"): _Name(_encoded),
+    ("__builtin__", "bytes"): _Name(_empty_bytes),
+    ("builtins", "bytes"): _Name(_empty_bytes),
+    ("__builtin__", "bytearray"): _Name(_byte_array),
+    ("builtins", "bytearray"): _Name(_byte_array),
+}
+
+_ATOMS = (str, bytes, bytearray, int, float, bool, type(None))
+_UNDER_WAY = object()
+
+
+class _Unwrapping:
+    """Copies loaded containers with arrays in place of their recorders."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Each container once, however often it is referred to: nested references multiply.
+        self._done: dict[int, object] = {}
+
+    def plain(self, value: object) -> object:
+        """Copy a value with all that is in it.
+
+        Raises:
+            InputError: it holds something that is no plain data.
+            ValueError: it holds itself, or an array that is not complete.
+
+        """
+        if isinstance(value, _Array):
+            value = value.known
+        if type(value) in _ATOMS or isinstance(value, np.ndarray | np.generic):
+            return value
+        if id(value) not in self._done:
+            self._done[id(value)] = _UNDER_WAY
+            self._done[id(value)] = self._copy(value)
+        if self._done[id(value)] is _UNDER_WAY:
+            raise ValueError("a container that holds itself")
+        return self._done[id(value)]
+
+    def _copy(self, value: object) -> object:
+        if type(value) is list:
+            return [self.plain(item) for item in value]
+        if type(value) is tuple:
+            return tuple(self.plain(item) for item in value)
+        if type(value) is dict and all(type(key) in _ATOMS for key in value):
+            return {key: self.plain(item) for key, item in value.items()}
+        raise InputError(f"{self._path} holds something that is neither an array nor plain data.")
