@@ -22,6 +22,8 @@ class Camera:
     blur: float
     coarseness: float
     jpeg_quality: int | None
+    exposures: int = _EXPOSURES
+    """Instants in which the open shutter samples the motion."""
 
     def shoot(self, scene: Scene, time: float, rng: np.random.Generator) -> Image:
         """Return the frame ``uint8 [H, W, 3]`` exposed around ``time``."""
@@ -36,7 +38,7 @@ class Camera:
     def _expose(self, scene: Scene, time: float) -> Image:
         if not self.shutter:
             return scene.render(time)
-        moments = time + self.shutter * np.linspace(-0.5, 0.5, _EXPOSURES)
+        moments = time + self.shutter * np.linspace(-0.5, 0.5, self.exposures)
         frames = [scene.render(float(moment)) for moment in moments]
         return np.asarray(np.mean(frames, axis=0) + 0.5).astype(np.uint8)
 

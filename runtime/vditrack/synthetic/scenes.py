@@ -38,6 +38,15 @@ class Waves:
     rate: Floats
     phase: Floats
 
+    def __add__(self, other: "Waves") -> "Waves":
+        """Join two changes of the same parameters into one."""
+        return Waves(
+            self.base + other.base,
+            np.hstack([self.amplitude, other.amplitude]),
+            np.hstack([self.rate, other.rate]),
+            np.hstack([self.phase, other.phase]),
+        )
+
     def at(self, time: float) -> Floats:
         """Return the parameters ``[P]`` at ``time``."""
         swing = self.amplitude * np.sin(self.rate * time + self.phase)
@@ -159,6 +168,16 @@ class Scene:
                 seen = layer.seen(centres[box], time).astype(np.float32)
                 frame[box] += (seen[..., :3] - frame[box]) * (seen[..., 3:] / 255)
         return (frame + 0.5).astype(np.uint8)
+
+    def mask(self, time: float) -> Image:
+        """Return ``uint8 [H, W]``, the index of the layer seen at each pixel's centre."""
+        centres = _pixel_centres(self.height, self.width)
+        top = np.zeros((self.height, self.width), np.uint8)
+        for index, layer in enumerate(self.layers[1:], start=1):
+            box = layer.box(time, self.height, self.width)
+            if top[box].size:
+                top[box][layer.seen(centres[box], time)[..., 3] >= 128] = index
+        return top
 
     def top_layers(self, positions: Floats, time: float) -> NDArray[np.int64]:
         """Return the index of the layer seen at each of ``positions [N, 2]``."""

@@ -43,6 +43,20 @@ def pattern(rng: np.random.Generator, height: int, width: int) -> Image:
     return np.clip(colours, 0, 255).astype(np.uint8)
 
 
+def grained(rng: np.random.Generator, picture: Image, strength: float) -> Image:
+    """Shade ``picture [h, w, 3]`` by up to ``strength`` grey levels so that no place is blank.
+
+    The grain is 2 to 16 pixels wide, whatever the size of the picture.
+    """
+    height, width = picture.shape[:2]
+    shade = np.zeros((height, width), np.float32)
+    for cell in (2, 4, 8, 16):
+        coarse = rng.standard_normal((height // cell + 2, width // cell + 2)).astype(np.float32)
+        shade += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    shaded = picture + strength * np.tanh(shade / 2)[..., None]
+    return np.clip(shaded, 0, 255).astype(np.uint8)
+
+
 def _scalar_field(rng: np.random.Generator, height: int, width: int) -> Field:
     kinds = (_octaves, _octaves, _stripes, _checks, _speckle)
     return kinds[int(rng.integers(len(kinds)))](rng, height, width)
