@@ -39,6 +39,21 @@ frames = 4
 encoder_frames = 2
 described_frames = 4
 temporal_stride = 1
+[transformer]
+layers = 3
+heads = 2
+head_dim = 32
+feed_forward = 64
+in_channels = 24
+out_channels = 24
+patch = [1, 1, 1]
+frequency_dim = 32
+text_dim = 16
+text_tokens = 1
+[encoder]
+kind = "convolutions"
+widths = [32, 64, 128]
+latent_channels = 24
 [feature]
 block = 1
 heads = [1, 0]
@@ -253,6 +268,10 @@ def test_another_models_checkpoint_is_refused(
         ("height = 32", "height = 36", "do not divide into cells of 8"),
         ("encoder_frames = 2", "encoder_frames = 3", "encoder_frames does not divide"),
         ("described_frames = 4", "described_frames = 5", "described_frames is more than"),
+        ("block = 1", "block = 3", "block is not one of"),
+        ("[1, 0]", "[1, 2]", "heads are not"),
+        ("latent_channels = 24", "latent_channels = 16", "latent_channels of the encoder"),
+        ('kind = "convolutions"', 'kind = "fourier"', "$.encoder"),
         ('family = "wan"', 'family = "unet"', "$.family"),
         ('name = "small"', "name = ", "Invalid value"),
     ],

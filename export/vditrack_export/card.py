@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle import Input, Matching
+from vditrack.bundle import Input, Matching, Positive
 from vditrack.errors import InputError
 
 Index = Annotated[int, Meta(ge=0)]
@@ -34,6 +34,98 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"frequency_range {list(self.frequency_range)} is empty")
 
 
+Sizes = Annotated[tuple[Positive, ...], Meta(min_length=1)]
+
+
+class WanTransformer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Shapes of a diffusers ``WanTransformer3DModel``."""
+
+    layers: Positive
+    heads: Positive
+    head_dim: Positive
+    feed_forward: Positive
+    in_channels: Positive
+    out_channels: Positive
+    patch: tuple[Positive, Positive, Positive]
+    """Frames, rows and columns of latents that make one token."""
+    frequency_dim: Positive
+    """Sines and cosines that stand for the timestep."""
+    text_dim: Positive
+    """Width of what the text encoder gives."""
+    text_tokens: Positive
+    """Length to which prompts are padded."""
+
+    @property
+    def width(self) -> int:
+        """Of a token."""
+        return self.heads * self.head_dim
+
+
+class Convolutions(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="convolutions",
+):
+    """Shapes of `vditrack_export.tiny.model.TinyEncoder`: one halving of the picture a width."""
+
+    widths: Sizes
+    latent_channels: Positive
+
+    @property
+    def stride(self) -> int:
+        """Side of a latent cell, in pixels."""
+        return int(2 ** len(self.widths))
+
+
+class WanAutoencoder(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="wan_autoencoder",
+):
+    """Shapes of a diffusers ``AutoencoderKLWan``, whose decoder mirrors its encoder."""
+
+    image_channels: Positive
+    base_width: Positive
+    multiples: Sizes
+    """Of the base width, by level; between two levels the picture is halved."""
+    residual_blocks: Positive
+    """In a level of the encoder; the decoder has one more."""
+    temporal_downsample: tuple[bool, ...]
+    """By step from level to level, whether time is halved too."""
+    latent_channels: Positive
+
+    def __post_init__(self) -> None:
+        if len(self.temporal_downsample) != len(self.multiples) - 1:
+            raise ValueError("temporal_downsample needs one entry fewer than multiples")
+
+    @property
+    def stride(self) -> int:
+        """Side of a latent cell, in pixels."""
+        return int(2 ** len(self.temporal_downsample))
+
+    @property
+    def temporal_stride(self) -> int:
+        """Frames that share one latent natively."""
+        return int(2 ** sum(self.temporal_downsample))
+
+
+class Umt5(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Shapes of a transformers ``UMT5EncoderModel`` with gated feed-forward networks."""
+
+    layers: Positive
+    width: Positive
+    heads: Positive
+    head_dim: Positive
+    feed_forward: Positive
+    vocabulary: Positive
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One backbone: its checkpoint, the input it is exported for, and how its features match."""
 
@@ -43,8 +135,38 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     licence: str
     notes: str
     input: Input
+    transformer: WanTransformer
+    encoder: Convolutions | WanAutoencoder
+    text_encoder: Umt5 | None = None
+    """Of the checkpoint's own pipeline; without one the prompt is a constant."""
     feature: Feature
     matching: Matching
+
+    def __post_init__(self) -> None:
+        shape, size = self.transformer, self.input
+        claims = [
+            (self.feature.block < shape.layers, "block is not one of the transformer's"),
+            (max(self.feature.heads) < shape.heads, "heads are not the transformer's"),
+            (
+                shape.in_channels == self.encoder.latent_channels,
+                "latent_channels of the encoder are not in_channels of the transformer",
+            ),
+            (
+                self.text_encoder is None or self.text_encoder.width == shape.text_dim,
+                "width of the text encoder is not text_dim of the transformer",
+            ),
+            (
+                size.frames % size.encoder_frames == 0,
+                "encoder_frames does not divide frames",
+            ),
+            (
+                size.described_frames <= size.frames,
+                "described_frames is more than frames",
+            ),
+        ]
+        for holds, complaint in claims:
+            if not holds:
+                raise ValueError(complaint)
 
 
 def load_card(name_or_path: str) -> Card:
@@ -56,16 +178,11 @@ def load_card(name_or_path: str) -> Card:
     """
     path = _find(name_or_path)
     try:
-        card = msgspec.toml.decode(path.read_bytes(), type=Card)
+        return msgspec.toml.decode(path.read_bytes(), type=Card)
     except OSError as error:
         raise InputError(f"card {path} cannot be read: {error.strerror}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"card {path}: {error}. Correct it there.") from error
-    if card.input.frames % card.input.encoder_frames:
-        raise InputError(f"card {path}: encoder_frames does not divide frames. Correct it there.")
-    if card.input.described_frames > card.input.frames:
-        raise InputError(f"card {path}: described_frames is more than frames. Correct it there.")
-    return card
 
 
 def _find(name_or_path: str) -> Path:

@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 
 from vditrack.bundle import Bundle
-from vditrack.errors import VditrackError
-from vditrack_export.card import load_card
+from vditrack.errors import InputError, VditrackError
+from vditrack_export.card import Convolutions, load_card
 
 
 def export(
@@ -30,6 +30,10 @@ def export(
     """Cut the tracking path out of a checkpoint and write it as a bundle."""
     # A wrong card is told of before torch takes its seconds to load.
     wanted = load_card(card)
+    if not isinstance(wanted.encoder, Convolutions):
+        raise InputError(
+            f"card {wanted.name}: its encoder cannot be exported yet; `vditrack plan` works."
+        )
     try:
         from vditrack_export.export import export_bundle
     except ModuleNotFoundError as error:

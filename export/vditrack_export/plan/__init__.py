@@ -1,0 +1,1 @@
+"""What a backbone costs on a device, from shapes alone: no weights, no torch."""

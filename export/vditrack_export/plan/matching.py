@@ -1,0 +1,80 @@
+"""What matching and the backward check cost a new frame, from `vditrack.matching` and its users.
+
+Products of matrices count as everywhere; the means between cells that make half cells count two
+operations each. All of it runs in FP32 on the CPU.
+"""
+
+from itertools import product
+from math import ceil
+
+from vditrack.bundle import Matching
+from vditrack.grid import Grid
+from vditrack_export.plan.trace import Cost
+
+# Pixels a side of the places that a descriptor is averaged over.
+_STENCIL = 3
+
+
+def matching_cost(grid: Grid, channels: int, points: int, settings: Matching) -> Cost:
+    """One new frame for points that are visible and older than the horizon.
+
+    They are matched once forward and once in every frame of the horizon backward; a map's norms are
+    worked out once, when its frame is new. The peak counts the maps that are kept.
+    """
+    cells = grid.rows * grid.columns
+    pixels = grid.height * grid.width
+    matches = 1 + settings.horizon
+    samples = 3 if settings.refine_radius else 2  # templates back, update, and the refined place
+    norms = sum(
+        _norms(grid, channels, height, width)
+        for height, width in (
+            (grid.height, grid.width),
+            (2 * grid.rows - 1, 2 * grid.columns - 1),
+        )
+    )
+    read = matches * (cells * channels + points * cells) + cells * channels + pixels
+    return Cost(
+        operations=norms
+        + matches * points * _match(grid, channels, settings)
+        + samples * points * _sample(grid, channels),
+        weights=0,
+        moved=read,
+        peak=matches * (cells * channels + pixels) + points * cells,
+    )
+
+
+def _norms(grid: Grid, channels: int, height: int, width: int) -> int:
+    """Norms at ``height`` x ``width`` places, from products of neighbouring descriptors."""
+    total = 0
+    for rows, columns in product((grid.rows, grid.rows - 1), (grid.columns, grid.columns - 1)):
+        diagonals = 2 if rows < grid.rows and columns < grid.columns else 1
+        total += diagonals * 2 * rows * columns * channels
+        total += 2 * height * rows * columns + 2 * height * columns * width
+    return total
+
+
+def _match(grid: Grid, channels: int, settings: Matching) -> int:
+    """One template in one map, within the search radius."""
+    dots = 2 * grid.rows * grid.columns * channels
+    side = 2 * (ceil(settings.search_radius / grid.stride) + 1) + 1
+    means = (side - 1) * side + (2 * side - 1) * (side - 1)
+    best = _interpolation(grid, 2 * grid.stride + 1)
+    disc = 2 * int(settings.argmax_radius) + 1
+    return dots + 2 * means + best + _interpolation(grid, disc) + 4 * disc
+
+
+def _sample(grid: Grid, channels: int) -> int:
+    nodes = _nodes(grid, _STENCIL)
+    weights = 2 * nodes * _STENCIL * _STENCIL + 2 * nodes * _STENCIL * nodes
+    return weights + 2 * nodes * nodes * channels
+
+
+def _interpolation(grid: Grid, side: int) -> int:
+    """Bilinear values at ``side`` x ``side`` pixels."""
+    nodes = _nodes(grid, side)
+    return 2 * side * nodes * nodes + 2 * side * nodes * side
+
+
+def _nodes(grid: Grid, side: int) -> int:
+    """Cells a side that so many pixels may lie between."""
+    return ceil((side - 1) / grid.stride) + 2

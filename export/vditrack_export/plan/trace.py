@@ -1,0 +1,130 @@
+"""A forward pass written down as shapes: operations, weights, traffic and peak memory follow.
+
+Operations are counted as ``torch.utils.flop_counter`` counts them: twice the multiply-adds of
+matrix products, convolutions and attention, and nothing else.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from vditrack_export.plan.memory import Step, Tensor, live_peak, planned_peak
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run costs, in operations and in elements: bytes depend on the precision."""
+
+    operations: int
+    """2 x multiply-adds."""
+    weights: int
+    """Elements of all weights."""
+    moved: int
+    """Elements of activations read and written by products, convolutions and attention.
+
+    Everything elementwise is taken as fused into these, and each input as read once.
+    """
+    peak: int
+    """Elements of activations that are held at the worst step."""
+
+    def times(self, runs: int) -> "Cost":
+        """Return the cost of the same run several times, one after the other."""
+        return Cost(self.operations * runs, self.weights, self.moved * runs, self.peak)
+
+
+class Trace:
+    """Records the steps of a forward pass as they are called.
+
+    Args:
+        fused: whether attention is one kernel, and GELU part of the product before it, as TensorRT
+            builds them. Else attention is two products around a softmax and keeps tokens x tokens a
+            head, GELU has an array of its own, and memory is planned ahead (`planned_peak`): so
+            ONNX Runtime's CPU provider runs the exported graphs. Operations are the same.
+
+    """
+
+    def __init__(self, *, fused: bool) -> None:
+        self._fused = fused
+        self._steps: list[Step] = []
+        self._weights: dict[str, int] = {}
+
+    def cost(self, *results: Tensor) -> Cost:
+        """Return what was recorded; ``results`` are kept to the end."""
+        counted = [step for step in self._steps if step.operations]
+        return Cost(
+            operations=sum(step.operations for step in counted),
+            weights=sum(self._weights.values()),
+            moved=sum(
+                tensor.size
+                for step in counted
+                for tensor in (*step.reads, step.written)
+                if not tensor.constant
+            ),
+            peak=(live_peak if self._fused else planned_peak)(self._steps, results),
+        )
+
+    def constant(self, name: str, *shape: int) -> Tensor:
+        """Weights that stand beside a product. One name is one set of weights."""
+        tensor = Tensor(shape, constant=True)
+        self._weights[name] = tensor.size
+        return tensor
+
+    def linear(self, name: str, x: Tensor, features: int, *, bias: bool = True) -> Tensor:
+        """Multiply [..., C] with a matrix [C, features]."""
+        *rest, channels = x.shape
+        self._weights[name] = (channels + bias) * features
+        return self._product((x,), (*rest, features), channels)
+
+    def convolve(
+        self, name: str, x: Tensor, channels: int, kernel: tuple[int, ...], size: tuple[int, ...]
+    ) -> Tensor:
+        """Convolve [C, ...] to [channels, *size]."""
+        taps = prod(kernel) * x.shape[0]
+        self._weights[name] = (taps + 1) * channels
+        return self._product((x,), (channels, *size), taps)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        """Attention of [B, N, W] to [B, M, W], the heads side by side in W."""
+        batch, asking, width = query.shape
+        scores = (batch, heads, asking, key.shape[1])
+        if self._fused:
+            return self._product((query, key, value), query.shape, 2 * key.shape[1])
+        logits = self._product((query, key), scores, width // heads)
+        shares = self.elementwise(logits)
+        return self._product((shares, value), query.shape, key.shape[1])
+
+    def elementwise(self, x: Tensor, *others: Tensor) -> Tensor:
+        """Sum, softmax and the like: in the place of ``x`` if that is not read again."""
+        return self._record(Step((x, *others), Tensor(x.shape), in_place=True))
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Activation of a transformer."""
+        return self.elementwise(x) if self._fused else self.copied(x.shape, x)
+
+    def copied(self, shape: tuple[int, ...], *sources: Tensor) -> Tensor:
+        """Rotation, slice, padding or joining: a new array of ``shape``."""
+        return self._record(Step(sources, Tensor(shape)))
+
+    def rotated(self, x: Tensor, heads: int) -> Tensor:
+        """Rotary embedding of [B, N, W]; unless fused, pairs are parted, turned and joined."""
+        if self._fused:
+            return self.copied(x.shape, x)
+        batch, count, width = x.shape
+        half = (batch, count, heads, width // heads // 2)
+        even, odd = self.copied(half, x), self.copied(half, x)
+        real = self.elementwise(self.copied(half, even), self.copied(half, odd))
+        imaginary = self.elementwise(self.copied(half, even), self.elementwise(odd))
+        joined = self.copied((batch, count, heads, width // heads), real, imaginary)
+        return self.copied(x.shape, joined)
+
+    def norm(self, name: str, x: Tensor, weights: int) -> Tensor:
+        """Norm with so many weights: a new array, since statistics are taken first."""
+        self._weights[name] = weights
+        return self.copied(x.shape, x)
+
+    def _product(self, reads: tuple[Tensor, ...], shape: tuple[int, ...], taps: int) -> Tensor:
+        written = Tensor(shape)
+        return self._record(Step(reads, written, operations=2 * taps * written.size))
+
+    def _record(self, step: Step) -> Tensor:
+        self._steps.append(step)
+        return step.written
