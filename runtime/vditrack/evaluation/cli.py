@@ -59,7 +59,8 @@ def evaluate(
     """Score trackers by the official protocols, on your own copies of the data sets."""
     chosen = _protocol(protocol, query, size)
     try:
-        from vditrack.evaluation import report
+        from vditrack.evaluation.report import as_json as plain_json
+        from vditrack.evaluation.report import table, write_html
         from vditrack.evaluation.summary import summarise
     except ModuleNotFoundError as error:
         raise VditrackError(
@@ -79,11 +80,11 @@ def evaluate(
     summary = summarise(results, names[0])
     facts = _facts(dataset.name, chosen, len(results) // len(names))
     if output:
-        report.write_html(output, summary, results, facts)
+        write_html(output, summary, results, facts)
     if as_json:
-        typer.echo(json.dumps(report.as_json(summary, results, facts), allow_nan=False))
+        typer.echo(json.dumps(plain_json(summary, results, facts), allow_nan=False))
         return
-    Console().print(report.table(summary, facts))
+    Console().print(table(summary, facts))
     if output:
         typer.echo(f"report: {output}")
 
