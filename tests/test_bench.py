@@ -8,6 +8,7 @@ import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -33,6 +34,7 @@ from vditrack.bench.search import search
 from vditrack.synthetic.clips import make_clip
 from vditrack.timing import listening, stage
 
+COMMAND = Path(sys.executable).with_name("vditrack")
 STAGES = [
     "resize",
     "encoder",
@@ -342,13 +344,8 @@ def test_a_measurement_says_what_was_measured(measured, bundle):
 
 
 def test_as_a_user_runs_it(bundle, tmp_path):
-    code = (
-        "from vditrack import cli; from vditrack.bench.cli import bench;"
-        "cli.app.command()(bench); cli.main()"
-    )
-
     def call(*arguments) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code, "bench", *map(str, arguments)]
+        command = [str(COMMAND), "bench", *map(str, arguments)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     done = call(bundle.root, *SMALL, "--json", "-o", "out/r.json")
@@ -364,6 +361,19 @@ def test_as_a_user_runs_it(bundle, tmp_path):
     assert len(lines) == 1
     assert "no bundle at nowhere" in lines[0]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.slow
+def test_the_bundled_model(tmp_path):
+    command = [str(COMMAND), "bench", "--duration", "3", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["bundle"]["name"] == "tiny"
+    stages = {"encoder", "transformer", "matching", "refinement", "consistency", "whole"}
+    assert stages < set(told["figures"]["work_ms"])
+    fixed = told["figures"]["fixed_rate"]
+    assert fixed["processed"] + fixed["dropped"] == fixed["offered"] == 90
 
 
 def test_a_result_with_itself(measured):

@@ -20,11 +20,13 @@ from vditrack.errors import InputError, VditrackError
 from vditrack_export.frequencies import low_frequency_channels, wan_rotary_axes
 from vditrack_export.graph import export_graph
 from vditrack_export.parity import MAX_RELATIVE_ERROR, attention_keys, chosen, relative_error
-from vditrack_export.wan import WanKeys, seeded_noise
+from vditrack_export.paths.cut import Cut, Denoising, seeded_noise
+from vditrack_export.paths.wan import WanKeys
 
 LAYERS, HEADS, HEAD_DIM, LATENTS, TEXT_DIM = 4, 3, 32, 8, 16
 LATENT_SHAPE = (LATENTS, 3, 8, 12)
 SIGMA, TIMESTEP, SEED = 0.1, 100.0, 3
+DENOISING = Denoising(TIMESTEP, 1 - SIGMA, SIGMA, SEED)
 PATCHES = [(1, 1, 1), (1, 2, 2)]
 CHANNELS = [4, 5, 10, 11, 16, 17, 20, 21, 30, 31]
 
@@ -71,7 +73,7 @@ def prompt(tokens: int) -> Tensor:
 
 @cache
 def caught(patch: tuple[int, int, int], tokens: int, block: int) -> Tensor:
-    noised = (1 - SIGMA) * latents() + SIGMA * seeded_noise(latents().shape, SEED)
+    noised = DENOISING.noised(latents())
     return attention_keys(transformer(patch), block, noised, TIMESTEP, prompt(tokens))
 
 
@@ -83,18 +85,8 @@ def truncated(
     channels: list[int] = CHANNELS,
     described: int = LATENT_SHAPE[1],
 ) -> WanKeys:
-    return WanKeys(
-        transformer(patch),
-        LATENT_SHAPE,
-        block=block,
-        heads=heads,
-        channels=channels,
-        prompt=prompt(tokens),
-        timestep=TIMESTEP,
-        noise_level=SIGMA,
-        noise_seed=SEED,
-        described=described,
-    ).eval()
+    cut = Cut(block, tuple(heads), tuple(channels), described)
+    return WanKeys(transformer(patch), LATENT_SHAPE, cut, DENOISING, prompt(tokens)).eval()
 
 
 @pytest.mark.parametrize("block", range(LAYERS))

@@ -30,6 +30,8 @@ from vditrack.points import TrackedPoints
 from vditrack_export.card import Convolutions, Umt5, WanAutoencoder, WanTransformer, load_card
 from vditrack_export.encoder import FramesToLatents
 from vditrack_export.graph import export_graph
+from vditrack_export.paths.cut import Cut, Denoising
+from vditrack_export.paths.wan import WanKeys
 from vditrack_export.plan.candidates import candidate_runs, holds
 from vditrack_export.plan.cli import plan
 from vditrack_export.plan.convolutions import convolutional_encoder
@@ -44,7 +46,6 @@ from vditrack_export.plan.umt5 import text_encoder
 from vditrack_export.plan.wan import truncated_path, whole_transformer
 from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
 from vditrack_export.tiny.model import TinyEncoder, new_transformer
-from vditrack_export.wan import WanKeys
 
 WAN = load_card("wan2.1-t2v-1.3b")
 SMALL = WanTransformer(
@@ -119,13 +120,9 @@ def small_keys(shape: WanTransformer, latents: tuple[int, int, int], **changes: 
     return WanKeys(
         transformer(shape),
         (shape.in_channels, *latents),
-        heads=[0],
-        channels=list(range(10)),
-        prompt=torch.zeros(shape.text_tokens, shape.text_dim),
-        timestep=50.0,
-        noise_level=0.05,
-        noise_seed=0,
-        **settings,
+        Cut(heads=(0,), channels=tuple(range(10)), **settings),
+        Denoising(timestep=50.0, signal=0.95, noise=0.05, seed=0),
+        torch.zeros(shape.text_tokens, shape.text_dim),
     ).eval()
 
 

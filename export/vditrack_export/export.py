@@ -32,7 +32,8 @@ from vditrack_export.encoder import FramesToLatents
 from vditrack_export.frequencies import low_frequency_channels, wan_rotary_axes
 from vditrack_export.graph import export_graph
 from vditrack_export.parity import attention_keys, chosen, relative_error, run_graph
-from vditrack_export.wan import WanKeys, seeded_noise
+from vditrack_export.paths.cut import Cut, Denoising
+from vditrack_export.paths.wan import WanKeys
 
 _TOOLS = (torch, diffusers, onnx, onnxscript, onnxruntime)
 _PARITY_SEED = 0
@@ -120,25 +121,25 @@ def _export_features(plan: _Plan, path: Path, report: Callable[[str], None]) -> 
     report("exporting the transformer")
     feature, checkpoint = plan.card.feature, plan.checkpoint
     _, channels, frames, rows, columns = plan.latents.shape
-    truncated = WanKeys(
-        checkpoint.transformer,
-        (channels, frames, rows, columns),
+    cut = Cut(
         block=feature.block,
         heads=feature.heads,
         channels=plan.channels,
-        prompt=checkpoint.prompt,
-        timestep=feature.timestep,
-        noise_level=feature.noise_level,
-        noise_seed=feature.noise_seed,
         described=plan.card.input.described_frames,
-    ).eval()
+    )
+    denoising = Denoising(
+        timestep=feature.timestep,
+        signal=1 - feature.noise_level,
+        noise=feature.noise_level,
+        seed=feature.noise_seed,
+    )
+    shape = (channels, frames, rows, columns)
+    model, prompt = checkpoint.transformer, checkpoint.prompt
+    truncated = WanKeys(model, shape, cut, denoising, prompt).eval()
     export_graph(truncated, plan.latents, path, input_name="latents", output_name="descriptors")
     report("comparing the transformer with the original")
-    noise = seeded_noise(plan.latents.shape, feature.noise_seed)
-    noised = (1 - feature.noise_level) * plan.latents + feature.noise_level * noise
-    keys = attention_keys(
-        checkpoint.transformer, feature.block, noised, feature.timestep, checkpoint.prompt
-    )
+    noised = denoising.noised(plan.latents)
+    keys = attention_keys(model, feature.block, noised, feature.timestep, prompt)
     newest = len(keys) * plan.card.input.described_frames // frames
     reference = chosen(keys[-newest:], feature.heads, plan.channels)
     return relative_error(path, run_graph(path, plan.latents), reference)

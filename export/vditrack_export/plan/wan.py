@@ -54,7 +54,7 @@ def truncated_path(
     channels: int,
     fused: bool,
 ) -> Cost:
-    """From latents to descriptors, as `vditrack_export.wan.WanKeys` does it.
+    """From latents to descriptors, as `vditrack_export.paths.wan.WanKeys` does it.
 
     Whatever depends on timestep and prompt alone is a constant: the prompt's keys and values count
     among the weights, and attention to a prompt of a single token is no work at all.

@@ -9,18 +9,19 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformerBlock
 from torch import Tensor, nn
 
-LatentShape = tuple[int, int, int, int]
-"""Channels, frames, rows and columns of the latents."""
-
-
-def seeded_noise(shape: Sequence[int], seed: int) -> Tensor:
-    """Standard normal noise, float32, the same on every machine for the same seed."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+from vditrack_export.paths.cut import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.paths.layers import (
+    Constant,
+    attend,
+    by_head,
+    last_tokens,
+    modulated,
+    rotate_pairs,
+)
 
 
 class WanKeys(nn.Module):
@@ -29,15 +30,10 @@ class WanKeys(nn.Module):
     Args:
         model: the whole transformer, in FP32; its submodules are shared, not copied.
         latent_shape: channels, frames, rows, columns of the latents, one latent a frame.
-        block: block whose self-attention keys are read, from 0.
-        heads: heads of that block, in the order wanted.
-        channels: channels kept of each head, whole rotary pairs in rising order.
+        cut: what is read; whole rotary pairs. Earlier frames than those described only lend their
+            keys and values to the last whole block, and cost nothing after it.
+        denoising: the step.
         prompt: text encoder's output, float32 [tokens, text_dim].
-        timestep: what the transformer is told of the noise.
-        noise_level: sigma of the flow-matching mixture (1 - sigma) latents + sigma noise.
-        noise_seed: seed of that noise.
-        described: frames at the end of the window whose keys are read. Earlier frames only lend
-            their keys and values to the last whole block, and cost nothing after it.
 
     """
 
@@ -49,44 +45,41 @@ class WanKeys(nn.Module):
         self,
         model: WanTransformer3DModel,
         latent_shape: LatentShape,
-        *,
-        block: int,
-        heads: Sequence[int],
-        channels: Sequence[int],
+        cut: Cut,
+        denoising: Denoising,
         prompt: Tensor,
-        timestep: float,
-        noise_level: float,
-        noise_seed: int,
-        described: int,
     ) -> None:
         super().__init__()
         _, frames, rows, columns = latent_shape
         _, patch_rows, patch_columns = model.config.patch_size
-        self.grid = (described, rows // patch_rows, columns // patch_columns)
+        self.grid = (cut.described, rows // patch_rows, columns // patch_columns)
         self.newest = math.prod(self.grid)
-        every = frames * self.newest // described
-        self.signal_level = 1 - noise_level
-        self.register_buffer("noise", noise_level * seeded_noise((1, *latent_shape), noise_seed))
+        every = frames * self.newest // cut.described
+        self.signal = denoising.signal
+        noise = seeded_noise((1, *latent_shape), denoising.seed)
+        self.register_buffer("noise", denoising.noise * noise)
         self.patch_embedding = model.patch_embedding
         with torch.no_grad():
-            modulation, context = _conditions(model, timestep, prompt)
+            modulation, context = _conditions(model, denoising.timestep, prompt)
             cos, sin = _rotary_tables(model, latent_shape)
             self.blocks = nn.ModuleList(
-                _Block(source, modulation, context, self.newest if index == block - 1 else every)
-                for index, source in enumerate(model.blocks[:block])
+                _Block(
+                    source, modulation, context, self.newest if index == cut.block - 1 else every
+                )
+                for index, source in enumerate(model.blocks[: cut.block])
             )
-            tables = _newest(cos, self.newest), _newest(sin, self.newest)
-            self.keys = _Keys(model.blocks[block], modulation, heads, channels, tables)
+            tables = last_tokens(cos, self.newest), last_tokens(sin, self.newest)
+            self.keys = _Keys(model.blocks[cut.block], modulation, cut.heads, cut.channels, tables)
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
-        noised = self.signal_level * latents + self.noise
+        noised = self.signal * latents + self.noise
         tokens = self.patch_embedding(noised).flatten(2).transpose(1, 2)
         for block in self.blocks:
             tokens = block(tokens, self.cos, self.sin)
-        keys: Tensor = self.keys(_newest(tokens, self.newest))
+        keys: Tensor = self.keys(last_tokens(tokens, self.newest))
         return keys.reshape(*self.grid, -1)
 
 
@@ -102,18 +95,18 @@ class _Block(nn.Module):
         super().__init__()
         self.newest = newest
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = _modulation_of(block, modulation)
-        self.norm1 = _modulated(block.norm1, scale, shift)
+        self.norm1 = modulated(block.norm1, scale, shift)
         self.self_attention = _SelfAttention(block.attn1)
         self.register_buffer("attention_gate", gate)
         self.norm2 = block.norm2
         self.cross_attention = _cross_attention(block.attn2, context)
-        self.norm3 = _modulated(block.norm3, ffn_scale, ffn_shift)
+        self.norm3 = modulated(block.norm3, ffn_scale, ffn_shift)
         self.feed_forward = block.ffn
         self.register_buffer("feed_forward_gate", ffn_gate)
 
     def forward(self, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         attended = self.self_attention(self.norm1(tokens), cos, sin, self.newest)
-        tokens = _newest(tokens, self.newest) + attended * self.attention_gate
+        tokens = last_tokens(tokens, self.newest) + attended * self.attention_gate
         tokens = tokens + self.cross_attention(self.norm2(tokens))
         advanced: Tensor = self.feed_forward(self.norm3(tokens))
         return tokens + advanced * self.feed_forward_gate
@@ -136,7 +129,7 @@ class _Keys(nn.Module):
     ) -> None:
         super().__init__()
         shift, scale, *_ = _modulation_of(block, modulation)
-        self.norm1 = _modulated(block.norm1, scale, shift)
+        self.norm1 = modulated(block.norm1, scale, shift)
         # All heads are projected even for one: norm_k takes its mean square over all of them.
         self.to_k, self.norm_k = block.attn1.to_k, block.attn1.norm_k
         self.heads = len(heads)
@@ -148,7 +141,7 @@ class _Keys(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         keys = self.norm_k(self.to_k(self.norm1(tokens))).index_select(-1, self.columns)
-        return _rotate(_by_head(keys, self.heads), self.cos, self.sin).flatten(-2)
+        return rotate_pairs(by_head(keys, self.heads), self.cos, self.sin).flatten(-2)
 
 
 class _SelfAttention(nn.Module):
@@ -160,11 +153,13 @@ class _SelfAttention(nn.Module):
         self.to_out = attention.to_out[0]
 
     def forward(self, tokens: Tensor, cos: Tensor, sin: Tensor, newest: int) -> Tensor:
-        asking = self.norm_q(self.to_q(_newest(tokens, newest)))
-        query = _rotate(_by_head(asking, self.heads), _newest(cos, newest), _newest(sin, newest))
-        key = _rotate(_by_head(self.norm_k(self.to_k(tokens)), self.heads), cos, sin)
-        value = _by_head(self.to_v(tokens), self.heads)
-        out: Tensor = self.to_out(_attend(query, key, value))
+        asking = self.norm_q(self.to_q(last_tokens(tokens, newest)))
+        query = rotate_pairs(
+            by_head(asking, self.heads), last_tokens(cos, newest), last_tokens(sin, newest)
+        )
+        key = rotate_pairs(by_head(self.norm_k(self.to_k(tokens)), self.heads), cos, sin)
+        value = by_head(self.to_v(tokens), self.heads)
+        out: Tensor = self.to_out(attend(query, key, value))
         return out
 
 
@@ -173,19 +168,8 @@ def _cross_attention(attention: WanAttention, context: Tensor) -> nn.Module:
     value = attention.to_v(context)
     if context.shape[1] == 1:
         # The softmax over a single token is 1, whatever the query.
-        return _Constant(attention.to_out[0](value))
+        return Constant(attention.to_out[0](value))
     return _CrossAttention(attention, attention.norm_k(attention.to_k(context)), value)
-
-
-class _Constant(nn.Module):
-    value: Tensor
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("value", value)
-
-    def forward(self, _tokens: Tensor) -> Tensor:
-        return self.value
 
 
 class _CrossAttention(nn.Module):
@@ -197,12 +181,12 @@ class _CrossAttention(nn.Module):
         self.heads = attention.heads
         self.to_q, self.norm_q = attention.to_q, attention.norm_q
         self.to_out = attention.to_out[0]
-        self.register_buffer("key", _by_head(key, self.heads))
-        self.register_buffer("value", _by_head(value, self.heads))
+        self.register_buffer("key", by_head(key, self.heads))
+        self.register_buffer("value", by_head(value, self.heads))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query = _by_head(self.norm_q(self.to_q(tokens)), self.heads)
-        out: Tensor = self.to_out(_attend(query, self.key, self.value))
+        query = by_head(self.norm_q(self.to_q(tokens)), self.heads)
+        out: Tensor = self.to_out(attend(query, self.key, self.value))
         return out
 
 
@@ -226,32 +210,3 @@ def _modulation_of(block: WanTransformerBlock, modulation: Tensor) -> tuple[Tens
     """Shift, scale and gate [1, 1, width] of the attention, then of the feed-forward network."""
     table: Tensor = block.scale_shift_table
     return (table + modulation).chunk(6, dim=1)
-
-
-def _modulated(norm: nn.LayerNorm, scale: Tensor, shift: Tensor) -> nn.LayerNorm:
-    """Fold a constant modulation, norm(x) (1 + scale) + shift, into the norm's own weights."""
-    folded = nn.LayerNorm(norm.normalized_shape, norm.eps)
-    folded.weight.copy_(1 + scale.flatten())
-    folded.bias.copy_(shift.flatten())
-    return folded
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel pairs (2i, 2i + 1) of [1, N, heads, channels] by their angles."""
-    even, odd = torch.unflatten(x, -1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
-
-
-def _newest(x: Tensor, count: int) -> Tensor:
-    """Of [1, N, ...], the last ``count`` along N: tokens go frame by frame."""
-    return x if x.shape[1] == count else x[:, -count:]
-
-
-def _by_head(x: Tensor, heads: int) -> Tensor:
-    return torch.unflatten(x, -1, (heads, -1))
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of [1, N, heads, channels] to [1, M, heads, channels], heads joined again."""
-    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2)

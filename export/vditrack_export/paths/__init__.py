@@ -1,0 +1,1 @@
+"""From latents to descriptors through a video diffusion transformer, one module a family."""

@@ -1,0 +1,47 @@
+"""Pieces that the feature paths of several families are made of."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Constant(nn.Module):
+    """The same value whatever the tokens."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self, _tokens: Tensor) -> Tensor:
+        return self.value
+
+
+def modulated(norm: nn.LayerNorm, scale: Tensor, shift: Tensor) -> nn.LayerNorm:
+    """Fold a constant modulation, norm(x) (1 + scale) + shift, into the norm's own weights."""
+    folded = nn.LayerNorm(norm.normalized_shape, norm.eps)
+    folded.weight.copy_(1 + scale.flatten())
+    folded.bias.copy_(shift.flatten())
+    return folded
+
+
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn channel pairs (2i, 2i + 1) of [1, N, heads, channels] by their angles."""
+    even, odd = torch.unflatten(x, -1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+
+
+def last_tokens(x: Tensor, count: int) -> Tensor:
+    """Of [1, N, ...], the last ``count`` along N: tokens go frame by frame."""
+    return x if x.shape[1] == count else x[:, -count:]
+
+
+def by_head(x: Tensor, heads: int) -> Tensor:
+    return torch.unflatten(x, -1, (heads, -1))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of [1, N, heads, channels] to [1, M, heads, channels], heads joined again."""
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2)
