@@ -7,6 +7,7 @@ import pytest
 
 from vditrack.annotated import AnnotatedClip
 from vditrack.errors import InputError
+from vditrack.evaluation.point_metrics import frames_since_reappearing
 from vditrack.evaluation.protocols import Heft, TapVid
 from vditrack.tracks import Tracks
 
@@ -129,15 +130,15 @@ def test_three_frames_by_hand():
     np.testing.assert_allclose(jaccard, [0, third, third, third, third])
 
 
-def test_distances_are_measured_on_the_raster():
-    """A clip of 512 x 128: 4 pixels across are 2 of the raster, 1 pixel down is 2 of it."""
-    truth = np.tile(np.array([100, 60], np.float32), (2, 3, 1))
-    visible = np.ones((2, 3), bool)
-    points = truth + np.array([[[4, 0]], [[0, 1]]], np.float32)
+@pytest.mark.parametrize(("step", "accuracy"), [((10, 0), 40), ((0, 1.5), 60), ((4, 0), 60)])
+def test_distances_are_measured_on_the_raster(step, accuracy):
+    """On a clip of 512 x 128, 10 pixels across are 5 of the raster, 1.5 pixels down are 3."""
+    truth = np.tile(np.array([100, 60], np.float32), (1, 3, 1))
+    visible = np.ones((1, 3), bool)
+    points = (truth + step).astype(np.float32)
     clip = clip_of(truth, visible, width=512, height=128)
     result = TapVid("first", "full").run(clip, "scripted", Scripted(points, visible))
-    # Exactly 2 away: within 4, 8 and 16 only.
-    np.testing.assert_allclose(result.metrics["δ"], 60)
+    np.testing.assert_allclose(result.metrics["δ"], accuracy)
 
 
 def test_the_main_category_sees_256_by_256():
@@ -159,7 +160,7 @@ def test_a_query_on_the_border_is_moved_inside():
 
 def test_heft_counts_the_query_frame_and_drops_the_tail():
     length = 30
-    truth = np.tile(np.array([100, 60], np.float32), (2, length, 1))
+    truth = np.tile(np.array([200, 200], np.float32), (2, length, 1))
     visible = np.ones((2, length), bool)
     visible[1, 0] = False  # not visible in frame 0, so not asked for
     seen = np.zeros((1, length), bool)
@@ -169,10 +170,18 @@ def test_heft_counts_the_query_frame_and_drops_the_tail():
     assert result.frames == 25
     assert len(method.asked) == 1
     np.testing.assert_allclose(result.metrics["OA"], 100 / 25)
-    # 100 / 255 x 255 against 100 / 256 x 255: the mismatch is 0.39 px, within all thresholds.
-    np.testing.assert_allclose(result.metrics["δ"], 100)
+    # 200 / 255 x 255 against 200 / 256 x 255 is 0.78 px along both axes, 1.1 px in all.
+    np.testing.assert_allclose(result.metrics["δ"], 80)
     with pytest.raises(InputError, match="24 frames"):
         Heft().run(clip_of(truth[:, :24], visible[:, :24]), "scripted", method)
+
+
+def test_frames_since_reappearing_count_from_the_query():
+    visible = np.array([[1, 0, 1, 1, 0, 1, 1]], bool)
+    since = frames_since_reappearing(np.repeat(visible, 3, axis=0), np.array([0, 2, 5]))
+    nan = np.nan
+    expected = [[nan, nan, 0, 1, 2, 0, 1], [nan, nan, nan, nan, nan, 0, 1], [nan] * 7]
+    np.testing.assert_array_equal(since, expected)
 
 
 def test_curves_by_motion_time_and_reappearance():
