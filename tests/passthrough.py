@@ -1,5 +1,6 @@
 """A bundle whose features are the picture averaged over cells: small, exact, and real ONNX."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from vditrack.bundle import (
+    SCHEMA_VERSION,
     Bundle,
+    Encoder,
     Input,
     Manifest,
     Matching,
@@ -38,18 +41,38 @@ def write_passthrough(
     *,
     frames: int = 4,
     encoder_frames: int = 1,
+    cached: bool = False,
+    temporal_stride: int = 1,
     described: int | None = None,
+    context: float = 0.0,
     rows: int = 8,
     columns: int = 12,
 ) -> Bundle:
-    """Write a bundle with descriptors [described, rows, columns, 3] = mean RGB of each cell."""
+    """Write a bundle whose descriptors [described latents, rows, columns, 3] are its latents.
+
+    A latent is the mean RGB of each cell over the latent's frames. With ``cached`` half of the
+    latent before and a quarter of the one before that are added, and the encoder takes the frames
+    of one latent. ``context`` times the window's first latent is added to every descriptor.
+    """
     described = described or frames
     folder.mkdir(parents=True, exist_ok=True)
-    height, width = rows * STRIDE, columns * STRIDE
-    _save(folder / "encoder.onnx", _encoder(encoder_frames, height, width))
-    _save(folder / "features.onnx", _features(frames, described, rows, columns))
+    inp = Input(
+        height=rows * STRIDE,
+        width=columns * STRIDE,
+        frames=frames,
+        temporal_stride=temporal_stride,
+        described_frames=described,
+    )
+    taken = temporal_stride if cached else encoder_frames
+    groups = [taken] if cached else _groups(taken, temporal_stride)
+    _save(folder / "encoder.onnx", _encoder(groups, rows, columns, takes=cached, leaves=cached))
+    if cached and temporal_stride > 1:
+        start = _encoder([1], rows, columns, takes=False, leaves=True)
+        _save(folder / "encoder_start.onnx", start)
+    features = _features(inp.latents, inp.described_latents, context, rows, columns)
+    _save(folder / "features.onnx", features)
     manifest = Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name="passthrough",
         notes="mean colours of cells",
         source=Source(
@@ -60,19 +83,16 @@ def write_passthrough(
             block=0,
             heads=(0,),
             tensor="keys",
+            rotated=True,
             channels=(0, 1, 2),
             timestep=0.0,
+            signal_level=1.0,
             noise_level=0.0,
             noise_seed=0,
+            random_weights=False,
         ),
-        input=Input(
-            height=height,
-            width=width,
-            frames=frames,
-            encoder_frames=encoder_frames,
-            temporal_stride=1,
-            described_frames=described,
-        ),
+        input=inp,
+        encoder=Encoder(frames=taken, caches=2 if cached else 0),
         output=Output(rows=rows, columns=columns, stride=STRIDE, channels=3),
         matching=MATCHING,
         files={},
@@ -82,51 +102,93 @@ def write_passthrough(
     return seal_bundle(folder, manifest)
 
 
-def _encoder(frames: int, height: int, width: int) -> onnx.GraphProto:
-    latents = [1, 3, frames, height // STRIDE, width // STRIDE]
+def _groups(frames: int, temporal_stride: int) -> list[int]:
+    """Frames of each latent of a run from a clip's beginning."""
+    return [1] + [temporal_stride] * ((frames - 1) // temporal_stride)
+
+
+def _encoder(
+    groups: Sequence[int], rows: int, columns: int, *, takes: bool, leaves: bool
+) -> onnx.GraphProto:
+    """Write the graph of a run: of these groups of frames, and caches that it takes and leaves."""
+    value, frames = helper.make_tensor_value_info, sum(groups)
+    latents = [1, 3, len(groups), rows, columns]
+    cell = [STRIDE, STRIDE]
     nodes = [
         helper.make_node("Cast", ["frames"], ["real"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node(
-            "AveragePool",
-            ["planes"],
-            ["pooled"],
-            kernel_shape=[STRIDE, STRIDE],
-            strides=[STRIDE, STRIDE],
-        ),
-        helper.make_node("Transpose", ["pooled"], ["channels_first"], perm=[1, 0, 2, 3]),
-        helper.make_node("Reshape", ["channels_first", "shape"], ["latents"]),
+        helper.make_node("Transpose", ["real"], ["planes"], perm=[3, 0, 1, 2]),
+        helper.make_node("AveragePool", ["planes"], ["cells"], kernel_shape=cell, strides=cell),
+        helper.make_node("Reshape", ["cells", "flat"], ["by_frame"]),
+        helper.make_node("MatMul", ["averages", "by_frame"], ["by_latent"]),
+        helper.make_node("Reshape", ["by_latent", "shape"], ["means"]),
+        *_integrated(takes=takes, leaves=leaves),
     ]
-    return helper.make_graph(
-        nodes,
-        "encoder",
-        [helper.make_tensor_value_info("frames", TensorProto.UINT8, [frames, height, width, 3])],
-        [helper.make_tensor_value_info("latents", TensorProto.FLOAT, latents)],
-        [onnx.numpy_helper.from_array(np.array(latents, np.int64), "shape")],
-    )
+    size = [frames, rows * STRIDE, columns * STRIDE, 3]
+    inputs = [value("frames", TensorProto.UINT8, size)]
+    outputs = [value("latents", TensorProto.FLOAT, latents)]
+    for name in ("cache.0", "cache.1"):
+        inputs += [value(name, TensorProto.FLOAT, latents)] * takes
+        outputs += [value(f"next_{name}", TensorProto.FLOAT, latents)] * leaves
+    averages = np.repeat(np.eye(len(groups), dtype=np.float32), groups, axis=1)
+    constants = {
+        "averages": averages / np.array(groups, np.float32)[:, None],
+        "flat": np.array([3, frames, rows * columns]),
+        "shape": np.array(latents),
+    }
+    if takes:
+        constants |= {"half": np.float32(0.5), "quarter": np.float32(0.25)}
+    return helper.make_graph(nodes, "encoder", inputs, outputs, _initialisers(constants))
 
 
-def _features(frames: int, described: int, rows: int, columns: int) -> onnx.GraphProto:
+def _integrated(*, takes: bool, leaves: bool) -> list[onnx.NodeProto]:
+    """From means to latents, and what is left: the newest latent, and the one before it."""
+    nodes = [helper.make_node("Identity", ["means"], ["latents"])]
+    if takes:
+        nodes = [
+            helper.make_node("Mul", ["cache.0", "half"], ["newer"]),
+            helper.make_node("Mul", ["cache.1", "quarter"], ["older"]),
+            helper.make_node("Sum", ["means", "newer", "older"], ["latents"]),
+        ]
+    if leaves:
+        before = helper.make_node("Sub", ["means", "means"], ["next_cache.1"])
+        if takes:
+            before = helper.make_node("Identity", ["cache.0"], ["next_cache.1"])
+        nodes += [helper.make_node("Identity", ["latents"], ["next_cache.0"]), before]
+    return nodes
+
+
+def _features(
+    latents: int, described: int, context: float, rows: int, columns: int
+) -> onnx.GraphProto:
+    value = helper.make_tensor_value_info
     nodes = [
-        helper.make_node("Squeeze", ["latents", "axis"], ["clip"]),
+        helper.make_node("Squeeze", ["latents", "zero"], ["clip"]),
         helper.make_node("Transpose", ["clip"], ["all"], perm=[1, 2, 3, 0]),
-        helper.make_node("Slice", ["all", "first", "end", "axis"], ["descriptors"]),
+        helper.make_node("Slice", ["all", "newest", "end", "zero"], ["described"]),
+        helper.make_node("Slice", ["all", "zero", "one", "zero"], ["first"]),
+        helper.make_node("Mul", ["first", "context"], ["lent"]),
+        helper.make_node("Add", ["described", "lent"], ["descriptors"]),
     ]
-    shape = [described, rows, columns, 3]
+    constants = {
+        "zero": np.array([0]),
+        "one": np.array([1]),
+        "newest": np.array([-described]),
+        "end": np.array([latents]),
+        "context": np.float32(context),
+    }
     return helper.make_graph(
         nodes,
         "features",
-        [
-            helper.make_tensor_value_info(
-                "latents", TensorProto.FLOAT, [1, 3, frames, rows, columns]
-            )
-        ],
-        [helper.make_tensor_value_info("descriptors", TensorProto.FLOAT, shape)],
-        [
-            onnx.numpy_helper.from_array(np.array([value], np.int64), name)
-            for name, value in {"axis": 0, "first": -described, "end": frames}.items()
-        ],
+        [value("latents", TensorProto.FLOAT, [1, 3, latents, rows, columns])],
+        [value("descriptors", TensorProto.FLOAT, [described, rows, columns, 3])],
+        _initialisers(constants),
     )
+
+
+def _initialisers(constants: dict[str, np.ndarray]) -> list[TensorProto]:
+    return [
+        onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()
+    ]
 
 
 def _save(path: Path, graph: onnx.GraphProto) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -14,9 +14,11 @@ import pytest
 from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.bundle import (
     ENCODER,
+    ENCODER_START,
     FEATURES,
     MANIFEST,
     SCHEMA_VERSION,
+    Encoder,
     Input,
     Manifest,
     Matching,
@@ -39,14 +41,16 @@ MANIFEST_OF_TWO_CELLS = Manifest(
         block=1,
         heads=(0, 2),
         tensor="keys",
+        rotated=True,
         channels=(4, 5, 6),
         timestep=100.0,
+        signal_level=0.9,
         noise_level=0.1,
         noise_seed=0,
+        random_weights=False,
     ),
-    input=Input(
-        height=8, width=16, frames=2, encoder_frames=1, temporal_stride=1, described_frames=2
-    ),
+    input=Input(height=8, width=16, frames=2, temporal_stride=1, described_frames=2),
+    encoder=Encoder(frames=1, caches=0),
     output=Output(rows=1, columns=2, stride=8, channels=6),
     matching=Matching(
         temperature=0.05,
@@ -84,6 +88,15 @@ def edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
     (root / MANIFEST).write_text(json.dumps(manifest))
 
 
+def four_to_a_latent(
+    manifest: dict[str, Any], described_frames: int, frames: int = 4, caches: int = 1
+) -> dict[str, Any]:
+    """Parts of the manifest with windows of five frames whose encoder takes ``frames``."""
+    size = {"frames": 5, "temporal_stride": 4, "described_frames": described_frames}
+    encoder = {"frames": frames, "caches": caches}
+    return {"input": manifest["input"] | size, "encoder": encoder}
+
+
 def refusal(root: Path) -> str:
     with pytest.raises(BundleError) as caught:
         load_bundle(root)
@@ -99,6 +112,49 @@ def test_round_trip(root: Path) -> None:
     assert set(loaded.manifest.files) == {ENCODER, FEATURES, "engines/some.engine"}
     assert loaded.features.read_bytes().startswith(b"features")
     assert msgspec.structs.replace(loaded.manifest, files={}) == MANIFEST_OF_TWO_CELLS
+
+
+@pytest.mark.parametrize(
+    ("stride", "frames", "described", "latents", "described_latents"),
+    [
+        (1, 1, 1, 1, 1),
+        (1, 25, 25, 25, 25),
+        (1, 25, 3, 25, 3),
+        (4, 1, 1, 1, 1),
+        (4, 5, 5, 2, 2),
+        (4, 25, 25, 7, 7),
+        (4, 25, 24, 7, 6),
+        (4, 25, 4, 7, 1),
+    ],
+)
+def test_latents_of_a_window(
+    stride: Literal[1, 4], frames: int, described: int, latents: int, described_latents: int
+) -> None:
+    window = Input(
+        height=8, width=8, frames=frames, temporal_stride=stride, described_frames=described
+    )
+    assert (window.latents, window.described_latents) == (latents, described_latents)
+
+
+@pytest.mark.parametrize(
+    ("window", "frames", "caches"),
+    [
+        ({"frames": 9, "described_frames": 9}, 4, 30),
+        ({"frames": 9, "described_frames": 8}, 4, 30),
+        ({"frames": 9, "described_frames": 9}, 9, 0),
+    ],
+)
+def test_latents_that_share_frames(
+    root: Path, window: dict[str, int], frames: int, caches: int
+) -> None:
+    (root / ENCODER_START).write_bytes(b"start" * 100)
+    sealed = seal_bundle(root, MANIFEST_OF_TWO_CELLS)
+    edit(root, lambda m: m["input"].update(window, temporal_stride=4))
+    edit(root, lambda m: m["encoder"].update(frames=frames, caches=caches))
+    loaded = load_bundle(root)
+    assert loaded.manifest.encoder == Encoder(frames=frames, caches=caches)
+    assert loaded.manifest.files == sealed.manifest.files
+    assert loaded.encoder_start.read_bytes().startswith(b"start")
 
 
 @pytest.mark.parametrize("name", [ENCODER, FEATURES])
@@ -143,7 +199,16 @@ def test_other_schema(root: Path, version: int, remedy: str) -> None:
         (lambda m: m.pop("matching"), "matching"),
         (lambda m: m["input"].update(height="192"), "$.input.height"),
         (lambda m: m["input"].update(frames=0), "$.input.frames"),
-        (lambda m: m["input"].update(temporal_stride=4), "$.input.temporal_stride"),
+        (lambda m: m["input"].update(temporal_stride=2), "$.input.temporal_stride"),
+        (lambda m: m["input"].update(temporal_stride=4), "1 + a multiple of temporal_stride 4"),
+        (lambda m: m["input"].update(described_frames=3), "described_frames is more than frames"),
+        (
+            lambda m: m["input"].update(temporal_stride=4, frames=9, described_frames=5),
+            "neither all nor a multiple of temporal_stride 4",
+        ),
+        (lambda m: m["encoder"].update(frames=0), "$.encoder.frames"),
+        (lambda m: m["encoder"].update(caches=-1), "$.encoder.caches"),
+        (lambda m: m["source"].update(signal_level=1.1), "$.source.signal_level"),
         (lambda m: m["source"].update(heads=[]), "$.source.heads"),
         (lambda m: m["source"].update(tensor="values"), "$.source.tensor"),
         (lambda m: m["source"].update(checkpoint_sha256="abc"), "$.source.checkpoint_sha256"),
@@ -175,8 +240,18 @@ def test_manifest_that_is_no_manifest(root: Path, content: bytes) -> None:
         (lambda m: m["output"].update(rows=2), "rows x stride"),
         (lambda m: m["output"].update(columns=3), "columns x stride"),
         (lambda m: m["output"].update(channels=7), "heads x channels"),
-        (lambda m: m["input"].update(encoder_frames=3), "encoder_frames"),
-        (lambda m: m["input"].update(described_frames=3), "described_frames"),
+        (lambda m: m["encoder"].update(frames=3), "encoder's frames do not divide the window's"),
+        (lambda m: m["encoder"].update(frames=2, caches=1), "the frames of one latent"),
+        (lambda m: m.update(four_to_a_latent(m, described_frames=5)), ENCODER_START),
+        (lambda m: m.update(four_to_a_latent(m, caches=0, described_frames=5)), "divide"),
+        (
+            lambda m: m.update(four_to_a_latent(m, frames=5, caches=0, described_frames=4)),
+            "whole windows, of which all frames are described",
+        ),
+        (
+            lambda m: m.update(four_to_a_latent(m, frames=1, caches=0, described_frames=5)),
+            "whole windows",
+        ),
         (lambda m: m["files"].pop(FEATURES), FEATURES),
         (lambda m: m["files"].pop(ENCODER), ENCODER),
     ],

@@ -17,6 +17,13 @@ def tracker(tmp_path_factory) -> Tracker:
     return Tracker(write_passthrough(tmp_path_factory.mktemp("bundle")))
 
 
+@pytest.fixture(scope="module", params=[1, 4])
+def cached(request, tmp_path_factory) -> Tracker:
+    """The same behind an encoder with caches, with one and with four frames a latent."""
+    folder = tmp_path_factory.mktemp("cached")
+    return Tracker(write_passthrough(folder, frames=9, cached=True, temporal_stride=request.param))
+
+
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
     return make_clip(seed=4, height=96, width=128, frames=14).frames
@@ -27,7 +34,14 @@ POINTS = np.float32([[30.5, 40.25], [64.0, 48.0], [100.75, 20.5], [12.5, 80.0]])
 
 @pytest.mark.parametrize("bundled", [False, True])
 def test_stream_equals_clip_tracking(tracker, frames, bundled):
-    tracker = Tracker.load() if bundled else tracker
+    check_stream_against_clip(Tracker.load() if bundled else tracker, frames)
+
+
+def test_stream_with_caches_equals_clip_tracking(cached, frames):
+    check_stream_against_clip(cached, frames)
+
+
+def check_stream_against_clip(tracker, frames):
     starts = np.array([0, 0, 3, 7])
     queries = np.column_stack([starts, POINTS]).astype(np.float32)
     clip = tracker.track(frames, queries, causal=True)
@@ -43,11 +57,27 @@ def test_stream_equals_clip_tracking(tracker, frames, bundled):
     assert stream.push(frames[-1], 1.0).ids.tolist() == [0, 1, 2, 3]
 
 
-def test_the_future_does_not_change_the_past(tracker, frames):
+def test_the_future_does_not_change_the_past(tracker, cached, frames):
     queries = np.column_stack([np.zeros(4), POINTS])
-    whole = tracker.track(frames, queries, causal=True)
-    half = tracker.track(frames[:7], queries, causal=True)
-    np.testing.assert_array_equal(whole.points[:, :7], half.points)
+    for one in (tracker, cached):
+        whole = one.track(frames, queries, causal=True)
+        half = one.track(frames[:7], queries, causal=True)
+        np.testing.assert_array_equal(whole.points[:, :7], half.points)
+
+
+def test_a_reset_stream_begins_anew(cached, frames):
+    """In the middle of a group of frames, with points and caches."""
+    stream, fresh = cached.stream(), cached.stream()
+    for t, frame in enumerate(frames[:7]):
+        stream.push(frame, float(t))
+    stream.reset()
+    for t, frame in enumerate(frames[7:]):
+        after, anew = stream.push(frame, float(t)), fresh.push(frame, float(t))
+        np.testing.assert_array_equal(after.points, anew.points)
+        np.testing.assert_array_equal(after.confidence, anew.confidence)
+        if t == 0:
+            stream.add(POINTS)
+            fresh.add(POINTS)
 
 
 def test_ids_are_stable_and_never_used_again(tracker, frames):

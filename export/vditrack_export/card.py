@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle import Input, Matching, Positive
+from vditrack.bundle import Input, Matching, Positive, PositiveReal
 from vditrack.errors import InputError
 
 Index = Annotated[int, Meta(ge=0)]
@@ -19,12 +19,19 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     block: Index
     heads: Annotated[tuple[Index, ...], Meta(min_length=1)]
-    tensor: Literal["keys"]
+    selected: bool = True
+    """Whether block and heads were chosen for tracking; if not, they stand in for a choice."""
+    tensor: Literal["keys", "queries", "hidden"]
+    rotated: bool = True
+    """Keys and queries after the rotary embedding, or before it."""
     frequency_range: tuple[Fraction, Fraction]
     """Part of each rotary axis that is kept, counted from its highest frequency."""
+    frequency_layout: Literal["rotary", "reference"] = "rotary"
+    """By true frequency, or by the slices of HeFT's reference where these differ (Cosmos)."""
     timestep: Annotated[float, Meta(ge=0)]
+    signal_level: Fraction
     noise_level: Fraction
-    """Sigma in (1 - sigma) latents + sigma noise."""
+    """The transformer sees signal_level x latents + noise_level x noise."""
     noise_seed: Index
 
     def __post_init__(self) -> None:
@@ -37,8 +44,10 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 Sizes = Annotated[tuple[Positive, ...], Meta(min_length=1)]
 
 
-class WanTransformer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Shapes of a diffusers ``WanTransformer3DModel``."""
+class Transformer(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="family"
+):
+    """What the shapes of all families have in common."""
 
     layers: Positive
     heads: Positive
@@ -48,8 +57,6 @@ class WanTransformer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     out_channels: Positive
     patch: tuple[Positive, Positive, Positive]
     """Frames, rows and columns of latents that make one token."""
-    frequency_dim: Positive
-    """Sines and cosines that stand for the timestep."""
     text_dim: Positive
     """Width of what the text encoder gives."""
     text_tokens: Positive
@@ -59,6 +66,31 @@ class WanTransformer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def width(self) -> int:
         """Of a token."""
         return self.heads * self.head_dim
+
+
+class WanTransformer(Transformer, frozen=True, kw_only=True, tag="wan"):
+    """Shapes of a diffusers ``WanTransformer3DModel``."""
+
+    frequency_dim: Positive
+    """Sines and cosines that stand for the timestep."""
+
+
+class CogVideoXTransformer(Transformer, frozen=True, kw_only=True, tag="cogvideox"):
+    """Shapes of a diffusers ``CogVideoXTransformer3DModel``."""
+
+    time_dim: Positive
+    """Width of the timestep's embedding."""
+    rotary: bool
+    """Whether positions are rotary embeddings; else sums of sines are added once."""
+
+
+class CosmosTransformer(Transformer, frozen=True, kw_only=True, tag="cosmos"):
+    """Shapes of a diffusers ``CosmosTransformer3DModel``."""
+
+    modulation_dim: Positive
+    """Width of the low-rank modulation by the timestep."""
+    rope_scale: tuple[PositiveReal, PositiveReal, PositiveReal]
+    """Of rotary wavelengths in time, height and width."""
 
 
 class Convolutions(
@@ -78,6 +110,11 @@ class Convolutions(
     def stride(self) -> int:
         """Side of a latent cell, in pixels."""
         return int(2 ** len(self.widths))
+
+    @property
+    def temporal_stride(self) -> int:
+        """Frames that share one latent."""
+        return 1
 
 
 class WanAutoencoder(
@@ -115,9 +152,34 @@ class WanAutoencoder(
         return int(2 ** sum(self.temporal_downsample))
 
 
-class Umt5(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Shapes of a transformers ``UMT5EncoderModel`` with gated feed-forward networks."""
+class CogVideoXAutoencoder(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="cogvideox_autoencoder",
+):
+    """Shapes of a diffusers ``AutoencoderKLCogVideoX``."""
 
+    image_channels: Positive
+    widths: Sizes
+    """By level; between two levels the picture is halved."""
+    residual_blocks: Positive
+    """In a level of the encoder; the decoder has one more."""
+    temporal_stride: Literal[4]
+    """Frames that share one latent natively."""
+    latent_channels: Positive
+
+    @property
+    def stride(self) -> int:
+        """Side of a latent cell, in pixels."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+class _TextEncoder(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"
+):
     layers: Positive
     width: Positive
     heads: Positive
@@ -126,18 +188,28 @@ class Umt5(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     vocabulary: Positive
 
 
+class Umt5(_TextEncoder, frozen=True, kw_only=True, tag="umt5"):
+    """Shapes of a transformers ``UMT5EncoderModel`` with gated feed-forward networks."""
+
+
+class T5(_TextEncoder, frozen=True, kw_only=True, tag="t5"):
+    """Shapes of a transformers ``T5EncoderModel``."""
+
+    gated: bool
+    """Whether its feed-forward networks are gated."""
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One backbone: its checkpoint, the input it is exported for, and how its features match."""
 
     name: Annotated[str, Meta(min_length=1)]
-    family: Literal["wan"]
     checkpoint: str
     licence: str
     notes: str
     input: Input
-    transformer: WanTransformer
-    encoder: Convolutions | WanAutoencoder
-    text_encoder: Umt5 | None = None
+    transformer: WanTransformer | CogVideoXTransformer | CosmosTransformer
+    encoder: Convolutions | WanAutoencoder | CogVideoXAutoencoder
+    text_encoder: Umt5 | T5 | None = None
     """Of the checkpoint's own pipeline; without one the prompt is a constant."""
     feature: Feature
     matching: Matching
@@ -156,12 +228,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 "width of the text encoder is not text_dim of the transformer",
             ),
             (
-                size.frames % size.encoder_frames == 0,
-                "encoder_frames does not divide frames",
-            ),
-            (
-                size.described_frames <= size.frames,
-                "described_frames is more than frames",
+                size.temporal_stride in (1, self.encoder.temporal_stride),
+                f"temporal_stride is neither 1 nor the encoder's {self.encoder.temporal_stride}",
             ),
         ]
         for holds, complaint in claims:

@@ -1,24 +1,29 @@
 """Reading a checkpoint folder, and refusing one that is not what the card describes."""
 
 import hashlib
+import inspect
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vditrack.errors import InputError
-from vditrack_export.tiny.model import STRIDE, TinyEncoder
+from vditrack_export.card import Card, CogVideoXAutoencoder, Convolutions, WanAutoencoder
+from vditrack_export.families import Config, autoencoder_class, autoencoder_config, family_of
+from vditrack_export.tiny.model import TinyEncoder
 
-_TRANSFORMER = "vdit"
 # The names that diffusers' save_pretrained gives.
 _CONFIG = "config.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+_TINY_TRANSFORMER, _TRANSFORMER, _AUTOENCODER = "vdit", "transformer", "vae"
+
+Shapes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -26,46 +31,69 @@ class Checkpoint:
     """A checkpoint's models in FP32, ready for inference."""
 
     encoder: nn.Module
-    """Images, float32 [F, 3, H, W] in [-1, 1], to latents, float32 [F, C, H / s, W / s]."""
-    encoder_stride: int
-    """Side of a latent cell, s, in pixels."""
-    transformer: WanTransformer3DModel
-    prompt: Tensor
-    """What the text encoder gives for an empty prompt: float32 [tokens, text_dim]."""
+    """A `TinyEncoder`, or a whole autoencoder of diffusers."""
+    transformer: nn.Module
+    """Of diffusers, without the blocks above the card's: nothing that is read depends on them."""
     sha256: str
     """Digest over the names and contents of the files read."""
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read ``encoder.json``, ``encoder.safetensors`` and ``vdit/``, a diffusers Wan transformer.
+def load_checkpoint(card: Card, folder: Path) -> Checkpoint:
+    """Read the encoder and the transformer, of this the blocks up to the card's alone.
+
+    The folder is one that a diffusers pipeline saved, with ``transformer/`` and ``vae/``; that of
+    the bundled model holds ``encoder.json``, ``encoder.safetensors`` and ``vdit/``.
 
     Raises:
-        InputError: a file is missing, or is not that model; the message names it.
+        InputError: a file is missing, or is not the card's model; the message names it.
 
     """
     if not folder.is_dir():
         raise InputError(f"no checkpoint folder at {folder}. Give it with --weights.")
-    shards = _shards(folder / _TRANSFORMER)
-    files = [
-        folder / "encoder.json",
-        folder / "encoder.safetensors",
-        folder / _TRANSFORMER / _CONFIG,
-        *shards,
-    ]
+    small = isinstance(card.encoder, Convolutions)
+    transformer = folder / (_TINY_TRANSFORMER if small else _TRANSFORMER)
+    encoder_files = (
+        [folder / "encoder.json", folder / "encoder.safetensors"]
+        if small
+        else _files(folder / _AUTOENCODER)
+    )
+    files = [*encoder_files, *_files(transformer)]
     missing = [str(path.relative_to(folder)) for path in files if not path.is_file()]
     if missing:
         raise InputError(f"checkpoint {folder} lacks {', '.join(missing)}. Copy the whole of it.")
-    encoder = _load_encoder(folder)
-    transformer = _load_transformer(folder / _TRANSFORMER, shards)
-    # The small models were trained with one all-zero token in place of a text encoder.
-    prompt = torch.zeros(1, transformer.config.text_dim)
     return Checkpoint(
-        encoder=encoder,
-        encoder_stride=STRIDE,
-        transformer=transformer,
-        prompt=prompt,
+        encoder=_load_tiny_encoder(folder) if small else _load_autoencoder(card, folder),
+        transformer=_load_transformer(card, transformer),
         sha256=_digest(folder, files),
     )
+
+
+def random_checkpoint(card: Card, seed: int = 0) -> Checkpoint:
+    """Make models of a card's shapes that have learnt nothing: for benchmarks and engine builds."""
+    family, encoder = family_of(card), card.encoder
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if isinstance(encoder, Convolutions):
+            first: nn.Module = TinyEncoder(encoder.latent_channels, encoder.widths)
+        else:
+            first = autoencoder_class(encoder)(**autoencoder_config(encoder), **_unit(encoder))
+        shapes = family.config(card.transformer)
+        transformer = family.model(**shapes | {"num_layers": card.feature.block + 1})
+    digest = hashlib.sha256(f"random weights, seed {seed}".encode()).hexdigest()
+    return Checkpoint(first.eval(), transformer.eval(), digest)
+
+
+def _unit(encoder: WanAutoencoder | CogVideoXAutoencoder) -> Config:
+    """Latents of mean 0 and deviation 1, where the configuration says what they have."""
+    if not isinstance(encoder, WanAutoencoder):
+        return {}
+    count = encoder.latent_channels
+    return {"latents_mean": [0.0] * count, "latents_std": [1.0] * count}
+
+
+def _files(folder: Path) -> list[Path]:
+    """Configuration and weight files of a model that diffusers saved."""
+    return [folder / _CONFIG, *_shards(folder)]
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -79,7 +107,7 @@ def _shards(folder: Path) -> list[Path]:
         raise InputError(f"{index} is not an index of weights. Copy it again.") from error
 
 
-def _load_encoder(folder: Path) -> TinyEncoder:
+def _load_tiny_encoder(folder: Path) -> TinyEncoder:
     try:
         return TinyEncoder.load(folder).eval().float()
     # Damaged JSON, damaged safetensors and unfit shapes each raise a class of their own.
@@ -89,29 +117,120 @@ def _load_encoder(folder: Path) -> TinyEncoder:
         ) from error
 
 
-def _load_transformer(folder: Path, shards: Sequence[Path]) -> WanTransformer3DModel:
-    config = _read_json(folder / _CONFIG)
-    kind = config.get("_class_name")
-    if kind != WanTransformer3DModel.__name__:
-        raise InputError(f"{folder / _CONFIG} describes a {kind}, not a WanTransformer3DModel.")
+def _load_autoencoder(card: Card, checkpoint: Path) -> nn.Module:
+    folder, encoder = checkpoint / _AUTOENCODER, card.encoder
+    assert not isinstance(encoder, Convolutions)
+    kind = autoencoder_class(encoder)
+    config = _read_config(folder, kind, autoencoder_config(encoder))
+    return _filled(folder, _made(folder, kind, config), above=None)
+
+
+def _load_transformer(card: Card, folder: Path) -> nn.Module:
+    family = family_of(card)
+    config = _read_config(folder, family.model, family.config(card.transformer))
+    needed = card.feature.block + 1
+    model = _made(folder, family.model, config | {"num_layers": needed})
+    size, cell = card.input, card.encoder.stride * card.transformer.patch[1]
+    refused = family.refused(config, (size.latents, size.height // cell, size.width // cell))
+    if refused:
+        raise InputError(f"checkpoint {folder} does not fit the card: {refused}.")
+    return _filled(folder, model, above=re.compile(rf"{family.blocks}\.(\d+)\."), needed=needed)
+
+
+def _read_config(folder: Path, kind: type[nn.Module], wanted: Config) -> Config:
+    """Read a configuration, of the class and shapes that the card describes.
+
+    Raises:
+        InputError: it is of another class, or has other shapes.
+
+    """
+    path = folder / _CONFIG
+    config = _read_json(path)
+    if config.get("_class_name") != kind.__name__:
+        raise InputError(f"{path} describes a {config.get('_class_name')}, not a {kind.__name__}.")
+    defaults = {name: value for name, value in _defaults(kind).items() if name in wanted}
+    for name, value in wanted.items():
+        found = config.get(name, defaults.get(name))
+        if _plain(found) != _plain(value):
+            raise InputError(
+                f"{path} has {name} {found}, the card {value}. Give the card of this checkpoint."
+            )
+    return config
+
+
+def _defaults(kind: type[nn.Module]) -> Config:
+    """What a diffusers class takes for what its configuration leaves out."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _made(folder: Path, kind: type[nn.Module], config: Config) -> nn.Module:
+    """Make a model without weights: they are read, and would only be drawn in vain."""
     try:
-        model = WanTransformer3DModel.from_config(config)
-        weights = {name: tensor for path in shards for name, tensor in load_file(path).items()}
-    # As for the encoder: the classes are many, the meaning is one.
+        with torch.device("meta"):
+            model: nn.Module = kind.from_config(config)  # type: ignore[attr-defined]
+        # Tables that are computed, not saved: from a model without blocks, where there are any.
+        tables = _computed(kind, config)
+    # Configurations fail in as many ways as they have fields.
     except Exception as error:
-        raise InputError(f"transformer {folder} does not load: {_one_line(error)}") from error
+        raise InputError(f"{folder} does not load: {_one_line(error)}") from error
+    for name, table in tables.items():
+        module, _, buffer = name.rpartition(".")
+        setattr(model.get_submodule(module), buffer, table)
+    return model
+
+
+def _computed(kind: type[nn.Module], config: Config) -> dict[str, Tensor]:
+    if "num_layers" not in config:
+        return {}
+    empty: nn.Module = kind.from_config(config | {"num_layers": 0})  # type: ignore[attr-defined]
+    saved = set(empty.state_dict())
+    return {name: table for name, table in empty.named_buffers() if name not in saved}
+
+
+def _filled(
+    folder: Path, model: nn.Module, above: "re.Pattern[str] | None", needed: int = 0
+) -> nn.Module:
+    """Fill a model from its shards; blocks ``above`` those needed are left where they are.
+
+    Raises:
+        InputError: a weight is missing, unknown or of another shape.
+
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found: dict[str, tuple[int, ...]] = {}
+    weights: dict[str, Tensor] = {}
+    try:
+        for path in _shards(folder):
+            with safe_open(path, framework="pt") as shard:
+                for name in shard.keys():  # noqa: SIM118 - it is no mapping
+                    match = above.match(name) if above else None
+                    if match and int(match[1]) >= needed:
+                        continue
+                    found[name] = tuple(shard.get_slice(name).get_shape())
+                    if found[name] == wanted.get(name):
+                        weights[name] = shard.get_tensor(name).float()
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{folder} does not load: {_one_line(error)}") from error
     # diffusers' own loader fills what is missing with random numbers, and only warns.
-    _check_shapes(folder, weights, model.state_dict())
-    model.load_state_dict(weights)
+    _check_shapes(folder, found, wanted)
+    model.load_state_dict(weights, assign=True)
     return model.eval()
 
 
-def _check_shapes(folder: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def _check_shapes(folder: Path, found: Shapes, wanted: Shapes) -> None:
     complaints = {
         "missing": wanted.keys() - found.keys(),
         "not wanted": found.keys() - wanted.keys(),
         "of another shape": {
-            name for name in found.keys() & wanted.keys() if found[name].shape != wanted[name].shape
+            name for name in found.keys() & wanted.keys() if found[name] != wanted[name]
         },
     }
     parts = [f"{min(names)} is {what}" for what, names in complaints.items() if names]

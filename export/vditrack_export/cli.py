@@ -9,33 +9,64 @@ from rich.console import Console
 
 from vditrack.bundle import Bundle
 from vditrack.errors import InputError, VditrackError
-from vditrack_export.card import Convolutions, load_card
+from vditrack_export.card import Card, load_card
 
 
 def export(
-    card: Annotated[
-        str, typer.Argument(help="Name of a model card (tiny), or the path of one (.toml).")
-    ],
-    weights: Annotated[
-        Path, typer.Option(help="Folder of the checkpoint that the card names.", show_default=False)
-    ],
+    card: Annotated[str, typer.Argument(help="Name of a model card, or the path of one (.toml).")],
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Folder that becomes the bundle.", show_default=False),
     ],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the checkpoint that the card names.", show_default=False),
+    ] = None,
+    random_weights: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights", help="Export the architecture alone, which tracks nothing."
+        ),
+    ] = False,
+    prompt: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for the embedding of the empty prompt: read if it exists, else written.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of the frames; the card's by default.")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames in a window.")] = None,
+    described: Annotated[
+        int | None, typer.Option(help="Newest frames that get descriptors; all of them by default.")
+    ] = None,
+    temporal_stride: Annotated[int | None, typer.Option(help="Frames that share a latent.")] = None,
+    block: Annotated[int | None, typer.Option(help="Block that is read, from 0.")] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="Heads that are read, from 0, as in 1 or 0,3,7.")
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print the bundle's manifest as JSON.")
     ] = False,
 ) -> None:
     """Cut the tracking path out of a checkpoint and write it as a bundle."""
+    if (weights is None) != random_weights:
+        raise InputError("give either --weights DIR or --random-weights.")
     # A wrong card is told of before torch takes its seconds to load.
-    wanted = load_card(card)
-    if not isinstance(wanted.encoder, Convolutions):
-        raise InputError(
-            f"card {wanted.name}: its encoder cannot be exported yet; `vditrack plan` works."
-        )
+    wanted = _changed(
+        load_card(card),
+        {
+            **_sides(size),
+            "frames": frames,
+            "described_frames": frames if described is None else described,
+            "temporal_stride": temporal_stride,
+        },
+        {"block": block, "heads": _heads(heads)},
+    )
     try:
-        from vditrack_export.export import export_bundle
+        from vditrack_export.export import Weights, export_bundle
     except ModuleNotFoundError as error:
         raise VditrackError(
             f"export needs {error.name}, which is not installed. "
@@ -48,11 +79,46 @@ def export(
             stages.print(f"[dim]{stage}[/dim]")
             status.update(stage)
 
-        bundle = export_bundle(wanted, weights, output, report)
+        bundle = export_bundle(wanted, Weights(weights, prompt), output, report)
     if json:
         typer.echo(msgspec.json.encode(bundle.manifest).decode())
     else:
         _summarise(bundle)
+
+
+def _changed(card: Card, size: dict[str, object], feature: dict[str, object]) -> Card:
+    """Put what the command line says in the place of the card's."""
+
+    def given(values: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in values.items() if value is not None}
+
+    try:
+        # By way of plain data, so that all of the card's rules are checked again.
+        plain = msgspec.to_builtins(card)
+        plain["input"] |= given(size)
+        plain["feature"] |= given(feature)
+        return msgspec.convert(plain, Card)
+    except msgspec.ValidationError as error:
+        raise InputError(f"card {card.name}, as changed: {error}.") from error
+
+
+def _sides(text: str | None) -> dict[str, object]:
+    if text is None:
+        return {}
+    try:
+        height, width = (int(side) for side in text.lower().split("x"))
+    except ValueError as error:
+        raise InputError(f"--size {text} is not HEIGHTxWIDTH, as in 480x832.") from error
+    return {"height": height, "width": width}
+
+
+def _heads(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(head) for head in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--heads {text} is not a list of numbers, as in 0,3,7.") from error
 
 
 def _summarise(bundle: Bundle) -> None:
@@ -64,5 +130,7 @@ def _summarise(bundle: Bundle) -> None:
         f"{manifest.output.channels} channels on {manifest.output.rows} x "
         f"{manifest.output.columns} cells of {manifest.output.stride} pixels"
     )
+    if manifest.source.random_weights:
+        typer.echo("  random weights: for benchmarks and engine builds, it tracks nothing")
     for comparison, error in manifest.parity.items():
         typer.echo(f"  {comparison.replace('_', ' ')}: largest relative error {error:.1e}")

@@ -1,24 +1,30 @@
 """From a card and a checkpoint to a sealed bundle."""
 
 import platform
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import diffusers
+import msgspec
+import numpy as np
 import onnx
 import onnxruntime
 import onnxscript
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.bundle import (
     CONTENTS,
-    ENCODER,
     FEATURES,
     SCHEMA_VERSION,
     Bundle,
+    Encoder,
+    Input,
     Manifest,
     Output,
     Source,
@@ -27,26 +33,46 @@ from vditrack.bundle import (
 from vditrack.errors import InputError
 from vditrack.files import staged_folder
 from vditrack_export.card import Card
-from vditrack_export.checkpoint import Checkpoint, load_checkpoint
-from vditrack_export.encoder import FramesToLatents
-from vditrack_export.frequencies import low_frequency_channels, wan_rotary_axes
-from vditrack_export.graph import export_graph
-from vditrack_export.parity import attention_keys, chosen, relative_error, run_graph
+from vditrack_export.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
+from vditrack_export.encoders.forms import (
+    EncoderForm,
+    Graph,
+    encoder_form,
+    groups,
+    original_latents,
+)
+from vditrack_export.families import family_of
+from vditrack_export.graph import export_graph_of
+from vditrack_export.parity import MAX_RELATIVE_ERROR, read_whole_model, relative_error
 from vditrack_export.paths.cut import Cut, Denoising
-from vditrack_export.paths.wan import WanKeys
+from vditrack_export.text import empty_prompt, random_prompt
 
 _TOOLS = (torch, diffusers, onnx, onnxscript, onnxruntime)
 _PARITY_SEED = 0
+_PARITY_TOKENS = 2048
+"""Tokens of a window up to which the whole model is run at the card's own size."""
+_STREAMING_ERROR = 1e-4
+"""Of latents: what is carried from group to group is rounded on the way."""
+
+Report = Callable[[str], None]
 
 
-def export_bundle(
-    card: Card, weights: Path, destination: Path, report: Callable[[str], None]
-) -> Bundle:
+@dataclass(frozen=True)
+class Weights:
+    """Where a model's weights come from."""
+
+    folder: Path | None
+    """Of the checkpoint; None for random numbers."""
+    prompt: Path | None = None
+    """File that the embedding of the empty prompt is kept in."""
+
+
+def export_bundle(card: Card, weights: Weights, destination: Path, report: Report) -> Bundle:
     """Export the encoder and the truncated transformer, prove them right, and seal the bundle.
 
     Args:
         card: what to export.
-        weights: folder of the checkpoint.
+        weights: of the checkpoint that it names, or random ones.
         destination: folder that the bundle becomes; an older bundle there is replaced at the end.
         report: called with the name of each stage as it starts.
 
@@ -55,143 +81,169 @@ def export_bundle(
             graphs do not reproduce the model. Nothing is left behind then.
 
     """
+    _check_card(card)
     with staged_folder(destination, replaceable=CONTENTS) as folder:
         report("reading the checkpoint")
-        checkpoint = load_checkpoint(weights)
-        _check_fit(card, checkpoint, weights)
-        plan = _plan(card, checkpoint)
-        _check_latents(plan, weights)
-        encoder_error = _export_encoder(plan, folder / ENCODER, report)
-        features_error = _export_features(plan, folder / FEATURES, report)
+        cutting = _cutting(card, weights)
+        proved = _proved_size(card)
+        form = encoder_form(card, cutting.checkpoint.encoder, card.input)
+        for graph in (*form.graphs, _features(cutting, card.input)):
+            report(f"exporting {graph.file}")
+            _write(graph, folder)
+        report("comparing with the original")
+        parity = _parity(cutting, proved, folder if proved == card.input else None)
         report("sealing the bundle")
-        parity = {"encoder_vs_torch": encoder_error, "features_vs_full_model": features_error}
-        sealed = seal_bundle(folder, _manifest(plan, parity))
+        sealed = seal_bundle(folder, _manifest(cutting, form.takes, parity))
     return Bundle(destination, sealed.manifest)
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What is cut out of which checkpoint, and an input to try it on."""
+class _Cutting:
+    """What is cut out of which checkpoint."""
 
     card: Card
     checkpoint: Checkpoint
-    stride: int
-    """Side of a cell of the descriptors' grid, in pixels."""
+    prompt: Tensor
     channels: tuple[int, ...]
-    """Channels kept of each head."""
-    encoder: FramesToLatents
-    frames: Tensor
-    """Random uint8 [encoder_frames, H, W, 3]: one run of the encoder."""
-    latents: Tensor
-    """Of a whole window of random frames: float32 [1, C, T, h, w]."""
+    """Kept of each head."""
+    random: bool
+
+    def cut(self, size: Input) -> Cut:
+        feature = self.card.feature
+        return Cut(
+            block=feature.block,
+            heads=feature.heads,
+            channels=self.channels,
+            described=size.described_latents,
+            tensor=feature.tensor,
+            rotated=feature.rotated,
+        )
+
+    @property
+    def denoising(self) -> Denoising:
+        feature = self.card.feature
+        return Denoising(
+            timestep=feature.timestep,
+            signal=feature.signal_level,
+            noise=feature.noise_level,
+            seed=feature.noise_seed,
+        )
+
+    def latent_shape(self, size: Input) -> tuple[int, int, int, int]:
+        stride = self.card.encoder.stride
+        channels = self.card.encoder.latent_channels
+        return channels, size.latents, size.height // stride, size.width // stride
 
 
-def _plan(card: Card, checkpoint: Checkpoint) -> _Plan:
-    config = checkpoint.transformer.config
-    encoder = FramesToLatents(checkpoint.encoder).eval()
-    shape = (card.input.frames, card.input.height, card.input.width, 3)
+def _cutting(card: Card, weights: Weights) -> _Cutting:
+    channels = tuple(family_of(card).channels(card.transformer.head_dim, card.feature))
+    if weights.folder is None:
+        return _Cutting(card, random_checkpoint(card), random_prompt(card), channels, random=True)
+    checkpoint = load_checkpoint(card, weights.folder)
+    prompt = empty_prompt(card, weights.folder, weights.prompt)
+    return _Cutting(card, checkpoint, prompt, channels, random=False)
+
+
+def _features(cutting: _Cutting, size: Input) -> Graph:
+    shape = cutting.latent_shape(size)
+    path = family_of(cutting.card).path(
+        cutting.checkpoint.transformer, shape, cutting.cut(size), cutting.denoising, cutting.prompt
+    )
+    return Graph(FEATURES, path.eval(), {"latents": torch.zeros(1, *shape)}, ("descriptors",))
+
+
+def _write(graph: Graph, folder: Path) -> None:
+    export_graph_of(graph.module, graph.examples, folder / graph.file, outputs=graph.outputs)
+
+
+def _proved_size(card: Card) -> Input:
+    """Window at which the whole model is run: the card's own, or a small one where that is long."""
+    size, cell = card.input, card.encoder.stride * card.transformer.patch[1]
+    rows, columns = size.height // cell, size.width // cell
+    if size.latents * rows * columns <= _PARITY_TOKENS:
+        return size
+    frames = min(size.frames, 1 + 2 * size.temporal_stride)
+    whole = size.described_frames == size.frames
+    return msgspec.structs.replace(
+        size,
+        height=min(rows, 12) * cell,
+        width=min(columns, 16) * cell,
+        frames=frames,
+        described_frames=frames if whole else min(size.described_frames, size.temporal_stride),
+    )
+
+
+def _parity(cutting: _Cutting, size: Input, written: Path | None) -> dict[str, float]:
+    """Relative errors of graphs, those ``written`` or others of the same modules at ``size``."""
+    form = encoder_form(cutting.card, cutting.checkpoint.encoder, size)
+    if written is not None:
+        return _errors(cutting, size, form, written)
+    with tempfile.TemporaryDirectory() as scratch:
+        for graph in (*form.graphs, _features(cutting, size)):
+            _write(graph, Path(scratch))
+        errors = _errors(cutting, size, form, Path(scratch))
+    at = f"at_{size.height}x{size.width}x{size.frames}"
+    return {f"{name}_{at}": error for name, error in errors.items()}
+
+
+def _errors(cutting: _Cutting, size: Input, form: EncoderForm, folder: Path) -> dict[str, float]:
+    card, model = cutting.card, cutting.checkpoint.transformer
+    shape = (size.frames, size.height, size.width, 3)
     generator = torch.Generator().manual_seed(_PARITY_SEED)
     window = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    groups = torch.split(window, card.input.encoder_frames)
-    with torch.no_grad():
-        latents = torch.cat([encoder(group) for group in groups], dim=2)
-    axes = wan_rotary_axes(config.attention_head_dim)
-    return _Plan(
-        card=card,
-        checkpoint=checkpoint,
-        stride=checkpoint.encoder_stride * config.patch_size[1],
-        channels=tuple(low_frequency_channels(axes, card.feature.frequency_range)),
-        encoder=encoder,
-        frames=groups[0],
-        latents=latents,
-    )
+    expected = original_latents(card, cutting.checkpoint.encoder, window)
+    latents = _encoded(form, folder, window)
+    allowed = _STREAMING_ERROR if form.takes.caches else MAX_RELATIVE_ERROR
+    cut, denoising = cutting.cut(size), cutting.denoising
+    read = read_whole_model(card, model, cut, denoising, expected, cutting.prompt)
+    session = OnnxRuntimeSession(folder / FEATURES)
+    descriptors = session.run({"latents": expected.numpy()})["descriptors"]
+    return {
+        "encoder_vs_original": relative_error("the encoder", latents, expected, allowed),
+        "features_vs_full_model": relative_error(FEATURES, descriptors, read),
+    }
 
 
-def _export_encoder(plan: _Plan, path: Path, report: Callable[[str], None]) -> float:
-    """Write the encoder's graph and return its relative error."""
-    report("exporting the encoder")
-    export_graph(plan.encoder, plan.frames, path, input_name="frames", output_name="latents")
-    report("comparing the encoder with the original")
-    reference = plan.latents[:, :, : plan.frames.shape[0]]
-    return relative_error(path, run_graph(path, plan.frames), reference)
+def _encoded(form: EncoderForm, folder: Path, window: Tensor) -> NDArray[np.float32]:
+    """Latents of a window, run by run as the runtime makes them."""
+    sessions = {graph.file: OnnxRuntimeSession(folder / graph.file) for graph in form.graphs}
+    carried = {
+        name: np.zeros(tuple(value.shape), np.float32)
+        for name, value in form.graphs[-1].examples.items()
+        if name != "frames"
+    }
+    latents = []
+    for index, group in enumerate(torch.split(window, list(groups(len(window), form.takes)))):
+        graph = form.graphs[0 if index == 0 else -1]
+        given = carried if len(graph.examples) > 1 else {}
+        found = sessions[graph.file].run({"frames": group.numpy(), **given})
+        latents.append(found.pop("latents"))
+        carried = {name.removeprefix("next_"): value for name, value in found.items()}
+    return np.concatenate(latents, axis=2)
 
 
-def _export_features(plan: _Plan, path: Path, report: Callable[[str], None]) -> float:
-    """Write the truncated transformer's graph and return its relative error."""
-    report("exporting the transformer")
-    feature, checkpoint = plan.card.feature, plan.checkpoint
-    _, channels, frames, rows, columns = plan.latents.shape
-    cut = Cut(
-        block=feature.block,
-        heads=feature.heads,
-        channels=plan.channels,
-        described=plan.card.input.described_frames,
-    )
-    denoising = Denoising(
-        timestep=feature.timestep,
-        signal=1 - feature.noise_level,
-        noise=feature.noise_level,
-        seed=feature.noise_seed,
-    )
-    shape = (channels, frames, rows, columns)
-    model, prompt = checkpoint.transformer, checkpoint.prompt
-    truncated = WanKeys(model, shape, cut, denoising, prompt).eval()
-    export_graph(truncated, plan.latents, path, input_name="latents", output_name="descriptors")
-    report("comparing the transformer with the original")
-    noised = denoising.noised(plan.latents)
-    keys = attention_keys(model, feature.block, noised, feature.timestep, prompt)
-    newest = len(keys) * plan.card.input.described_frames // frames
-    reference = chosen(keys[-newest:], feature.heads, plan.channels)
-    return relative_error(path, run_graph(path, plan.latents), reference)
-
-
-def _check_fit(card: Card, checkpoint: Checkpoint, weights: Path) -> None:
-    config, feature, size = checkpoint.transformer.config, card.feature, card.input
-    patch_frames, patch_rows, patch_columns = config.patch_size
-    stride = checkpoint.encoder_stride * patch_rows
-    positions = config.rope_max_seq_len
-    blocks, heads = config.num_layers, config.num_attention_heads
+def _check_card(card: Card) -> None:
+    size, shape = card.input, card.transformer
+    patch_frames, patch_rows, patch_columns = shape.patch
+    cell = card.encoder.stride * patch_rows
     claims = [
-        (feature.block < blocks, f"the card wants block {feature.block} of {blocks} from 0"),
-        (
-            max(feature.heads) < heads,
-            f"the card wants head {max(feature.heads)} of {heads} from 0",
-        ),
-        (
-            config.image_dim is None and config.added_kv_proj_dim is None,
-            "the transformer wants an image beside the prompt",
-        ),
         (
             patch_frames == 1 and patch_rows == patch_columns,
-            f"its patches of {patch_frames} x {patch_rows} x {patch_columns} are not square cells",
+            f"patches of {patch_frames} x {patch_rows} x {patch_columns} are not square cells",
         ),
         (
-            size.height % stride == 0 and size.width % stride == 0,
-            f"{size.height} x {size.width} pixels do not divide into cells of {stride}",
-        ),
-        (
-            max(size.frames, size.height // stride, size.width // stride) <= positions,
-            f"the window is longer than the transformer's {positions} positions",
+            size.height % cell == 0 and size.width % cell == 0,
+            f"{size.height} x {size.width} pixels do not divide into cells of {cell}",
         ),
     ]
     complaints = [complaint for holds, complaint in claims if not holds]
     if complaints:
-        raise InputError(f"checkpoint {weights} does not fit the card: {'; '.join(complaints)}.")
+        raise InputError(f"card {card.name}: {'; '.join(complaints)}. Correct it there.")
 
 
-def _check_latents(plan: _Plan, weights: Path) -> None:
-    size, cell = plan.card.input, plan.checkpoint.encoder_stride
-    channels = plan.checkpoint.transformer.config.in_channels
-    wanted = [1, channels, size.frames, size.height // cell, size.width // cell]
-    if list(plan.latents.shape) != wanted:
-        raise InputError(
-            f"checkpoint {weights} does not fit together: the encoder gives latents of "
-            f"{list(plan.latents.shape)}, the transformer takes {wanted}."
-        )
-
-
-def _manifest(plan: _Plan, parity: dict[str, float]) -> Manifest:
-    card, feature = plan.card, plan.card.feature
+def _manifest(cutting: _Cutting, encoder: Encoder, parity: dict[str, float]) -> Manifest:
+    card, feature = cutting.card, cutting.card.feature
+    cell = card.encoder.stride * card.transformer.patch[1]
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=card.name,
@@ -199,22 +251,26 @@ def _manifest(plan: _Plan, parity: dict[str, float]) -> Manifest:
         source=Source(
             card=card.name,
             checkpoint=card.checkpoint,
-            checkpoint_sha256=plan.checkpoint.sha256,
+            checkpoint_sha256=cutting.checkpoint.sha256,
             licence=card.licence,
             block=feature.block,
             heads=feature.heads,
             tensor=feature.tensor,
-            channels=plan.channels,
+            rotated=feature.rotated,
+            channels=cutting.channels,
             timestep=feature.timestep,
+            signal_level=feature.signal_level,
             noise_level=feature.noise_level,
             noise_seed=feature.noise_seed,
+            random_weights=cutting.random,
         ),
         input=card.input,
+        encoder=encoder,
         output=Output(
-            rows=card.input.height // plan.stride,
-            columns=card.input.width // plan.stride,
-            stride=plan.stride,
-            channels=len(feature.heads) * len(plan.channels),
+            rows=card.input.height // cell,
+            columns=card.input.width // cell,
+            stride=cell,
+            channels=len(feature.heads) * len(cutting.channels),
         ),
         matching=card.matching,
         files={},

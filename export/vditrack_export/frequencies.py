@@ -1,8 +1,11 @@
 """Which channels of an attention head carry low rotary frequencies (HeFT, point 3)."""
 
+from typing import Literal
+
 from vditrack.errors import InputError
 
 RotaryAxes = tuple[int, int, int]
+FrequencyLayout = Literal["rotary", "reference"]
 
 
 def wan_rotary_axes(head_dim: int) -> RotaryAxes:
@@ -37,6 +40,28 @@ def low_frequency_channels(axes: RotaryAxes, frequency_range: tuple[float, float
             f"{list(axes)}. Widen it in the card."
         )
     return kept
+
+
+def cosmos_channels(
+    head_dim: int, frequency_range: tuple[float, float], layout: FrequencyLayout
+) -> list[int]:
+    """Channels of a Cosmos head between two fractions of each rotary axis.
+
+    Cosmos divides a head among the axes as Wan does, but stores the halves of its pairs apart:
+    channels i and i + head_dim / 2 turn together, at a frequency that falls with i within an axis.
+    The layout "rotary" keeps whole pairs by that frequency, as `low_frequency_channels` does. The
+    layout "reference" gives the channels that would be right in Wan, as HeFT's reference slices
+    them; in Cosmos these mix axes and frequencies, and may part a pair.
+
+    Raises:
+        InputError: the range holds not even one pair of channels.
+
+    """
+    neighbours = low_frequency_channels(wan_rotary_axes(head_dim), frequency_range)
+    if layout == "reference":
+        return neighbours
+    first = [channel // 2 for channel in neighbours[::2]]
+    return first + [channel + head_dim // 2 for channel in first]
 
 
 def _pairs(fraction: float, channels: int) -> int:

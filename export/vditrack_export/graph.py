@@ -1,8 +1,8 @@
-"""From a torch module with one input and one output to a checked ONNX file."""
+"""From a torch module to a checked ONNX file."""
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,20 @@ _LARGEST_EMBEDDED_WEIGHTS = 1_500_000_000
 def export_graph(
     module: nn.Module, example: Tensor, path: Path, *, input_name: str, output_name: str
 ) -> None:
-    """Write ``module`` as ONNX for inputs of exactly the shape and dtype of ``example``.
+    """Write a module of one input and one output: see `export_graph_of`."""
+    export_graph_of(module, {input_name: example}, path, outputs=[output_name])
+
+
+def export_graph_of(
+    module: nn.Module, examples: Mapping[str, Tensor], path: Path, *, outputs: Sequence[str]
+) -> None:
+    """Write ``module`` as ONNX for inputs of exactly the shapes and dtypes of ``examples``.
+
+    Args:
+        module: takes the inputs one by one, in this order.
+        examples: by the input's name.
+        path: of the file.
+        outputs: names, in the order in which the module gives them.
 
     Raises:
         VditrackError: the graph has a shape that is not static, or writes into tensors.
@@ -32,11 +45,11 @@ def export_graph(
     with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             module,
-            (example,),
+            tuple(examples.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[input_name],
-            output_names=[output_name],
+            input_names=list(examples),
+            output_names=list(outputs),
             verbose=False,
         )
     assert program is not None

@@ -1,43 +1,85 @@
 """Proof that the exported graphs compute what the unmodified model computes."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import WanTransformer3DModel
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.errors import VditrackError
+from vditrack_export.card import Card
+from vditrack_export.families import family_of
+from vditrack_export.paths.cut import Cut, Denoising, TensorName
 
 MAX_RELATIVE_ERROR = 1e-5
 
 
-def attention_keys(
-    model: WanTransformer3DModel, block: int, noised: Tensor, timestep: float, prompt: Tensor
+def read_whole_model(
+    card: Card, model: nn.Module, cut: Cut, denoising: Denoising, latents: Tensor, prompt: Tensor
 ) -> Tensor:
-    """Run the whole model and return the keys that one block's self-attention multiplies.
+    """Run the unmodified model and catch what a path would read of it.
 
     Args:
-        model: any diffusers Wan transformer; it is not changed.
-        block: block whose keys are wanted, from 0.
-        noised: latents with noise, float32 [1, C, T, h, w].
-        timestep: the denoising step's.
+        card: of the model.
+        model: its whole transformer, or all of it up to the chosen block.
+        cut: what is read.
+        denoising: the step.
+        latents: without noise, float32 [1, C, T, h, w].
         prompt: float32 [tokens, text_dim].
 
     Returns:
-        Keys, float32 [T * rows * columns, heads, head_dim].
+        float32 [described tokens, D].
 
     """
-    catcher = _KeyCatcher()
-    attention = model.blocks[block].attn1
-    with ExitStack() as hooks, ExitStack() as listening, torch.no_grad():
+    family = family_of(card)
+    block = getattr(model, family.blocks)[cut.block]
+    with torch.no_grad(), ExitStack() as hooks:
+        caught = _catch(block, cut, hooks)
+        family.run(model, denoising.noised(latents), denoising.timestep, prompt)
+    by_head = caught[-1]
+    tokens = math.prod(latents.shape[2:]) // math.prod(card.transformer.patch)
+    newest = tokens * cut.described // latents.shape[2]
+    # Where text tokens go along, they come first.
+    return by_head[-newest:][:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
+
+
+def _catch(block: nn.Module, cut: Cut, hooks: ExitStack) -> list[Tensor]:
+    """Listen for a tensor of a block, [tokens, heads, head_dim] once the model has run."""
+    caught: list[Tensor] = []
+    attention = block.attn1
+    assert isinstance(attention, nn.Module)
+    heads = int(attention.heads)  # type: ignore[arg-type]
+    if cut.tensor == "hidden":
+
+        def keep(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            hidden = output if isinstance(output, Tensor) else output[0]
+            caught.append(torch.unflatten(hidden[0], -1, (heads, -1)))
+
+        hooks.callback(block.register_forward_hook(keep).remove)
+    elif not cut.rotated:
+        norm = attention.norm_k if cut.tensor == "keys" else attention.norm_q
+        assert isinstance(norm, nn.Module)
+
+        def keep_normed(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            # [1, N, width], or [1, heads, N, head_dim] where each head is normalised on its own. A
+            # copy: CogVideoX's attention writes the rotated numbers over these.
+            every = output[0].clone()
+            caught.append(
+                torch.unflatten(every, -1, (heads, -1))
+                if every.ndim == 2
+                else every.transpose(0, 1)
+            )
+
+        hooks.callback(norm.register_forward_hook(keep_normed).remove)
+    else:
+        catcher = _AttentionCatcher(cut.tensor, caught)
+        listening = hooks.enter_context(ExitStack())
 
         def listen(*_: object) -> None:
             listening.enter_context(catcher)
@@ -47,14 +89,16 @@ def attention_keys(
 
         hooks.callback(attention.register_forward_pre_hook(listen).remove)
         hooks.callback(attention.register_forward_hook(stop).remove)
-        model(noised, torch.tensor([timestep]), prompt[None])
-    return catcher.keys[0].transpose(0, 1)
+    return caught
 
 
-class _KeyCatcher(TorchFunctionMode):
-    """Keeps the keys [1, heads, tokens, head_dim] handed to scaled_dot_product_attention."""
+class _AttentionCatcher(TorchFunctionMode):
+    """Keeps keys or queries [1, heads, tokens, head_dim] handed to scaled_dot_product_attention."""
 
-    keys: Tensor
+    def __init__(self, tensor: TensorName, caught: list[Tensor]) -> None:
+        super().__init__()
+        self._name = "query" if tensor == "queries" else "key"
+        self._caught = caught
 
     def __torch_function__(
         self,
@@ -65,37 +109,29 @@ class _KeyCatcher(TorchFunctionMode):
     ) -> object:
         kwargs = kwargs or {}
         if function is F.scaled_dot_product_attention:
-            self.keys = kwargs["key"]
+            handed = dict(zip(("query", "key"), args, strict=False)) | kwargs
+            tensor = handed[self._name]
+            assert isinstance(tensor, Tensor)
+            self._caught.append(tensor[0].transpose(0, 1))
         return function(*args, **kwargs)
 
 
-def chosen(keys: Tensor, heads: Sequence[int], channels: Sequence[int]) -> Tensor:
-    """Of keys [tokens, heads, head_dim], what a bundle keeps: [tokens, D], head by head."""
-    return keys[:, list(heads)][:, :, list(channels)].flatten(1)
-
-
-def run_graph(path: Path, example: Tensor) -> NDArray[Any]:
-    """Run a graph of one input and one output in ONNX Runtime."""
-    session = OnnxRuntimeSession(path)
-    (name,) = session.inputs
-    (output,) = session.run({name: example.numpy()}).values()
-    return output
-
-
-def relative_error(graph: Path, output: NDArray[Any], reference: Tensor) -> float:
+def relative_error(
+    what: str, output: NDArray[Any], reference: Tensor, allowed: float = MAX_RELATIVE_ERROR
+) -> float:
     """Largest difference over the reference's largest magnitude.
 
     Raises:
-        VditrackError: it is above 1e-5, or not a number.
+        VditrackError: it is above what is allowed, or not a number.
 
     """
     expected = reference.detach().numpy().reshape(output.shape)
     error = float(np.abs(output - expected).max() / np.abs(expected).max())
     # Written so that NaN fails.
-    if not error <= MAX_RELATIVE_ERROR:
+    if not error <= allowed:
         raise VditrackError(
-            f"{graph.name} differs from the model it was exported from by {error:.1e}, more than "
-            f"{MAX_RELATIVE_ERROR:.0e}. Nothing was written; try the versions of torch, onnx and "
+            f"{what} differs from the model it was exported from by {error:.1e}, more than "
+            f"{allowed:.0e}. Nothing was written; try the versions of torch, onnx and "
             "onnxruntime that this vditrack was tested with."
         )
     return error

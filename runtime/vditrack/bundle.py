@@ -15,13 +15,13 @@ from msgspec import Meta
 
 from vditrack.errors import BundleError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "bundle.json"
 ENCODER = "encoder.onnx"
+ENCODER_START = "encoder_start.onnx"
 FEATURES = "features.onnx"
-CONTENTS = frozenset(
-    {MANIFEST, ENCODER, FEATURES, f"{ENCODER}.data", f"{FEATURES}.data", "engines"}
-)
+_GRAPHS = (ENCODER, ENCODER_START, FEATURES)
+CONTENTS = frozenset({MANIFEST, *_GRAPHS, *(f"{graph}.data" for graph in _GRAPHS), "engines"})
 """All names that a bundle's folder may hold."""
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -38,28 +38,81 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     licence: str
     block: Annotated[int, Meta(ge=0)]
     heads: Annotated[tuple[int, ...], Meta(min_length=1)]
-    tensor: Literal["keys"]
+    tensor: Literal["keys", "queries", "hidden"]
+    """Keys or queries of the block's self-attention, or what the block puts out."""
+    rotated: bool
+    """Keys and queries after the rotary embedding, or before it."""
     channels: Annotated[tuple[int, ...], Meta(min_length=1)]
     """Channels kept of each head, after selection by rotary frequency."""
     timestep: float
+    signal_level: Annotated[float, Meta(ge=0, le=1)]
     noise_level: Annotated[float, Meta(ge=0, le=1)]
-    """Share of noise sigma in x = (1 - sigma) latents + sigma noise."""
+    """The transformer sees signal_level x latents + noise_level x noise."""
     noise_seed: int
+    random_weights: bool
+    """Whether nothing was learnt: an architecture for benchmarks, that tracks nothing."""
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the graphs take: ``frames`` uint8 [encoder_frames, height, width, 3] RGB."""
+    """The window of frames that the transformer sees at a time."""
 
     height: Positive
     width: Positive
     frames: Positive
-    """Frames in one window of the transformer."""
-    encoder_frames: Positive
-    """Frames in one run of the encoder; it divides ``frames``."""
-    temporal_stride: Literal[1]
-    """Frames that share one latent."""
+    """Frames in one window."""
+    temporal_stride: Literal[1, 4]
+    """Frames that share one latent: beyond the first frame, which has one of its own."""
     described_frames: Positive
     """Frames at the end of a window that get descriptors; the earlier ones are context."""
+
+    @property
+    def latents(self) -> int:
+        """Latents in one window."""
+        return latents_of(self.frames, self.temporal_stride)
+
+    @property
+    def described_latents(self) -> int:
+        """Latents at the end of a window that get descriptors."""
+        whole = self.described_frames == self.frames
+        return self.latents if whole else self.described_frames // self.temporal_stride
+
+    def __post_init__(self) -> None:
+        stride, frames, described = self.temporal_stride, self.frames, self.described_frames
+        claims = [
+            (described <= frames, "described_frames is more than frames"),
+            (
+                (frames - 1) % stride == 0,
+                f"frames are not 1 + a multiple of temporal_stride {stride}",
+            ),
+            (
+                described == frames or described % stride == 0,
+                f"described_frames are neither all nor a multiple of temporal_stride {stride}",
+            ),
+        ]
+        for holds, complaint in claims:
+            if not holds:
+                raise ValueError(complaint)
+
+
+def latents_of(frames: int, temporal_stride: int) -> int:
+    """Latents of so many frames: one for the first, and one for every stride after it."""
+    return 1 + (frames - 1) // temporal_stride
+
+
+class Encoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``encoder.onnx`` takes: ``frames`` uint8 [frames, height, width, 3] RGB.
+
+    With caches it takes ``cache.0``, ``cache.1``, ... beside the frames and gives ``next_cache.0``,
+    ... beside the latents, for the frames that follow. At the beginning of a clip they are zero;
+    where latents share frames, the first frame of a clip has a graph of its own instead,
+    ``encoder_start.onnx``, which takes that frame alone. Without caches, and where latents share
+    frames, it takes a whole window.
+    """
+
+    frames: Positive
+    """In one run."""
+    caches: Annotated[int, Meta(ge=0)]
+    """Arrays carried from run to run; 0 where each run stands alone."""
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,6 +165,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     notes: str
     source: Source
     input: Input
+    encoder: Encoder
     output: Output
     matching: Matching
     files: dict[str, FileRecord]
@@ -131,6 +185,10 @@ class Bundle:
     @property
     def encoder(self) -> Path:
         return self.root / ENCODER
+
+    @property
+    def encoder_start(self) -> Path:
+        return self.root / ENCODER_START
 
     @property
     def features(self) -> Path:
@@ -211,8 +269,7 @@ def _check_consistency(root: Path, manifest: Manifest) -> None:
         (FEATURES in manifest.files, f"{FEATURES} is not listed"),
         (out.rows * out.stride == inp.height, "rows x stride is not the input's height"),
         (out.columns * out.stride == inp.width, "columns x stride is not the input's width"),
-        (inp.frames % inp.encoder_frames == 0, "encoder_frames does not divide frames"),
-        (inp.described_frames <= inp.frames, "described_frames is more than frames"),
+        *_encoder_claims(manifest),
         (
             out.channels == len(source.heads) * len(source.channels),
             "output channels are not heads x channels",
@@ -221,6 +278,28 @@ def _check_consistency(root: Path, manifest: Manifest) -> None:
     for holds, complaint in claims:
         if not holds:
             raise BundleError(f"{root / MANIFEST}: {complaint}. Export the bundle again.")
+
+
+def _encoder_claims(manifest: Manifest) -> list[tuple[bool, str]]:
+    inp, encoder = manifest.input, manifest.encoder
+    if encoder.caches > 0:
+        starts = inp.temporal_stride == 1 or ENCODER_START in manifest.files
+        return [
+            (
+                encoder.frames == inp.temporal_stride,
+                "the encoder does not take the frames of one latent",
+            ),
+            (starts, f"{ENCODER_START} is not listed"),
+        ]
+    whole = encoder.frames == inp.frames == inp.described_frames
+    return [
+        (inp.frames % encoder.frames == 0, "the encoder's frames do not divide the window's"),
+        (
+            inp.temporal_stride == 1 or whole,
+            "latents share frames, and the encoder has no caches: then it takes whole windows, of "
+            "which all frames are described",
+        ),
+    ]
 
 
 def _check_file(root: Path, name: str, record: FileRecord) -> None:

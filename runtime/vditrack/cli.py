@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from itertools import chain
@@ -25,6 +25,7 @@ from vditrack.errors import InputError, VditrackError
 from vditrack.evaluation.cli import evaluate
 from vditrack.files import staged_folder
 from vditrack.progress import progress_bars
+from vditrack.reference import differences
 from vditrack.tracker import Tracker
 from vditrack.tracks import Tracks, joined, read_queries, save_csv, save_npz
 from vditrack.video import Video, read_video, write_video
@@ -125,6 +126,9 @@ def track(
         Path | None,
         typer.Option("--output", "-o", help="Folder of the results; VIDEO_tracks by default."),
     ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Track as HeFT does, and say what differs.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Track points through a video: writes tracks.npz, tracks.csv and overlay.mp4."""
@@ -135,7 +139,7 @@ def track(
         grid=(grid, grid) if grid else None,
     )
     folder = output or Path(f"{video.stem}_tracks")
-    _run(video, asked, folder, bundle, start, end, as_json=as_json)
+    _run(video, asked, folder, bundle, start, end, reference=reference, as_json=as_json)
 
 
 @app.command()
@@ -200,17 +204,20 @@ def _run(
     start: float = 0.0,
     end: float | None = None,
     *,
+    reference: bool = False,
     as_json: bool,
 ) -> None:
     """Decode, track, write and tell."""
     tracker = Tracker.load(bundle)
+    if tracker.bundle.manifest.source.random_weights:
+        typer.echo(f"warning: {bundle} has random weights, and tracks nothing.", err=True)
     with staged_folder(output, RESULTS) as folder, progress_bars(quiet=as_json) as bars:
         reading = partial(_show, bars, bars.add_task("reading", total=None))
         video = read_video(path, start, end, reading)
         tracking = partial(_show, bars, bars.add_task("tracking", total=None))
         shots = asked.shots(video.frames)
         began = time.perf_counter()
-        tracked = _track_each(tracker, shots, asked, tracking)
+        tracked = _track_each(tracker, shots, asked, tracking, reference=reference)
         seconds = time.perf_counter() - began
         tracks = joined(tracked)
         save_npz(folder / "tracks.npz", tracks, video.times)
@@ -221,7 +228,12 @@ def _run(
             description="drawing",
         )
         write_video(folder / "overlay.mp4", pictures, video.times)
-    _tell(_summary(path, video, tracked, seconds, output), as_json=as_json)
+    done = _summary(path, video, tracked, seconds, output)
+    if reference:
+        manifest, asked_for = tracker.bundle.manifest, tracks.queries
+        differs = differences(manifest, tracker.settings, len(video.frames), asked_for)
+        done = replace(done, differs_from_heft=differs)
+    _tell(done, as_json=as_json)
 
 
 def _track_each(
@@ -229,6 +241,8 @@ def _track_each(
     shots: Sequence[NDArray[np.uint8]],
     asked: _Ask,
     show: Callable[[int, int], None],
+    *,
+    reference: bool,
 ) -> list[Tracks]:
     """Tracks of each shot; progress is shown over all of them."""
     tracked: list[Tracks] = []
@@ -238,7 +252,7 @@ def _track_each(
         def shown(done: int, steps: int, before: int = before) -> None:
             show(before + done, max(frames, steps))
 
-        tracked.append(tracker.track(shot, asked.on(shot), progress=shown))
+        tracked.append(tracker.track(shot, asked.on(shot), reference=reference, progress=shown))
         before += len(shot)
     return tracked
 
@@ -257,6 +271,8 @@ class _Summary:
     frames_per_second: float
     tracks: list[str]
     overlay: str
+    differs_from_heft: list[str] | None = None
+    """In reference mode."""
 
 
 def _summary(
@@ -289,6 +305,8 @@ def _tell(done: _Summary, *, as_json: bool) -> None:
     typer.echo(f"visible: {100 * done.visible_share:.0f}% of positions")
     typer.echo(f"video:   {done.overlay}")
     typer.echo(f"tracks:  {', '.join(done.tracks)}")
+    for difference in done.differs_from_heft or []:
+        typer.echo(f"differs from HeFT: {difference}", err=True)
 
 
 def _parse_points(texts: list[str]) -> NDArray[np.float32]:

@@ -1,9 +1,10 @@
 """From frames to feature maps: resize, window, run the model, keep what matching needs."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from vditrack.backends import Array, Tensor, open_session
 from vditrack.bundle import Bundle
-from vditrack.errors import BundleError
 from vditrack.grid import Grid, cells_from_pixels, hat_weights, linear_weights, pixel_centres
+from vditrack.latents import Caches, LatentEncoder, require_tensors
 from vditrack.timing import stage
 
 Frame = NDArray[np.uint8]
@@ -61,7 +62,7 @@ class FeatureMap:
 
 
 class FeatureExtractor:
-    """The two graphs of a bundle, loaded and checked against its manifest."""
+    """The graphs of a bundle, loaded and checked against its manifest."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Load the graphs.
@@ -73,96 +74,156 @@ class FeatureExtractor:
         """
         inp, out = bundle.manifest.input, bundle.manifest.output
         self.grid = Grid(out.rows, out.columns, out.stride)
-        self.window = inp.frames
-        self.described = inp.described_frames
-        self._encoder_frames = inp.encoder_frames
-        self._encoder = open_session(bundle.encoder)
+        self.window, self.described = inp.frames, inp.described_frames
+        self.latents, self.described_latents = inp.latents, inp.described_latents
+        self.temporal_stride = inp.temporal_stride
+        self.encoder = LatentEncoder(bundle)
         self._features = open_session(bundle.features)
-        frames = Tensor((inp.encoder_frames, inp.height, inp.width, 3), np.dtype(np.uint8))
-        shape = (inp.described_frames, out.rows, out.columns, out.channels)
-        _require(bundle, bundle.encoder.name, self._encoder.inputs, "frames", frames)
-        _require(
-            bundle,
-            bundle.features.name,
-            self._features.outputs,
-            "descriptors",
-            Tensor(shape, np.dtype(np.float32)),
-        )
-        latents = _windowed(self._encoder.outputs.get("latents"), inp.frames)
-        _require(bundle, bundle.features.name, self._features.inputs, "latents", latents)
+        shape = (inp.described_latents, out.rows, out.columns, out.channels)
+        descriptors = Tensor(shape, np.dtype(np.float32))
+        require_tensors(bundle.features, self._features.outputs, {"descriptors": descriptors})
+        latents = _windowed(self.encoder.latents, inp.latents)
+        require_tensors(bundle.features, self._features.inputs, {"latents": latents})
 
-    def prepare(self, frame: Frame) -> Array:
-        """Do what one frame needs alone: resize it, and encode it if the encoder takes one frame.
-
-        A frame that several windows share is then prepared once.
-        """
+    def resize(self, frame: Frame) -> Frame:
+        """Bring a frame to the model's size."""
         size = (self.grid.width, self.grid.height)
         shrinks = frame.shape[1] > size[0] or frame.shape[0] > size[1]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         with stage("resize"):
-            resized = cv2.resize(frame, size, interpolation=method)
-        return self._encode(resized[None]) if self._encoder_frames == 1 else resized
+            resized: Frame = cv2.resize(frame, size, interpolation=method)
+        return resized
 
     def describe(self, window: Sequence[Array]) -> list[FeatureMap]:
-        """Feature maps of the newest of prepared frames, as many as the model's window takes."""
-        if self._encoder_frames == 1:
-            latents = np.concatenate(window, axis=2)
-        else:
-            latents = self._encode(np.stack(window))
+        """Maps of the newest of a window's latents, which come in order, in one array or more."""
+        latents = np.concatenate(window, axis=2)
         with stage("transformer"):
             descriptors = self._features.run({"latents": latents})["descriptors"]
-        return [FeatureMap(self.grid, frame) for frame in descriptors]
+        return [FeatureMap(self.grid, latent) for latent in descriptors]
 
-    def _encode(self, frames: Frame) -> Array:
-        step = self._encoder_frames
-        groups = [frames[i : i + step] for i in range(0, len(frames), step)]
-        with stage("encoder"):
-            latents = [self._encoder.run({"frames": group})["latents"] for group in groups]
-        return np.concatenate(latents, axis=2)
+    def describe_frames(self, window: Sequence[Frame]) -> Iterator[FeatureMap]:
+        """Maps of the newest of a window's resized frames, encoded from the window's beginning."""
+        latents = list(self.encoder.from_beginning(window))
+        return _frame_by_frame(self.describe(latents), self.temporal_stride)
 
 
 class SlidingWindow:
-    """Causal features: each frame's map is read from the window that ends with it.
+    """Causal features: each frame's map is that of the newest latent of the window it ends.
 
-    Before the window is full, its first frame stands in for the ones before it.
+    Before the window is full, its first latent stands in for the ones before it. Where latents
+    share frames, the newest frame stands in for those its group still lacks, so that every frame
+    has a map; the latent of the whole group is kept.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
         self._extractor = extractor
-        self._prepared: deque[Array] = deque(maxlen=extractor.window)
+        length = extractor.window if extractor.encoder.windowed else extractor.latents
+        self._kept: deque[Array] = deque(maxlen=length - 1)
+        self._group: list[Frame] = []
+        self._caches: Caches | None = None
 
     def push(self, frame: Frame) -> FeatureMap:
-        prepared = self._extractor.prepare(frame)
-        if not self._prepared:
-            self._prepared.extend([prepared] * self._extractor.window)
-        self._prepared.append(prepared)
-        return self._extractor.describe(list(self._prepared))[-1]
+        resized = self._extractor.resize(frame)
+        windowed = self._extractor.encoder.windowed
+        latents = self._anew(resized) if windowed else self._going_on(resized)
+        return self._extractor.describe(latents)[-1]
+
+    def _anew(self, frame: Frame) -> list[Array]:
+        """Encode all frames of the window that the frame ends."""
+        window = self._window(frame)
+        self._kept.append(frame)
+        return list(self._extractor.encoder.from_beginning(window))
+
+    def _going_on(self, frame: Frame) -> list[Array]:
+        """Encode the newest frames alone, and keep their latent once their group is whole."""
+        encoder = self._extractor.encoder
+        group = [*self._group, frame]
+        latent, caches = encoder.encode(group, self._caches)
+        window = self._window(latent)
+        if self._caches is None or len(group) == encoder.frames:
+            self._kept.append(latent)
+            self._group, self._caches = [], caches
+        else:
+            self._group = group
+        return window
+
+    def _window(self, newest: Array) -> list[Array]:
+        if not self._kept:
+            self._kept.extend([newest] * (self._kept.maxlen or 0))
+        return [*self._kept, newest]
 
 
-def clip_features(extractor: FeatureExtractor, frames: Iterable[Frame]) -> Iterator[FeatureMap]:
+def clip_features(
+    extractor: FeatureExtractor, frames: Frame | Sequence[Frame]
+) -> Iterator[FeatureMap]:
     """One feature map a frame of a clip: no frame is left out.
 
-    Where a window describes all its frames, windows overlap by one; else they follow each other
-    by as many frames as they describe, and the clip's first frame stands in for those before it.
-    The last window is moved back so that it ends with the clip, and where a clip is shorter than
-    one window, its last frame stands in for those after it.
+    Where a window describes all its frames, windows overlap by one, and each is encoded from its
+    own beginning (HeFT). Else they follow each other by as many frames as they describe, the
+    encoder goes on through the clip, and the clip's first frame stands in for those before it. The
+    last window is moved back so that it ends with the clip, and where a clip is shorter than one
+    window, its last frame stands in for those after it.
+
+    Args:
+        extractor: a bundle's graphs.
+        frames: uint8 [T, H, W, 3] RGB, or T frames [H, W, 3].
+
     """
-    length, described = extractor.window, extractor.described
-    prepared: deque[Array] = deque(maxlen=length)
+    encoder = extractor.encoder
+    resized = (extractor.resize(frame) for frame in frames)
+    if encoder.windowed or (encoder.cached and extractor.described == extractor.window):
+        size = (extractor.window, extractor.described)
+        maps = _in_windows(resized, *size, extractor.describe_frames)
+    else:
+        latents = encoder.from_beginning(resized)
+        size = (extractor.latents, extractor.described_latents)
+        of_latents = _in_windows(latents, *size, extractor.describe)
+        maps = _frame_by_frame(of_latents, extractor.temporal_stride)
+    # The frames of the last latent may go on beyond the clip.
+    return islice(maps, len(frames))
+
+
+def _in_windows(
+    units: Iterable[Array],
+    length: int,
+    described: int,
+    describe: Callable[[Sequence[Array]], Iterable[FeatureMap]],
+) -> Iterator[FeatureMap]:
+    """Maps of frames or latents in order, where ``describe`` gives a window's newest ones."""
+    window: deque[Array] = deque(maxlen=length)
     waiting, needed = 0, described
-    for frame in frames:
-        newest = extractor.prepare(frame)
-        if not prepared:
-            prepared.extend([newest] * (length - described))
-        prepared.append(newest)
+    for newest in units:
+        if not window:
+            window.extend([newest] * (length - described))
+        window.append(newest)
         waiting += 1
         if waiting == needed:
-            yield from extractor.describe(list(prepared))[-waiting:]
+            yield from islice(describe(list(window)), described - waiting, None)
             waiting, needed = 0, described if described < length else max(1, length - 1)
     if waiting:
-        missing = length - len(prepared)
-        filled = list(prepared) + [prepared[-1]] * missing
-        yield from extractor.describe(filled)[: described - missing][-waiting:]
+        missing = length - len(window)
+        filled = list(window) + [window[-1]] * missing
+        end = described - missing
+        yield from islice(describe(filled), end - waiting, end)
+
+
+def _frame_by_frame(maps: Iterable[FeatureMap], stride: int) -> Iterator[FeatureMap]:
+    """Maps of all frames from those of latents, which lie at the first and every stride after it.
+
+    Between two latents descriptors are linear in time (HeFT).
+    """
+    before: FeatureMap | None = None
+    for newest in maps:
+        if before is not None:
+            for step in range(1, stride):
+                yield _between(before, newest, step / stride)
+        yield newest
+        before = newest
+
+
+def _between(before: FeatureMap, after: FeatureMap, weight: float) -> FeatureMap:
+    descriptors = (1 - weight) * before.descriptors + weight * after.descriptors
+    return FeatureMap(after.grid, descriptors)
 
 
 def causal_features(extractor: FeatureExtractor, frames: Iterable[Frame]) -> Iterator[FeatureMap]:
@@ -177,22 +238,9 @@ _STENCIL_WEIGHTS = np.exp(-3 * np.hypot(_STENCIL[:, None], _STENCIL)).astype(np.
 _STENCIL_WEIGHTS /= _STENCIL_WEIGHTS.sum()
 
 
-def _windowed(latents: Tensor | None, frames: int) -> Tensor:
-    if latents is None or len(latents.shape) != 5:
-        return Tensor((), np.dtype(np.float32))
+def _windowed(latents: Tensor, count: int) -> Tensor:
     batch, channels, _, rows, columns = latents.shape
-    return Tensor((batch, channels, frames, rows, columns), latents.dtype)
-
-
-def _require(
-    bundle: Bundle, graph: str, tensors: dict[str, Tensor], name: str, expected: Tensor
-) -> None:
-    if tensors.get(name) != expected:
-        raise BundleError(
-            f"{bundle.root / graph}: tensor {name!r} should be {expected.dtype} "
-            f"{list(expected.shape)} by the manifest, the graph has {tensors}. "
-            "Export the bundle again."
-        )
+    return Tensor((batch, channels, count, rows, columns), latents.dtype)
 
 
 @lru_cache(maxsize=16)

@@ -13,6 +13,7 @@ from vditrack.bundle import Bundle, Matching, bundled_model, load_bundle
 from vditrack.errors import InputError
 from vditrack.features import FeatureExtractor, FeatureMap, causal_features, clip_features
 from vditrack.points import TrackedPoints, check_points
+from vditrack.reference import track_reference
 from vditrack.stream import Stream, check_frame
 from vditrack.tracks import Tracks
 
@@ -50,6 +51,7 @@ class Tracker:
         queries: ArrayLike,
         *,
         causal: bool = False,
+        reference: bool = False,
         progress: Progress | None = None,
     ) -> Tracks:
         """Track points through a whole clip, forward and backward from where they are asked for.
@@ -60,17 +62,26 @@ class Tracker:
                 the upper-left corner of the upper-left pixel.
             causal: read each frame's features from the window that ends with it, as a stream must,
                 in place of windows that also look ahead: gives what `stream` would have given.
+            reference: track as HeFT does, chunk by chunk and from the query onward only, with the
+                settings' radii, visibility threshold and template update; to reproduce the paper.
             progress: called with (steps done, steps in all).
 
         Returns:
             Tracks over all T frames. Each depends on its own query alone.
 
         Raises:
-            InputError: frames or queries are not such arrays, or a query lies outside the clip.
+            InputError: frames or queries are not such arrays, a query lies outside the clip, or
+                both ``causal`` and ``reference`` are asked for.
 
         """
         check_clip(frames)
         asked = checked_queries(queries, frames)
+        if reference:
+            if causal:
+                raise InputError(
+                    "reference windows look ahead. Give causal or reference, not both."
+                )
+            return track_reference(self._extractor, frames, asked, self.settings, progress)
         tracks = _empty_tracks(asked, len(frames))
         last = int(asked[:, 0].max(initial=0))
         report = _Counter(len(frames) + (last + 1 if last else 0), progress)

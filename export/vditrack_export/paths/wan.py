@@ -1,19 +1,19 @@
-"""The way from latents to keys through a Wan transformer, and nothing else of it.
+"""The way from latents to descriptors through a Wan transformer, and nothing else of it.
 
-A diffusers ``WanTransformer3DModel`` is cut after the keys of one block's self-attention (HeFT,
-arXiv 2512.04619). Everything that does not depend on the latents is computed once, here, in FP32:
-noise, timestep modulation, the prompt's keys and values, rotary tables.
+A diffusers ``WanTransformer3DModel`` (Wan2.1-T2V, Wan2.2-T2V and Wan2.2-TI2V) is cut after the keys
+or queries of one block's self-attention (HeFT, arXiv 2512.04619), or after the block. Everything
+that does not depend on the latents is computed once, here, in FP32: noise, timestep modulation, the
+prompt's keys and values, rotary tables.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformerBlock
 from torch import Tensor, nn
 
-from vditrack_export.paths.cut import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.paths.cut import Cut, Denoising, LatentShape, TensorName, seeded_noise
 from vditrack_export.paths.layers import (
     Constant,
     attend,
@@ -22,18 +22,24 @@ from vditrack_export.paths.layers import (
     modulated,
     rotate_pairs,
 )
+from vditrack_export.paths.prompt import attend_to_prompt, merge_tokens
 
 
 class WanKeys(nn.Module):
-    """Post-norm, post-rotary keys of chosen heads and channels after one denoising step.
+    """Keys, queries or hidden states of chosen heads and channels after one denoising step.
+
+    Keys and queries are those after their norm. All tokens have the same timestep: Wan2.2-TI2V,
+    which takes one a token, then gives what it gives for a single one.
 
     Args:
-        model: the whole transformer, in FP32; its submodules are shared, not copied.
-        latent_shape: channels, frames, rows, columns of the latents, one latent a frame.
-        cut: what is read; whole rotary pairs. Earlier frames than those described only lend their
-            keys and values to the last whole block, and cost nothing after it.
+        model: the whole transformer, in FP32, without image conditions; its submodules are shared,
+            not copied.
+        latent_shape: channels, frames, rows, columns of the latents.
+        cut: what is read; of rotated keys and queries, whole rotary pairs. Earlier frames than
+            those described only lend their keys and values to the last whole block, and cost
+            nothing after it.
         denoising: the step.
-        prompt: text encoder's output, float32 [tokens, text_dim].
+        prompt: text encoder's output, float32 [tokens, text_dim], with its padding.
 
     """
 
@@ -60,16 +66,22 @@ class WanKeys(nn.Module):
         self.register_buffer("noise", denoising.noise * noise)
         self.patch_embedding = model.patch_embedding
         with torch.no_grad():
-            modulation, context = _conditions(model, denoising.timestep, prompt)
+            tokens, log_counts = merge_tokens(prompt)
+            modulation, context = _conditions(model, denoising.timestep, tokens)
             cos, sin = _rotary_tables(model, latent_shape)
+            # Hidden states are what the chosen block puts out, so it runs whole too.
+            whole = cut.block + (cut.tensor == "hidden")
             self.blocks = nn.ModuleList(
                 _Block(
-                    source, modulation, context, self.newest if index == cut.block - 1 else every
+                    source,
+                    modulation,
+                    _cross_attention(source.attn2, context, log_counts),
+                    self.newest if index == whole - 1 else every,
                 )
-                for index, source in enumerate(model.blocks[: cut.block])
+                for index, source in enumerate(model.blocks[:whole])
             )
             tables = last_tokens(cos, self.newest), last_tokens(sin, self.newest)
-            self.keys = _Keys(model.blocks[cut.block], modulation, cut.heads, cut.channels, tables)
+            self.reading = _reading(model.blocks[cut.block], modulation, cut, tables)
         self.register_buffer("cos", cos)
         self.register_buffer("sin", sin)
 
@@ -79,8 +91,8 @@ class WanKeys(nn.Module):
         tokens = self.patch_embedding(noised).flatten(2).transpose(1, 2)
         for block in self.blocks:
             tokens = block(tokens, self.cos, self.sin)
-        keys: Tensor = self.keys(last_tokens(tokens, self.newest))
-        return keys.reshape(*self.grid, -1)
+        read: Tensor = self.reading(last_tokens(tokens, self.newest))
+        return read.reshape(*self.grid, -1)
 
 
 class _Block(nn.Module):
@@ -90,7 +102,11 @@ class _Block(nn.Module):
     feed_forward_gate: Tensor
 
     def __init__(
-        self, block: WanTransformerBlock, modulation: Tensor, context: Tensor, newest: int
+        self,
+        block: WanTransformerBlock,
+        modulation: Tensor,
+        cross_attention: nn.Module,
+        newest: int,
     ) -> None:
         super().__init__()
         self.newest = newest
@@ -99,7 +115,7 @@ class _Block(nn.Module):
         self.self_attention = _SelfAttention(block.attn1)
         self.register_buffer("attention_gate", gate)
         self.norm2 = block.norm2
-        self.cross_attention = _cross_attention(block.attn2, context)
+        self.cross_attention = cross_attention
         self.norm3 = modulated(block.norm3, ffn_scale, ffn_shift)
         self.feed_forward = block.ffn
         self.register_buffer("feed_forward_gate", ffn_gate)
@@ -112,36 +128,74 @@ class _Block(nn.Module):
         return tokens + advanced * self.feed_forward_gate
 
 
-class _Keys(nn.Module):
-    """The part of the last block that its keys need: tokens [1, N, width] to [1, N, D]."""
+def _reading(
+    block: WanTransformerBlock, modulation: Tensor, cut: Cut, rotary: tuple[Tensor, Tensor]
+) -> nn.Module:
+    """From tokens [1, N, width], before the chosen block or after it, to what is read of them."""
+    kept = torch.tensor(cut.channels)
+    head_dim = block.attn1.inner_dim // block.attn1.heads
+    columns = torch.cat([head * head_dim + kept for head in cut.heads])
+    if cut.tensor == "hidden":
+        return _Columns(columns)
+    projected = _Projected(block, modulation, cut.tensor, columns)
+    if not cut.rotated:
+        return projected
+    cos, sin = (table[..., kept[::2] // 2] for table in rotary)
+    return nn.Sequential(projected, _Rotated(len(cut.heads), cos, sin))
+
+
+class _Columns(nn.Module):
+    """Chosen columns of the tokens, [1, N, width] to [1, N, D]."""
 
     columns: Tensor
-    cos: Tensor
-    sin: Tensor
+
+    def __init__(self, columns: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("columns", columns)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens.index_select(-1, self.columns)
+
+
+class _Projected(nn.Module):
+    """The part of a block that its keys or queries need: tokens [1, N, width] to [1, N, D]."""
+
+    columns: Tensor
 
     def __init__(
-        self,
-        block: WanTransformerBlock,
-        modulation: Tensor,
-        heads: Sequence[int],
-        channels: Sequence[int],
-        rotary: tuple[Tensor, Tensor],
+        self, block: WanTransformerBlock, modulation: Tensor, tensor: TensorName, columns: Tensor
     ) -> None:
         super().__init__()
         shift, scale, *_ = _modulation_of(block, modulation)
         self.norm1 = modulated(block.norm1, scale, shift)
-        # All heads are projected even for one: norm_k takes its mean square over all of them.
-        self.to_k, self.norm_k = block.attn1.to_k, block.attn1.norm_k
-        self.heads = len(heads)
-        kept = torch.tensor(channels)
-        head_dim = block.attn1.inner_dim // block.attn1.heads
-        self.register_buffer("columns", torch.cat([head * head_dim + kept for head in heads]))
-        for name, table in zip(("cos", "sin"), rotary, strict=True):
-            self.register_buffer(name, table[..., kept[::2] // 2])
+        attention = block.attn1
+        # All heads are projected even for one: the norm takes its mean square over all of them.
+        self.project, self.norm = (
+            (attention.to_k, attention.norm_k)
+            if tensor == "keys"
+            else (attention.to_q, attention.norm_q)
+        )
+        self.register_buffer("columns", columns)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        keys = self.norm_k(self.to_k(self.norm1(tokens))).index_select(-1, self.columns)
-        return rotate_pairs(by_head(keys, self.heads), self.cos, self.sin).flatten(-2)
+        normed: Tensor = self.norm(self.project(self.norm1(tokens)))
+        return normed.index_select(-1, self.columns)
+
+
+class _Rotated(nn.Module):
+    """The rotary embedding of chosen channels, [1, N, D], head by head."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, heads: int, cos: Tensor, sin: Tensor) -> None:
+        super().__init__()
+        self.heads = heads
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+
+    def forward(self, projected: Tensor) -> Tensor:
+        return rotate_pairs(by_head(projected, self.heads), self.cos, self.sin).flatten(-2)
 
 
 class _SelfAttention(nn.Module):
@@ -163,37 +217,43 @@ class _SelfAttention(nn.Module):
         return out
 
 
-def _cross_attention(attention: WanAttention, context: Tensor) -> nn.Module:
-    """Attention to the prompt: context float32 [1, tokens, width] becomes a constant."""
+def _cross_attention(attention: WanAttention, context: Tensor, log_counts: Tensor) -> nn.Module:
+    """Attention to the prompt: merged tokens, float32 [1, M, width], become constants."""
     value = attention.to_v(context)
-    if context.shape[1] == 1:
+    if len(log_counts) == 1:
         # The softmax over a single token is 1, whatever the query.
         return Constant(attention.to_out[0](value))
-    return _CrossAttention(attention, attention.norm_k(attention.to_k(context)), value)
+    key = attention.norm_k(attention.to_k(context))
+    return _CrossAttention(attention, key, value, log_counts if log_counts.any() else None)
 
 
 class _CrossAttention(nn.Module):
     key: Tensor
     value: Tensor
+    log_counts: Tensor | None
 
-    def __init__(self, attention: WanAttention, key: Tensor, value: Tensor) -> None:
+    def __init__(
+        self, attention: WanAttention, key: Tensor, value: Tensor, log_counts: Tensor | None
+    ) -> None:
         super().__init__()
         self.heads = attention.heads
         self.to_q, self.norm_q = attention.to_q, attention.norm_q
         self.to_out = attention.to_out[0]
         self.register_buffer("key", by_head(key, self.heads))
         self.register_buffer("value", by_head(value, self.heads))
+        self.register_buffer("log_counts", log_counts)
 
     def forward(self, tokens: Tensor) -> Tensor:
         query = by_head(self.norm_q(self.to_q(tokens)), self.heads)
-        out: Tensor = self.to_out(attend(query, self.key, self.value))
+        attended = attend_to_prompt(query, self.key, self.value, self.log_counts)
+        out: Tensor = self.to_out(attended)
         return out
 
 
 def _conditions(
     model: WanTransformer3DModel, timestep: float, prompt: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Timestep modulation [1, 6, width] and the prompt in the transformer's width."""
+    """Timestep modulation [1, 6, width] and the prompt, [1, tokens, width]."""
     _, modulation, context, _ = model.condition_embedder(torch.tensor([timestep]), prompt[None])
     return modulation.unflatten(1, (6, -1)), context
 

@@ -1,11 +1,11 @@
 """What each part of tracking costs, and each part of the pipeline it is cut out of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vditrack.errors import InputError
 from vditrack.grid import Grid
-from vditrack_export.card import Card, WanAutoencoder
+from vditrack_export.card import Card, Convolutions, Umt5, WanAutoencoder, WanTransformer
 from vditrack_export.frequencies import low_frequency_channels, wan_rotary_axes
 from vditrack_export.plan.convolutions import convolutional_encoder
 from vditrack_export.plan.matching import matching_cost
@@ -55,6 +55,13 @@ def temporal_strides(card: Card) -> tuple[int, ...]:
     return (1, encoder.temporal_stride) if isinstance(encoder, WanAutoencoder) else (1,)
 
 
+def wan_shapes(card: Card) -> WanTransformer:
+    """Shapes of the transformer, of the one family that can be planned."""
+    if not isinstance(card.transformer, WanTransformer):
+        raise InputError(f"card {card.name}: plan knows Wan transformers only. Plan a Wan card.")
+    return card.transformer
+
+
 def latent_size(card: Card, setting: Setting) -> LatentSize:
     """Frames, rows and columns of the latents of a window."""
     side = card.encoder.stride
@@ -71,14 +78,14 @@ def tracking_costs(
         card: the model.
         setting: the window.
         described: newest latent frames that get descriptors.
-        new_frames: frames that were not in the window before. An encoder that takes single frames
-            has seen the others already; one that looks back in time encodes the window again.
+        new_frames: frames that were not in the window before. Where they are all but one, windows
+            are encoded from their own beginning; else the encoder has seen the others already.
         points: tracked; every new frame is matched. With temporal compression the maps between
             latents are interpolated, which is elementwise.
         fused: as in `vditrack_export.plan.trace.Trace`.
 
     """
-    shape, feature = card.transformer, card.feature
+    shape, feature = wan_shapes(card), card.feature
     axes = wan_rotary_axes(shape.head_dim)
     kept = low_frequency_channels(axes, feature.frequency_range)
     channels = len(feature.heads) * len(kept)
@@ -93,6 +100,7 @@ def tracking_costs(
             block=feature.block,
             described=described,
             channels=channels,
+            tensor=feature.tensor,
             fused=fused,
         ),
         "matching": matching_cost(grid, channels, points, card.matching).times(new_frames),
@@ -106,9 +114,9 @@ def reference_costs(card: Card, setting: Setting, *, fused: bool) -> dict[str, C
     Without a text encoder there is nothing to guide by, and the transformer runs once.
     """
     latents = latent_size(card, setting)
-    transformer = whole_transformer(card.transformer, latents, fused=fused)
+    transformer = whole_transformer(wan_shapes(card), latents, fused=fused)
     costs = {"encoder": _encoder(card, setting, setting.frames, fused)}
-    if card.text_encoder is None:
+    if not isinstance(card.text_encoder, Umt5):
         return costs | {"transformer": transformer}
     prompt = text_encoder(card.text_encoder, card.transformer.text_tokens, fused=fused)
     costs["text encoder"] = prompt.times(_GUIDANCE_PASSES)
@@ -120,14 +128,23 @@ def reference_costs(card: Card, setting: Setting, *, fused: bool) -> dict[str, C
 
 
 def _encoder(card: Card, setting: Setting, new_frames: int, fused: bool) -> Cost:
+    """Of one window; where few frames are new, its caches know the others."""
     encoder, area = card.encoder, (setting.height, setting.width)
-    if isinstance(encoder, WanAutoencoder):
-        return wan_encoder(
-            encoder,
-            (setting.frames, *area),
-            compressed=setting.temporal_stride > 1,
-            fused=fused,
-        )
-    at_once = card.input.encoder_frames
-    runs = new_frames if at_once == 1 else setting.frames // at_once
-    return convolutional_encoder(encoder, (at_once, *area), fused=fused).times(runs)
+    if isinstance(encoder, Convolutions):
+        return convolutional_encoder(encoder, (1, *area), fused=fused).times(new_frames)
+    if not isinstance(encoder, WanAutoencoder):
+        raise InputError(f"card {card.name}: plan does not know its encoder yet. Plan a Wan card.")
+
+    def encoding(frames: int) -> Cost:
+        compressed = setting.temporal_stride > 1
+        return wan_encoder(encoder, (frames, *area), compressed=compressed, fused=fused)
+
+    whole = encoding(setting.frames)
+    if new_frames >= setting.frames - 1:
+        return whole
+    more = encoding(setting.frames + new_frames)
+    return replace(
+        whole,
+        operations=more.operations - whole.operations,
+        moved=more.moved - whole.moved,
+    )

@@ -11,6 +11,7 @@ from vditrack_export.plan.pipeline import (
     latent_size,
     reference_costs,
     temporal_strides,
+    wan_shapes,
 )
 from vditrack_export.plan.runs import Mode, Part, Question, Run, part_of, plan_run
 from vditrack_export.plan.wan import patch_grid
@@ -45,8 +46,6 @@ class Report:
     comparisons: tuple[Comparison, ...]
     candidates: tuple[Run, ...]
     """Those that hold the rate first."""
-    encodes_windows: bool
-    """Whether a frame is encoded again with every window that it is in."""
 
     @property
     def holding(self) -> tuple[Run, ...]:
@@ -76,12 +75,11 @@ def make_report(card: Card, question: Question) -> Report:
             _comparison(card, setting, question) for setting in dict.fromkeys(settings)
         ),
         candidates=tuple(candidate_runs(card, question)),
-        encodes_windows=card.input.encoder_frames > 1,
     )
 
 
 def _comparison(card: Card, setting: Setting, question: Question) -> Comparison:
-    frames, rows, columns = patch_grid(card.transformer, latent_size(card, setting))
+    frames, rows, columns = patch_grid(wan_shapes(card), latent_size(card, setting))
     mode: Mode = "card" if setting == card_setting(card) else "windows"
     kept = plan_run(card, setting, mode, question)
     costs = reference_costs(card, setting, fused=question.device.fused)

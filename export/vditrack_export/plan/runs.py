@@ -114,7 +114,7 @@ def part_of(name: str, cost: Cost, question: Question) -> Part:
 def _described(card: Card, setting: Setting, mode: Mode) -> int:
     """Latent frames that get descriptors."""
     if mode == "card":
-        return card.input.described_frames
+        return card.input.described_latents
     return setting.latent_frames if mode == "windows" else 1
 
 

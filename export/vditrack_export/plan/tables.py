@@ -30,8 +30,6 @@ def print_report(console: Console, report: Report) -> None:
         "pipeline is one denoising step with both guidance passes. Times are the roofline's, as if "
         "matching ran on the device too; it runs on the host's CPU."
     )
-    if report.encodes_windows:
-        console.print("The encoder looks back in time: each window is encoded whole.")
 
 
 def print_devices(console: Console, devices: dict[str, Device]) -> None:

@@ -1,6 +1,7 @@
-"""The Wan transformer: the whole of it, and the way to one block's keys that export keeps."""
+"""The Wan transformer: the whole of it, and the way into one block that export keeps."""
 
 from math import prod
+from typing import Literal
 
 from vditrack_export.card import WanTransformer
 from vditrack_export.plan.memory import Tensor
@@ -8,6 +9,9 @@ from vditrack_export.plan.trace import Cost, Trace
 
 LatentSize = tuple[int, int, int]
 """Frames, rows and columns of the latents."""
+
+# Of an empty prompt: its end, and the padding.
+_PROMPT_TOKENS = 2
 
 
 def patch_grid(shape: WanTransformer, latents: LatentSize) -> LatentSize:
@@ -53,20 +57,23 @@ def truncated_path(
     described: int,
     channels: int,
     fused: bool,
+    tensor: Literal["keys", "queries", "hidden"] = "keys",
 ) -> Cost:
     """From latents to descriptors, as `vditrack_export.paths.wan.WanKeys` does it.
 
-    Whatever depends on timestep and prompt alone is a constant: the prompt's keys and values count
-    among the weights, and attention to a prompt of a single token is no work at all.
+    Whatever depends on timestep and prompt alone is a constant. The prompt is empty, one token and
+    padding whose tokens are merged into one: the keys and values of both count among the weights,
+    and attention to a prompt without padding is no work at all.
 
     Args:
         shape: of the transformer.
         latents: size of the window.
-        block: block whose keys are read; the blocks below it run whole.
-        described: latent frames at the end of the window whose keys are wanted. Earlier ones only
-            lend their keys and values to the last whole block.
+        block: block that is read; the blocks below it run whole, and for hidden states it too.
+        described: latent frames at the end of the window that are read. Earlier ones only lend
+            their keys and values to the last whole block.
         channels: channels of a descriptor.
         fused: as in `Trace`.
+        tensor: what is read of the block.
 
     """
     trace = Trace(fused=fused)
@@ -77,10 +84,11 @@ def truncated_path(
     every = tokens.shape[1]
     newest = every * described // patch_grid(shape, latents)[0]
     trace.constant("rotary_tables", every, shape.head_dim)
-    for index in range(block):
+    whole = block + (tensor == "hidden")
+    for index in range(whole):
         name = f"blocks.{index}"
         trace.constant(f"{name}.gates", 2, width)
-        wanted = newest if index == block - 1 else every
+        wanted = newest if index == whole - 1 else every
         attended = _self_attention(
             trace, name, trace.norm(f"{name}.norm1", tokens, 2 * width), shape, wanted
         )
@@ -88,10 +96,12 @@ def truncated_path(
         tokens = _prompted(trace, name, tokens, shape)
         advanced = trace.norm(f"{name}.norm3", tokens, 2 * width)
         tokens = trace.elementwise(tokens, _feed_forward(trace, name, advanced, shape))
-    normed = trace.norm(f"blocks.{block}.norm1", _newest(trace, tokens, newest), 2 * width)
-    keys = trace.linear(f"blocks.{block}.attn1.k", normed, width)
-    keys = trace.norm(f"blocks.{block}.attn1.norm_k", keys, width)
-    return trace.cost(trace.copied((1, newest, channels), keys))
+    read = _newest(trace, tokens, newest)
+    if tensor != "hidden":
+        normed = trace.norm(f"blocks.{block}.norm1", read, 2 * width)
+        projected = trace.linear(f"blocks.{block}.attn1.{tensor}", normed, width)
+        read = trace.norm(f"blocks.{block}.attn1.norm", projected, width)
+    return trace.cost(trace.copied((1, newest, channels), read))
 
 
 def _embedded(trace: Trace, shape: WanTransformer, latents: Tensor) -> Tensor:
@@ -123,8 +133,10 @@ def _prompted(trace: Trace, name: str, tokens: Tensor, shape: WanTransformer) ->
     """Attention to a prompt that is a constant."""
     if shape.text_tokens == 1:
         return trace.elementwise(tokens, trace.constant(f"{name}.attn2", 1, shape.width))
-    size = (1, shape.text_tokens, shape.width)
+    size = (1, min(shape.text_tokens, _PROMPT_TOKENS), shape.width)
     prompt = trace.constant(f"{name}.attn2.k", *size), trace.constant(f"{name}.attn2.v", *size)
+    if shape.text_tokens > _PROMPT_TOKENS:
+        trace.constant("log_counts", _PROMPT_TOKENS)
     return _crossed(trace, name, tokens, prompt, shape)
 
 

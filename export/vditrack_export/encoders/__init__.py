@@ -1,0 +1,1 @@
+"""Video autoencoders as graphs: from frames to the latents that a transformer takes."""

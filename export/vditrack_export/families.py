@@ -1,0 +1,235 @@
+"""What export needs to know of each family of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+from diffusers import CogVideoXTransformer3DModel as CogVideoX
+from diffusers import CosmosTransformer3DModel as Cosmos
+from diffusers import WanTransformer3DModel as Wan
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from torch import Tensor, nn
+
+from vditrack_export.card import (
+    Card,
+    CogVideoXAutoencoder,
+    CogVideoXTransformer,
+    CosmosTransformer,
+    Feature,
+    WanAutoencoder,
+    WanTransformer,
+)
+from vditrack_export.frequencies import cosmos_channels, low_frequency_channels, wan_rotary_axes
+from vditrack_export.paths.cogvideox import CogVideoXPath, cogvideox_rotary_axes
+from vditrack_export.paths.cosmos import PIPELINE_FPS, CosmosPath
+from vditrack_export.paths.cut import Cut, Denoising, LatentShape
+from vditrack_export.paths.wan import WanKeys
+
+Config = dict[str, Any]
+"""What diffusers writes into ``config.json``."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family: the diffusers class, the way cut out of it, and where its parts are."""
+
+    model: type[nn.Module]
+    path: Callable[[Any, LatentShape, Cut, Denoising, Tensor], nn.Module]
+    config: Callable[[Any], Config]
+    """Configuration of the class from a card's shapes, as far as the shapes say it."""
+    blocks: str
+    """Name of the list of blocks."""
+    channels: Callable[[int, Feature], list[int]]
+    """Channels of a head that a card's frequency range keeps."""
+    run: Callable[[Any, Tensor, float, Tensor], object]
+    """The whole unmodified model on latents with noise [1, C, T, h, w], a timestep and a prompt."""
+    refused: Callable[[Config, tuple[int, int, int]], str | None]
+    """What in a configuration has no path, if anything, for a grid of tokens [T, rows, columns]."""
+
+
+def family_of(card: Card) -> Family:
+    """Return the family of a card's transformer."""
+    return _FAMILIES[type(card.transformer)]
+
+
+def autoencoder_config(encoder: WanAutoencoder | CogVideoXAutoencoder) -> Config:
+    """Configuration of the autoencoder's class from a card's shapes, as far as these say it."""
+    if isinstance(encoder, WanAutoencoder):
+        return {
+            "base_dim": encoder.base_width,
+            "dim_mult": list(encoder.multiples),
+            "num_res_blocks": encoder.residual_blocks,
+            "temperal_downsample": list(encoder.temporal_downsample),
+            "z_dim": encoder.latent_channels,
+        }
+    return {
+        "block_out_channels": list(encoder.widths),
+        "layers_per_block": encoder.residual_blocks,
+        "latent_channels": encoder.latent_channels,
+        "temporal_compression_ratio": encoder.temporal_stride,
+    }
+
+
+def autoencoder_class(encoder: WanAutoencoder | CogVideoXAutoencoder) -> type[nn.Module]:
+    """Return the diffusers class of a card's autoencoder."""
+    found: type[nn.Module] = (
+        AutoencoderKLWan if isinstance(encoder, WanAutoencoder) else AutoencoderKLCogVideoX
+    )
+    return found
+
+
+def _wan_config(shape: WanTransformer) -> Config:
+    return {
+        "num_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "attention_head_dim": shape.head_dim,
+        "ffn_dim": shape.feed_forward,
+        "in_channels": shape.in_channels,
+        "out_channels": shape.out_channels,
+        "patch_size": list(shape.patch),
+        "freq_dim": shape.frequency_dim,
+        "text_dim": shape.text_dim,
+    }
+
+
+def _cogvideox_config(shape: CogVideoXTransformer) -> Config:
+    return {
+        "num_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "attention_head_dim": shape.head_dim,
+        "in_channels": shape.in_channels,
+        "out_channels": shape.out_channels,
+        "patch_size": shape.patch[1],
+        "time_embed_dim": shape.time_dim,
+        "text_embed_dim": shape.text_dim,
+        "max_text_seq_length": shape.text_tokens,
+        "use_rotary_positional_embeddings": shape.rotary,
+    }
+
+
+def _cosmos_config(shape: CosmosTransformer) -> Config:
+    return {
+        "num_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "attention_head_dim": shape.head_dim,
+        "patch_size": list(shape.patch),
+        "out_channels": shape.out_channels,
+        # One more channel marks the frames that are conditions.
+        "in_channels": shape.in_channels + 1,
+        "text_embed_dim": shape.text_dim,
+        "adaln_lora_dim": shape.modulation_dim,
+        "mlp_ratio": shape.feed_forward / shape.width,
+        "concat_padding_mask": True,
+        "extra_pos_embed_type": None,
+        "rope_scale": list(shape.rope_scale),
+    }
+
+
+def _run_wan(model: Wan, noised: Tensor, timestep: float, prompt: Tensor) -> object:
+    return model(noised, torch.tensor([timestep]), prompt[None])
+
+
+def _run_cogvideox(model: CogVideoX, noised: Tensor, timestep: float, prompt: Tensor) -> object:
+    rotary = model.config.use_rotary_positional_embeddings
+    tables = _pipeline_rotary(model.config, noised.shape) if rotary else None
+    instant = torch.tensor([timestep])
+    return model(noised.transpose(1, 2), prompt[None], instant, image_rotary_emb=tables)
+
+
+def _pipeline_rotary(config: Any, shape: Sequence[int]) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """Rotary tables as ``CogVideoXPipeline`` makes them for latents [1, C, T, h, w]."""
+    # Pipelines need transformers, of which nothing else here has need.
+    from diffusers.pipelines.cogvideo.pipeline_cogvideox import (  # noqa: PLC0415
+        get_resize_crop_region_for_grid,
+    )
+
+    side = config.patch_size
+    rows, columns = shape[3] // side, shape[4] // side
+    trained = config.sample_width // side, config.sample_height // side
+    region = get_resize_crop_region_for_grid((rows, columns), *trained)
+    tables: tuple[Tensor, Tensor] = get_3d_rotary_pos_embed(
+        embed_dim=config.attention_head_dim,
+        crops_coords=region,
+        grid_size=(rows, columns),
+        temporal_size=shape[2],
+    )
+    return tables
+
+
+def _run_cosmos(model: Cosmos, noised: Tensor, timestep: float, prompt: Tensor) -> object:
+    _, _, frames, rows, columns = noised.shape
+    # The model would resize a padding mask with torchvision; here it comes as a second channel of
+    # the other mask, which stands in the same place.
+    model.register_to_config(concat_padding_mask=False)
+    unmarked = torch.zeros(1, 2, frames, rows, columns)
+    instant = torch.tensor([timestep])
+    return model(noised, instant, prompt[None], fps=PIPELINE_FPS, condition_mask=unmarked)
+
+
+def _wan_channels(head_dim: int, feature: Feature) -> list[int]:
+    return low_frequency_channels(wan_rotary_axes(head_dim), feature.frequency_range)
+
+
+def _cogvideox_channels(head_dim: int, feature: Feature) -> list[int]:
+    return low_frequency_channels(cogvideox_rotary_axes(head_dim), feature.frequency_range)
+
+
+def _cosmos_channels(head_dim: int, feature: Feature) -> list[int]:
+    return cosmos_channels(head_dim, feature.frequency_range, feature.frequency_layout)
+
+
+def _refused_wan(config: Config, grid: tuple[int, int, int]) -> str | None:
+    if config.get("image_dim") is not None or config.get("added_kv_proj_dim") is not None:
+        return "the transformer wants an image beside the prompt"
+    positions = config.get("rope_max_seq_len", 1024)
+    if max(grid) > positions:
+        return f"the window is longer than the transformer's {positions} positions"
+    return None
+
+
+def _refused_cogvideox(config: Config, _grid: tuple[int, int, int]) -> str | None:
+    if config.get("patch_size_t") is not None or config.get("ofs_embed_dim") is not None:
+        return "CogVideoX 1.5 has patches in time, which have no path yet"
+    if config.get("use_learned_positional_embeddings"):
+        return "CogVideoX that continues an image has learned positions, which have no path"
+    return None
+
+
+def _refused_cosmos(config: Config, grid: tuple[int, int, int]) -> str | None:
+    if max(grid) > 128:
+        return "the window is longer than the transformer's 128 positions"
+    if config.get("extra_pos_embed_type", "learnable") is not None:
+        return "Cosmos 1 has learnable positions, which have no path"
+    conditions = ("img_context_dim_in", "use_crossattn_projection", "controlnet_block_every_n")
+    if any(config.get(name) for name in conditions):
+        return "Cosmos 2.5 has conditions that have no path yet"
+    return None
+
+
+_FAMILIES: dict[type, Family] = {
+    WanTransformer: Family(
+        Wan, WanKeys, _wan_config, "blocks", _wan_channels, _run_wan, _refused_wan
+    ),
+    CogVideoXTransformer: Family(
+        CogVideoX,
+        CogVideoXPath,
+        _cogvideox_config,
+        "transformer_blocks",
+        _cogvideox_channels,
+        _run_cogvideox,
+        _refused_cogvideox,
+    ),
+    CosmosTransformer: Family(
+        Cosmos,
+        CosmosPath,
+        _cosmos_config,
+        "transformer_blocks",
+        _cosmos_channels,
+        _run_cosmos,
+        _refused_cosmos,
+    ),
+}
