@@ -24,8 +24,7 @@ from vditrack.tracks import Tracks
 from vditrack.video import write_video
 
 GRID = Grid(8, 12, 8)
-# HeFT's radii, in cells of this size; a template update that shows, and a temperature that this mode
-# must not use.
+# As HeFT's radii to a cell; a template update that shows; a temperature that is to be ignored.
 SETTINGS = msgspec.structs.replace(
     MATCHING,
     temperature=0.05,
@@ -315,7 +314,7 @@ def test_what_the_clip_differs_in_is_said(tmp_path):
     told = differing(tmp_path, {}, length=60, queries=[(0, 5, 5), (3, 5, 5), (4, 5, 5)])
     assert told == [
         "the tail is kept: HeFT drops the last 10 of 60 frames",
-        "2 points start after frame 0, where HeFT asks for all",
+        "2 of 3 points start after frame 0, where HeFT asks for all",
     ]
 
 

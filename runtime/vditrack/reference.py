@@ -343,7 +343,7 @@ def _of_windows(size: Input) -> list[str]:
     if size.described_frames != size.frames:
         said.append(
             f"described frames: the newest {size.described_frames} of a window's {size.frames}, "
-            f"not all; points are tracked in chunks of {CHUNK} frames all the same"
+            f"in chunks of {CHUNK}, not all of a chunk in one window"
         )
     if size.temporal_stride != 1:
         said.append(f"a latent for every {size.temporal_stride} frames, not one a frame")
@@ -356,5 +356,5 @@ def _of_clip(length: int, queries: Floats) -> list[str]:
     if tail:
         said.append(f"the tail is kept: HeFT drops the last {tail} of {length} frames")
     if late:
-        said.append(f"{late} points start after frame 0, where HeFT asks for all")
+        said.append(f"{late} of {len(queries)} points start after frame 0, where HeFT asks for all")
     return said
