@@ -157,7 +157,7 @@ def inspect(
     manifest = checked.manifest
     console = Console()
     console.print(f"[bold]{manifest.name}[/bold]  {checked.root}\n{manifest.notes}\n")
-    for title in ("source", "input", "output", "matching"):
+    for title in ("source", "input", "encoder", "output", "matching"):
         console.print(_table(title, msgspec.structs.asdict(getattr(manifest, title)).items()))
     sizes = {name: f"{record.size / 1e6:.2f} MB" for name, record in manifest.files.items()}
     console.print(_table("files, all unaltered", sizes.items()))
