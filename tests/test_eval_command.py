@@ -137,6 +137,7 @@ MISTAKES = {
     "size": (["videos", "--protocol", "davis", "--size", "256"], "its own queries and size"),
     "no masks": (["videos", "--protocol", "davis", "--method", "klt"], "propagates no masks"),
     "too short": (["videos", "--protocol", "heft", "--method", "klt"], "8 frames"),
+    "a folder": (["videos", "-o", "videos"], "videos is a folder"),
     "layout": (["points.pkl", "--protocol", "davis"], "protocol davis cannot use"),
 }
 
@@ -150,7 +151,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(videos, tmp_path, mistake):
     wrong = np.zeros((5, 4), bool)
     (tmp_path / "occluded.pkl").write_bytes(pickle.dumps(clip_pickle(occluded=wrong)))
     before = sorted(tmp_path.rglob("*"))
-    refused = evaluate(*arguments, "-o", "out.html", cwd=tmp_path)
+    refused = evaluate("-o", "out.html", *arguments, cwd=tmp_path)
     assert refused.returncode == 2, refused.stderr
     lines = [line for line in refused.stderr.splitlines() if line.startswith("vditrack:")]
     assert len(lines) == 1

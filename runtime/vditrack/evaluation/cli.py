@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import cv2
 import typer
 from rich.console import Console
 
@@ -57,6 +58,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Score trackers by the official protocols, on your own copies of the data sets."""
+    if output is not None and output.is_dir():
+        raise InputError(f"{output} is a folder. Choose the name of a file with -o.")
     chosen = _protocol(protocol, query, size)
     try:
         from vditrack.evaluation.report import as_json as plain_json
@@ -115,7 +118,8 @@ def _facts(dataset: str, protocol: "EvaluationProtocol", clips: int) -> dict[str
         "protocol": protocol.name,
         **options,
         "vditrack": version("vditrack"),
-        "OpenCV": version("opencv-python-headless"),
+        # OpenCV comes in wheels of several names.
+        "OpenCV": cv2.__version__,
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
