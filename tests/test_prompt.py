@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import UMT5Config, UMT5EncoderModel
 
-from vditrack_export.paths.prompt import attend_to_prompt, merge_tokens
+from vditrack_export.paths.layers import Attend
+from vditrack_export.paths.prompt import merge_tokens
 
 WIDTH = 6
 
@@ -58,13 +59,13 @@ def test_softmax_over_all_rows(counts, spread):
 
     query, key, value = drawn(1, 5), drawn(1, len(counts)), drawn(1, len(counts))
     number = torch.tensor(counts)
-    merged = attend_to_prompt(query, key, value, number.double().log())
+    merged = Attend()(query, key, value, number.double().log())
     every_key, every_value = (x.repeat_interleave(number, dim=1) for x in (key, value))
     logits = torch.einsum("bnhc,bmhc->bhnm", query, every_key) / channels**0.5
     expected = torch.einsum("bhnm,bmhc->bnhc", logits.softmax(-1), every_value).flatten(-2)
     assert (merged - expected).abs().max() <= 1e-13 * every_value.abs().max()
     if max(counts) == 1:
-        assert torch.allclose(attend_to_prompt(query, key, value, None), expected)
+        assert torch.allclose(Attend()(query, key, value, None), expected)
 
 
 def test_single_precision():
@@ -73,9 +74,9 @@ def test_single_precision():
     query = torch.randn(1, 500, 2, 16, generator=generator)
     key, value = torch.randn(2, 1, 2, 2, 16, generator=generator)
     counts = torch.tensor([1, 511])
-    merged = attend_to_prompt(query, key, value, counts.float().log())
+    merged = Attend()(query, key, value, counts.float().log())
     every = (x.double().repeat_interleave(counts, dim=1) for x in (key, value))
-    expected = attend_to_prompt(query.double(), *every, None)
+    expected = Attend()(query.double(), *every, None)
     assert (merged - expected).abs().max() <= 5e-7 * expected.abs().max()
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vditrack_export.frequencies import RotaryAxes
 from vditrack_export.paths.cut import Cut, Denoising, LatentShape, seeded_noise
-from vditrack_export.paths.layers import attend, by_head, last_tokens, modulated, rotate_pairs
+from vditrack_export.paths.layers import Attend, by_head, last_tokens, modulated, rotate_pairs
 
 
 def cogvideox_rotary_axes(head_dim: int) -> RotaryAxes:
@@ -144,6 +144,7 @@ class _Attention(nn.Module):
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
+        self.attend = Attend()
         self.heads = attention.heads
         self.to_q, self.to_k, self.to_v = attention.to_q, attention.to_k, attention.to_v
         self.norm_q, self.norm_k = attention.norm_q, attention.norm_k
@@ -153,7 +154,7 @@ class _Attention(nn.Module):
         query = self.norm_q(by_head(self.to_q(last_tokens(tokens, asking)), self.heads))
         key = self.norm_k(by_head(self.to_k(tokens), self.heads))
         value = by_head(self.to_v(tokens), self.heads)
-        out: Tensor = self.to_out(attend(rotate(query), rotate(key), value))
+        out: Tensor = self.to_out(self.attend(rotate(query), rotate(key), value))
         return out
 
 

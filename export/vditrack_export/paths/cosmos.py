@@ -25,8 +25,8 @@ from diffusers.models.transformers.transformer_cosmos import (
 from torch import Tensor, nn
 
 from vditrack_export.paths.cut import Cut, Denoising, LatentShape, seeded_noise
-from vditrack_export.paths.layers import attend, by_head, last_tokens, modulated
-from vditrack_export.paths.prompt import attend_to_prompt, merge_tokens
+from vditrack_export.paths.layers import Attend, by_head, last_tokens, modulated
+from vditrack_export.paths.prompt import merge_tokens
 
 PIPELINE_FPS = 16.0
 """Frames a second that diffusers' ``Cosmos2VideoToWorldPipeline`` takes a clip to have."""
@@ -148,6 +148,7 @@ class _Block(nn.Module):
 class _SelfAttention(nn.Module):
     def __init__(self, attention: Attention) -> None:
         super().__init__()
+        self.attend = Attend()
         self.heads = attention.heads
         self.to_q, self.to_k, self.to_v = attention.to_q, attention.to_k, attention.to_v
         self.norm_q, self.norm_k = attention.norm_q, attention.norm_k
@@ -158,7 +159,7 @@ class _SelfAttention(nn.Module):
         query = _rotate_halves(asking, last_tokens(cos, newest), last_tokens(sin, newest))
         key = _rotate_halves(self.norm_k(by_head(self.to_k(tokens), self.heads)), cos, sin)
         value = by_head(self.to_v(tokens), self.heads)
-        out: Tensor = self.to_out(attend(query, key, value))
+        out: Tensor = self.to_out(self.attend(query, key, value))
         return out
 
 
@@ -171,6 +172,7 @@ class _CrossAttention(nn.Module):
 
     def __init__(self, attention: Attention, context: Tensor, log_counts: Tensor) -> None:
         super().__init__()
+        self.attend = Attend()
         self.heads = attention.heads
         self.to_q, self.norm_q = attention.to_q, attention.norm_q
         self.to_out = attention.to_out[0]
@@ -181,7 +183,7 @@ class _CrossAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         query = self.norm_q(by_head(self.to_q(tokens), self.heads))
-        attended = attend_to_prompt(query, self.key, self.value, self.log_counts)
+        attended = self.attend(query, self.key, self.value, self.log_counts)
         out: Tensor = self.to_out(attended)
         return out
 

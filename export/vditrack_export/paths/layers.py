@@ -41,7 +41,30 @@ def by_head(x: Tensor, heads: int) -> Tensor:
     return torch.unflatten(x, -1, (heads, -1))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of [1, N, heads, channels] to [1, M, heads, channels], heads joined again."""
-    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(-2)
+class Attend(nn.Module):
+    """Attention of [1, N, heads, channels] to [1, M, heads, channels], heads joined again.
+
+    What is added to the logits, [M], counts for every query. The softmax is in FP32; its two
+    products are in ``precision``, which `vditrack_export.precision` sets.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.precision = torch.float32
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = None
+    ) -> Tensor:
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        if self.precision == torch.float32:
+            bias = None if added is None else added[None]
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        else:
+            attended = self._lowered(query * query.shape[-1] ** -0.5, key, value, added)
+        return attended.transpose(1, 2).flatten(-2)
+
+    def _lowered(self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None) -> Tensor:
+        query, key, value = (x.to(self.precision) for x in (query, key, value))
+        logits = (query @ key.transpose(-2, -1)).float()
+        weights = (logits if added is None else logits + added).softmax(-1)
+        return (weights.to(self.precision) @ value).float()

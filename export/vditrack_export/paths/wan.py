@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from vditrack_export.paths.cut import Cut, Denoising, LatentShape, TensorName, seeded_noise
 from vditrack_export.paths.layers import (
+    Attend,
     Constant,
-    attend,
     by_head,
     last_tokens,
     modulated,
     rotate_pairs,
 )
-from vditrack_export.paths.prompt import attend_to_prompt, merge_tokens
+from vditrack_export.paths.prompt import merge_tokens
 
 
 class WanKeys(nn.Module):
@@ -201,6 +201,7 @@ class _Rotated(nn.Module):
 class _SelfAttention(nn.Module):
     def __init__(self, attention: WanAttention) -> None:
         super().__init__()
+        self.attend = Attend()
         self.heads = attention.heads
         self.to_q, self.to_k, self.to_v = attention.to_q, attention.to_k, attention.to_v
         self.norm_q, self.norm_k = attention.norm_q, attention.norm_k
@@ -213,7 +214,7 @@ class _SelfAttention(nn.Module):
         )
         key = rotate_pairs(by_head(self.norm_k(self.to_k(tokens)), self.heads), cos, sin)
         value = by_head(self.to_v(tokens), self.heads)
-        out: Tensor = self.to_out(attend(query, key, value))
+        out: Tensor = self.to_out(self.attend(query, key, value))
         return out
 
 
@@ -236,6 +237,7 @@ class _CrossAttention(nn.Module):
         self, attention: WanAttention, key: Tensor, value: Tensor, log_counts: Tensor | None
     ) -> None:
         super().__init__()
+        self.attend = Attend()
         self.heads = attention.heads
         self.to_q, self.norm_q = attention.to_q, attention.norm_q
         self.to_out = attention.to_out[0]
@@ -245,7 +247,7 @@ class _CrossAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         query = by_head(self.norm_q(self.to_q(tokens)), self.heads)
-        attended = attend_to_prompt(query, self.key, self.value, self.log_counts)
+        attended = self.attend(query, self.key, self.value, self.log_counts)
         out: Tensor = self.to_out(attended)
         return out
 
