@@ -36,13 +36,14 @@ from vditrack_export.plan.candidates import candidate_runs, holds
 from vditrack_export.plan.cli import plan
 from vditrack_export.plan.convolutions import convolutional_encoder
 from vditrack_export.plan.devices import all_devices, find_device
+from vditrack_export.plan.layers import Reading
 from vditrack_export.plan.matching import matching_cost
 from vditrack_export.plan.memory import Step, Tensor, live_peak, planned_peak
 from vditrack_export.plan.pipeline import Setting, reference_costs, tracking_costs
 from vditrack_export.plan.roofline import roofline
 from vditrack_export.plan.runs import Question, plan_run
+from vditrack_export.plan.t5 import text_encoder
 from vditrack_export.plan.trace import Trace
-from vditrack_export.plan.umt5 import text_encoder
 from vditrack_export.plan.wan import truncated_path, whole_transformer
 from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
 from vditrack_export.tiny.model import TinyEncoder, new_transformer
@@ -150,7 +151,7 @@ def test_truncated_path(text_tokens, tensor, block, described):
     shape = msgspec.structs.replace(SMALL, text_tokens=text_tokens)
     cut = {"block": block, "described": described, "tensor": tensor}
     module = small_keys(shape, latents, **cut)
-    cost = truncated_path(shape, latents, channels=10, fused=True, **cut)
+    cost = truncated_path(shape, latents, Reading(heads=1, channels=10, **cut), fused=True)
     assert cost.operations == counted(lambda: module(torch.zeros(1, 8, *latents)))
     held = weights_of(module) + sum(buffer.numel() for buffer in module.buffers())
     # Not counted: what the chosen block has of the rotary tables, and its channels' numbers.
@@ -461,7 +462,7 @@ def exported_transformer(path: Path):
     keys = small_keys(shape, latents, block=3, described=1)
     example = torch.zeros(1, shape.in_channels, *latents)
     export_graph(keys, example, path, input_name="latents", output_name="descriptors")
-    return truncated_path(shape, latents, block=3, described=1, channels=10, fused=False)
+    return truncated_path(shape, latents, Reading(3, 1, 10, described=1), fused=False)
 
 
 def exported_prompted_transformer(path: Path):
@@ -473,7 +474,7 @@ def exported_prompted_transformer(path: Path):
     keys = small_keys(shape, latents)
     example = torch.zeros(1, shape.in_channels, *latents)
     export_graph(keys, example, path, input_name="latents", output_name="descriptors")
-    return truncated_path(shape, latents, block=2, described=2, channels=10, fused=False)
+    return truncated_path(shape, latents, Reading(2, 1, 10, described=2), fused=False)
 
 
 def exported_encoder(path: Path):

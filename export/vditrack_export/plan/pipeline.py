@@ -5,13 +5,14 @@ from functools import lru_cache
 
 from vditrack.errors import InputError
 from vditrack.grid import Grid
-from vditrack_export.card import Card, Convolutions, Umt5, WanAutoencoder, WanTransformer
-from vditrack_export.frequencies import low_frequency_channels, wan_rotary_axes
+from vditrack_export.card import Card, CogVideoXAutoencoder, Convolutions, Llama, WanAutoencoder
+from vditrack_export.plan.cogvideox_vae import cogvideox_decoder, cogvideox_encoder
 from vditrack_export.plan.convolutions import convolutional_encoder
+from vditrack_export.plan.families import family_of
+from vditrack_export.plan.layers import LatentSize, Reading, patch_grid
 from vditrack_export.plan.matching import matching_cost
+from vditrack_export.plan.t5 import text_encoder
 from vditrack_export.plan.trace import Cost
-from vditrack_export.plan.umt5 import text_encoder
-from vditrack_export.plan.wan import LatentSize, patch_grid, truncated_path, whole_transformer
 from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
 
 # Classifier-free guidance runs text encoder and transformer with the prompt and without.
@@ -52,14 +53,9 @@ def card_setting(card: Card) -> Setting:
 def temporal_strides(card: Card) -> tuple[int, ...]:
     """Frames that may share a latent: one, and what the encoder does natively."""
     encoder = card.encoder
-    return (1, encoder.temporal_stride) if isinstance(encoder, WanAutoencoder) else (1,)
-
-
-def wan_shapes(card: Card) -> WanTransformer:
-    """Shapes of the transformer, of the one family that can be planned."""
-    if not isinstance(card.transformer, WanTransformer):
-        raise InputError(f"card {card.name}: plan knows Wan transformers only. Plan a Wan card.")
-    return card.transformer
+    if isinstance(encoder, WanAutoencoder):
+        return encoder.temporal_strides
+    return tuple(sorted({1, encoder.temporal_stride}))
 
 
 def latent_size(card: Card, setting: Setting) -> LatentSize:
@@ -85,24 +81,13 @@ def tracking_costs(
         fused: as in `vditrack_export.plan.trace.Trace`.
 
     """
-    shape, feature = wan_shapes(card), card.feature
-    axes = wan_rotary_axes(shape.head_dim)
-    kept = low_frequency_channels(axes, feature.frequency_range)
-    channels = len(feature.heads) * len(kept)
-    latents = latent_size(card, setting)
-    _, rows, columns = patch_grid(shape, latents)
+    reading = _reading(card, described)
+    _, rows, columns = patch_grid(card.transformer, latent_size(card, setting))
     grid = Grid(rows, columns, setting.height // rows)
+    channels = reading.heads * reading.channels
     return {
         "encoder": _encoder(card, setting, new_frames, fused),
-        "transformer": truncated_path(
-            shape,
-            latents,
-            block=feature.block,
-            described=described,
-            channels=channels,
-            tensor=feature.tensor,
-            fused=fused,
-        ),
+        "transformer": _truncated(card, setting, reading, fused),
         "matching": matching_cost(grid, channels, points, card.matching).times(new_frames),
     }
 
@@ -113,18 +98,58 @@ def reference_costs(card: Card, setting: Setting, *, fused: bool) -> dict[str, C
 
     Without a text encoder there is nothing to guide by, and the transformer runs once.
     """
-    latents = latent_size(card, setting)
-    transformer = whole_transformer(wan_shapes(card), latents, fused=fused)
+    transformer = _whole(card, setting, fused)
     costs = {"encoder": _encoder(card, setting, setting.frames, fused)}
-    if not isinstance(card.text_encoder, Umt5):
+    # Llama's is a family that is refused above.
+    if card.text_encoder is None or isinstance(card.text_encoder, Llama):
         return costs | {"transformer": transformer}
     prompt = text_encoder(card.text_encoder, card.transformer.text_tokens, fused=fused)
     costs["text encoder"] = prompt.times(_GUIDANCE_PASSES)
     costs["transformer"] = transformer.times(_GUIDANCE_PASSES)
+    latents, compressed = latent_size(card, setting), setting.temporal_stride > 1
     if isinstance(card.encoder, WanAutoencoder):
-        compressed = setting.temporal_stride > 1
         costs["decoder"] = wan_decoder(card.encoder, latents, compressed=compressed, fused=fused)
+    if isinstance(card.encoder, CogVideoXAutoencoder):
+        costs["decoder"] = cogvideox_decoder(
+            card.encoder, latents, compressed=compressed, fused=fused
+        )
     return costs
+
+
+def transformer_share(card: Card) -> float:
+    """Operations of the path that is kept, over those of one pass of the whole transformer.
+
+    Both take one window as the card's input says: without guidance, on the same latents.
+
+    Raises:
+        InputError: the card's transformer is of a family that cannot be planned, or its picture
+            does not divide into cells.
+
+    """
+    setting = card_setting(card)
+    check_setting(card, setting)
+    kept = _truncated(card, setting, _reading(card, card.input.described_latents), fused=True)
+    return kept.operations / _whole(card, setting, fused=True).operations
+
+
+def _whole(card: Card, setting: Setting, fused: bool) -> Cost:
+    return family_of(card).whole(card.transformer, latent_size(card, setting), fused=fused)
+
+
+def _truncated(card: Card, setting: Setting, reading: Reading, fused: bool) -> Cost:
+    latents = latent_size(card, setting)
+    return family_of(card).truncated(card.transformer, latents, reading, fused=fused)
+
+
+def _reading(card: Card, described: int) -> Reading:
+    feature = card.feature
+    return Reading(
+        block=feature.block,
+        heads=len(feature.heads),
+        channels=len(family_of(card).channels(card.transformer.head_dim, feature)),
+        described=described,
+        tensor=feature.tensor,
+    )
 
 
 def _encoder(card: Card, setting: Setting, new_frames: int, fused: bool) -> Cost:
@@ -132,11 +157,18 @@ def _encoder(card: Card, setting: Setting, new_frames: int, fused: bool) -> Cost
     encoder, area = card.encoder, (setting.height, setting.width)
     if isinstance(encoder, Convolutions):
         return convolutional_encoder(encoder, (1, *area), fused=fused).times(new_frames)
+    compressed = setting.temporal_stride > 1
+    if isinstance(encoder, CogVideoXAutoencoder):
+        # Its norms look at all frames of a window, and windows share no latents.
+        window = (setting.frames, *area)
+        return cogvideox_encoder(encoder, window, compressed=compressed, fused=fused)
     if not isinstance(encoder, WanAutoencoder):
-        raise InputError(f"card {card.name}: plan does not know its encoder yet. Plan a Wan card.")
+        raise InputError(
+            f"card {card.name}: plan does not know its encoder yet. Plan a card of Wan, CogVideoX "
+            "or Cosmos."
+        )
 
     def encoding(frames: int) -> Cost:
-        compressed = setting.temporal_stride > 1
         return wan_encoder(encoder, (frames, *area), compressed=compressed, fused=fused)
 
     whole = encoding(setting.frames)

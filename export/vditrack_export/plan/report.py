@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from vditrack_export.card import Card
 from vditrack_export.plan.candidates import candidate_runs, holds
+from vditrack_export.plan.layers import patch_grid
 from vditrack_export.plan.pipeline import (
     Setting,
     card_setting,
@@ -11,10 +12,8 @@ from vditrack_export.plan.pipeline import (
     latent_size,
     reference_costs,
     temporal_strides,
-    wan_shapes,
 )
 from vditrack_export.plan.runs import Mode, Part, Question, Run, part_of, plan_run
-from vditrack_export.plan.wan import patch_grid
 
 _FRAMES = 25  # HeFT's chunk
 
@@ -79,7 +78,7 @@ def make_report(card: Card, question: Question) -> Report:
 
 
 def _comparison(card: Card, setting: Setting, question: Question) -> Comparison:
-    frames, rows, columns = patch_grid(wan_shapes(card), latent_size(card, setting))
+    frames, rows, columns = patch_grid(card.transformer, latent_size(card, setting))
     mode: Mode = "card" if setting == card_setting(card) else "windows"
     kept = plan_run(card, setting, mode, question)
     costs = reference_costs(card, setting, fused=question.device.fused)

@@ -75,11 +75,18 @@ class Trace:
         return self._product((x,), (*rest, features), channels)
 
     def convolve(
-        self, name: str, x: Tensor, channels: int, kernel: tuple[int, ...], size: tuple[int, ...]
+        self,
+        name: str,
+        x: Tensor,
+        channels: int,
+        kernel: tuple[int, ...],
+        size: tuple[int, ...],
+        *,
+        bias: bool = True,
     ) -> Tensor:
         """Convolve [C, ...] to [channels, *size]."""
         taps = prod(kernel) * x.shape[0]
-        self._weights[name] = (taps + 1) * channels
+        self._weights[name] = (taps + bias) * channels
         return self._product((x,), (channels, *size), taps)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
@@ -99,6 +106,10 @@ class Trace:
     def gelu(self, x: Tensor) -> Tensor:
         """Activation of a transformer."""
         return self.elementwise(x) if self._fused else self.copied(x.shape, x)
+
+    def silu(self, x: Tensor) -> Tensor:
+        """Activation of an autoencoder; unless fused, ``x`` times its sigmoid."""
+        return self.elementwise(x) if self._fused else self.elementwise(x, self.copied(x.shape, x))
 
     def copied(self, shape: tuple[int, ...], *sources: Tensor) -> Tensor:
         """Rotation, slice, padding or joining: a new array of ``shape``."""
@@ -120,6 +131,12 @@ class Trace:
         """Norm with so many weights: a new array, since statistics are taken first."""
         self._weights[name] = weights
         return self.copied(x.shape, x)
+
+    def group_norm(self, name: str, x: Tensor) -> Tensor:
+        """Norm of [C, ...] over groups of channels; unless fused, groups have an array first."""
+        self._weights[name] = 2 * x.shape[0]
+        grouped = x if self._fused else self.copied((x.size,), x)
+        return self.copied(x.shape, grouped)
 
     def _product(self, reads: tuple[Tensor, ...], shape: tuple[int, ...], taps: int) -> Tensor:
         written = Tensor(shape)

@@ -8,19 +8,20 @@ left out (and its mirror image in the decoder), so that each frame has a latent 
 what diffusers' encoder and decoder compute when they are called without a cache. All other
 convolutions keep their three taps in time and look back at the two frames before. The groups stay,
 since they change nothing but the memory.
+
+That of Wan2.2-TI2V-5B makes channels of squares of pixels first, and has a shortcut around each
+level, which averages what the level makes smaller and repeats what it makes larger.
 """
 
 from collections.abc import Iterator
 
 from vditrack_export.card import WanAutoencoder
+from vditrack_export.plan.causal import CausalConvolutions, joined
 from vditrack_export.plan.memory import Tensor
 from vditrack_export.plan.trace import Cost, Trace
 
 ClipSize = tuple[int, int, int]
 """Frames, height and width."""
-
-# Frames of the group before that a convolution of three taps looks back at.
-_CARRIED = 2
 
 
 def wan_encoder(shape: WanAutoencoder, size: ClipSize, *, compressed: bool, fused: bool) -> Cost:
@@ -38,8 +39,8 @@ def wan_encoder(shape: WanAutoencoder, size: ClipSize, *, compressed: bool, fuse
     for frames in _groups(size[0], shape.temporal_stride):
         moments.append(_encoded(coder, shape, Tensor((shape.image_channels, frames, *size[1:]))))
         coder.first = False
-    joined = coder.joined(moments)
-    result = coder.pointwise("quant_conv", joined, 2 * shape.latent_channels)
+    every = joined(coder.trace, moments)
+    result = coder.pointwise("quant_conv", every, 2 * shape.latent_channels)
     return coder.trace.cost(result)
 
 
@@ -54,7 +55,7 @@ def wan_decoder(shape: WanAutoencoder, latents: ClipSize, *, compressed: bool, f
         latent = coder.trace.copied((channels, 1, rows, columns), clean)
         clip.append(_decoded(coder, shape, latent))
         coder.first = False
-    return coder.trace.cost(coder.joined(clip))
+    return coder.trace.cost(joined(coder.trace, clip))
 
 
 def _groups(frames: int, stride: int) -> Iterator[int]:
@@ -65,27 +66,36 @@ def _groups(frames: int, stride: int) -> Iterator[int]:
 
 def _encoded(coder: "_Coder", shape: WanAutoencoder, frames: Tensor) -> Tensor:
     """One group of frames to its latents' moments."""
-    x = coder.causal("conv_in", frames, shape.base_width)
+    x = coder.causal("conv_in", coder.patched(frames, shape.patch), shape.base_width)
     for level, multiple in enumerate(shape.multiples):
+        entering = x
         for block in range(shape.residual_blocks):
             x = coder.residual(f"down.{level}.{block}", x, multiple * shape.base_width)
         if level < len(shape.temporal_downsample):
             x = coder.downsampled(f"down.{level}", x, temporal=shape.temporal_downsample[level])
+        if shape.residual:
+            x = coder.trace.elementwise(x, coder.averaged(entering, x))
     x = coder.middle(x)
     return coder.head(x, 2 * shape.latent_channels)
 
 
 def _decoded(coder: "_Coder", shape: WanAutoencoder, latent: Tensor) -> Tensor:
     """One latent to its group of frames."""
-    widths = [multiple * shape.base_width for multiple in reversed(shape.multiples)]
+    base = shape.decoder_base_width or shape.base_width
+    widths = [multiple * base for multiple in reversed(shape.multiples)]
     x = coder.middle(coder.causal("conv_in", latent, widths[0]))
     upsampled = shape.temporal_downsample[::-1]
     for level, width in enumerate(widths):
+        entering = x
         for block in range(shape.residual_blocks + 1):
             x = coder.residual(f"up.{level}.{block}", x, width)
         if level < len(upsampled):
-            x = coder.upsampled(f"up.{level}", x, temporal=upsampled[level])
-    return coder.head(x, shape.image_channels)
+            narrowed = width if shape.residual else width // 2
+            x = coder.upsampled(f"up.{level}", x, narrowed, temporal=upsampled[level])
+            if shape.residual:
+                x = coder.trace.elementwise(x, coder.repeated(entering, x))
+    patches = coder.head(x, shape.image_channels * shape.patch**2)
+    return coder.unpatched(patches, shape.patch)
 
 
 class _Coder:
@@ -93,20 +103,39 @@ class _Coder:
 
     def __init__(self, trace: Trace, *, compressed: bool) -> None:
         self.trace = trace
+        self.causal = CausalConvolutions(trace).convolve
         self.first = True
         """Whether this is the first group of the clip."""
         self._compressed = compressed
-        self._carried: dict[str, Tensor] = {}
+        self._newest: dict[str, Tensor] = {}
 
-    def causal(self, name: str, x: Tensor, channels: int) -> Tensor:
-        """Convolution of 3 x 3 x 3 taps that looks back in time only."""
-        width, frames, *area = x.shape
-        before = [self._carried[name]] if name in self._carried else []
-        padded = self.trace.copied((width, frames + _CARRIED, *area), x, *before)
-        known = frames + (before[0].shape[1] if before else 0)
-        kept = (width, min(_CARRIED, known), *area)
-        self._carried[name] = self.trace.copied(kept, x, *before)
-        return self.trace.convolve(name, padded, channels, (3, 3, 3), (frames, *area))
+    def patched(self, x: Tensor, side: int) -> Tensor:
+        """Squares of pixels as channels."""
+        channels, frames, height, width = x.shape
+        if side == 1:
+            return x
+        smaller = (channels * side**2, frames, height // side, width // side)
+        return self.trace.copied(smaller, x)
+
+    def unpatched(self, x: Tensor, side: int) -> Tensor:
+        """Channels as squares of pixels again."""
+        channels, frames, height, width = x.shape
+        if side == 1:
+            return x
+        return self.trace.copied((channels // side**2, frames, height * side, width * side), x)
+
+    def averaged(self, entering: Tensor, left: Tensor) -> Tensor:
+        """What entered a level, averaged to the shape of what left it."""
+        if entering.shape == left.shape:
+            return entering
+        # What makes one mean is put side by side first.
+        apart = self.trace.copied(entering.shape, entering)
+        return self.trace.copied(left.shape, apart)
+
+    def repeated(self, entering: Tensor, left: Tensor) -> Tensor:
+        """What entered a level, repeated to the shape of what left it."""
+        apart = self.trace.copied((left.size,), entering)
+        return self.trace.copied(left.shape, apart)
 
     def pointwise(self, name: str, x: Tensor, channels: int) -> Tensor:
         return self.trace.convolve(name, x, channels, (1,), x.shape[1:])
@@ -132,35 +161,27 @@ class _Coder:
         x = self.trace.convolve(f"{name}.resample", x, width, (3, 3), half)
         if not (temporal and self._compressed):
             return x
-        before = self._carried.get(f"{name}.time")
-        self._carried[f"{name}.time"] = self.trace.copied((width, 1, *half[1:]), x)
+        before = self._newest.get(name)
+        self._newest[name] = self.trace.copied((width, 1, *half[1:]), x)
         if before is None:
             return x
-        joined = self.joined([before, x])
+        known = joined(self.trace, [before, x])
         return self.trace.convolve(
-            f"{name}.time", joined, width, (3, 1, 1), (frames // 2, *half[1:])
+            f"{name}.time", known, width, (3, 1, 1), (frames // 2, *half[1:])
         )
 
-    def upsampled(self, name: str, x: Tensor, *, temporal: bool) -> Tensor:
+    def upsampled(self, name: str, x: Tensor, channels: int, *, temporal: bool) -> Tensor:
         width, frames, height, breadth = x.shape
         if temporal and self._compressed and not self.first:
             x, frames = self._doubled(f"{name}.time", x), 2 * frames
         size = (frames, 2 * height, 2 * breadth)
         large = self.trace.copied((width, *size), x)
-        return self.trace.convolve(f"{name}.resample", large, width // 2, (3, 3), size)
-
-    def joined(self, parts: list[Tensor]) -> Tensor:
-        """Parts put together along time."""
-        width, _, *area = parts[0].shape
-        return self.trace.copied((width, sum(part.shape[1] for part in parts), *area), *parts)
+        return self.trace.convolve(f"{name}.resample", large, channels, (3, 3), size)
 
     def _doubled(self, name: str, x: Tensor) -> Tensor:
         """Twice the frames: two of each, from a convolution of three taps in time."""
         width, frames, *area = x.shape
-        before = [self._carried[name]] if name in self._carried else []
-        padded = self.trace.copied((width, frames + _CARRIED, *area), x, *before)
-        self._carried[name] = self.trace.copied((width, _CARRIED, *area), x, *before)
-        pairs = self.trace.convolve(name, padded, 2 * width, (3, 1, 1), (frames, *area))
+        pairs = self.causal(name, x, 2 * width, (3, 1, 1))
         return self.trace.copied((width, 2 * frames, *area), pairs)
 
     def _activated(self, name: str, x: Tensor) -> Tensor:
