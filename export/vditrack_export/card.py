@@ -84,6 +84,28 @@ class CogVideoXTransformer(Transformer, frozen=True, kw_only=True, tag="cogvideo
     """Whether positions are rotary embeddings; else sums of sines are added once."""
 
 
+class LtxTransformer(Transformer, frozen=True, kw_only=True, tag="ltx"):
+    """Shapes of a diffusers ``LTXVideoTransformer3DModel``."""
+
+    patch: tuple[Literal[1], Literal[1], Literal[1]]
+    """The autoencoder makes the patches."""
+
+
+class HunyuanVideoTransformer(Transformer, frozen=True, kw_only=True, tag="hunyuan_video"):
+    """Shapes of a diffusers ``HunyuanVideoTransformer3DModel``; ``layers`` have two streams."""
+
+    single_layers: Positive
+    """Blocks of one stream after them, which no path reaches."""
+    refiner_layers: Positive
+    """Blocks that the prompt's tokens go through first."""
+    pooled_dim: Positive
+    """Width of the pooled prompt, which a second text encoder gives."""
+
+    def __post_init__(self) -> None:
+        if self.pooled_dim > self.text_dim:
+            raise ValueError("pooled_dim is more than text_dim")
+
+
 class CosmosTransformer(Transformer, frozen=True, kw_only=True, tag="cosmos"):
     """Shapes of a diffusers ``CosmosTransformer3DModel``."""
 
@@ -128,7 +150,12 @@ class WanAutoencoder(
     """Shapes of a diffusers ``AutoencoderKLWan``, whose decoder mirrors its encoder."""
 
     image_channels: Positive
+    """Of a picture, before patches become channels."""
+    patch: Positive = 1
+    """Side of the squares of pixels that become channels before the first level."""
     base_width: Positive
+    decoder_base_width: Positive | None = None
+    """Where it is not the encoder's."""
     multiples: Sizes
     """Of the base width, by level; between two levels the picture is halved."""
     residual_blocks: Positive
@@ -136,6 +163,8 @@ class WanAutoencoder(
     temporal_downsample: tuple[bool, ...]
     """By step from level to level, whether time is halved too."""
     latent_channels: Positive
+    residual: bool = False
+    """Whether a shortcut that averages goes around each level, as in Wan2.2-TI2V-5B."""
 
     def __post_init__(self) -> None:
         if len(self.temporal_downsample) != len(self.multiples) - 1:
@@ -144,12 +173,17 @@ class WanAutoencoder(
     @property
     def stride(self) -> int:
         """Side of a latent cell, in pixels."""
-        return int(2 ** len(self.temporal_downsample))
+        return int(self.patch * 2 ** len(self.temporal_downsample))
 
     @property
     def temporal_stride(self) -> int:
         """Frames that share one latent natively."""
         return int(2 ** sum(self.temporal_downsample))
+
+    @property
+    def temporal_strides(self) -> tuple[int, ...]:
+        """Frames that may share one latent; shortcuts that average frames cannot be left out."""
+        return (self.temporal_stride,) if self.residual else (1, self.temporal_stride)
 
 
 class CogVideoXAutoencoder(
@@ -177,6 +211,79 @@ class CogVideoXAutoencoder(
         return int(2 ** (len(self.widths) - 1))
 
 
+class LtxAutoencoder(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="ltx_autoencoder",
+):
+    """Shapes of the encoder of a diffusers ``AutoencoderKLLTXVideo``, of LTX-Video 0.9.0 and 0.9.1.
+
+    The decoder has others, which nothing here needs.
+    """
+
+    image_channels: Positive
+    patch: Positive
+    """Side of the squares of pixels that become channels before the first level."""
+    widths: Sizes
+    """By level."""
+    downsample: tuple[bool, ...]
+    """By level, whether it ends by halving rows, columns and frames, all at once."""
+    residual_blocks: Sizes
+    """By level, then those in the middle."""
+    latent_channels: Positive
+
+    def __post_init__(self) -> None:
+        levels = len(self.widths)
+        if (len(self.downsample), len(self.residual_blocks)) != (levels, levels + 1):
+            raise ValueError(
+                "downsample needs as many entries as widths, and residual_blocks one more"
+            )
+        # The transformer counts on these where it places latents in space and time.
+        if (self.stride, self.temporal_stride) != (32, 8):
+            raise ValueError("patch and downsample do not make latents of 32 pixels and 8 frames")
+
+    @property
+    def stride(self) -> int:
+        """Side of a latent cell, in pixels."""
+        return int(self.patch * 2 ** sum(self.downsample))
+
+    @property
+    def temporal_stride(self) -> int:
+        """Frames that share one latent."""
+        return int(2 ** sum(self.downsample))
+
+
+class HunyuanVideoAutoencoder(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="hunyuan_video_autoencoder",
+):
+    """Shapes of a diffusers ``AutoencoderKLHunyuanVideo``."""
+
+    image_channels: Positive
+    widths: tuple[Positive, Positive, Positive, Positive]
+    """By level; between two levels the picture is halved."""
+    residual_blocks: Positive
+    """In a level of the encoder; the decoder has one more."""
+    temporal_stride: Literal[4]
+    """Frames that share one latent natively."""
+    latent_channels: Positive
+
+    @property
+    def stride(self) -> int:
+        """Side of a latent cell, in pixels."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+Autoencoder = WanAutoencoder | CogVideoXAutoencoder | LtxAutoencoder | HunyuanVideoAutoencoder
+
+
 class _TextEncoder(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"
 ):
@@ -199,6 +306,10 @@ class T5(_TextEncoder, frozen=True, kw_only=True, tag="t5"):
     """Whether its feed-forward networks are gated."""
 
 
+class Llama(_TextEncoder, frozen=True, kw_only=True, tag="llama"):
+    """Shapes of a transformers ``LlamaModel``; a ``CLIPTextModel`` beside it pools the prompt."""
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One backbone: its checkpoint, the input it is exported for, and how its features match."""
 
@@ -207,9 +318,15 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     licence: str
     notes: str
     input: Input
-    transformer: WanTransformer | CogVideoXTransformer | CosmosTransformer
-    encoder: Convolutions | WanAutoencoder | CogVideoXAutoencoder
-    text_encoder: Umt5 | T5 | None = None
+    transformer: (
+        WanTransformer
+        | CogVideoXTransformer
+        | CosmosTransformer
+        | LtxTransformer
+        | HunyuanVideoTransformer
+    )
+    encoder: Convolutions | Autoencoder
+    text_encoder: Umt5 | T5 | Llama | None = None
     """Of the checkpoint's own pipeline; without one the prompt is a constant."""
     feature: Feature
     matching: Matching
@@ -217,6 +334,12 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         shape, size = self.transformer, self.input
         claims = [
+            (
+                not isinstance(shape, HunyuanVideoTransformer)
+                or not 0 <= self.feature.block - shape.layers < shape.single_layers,
+                f"block {self.feature.block} has a single stream, which cannot be cut: give one of "
+                f"the {shape.layers} before",
+            ),
             (self.feature.block < shape.layers, "block is not one of the transformer's"),
             (max(self.feature.heads) < shape.heads, "heads are not the transformer's"),
             (
@@ -230,6 +353,17 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             (
                 size.temporal_stride in (1, self.encoder.temporal_stride),
                 f"temporal_stride is neither 1 nor the encoder's {self.encoder.temporal_stride}",
+            ),
+            (
+                not isinstance(self.encoder, LtxAutoencoder) or size.temporal_stride > 1,
+                "temporal_stride 1 is not for this encoder, which halves frames and picture in one "
+                f"convolution: it is {self.encoder.temporal_stride}",
+            ),
+            (
+                not isinstance(self.encoder, WanAutoencoder)
+                or size.temporal_stride in self.encoder.temporal_strides,
+                "temporal_stride 1 is impossible, since shortcuts of the encoder average frames: "
+                f"give {self.encoder.temporal_stride}",
             ),
         ]
         for holds, complaint in claims:

@@ -14,7 +14,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vditrack.errors import InputError
-from vditrack_export.card import Card, CogVideoXAutoencoder, Convolutions, WanAutoencoder
+from vditrack_export.card import (
+    Autoencoder,
+    Card,
+    Convolutions,
+    LtxAutoencoder,
+    WanAutoencoder,
+)
 from vditrack_export.families import Config, autoencoder_class, autoencoder_config, family_of
 from vditrack_export.tiny.model import TinyEncoder
 
@@ -24,6 +30,16 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _TINY_TRANSFORMER, _TRANSFORMER, _AUTOENCODER = "vdit", "transformer", "vae"
 
 Shapes = Mapping[str, Sequence[int]]
+
+# The decoder of LTX-Video has shapes of its own, which cards leave out, and no part in a bundle.
+_LEAST_DECODER: Config = {
+    "decoder_block_out_channels": [8],
+    "decoder_layers_per_block": [1, 1],
+    "decoder_spatio_temporal_scaling": [False],
+    "decoder_inject_noise": [False, False],
+    "upsample_residual": [False],
+    "upsample_factor": [1],
+}
 
 
 @dataclass(frozen=True)
@@ -78,13 +94,15 @@ def random_checkpoint(card: Card, seed: int = 0) -> Checkpoint:
         else:
             first = autoencoder_class(encoder)(**autoencoder_config(encoder), **_unit(encoder))
         shapes = family.config(card.transformer)
-        transformer = family.model(**shapes | {"num_layers": card.feature.block + 1})
+        transformer = family.model(**shapes | family.cropped(card.feature.block + 1))
     digest = hashlib.sha256(f"random weights, seed {seed}".encode()).hexdigest()
     return Checkpoint(first.eval(), transformer.eval(), digest)
 
 
-def _unit(encoder: WanAutoencoder | CogVideoXAutoencoder) -> Config:
+def _unit(encoder: Autoencoder) -> Config:
     """Latents of mean 0 and deviation 1, where the configuration says what they have."""
+    if isinstance(encoder, LtxAutoencoder):
+        return _LEAST_DECODER
     if not isinstance(encoder, WanAutoencoder):
         return {}
     count = encoder.latent_channels
@@ -129,12 +147,14 @@ def _load_transformer(card: Card, folder: Path) -> nn.Module:
     family = family_of(card)
     config = _read_config(folder, family.model, family.config(card.transformer))
     needed = card.feature.block + 1
-    model = _made(folder, family.model, config | {"num_layers": needed})
+    model = _made(folder, family.model, config | family.cropped(needed))
     size, cell = card.input, card.encoder.stride * card.transformer.patch[1]
     refused = family.refused(config, (size.latents, size.height // cell, size.width // cell))
     if refused:
         raise InputError(f"checkpoint {folder} does not fit the card: {refused}.")
-    return _filled(folder, model, above=re.compile(rf"{family.blocks}\.(\d+)\."), needed=needed)
+    above = re.compile(rf"{family.blocks}\.(\d+)\.")
+    unreached = tuple(f"{name}." for _, name in family.unreached)
+    return _filled(folder, model, above=above, needed=needed, unreached=unreached)
 
 
 def _read_config(folder: Path, kind: type[nn.Module], wanted: Config) -> Config:
@@ -196,9 +216,15 @@ def _computed(kind: type[nn.Module], config: Config) -> dict[str, Tensor]:
 
 
 def _filled(
-    folder: Path, model: nn.Module, above: "re.Pattern[str] | None", needed: int = 0
+    folder: Path,
+    model: nn.Module,
+    above: "re.Pattern[str] | None",
+    needed: int = 0,
+    unreached: tuple[str, ...] = (),
 ) -> nn.Module:
     """Fill a model from its shards; blocks ``above`` those needed are left where they are.
+
+    So are weights whose names begin with one of those ``unreached``.
 
     Raises:
         InputError: a weight is missing, unknown or of another shape.
@@ -212,7 +238,7 @@ def _filled(
             with safe_open(path, framework="pt") as shard:
                 for name in shard.keys():  # noqa: SIM118 - it is no mapping
                     match = above.match(name) if above else None
-                    if match and int(match[1]) >= needed:
+                    if name.startswith(unreached) or (match and int(match[1]) >= needed):
                         continue
                     found[name] = tuple(shard.get_slice(name).get_shape())
                     if found[name] == wanted.get(name):

@@ -7,19 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
+)
 from diffusers import CogVideoXTransformer3DModel as CogVideoX
 from diffusers import CosmosTransformer3DModel as Cosmos
+from diffusers import HunyuanVideoTransformer3DModel as HunyuanVideo
+from diffusers import LTXVideoTransformer3DModel as Ltx
 from diffusers import WanTransformer3DModel as Wan
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from torch import Tensor, nn
 
 from vditrack_export.card import (
+    Autoencoder,
     Card,
     CogVideoXAutoencoder,
     CogVideoXTransformer,
     CosmosTransformer,
     Feature,
+    HunyuanVideoAutoencoder,
+    HunyuanVideoTransformer,
+    LtxAutoencoder,
+    LtxTransformer,
     WanAutoencoder,
     WanTransformer,
 )
@@ -27,6 +39,13 @@ from vditrack_export.frequencies import cosmos_channels, low_frequency_channels,
 from vditrack_export.paths.cogvideox import CogVideoXPath, cogvideox_rotary_axes
 from vditrack_export.paths.cosmos import PIPELINE_FPS, CosmosPath
 from vditrack_export.paths.cut import Cut, Denoising, LatentShape
+from vditrack_export.paths.hunyuan import (
+    PIPELINE_GUIDANCE,
+    HunyuanVideoPath,
+    hunyuan_rotary_axes,
+    unpack_prompt,
+)
+from vditrack_export.paths.ltx import ROTARY_SCALE, LtxPath, ltx_channels, real_tokens
 from vditrack_export.paths.wan import WanKeys
 
 Config = dict[str, Any]
@@ -49,6 +68,14 @@ class Family:
     """The whole unmodified model on latents with noise [1, C, T, h, w], a timestep and a prompt."""
     refused: Callable[[Config, tuple[int, int, int]], str | None]
     """What in a configuration has no path, if anything, for a grid of tokens [T, rows, columns]."""
+    unreached: tuple[tuple[str, str], ...] = ()
+    """Lists of blocks that no path reaches: what counts each in a configuration, and its name."""
+    text_last: bool = False
+    """Whether text tokens come after the video's where they attend together; else before."""
+
+    def cropped(self, layers: int) -> Config:
+        """Return what a configuration changes by without the blocks that are not read."""
+        return {"num_layers": layers} | {count: 0 for count, _ in self.unreached}
 
 
 def family_of(card: Card) -> Family:
@@ -56,15 +83,44 @@ def family_of(card: Card) -> Family:
     return _FAMILIES[type(card.transformer)]
 
 
-def autoencoder_config(encoder: WanAutoencoder | CogVideoXAutoencoder) -> Config:
+def autoencoder_config(encoder: Autoencoder) -> Config:
     """Configuration of the autoencoder's class from a card's shapes, as far as these say it."""
     if isinstance(encoder, WanAutoencoder):
+        channels = encoder.image_channels * encoder.patch**2
         return {
             "base_dim": encoder.base_width,
+            "decoder_base_dim": encoder.decoder_base_width,
             "dim_mult": list(encoder.multiples),
             "num_res_blocks": encoder.residual_blocks,
             "temperal_downsample": list(encoder.temporal_downsample),
             "z_dim": encoder.latent_channels,
+            "is_residual": encoder.residual,
+            "patch_size": encoder.patch if encoder.patch > 1 else None,
+            "in_channels": channels,
+            "out_channels": channels,
+        }
+    if isinstance(encoder, LtxAutoencoder):
+        return {
+            "in_channels": encoder.image_channels,
+            "latent_channels": encoder.latent_channels,
+            "block_out_channels": list(encoder.widths),
+            "down_block_types": ["LTXVideoDownBlock3D"] * len(encoder.widths),
+            "layers_per_block": list(encoder.residual_blocks),
+            "spatio_temporal_scaling": list(encoder.downsample),
+            "patch_size": encoder.patch,
+            "patch_size_t": 1,
+            "scaling_factor": 1.0,
+            "encoder_causal": True,
+        }
+    if isinstance(encoder, HunyuanVideoAutoencoder):
+        return {
+            "in_channels": encoder.image_channels,
+            "out_channels": encoder.image_channels,
+            "block_out_channels": list(encoder.widths),
+            "layers_per_block": encoder.residual_blocks,
+            "latent_channels": encoder.latent_channels,
+            "spatial_compression_ratio": encoder.stride,
+            "temporal_compression_ratio": encoder.temporal_stride,
         }
     return {
         "block_out_channels": list(encoder.widths),
@@ -74,12 +130,15 @@ def autoencoder_config(encoder: WanAutoencoder | CogVideoXAutoencoder) -> Config
     }
 
 
-def autoencoder_class(encoder: WanAutoencoder | CogVideoXAutoencoder) -> type[nn.Module]:
+def autoencoder_class(encoder: Autoencoder) -> type[nn.Module]:
     """Return the diffusers class of a card's autoencoder."""
-    found: type[nn.Module] = (
-        AutoencoderKLWan if isinstance(encoder, WanAutoencoder) else AutoencoderKLCogVideoX
-    )
-    return found
+    classes: dict[type, type[nn.Module]] = {
+        WanAutoencoder: AutoencoderKLWan,
+        CogVideoXAutoencoder: AutoencoderKLCogVideoX,
+        LtxAutoencoder: AutoencoderKLLTXVideo,
+        HunyuanVideoAutoencoder: AutoencoderKLHunyuanVideo,
+    }
+    return classes[type(encoder)]
 
 
 def _wan_config(shape: WanTransformer) -> Config:
@@ -129,6 +188,40 @@ def _cosmos_config(shape: CosmosTransformer) -> Config:
     }
 
 
+def _ltx_config(shape: LtxTransformer) -> Config:
+    return {
+        "num_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "attention_head_dim": shape.head_dim,
+        "cross_attention_dim": shape.width,
+        "in_channels": shape.in_channels,
+        "out_channels": shape.out_channels,
+        "patch_size": 1,
+        "patch_size_t": 1,
+        "caption_channels": shape.text_dim,
+        "norm_elementwise_affine": False,
+    }
+
+
+def _hunyuan_config(shape: HunyuanVideoTransformer) -> Config:
+    return {
+        "num_layers": shape.layers,
+        "num_single_layers": shape.single_layers,
+        "num_refiner_layers": shape.refiner_layers,
+        "num_attention_heads": shape.heads,
+        "attention_head_dim": shape.head_dim,
+        "mlp_ratio": shape.feed_forward / shape.width,
+        "in_channels": shape.in_channels,
+        "out_channels": shape.out_channels,
+        "patch_size": shape.patch[1],
+        "patch_size_t": shape.patch[0],
+        "qk_norm": "rms_norm",
+        "text_embed_dim": shape.text_dim,
+        "pooled_projection_dim": shape.pooled_dim,
+        "rope_axes_dim": list(hunyuan_rotary_axes(shape.head_dim)),
+    }
+
+
 def _run_wan(model: Wan, noised: Tensor, timestep: float, prompt: Tensor) -> object:
     return model(noised, torch.tensor([timestep]), prompt[None])
 
@@ -170,6 +263,32 @@ def _run_cosmos(model: Cosmos, noised: Tensor, timestep: float, prompt: Tensor) 
     return model(noised, instant, prompt[None], fps=PIPELINE_FPS, condition_mask=unmarked)
 
 
+def _run_ltx(model: Ltx, noised: Tensor, timestep: float, prompt: Tensor) -> object:
+    _, _, frames, rows, columns = noised.shape
+    return model(
+        noised.flatten(2).transpose(1, 2),
+        prompt[None],
+        torch.tensor([timestep]),
+        encoder_attention_mask=real_tokens(prompt)[None],
+        num_frames=frames,
+        height=rows,
+        width=columns,
+        rope_interpolation_scale=ROTARY_SCALE,
+    )
+
+
+def _run_hunyuan(model: HunyuanVideo, noised: Tensor, timestep: float, prompt: Tensor) -> object:
+    given = unpack_prompt(prompt, model.config.pooled_projection_dim)
+    return model(
+        noised,
+        torch.tensor([timestep]),
+        given.tokens[None],
+        given.mask[None],
+        given.pooled[None],
+        torch.tensor([PIPELINE_GUIDANCE]),
+    )
+
+
 def _wan_channels(head_dim: int, feature: Feature) -> list[int]:
     return low_frequency_channels(wan_rotary_axes(head_dim), feature.frequency_range)
 
@@ -180,6 +299,14 @@ def _cogvideox_channels(head_dim: int, feature: Feature) -> list[int]:
 
 def _cosmos_channels(head_dim: int, feature: Feature) -> list[int]:
     return cosmos_channels(head_dim, feature.frequency_range, feature.frequency_layout)
+
+
+def _ltx_channels(head_dim: int, feature: Feature) -> list[int]:
+    return ltx_channels(head_dim, feature.frequency_range)
+
+
+def _hunyuan_channels(head_dim: int, feature: Feature) -> list[int]:
+    return low_frequency_channels(hunyuan_rotary_axes(head_dim), feature.frequency_range)
 
 
 def _refused_wan(config: Config, grid: tuple[int, int, int]) -> str | None:
@@ -210,6 +337,16 @@ def _refused_cosmos(config: Config, grid: tuple[int, int, int]) -> str | None:
     return None
 
 
+def _refused_hunyuan(config: Config, _grid: tuple[int, int, int]) -> str | None:
+    if config.get("image_condition_type") is not None:
+        return "HunyuanVideo that continues an image has conditions, which have no path"
+    return None
+
+
+def _refused_nothing(_config: Config, _grid: tuple[int, int, int]) -> str | None:
+    return None
+
+
 _FAMILIES: dict[type, Family] = {
     WanTransformer: Family(
         Wan, WanKeys, _wan_config, "blocks", _wan_channels, _run_wan, _refused_wan
@@ -231,5 +368,25 @@ _FAMILIES: dict[type, Family] = {
         _cosmos_channels,
         _run_cosmos,
         _refused_cosmos,
+    ),
+    LtxTransformer: Family(
+        Ltx,
+        LtxPath,
+        _ltx_config,
+        "transformer_blocks",
+        _ltx_channels,
+        _run_ltx,
+        _refused_nothing,
+    ),
+    HunyuanVideoTransformer: Family(
+        HunyuanVideo,
+        HunyuanVideoPath,
+        _hunyuan_config,
+        "transformer_blocks",
+        _hunyuan_channels,
+        _run_hunyuan,
+        _refused_hunyuan,
+        unreached=(("num_single_layers", "single_transformer_blocks"),),
+        text_last=True,
     ),
 }

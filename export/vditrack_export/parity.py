@@ -45,14 +45,17 @@ def read_whole_model(
     by_head = caught[-1]
     tokens = math.prod(latents.shape[2:]) // math.prod(card.transformer.patch)
     newest = tokens * cut.described // latents.shape[2]
-    # Where text tokens go along, they come first.
-    return by_head[-newest:][:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
+    # Text tokens may go along, before the video's or after them.
+    video = by_head[:tokens] if family.text_last else by_head[-tokens:]
+    return video[-newest:][:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
 
 
 def _catch(block: nn.Module, cut: Cut, hooks: ExitStack) -> list[Tensor]:
     """Listen for a tensor of a block, [tokens, heads, head_dim] once the model has run."""
     caught: list[Tensor] = []
-    attention = block.attn1
+    # HunyuanVideo's blocks have one attention alone, whose heads come after the tokens.
+    alone = not hasattr(block, "attn1")
+    attention = block.attn if alone else block.attn1
     assert isinstance(attention, nn.Module)
     heads = int(attention.heads)  # type: ignore[arg-type]
     if cut.tensor == "hidden":
@@ -70,11 +73,11 @@ def _catch(block: nn.Module, cut: Cut, hooks: ExitStack) -> list[Tensor]:
             # [1, N, width], or [1, heads, N, head_dim] where each head is normalised on its own. A
             # copy: CogVideoX's attention writes the rotated numbers over these.
             every = output[0].clone()
-            caught.append(
-                torch.unflatten(every, -1, (heads, -1))
-                if every.ndim == 2
-                else every.transpose(0, 1)
-            )
+            if every.ndim == 2:
+                every = torch.unflatten(every, -1, (heads, -1))
+            elif not alone:
+                every = every.transpose(0, 1)
+            caught.append(every)
 
         hooks.callback(norm.register_forward_hook(keep_normed).remove)
     else:

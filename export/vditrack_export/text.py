@@ -3,21 +3,33 @@
 import gc
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vditrack.errors import InputError
 from vditrack.files import staged_file
-from vditrack_export.card import T5, Card, CogVideoXTransformer
+from vditrack_export.card import (
+    T5,
+    Card,
+    CogVideoXTransformer,
+    HunyuanVideoTransformer,
+    Llama,
+    LtxTransformer,
+)
+from vditrack_export.paths.hunyuan import HunyuanPrompt
 
 _TENSOR, _DIGEST = "prompt", "sha256"
 
 
 def empty_prompt(card: Card, checkpoint: Path, kept: Path | None) -> Tensor:
     """Return the embedding of the empty prompt, float32 [tokens, text_dim], with its padding.
+
+    HunyuanVideo has two text encoders, and a row more: see `HunyuanPrompt`.
 
     A card without a text encoder has a single all-zero token. Else it is read from the file
     ``kept``; where there is none yet, the checkpoint's text encoder is loaded, run, freed again,
@@ -27,7 +39,7 @@ def empty_prompt(card: Card, checkpoint: Path, kept: Path | None) -> Tensor:
         InputError: the file is not such an embedding, or the text encoder is missing or not read.
 
     """
-    shape = (card.transformer.text_tokens, card.transformer.text_dim)
+    shape = _shape(card)
     if card.text_encoder is None:
         return torch.zeros(shape)
     if kept is not None and kept.exists():
@@ -44,11 +56,17 @@ def random_prompt(card: Card, seed: int = 0) -> Tensor:
 
     Where padding is masked, that is one token, and zeros after it.
     """
-    shape = (card.transformer.text_tokens, card.transformer.text_dim)
+    shape = _shape(card)
     embedding = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     if not isinstance(card.transformer, CogVideoXTransformer):
-        embedding[1:] = 0
+        embedding[shape[0] - card.transformer.text_tokens + 1 :] = 0
     return embedding
+
+
+def _shape(card: Card) -> tuple[int, int]:
+    """Rows and columns of a prompt: the pooled one of HunyuanVideo has a row of its own."""
+    pooled = isinstance(card.transformer, HunyuanVideoTransformer)
+    return card.transformer.text_tokens + pooled, card.transformer.text_dim
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor:
@@ -74,37 +92,71 @@ def _digest(embedding: Tensor) -> str:
 
 def _computed(card: Card, checkpoint: Path) -> Tensor:
     """Tokenise, encode, and set the padding to what the family's pipeline sets it to."""
+    if isinstance(card.text_encoder, Llama):
+        return _computed_twice(card, checkpoint)
+    kind = "T5EncoderModel" if isinstance(card.text_encoder, T5) else "UMT5EncoderModel"
+    tokenizer, encoder = _loaded(checkpoint, "", kind)
+    length = card.transformer.text_tokens
+    tokens = tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")
+    # CogVideoX's pipeline lets padding tokens be; those of Wan and Cosmos mask them, and zero them.
+    # LTX's masks them after the text encoder alone: here they are zeros, which its path leaves out.
+    zeroed = not isinstance(card.transformer, CogVideoXTransformer)
+    masked = zeroed and not isinstance(card.transformer, LtxTransformer)
+    mask = tokens.attention_mask if masked else None
+    with torch.no_grad():
+        embedding: Tensor = encoder(tokens.input_ids, mask).last_hidden_state[0].float()
+    del encoder
+    gc.collect()
+    return embedding * tokens.attention_mask[0][:, None] if zeroed else embedding
+
+
+def _computed_twice(card: Card, checkpoint: Path) -> Tensor:
+    """As HunyuanVideo's pipeline: by Llama, in a template that is cut off again, and by CLIP."""
+    tokenizer, llama = _loaded(checkpoint, "", "LlamaModel")
+    # Pipelines need transformers, which is there now.
+    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import (  # noqa: PLC0415
+        DEFAULT_PROMPT_TEMPLATE,
+    )
+
+    template, start = DEFAULT_PROMPT_TEMPLATE["template"], DEFAULT_PROMPT_TEMPLATE["crop_start"]
+    with torch.no_grad():
+        # No token sees those after it, so padding may come when all is done.
+        words = tokenizer([template.format("")], return_tensors="pt")
+        states = llama(words.input_ids, output_hidden_states=True).hidden_states
+        tokens = states[-3][0, start:].float()
+        del llama, states
+        gc.collect()
+        tokenizer, clip = _loaded(checkpoint, "_2", "CLIPTextModel")
+        pooled = clip(tokenizer([""], return_tensors="pt").input_ids).pooler_output[0].float()
+    padded = F.pad(tokens, (0, 0, 0, card.transformer.text_tokens - len(tokens)))
+    return HunyuanPrompt(padded, pooled).packed()
+
+
+def _loaded(checkpoint: Path, number: str, kind: str) -> tuple[Any, Any]:
+    """Load a tokenizer, and its text encoder as a class of transformers, from their folders."""
     # Only a prompt that was not kept needs transformers.
     try:
-        from transformers import AutoTokenizer, T5EncoderModel, UMT5EncoderModel  # noqa: PLC0415
+        import transformers  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise InputError(
             f"the prompt needs {error.name}, which is not installed. Run `pip install "
             "transformers sentencepiece`, or give a prompt that was kept with --prompt."
         ) from error
-    folders = checkpoint / "tokenizer", checkpoint / "text_encoder"
+    folders = checkpoint / f"tokenizer{number}", checkpoint / f"text_encoder{number}"
     for folder in folders:
         if not folder.is_dir():
             raise InputError(
                 f"checkpoint {checkpoint} lacks {folder.name}, which gives the empty prompt. Copy "
                 "it too, or give a prompt that was kept with --prompt."
             )
-    gated_only = not isinstance(card.text_encoder, T5)
-    kind = UMT5EncoderModel if gated_only else T5EncoderModel
+    options = {"local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folders[0], local_files_only=True)
-        encoder = kind.from_pretrained(folders[1], local_files_only=True, dtype=torch.bfloat16)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folders[0], **options)
+        encoder = getattr(transformers, kind).from_pretrained(
+            folders[1], dtype=torch.bfloat16, **options
+        )
     # Tokenizers and models of another library fail in ways of their own.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(f"text encoder of {checkpoint} does not load: {reason}") from error
-    length = card.transformer.text_tokens
-    tokens = tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")
-    # CogVideoX's pipeline lets padding tokens be; those of Wan and Cosmos mask them, and zero them.
-    masked = not isinstance(card.transformer, CogVideoXTransformer)
-    mask = tokens.attention_mask if masked else None
-    with torch.no_grad():
-        embedding: Tensor = encoder(tokens.input_ids, mask).last_hidden_state[0].float()
-    del encoder
-    gc.collect()
-    return embedding * tokens.attention_mask[0][:, None] if masked else embedding
+    return tokenizer, encoder

@@ -1,16 +1,24 @@
 """The graphs of a card's encoder, and the latents that the original model gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from vditrack.bundle import ENCODER, ENCODER_START, Encoder, Input
-from vditrack_export.card import Card, Convolutions, WanAutoencoder
+from vditrack_export.card import (
+    Card,
+    Convolutions,
+    HunyuanVideoAutoencoder,
+    LtxAutoencoder,
+    WanAutoencoder,
+)
 from vditrack_export.encoder import FramesToLatents
 from vditrack_export.encoders.cogvideox_vae import CogVideoXClipEncoder
 from vditrack_export.encoders.frames import as_clip
+from vditrack_export.encoders.hunyuan_vae import HunyuanVideoClipEncoder, HunyuanVideoFrameEncoder
+from vditrack_export.encoders.ltx_vae import LtxStreamEncoder
 from vditrack_export.encoders.wan_vae import WanStreamEncoder
 
 
@@ -42,6 +50,12 @@ def encoder_form(card: Card, model: nn.Module, size: Input) -> EncoderForm:
         return _apart(FramesToLatents(model), frames=1, size=size)
     if isinstance(card.encoder, WanAutoencoder):
         return _streaming(WanStreamEncoder(model, size.temporal_stride).eval(), size)
+    if isinstance(card.encoder, LtxAutoencoder):
+        return _streaming(LtxStreamEncoder(model).eval(), size)
+    if isinstance(card.encoder, HunyuanVideoAutoencoder):
+        if size.temporal_stride == 1:
+            return _apart(HunyuanVideoFrameEncoder(model), frames=1, size=size)
+        return _apart(HunyuanVideoClipEncoder(model), frames=size.frames, size=size)
     clip = CogVideoXClipEncoder(model, size.temporal_stride).eval()
     return _apart(clip, frames=size.frames, size=size)
 
@@ -55,6 +69,15 @@ def original_latents(card: Card, model: nn.Module, frames: Tensor) -> Tensor:
         clip = as_clip(frames)
         if isinstance(card.encoder, WanAutoencoder):
             return _original_wan(card, model, clip)
+        if isinstance(card.encoder, LtxAutoencoder):
+            mode = model.encode(clip).latent_dist.mode()  # type: ignore[operator]
+            mean, std = (
+                figures.reshape(1, -1, 1, 1, 1)  # type: ignore[operator]
+                for figures in (model.latents_mean, model.latents_std)
+            )
+            return torch.as_tensor((mode - mean) / std)
+        if isinstance(card.encoder, HunyuanVideoAutoencoder):
+            return _original_hunyuan(card, model, clip)
         if card.input.temporal_stride == 1:
             # diffusers has no such form of its own; tests hold this one against a changed model.
             return torch.as_tensor(CogVideoXClipEncoder(model, 1)(frames))
@@ -75,18 +98,23 @@ def _original_wan(card: Card, vae: nn.Module, clip: Tensor) -> Tensor:
     return torch.as_tensor((mode - mean) / std)
 
 
+def _original_hunyuan(card: Card, vae: nn.Module, clip: Tensor) -> Tensor:
+    clips = torch.split(clip, 1, dim=2) if card.input.temporal_stride == 1 else [clip]
+    modes = [vae.encode(alone).latent_dist.mode() for alone in clips]  # type: ignore[operator]
+    return torch.cat(modes, dim=2) * vae.config["scaling_factor"]  # type: ignore[index]
+
+
 def _apart(module: nn.Module, frames: int, size: Input) -> EncoderForm:
     examples = {"frames": _frames(frames, size)}
     graph = Graph(ENCODER, module.eval(), examples, ("latents",))
     return EncoderForm((graph,), Encoder(frames=frames, caches=0))
 
 
-def _streaming(encoder: WanStreamEncoder, size: Input) -> EncoderForm:
+def _streaming(encoder: WanStreamEncoder | LtxStreamEncoder, size: Input) -> EncoderForm:
     stride = size.temporal_stride
-    with torch.no_grad():
-        _, *caches = encoder(_frames(1, size))
+    _, *caches = shapes_of(encoder, [_frames(1, size)])
     names = tuple(f"next_cache.{n}" for n in range(len(caches)))
-    carried = {f"cache.{n}": cache for n, cache in enumerate(caches)}
+    carried = {f"cache.{n}": _zeros(cache.shape, cache.dtype) for n, cache in enumerate(caches)}
     step = Graph(
         ENCODER, encoder, {"frames": _frames(stride, size), **carried}, ("latents", *names)
     )
@@ -97,8 +125,22 @@ def _streaming(encoder: WanStreamEncoder, size: Input) -> EncoderForm:
     return EncoderForm((start, step), takes)
 
 
+def shapes_of(module: nn.Module, examples: Iterable[Tensor]) -> Sequence[Tensor]:
+    """What a module gives, on the meta device: without numbers, and without the work."""
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    shapes = {name: tensor.to("meta") for name, tensor in state.items()}
+    given = tuple(example.to("meta") for example in examples)
+    outputs = torch.func.functional_call(module, shapes, given)
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
 def _frames(count: int, size: Input) -> Tensor:
-    return torch.zeros(count, size.height, size.width, 3, dtype=torch.uint8)
+    return _zeros((count, size.height, size.width, 3), torch.uint8)
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An example for a graph: zeros that take no memory, however many."""
+    return torch.zeros(1, dtype=dtype).expand(*shape)
 
 
 def groups(frames: int, takes: Encoder) -> Sequence[int]:

@@ -1,0 +1,758 @@
+"""HunyuanVideo, exported: what the unmodified diffusers model, autoencoder and pipeline compute."""
+
+import inspect
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+import typer
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+)
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+from diffusers.video_processor import VideoProcessor
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+)
+from typer.testing import CliRunner
+
+from vditrack import InputError, Tracker, VditrackError
+from vditrack.backends.onnxruntime import OnnxRuntimeSession
+from vditrack_export.card import load_card
+from vditrack_export.cli import export
+from vditrack_export.encoders.hunyuan_vae import HunyuanVideoClipEncoder, HunyuanVideoFrameEncoder
+from vditrack_export.families import autoencoder_config, family_of
+from vditrack_export.frequencies import low_frequency_channels
+from vditrack_export.graph import export_graph
+from vditrack_export.parity import MAX_RELATIVE_ERROR
+from vditrack_export.paths.cut import Cut, Denoising, LatentShape, TensorName, seeded_noise
+from vditrack_export.paths.hunyuan import (
+    PIPELINE_GUIDANCE,
+    HunyuanPrompt,
+    HunyuanVideoPath,
+    hunyuan_rotary_axes,
+)
+from vditrack_export.plan.pipeline import transformer_share
+from vditrack_export.text import empty_prompt
+
+LAYERS, HEADS, HEAD_DIM, TEXT_TOKENS, TEXT_DIM, POOLED = 3, 3, 16, 6, 12, 8
+LATENT_SHAPE = (4, 3, 8, 12)
+# Last of 50 steps: see test_last_step_is_the_pipelines.
+DENOISING = Denoising(timestep=125.0, signal=0.875, noise=0.125, seed=3)
+CHANNELS = (0, 1, 6, 7, 10, 11, 12, 13)
+EVERY_CHANNEL = tuple(range(HEAD_DIM))
+REAL = 3
+"""Tokens of the prompt that are not padding."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small only lose time to threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def shaken(model: nn.Module) -> nn.Module:
+    """Norms start as ones and zeros, and would hide a weight that is left out."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@cache
+def transformer(layers: int = LAYERS, guided: bool = True) -> HunyuanVideoTransformer3DModel:
+    torch.manual_seed(0)
+    return shaken(
+        HunyuanVideoTransformer3DModel(
+            in_channels=LATENT_SHAPE[0],
+            out_channels=LATENT_SHAPE[0],
+            num_attention_heads=HEADS,
+            attention_head_dim=HEAD_DIM,
+            num_layers=layers,
+            num_single_layers=1,
+            num_refiner_layers=2,
+            mlp_ratio=2.0,
+            guidance_embeds=guided,
+            text_embed_dim=TEXT_DIM,
+            pooled_projection_dim=POOLED,
+            rope_axes_dim=hunyuan_rotary_axes(HEAD_DIM),
+        )
+    )
+
+
+@cache
+def latents(shape: LatentShape = LATENT_SHAPE) -> Tensor:
+    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(1))
+
+
+@cache
+def encoded_prompt() -> tuple[Tensor, Tensor]:
+    """As text encoders give it: their padding is anything but zero."""
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randn(TEXT_TOKENS, TEXT_DIM, generator=generator)
+    return tokens, torch.randn(POOLED, generator=generator)
+
+
+def prompt(real: int = REAL) -> Tensor:
+    tokens, pooled = encoded_prompt()
+    padded = F.pad(tokens[:real], (0, 0, 0, TEXT_TOKENS - real))
+    return HunyuanPrompt(padded, pooled).packed()
+
+
+@dataclass
+class Caught(TorchFunctionMode):
+    """What every double-stream block computes for the video: [tokens, heads, head_dim]."""
+
+    grid: tuple[int, int, int]
+    """Frames, rows and columns of tokens."""
+    keys: list[Tensor] = field(default_factory=list)
+    queries: list[Tensor] = field(default_factory=list)
+    hidden: list[Tensor] = field(default_factory=list)
+    unrotated_keys: list[Tensor] = field(default_factory=list)
+    unrotated_queries: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.inside = False
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if self.inside and function is F.scaled_dot_product_attention:
+            for name, into in (("query", self.queries), ("key", self.keys)):
+                # After the video comes the text, padding and all.
+                video = kwargs[name][0, :, : math.prod(self.grid)].transpose(0, 1)
+                assert kwargs[name].shape[2] == len(video) + TEXT_TOKENS
+                into.append(video.clone())
+        return function(*args, **(kwargs or {}))
+
+    def listen_to(self, model: HunyuanVideoTransformer3DModel, hooks: ExitStack) -> None:
+        def keep(into: list[Tensor], _module, _inputs, output) -> None:
+            into.append(output[0].clone())
+
+        def keep_hidden(_module, _inputs, output) -> None:
+            self.hidden.append(output[0][0].unflatten(-1, (-1, HEAD_DIM)))
+
+        def enter(inside: bool, *_: object) -> None:
+            self.inside = inside
+
+        for block in model.transformer_blocks:
+            attention = block.attn
+            for hook in (
+                attention.norm_k.register_forward_hook(partial(keep, self.unrotated_keys)),
+                attention.norm_q.register_forward_hook(partial(keep, self.unrotated_queries)),
+                attention.register_forward_pre_hook(partial(enter, True)),
+                attention.register_forward_hook(partial(enter, False)),
+                block.register_forward_hook(keep_hidden),
+            ):
+                hooks.callback(hook.remove)
+
+    def of(self, cut: Cut) -> Tensor:
+        """What the cut describes, [described, rows, columns, D], from the whole model."""
+        before = "" if cut.rotated or cut.tensor == "hidden" else "unrotated_"
+        every = getattr(self, before + cut.tensor)[cut.block]
+        chosen = every[:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
+        return chosen.unflatten(0, self.grid)[-cut.described :]
+
+
+@cache
+def caught(
+    shape: LatentShape = LATENT_SHAPE,
+    layers: int = LAYERS,
+    guided: bool = True,
+    real: int = REAL,
+    guidance: float = PIPELINE_GUIDANCE,
+) -> Caught:
+    """Run the unmodified model, single-stream blocks and all, on a prompt that is masked."""
+    model, (tokens, pooled) = transformer(layers, guided), encoded_prompt()
+    _, frames, rows, columns = shape
+    seen = Caught((frames, rows // 2, columns // 2))
+    with ExitStack() as hooks, torch.no_grad(), seen:
+        seen.listen_to(model, hooks)
+        model(
+            DENOISING.noised(latents(shape)),
+            torch.tensor([DENOISING.timestep]),
+            tokens[None],
+            (torch.arange(TEXT_TOKENS) < real)[None],
+            pooled[None],
+            torch.tensor([guidance]),
+        )
+    return seen
+
+
+def descriptors(
+    cut: Cut,
+    shape: LatentShape = LATENT_SHAPE,
+    layers: int = LAYERS,
+    guided: bool = True,
+    real: int = REAL,
+) -> Tensor:
+    module = HunyuanVideoPath(transformer(layers, guided), shape, cut, DENOISING, prompt(real))
+    with torch.no_grad():
+        return module.eval()(latents(shape))
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest magnitude."""
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def assert_same(cut: Cut, **options: Any) -> None:
+    error = relative(descriptors(cut, **options), caught(**options).of(cut))
+    assert error <= MAX_RELATIVE_ERROR
+
+
+@pytest.mark.parametrize("tensor", ["keys", "queries", "hidden"])
+@pytest.mark.parametrize("described", [1, 2, 3])
+@pytest.mark.parametrize("block", range(LAYERS))
+def test_descriptors_are_those_of_the_whole_model(
+    block: int, described: int, tensor: TensorName
+) -> None:
+    for heads in [(0,), (1,), (2, 0), (0, 1, 2)]:
+        for channels in [CHANNELS, EVERY_CHANNEL]:
+            for rotated in [True, False]:
+                assert_same(Cut(block, heads, channels, described, tensor, rotated))
+
+
+@pytest.mark.parametrize("real", [1, 2, TEXT_TOKENS])
+def test_padding_changes_nothing(real: int) -> None:
+    """The whole model sees it and masks it; the path leaves it out."""
+    for tensor in ["keys", "hidden"]:
+        assert_same(Cut(2, (0, 1, 2), EVERY_CHANNEL, 2, tensor), real=real)
+
+
+def test_prompt_of_nothing_but_padding() -> None:
+    with pytest.raises(InputError, match="nothing but padding"):
+        descriptors(Cut(0, (0,), CHANNELS, 1), real=0)
+
+
+def test_guidance_is_the_pipelines_where_there_is_one() -> None:
+    cut = Cut(1, (0, 1, 2), EVERY_CHANNEL, 2)
+    assert_same(cut, guided=False)
+    weak = caught(guidance=1000.0).of(cut)
+    assert relative(descriptors(cut), weak) > 100 * MAX_RELATIVE_ERROR
+    model = transformer()
+    module = HunyuanVideoPath(model, LATENT_SHAPE, cut, DENOISING, prompt(), guidance=1000.0)
+    with torch.no_grad():
+        assert relative(module.eval()(latents()), weak) <= MAX_RELATIVE_ERROR
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 8, 10), (4, 1, 12, 6), (4, 5, 6, 16)], ids=str)
+def test_windows_of_other_shapes(shape: LatentShape) -> None:
+    assert_same(Cut(1, (0, 1, 2), EVERY_CHANNEL, described=1), shape=shape)
+
+
+def test_rotation_turns_the_channels_of_each_axis() -> None:
+    """From the first cell to the next in one axis, only the channels of that axis turn."""
+    axes = hunyuan_rotary_axes(128)
+    assert axes == (16, 56, 56)
+    model = HunyuanVideoTransformer3DModel(num_layers=0, num_single_layers=0, num_refiner_layers=0)
+    cos, _ = model.rope(torch.empty(1, 16, 2, 4, 4))
+    cos = cos.unflatten(0, (2, 2, 2))
+    kept = low_frequency_channels(axes, (0.0, 1.0))
+    assert kept == list(range(128))
+    neighbours = (cos[1, 0, 0], cos[0, 1, 0], cos[0, 0, 1])
+    for axis, channels in zip(neighbours, torch.arange(128).split(axes), strict=True):
+        turned = (axis != 1).nonzero().flatten()
+        assert turned.tolist() == channels.tolist()
+        # Frequencies fall along an axis, so the last channels turn least.
+        assert (axis[channels].diff() >= 0).all()
+
+
+def test_nothing_is_computed_that_is_not_read() -> None:
+    """Multiplications, by the sizes of the matrices."""
+    module = HunyuanVideoPath(
+        transformer(), LATENT_SHAPE, Cut(2, (2, 0), CHANNELS, 1), DENOISING, prompt()
+    )
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
+        module(latents())
+    width, cells = HEADS * HEAD_DIM, 4 * 6
+    tokens = 3 * cells + REAL
+    # Keys, values, attention; for tokens that ask also queries, output and feed-forward network.
+    blocks = [
+        2 * tokens * width**2 + 2 * tokens * asking * width + 6 * asking * width**2
+        for asking in (tokens, cells)
+    ]
+    read = cells * width * 2 * HEAD_DIM
+    patches = 3 * cells * width * (2 * 2 * LATENT_SHAPE[0])
+    assert counter.get_total_flops() == 2 * (patches + sum(blocks) + read)
+
+
+def test_descriptors_lie_on_the_grid_row_by_row() -> None:
+    """In block 0 nothing mixes cells: a change in one latent cell changes one descriptor."""
+    changed = latents().clone()
+    changed[0, :, 2, 5, 7] += 1
+    module = HunyuanVideoPath(
+        transformer(), LATENT_SHAPE, Cut(0, (1,), CHANNELS, 3), DENOISING, prompt()
+    )
+    with torch.no_grad():
+        moved = (module(changed) - module(latents())).abs().amax(-1)
+    assert moved.nonzero().tolist() == [[2, 2, 3]]
+
+
+@pytest.mark.slow
+def test_error_does_not_grow_with_depth() -> None:
+    """As many double-stream blocks as HunyuanVideo has."""
+    for block in [16, 19]:
+        for tensor in ["keys", "hidden"]:
+            assert_same(Cut(block, (0, 1, 2), EVERY_CHANNEL, 2, tensor), layers=20)
+
+
+EXPORTED = [
+    Cut(0, (1,), CHANNELS, 3),
+    Cut(2, (2, 0), CHANNELS, 1),
+    Cut(1, (0, 1), CHANNELS, 2, "queries", rotated=False),
+    Cut(1, (0, 1), CHANNELS, 2, "hidden"),
+]
+
+
+@pytest.mark.parametrize("cut", EXPORTED, ids=["block-0", "keys", "unrotated-queries", "hidden"])
+def test_graph_gives_what_the_whole_model_computes(cut: Cut, tmp_path: Path) -> None:
+    file = tmp_path / "features.onnx"
+    module = HunyuanVideoPath(transformer(), LATENT_SHAPE, cut, DENOISING, prompt()).eval()
+    export_graph(module, latents(), file, input_name="latents", output_name="descriptors")
+    outputs = OnnxRuntimeSession(file).run({"latents": latents().numpy()})
+    found = torch.from_numpy(outputs["descriptors"])
+    assert relative(found, caught().of(cut)) <= MAX_RELATIVE_ERROR
+    # Nothing of the timestep, of the refiner or of later blocks is in it.
+    graph = onnx.load(file).graph
+    operators = Counter(node.op_type for node in graph.node)
+    assert not operators.keys() & {"ScatterND", "Sin", "Cos", "Sigmoid", "Shape", "If", "Loop"}
+    whole = cut.block + (cut.tensor == "hidden")
+    assert operators["Softmax"] == whole
+    # In the last of them the text goes no further.
+    assert operators["Gelu"] == max(2 * whole - 1, 0)
+    assert file.stat().st_size <= 1.05 * _bytes_needed(cut, whole) + 50_000
+
+
+def _bytes_needed(cut: Cut, whole: int) -> int:
+    """Of whole blocks less their modulation, the heads read, patches, noise, rotary tables."""
+    block, width = transformer().transformer_blocks[0], HEADS * HEAD_DIM
+    parts = (block.attn, block.ff, block.ff_context)
+    each = sum(p.numel() for part in parts for p in part.parameters()) + 12 * width
+    read = 0 if cut.tensor == "hidden" else width * HEAD_DIM * len(cut.heads)
+    cells = 3 * 4 * 6
+    return 4 * (whole * each + read + 17 * width + latents().numel() + 2 * cells * HEAD_DIM)
+
+
+VAE = {"block_out_channels": (8, 8, 16, 16), "norm_num_groups": 4}
+
+
+@cache
+def autoencoder(**changes: Any) -> AutoencoderKLHunyuanVideo:
+    torch.manual_seed(0)
+    return shaken(
+        AutoencoderKLHunyuanVideo(**VAE, latent_channels=4, layers_per_block=1, **changes)
+    )
+
+
+@cache
+def frames(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, 32, 48, 3), dtype=torch.uint8, generator=generator)
+
+
+def original(clip: Tensor) -> Tensor:
+    """Latents by the unmodified autoencoder, of pictures as pipelines prepare them."""
+    pictures = [Image.fromarray(frame.numpy()) for frame in clip]
+    prepared = VideoProcessor(vae_scale_factor=8).preprocess_video(pictures)
+    with torch.no_grad():
+        mode = autoencoder().encode(prepared).latent_dist.mode()
+    return mode * autoencoder().config.scaling_factor
+
+
+@pytest.mark.parametrize("count", [1, 5, 13, 17, 21, 29, 41])
+def test_latents_of_a_clip(count: int) -> None:
+    """Clips of more than 16 frames are encoded in pieces by diffusers too."""
+    with torch.no_grad():
+        found = HunyuanVideoClipEncoder(autoencoder())(frames(count))
+    assert found.shape == (1, 4, 1 + count // 4, 4, 6)
+    assert relative(found, original(frames(count))) <= MAX_RELATIVE_ERROR
+
+
+def test_latents_of_frames_alone() -> None:
+    expected = torch.cat([original(frame[None]) for frame in frames(5)], dim=2)
+    with torch.no_grad():
+        found = HunyuanVideoFrameEncoder(autoencoder())(frames(5))
+    assert relative(found, expected) <= MAX_RELATIVE_ERROR
+
+
+@pytest.mark.parametrize("kind", [HunyuanVideoClipEncoder, HunyuanVideoFrameEncoder])
+def test_encoder_refuses_what_it_does_not_know(kind: type) -> None:
+    with pytest.raises(InputError, match="no attention"):
+        kind(autoencoder(mid_block_add_attention=False))
+    wide = autoencoder()
+    strange = torch.nn.Module()
+    strange.config = type(wide.config)(wide.config | {"temporal_compression_ratio": 8})
+    with pytest.raises(InputError, match="a latent every 8 frames"):
+        kind(strange)
+
+
+@pytest.mark.parametrize(("since", "earliest"), [(16, 0), (17, 5), (28, 5)])
+def test_clip_encoder_looks_ahead_within_a_piece(since: int, earliest: int) -> None:
+    """Through the norms; so a window is encoded whole."""
+    changed = frames(29).clone()
+    changed[since:] = 255 - changed[since:]
+    encoder = HunyuanVideoClipEncoder(autoencoder())
+    with torch.no_grad():
+        moved = (encoder(changed) - encoder(frames(29))).abs().amax((0, 1, 3, 4))
+    assert moved.nonzero().flatten().tolist() == list(range(earliest, 8))
+
+
+LAST = 49
+
+
+@cache
+def last_step() -> tuple[dict[str, Any], Tensor, Tensor]:
+    """What the pipeline gives the transformer in its last step, the latents there and sigma."""
+    seen: list[dict[str, Any]] = []
+    model = transformer()
+    hook = model.register_forward_pre_hook(
+        lambda _, args, given: seen.append(given), with_kwargs=True
+    )
+    pipeline = HunyuanVideoPipeline(
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        transformer=model,
+        vae=autoencoder(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    clean = latents((4, 2, 4, 4))
+    noise = seeded_noise(clean.shape, DENOISING.seed)
+
+    def replaced(_: object, index: int, *_rest: object) -> dict[str, Tensor]:
+        """As if the steps before had led to the clip that is tracked."""
+        now = pipeline.scheduler.timesteps[LAST:]
+        mixed = pipeline.scheduler.scale_noise(clean, now, noise)
+        return {"latents": mixed} if index == LAST - 1 else {}
+
+    tokens, pooled = encoded_prompt()
+    pipeline(
+        prompt_embeds=tokens[None],
+        pooled_prompt_embeds=pooled[None],
+        prompt_attention_mask=torch.ones(1, TEXT_TOKENS),
+        height=32,
+        width=32,
+        num_frames=5,
+        output_type="latent",
+        callback_on_step_end=replaced,
+    )
+    hook.remove()
+    return seen[LAST], clean, pipeline.scheduler.sigmas[LAST]
+
+
+def test_last_step_is_the_pipelines() -> None:
+    given, clean, sigma = last_step()
+    feature = load_card("hunyuan-video").feature
+    assert float(sigma) == feature.noise_level == DENOISING.noise
+    assert given["timestep"].tolist() == [feature.timestep] == [DENOISING.timestep]
+    assert feature.signal_level == DENOISING.signal
+    assert given["guidance"].tolist() == [PIPELINE_GUIDANCE]
+    noised = DENOISING.noised(clean)
+    assert torch.allclose(given["hidden_states"], noised, rtol=0, atol=1e-6)
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    """Of a diffusers class: those of HunyuanVideo, as it was released."""
+    return {
+        name: list(given.default) if isinstance(given.default, tuple) else given.default
+        for name, given in inspect.signature(kind).parameters.items()
+    }
+
+
+def test_card_is_the_released_model() -> None:
+    card = load_card("hunyuan-video")
+    shapes = family_of(card).config(card.transformer)
+    known = _defaults(HunyuanVideoTransformer3DModel)
+    assert shapes == {name: known[name] for name in shapes}
+    assert set(known) - set(shapes) == {"guidance_embeds", "rope_theta", "image_condition_type"}
+    encoder = autoencoder_config(card.encoder)
+    known = _defaults(AutoencoderKLHunyuanVideo)
+    assert encoder == {name: known[name] for name in encoder}
+    assert card.encoder.stride == known["spatial_compression_ratio"]
+    assert "excludes the European Union" in card.notes
+
+
+def test_plan_refuses_the_card() -> None:
+    with pytest.raises(InputError, match="plan does not know its family"):
+        transformer_share(load_card("hunyuan-video"))
+
+
+CARD = """
+name = "small"
+checkpoint = "random numbers"
+licence = "Apache-2.0"
+notes = "for tests"
+[input]
+height = 32
+width = 48
+frames = 5
+described_frames = 5
+temporal_stride = 1
+[transformer]
+family = "hunyuan_video"
+layers = 3
+single_layers = 2
+refiner_layers = 1
+heads = 2
+head_dim = 16
+feed_forward = 64
+in_channels = 4
+out_channels = 4
+patch = [1, 2, 2]
+text_dim = 16
+text_tokens = 9
+pooled_dim = 8
+[encoder]
+kind = "hunyuan_video_autoencoder"
+image_channels = 3
+widths = [32, 32, 32, 32]
+residual_blocks = 1
+temporal_stride = 4
+latent_channels = 4
+[text_encoder]
+kind = "llama"
+layers = 3
+width = 16
+heads = 2
+head_dim = 8
+feed_forward = 32
+vocabulary = 200
+[feature]
+block = 1
+heads = [1]
+tensor = "keys"
+frequency_range = [0.0, 1.0]
+signal_level = 0.875
+noise_level = 0.125
+timestep = 125.0
+noise_seed = 0
+[matching]
+temperature = 0.05
+argmax_radius = 12
+search_radius = 48
+visibility_threshold = 12
+similarity_threshold = 0.4
+recovery_threshold = 0.6
+template_update = 0.05
+update_after_loss = true
+horizon = 4
+refine_radius = 8
+refine_margin = 0.1
+"""
+
+
+def tokenizer(text: str, start: str, end: str) -> PreTrainedTokenizerFast:
+    """One token for each word of a text, between a first and a last one."""
+    split = pre_tokenizers.Whitespace()
+    vocabulary = [start, end, "<unk>", *(word for word, _ in split.pre_tokenize_str(text))]
+    every = {word: number for number, word in enumerate(dict.fromkeys(vocabulary))}
+    words = Tokenizer(models.WordLevel(every, unk_token="<unk>"))
+    words.pre_tokenizer = split
+    words.post_processor = processors.TemplateProcessing(
+        f"{start} $A {end}" if end else f"{start} $A",
+        special_tokens=[(token, every[token]) for token in (start, end) if token],
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token=end or start, eos_token=end)
+
+
+def save_pipeline(folder: Path) -> Path:
+    torch.manual_seed(0)
+    HunyuanVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=3,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        mlp_ratio=2.0,
+        text_embed_dim=16,
+        pooled_projection_dim=8,
+        rope_axes_dim=(4, 6, 6),
+    ).save_pretrained(folder / "transformer", max_shard_size="100KB")
+    AutoencoderKLHunyuanVideo(
+        block_out_channels=(32, 32, 32, 32), layers_per_block=1, latent_channels=4
+    ).save_pretrained(folder / "vae")
+    shape = {"num_attention_heads": 2, "vocab_size": 200, "intermediate_size": 32}
+    llama = LlamaConfig(**shape, hidden_size=16, num_hidden_layers=3, num_key_value_heads=1)
+    shaken(LlamaModel(llama)).save_pretrained(folder / "text_encoder")
+    ends = {"bos_token_id": 0, "eos_token_id": 1}
+    clip = CLIPTextConfig(**shape, **ends, hidden_size=8, num_hidden_layers=2)
+    shaken(CLIPTextModel(clip)).save_pretrained(folder / "text_encoder_2")
+    template = DEFAULT_PROMPT_TEMPLATE["template"]
+    tokenizer(template, "<start>", "").save_pretrained(folder / "tokenizer")
+    tokenizer("", "<start>", "<end>").save_pretrained(folder / "tokenizer_2")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_pipeline(tmp_path_factory.mktemp("hunyuan"))
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(CARD)
+    return path
+
+
+def test_empty_prompt_is_the_pipelines(card: Path, checkpoint: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "prompt.safetensors"
+    found = empty_prompt(load_card(str(card)), checkpoint, kept)
+    encoders = [
+        kind.from_pretrained(checkpoint / name, dtype=torch.bfloat16)
+        for kind, name in ((LlamaModel, "text_encoder"), (CLIPTextModel, "text_encoder_2"))
+    ]
+    tokenizers = [
+        PreTrainedTokenizerFast.from_pretrained(checkpoint / name)
+        for name in ("tokenizer", "tokenizer_2")
+    ]
+    pipeline = HunyuanVideoPipeline(
+        text_encoder=encoders[0],
+        tokenizer=tokenizers[0],
+        text_encoder_2=encoders[1],
+        tokenizer_2=tokenizers[1],
+        transformer=transformer(),
+        vae=autoencoder(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+    )
+    with torch.no_grad():
+        (tokens,), (pooled,), (mask,) = pipeline.encode_prompt("", max_sequence_length=9)
+    assert 1 < mask.sum() < 9
+    # The pipeline pads first: in half precision, sums may come in another order.
+    assert torch.equal(found[1:].any(dim=1), mask.bool())
+    assert relative(found[1:], (tokens * mask[:, None]).float()) <= 2e-2
+    assert relative(found[0, :8], pooled.float()) <= 2e-2
+    assert not found[0, 8:].any()
+    assert torch.equal(empty_prompt(load_card(str(card)), tmp_path / "none", kept), found)
+
+
+def run(card: Path, *options: Path | str) -> Any:
+    app = typer.Typer()
+    app.command()(export)
+    return CliRunner().invoke(app, [str(card), *map(str, options)])
+
+
+def moving_clip(count: int) -> np.ndarray:
+    picture = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
+    large = np.kron(picture, np.ones((8, 8, 1), np.uint8))
+    return np.stack([large[:32, t : t + 48] for t in range(count)])
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_a_bundle_that_tracks(card: Path, checkpoint: Path, tmp_path: Path, stride: int) -> None:
+    output = tmp_path / "bundle"
+    done = run(
+        card, "--weights", checkpoint, "-o", output, "--temporal-stride", str(stride), "--json"
+    )
+    assert done.exception is None, done.exception
+    told = json.loads(done.stdout)
+    assert len(list((checkpoint / "transformer").glob("*.safetensors"))) > 1
+    assert max(told["parity"].values()) <= MAX_RELATIVE_ERROR
+    assert told["encoder"] == {"frames": 1 if stride == 1 else 5, "caches": 0}
+    tracks = Tracker.load(output).track(moving_clip(7), [[0, 20, 15], [3, 30, 20]])
+    assert np.isfinite(tracks.points).all()
+
+
+def test_random_weights_and_unrotated_queries(card: Path, tmp_path: Path) -> None:
+    text = card.read_text().replace('"keys"', '"queries"\nrotated = false')
+    card.write_text(text)
+    done = run(card, "--random-weights", "-o", tmp_path / "b", "--described", "1", "--json")
+    assert done.exception is None, done.exception
+    told = json.loads(done.stdout)
+    assert (told["source"]["tensor"], told["source"]["random_weights"]) == ("queries", True)
+
+
+def _rewrite(name: str, **changes: object) -> Callable[[Path], None]:
+    def damage(checkpoint: Path) -> None:
+        content = json.loads((checkpoint / name).read_text())
+        (checkpoint / name).write_text(json.dumps(content | changes))
+
+    return damage
+
+
+def _rewrite_transformer(**changes: object) -> Callable[[Path], None]:
+    return _rewrite("transformer/config.json", **changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (_rewrite_transformer(image_condition_type="token_replace"), "continues an image"),
+        (_rewrite_transformer(in_channels=33), "has in_channels 33, the card 4"),
+        (
+            _rewrite_transformer(_class_name="HunyuanVideo15Transformer3DModel"),
+            "describes a HunyuanVideo15Transformer3DModel, not a HunyuanVideoTransformer3DModel",
+        ),
+        (
+            _rewrite_transformer(_class_name="HunyuanVideoFramepackTransformer3DModel"),
+            "describes a HunyuanVideoFramepackTransformer3DModel",
+        ),
+        (_rewrite_transformer(rope_axes_dim=[8, 4, 4]), r"has rope_axes_dim \[8, 4, 4\]"),
+        (
+            _rewrite("vae/config.json", _class_name="AutoencoderKLHunyuanVideo15"),
+            "describes a AutoencoderKLHunyuanVideo15",
+        ),
+        (lambda path: shutil.rmtree(path / "text_encoder_2"), "lacks text_encoder_2"),
+        (lambda path: shutil.rmtree(path / "tokenizer"), "lacks tokenizer,"),
+    ],
+)
+def test_other_models_are_refused(
+    card: Path, checkpoint: Path, tmp_path: Path, damage: Callable[[Path], None], complaint: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    damage(folder)
+    done = run(card, "--weights", folder, "-o", tmp_path / "bundle")
+    assert isinstance(done.exception, VditrackError), done.exception
+    with pytest.raises(VditrackError, match=complaint):
+        raise done.exception
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("block = 1", "block = 3", "block 3 has a single stream"),
+        ("block = 1", "block = 4", "block 4 has a single stream"),
+        ("block = 1", "block = 5", "block is not one of"),
+        ("pooled_dim = 8", "pooled_dim = 17", "pooled_dim is more than text_dim"),
+    ],
+)
+def test_cards_that_make_no_sense(card: Path, old: str, new: str, complaint: str) -> None:
+    card.write_text(card.read_text().replace(old, new))
+    with pytest.raises(InputError, match=complaint):
+        load_card(str(card))
