@@ -4,9 +4,12 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx_ir
 import torch
 from torch import Tensor, nn
 
@@ -53,11 +56,37 @@ def export_graph_of(
             verbose=False,
         )
     assert program is not None
-    # The exporter notes stack traces, with paths of this machine, at every node.
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()
+    _without_traces(program.model)
+    _laid_out_in_order(program.model)
     program.save(path, external_data=_bytes_of(module) > _LARGEST_EMBEDDED_WEIGHTS)
     _check(path)
+
+
+def _without_traces(model: onnx_ir.Model) -> None:
+    """Drop the stack traces, with paths of this machine, that the exporter notes at every node."""
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+
+
+def _laid_out_in_order(model: onnx_ir.Model) -> None:
+    """Let weights that are transposed views be copied when they are written, one at a time.
+
+    NumPy writes such views element by element, which takes most of a large export's time.
+    """
+    for value in model.graph.initializers.values():
+        weight = value.const_value
+        assert weight is not None
+        if not weight.numpy().flags.c_contiguous:
+            value.const_value = onnx_ir.LazyTensor(
+                partial(_copied, weight),
+                weight.dtype,
+                onnx_ir.Shape(weight.shape.numpy()),
+                name=weight.name,
+            )
+
+
+def _copied(weight: onnx_ir.TensorProtocol) -> onnx_ir.TensorProtocol:
+    return onnx_ir.Tensor(np.ascontiguousarray(weight.numpy()), weight.dtype, name=weight.name)
 
 
 def _bytes_of(module: nn.Module) -> int:
