@@ -15,6 +15,7 @@ from vditrack.bundle import (
     Manifest,
     Matching,
     Output,
+    Precision,
     Source,
     seal_bundle,
 )
@@ -95,6 +96,8 @@ def write_passthrough(
         encoder=Encoder(frames=taken, caches=2 if cached else 0),
         output=Output(rows=rows, columns=columns, stride=STRIDE, channels=3),
         matching=MATCHING,
+        precision=Precision(encoder="fp32", features="fp32"),
+        gate=None,
         files={},
         parity={},
         tools={},

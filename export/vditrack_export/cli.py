@@ -1,13 +1,13 @@
 """The verb ``vditrack export``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import typer
 from rich.console import Console
 
-from vditrack.bundle import Bundle
+from vditrack.bundle import Bundle, Gate, Precision
 from vditrack.errors import InputError, VditrackError
 from vditrack_export.card import Card, load_card
 
@@ -47,6 +47,17 @@ def export(
     heads: Annotated[
         str | None, typer.Option(help="Heads that are read, from 0, as in 1 or 0,3,7.")
     ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"],
+        typer.Option(help="What the transformer's products are rounded to."),
+    ] = "fp32",
+    encoder_precision: Annotated[
+        Literal["fp32", "fp16"], typer.Option(help="The same of the encoder's.")
+    ] = "fp32",
+    accept: Annotated[
+        bool,
+        typer.Option("--accept", help="Take a precision that moves tracks beyond the limits."),
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print the bundle's manifest as JSON.")
     ] = False,
@@ -66,7 +77,7 @@ def export(
         {"block": block, "heads": _heads(heads)},
     )
     try:
-        from vditrack_export.export import Weights, export_bundle
+        from vditrack_export.export import Rounding, Weights, export_bundle
     except ModuleNotFoundError as error:
         raise VditrackError(
             f"export needs {error.name}, which is not installed. "
@@ -79,7 +90,8 @@ def export(
             stages.print(f"[dim]{stage}[/dim]")
             status.update(stage)
 
-        bundle = export_bundle(wanted, Weights(weights, prompt), output, report)
+        rounding = Rounding(Precision(encoder=encoder_precision, features=precision), accept)
+        bundle = export_bundle(wanted, Weights(weights, prompt), output, report, rounding)
     if json:
         typer.echo(msgspec.json.encode(bundle.manifest).decode())
     else:
@@ -134,3 +146,14 @@ def _summarise(bundle: Bundle) -> None:
         typer.echo("  random weights: for benchmarks and engine builds, it tracks nothing")
     for comparison, error in manifest.parity.items():
         typer.echo(f"  {comparison.replace('_', ' ')}: largest relative error {error:.1e}")
+    if manifest.gate is not None:
+        _summarise_gate(manifest.precision, manifest.gate)
+
+
+def _summarise_gate(precision: Precision, gate: Gate) -> None:
+    typer.echo(
+        f"  encoder in {precision.encoder}, transformer in {precision.features}: over {gate.clips} "
+        f"clips of {gate.height} x {gate.width} x {gate.frames} the median point moves by "
+        f"{gate.median_move:.3f} pixels, Average Jaccard {gate.average_jaccard_fp32:.1f} to "
+        f"{gate.average_jaccard:.1f}{', beyond the limits but accepted' * gate.accepted}"
+    )

@@ -15,7 +15,7 @@ import onnxruntime
 import onnxscript
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.bundle import (
@@ -24,9 +24,11 @@ from vditrack.bundle import (
     SCHEMA_VERSION,
     Bundle,
     Encoder,
+    Gate,
     Input,
     Manifest,
     Output,
+    Precision,
     Source,
     seal_bundle,
 )
@@ -42,9 +44,11 @@ from vditrack_export.encoders.forms import (
     original_latents,
 )
 from vditrack_export.families import family_of
+from vditrack_export.gate import GateTracks, gate_tracks, judge
 from vditrack_export.graph import export_graph_of
 from vditrack_export.parity import MAX_RELATIVE_ERROR, read_whole_model, relative_error
 from vditrack_export.paths.cut import Cut, Denoising
+from vditrack_export.precision import lower
 from vditrack_export.text import empty_prompt, random_prompt
 
 _TOOLS = (torch, diffusers, onnx, onnxscript, onnxruntime)
@@ -67,7 +71,20 @@ class Weights:
     """File that the embedding of the empty prompt is kept in."""
 
 
-def export_bundle(card: Card, weights: Weights, destination: Path, report: Report) -> Bundle:
+@dataclass(frozen=True)
+class Rounding:
+    """The precision wanted, and whether it is taken whatever it does to tracks."""
+
+    precision: Precision
+    accept: bool = False
+
+
+NONE = Rounding(Precision(encoder="fp32", features="fp32"))
+
+
+def export_bundle(
+    card: Card, weights: Weights, destination: Path, report: Report, rounding: Rounding = NONE
+) -> Bundle:
     """Export the encoder and the truncated transformer, prove them right, and seal the bundle.
 
     Args:
@@ -75,30 +92,42 @@ def export_bundle(card: Card, weights: Weights, destination: Path, report: Repor
         weights: of the checkpoint that it names, or random ones.
         destination: folder that the bundle becomes; an older bundle there is replaced at the end.
         report: called with the name of each stage as it starts.
+        rounding: below FP32, the graphs are proved in FP32, and then judged by what the precision
+            does to tracks: see `vditrack_export.gate`.
 
     Raises:
-        VditrackError: the checkpoint is not the card's, the destination is taken, or the exported
-            graphs do not reproduce the model. Nothing is left behind then.
+        VditrackError: the checkpoint is not the card's, the destination is taken, the exported
+            graphs do not reproduce the model, or the precision is refused. Nothing is left behind
+            then.
 
     """
     _check_card(card)
     with staged_folder(destination, replaceable=CONTENTS) as folder:
         report("reading the checkpoint")
         cutting = _cutting(card, weights)
-        proved = _proved_size(card)
-        form = encoder_form(card, cutting.checkpoint.encoder, card.input)
-        for graph in (*form.graphs, _features(cutting, card.input)):
-            report(f"exporting {graph.file}")
-            _write(graph, folder)
-        report("comparing with the original")
-        parity = _parity(cutting, proved, folder if proved == card.input else None)
+        # Before its precision is lowered, so that what is computed once is computed in FP32.
+        features = _features(cutting, card.input)
+        exact = rounding.precision == NONE.precision
+        small, gate = _proved_size(card), None
+        if exact and small == card.input:
+            takes = _write_all(cutting, features, folder, report)
+            report("comparing with the original")
+            parity = _errors(cutting, small, folder)
+        else:
+            report("comparing with the original")
+            parity = _errors_apart(cutting, small)
+            if not exact:
+                gate = _lower(cutting, features.module, small, rounding, report)
+            takes = _write_all(cutting, features, folder, report)
         report("sealing the bundle")
-        sealed = seal_bundle(folder, _manifest(cutting, form.takes, parity))
+        manifest = _manifest(cutting, card.input, takes, parity)
+        manifest = msgspec.structs.replace(manifest, precision=rounding.precision, gate=gate)
+        sealed = seal_bundle(folder, manifest)
     return Bundle(destination, sealed.manifest)
 
 
 @dataclass(frozen=True)
-class _Cutting:
+class Cutting:
     """What is cut out of which checkpoint."""
 
     card: Card
@@ -135,21 +164,30 @@ class _Cutting:
         return channels, size.latents, size.height // stride, size.width // stride
 
 
-def _cutting(card: Card, weights: Weights) -> _Cutting:
+def _cutting(card: Card, weights: Weights) -> Cutting:
     channels = tuple(family_of(card).channels(card.transformer.head_dim, card.feature))
     if weights.folder is None:
-        return _Cutting(card, random_checkpoint(card), random_prompt(card), channels, random=True)
+        return Cutting(card, random_checkpoint(card), random_prompt(card), channels, random=True)
     checkpoint = load_checkpoint(card, weights.folder)
     prompt = empty_prompt(card, weights.folder, weights.prompt)
-    return _Cutting(card, checkpoint, prompt, channels, random=False)
+    return Cutting(card, checkpoint, prompt, channels, random=False)
 
 
-def _features(cutting: _Cutting, size: Input) -> Graph:
+def _features(cutting: Cutting, size: Input) -> Graph:
     shape = cutting.latent_shape(size)
     path = family_of(cutting.card).path(
         cutting.checkpoint.transformer, shape, cutting.cut(size), cutting.denoising, cutting.prompt
     )
     return Graph(FEATURES, path.eval(), {"latents": torch.zeros(1, *shape)}, ("descriptors",))
+
+
+def _write_all(cutting: Cutting, features: Graph, folder: Path, report: Report) -> Encoder:
+    """Write the encoder's graphs and the transformer's; returns what the encoder takes."""
+    form = encoder_form(cutting.card, cutting.checkpoint.encoder, cutting.card.input)
+    for graph in (*form.graphs, features):
+        report(f"exporting {graph.file}")
+        _write(graph, folder)
+    return form.takes
 
 
 def _write(graph: Graph, folder: Path) -> None:
@@ -173,21 +211,47 @@ def _proved_size(card: Card) -> Input:
     )
 
 
-def _parity(cutting: _Cutting, size: Input, written: Path | None) -> dict[str, float]:
-    """Relative errors of graphs, those ``written`` or others of the same modules at ``size``."""
+def _lower(
+    cutting: Cutting, wanted: nn.Module, size: Input, rounding: Rounding, report: Report
+) -> Gate | None:
+    """Lower the precision of the encoder and the path ``wanted``, if the gate lets it.
+
+    The gate's clips have the given size, since they are tracked twice with the whole path.
+    """
+    features = _features(cutting, size)
+
+    def tracks(precision: str) -> GateTracks:
+        report(f"tracking the gate's clips in {precision}")
+        form = encoder_form(cutting.card, cutting.checkpoint.encoder, size)
+        return gate_tracks(_manifest(cutting, size, form.takes, {}), (*form.graphs, features))
+
+    # Random weights track nothing; but what they compute has to be finite as well.
+    before = None if cutting.random else tracks("fp32")
+    encoder = encoder_form(cutting.card, cutting.checkpoint.encoder, size).graphs[-1].module
+    lower(encoder, rounding.precision.encoder)
+    for path in (features.module, wanted):
+        lower(path, rounding.precision.features)
+    after = tracks(f"{rounding.precision.encoder} and {rounding.precision.features}")
+    return None if before is None else judge(before, after, accept=rounding.accept)
+
+
+def _errors_apart(cutting: Cutting, size: Input) -> dict[str, float]:
+    """Relative errors of graphs of the same modules at another size, which are not kept."""
     form = encoder_form(cutting.card, cutting.checkpoint.encoder, size)
-    if written is not None:
-        return _errors(cutting, size, form, written)
     with tempfile.TemporaryDirectory() as scratch:
         for graph in (*form.graphs, _features(cutting, size)):
             _write(graph, Path(scratch))
-        errors = _errors(cutting, size, form, Path(scratch))
+        errors = _errors(cutting, size, Path(scratch))
+    if size == cutting.card.input:
+        return errors
     at = f"at_{size.height}x{size.width}x{size.frames}"
     return {f"{name}_{at}": error for name, error in errors.items()}
 
 
-def _errors(cutting: _Cutting, size: Input, form: EncoderForm, folder: Path) -> dict[str, float]:
+def _errors(cutting: Cutting, size: Input, folder: Path) -> dict[str, float]:
+    """Relative errors of the graphs in a folder, which are those of windows of this size."""
     card, model = cutting.card, cutting.checkpoint.transformer
+    form = encoder_form(card, cutting.checkpoint.encoder, size)
     shape = (size.frames, size.height, size.width, 3)
     generator = torch.Generator().manual_seed(_PARITY_SEED)
     window = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -241,7 +305,10 @@ def _check_card(card: Card) -> None:
         raise InputError(f"card {card.name}: {'; '.join(complaints)}. Correct it there.")
 
 
-def _manifest(cutting: _Cutting, encoder: Encoder, parity: dict[str, float]) -> Manifest:
+def _manifest(
+    cutting: Cutting, size: Input, encoder: Encoder, parity: dict[str, float]
+) -> Manifest:
+    """Describe a bundle in FP32."""
     card, feature = cutting.card, cutting.card.feature
     cell = card.encoder.stride * card.transformer.patch[1]
     return Manifest(
@@ -264,15 +331,17 @@ def _manifest(cutting: _Cutting, encoder: Encoder, parity: dict[str, float]) -> 
             noise_seed=feature.noise_seed,
             random_weights=cutting.random,
         ),
-        input=card.input,
+        input=size,
         encoder=encoder,
         output=Output(
-            rows=card.input.height // cell,
-            columns=card.input.width // cell,
+            rows=size.height // cell,
+            columns=size.width // cell,
             stride=cell,
             channels=len(feature.heads) * len(cutting.channels),
         ),
         matching=card.matching,
+        precision=NONE.precision,
+        gate=None,
         files={},
         parity=parity,
         tools={"python": platform.python_version(), "vditrack": version("vditrack")}

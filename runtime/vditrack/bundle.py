@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from vditrack.errors import BundleError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "bundle.json"
 ENCODER = "encoder.onnx"
 ENCODER_START = "encoder_start.onnx"
@@ -60,7 +60,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     width: Positive
     frames: Positive
     """Frames in one window."""
-    temporal_stride: Literal[1, 4]
+    temporal_stride: Literal[1, 4, 8]
     """Frames that share one latent: beyond the first frame, which has one of its own."""
     described_frames: Positive
     """Frames at the end of a window that get descriptors; the earlier ones are context."""
@@ -150,6 +150,32 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How much less similar to its template than the match a refined point may be, once lost."""
 
 
+class Precision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What products of matrices and convolutions are rounded to; all else is in FP32."""
+
+    encoder: Literal["fp32", "fp16"]
+    features: Literal["fp32", "fp16", "bf16"]
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a precision below FP32 did to tracks, measured at export on rendered clips.
+
+    The clips have the size at which they were tracked; lengths are in their pixels.
+    """
+
+    clips: Positive
+    frames: Positive
+    height: Positive
+    width: Positive
+    median_move: float
+    """Of points from where they were in FP32, over frames in which they are visible."""
+    average_jaccard_fp32: float
+    average_jaccard: float
+    """Of TAP-Vid, in percent."""
+    accepted: bool
+    """Whether it went beyond the limits, and was accepted nevertheless."""
+
+
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Size in bytes and digest of one file of the bundle."""
 
@@ -168,6 +194,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     encoder: Encoder
     output: Output
     matching: Matching
+    precision: Precision
+    gate: Gate | None
+    """None in FP32, where parity says all, and with random weights, which track nothing."""
     files: dict[str, FileRecord]
     parity: dict[str, float]
     """Relative errors measured at export, by what was compared."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.backends import Array, Tensor, open_session
+from vditrack.backends import Array, OpenGraph, Tensor, open_session
 from vditrack.bundle import Bundle
 from vditrack.grid import Grid, cells_from_pixels, hat_weights, linear_weights, pixel_centres
 from vditrack.latents import Caches, LatentEncoder, require_tensors
@@ -64,8 +64,8 @@ class FeatureMap:
 class FeatureExtractor:
     """The graphs of a bundle, loaded and checked against its manifest."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Load the graphs.
+    def __init__(self, bundle: Bundle, open_graph: OpenGraph = open_session) -> None:
+        """Load the graphs, with ``open_graph``.
 
         Raises:
             BackendError: no inference engine is installed or it refuses a graph.
@@ -77,8 +77,8 @@ class FeatureExtractor:
         self.window, self.described = inp.frames, inp.described_frames
         self.latents, self.described_latents = inp.latents, inp.described_latents
         self.temporal_stride = inp.temporal_stride
-        self.encoder = LatentEncoder(bundle)
-        self._features = open_session(bundle.features)
+        self.encoder = LatentEncoder(bundle, open_graph)
+        self._features = open_graph(bundle.features)
         shape = (inp.described_latents, out.rows, out.columns, out.channels)
         descriptors = Tensor(shape, np.dtype(np.float32))
         require_tensors(bundle.features, self._features.outputs, {"descriptors": descriptors})

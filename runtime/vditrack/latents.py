@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.backends import Array, Session, Tensor, open_session
+from vditrack.backends import Array, OpenGraph, Session, Tensor
 from vditrack.bundle import Bundle, Input, latents_of
 from vditrack.errors import BundleError
 from vditrack.timing import stage
@@ -20,7 +20,7 @@ Caches = Mapping[str, Array]
 class LatentEncoder:
     """The encoder's graphs. It keeps nothing of a clip or a stream: any number share one."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, open_graph: OpenGraph) -> None:
         """Load the graphs.
 
         Raises:
@@ -33,10 +33,10 @@ class LatentEncoder:
         self.cached = encoder.caches > 0
         self.windowed = encoder.frames > 1 and not self.cached
         """Whether windows share no latents, since one run takes several frames of a window."""
-        self._encoder = _open_encoder(bundle)
+        self._encoder = _open_encoder(bundle, open_graph)
         self._start: Session | None = None
         if self.cached and bundle.manifest.input.temporal_stride > 1:
-            self._start = _open_start(bundle, self._encoder.outputs)
+            self._start = _open_start(bundle, open_graph, self._encoder.outputs)
         self._caches = {
             name: tensor for name, tensor in self._encoder.inputs.items() if name != "frames"
         }
@@ -101,9 +101,9 @@ def require_tensors(
         raise BundleError(f"{graph}: tensor {name!r} {complaint}. Export the bundle again.")
 
 
-def _open_encoder(bundle: Bundle) -> Session:
+def _open_encoder(bundle: Bundle, open_graph: OpenGraph) -> Session:
     graph, encoder, inp = bundle.encoder, bundle.manifest.encoder, bundle.manifest.input
-    session = open_session(graph)
+    session = open_graph(graph)
     names = [f"cache.{number}" for number in range(encoder.caches)]
     frames = _frames(encoder.frames, inp)
     require_tensors(graph, session.inputs, {"frames": frames, **dict.fromkeys(names)})
@@ -119,9 +119,9 @@ def _open_encoder(bundle: Bundle) -> Session:
     return session
 
 
-def _open_start(bundle: Bundle, outputs: Mapping[str, Tensor]) -> Session:
+def _open_start(bundle: Bundle, open_graph: OpenGraph, outputs: Mapping[str, Tensor]) -> Session:
     """The graph of the first frame alone, which leaves what every other run leaves."""
-    session = open_session(bundle.encoder_start)
+    session = open_graph(bundle.encoder_start)
     frames = _frames(1, bundle.manifest.input)
     require_tensors(bundle.encoder_start, session.inputs, {"frames": frames})
     require_tensors(bundle.encoder_start, session.outputs, outputs)

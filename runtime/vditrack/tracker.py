@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vditrack.backends import OpenGraph, open_session
 from vditrack.bundle import Bundle, Matching, bundled_model, load_bundle
 from vditrack.errors import InputError
 from vditrack.features import FeatureExtractor, FeatureMap, causal_features, clip_features
@@ -24,11 +25,23 @@ Step = TypeVar("Step")
 class Tracker:
     """Tracks any point through video, with the features of one bundle."""
 
-    def __init__(self, bundle: Bundle, settings: Matching | None = None) -> None:
-        """Load a checked bundle's graphs; ``settings`` replace its matching defaults."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: Matching | None = None,
+        open_graph: OpenGraph = open_session,
+    ) -> None:
+        """Load a checked bundle's graphs.
+
+        Args:
+            bundle: of the model.
+            settings: in the place of its matching defaults.
+            open_graph: loads each of its graphs.
+
+        """
         self.bundle = bundle
         self.settings = settings or bundle.manifest.matching
-        self._extractor = FeatureExtractor(bundle)
+        self._extractor = FeatureExtractor(bundle, open_graph)
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> Tracker:

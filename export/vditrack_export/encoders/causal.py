@@ -49,6 +49,8 @@ def convolve(conv: nn.Conv3d, x: Tensor, history: History, beginning: Beginning)
 
     """
     frames, rows, columns = conv.kernel_size
-    extended = history.extend(x, frames - 1, beginning)
+    # What is carried is what is multiplied, so in the weights' precision.
+    extended = history.extend(x.to(conv.weight.dtype), frames - 1, beginning)
     # Padding by the convolution itself spares a copy of every map.
-    return F.conv3d(extended, conv.weight, conv.bias, padding=(0, rows // 2, columns // 2))
+    padding = (0, rows // 2, columns // 2)
+    return F.conv3d(extended, conv.weight, conv.bias, padding=padding).float()

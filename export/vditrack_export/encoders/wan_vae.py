@@ -129,7 +129,7 @@ def _downsampled(block: WanResample, x: Tensor, history: History, temporal_strid
     x = images.transpose(0, 1)[None]
     if temporal_stride == 1 or block.mode == "downsample2d":
         return x
-    known = history.extend(x, 1, _nothing)
+    known = history.extend(x.to(block.time_conv.weight.dtype), 1, _nothing)
     if not history.begins:
         return _paired(block.time_conv, known)
     # The first frame is not paired with any.
@@ -139,7 +139,7 @@ def _downsampled(block: WanResample, x: Tensor, history: History, temporal_strid
 
 def _paired(conv: nn.Conv3d, known: Tensor) -> Tensor:
     """Each two frames to one, by a convolution that sees them and the one before."""
-    return F.conv3d(known, conv.weight, conv.bias, conv.stride)
+    return F.conv3d(known, conv.weight, conv.bias, conv.stride).float()
 
 
 def _zeros(x: Tensor, frames: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Inference engines behind one protocol: named numpy arrays in, named numpy arrays out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,6 +28,10 @@ class Session(Protocol):
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph once."""
         ...
+
+
+OpenGraph = Callable[[Path], Session]
+"""Loads a graph of a bundle on some engine."""
 
 
 def open_session(graph: Path) -> Session:

@@ -1,0 +1,152 @@
+"""A full-size backbone with random weights: its export, and one window against the whole model.
+
+    python benchmarks/full_size.py wan2.1-t2v-1.3b --size 320x576 --frames 17
+
+First the card is exported with random weights at its own size, encoder and all. Then it is exported
+for a window that a workstation without a GPU can hold, and the truncated transformer in ONNX
+Runtime is timed against one step of the whole transformer in diffusers, on the same latents and
+with the same weights. Each measurement is a process of its own, so that its peak memory is its own.
+"""
+
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+import typer
+
+from vditrack.bundle import Precision, load_bundle
+from vditrack_export.card import Card, load_card
+from vditrack_export.plan.pipeline import transformer_share
+
+ALLOWANCE = 1.15
+"""What the truncated path may take beyond its share of the operations."""
+REPEATS = 3
+
+
+def main(
+    card: Annotated[str, typer.Argument(help="Name of a model card.")],
+    size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of the window that is run.")] = "320x576",
+    frames: Annotated[int, typer.Option(help="Frames of the window that is run.")] = 17,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"], typer.Option(help="Of the export at the card's own size.")
+    ] = "fp32",
+    temporal_stride: Annotated[int, typer.Option(help="Frames that share a latent.")] = 4,
+) -> None:
+    """Print time and memory of export, truncated path and whole transformer."""
+    own = _with_input(load_card(card), temporal_stride=temporal_stride)
+    height, width = (int(side) for side in size.split("x"))
+    run = _with_input(own, height=height, width=width, frames=frames, described_frames=frames)
+    with tempfile.TemporaryDirectory() as scratch:
+        exported = _apart(_export, own, Path(scratch) / "own", precision)
+        _tell(f"export in {precision}", own, exported)
+        print(f"  parity: {exported['parity']}")
+    with tempfile.TemporaryDirectory() as scratch:
+        small, latents = Path(scratch) / "run", Path(scratch) / "latents.npy"
+        _tell("export in fp32", run, _apart(_export, run, small, "fp32"))
+        kept = _apart(_run_truncated, small, latents)
+        whole = _apart(_run_whole, run, latents)
+        error = np.abs(kept["descriptors"] - whole["descriptors"]).max()
+    share = transformer_share(run)
+    ratio = kept["seconds"] / whole["seconds"]
+    _tell("truncated, ONNX Runtime", run, kept)
+    _tell("one step of the whole, diffusers", run, whole)
+    print(f"  descriptors differ by {error / np.abs(whole['descriptors']).max():.1e}")
+    print(
+        f"  time {ratio:.3f} of the whole, operations {share:.3f}, "
+        f"so {ratio / share:.2f} times its share (at most {ALLOWANCE})"
+    )
+
+
+def _with_input(card: Card, **changes: int) -> Card:
+    return msgspec.structs.replace(card, input=msgspec.structs.replace(card.input, **changes))
+
+
+def _tell(what: str, card: Card, measured: dict[str, Any]) -> None:
+    window = f"{card.input.height} x {card.input.width} x {card.input.frames}"
+    size = f", {measured['bytes'] / 1e9:.2f} GB" if "bytes" in measured else ""
+    print(
+        f"{card.name} at {window}, {what}: {measured['seconds']:.1f} s, peak "
+        f"{measured['peak'] / 1e9:.1f} GB{size}",
+        flush=True,
+    )
+
+
+def _apart(work: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
+    """Do work in a new process; adds its peak memory in bytes."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_with_peak, (work, *arguments))
+
+
+def _with_peak(work: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
+    measured = work(*arguments)
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return measured | {"peak": kibibytes * 1024}
+
+
+def _export(
+    card: Card, destination: Path, precision: Literal["fp32", "fp16", "bf16"]
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    from vditrack_export.export import Rounding, Weights, export_bundle  # noqa: PLC0415
+
+    encoder: Literal["fp32", "fp16"] = "fp16" if precision == "fp16" else "fp32"
+    rounding = Rounding(Precision(encoder=encoder, features=precision))
+    bundle = export_bundle(card, Weights(folder=None), destination, print, rounding)
+    return {
+        "seconds": time.perf_counter() - began,
+        "bytes": sum(record.size for record in bundle.manifest.files.values()),
+        "parity": bundle.manifest.parity,
+    }
+
+
+def _run_truncated(folder: Path, latents: Path) -> dict[str, Any]:
+    from vditrack.backends.onnxruntime import OnnxRuntimeSession  # noqa: PLC0415
+
+    session = OnnxRuntimeSession(load_bundle(folder).features)
+    shape = session.inputs["latents"].shape
+    given = np.random.default_rng(0).standard_normal(shape, np.float32)
+    np.save(latents, given)
+    seconds, outputs = _timed(lambda: session.run({"latents": given}))
+    return {"seconds": seconds, "descriptors": outputs["descriptors"].reshape(-1)}
+
+
+def _run_whole(card: Card, latents: Path) -> dict[str, Any]:
+    """Run all blocks, of which those that the bundle has are the same: drawn in the same order."""
+    import torch  # noqa: PLC0415
+
+    from vditrack_export.checkpoint import random_checkpoint  # noqa: PLC0415
+    from vditrack_export.export import Cutting  # noqa: PLC0415
+    from vditrack_export.families import family_of  # noqa: PLC0415
+    from vditrack_export.parity import read_whole_model  # noqa: PLC0415
+    from vditrack_export.text import random_prompt  # noqa: PLC0415
+
+    last = msgspec.structs.replace(card.feature, block=card.transformer.layers - 1)
+    checkpoint = random_checkpoint(msgspec.structs.replace(card, feature=last))
+    channels = tuple(family_of(card).channels(card.transformer.head_dim, card.feature))
+    cutting = Cutting(card, checkpoint, random_prompt(card), channels, random=True)
+    arguments = (cutting.cut(card.input), cutting.denoising, torch.from_numpy(np.load(latents)))
+    seconds, read = _timed(
+        lambda: read_whole_model(card, checkpoint.transformer, *arguments, cutting.prompt)
+    )
+    return {"seconds": seconds, "descriptors": read.numpy().reshape(-1)}
+
+
+def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Shortest time of several runs, and the last run's result."""
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        result = run()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds), result
+
+
+if __name__ == "__main__":
+    typer.run(main)
