@@ -589,8 +589,16 @@ def test_the_empty_prompt_is_the_pipelines(card: Path, checkpoint: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("temporal_stride = 8", "temporal_stride = 1", "halves frames and picture in one"),
-        ("temporal_stride = 8", "temporal_stride = 4", "neither 1 nor the encoder's 8"),
+        (
+            "temporal_stride = 8",
+            "temporal_stride = 1",
+            "temporal_stride 1 is not one of the encoder's: give 8",
+        ),
+        (
+            "temporal_stride = 8",
+            "temporal_stride = 4",
+            "temporal_stride 4 is not one of the encoder's: give 8",
+        ),
         ("patch = 4", "patch = 2", "latents of 32 pixels and 8 frames"),
         ("[true, true, true, false]", "[true, true, true]", "as many entries as widths"),
         ("patch = [1, 1, 1]", "patch = [1, 2, 2]", "patch"),

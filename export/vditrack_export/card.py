@@ -115,18 +115,16 @@ class CosmosTransformer(Transformer, frozen=True, kw_only=True, tag="cosmos"):
     """Of rotary wavelengths in time, height and width."""
 
 
-class Convolutions(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag_field="kind",
-    tag="convolutions",
+class _Encoder(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"
 ):
+    latent_channels: Positive
+
+
+class Convolutions(_Encoder, frozen=True, kw_only=True, tag="convolutions"):
     """Shapes of `vditrack_export.tiny.model.TinyEncoder`: one halving of the picture a width."""
 
     widths: Sizes
-    latent_channels: Positive
 
     @property
     def stride(self) -> int:
@@ -138,15 +136,13 @@ class Convolutions(
         """Frames that share one latent."""
         return 1
 
+    @property
+    def temporal_strides(self) -> tuple[int, ...]:
+        """Frames that may share one latent."""
+        return (1,)
 
-class WanAutoencoder(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag_field="kind",
-    tag="wan_autoencoder",
-):
+
+class WanAutoencoder(_Encoder, frozen=True, kw_only=True, tag="wan_autoencoder"):
     """Shapes of a diffusers ``AutoencoderKLWan``, whose decoder mirrors its encoder."""
 
     image_channels: Positive
@@ -162,7 +158,6 @@ class WanAutoencoder(
     """In a level of the encoder; the decoder has one more."""
     temporal_downsample: tuple[bool, ...]
     """By step from level to level, whether time is halved too."""
-    latent_channels: Positive
     residual: bool = False
     """Whether a shortcut that averages goes around each level, as in Wan2.2-TI2V-5B."""
 
@@ -186,14 +181,7 @@ class WanAutoencoder(
         return (self.temporal_stride,) if self.residual else (1, self.temporal_stride)
 
 
-class CogVideoXAutoencoder(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag_field="kind",
-    tag="cogvideox_autoencoder",
-):
+class CogVideoXAutoencoder(_Encoder, frozen=True, kw_only=True, tag="cogvideox_autoencoder"):
     """Shapes of a diffusers ``AutoencoderKLCogVideoX``."""
 
     image_channels: Positive
@@ -203,22 +191,19 @@ class CogVideoXAutoencoder(
     """In a level of the encoder; the decoder has one more."""
     temporal_stride: Literal[4]
     """Frames that share one latent natively."""
-    latent_channels: Positive
 
     @property
     def stride(self) -> int:
         """Side of a latent cell, in pixels."""
         return int(2 ** (len(self.widths) - 1))
 
+    @property
+    def temporal_strides(self) -> tuple[int, ...]:
+        """Frames that may share one latent."""
+        return (1, self.temporal_stride)
 
-class LtxAutoencoder(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag_field="kind",
-    tag="ltx_autoencoder",
-):
+
+class LtxAutoencoder(_Encoder, frozen=True, kw_only=True, tag="ltx_autoencoder"):
     """Shapes of the encoder of a diffusers ``AutoencoderKLLTXVideo``, of LTX-Video 0.9.0 and 0.9.1.
 
     The decoder has others, which nothing here needs.
@@ -233,7 +218,6 @@ class LtxAutoencoder(
     """By level, whether it ends by halving rows, columns and frames, all at once."""
     residual_blocks: Sizes
     """By level, then those in the middle."""
-    latent_channels: Positive
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
@@ -255,15 +239,13 @@ class LtxAutoencoder(
         """Frames that share one latent."""
         return int(2 ** sum(self.downsample))
 
+    @property
+    def temporal_strides(self) -> tuple[int, ...]:
+        """Frames that may share one latent; one convolution halves them and the picture."""
+        return (self.temporal_stride,)
 
-class HunyuanVideoAutoencoder(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag_field="kind",
-    tag="hunyuan_video_autoencoder",
-):
+
+class HunyuanVideoAutoencoder(_Encoder, frozen=True, kw_only=True, tag="hunyuan_video_autoencoder"):
     """Shapes of a diffusers ``AutoencoderKLHunyuanVideo``."""
 
     image_channels: Positive
@@ -273,12 +255,16 @@ class HunyuanVideoAutoencoder(
     """In a level of the encoder; the decoder has one more."""
     temporal_stride: Literal[4]
     """Frames that share one latent natively."""
-    latent_channels: Positive
 
     @property
     def stride(self) -> int:
         """Side of a latent cell, in pixels."""
         return int(2 ** (len(self.widths) - 1))
+
+    @property
+    def temporal_strides(self) -> tuple[int, ...]:
+        """Frames that may share one latent."""
+        return (1, self.temporal_stride)
 
 
 Autoencoder = WanAutoencoder | CogVideoXAutoencoder | LtxAutoencoder | HunyuanVideoAutoencoder
@@ -333,6 +319,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def __post_init__(self) -> None:
         shape, size = self.transformer, self.input
+        strides = self.encoder.temporal_strides
         claims = [
             (
                 not isinstance(shape, HunyuanVideoTransformer)
@@ -351,19 +338,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 "width of the text encoder is not text_dim of the transformer",
             ),
             (
-                size.temporal_stride in (1, self.encoder.temporal_stride),
-                f"temporal_stride is neither 1 nor the encoder's {self.encoder.temporal_stride}",
-            ),
-            (
-                not isinstance(self.encoder, LtxAutoencoder) or size.temporal_stride > 1,
-                "temporal_stride 1 is not for this encoder, which halves frames and picture in one "
-                f"convolution: it is {self.encoder.temporal_stride}",
-            ),
-            (
-                not isinstance(self.encoder, WanAutoencoder)
-                or size.temporal_stride in self.encoder.temporal_strides,
-                "temporal_stride 1 is impossible, since shortcuts of the encoder average frames: "
-                f"give {self.encoder.temporal_stride}",
+                size.temporal_stride in strides,
+                f"temporal_stride {size.temporal_stride} is not one of the encoder's: give "
+                f"{' or '.join(map(str, strides))}",
             ),
         ]
         for holds, complaint in claims:

@@ -157,8 +157,9 @@ def inspect(
     manifest = checked.manifest
     console = Console()
     console.print(f"[bold]{manifest.name}[/bold]  {checked.root}\n{manifest.notes}\n")
-    for title in ("source", "input", "encoder", "output", "matching"):
-        console.print(_table(title, msgspec.structs.asdict(getattr(manifest, title)).items()))
+    for title in ("source", "input", "encoder", "output", "matching", "precision", "gate"):
+        if (part := getattr(manifest, title)) is not None:
+            console.print(_table(title, msgspec.structs.asdict(part).items()))
     sizes = {name: f"{record.size / 1e6:.2f} MB" for name, record in manifest.files.items()}
     console.print(_table("files, all unaltered", sizes.items()))
     errors = {name: f"{error:.1e}" for name, error in manifest.parity.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from vditrack_export.card import Card
-from vditrack_export.plan.pipeline import Setting, temporal_strides
+from vditrack_export.plan.pipeline import Setting
 from vditrack_export.plan.runs import Mode, Question, Run, plan_run
 
 _SCALES = (1.0, 0.8, 0.65, 0.53, 0.4, 0.3)
@@ -43,7 +43,7 @@ def _settings(card: Card) -> Iterator[Setting]:
             max(1, round(scale * length / side)) * side
             for length in (card.input.height, card.input.width)
         )
-        for stride in temporal_strides(card):
+        for stride in card.encoder.temporal_strides:
             for frames in _WINDOWS:
                 if frames > stride and (frames - 1) % stride == 0:
                     yield Setting(height, width, frames, stride)

@@ -50,14 +50,6 @@ def card_setting(card: Card) -> Setting:
     return Setting(size.height, size.width, size.frames, size.temporal_stride)
 
 
-def temporal_strides(card: Card) -> tuple[int, ...]:
-    """Frames that may share a latent: one, and what the encoder does natively."""
-    encoder = card.encoder
-    if isinstance(encoder, WanAutoencoder):
-        return encoder.temporal_strides
-    return tuple(sorted({1, encoder.temporal_stride}))
-
-
 def latent_size(card: Card, setting: Setting) -> LatentSize:
     """Frames, rows and columns of the latents of a window."""
     side = card.encoder.stride

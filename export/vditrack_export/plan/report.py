@@ -11,7 +11,6 @@ from vditrack_export.plan.pipeline import (
     check_setting,
     latent_size,
     reference_costs,
-    temporal_strides,
 )
 from vditrack_export.plan.runs import Mode, Part, Question, Run, part_of, plan_run
 
@@ -63,10 +62,9 @@ def make_report(card: Card, question: Question) -> Report:
     own = card_setting(card)
     check_setting(card, own)
     settings = [own]
-    if len(temporal_strides(card)) > 1:
-        settings += [
-            Setting(own.height, own.width, _FRAMES, stride) for stride in temporal_strides(card)
-        ]
+    strides = card.encoder.temporal_strides
+    if len(strides) > 1:
+        settings += [Setting(own.height, own.width, _FRAMES, stride) for stride in strides]
     return Report(
         card=card.name,
         question=question,

@@ -16,6 +16,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float16)": np.dtype(np.float16),
 }
 
+_NO_BF16 = ". On the CPU it has no BF16: export with --precision fp32 or fp16 for it."
+
 
 class OnnxRuntimeSession:
     """A graph on ONNX Runtime's CPU provider."""
@@ -36,6 +38,7 @@ class OnnxRuntimeSession:
         except Exception as error:
             raise BackendError(
                 f"ONNX Runtime {onnxruntime.__version__} does not load {graph}: {error}"
+                f"{_NO_BF16 * ('NOT_IMPLEMENTED' in str(error))}"
             ) from error
         self.inputs = {node.name: _tensor(graph, node) for node in self._session.get_inputs()}
         self.outputs = {node.name: _tensor(graph, node) for node in self._session.get_outputs()}
