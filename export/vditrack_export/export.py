@@ -46,7 +46,7 @@ from vditrack_export.encoders.forms import (
 from vditrack_export.families import family_of
 from vditrack_export.gate import GateTracks, gate_tracks, judge
 from vditrack_export.graph import export_graph_of
-from vditrack_export.parity import MAX_RELATIVE_ERROR, read_whole_model, relative_error
+from vditrack_export.parity import read_whole_model, relative_error
 from vditrack_export.paths.cut import Cut, Denoising
 from vditrack_export.precision import lower
 from vditrack_export.text import empty_prompt, random_prompt
@@ -55,8 +55,9 @@ _TOOLS = (torch, diffusers, onnx, onnxscript, onnxruntime)
 _PARITY_SEED = 0
 _PARITY_TOKENS = 2048
 """Tokens of a window up to which the whole model is run at the card's own size."""
-_STREAMING_ERROR = 1e-4
-"""Of latents: what is carried from group to group is rounded on the way."""
+_LATENT_ERROR = 1e-4
+"""What is carried from group to group is rounded on the way, and where a group norm takes its mean
+over millions of numbers, ONNX Runtime's sum is off by up to 4e-5 (torch's by 2e-6)."""
 
 Report = Callable[[str], None]
 
@@ -257,13 +258,12 @@ def _errors(cutting: Cutting, size: Input, folder: Path) -> dict[str, float]:
     window = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     expected = original_latents(card, cutting.checkpoint.encoder, window)
     latents = _encoded(form, folder, window)
-    allowed = _STREAMING_ERROR if form.takes.caches else MAX_RELATIVE_ERROR
     cut, denoising = cutting.cut(size), cutting.denoising
     read = read_whole_model(card, model, cut, denoising, expected, cutting.prompt)
     session = OnnxRuntimeSession(folder / FEATURES)
     descriptors = session.run({"latents": expected.numpy()})["descriptors"]
     return {
-        "encoder_vs_original": relative_error("the encoder", latents, expected, allowed),
+        "encoder_vs_original": relative_error("the encoder", latents, expected, _LATENT_ERROR),
         "features_vs_full_model": relative_error(FEATURES, descriptors, read),
     }
 
