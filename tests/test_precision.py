@@ -144,7 +144,7 @@ def test_a_bundle_in_fp16_tracks_as_the_one_in_fp32(exported: Exported, family: 
     full, half = exported(family, "fp32"), exported(family, "fp16")
     gate = half.manifest.gate
     assert gate is not None
-    assert (gate.frames, gate.height, gate.width) == (5, 64, 96)
+    assert (gate.frames, gate.height, gate.width) == (16, 64, 96)
     assert full.manifest.gate is None
     sizes = [sum(r.size for r in b.manifest.files.values()) for b in (full, half)]
     assert sizes[1] < sizes[0]

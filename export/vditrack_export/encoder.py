@@ -17,6 +17,7 @@ class FramesToLatents(nn.Module):
         self.encoder = encoder
 
     def forward(self, frames: Tensor) -> Tensor:
-        images = frames.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+        # Real numbers first: TensorRT moves no bytes about.
+        images = frames.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1
         latents: Tensor = self.encoder(images)
         return latents.transpose(0, 1).unsqueeze(0)

@@ -20,6 +20,8 @@ from vditrack.tracker import Tracker
 from vditrack_export.encoders.forms import Graph, shapes_of
 
 CLIPS = 4
+FRAMES = 16
+"""Of a clip, or one window of the model where that is longer."""
 POINTS = 64
 """Picked in the first frame of each clip."""
 MAX_MOVE = 0.5
@@ -52,7 +54,7 @@ class GateTracks:
 
 
 def gate_tracks(manifest: Manifest, graphs: Sequence[Graph]) -> GateTracks:
-    """Track the gate's clips, of the length of one window, with graphs that are not written yet.
+    """Track the gate's clips with graphs that are not written yet.
 
     Args:
         manifest: of a bundle of these graphs.
@@ -62,12 +64,11 @@ def gate_tracks(manifest: Manifest, graphs: Sequence[Graph]) -> GateTracks:
         VditrackError: a graph gives a number that is not finite.
 
     """
-    size = manifest.input
+    size, frames = manifest.input, max(manifest.input.frames, FRAMES)
     sessions = {graph.file: TorchSession(graph) for graph in graphs}
     tracker = Tracker(Bundle(Path(), manifest), open_graph=lambda path: sessions[path.name])
     clips = [
-        make_clip(seed, size.height, size.width, size.frames, points=POINTS)
-        for seed in range(CLIPS)
+        make_clip(seed, size.height, size.width, frames, points=POINTS) for seed in range(CLIPS)
     ]
     tracks = [tracker.track(clip.frames, _queries(clip)) for clip in clips]
     return GateTracks(
@@ -104,7 +105,7 @@ def judge(before: GateTracks, after: GateTracks, *, accept: bool) -> Gate:
         )
     return Gate(
         clips=CLIPS,
-        frames=before.size.frames,
+        frames=before.found.shape[1],
         height=before.size.height,
         width=before.size.width,
         median_move=move,
