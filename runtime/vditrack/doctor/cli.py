@@ -1,0 +1,74 @@
+"""The verb ``vditrack doctor``, on the standard library alone."""
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from vditrack.doctor.examination import findings
+from vditrack.doctor.finding import Finding
+from vditrack.doctor.report import check_report, write_report
+from vditrack.errors import VditrackError
+
+_NAME_WIDTH, _INDENT = 28, 8
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Examine this machine and print what was found.
+
+    Returns:
+        The exit code: 0 where nothing is broken, 1 where something is, 2 for a user's mistake.
+
+    """
+    asked = _parsed(arguments)
+    try:
+        return _examined(asked.report, as_json=asked.json)
+    except VditrackError as error:
+        print(f"vditrack: {error}", file=sys.stderr)
+        return 2
+
+
+def _examined(report: Path | None, *, as_json: bool) -> int:
+    if report is not None:
+        check_report(report)
+    found = list(findings() if as_json else _told(findings()))
+    broken = [finding.name for finding in found if finding.state == "broken"]
+    if as_json:
+        print(json.dumps({"broken": broken, "findings": [asdict(finding) for finding in found]}))
+    else:
+        missing = sum(finding.state == "missing" for finding in found)
+        works = len(found) - len(broken) - missing
+        print(f"\n{works} work, {missing} are missing but optional, {len(broken)} are broken.")
+    if report is not None:
+        write_report(report, found)
+        print(f"written: {report}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="vditrack doctor",
+        description="Find what works on this machine, what does not, and what mends it.",
+        epilog="Exit code 0 where nothing is broken, 1 where something is. Where the command line "
+        "does not load, `python -m vditrack.doctor` is the same.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.zip",
+        help="write an archive for a bug report; it holds no secrets, names or home folders",
+    )
+    return parser.parse_args(arguments)
+
+
+def _told(found: Iterable[Finding]) -> Iterable[Finding]:
+    """Print each finding as soon as it is there, and pass it on."""
+    for finding in found:
+        print(f"{finding.state:{_INDENT}} {finding.name:{_NAME_WIDTH}} {finding.found}")
+        if finding.remedy is not None:
+            print(textwrap.indent(f"-> {finding.remedy}", " " * (_INDENT + 1)), flush=True)
+        yield finding

@@ -1,0 +1,39 @@
+"""The smallest graph that proves an inference engine: one product of two matrices.
+
+It is written here byte by byte, since the doctor must need no ``onnx``; onnx.proto and the encoding
+of Protocol Buffers say what the bytes mean.
+"""
+
+SIDE = 16
+"""Of the square matrices, input ``x`` and output ``y`` = ``x x``: float32 [SIDE, SIDE]."""
+
+_FLOAT = 1
+_IR_VERSION, _OPSET = 8, 17
+
+
+def product_graph() -> bytes:
+    """Return the model, for ``onnxruntime.InferenceSession``."""
+    node = _text(1, "x") + _text(1, "x") + _text(2, "y") + _text(4, "MatMul")
+    graph = _message(1, node) + _text(2, "product")
+    graph += _message(11, _tensor("x")) + _message(12, _tensor("y"))
+    return _number(1, _IR_VERSION) + _message(7, graph) + _message(8, _number(2, _OPSET))
+
+
+def _tensor(name: str) -> bytes:
+    """Return a ValueInfoProto."""
+    side = _message(1, _number(1, SIDE))
+    kind = _message(1, _number(1, _FLOAT) + _message(2, side + side))
+    return _text(1, name) + _message(2, kind)
+
+
+def _number(field: int, value: int) -> bytes:
+    # Field numbers and values below 128 take a byte each.
+    return bytes([field << 3, value])
+
+
+def _text(field: int, value: str) -> bytes:
+    return _message(field, value.encode())
+
+
+def _message(field: int, value: bytes) -> bytes:
+    return bytes([field << 3 | 2, len(value)]) + value
