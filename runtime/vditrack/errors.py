@@ -13,5 +13,9 @@ class BackendError(VditrackError):
     """No inference engine could be loaded, or it refused the model."""
 
 
+class EngineError(VditrackError):
+    """An engine could not be built, is damaged, or does not fit its bundle or this machine."""
+
+
 class InputError(VditrackError):
     """Frames, points, files or options handed in by the caller do not make sense."""
