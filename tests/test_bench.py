@@ -332,7 +332,7 @@ def test_a_measurement_says_what_was_measured(measured, bundle):
     assert result.bundle.sha256 == hashlib.sha256(manifest).hexdigest()
     clip = make_clip(seed=0, height=64, width=96, frames=24).frames
     assert result.clip_sha256 == hashlib.sha256(clip.tobytes()).hexdigest()
-    assert result.backend == "onnxruntime"
+    assert result.backend == "cpu"
     assert set(result.versions) == {"python", "vditrack", "numpy", "opencv", "onnxruntime"}
     assert result.versions["numpy"] == np.__version__
     assert result.machine.cores == len(psutil.Process().cpu_affinity())

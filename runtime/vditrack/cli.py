@@ -18,8 +18,12 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from vditrack.backends.selection import BackendName
 from vditrack.bench.cli import bench
+from vditrack.build.cli import build
+from vditrack.build.listing import build_table, list_builds
 from vditrack.bundle import bundled_model, load_bundle
+from vditrack.doctor.cli import main as examine
 from vditrack.draw import overlay
 from vditrack.errors import InputError, VditrackError
 from vditrack.evaluation.cli import evaluate
@@ -46,10 +50,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 BundleFolder = Annotated[
     Path | None, typer.Option(help="Folder of a bundle; the bundled model by default.")
 ]
+BackendOption = Annotated[
+    BackendName, typer.Option("--backend", help="What runs the model; auto alone falls back.")
+]
 
 
 app.command("eval")(evaluate)
 app.command()(bench)
+app.command()(build)
 
 
 def main() -> None:
@@ -94,16 +102,27 @@ def options(
         raise typer.Exit
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def doctor(context: typer.Context) -> None:
+    """Find what works on this machine, what does not, and what mends it."""
+    # It reads its own options, since it must also run where this module does not load.
+    raise typer.Exit(examine(context.args))
+
+
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
         "demo"
     ),
+    backend: BackendOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Track a grid of points through each shot of a real clip of city traffic."""
     asked = _Ask(grid=(DEMO_COLUMNS, DEMO_ROWS), cuts=DEMO_CUTS)
-    _run(_demo_clip(), asked, output, as_json=as_json)
+    _run(_demo_clip(), asked, output, backend=backend, as_json=as_json)
 
 
 @app.command()
@@ -129,6 +148,7 @@ def track(
     reference: Annotated[
         bool, typer.Option("--reference", help="Track as HeFT does, and say what differs.")
     ] = False,
+    backend: BackendOption = "auto",
     as_json: Json = False,
 ) -> None:
     """Track points through a video: writes tracks.npz, tracks.csv and overlay.mp4."""
@@ -139,7 +159,17 @@ def track(
         grid=(grid, grid) if grid else None,
     )
     folder = output or Path(f"{video.stem}_tracks")
-    _run(video, asked, folder, bundle, start, end, reference=reference, as_json=as_json)
+    _run(
+        video,
+        asked,
+        folder,
+        bundle,
+        start,
+        end,
+        backend=backend,
+        reference=reference,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -151,8 +181,10 @@ def inspect(
 ) -> None:
     """Check a bundle's files and show what is in it."""
     checked = load_bundle(bundle or bundled_model())
+    builds = list_builds(checked)
     if as_json:
-        typer.echo(msgspec.json.encode(checked.manifest).decode())
+        told = {**msgspec.structs.asdict(checked.manifest), "engines": builds}
+        typer.echo(msgspec.json.encode(told).decode())
         return
     manifest = checked.manifest
     console = Console()
@@ -165,6 +197,8 @@ def inspect(
     errors = {name: f"{error:.1e}" for name, error in manifest.parity.items()}
     console.print(_table("parity at export", errors.items()))
     console.print(_table("made with", manifest.tools.items()))
+    for build_found in builds:
+        console.print(build_table(build_found))
 
 
 @dataclass(frozen=True)
@@ -205,11 +239,12 @@ def _run(
     start: float = 0.0,
     end: float | None = None,
     *,
+    backend: BackendName,
     reference: bool = False,
     as_json: bool,
 ) -> None:
     """Decode, track, write and tell."""
-    tracker = Tracker.load(bundle)
+    tracker = Tracker.load(bundle, backend)
     if tracker.bundle.manifest.source.random_weights:
         typer.echo(f"warning: {bundle} has random weights, and tracks nothing.", err=True)
     with staged_folder(output, RESULTS) as folder, progress_bars(quiet=as_json) as bars:
@@ -229,7 +264,7 @@ def _run(
             description="drawing",
         )
         write_video(folder / "overlay.mp4", pictures, video.times)
-    done = _summary(path, video, tracked, seconds, output)
+    done = _summary(path, video, tracked, seconds, output, tracker.backend.name)
     if reference:
         manifest, asked_for = tracker.bundle.manifest, tracks.queries
         differs = differences(manifest, tracker.settings, len(video.frames), asked_for)
@@ -270,6 +305,7 @@ class _Summary:
     visible_share: float
     tracking_seconds: float
     frames_per_second: float
+    backend: str
     tracks: list[str]
     overlay: str
     differs_from_heft: list[str] | None = None
@@ -277,7 +313,12 @@ class _Summary:
 
 
 def _summary(
-    path: Path, video: Video, shots: Sequence[Tracks], seconds: float, output: Path
+    path: Path,
+    video: Video,
+    shots: Sequence[Tracks],
+    seconds: float,
+    output: Path,
+    backend: str,
 ) -> _Summary:
     seen = np.concatenate([tracks.visible.ravel() for tracks in shots])
     count, height, width = video.frames.shape[:3]
@@ -290,6 +331,7 @@ def _summary(
         visible_share=round(float(seen.mean()), 4),
         tracking_seconds=round(seconds, 2),
         frames_per_second=round(count / seconds, 1),
+        backend=backend,
         tracks=[str(output / "tracks.npz"), str(output / "tracks.csv")],
         overlay=str(output / "overlay.mp4"),
     )
@@ -301,7 +343,7 @@ def _tell(done: _Summary, *, as_json: bool) -> None:
         return
     typer.echo(
         f"tracked {done.points} points through {done.frames} frames of {done.width} x "
-        f"{done.height} at {done.frames_per_second} frames per second"
+        f"{done.height} at {done.frames_per_second} frames per second ({done.backend})"
     )
     typer.echo(f"visible: {100 * done.visible_share:.0f}% of positions")
     typer.echo(f"video:   {done.overlay}")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vditrack.backends import OpenGraph, open_session
+from vditrack.backends.selection import Backend, open_backend
 from vditrack.bundle import Bundle, Matching, bundled_model, load_bundle
 from vditrack.errors import InputError
 from vditrack.features import FeatureExtractor, FeatureMap, causal_features, clip_features
@@ -41,18 +42,31 @@ class Tracker:
         """
         self.bundle = bundle
         self.settings = settings or bundle.manifest.matching
+        self.backend = Backend("cpu" if open_graph is open_session else "own", open_graph)
+        """What runs the graphs: its name, and what was tried before it and why it was not taken."""
         self._extractor = FeatureExtractor(bundle, open_graph)
 
     @classmethod
-    def load(cls, path: Path | str | None = None) -> Tracker:
+    def load(cls, path: Path | str | None = None, backend: str = "auto") -> Tracker:
         """Load the bundle at ``path``, or the model that comes with the package.
+
+        Args:
+            path: folder of a bundle.
+            backend: "auto" takes the best that works here and falls back; one of
+                `vditrack.backends.selection.BackendName` is taken or refused.
 
         Raises:
             BundleError: the bundle is missing, damaged, or not of this version.
-            BackendError: no inference engine is installed, or it refuses the model.
+            BackendError: no inference engine is installed, it refuses the model, or the backend
+                named does not work here.
+            InputError: there is no backend of that name.
 
         """
-        return cls(load_bundle(bundled_model() if path is None else path))
+        bundle = load_bundle(bundled_model() if path is None else path)
+        chosen = open_backend(bundle, backend)
+        tracker = cls(bundle, open_graph=chosen.open_graph)
+        tracker.backend = chosen
+        return tracker
 
     def stream(self) -> Stream:
         """Start on a live stream. Streams of one tracker are independent of each other."""

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.errors import BackendError
+
 Array = NDArray[Any]
 
 
@@ -34,11 +36,15 @@ OpenGraph = Callable[[Path], Session]
 """Loads a graph of a bundle on some engine."""
 
 
+class AbsentError(BackendError):
+    """What a backend needs is not installed or not built: nothing that was there has failed."""
+
+
 def open_session(graph: Path) -> Session:
-    """Load a graph on the best engine there is here.
+    """Load a graph on ONNX Runtime's CPU provider, which runs anywhere.
 
     Raises:
-        BackendError: no engine is installed, or it refuses the graph.
+        BackendError: ONNX Runtime is not installed, or it refuses the graph.
 
     """
     from vditrack.backends.onnxruntime import OnnxRuntimeSession  # noqa: PLC0415

@@ -9,6 +9,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from vditrack.backends.selection import BackendName
 from vditrack.bench.compare import Comparison
 from vditrack.bench.compare import compare as compared
 from vditrack.bench.machine import busy, load_average, read_machine
@@ -29,6 +30,9 @@ def bench(
     ] = 20.0,
     points: Annotated[int, typer.Option(help="Points that are tracked.")] = 64,
     size: Annotated[str, typer.Option(help="Of the frames, as WIDTHxHEIGHT.")] = "640x480",
+    backend: Annotated[
+        BackendName, typer.Option(help="What runs the model; auto alone falls back.")
+    ] = "auto",
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(help="Two results A.json B.json to compare; measures nothing."),
@@ -41,7 +45,7 @@ def bench(
     """Measure the live stream's speed: stages, latency, drops, highest rate, memory."""
     if compare is None:
         settings = _settings(rate, duration, points, size)
-        _saved(lambda: _measured(bundle, settings, as_json=as_json), output)
+        _saved(lambda: _measured(bundle, backend, settings, as_json=as_json), output)
     elif bundle is not None:
         raise InputError("--compare takes no bundle: it reads two results, and measures nothing.")
     else:
@@ -70,7 +74,9 @@ def _size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _measured(bundle: Path | None, settings: Settings, *, as_json: bool) -> BenchResult:
+def _measured(
+    bundle: Path | None, backend: BackendName, settings: Settings, *, as_json: bool
+) -> BenchResult:
     notes = Console(stderr=True, quiet=as_json)
 
     # Lines between the steps: a bar that moves would take its time from what is measured.
@@ -78,7 +84,7 @@ def _measured(bundle: Path | None, settings: Settings, *, as_json: bool) -> Benc
         notes.print(f"{step}  [dim](about {left:.0f} s left)[/dim]")
 
     _warn(busy(read_machine(), load_average()))
-    result = measure(bundle, settings, report)
+    result = measure(bundle, settings, report, backend=backend)
     if as_json:
         typer.echo(msgspec.json.encode(result).decode())
     else:

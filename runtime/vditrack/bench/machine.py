@@ -12,8 +12,6 @@ import numpy as np
 from vditrack.bench.gpu import gpu_names
 from vditrack.bench.result import Machine
 
-ENGINES = ("onnxruntime", "tensorrt")
-"""Inference engines, by the name they are imported under."""
 BUSY = 0.25
 """Load average, as a share of the cores, from which on a machine counts as busy."""
 
@@ -47,23 +45,15 @@ def busy(machine: Machine, load: float) -> str | None:
     )
 
 
-def backend() -> str:
-    """Name of the inference engine: the one that has been imported, as only opening a graph does.
-
-    To be asked after a tracker was loaded.
-    """
-    return "+".join(name for name in ENGINES if name in sys.modules)
-
-
-def versions() -> dict[str, str]:
-    """Versions of the programs that do the work; of the engine once a tracker was loaded."""
-    engines = {name: str(sys.modules[name].__version__) for name in ENGINES if name in sys.modules}
+def versions(backend: str) -> dict[str, str]:
+    """Versions of the programs that do the work, once a tracker was loaded on that backend."""
+    engine = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}.get(backend, "onnxruntime")
     return {
         "python": platform.python_version(),
         "vditrack": metadata.version("vditrack"),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
-        **engines,
+        engine: str(sys.modules[engine].__version__),
     }
 
 

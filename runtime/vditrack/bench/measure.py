@@ -13,7 +13,7 @@ from vditrack.bench.baseline import LucasKanadeStream
 from vditrack.bench.camera import CLOCK, Clock
 from vditrack.bench.feed import WHOLE, Feed
 from vditrack.bench.gpu import gpu_memory_mib
-from vditrack.bench.machine import backend, load_average, peak_resident_mib, read_machine, versions
+from vditrack.bench.machine import load_average, peak_resident_mib, read_machine, versions
 from vditrack.bench.result import (
     SCHEMA_VERSION,
     BenchResult,
@@ -41,13 +41,19 @@ BASELINE_SECONDS = 0.5
 
 
 def measure(
-    bundle: Path | None, settings: Settings, report: Report, clock: Clock = CLOCK
+    bundle: Path | None,
+    settings: Settings,
+    report: Report,
+    clock: Clock = CLOCK,
+    *,
+    backend: str = "auto",
 ) -> BenchResult:
     """Measure a bundle, the bundled model by default, on a rendered clip.
 
     Raises:
         BundleError: the bundle is missing, damaged, or not of this version.
-        BackendError: no inference engine is installed, or it refuses the model.
+        BackendError: no inference engine is installed, it refuses the model, or the backend named
+            does not work here.
 
     """
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -60,7 +66,7 @@ def measure(
 
     report("loading and warming up", left + WARM_UP_SECONDS)
     began = clock.now()
-    tracker = Tracker.load(bundle)
+    tracker = Tracker.load(bundle, backend)
     stream = tracker.stream()
     feed = Feed(stream.push, frames, clock)
     feed.once()
@@ -85,8 +91,8 @@ def measure(
         date=date,
         machine=machine,
         load_average=load,
-        versions=versions(),
-        backend=backend(),
+        versions=versions(tracker.backend.name),
+        backend=tracker.backend.name,
         bundle=_identity(tracker.bundle),
         clip_sha256=hashlib.sha256(frames.data).hexdigest(),
         settings=settings,
