@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from test_engine_identity import DESKTOP, NO_GPU, ORIN
 from vditrack.build.engine import configuration, failure
-from vditrack.build.library import collecting_logger, import_library
+from vditrack.build.library import import_library
 from vditrack.build.network import parsed_network
 from vditrack.build.options import Options, architectures_for
 from vditrack.build.run import build_bundle
@@ -30,6 +30,7 @@ from vditrack.build.timing import attach_timing_cache, timing_cache_of
 from vditrack.build.workspace import GIB, parse_workspace, workspace_bytes
 from vditrack.bundle import Bundle, bundled_model, load_bundle, seal_bundle
 from vditrack.engines.identity import ENGINE_OF, Identity, engine_folders, load_identity
+from vditrack.engines.log import collecting_logger
 from vditrack.errors import EngineError, InputError
 
 VERSION = tensorrt_rtx.__version__
@@ -111,7 +112,7 @@ def test_inspect_shows_what_would_load(root: Path) -> None:
 
 def test_a_second_build_replaces_the_first(root: Path) -> None:
     folder, first = build_bundle(load_bundle(root), FOR_TWO, QUIET)
-    (folder / "features.runtime_cache").write_bytes(b"compiled of the first")
+    (folder / "encoder_start.engine").write_bytes(b"of an encoder that began otherwise")
     again, second = build_bundle(load_bundle(root), FOR_TWO, QUIET)
     assert again == folder
     assert second.graphs == first.graphs

@@ -14,12 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from test_build import FOR_TWO, QUIET, root
 from test_export_pipelines import BOTTOM, CARDS, TOP, run, save_pipeline
-from vditrack.build.library import collecting_logger, import_library
+from vditrack.build.library import import_library
 from vditrack.build.network import parsed_network
 from vditrack.build.precision import LEAST_SHARE, product_shares
 from vditrack.build.run import build_bundle
 from vditrack.bundle import Bundle, Precision, load_bundle, seal_bundle
 from vditrack.engines.identity import ENGINE_OF, load_identity
+from vditrack.engines.log import collecting_logger
 from vditrack.errors import EngineError
 
 __all__ = ["root"]

@@ -9,14 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from vditrack.bundle import Bundle, bundled_model, load_bundle
+from vditrack.bundle import Bundle, bundled_model, file_record, load_bundle
 from vditrack.engines import machine as machine_facts
 from vditrack.engines.identity import (
     IDENTITY,
     Identity,
     Verification,
     engine_folders,
-    file_record,
     graph_digests,
     load_identity,
     mismatches,

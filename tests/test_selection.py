@@ -20,11 +20,11 @@ from vditrack import Tracker
 from vditrack.backends import open_session, selection
 from vditrack.backends.onnxruntime import CUDA
 from vditrack.backends.selection import Fallback, open_backend
+from vditrack.bundle import file_record
 from vditrack.engines.identity import (
     ENGINE_OF,
     SCHEMA_VERSION,
     Identity,
-    file_record,
     graph_digests,
     write_identity,
 )

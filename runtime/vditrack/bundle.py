@@ -248,7 +248,7 @@ def load_bundle(path: Path | str) -> Bundle:
 def seal_bundle(root: Path, manifest: Manifest) -> Bundle:
     """Record every file below ``root`` in the manifest and write it as ``bundle.json``."""
     paths = sorted(path for path in root.rglob("*") if path.is_file() and path.name != MANIFEST)
-    files = {path.relative_to(root).as_posix(): _record(path) for path in paths}
+    files = {path.relative_to(root).as_posix(): file_record(path) for path in paths}
     sealed = msgspec.structs.replace(manifest, files=files)
     text = msgspec.json.format(msgspec.json.encode(sealed), indent=2)
     (root / MANIFEST).write_bytes(text + b"\n")
@@ -341,7 +341,7 @@ def _check_file(root: Path, name: str, record: FileRecord) -> None:
         raise BundleError(f"{path} is missing. Copy the whole bundle again, or export it again.")
     try:
         # Size first: it is free, and a truncated copy is the usual damage.
-        intact = path.stat().st_size == record.size and _record(path) == record
+        intact = path.stat().st_size == record.size and file_record(path) == record
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
     if not intact:
@@ -362,7 +362,8 @@ def _stays_inside(root: Path, name: str) -> bool:
         return False
 
 
-def _record(path: Path) -> FileRecord:
+def file_record(path: Path) -> FileRecord:
+    """Size and digest of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

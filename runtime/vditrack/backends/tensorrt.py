@@ -8,7 +8,6 @@ itself, and what it compiles for this GPU is kept in a file beside the engine's 
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +18,7 @@ import numpy as np
 from vditrack.backends import AbsentError, Array, Tensor
 from vditrack.backends.cuda import Stream
 from vditrack.engines.identity import TITLES, Target
+from vditrack.engines.log import collecting_logger
 from vditrack.errors import BackendError, InputError
 from vditrack.files import staged_file
 
@@ -64,7 +64,11 @@ class EngineSession:
         self.inputs = {name: tensor for name, (tensor, enters) in tensors.items() if enters}
         self.outputs = {name: tensor for name, (tensor, enters) in tensors.items() if not enters}
         self._buffers = {name: self._stream.buffer(tensor) for name, (tensor, _) in tensors.items()}
-        self._path, self._errors, self._lock = path, _log_of(library).errors, threading.Lock()
+        self._path, self._errors, self._lock = (
+            path,
+            collecting_logger(library).errors,
+            threading.Lock(),
+        )
         self._graph: Callable[[], None] | None = None
         if target == "tensorrt-rtx":
             self._start_rtx(library, engine)
@@ -127,7 +131,7 @@ def _library(target: Target) -> ModuleType:
 
 
 def _deserialised(library: ModuleType, path: Path, target: Target, *, host_code: bool) -> Any:  # noqa: ANN401
-    log = _log_of(library)
+    log = collecting_logger(library)
     log.errors.clear()
     runtime = library.Runtime(log)
     runtime.engine_host_code_allowed = host_code
@@ -140,7 +144,7 @@ def _deserialised(library: ModuleType, path: Path, target: Target, *, host_code:
 
 
 def _refit(library: ModuleType, engine: Any, path: Path, weights: Path) -> None:  # noqa: ANN401
-    log = _log_of(library)
+    log = collecting_logger(library)
     refitter = library.Refitter(engine, log)
     parser = library.OnnxParserRefitter(refitter, log)
     if not (parser.refit_from_file(str(weights)) and refitter.refit_cuda_engine()):
@@ -151,23 +155,6 @@ def _refit(library: ModuleType, engine: Any, path: Path, weights: Path) -> None:
 
 def _reason(errors: list[str]) -> str:
     return "; ".join(errors) or "the library does not say why"
-
-
-@cache
-def _log_of(library: ModuleType) -> Any:  # noqa: ANN401
-    """Keep the errors that a library would print. It takes one log a process, the first."""
-
-    class Log(library.ILogger):  # type: ignore[name-defined,misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: object, msg: str) -> None:
-            _LOG.debug("%s", msg)
-            if severity in {library.ILogger.INTERNAL_ERROR, library.ILogger.ERROR}:
-                self.errors.append(msg)
-
-    return Log()
 
 
 def _tensors(

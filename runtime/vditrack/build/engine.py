@@ -9,7 +9,7 @@ from types import ModuleType
 
 from rich.progress import Progress
 
-from vditrack.build.library import Foreign, collecting_logger, progress_monitor
+from vditrack.build.library import Foreign, progress_monitor
 from vditrack.build.network import last, parsed_network, profile_of
 from vditrack.build.options import Options
 from vditrack.build.precision import product_shares, require_precision
@@ -17,6 +17,7 @@ from vditrack.build.timing import attach_timing_cache, timing_cache_of
 from vditrack.build.workspace import GIB, workspace_bytes
 from vditrack.bundle import Precision
 from vditrack.engines.identity import TITLES, Shape
+from vditrack.engines.log import collecting_logger
 from vditrack.errors import EngineError
 
 _OUT_OF_MEMORY = re.compile(

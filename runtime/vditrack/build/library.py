@@ -1,6 +1,5 @@
 """TensorRT and TensorRT-RTX, which have one Python API under two names."""
 
-from functools import cache
 from importlib import import_module
 from threading import Event
 from types import ModuleType
@@ -36,25 +35,6 @@ def import_library(target: Target) -> ModuleType:
         raise EngineError(
             f"{TITLES[target]} does not load in this Python ({error}). {_INSTALL[target]}."
         ) from error
-
-
-@cache
-def collecting_logger(trt: ModuleType) -> Foreign:
-    """Return the logger, which prints nothing and keeps what goes wrong in its list ``errors``.
-
-    A library takes the first that it is given for all that it does in a process.
-    """
-
-    class CollectingLogger(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Foreign, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                self.errors.append(message)
-
-    return CollectingLogger()
 
 
 def progress_monitor(trt: ModuleType, bars: Progress, cancelled: Event) -> Foreign:

@@ -18,7 +18,7 @@ def parsed_network(
     Args:
         trt: the library.
         builder: of the network.
-        logger: as `library.collecting_logger` makes it.
+        logger: as `vditrack.engines.log` makes it.
         graph: with its external weights beside it.
         title: of the library, with its version.
 

@@ -13,14 +13,13 @@ from vditrack.build.engine import Built, build_engine
 from vditrack.build.library import import_library
 from vditrack.build.options import Options, architectures_for
 from vditrack.build.timing import read_timing_cache, write_timing_cache
-from vditrack.bundle import MANIFEST, Bundle
+from vditrack.bundle import MANIFEST, Bundle, file_record
 from vditrack.engines.identity import (
     ENGINE_OF,
     ENGINES,
     IDENTITY,
     SCHEMA_VERSION,
     Identity,
-    file_record,
     graph_digests,
     write_identity,
 )
@@ -28,12 +27,7 @@ from vditrack.engines.machine import Machine, read_machine
 from vditrack.errors import InputError
 from vditrack.files import staged_folder
 
-_REPLACEABLE = {
-    IDENTITY,
-    *ENGINE_OF.values(),
-    # What TensorRT-RTX compiled of the engines where they ran.
-    *(str(Path(engine).with_suffix(".runtime_cache")) for engine in ENGINE_OF.values()),
-}
+_REPLACEABLE = {IDENTITY, *ENGINE_OF.values()}
 
 
 def build_bundle(bundle: Bundle, options: Options, bars: Progress) -> tuple[Path, Identity]:

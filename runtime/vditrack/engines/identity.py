@@ -12,7 +12,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle import ENCODER, ENCODER_START, FEATURES, Bundle, FileRecord, Sha256
+from vditrack.bundle import (
+    ENCODER,
+    ENCODER_START,
+    FEATURES,
+    Bundle,
+    FileRecord,
+    Sha256,
+    file_record,
+)
 from vditrack.engines.machine import Machine
 from vditrack.errors import EngineError
 from vditrack.files import staged_file
@@ -125,15 +133,6 @@ def load_identity(folder: Path) -> Identity:
     for name, record in identity.engines.items():
         _check_engine(folder / name, record)
     return identity
-
-
-def file_record(path: Path) -> FileRecord:
-    """Size and digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return FileRecord(size=path.stat().st_size, sha256=digest.hexdigest())
 
 
 def graph_digests(bundle: Bundle) -> dict[str, str]:
