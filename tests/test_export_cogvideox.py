@@ -265,9 +265,7 @@ def exported(
 ) -> tuple[Path, bool, Cut]:
     rotary, cut = request.param
     file = tmp_path_factory.mktemp("graph") / "features.onnx"
-    export_graph(
-        path(rotary, cut), latents(), file, input_name="latents", output_name="descriptors"
-    )
+    export_graph(path(rotary, cut), {"latents": latents()}, file, outputs=["descriptors"])
     return file, rotary, cut
 
 

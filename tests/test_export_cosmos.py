@@ -308,7 +308,7 @@ def exported(
 ) -> tuple[Path, Cut]:
     file = tmp_path_factory.mktemp("graph") / "features.onnx"
     module = path(request.param, prompt(2, 6))
-    export_graph(module, latents(), file, input_name="latents", output_name="descriptors")
+    export_graph(module, {"latents": latents()}, file, outputs=["descriptors"])
     return file, request.param
 
 

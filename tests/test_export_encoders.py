@@ -24,7 +24,7 @@ from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.errors import InputError
 from vditrack_export.encoders.cogvideox_vae import CogVideoXClipEncoder, CogVideoXStreamEncoder
 from vditrack_export.encoders.wan_vae import WanClipEncoder, WanStreamEncoder
-from vditrack_export.graph import export_graph_of
+from vditrack_export.graph import export_graph
 
 MAX_RELATIVE_ERROR = 1e-5
 HEIGHT, WIDTH, LATENTS = 32, 48, 4
@@ -306,7 +306,7 @@ CLIPS = {
 def test_graph_of_a_clip(form: str, tmp_path: Path) -> None:
     encoder, expected = CLIPS[form]()
     path = tmp_path / "encoder.onnx"
-    export_graph_of(encoder, {"frames": frames(9)}, path, outputs=["latents"])
+    export_graph(encoder, {"frames": frames(9)}, path, outputs=["latents"])
     found = OnnxRuntimeSession(path).run({"frames": frames(9).numpy()})
     assert_close(torch.tensor(found["latents"]), expected)
 
@@ -362,7 +362,7 @@ def exported(
     examples = {"frames": group} | {f"cache.{i}": cached for i, cached in enumerate(caches)}
     kept = len(encoder(group, *caches)) - 1
     outputs = ["latents", *(f"next_cache.{i}" for i in range(kept))]
-    export_graph_of(encoder, examples, path, outputs=outputs)
+    export_graph(encoder, examples, path, outputs=outputs)
     session = OnnxRuntimeSession(path)
     assert list(session.inputs) == list(examples)
     assert list(session.outputs) == outputs

@@ -338,7 +338,7 @@ EXPORTED = [
 def test_graph_gives_what_the_whole_model_computes(cut: Cut, tmp_path: Path) -> None:
     file = tmp_path / "features.onnx"
     module = HunyuanVideoPath(transformer(), LATENT_SHAPE, cut, DENOISING, prompt()).eval()
-    export_graph(module, latents(), file, input_name="latents", output_name="descriptors")
+    export_graph(module, {"latents": latents()}, file, outputs=["descriptors"])
     outputs = OnnxRuntimeSession(file).run({"latents": latents().numpy()})
     found = torch.from_numpy(outputs["descriptors"])
     assert relative(found, caught().of(cut)) <= MAX_RELATIVE_ERROR

@@ -319,7 +319,7 @@ def test_every_block_at_full_depth() -> None:
 def test_graphs(tmp_path: Path, block: int, reading: Reading, tokens: int, described: int) -> None:
     file = tmp_path / "features.onnx"
     module = path(block, [2, 0], CHANNELS, reading, tokens, described)
-    export_graph(module, latents(), file, input_name="latents", output_name="descriptors")
+    export_graph(module, {"latents": latents()}, file, outputs=["descriptors"])
     (output,) = OnnxRuntimeSession(file).run({"latents": latents().numpy()}).values()
     expected = chosen(truth(tokens, PROMPT - tokens)[reading][block], [2, 0], CHANNELS)[-described:]
     assert error(torch.from_numpy(output), expected) <= TOLERANCE

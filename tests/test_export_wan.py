@@ -379,7 +379,7 @@ def exported(
 
 
 def _export(module: WanKeys, path: Path) -> None:
-    export_graph(module, latents(), path, input_name="latents", output_name="descriptors")
+    export_graph(module, {"latents": latents()}, path, outputs=["descriptors"])
 
 
 Exported = tuple[Path, tuple[int, int, int], int, int]

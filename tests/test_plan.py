@@ -461,7 +461,7 @@ def exported_transformer(path: Path):
     latents = (4, 32, 32)
     keys = small_keys(shape, latents, block=3, described=1)
     example = torch.zeros(1, shape.in_channels, *latents)
-    export_graph(keys, example, path, input_name="latents", output_name="descriptors")
+    export_graph(keys, {"latents": example}, path, outputs=["descriptors"])
     return truncated_path(shape, latents, Reading(3, 1, 10, described=1), fused=False)
 
 
@@ -473,14 +473,14 @@ def exported_prompted_transformer(path: Path):
     latents = (2, 32, 32)
     keys = small_keys(shape, latents)
     example = torch.zeros(1, shape.in_channels, *latents)
-    export_graph(keys, example, path, input_name="latents", output_name="descriptors")
+    export_graph(keys, {"latents": example}, path, outputs=["descriptors"])
     return truncated_path(shape, latents, Reading(2, 1, 10, described=2), fused=False)
 
 
 def exported_encoder(path: Path):
     frames = torch.zeros(8, 480, 640, 3, dtype=torch.uint8)
     module = FramesToLatents(TinyEncoder()).eval()
-    export_graph(module, frames, path, input_name="frames", output_name="latents")
+    export_graph(module, {"frames": frames}, path, outputs=["latents"])
     shape = load_card("tiny").encoder
     return convolutional_encoder(shape, tuple(frames.shape[:3]), fused=False)
 

@@ -293,7 +293,7 @@ def exported_transformer(shape: Transformer, path: Path):
     size = (shape.in_channels, *latents)
     module = known.path(model, size, cut, STEP, empty_prompt(shape)).eval()
     example = torch.zeros(1, *size)
-    export_graph(module, example, path, input_name="latents", output_name="descriptors")
+    export_graph(module, {"latents": example}, path, outputs=["descriptors"])
     return planned.truncated(shape, latents, Reading(3, 1, 10, described=1), fused=False)
 
 
@@ -301,7 +301,7 @@ def exported_encoder(path: Path):
     shape = msgspec.structs.replace(SMALL_AUTOENCODER, widths=(16, 32, 32, 64))
     frames = torch.zeros(17, 160, 240, 3, dtype=torch.uint8)
     module = CogVideoXClipEncoder(autoencoder(shape), temporal_stride=4).eval()
-    export_graph(module, frames, path, input_name="frames", output_name="latents")
+    export_graph(module, {"frames": frames}, path, outputs=["latents"])
     return cogvideox_encoder(shape, tuple(frames.shape[:3]), compressed=True, fused=False)
 
 

@@ -24,7 +24,7 @@ from vditrack.synthetic.clips import make_clip
 from vditrack.tracks import Tracks
 from vditrack_export.encoders.forms import Graph
 from vditrack_export.gate import GateTracks, TorchSession, judge
-from vditrack_export.graph import export_graph_of
+from vditrack_export.graph import export_graph
 from vditrack_export.paths.layers import Attend
 from vditrack_export.precision import lower
 
@@ -177,7 +177,7 @@ def test_the_written_graph_is_what_the_gate_ran(tmp_path: Path, precision: str) 
     session = TorchSession(graph)
     expected = session.run({"latents": latents.numpy()})["descriptors"]
     assert session.outputs["descriptors"].shape == (1, 6, 16)
-    export_graph_of(module, graph.examples, tmp_path / graph.file, outputs=graph.outputs)
+    export_graph(module, graph.examples, tmp_path / graph.file, outputs=graph.outputs)
     # ONNX Runtime has no BF16 on the CPU; the reference implementation of ONNX has.
     (found,) = ReferenceEvaluator(str(tmp_path / graph.file)).run(
         None, {"latents": latents.numpy()}

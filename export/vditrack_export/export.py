@@ -45,7 +45,7 @@ from vditrack_export.encoders.forms import (
 )
 from vditrack_export.families import family_of
 from vditrack_export.gate import GateTracks, gate_tracks, judge
-from vditrack_export.graph import export_graph_of
+from vditrack_export.graph import export_graph
 from vditrack_export.parity import read_whole_model, relative_error
 from vditrack_export.paths.cut import Cut, Denoising
 from vditrack_export.precision import lower
@@ -192,7 +192,7 @@ def _write_all(cutting: Cutting, features: Graph, folder: Path, report: Report) 
 
 
 def _write(graph: Graph, folder: Path) -> None:
-    export_graph_of(graph.module, graph.examples, folder / graph.file, outputs=graph.outputs)
+    export_graph(graph.module, graph.examples, folder / graph.file, outputs=graph.outputs)
 
 
 def _proved_size(card: Card) -> Input:

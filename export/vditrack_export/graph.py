@@ -24,13 +24,6 @@ _LARGEST_EMBEDDED_WEIGHTS = 1_500_000_000
 
 
 def export_graph(
-    module: nn.Module, example: Tensor, path: Path, *, input_name: str, output_name: str
-) -> None:
-    """Write a module of one input and one output: see `export_graph_of`."""
-    export_graph_of(module, {input_name: example}, path, outputs=[output_name])
-
-
-def export_graph_of(
     module: nn.Module, examples: Mapping[str, Tensor], path: Path, *, outputs: Sequence[str]
 ) -> None:
     """Write ``module`` as ONNX for inputs of exactly the shapes and dtypes of ``examples``.
