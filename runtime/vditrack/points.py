@@ -86,13 +86,21 @@ class TrackedPoints:
         self.ids, self.age = self.ids[kept], self.age[kept]
         self.confidence, self.fb_error = self.confidence[kept], self.fb_error[kept]
 
-    def advance(self, features: FeatureMap, frame: Frame, reach: float = 1.0) -> None:
+    def advance(
+        self,
+        features: FeatureMap,
+        frame: Frame,
+        reach: float = 1.0,
+        carried: Floats | None = None,
+    ) -> None:
         """Take one step: the next frame's features and pixels.
 
         Args:
             features: the frame's feature map.
             frame: uint8 [H, W, 3] RGB; of any size, the one before may have had another.
             reach: factor on the search radius, more than 1 after frames were missed.
+            carried: [N, 2] (x, y) in pixels of this frame, where flow through the missed frames
+                has brought the points; searches begin there. Else where they were before.
 
         """
         with stage("grey"):
@@ -100,15 +108,18 @@ class TrackedPoints:
         self._maps.append(features)
         if len(self.ids):
             with _BLAS.limit(limits=1, user_api="blas"):
-                self._step(features, image, reach)
+                start = self._trail[:, -1]
+                if carried is not None:
+                    start = carried * self._grid.model_from_frame(image.shape)
+                self._step(features, image, reach, start)
         self._image = image
 
-    def _step(self, features: FeatureMap, image: Grey, reach: float) -> None:
-        before, seen = self._trail[:, -1], self._visible[:, -1]
+    def _step(self, features: FeatureMap, image: Grey, reach: float, start: Floats) -> None:
+        seen = self._visible[:, -1]
         with stage("matching"):
-            found = match(self._templates, features, before, seen, self._settings, reach)
+            found = match(self._templates, features, start, seen, self._settings, reach)
         with stage("refinement"):
-            positions = self._refined(before, found, features, image)
+            positions = self._refined(start, found, features, image)
         self.age = self.age + 1
         self._trail = _shifted(self._trail, positions)
         self._visible = _shifted(self._visible, np.zeros(len(self.ids), np.bool_))
@@ -120,7 +131,7 @@ class TrackedPoints:
         with stage("templates"):
             self._update_templates(features)
 
-    def _refined(self, before: Floats, found: Match, features: FeatureMap, image: Grey) -> Floats:
+    def _refined(self, start: Floats, found: Match, features: FeatureMap, image: Grey) -> Floats:
         """Positions refined on pixels, where the frame before has the same size.
 
         A point that was lost came back by its descriptor alone, perhaps beside its place: flow
@@ -133,7 +144,9 @@ class TrackedPoints:
         scale = self._grid.model_from_frame(image.shape)
         # The smaller factor, so that the radius holds along both axes.
         radius_in_frame = radius / float(scale.max())
-        points = refine(previous, image, before / scale, matched / scale, radius_in_frame)
+        before = self._trail[:, -1] / scale
+        guess = start / scale
+        points = refine(previous, image, before, matched / scale, radius_in_frame, guess)
         refined = np.asarray(points * scale, np.float32)
         similarity = cosines(self._templates, features.sample(refined))
         followed = similarity >= found.similarity - self._settings.refine_margin

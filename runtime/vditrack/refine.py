@@ -21,7 +21,14 @@ def grey_levels(frame: Frame) -> Grey:
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def refine(previous: Grey, current: Grey, start: Floats, matched: Floats, radius: float) -> Floats:
+def refine(
+    previous: Grey,
+    current: Grey,
+    start: Floats,
+    matched: Floats,
+    radius: float,
+    guess: Floats | None = None,
+) -> Floats:
     """Follow points from one frame to the next by optical flow, wherever the match allows it.
 
     The flow's answer is taken when it leads back to where it came from and ends within ``radius``
@@ -34,6 +41,8 @@ def refine(previous: Grey, current: Grey, start: Floats, matched: Floats, radius
         start: [N, 2] (x, y) in pixels of the previous frame.
         matched: [N, 2] (x, y) in pixels of this frame.
         radius: in pixels of these frames.
+        guess: [N, 2] (x, y) in pixels of this frame, where the flow begins to look; ``start`` by
+            default.
 
     Returns:
         [N, 2] (x, y) in pixels of this frame.
@@ -41,20 +50,32 @@ def refine(previous: Grey, current: Grey, start: Floats, matched: Floats, radius
     """
     refined = matched.copy()
     open_points = np.arange(len(start))
-    for guess in (start, matched):
+    for beginning in (start if guess is None else guess, matched):
         if not len(open_points):
             break
-        chosen, aim = start[open_points], matched[open_points]
-        flowed, returns = _flow_there_and_back(previous, current, chosen, guess[open_points])
+        chosen, aim, first = (part[open_points] for part in (start, matched, beginning))
+        flowed, returns = flow_there_and_back(previous, current, chosen, first)
         followed = returns & (np.linalg.norm(flowed - aim, axis=1) <= radius)
         refined[open_points[followed]] = flowed[followed]
         open_points = open_points[~followed]
     return refined
 
 
-def _flow_there_and_back(
+def flow_there_and_back(
     previous: Grey, current: Grey, start: Floats, guess: Floats
 ) -> tuple[Floats, Bools]:
+    """Follow points by optical flow, and back again.
+
+    Args:
+        previous: the frame before, uint8 [H, W].
+        current: this frame, of the same size.
+        start: [N, 2] (x, y) in pixels of the previous frame; N is at least 1.
+        guess: [N, 2] (x, y) in pixels of this frame, where the flow begins to look.
+
+    Returns:
+        [N, 2] (x, y) in pixels of this frame, and [N] whether the way back leads to the start.
+
+    """
     there, found = _flow(previous, current, start, guess)
     back, found_back = _flow(current, previous, there, start)
     # One pixel there and back is what the method's users allow in a video of about 256 pixels.

@@ -39,6 +39,45 @@ class StreamUpdate:
     """[N] frames since the point was added."""
 
 
+class FrameClock:
+    """The stamps of a stream's frames: in order, and how far apart they usually are."""
+
+    def __init__(self) -> None:
+        self.stamp: float | None = None
+        """Of the newest frame."""
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+
+    @property
+    def usual_interval(self) -> float | None:
+        """Median of the last intervals; None before the second frame."""
+        return median(self._intervals) if self._intervals else None
+
+    def advance(self, stamp: float) -> float:
+        """Go on to the next frame.
+
+        Returns:
+            Usual intervals since the last frame, at least 1; 0 for the same frame again.
+
+        Raises:
+            InputError: the stamp is not a number, or older than the last one.
+
+        """
+        if not np.isfinite(stamp):
+            raise InputError(f"stamp {stamp} is not a time.")
+        interval = 0.0 if self.stamp is None else stamp - self.stamp
+        if interval < 0:
+            raise InputError(
+                f"stamp {stamp} is older than the last frame's, {self.stamp}. Push frames in "
+                "order; after a jump of the clock call reset()."
+            )
+        first, self.stamp = self.stamp is None, stamp
+        if interval == 0:
+            return 1.0 if first else 0.0
+        usual = self.usual_interval or interval
+        self._intervals.append(interval)
+        return max(1.0, float(round(interval / usual)))
+
+
 class Stream:
     """Points in a live stream of frames.
 
@@ -63,8 +102,7 @@ class Stream:
         """Forget all points and frames; ids go on counting."""
         self._window = SlidingWindow(self._extractor)
         self._alive = TrackedPoints(self._extractor.grid, self._settings)
-        self._stamp: float | None = None
-        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+        self._clock = FrameClock()
 
     def add(self, points: ArrayLike) -> NDArray[np.int64]:
         """Start tracking points [N, 2] (x, y), in pixels of the last frame pushed; return ids [N].
@@ -106,30 +144,11 @@ class Stream:
 
         """
         check_frame(frame)
-        reach = self._reach(stamp)
+        reach = self._clock.advance(stamp)
         if reach > 0:
             features = self._window.push(frame)
             self._alive.advance(features, frame, reach)
-            self._stamp = stamp
         return self._update(stamp)
-
-    def _reach(self, stamp: float) -> float:
-        """Usual intervals since the last frame, at least 1; 0 for the same frame again."""
-        if not np.isfinite(stamp):
-            raise InputError(f"stamp {stamp} is not a time.")
-        if self._stamp is None:
-            return 1.0
-        interval = stamp - self._stamp
-        if interval < 0:
-            raise InputError(
-                f"stamp {stamp} is older than the last frame's, {self._stamp}. Push frames in "
-                "order; after a jump of the clock call reset()."
-            )
-        if interval == 0:
-            return 0.0
-        usual = median(self._intervals) if self._intervals else interval
-        self._intervals.append(interval)
-        return max(1.0, float(round(interval / usual)))
 
     def _update(self, stamp: float) -> StreamUpdate:
         alive = self._alive

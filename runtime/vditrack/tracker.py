@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from vditrack.backends.selection import Backend, open_backend
 from vditrack.bundle import Bundle, Matching, bundled_model, load_bundle
 from vditrack.errors import InputError
 from vditrack.features import FeatureExtractor, FeatureMap, causal_features, clip_features
+from vditrack.live import LiveStream
 from vditrack.points import TrackedPoints, check_points
 from vditrack.reference import track_reference
 from vditrack.stream import Stream, check_frame
@@ -71,6 +73,15 @@ class Tracker:
     def stream(self) -> Stream:
         """Start on a live stream. Streams of one tracker are independent of each other."""
         return Stream(self._extractor, self.settings)
+
+    def live(self, worker: Executor | None = None) -> LiveStream:
+        """Start on a live stream that keeps the camera's pace where the model does not.
+
+        Args:
+            worker: runs the model, in one thread; give one to several streams for them to share.
+
+        """
+        return LiveStream(self._extractor, self.settings, worker)
 
     def track(
         self,
