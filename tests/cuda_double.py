@@ -239,8 +239,11 @@ DTYPES = {
 }
 
 
-def library_double(cuda, *, engines=None, executes=True, refits=None):
-    """Build tensorrt_rtx, or tensorrt, with a runtime that loads engine doubles."""
+def library_double(cuda, *, engines=None, executes=True, refits=None, graph_of=bytes.decode):
+    """Build tensorrt_rtx, or tensorrt, with a runtime that loads engine doubles.
+
+    ``graph_of`` says which graph an engine's bytes stand for.
+    """
     engines = [] if engines is None else engines
 
     class Runtime:
@@ -248,7 +251,7 @@ def library_double(cuda, *, engines=None, executes=True, refits=None):
             self.engine_host_code_allowed = False
 
         def deserialize_cuda_engine(self, content):
-            engine = EngineDouble(content.decode(), cuda, executes=executes)
+            engine = EngineDouble(graph_of(content), cuda, executes=executes)
             engine.host_code = self.engine_host_code_allowed
             engines.append(engine)
             return engine

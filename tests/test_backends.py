@@ -142,7 +142,7 @@ def test_tensorrt_rtx_records_by_itself_and_keeps_what_it_compiled(
     engines = []
     install(monkeypatch, "tensorrt-rtx", library_double(cuda, engines=engines))
     path = write_engine(tmp_path / "build" / "encoder.engine", bundle.encoder)
-    kept = tmp_path / ".build.encoder.runtime_cache"
+    kept = tmp_path / "build" / "encoder.runtime_cache"
     EngineSession(path, "tensorrt-rtx")
     (config,) = engines[0].configs
     assert config.cuda_graph_strategy == tensorrt_rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
@@ -156,8 +156,10 @@ def test_tensorrt_rtx_records_by_itself_and_keeps_what_it_compiled(
     given = [engine.configs[0].compiled.given for engine in engines]
     assert given == [b"", b"compiled", b"of another driver"]
     assert kept.read_bytes() == b"compiled"
-    # The build's folder holds what the build wrote, and nothing else.
-    assert [entry.name for entry in path.parent.iterdir()] == ["encoder.engine"]
+    # It goes with the build's folder, and nothing is left beside it.
+    names = {"encoder.engine", "encoder.runtime_cache"}
+    assert {entry.name for entry in path.parent.iterdir()} == names
+    assert [entry.name for entry in path.parent.parent.glob("*build*")] == ["build"]
 
 
 def test_a_version_compatible_engine_may_bring_its_runtime(bundle, monkeypatch, cuda, tmp_path):

@@ -158,6 +158,17 @@ REBUILD_RTX = "rebuild with `vditrack build {root} --target tensorrt-rtx --arch 
 RTX: dict[str, Any] = {"target": "tensorrt-rtx", "version": "1.7.1.116", "gpu": None}
 RTX |= {"architectures": ("sm86", "sm89")}
 FRAMES = ((1, 96, 128, 3),) * 3
+MOVED = (
+    "its tracks are not the bundle's: on Orin the median point moved by {move} pixels, at most "
+    f"0.5 are allowed: {REBUILD}, or, if that moves them too, export the bundle in another "
+    "--precision"
+)
+
+
+def verdict(move: float) -> Verification:
+    return Verification(where="Orin", when="2026-11-23", median_move=move, limit=0.5)
+
+
 MISMATCHES: dict[str, tuple[dict[str, Any], Machine, list[str]]] = {
     "fits": ({}, ORIN, []),
     "older library": (
@@ -261,6 +272,8 @@ MISMATCHES: dict[str, tuple[dict[str, Any], Machine, list[str]]] = {
             + REBUILD_RTX.replace("{arch}", "sm120")
         ],
     ),
+    "verified": ({"verified": verdict(0.5)}, ORIN, []),
+    "tracks that moved": ({"verified": verdict(0.51)}, ORIN, [MOVED.replace("{move}", "0.51")]),
     "no GPU": (
         RTX,
         NO_GPU,
@@ -288,6 +301,17 @@ def test_mismatches_are_said_in_words(folder: Path, bundle: Bundle, kind: str) -
     identity = identity_of(folder, bundle, **changes)
     said = [reason.replace("{root}", str(bundle.root)) for reason in wanted]
     assert mismatches(identity, bundle, machine) == said
+
+
+def test_a_verdict_of_no_number_is_no_pass() -> None:
+    assert verdict(0.5).passed
+    assert not verdict(0.51).passed
+    assert not verdict(float("nan")).passed
+
+
+def test_what_engines_are_compared_with_is_no_graph(bundle: Bundle) -> None:
+    assert bundle.gate is not None
+    assert graph_digests(bundle).keys() == {"encoder.onnx", "features.onnx"}
 
 
 def test_unfinished_builds_are_not_listed(tmp_path: Path, bundle: Bundle) -> None:

@@ -15,9 +15,11 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from vditrack.backends import open_session
 from vditrack.backends.onnxruntime import OnnxRuntimeSession
-from vditrack.bundle import MANIFEST, load_bundle
+from vditrack.bundle import GATE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError
+from vditrack.tracker import verify_tracks
 from vditrack_export import export as export_module
 from vditrack_export import graph as graph_module
 from vditrack_export.card import load_card
@@ -155,6 +157,8 @@ def test_the_bundle_loads_and_runs(card: Path, checkpoint: Path, tmp_path: Path)
     assert descriptors.dtype == np.float32
     assert descriptors.shape == (4, 4, 6, manifest.output.channels)
     assert np.isfinite(descriptors).all()
+    # What torch tracked at export, ONNX Runtime tracks as well.
+    assert verify_tracks(bundle, open_session, "here").median_move < 0.05
 
 
 def test_a_bundle_is_replaced_and_digests_follow_the_weights(
@@ -178,7 +182,7 @@ def test_weights_too_large_for_one_file(
     assert run(card, checkpoint, tmp_path / "bundle").exception is None
     bundle = load_bundle(tmp_path / "bundle")
     graphs = {"encoder.onnx", "features.onnx"}
-    assert set(bundle.manifest.files) == graphs | {f"{name}.data" for name in graphs}
+    assert set(bundle.manifest.files) - {GATE} == graphs | {f"{name}.data" for name in graphs}
     assert OnnxRuntimeSession(bundle.features).outputs["descriptors"].shape[0] == 4
 
 

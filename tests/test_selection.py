@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from cuda_double import CudaDouble, library_double, write_engine
 from passthrough import write_passthrough
 from vditrack import Tracker
-from vditrack.backends import open_session, selection
+from vditrack.backends import builds, open_session, selection
 from vditrack.backends.onnxruntime import CUDA
 from vditrack.backends.selection import Fallback, open_backend
 from vditrack.bundle import file_record
@@ -53,7 +53,7 @@ def bundle(tmp_path):
 def gpu(monkeypatch):
     """Double: a machine with a GPU, and engines that run on it."""
     cuda = CudaDouble()
-    monkeypatch.setattr(selection, "read_machine", lambda: HERE)
+    monkeypatch.setattr(builds, "read_machine", lambda: HERE)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, library_double(cuda))
@@ -67,12 +67,16 @@ def proved_by_azure(monkeypatch):
     monkeypatch.setitem(selection._OPENERS, "cuda", opener)
 
 
-def build(bundle, target, *, version=None, architecture="sm86", flags=()):
-    """Write a build as `vditrack build` does, its engines for the library's double."""
+def build(bundle, target, *, version=None, architecture="sm86", flags=(), stands_for=None):
+    """Write a build as `vditrack build` does, its engines for the library's double.
+
+    ``stands_for`` names other graphs for engines to be of.
+    """
     version = version or VERSIONS[target]
     folder = bundle.root / "engines" / f"{target}-{version}-{architecture}"
     graphs = [name for name in ENGINE_OF if name in bundle.manifest.files]
-    paths = [write_engine(folder / ENGINE_OF[name], bundle.root / name) for name in graphs]
+    stood_for = {name: bundle.root / name for name in graphs} | (stands_for or {})
+    paths = [write_engine(folder / ENGINE_OF[name], stood_for[name]) for name in graphs]
     shapes = {"frames": ((1, 64, 96, 3),) * 3}
     identity = Identity(
         schema_version=SCHEMA_VERSION,
@@ -246,7 +250,7 @@ def test_an_engine_that_gives_no_numbers_is_not_taken(tmp_path, gpu, caplog):
 
 def test_an_engine_without_a_driver_says_so(bundle, monkeypatch):
     # The machine's facts are made up; cuda-python's refusal is real.
-    monkeypatch.setattr(selection, "read_machine", lambda: HERE)
+    monkeypatch.setattr(builds, "read_machine", lambda: HERE)
     build(bundle, "tensorrt-rtx")
     with pytest.raises(BackendError, match=r"CUDA's \w+ failed|does not load"):
         open_backend(bundle, "tensorrt-rtx")
@@ -254,13 +258,13 @@ def test_an_engine_without_a_driver_says_so(bundle, monkeypatch):
 
 def test_flags_of_a_build_are_heeded(bundle, gpu, monkeypatch):
     asked = []
-    session = selection.EngineSession
+    session = builds.EngineSession
 
     def recorded(path, target, **options):
         asked.append((path.name, options))
         return session(path, target)
 
-    monkeypatch.setattr(selection, "EngineSession", recorded)
+    monkeypatch.setattr(builds, "EngineSession", recorded)
     build(bundle, "tensorrt", flags=("version_compatible", "strip_weights"))
     open_backend(bundle, "tensorrt")
     assert asked == [

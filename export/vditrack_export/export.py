@@ -21,6 +21,7 @@ from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.bundle import (
     CONTENTS,
     FEATURES,
+    GATE,
     SCHEMA_VERSION,
     Bundle,
     Encoder,
@@ -34,6 +35,7 @@ from vditrack.bundle import (
 )
 from vditrack.errors import InputError
 from vditrack.files import staged_folder
+from vditrack.gate import CLIPS, save_gate
 from vditrack_export.card import Card
 from vditrack_export.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
 from vditrack_export.encoders.forms import (
@@ -48,6 +50,7 @@ from vditrack_export.gate import GateTracks, gate_tracks, judge
 from vditrack_export.graph import export_graph
 from vditrack_export.parity import read_whole_model, relative_error
 from vditrack_export.paths.cut import Cut, Denoising
+from vditrack_export.paths.layers import Attend
 from vditrack_export.precision import lower
 from vditrack_export.text import empty_prompt, random_prompt
 
@@ -120,6 +123,10 @@ def export_bundle(
             if not exact:
                 gate = _lower(cutting, features.module, small, rounding, report)
             takes = _write_all(cutting, features, folder, report)
+        if not cutting.random:
+            report("tracking the gate's clips, for engines to be compared with")
+            # Torch takes long over large windows, and over rounded numbers.
+            _write_tracks(cutting, features, folder, CLIPS if exact and small == card.input else 1)
         report("sealing the bundle")
         manifest = _manifest(cutting, card.input, takes, parity)
         manifest = msgspec.structs.replace(manifest, precision=rounding.precision, gate=gate)
@@ -234,6 +241,29 @@ def _lower(
         lower(path, rounding.precision.features)
     after = tracks(f"{rounding.precision.encoder} and {rounding.precision.features}")
     return None if before is None else judge(before, after, accept=rounding.accept)
+
+
+def _write_tracks(cutting: Cutting, features: Graph, folder: Path, clips: int) -> None:
+    """Write what the graphs make of the gate's clips, at the size that engines are built for."""
+    card, size = cutting.card, cutting.card.input
+    form = encoder_form(card, cutting.checkpoint.encoder, size)
+    _attend_piecewise(features.module)
+    manifest = _manifest(cutting, size, form.takes, {})
+    followed = gate_tracks(manifest, (*form.graphs, features), clips).followed
+    # A model that follows nothing has nothing that an engine could do otherwise.
+    if followed.seen.any():
+        save_gate(folder / GATE, followed)
+
+
+def _attend_piecewise(path: nn.Module) -> None:
+    """Have torch compute attention piece by piece, as it does in FP32 alone.
+
+    Rounded, all weights of all heads are there at once: 10,000 tokens in 12 heads are 16 GB. What
+    this rounding does to tracks was judged before.
+    """
+    for module in path.modules():
+        if isinstance(module, Attend):
+            module.precision = torch.float32
 
 
 def _errors_apart(cutting: Cutting, size: Input) -> dict[str, float]:

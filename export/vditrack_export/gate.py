@@ -15,17 +15,10 @@ from vditrack.bundle import Bundle, Gate, Input, Manifest
 from vditrack.errors import VditrackError
 from vditrack.evaluation.point_metrics import Comparison
 from vditrack.evaluation.protocols import RASTER
-from vditrack.synthetic.clips import SyntheticClip, make_clip
+from vditrack.gate import CLIPS, MAX_MOVE, Followed, follow, gate_clips, median_move, unrefined
 from vditrack.tracker import Tracker
 from vditrack_export.encoders.forms import Graph, shapes_of
 
-CLIPS = 4
-FRAMES = 16
-"""Of a clip, or one window of the model where that is longer."""
-POINTS = 64
-"""Picked in the first frame of each clip."""
-MAX_MOVE = 0.5
-"""Pixels, of the median point."""
 MAX_LOSS = 1.0
 """Of the Average Jaccard, in percent."""
 
@@ -43,6 +36,10 @@ class GateTracks:
     truth: NDArray[np.float32]
     truly_visible: NDArray[np.bool_]
 
+    @property
+    def followed(self) -> Followed:
+        return Followed(self.found, self.visible)
+
     def average_jaccard(self) -> float:
         """TAP-Vid's, in percent, of the frames after the first."""
         raster = RASTER / np.array([self.size.width, self.size.height])
@@ -53,35 +50,30 @@ class GateTracks:
         return compared.scores().average_jaccard
 
 
-def gate_tracks(manifest: Manifest, graphs: Sequence[Graph]) -> GateTracks:
-    """Track the gate's clips with graphs that are not written yet.
+def gate_tracks(manifest: Manifest, graphs: Sequence[Graph], count: int = CLIPS) -> GateTracks:
+    """Track the gate's clips with graphs that are not written yet, by their matches alone.
 
     Args:
         manifest: of a bundle of these graphs.
         graphs: run by torch, since ONNX Runtime has no BF16 on the CPU.
+        count: of clips.
 
     Raises:
         VditrackError: a graph gives a number that is not finite.
 
     """
-    size, frames = manifest.input, max(manifest.input.frames, FRAMES)
     sessions = {graph.file: TorchSession(graph) for graph in graphs}
-    tracker = Tracker(Bundle(Path(), manifest), open_graph=lambda path: sessions[path.name])
-    clips = [
-        make_clip(seed, size.height, size.width, frames, points=POINTS) for seed in range(CLIPS)
-    ]
-    tracks = [tracker.track(clip.frames, _queries(clip)) for clip in clips]
+    bundle, settings = Bundle(Path(), manifest), unrefined(manifest.matching)
+    tracker = Tracker(bundle, settings, lambda path: sessions[path.name])
+    clips = gate_clips(manifest.input, count)
+    followed = follow(tracker.track, clips)
     return GateTracks(
-        size=size,
-        found=np.concatenate([track.points for track in tracks]),
-        visible=np.concatenate([track.visible for track in tracks]),
+        size=manifest.input,
+        found=followed.points,
+        visible=followed.visible,
         truth=np.concatenate([clip.points for clip in clips]),
         truly_visible=np.concatenate([clip.visible for clip in clips]),
     )
-
-
-def _queries(clip: SyntheticClip) -> NDArray[np.float32]:
-    return np.insert(clip.points[:, 0], 0, 0, axis=1).astype(np.float32)
 
 
 def judge(before: GateTracks, after: GateTracks, *, accept: bool) -> Gate:
@@ -91,9 +83,7 @@ def judge(before: GateTracks, after: GateTracks, *, accept: bool) -> Gate:
         VditrackError: points moved too far or the Jaccard fell too much, and this is not accepted.
 
     """
-    seen = before.visible & after.visible
-    moves = np.linalg.norm(after.found - before.found, axis=2)[seen]
-    move = float(np.median(moves)) if moves.size else np.inf
+    move = median_move(before.followed, after.followed, before.size)
     first, second = before.average_jaccard(), after.average_jaccard()
     # Written so that NaN fails.
     fails = not (move <= MAX_MOVE and first - second <= MAX_LOSS)

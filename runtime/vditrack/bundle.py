@@ -21,7 +21,9 @@ ENCODER = "encoder.onnx"
 ENCODER_START = "encoder_start.onnx"
 FEATURES = "features.onnx"
 _GRAPHS = (ENCODER, ENCODER_START, FEATURES)
-CONTENTS = frozenset({MANIFEST, *_GRAPHS, *(f"{graph}.data" for graph in _GRAPHS), "engines"})
+GATE = "gate.npz"
+"""Tracks of the gate's clips as they were at export, where the model tracks anything: `gate`."""
+CONTENTS = frozenset({MANIFEST, *_GRAPHS, *(f"{graph}.data" for graph in _GRAPHS), GATE, "engines"})
 """All names that a bundle's folder may hold."""
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -222,6 +224,11 @@ class Bundle:
     @property
     def features(self) -> Path:
         return self.root / FEATURES
+
+    @property
+    def gate(self) -> Path | None:
+        """Tracks that engines have to reproduce; None where there are none."""
+        return self.root / GATE if GATE in self.manifest.files else None
 
 
 def bundled_model() -> Path:

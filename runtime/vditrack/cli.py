@@ -21,11 +21,12 @@ from rich.table import Table
 from vditrack.backends.selection import BackendName
 from vditrack.bench.cli import bench
 from vditrack.build.cli import build
-from vditrack.build.listing import build_table, list_builds
-from vditrack.bundle import bundled_model, load_bundle
+from vditrack.build.listing import ListedBuild, build_table, list_builds
+from vditrack.build.verdicts import verify_builds
+from vditrack.bundle import Bundle, bundled_model, load_bundle
 from vditrack.doctor.cli import main as examine
 from vditrack.draw import overlay
-from vditrack.errors import InputError, VditrackError
+from vditrack.errors import EngineError, InputError, VditrackError
 from vditrack.evaluation.cli import evaluate
 from vditrack.files import staged_folder
 from vditrack.progress import progress_bars
@@ -177,15 +178,26 @@ def inspect(
     bundle: Annotated[
         Path | None, typer.Argument(help="Folder of a bundle; the bundled model by default.")
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Compare engines' tracks with the bundle's, and record it."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check a bundle's files and show what is in it."""
     checked = load_bundle(bundle or bundled_model())
+    failures = verify_builds(checked) if verify else []
     builds = list_builds(checked)
     if as_json:
         told = {**msgspec.structs.asdict(checked.manifest), "engines": builds}
         typer.echo(msgspec.json.encode(told).decode())
-        return
+    else:
+        _show_bundle(checked, builds)
+    if failures:
+        raise EngineError(" ".join(failures))
+
+
+def _show_bundle(checked: Bundle, builds: Sequence[ListedBuild]) -> None:
     manifest = checked.manifest
     console = Console()
     console.print(f"[bold]{manifest.name}[/bold]  {checked.root}\n{manifest.notes}\n")
@@ -198,7 +210,7 @@ def inspect(
     console.print(_table("parity at export", errors.items()))
     console.print(_table("made with", manifest.tools.items()))
     for build_found in builds:
-        console.print(build_table(build_found))
+        console.print(build_table(build_found, manifest))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from vditrack.backends import OpenGraph, open_session
 from vditrack.backends.selection import Backend, open_backend
 from vditrack.bundle import Bundle, Matching, bundled_model, load_bundle
+from vditrack.engines.identity import Verification
 from vditrack.errors import InputError
 from vditrack.features import FeatureExtractor, FeatureMap, causal_features, clip_features
+from vditrack.gate import unrefined, verification
 from vditrack.live import LiveStream
 from vditrack.points import TrackedPoints, check_points
 from vditrack.reference import track_reference
@@ -52,6 +54,9 @@ class Tracker:
     def load(cls, path: Path | str | None = None, backend: str = "auto") -> Tracker:
         """Load the bundle at ``path``, or the model that comes with the package.
 
+        The first time that an engine is loaded on a GPU, its tracks are compared with the bundle's
+        (`vditrack.gate`), and it is taken only if they agree.
+
         Args:
             path: folder of a bundle.
             backend: "auto" takes the best that works here and falls back; one of
@@ -65,7 +70,7 @@ class Tracker:
 
         """
         bundle = load_bundle(bundled_model() if path is None else path)
-        chosen = open_backend(bundle, backend)
+        chosen = open_backend(bundle, backend, verify_tracks)
         tracker = cls(bundle, open_graph=chosen.open_graph)
         tracker.backend = chosen
         return tracker
@@ -150,6 +155,22 @@ class Tracker:
             tracks.visible[alive.ids, frame] = alive.visible
             tracks.confidence[alive.ids, frame] = alive.confidence
             tracks.fb_error[alive.ids, frame] = alive.fb_error
+
+
+def verify_tracks(bundle: Bundle, open_graph: OpenGraph, where: str) -> Verification:
+    """Compare the tracks that graphs give with a bundle's own: see `vditrack.gate`.
+
+    Args:
+        bundle: whose graphs they are.
+        open_graph: loads each of the graphs.
+        where: GPU that they run on.
+
+    Raises:
+        BundleError: it has no tracks of the gate's clips.
+
+    """
+    tracker = Tracker(bundle, unrefined(bundle.manifest.matching), open_graph)
+    return verification(bundle, tracker.track, where)
 
 
 class _Counter:

@@ -7,15 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-import numpy as np
-
-from vditrack.backends import AbsentError, OpenGraph, Session, open_session
+from vditrack.backends import AbsentError, OpenGraph, open_session
+from vditrack.backends.builds import Verify, load_build
 from vditrack.backends.onnxruntime import CUDA, TENSORRT, TENSORRT_RTX, OnnxRuntimeSession
-from vditrack.backends.tensorrt import EngineSession
-from vditrack.bundle import ENCODER, ENCODER_START, FEATURES, Bundle
-from vditrack.engines.identity import ENGINE_OF, Target, engine_folders, load_identity, mismatches
-from vditrack.engines.machine import read_machine
-from vditrack.errors import BackendError, EngineError, InputError, VditrackError
+from vditrack.backends.proof import proved
+from vditrack.bundle import Bundle
+from vditrack.engines.identity import Target, engine_folders
+from vditrack.errors import BackendError, InputError, VditrackError
 
 BackendName = Literal[
     "auto",
@@ -53,7 +51,7 @@ class Backend:
     """What was tried before it, in that order."""
 
 
-def open_backend(bundle: Bundle, name: str = "auto") -> Backend:
+def open_backend(bundle: Bundle, name: str = "auto", verify: Verify | None = None) -> Backend:
     """Open a bundle's graphs on the best backend there is here, or on the one named.
 
     ``auto`` takes the first that fits of a TensorRT engine and a TensorRT-RTX engine in the
@@ -63,6 +61,8 @@ def open_backend(bundle: Bundle, name: str = "auto") -> Backend:
     Args:
         bundle: a checked bundle.
         name: one of `BackendName`.
+        verify: compares the tracks of engines with the bundle's, where nobody has done so yet;
+            None to take engines on their proof alone.
 
     Raises:
         InputError: there is no backend of that name.
@@ -70,7 +70,7 @@ def open_backend(bundle: Bundle, name: str = "auto") -> Backend:
 
     """
     if name == "auto":
-        return _best(bundle)
+        return _best(bundle, verify)
     if name not in get_args(BackendName):
         raise InputError(
             f"there is no backend {name!r}. Give one of {', '.join(get_args(BackendName))}."
@@ -78,16 +78,16 @@ def open_backend(bundle: Bundle, name: str = "auto") -> Backend:
     if name == "cpu":
         return Backend(name, open_session)
     try:
-        return Backend(name, _OPENERS[name](bundle))
+        return Backend(name, _OPENERS[name](bundle, verify))
     except BackendError as error:
         raise type(error)(f"backend {name}: {error}") from error
 
 
-def _best(bundle: Bundle) -> Backend:
+def _best(bundle: Bundle, verify: Verify | None) -> Backend:
     fallbacks: list[Fallback] = []
     for name in ORDER:
         try:
-            return Backend(name, _OPENERS[name](bundle), tuple(fallbacks))
+            return Backend(name, _OPENERS[name](bundle, verify), tuple(fallbacks))
         except BackendError as error:
             # That a laptop has no GPU is no news.
             level = logging.DEBUG if isinstance(error, AbsentError) else logging.WARNING
@@ -97,7 +97,7 @@ def _best(bundle: Bundle) -> Backend:
     return Backend("cpu", open_session, tuple(fallbacks))
 
 
-def _by_engine(target: Target, bundle: Bundle) -> OpenGraph:
+def _by_engine(target: Target, bundle: Bundle, verify: Verify | None) -> OpenGraph:
     """Graphs as engines of the first build for the target that fits and runs."""
     folders = [path for path in engine_folders(bundle) if _target(path) == target]
     if not folders:
@@ -108,33 +108,17 @@ def _by_engine(target: Target, bundle: Bundle) -> OpenGraph:
     reasons = []
     for folder in folders:
         try:
-            return _built(folder, target, bundle)
+            return load_build(folder, bundle, verify)
         except VditrackError as error:
             reasons.append(f"{folder.name}: {error}")
     raise BackendError(" ".join(reasons))
 
 
-def _built(folder: Path, target: Target, bundle: Bundle) -> OpenGraph:
-    identity = load_identity(folder)
-    if problems := mismatches(identity, bundle, read_machine()):
-        raise EngineError("; ".join(problems))
-
-    def open_graph(graph: Path) -> EngineSession:
-        return EngineSession(
-            folder / ENGINE_OF[graph.name],
-            target,
-            host_code="version_compatible" in identity.flags,
-            weights=graph if "strip_weights" in identity.flags else None,
-        )
-
-    return _proved(bundle, open_graph)
+def _by_provider(provider: str, bundle: Bundle, _verify: Verify | None) -> OpenGraph:
+    return proved(bundle, lambda graph: OnnxRuntimeSession(graph, provider))
 
 
-def _by_provider(provider: str, bundle: Bundle) -> OpenGraph:
-    return _proved(bundle, lambda graph: OnnxRuntimeSession(graph, provider))
-
-
-_OPENERS: dict[str, Callable[[Bundle], OpenGraph]] = {
+_OPENERS: dict[str, Callable[[Bundle, Verify | None], OpenGraph]] = {
     "tensorrt": partial(_by_engine, "tensorrt"),
     "tensorrt-rtx": partial(_by_engine, "tensorrt-rtx"),
     "cuda": partial(_by_provider, CUDA),
@@ -146,30 +130,3 @@ _OPENERS: dict[str, Callable[[Bundle], OpenGraph]] = {
 def _target(folder: Path) -> Target:
     """Of a build, by its name: an identity is read only where it is needed, with its engines."""
     return "tensorrt-rtx" if folder.name.startswith("tensorrt-rtx-") else "tensorrt"
-
-
-def _proved(bundle: Bundle, open_graph: OpenGraph) -> OpenGraph:
-    """Open and prove every graph; what is returned gives the sessions that were proved."""
-    names = (ENCODER, ENCODER_START, FEATURES)
-    graphs = [bundle.root / name for name in names if name in bundle.manifest.files]
-    sessions = {graph: open_graph(graph) for graph in graphs}
-    for graph, session in sessions.items():
-        _prove(graph, session)
-    return sessions.__getitem__
-
-
-def _prove(graph: Path, session: Session) -> None:
-    zeros = {name: np.zeros(of.shape, of.dtype) for name, of in session.inputs.items()}
-    try:
-        outputs = session.run(zeros)
-    except BackendError:
-        raise
-    # ONNX Runtime's and TensorRT's exceptions share no base class.
-    except Exception as error:
-        raise BackendError(f"it loads {graph}, and fails to run it: {error}") from error
-    for name, output in outputs.items():
-        if not np.isfinite(output).all():
-            raise BackendError(
-                f"it loads {graph}, and runs it wrongly: {name} of zeros is not finite. Export or "
-                "build it in BF16 or FP32."
-            )

@@ -2,7 +2,7 @@
 
 Both have the same Python API ("TensorRT Python API Reference", IExecutionContext). What differs is
 how launches are saved: TensorRT's work is recorded into a CUDA graph here, TensorRT-RTX does it
-itself, and what it compiles for this GPU is kept in a file beside the engine's folder.
+itself, and what it compiles for this GPU is kept in a file beside the engine.
 """
 
 import logging
@@ -22,6 +22,8 @@ from vditrack.engines.log import collecting_logger
 from vditrack.errors import BackendError, InputError
 from vditrack.files import staged_file
 
+KEPT = ".runtime_cache"
+"""Suffix of what was compiled for this GPU; it goes with the build when that is replaced."""
 _LOG = logging.getLogger("vditrack")
 _MODULES: dict[Target, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -178,22 +180,16 @@ def _tensor(engine: Any, path: Path, name: str) -> Tensor:  # noqa: ANN401
     return Tensor(shape, _DTYPES[kind])
 
 
-def _runtime_cache(engine: Path) -> Path:
-    """File of what was compiled for this GPU; hidden, so that no build takes it for one."""
-    build = engine.parent
-    return build.with_name(f".{build.name}.{engine.stem}.runtime_cache")
-
-
 def _kept(engine: Path) -> bytes:
     try:
-        return _runtime_cache(engine).read_bytes()
+        return engine.with_suffix(KEPT).read_bytes()
     except FileNotFoundError:
         return b""
 
 
 def _keep(engine: Path, content: bytes) -> None:
     try:
-        with staged_file(_runtime_cache(engine)) as path:
+        with staged_file(engine.with_suffix(KEPT)) as path:
             path.write_bytes(content)
     # Where bundles may only be read, each start compiles anew.
     except (OSError, InputError) as error:

@@ -71,4 +71,4 @@ def build(
         typer.echo(msgspec.json.encode(told).decode())
         return
     reasons = mismatches(identity, checked, read_machine())
-    Console().print(build_table(ListedBuild(folder.name, identity, reasons)))
+    Console().print(build_table(ListedBuild(folder.name, identity, reasons), checked.manifest))

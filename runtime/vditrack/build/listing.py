@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from vditrack.bundle import Bundle
+from vditrack.bundle import GATE, Bundle, Manifest
 from vditrack.engines.identity import (
     TITLES,
     Identity,
@@ -42,10 +42,16 @@ def _listed(folder: Path, bundle: Bundle) -> ListedBuild:
     return ListedBuild(folder.name, identity, mismatches(identity, bundle, read_machine()))
 
 
-def build_table(build: ListedBuild) -> Table:
-    """Show a build: what it is, in which types it computes, and whether it would load here."""
+def build_table(build: ListedBuild, manifest: Manifest) -> Table:
+    """Show a build: what it is, in which types it computes, and whether it would load here.
+
+    Args:
+        build: to show.
+        manifest: of its bundle.
+
+    """
     table = Table("", "", title=f"engines/{build.folder}", show_header=False, title_justify="left")
-    for name, value in _rows(build.identity) if build.identity else []:
+    for name, value in _rows(build.identity, manifest) if build.identity else []:
         table.add_row(name, value)
     for reason in build.reasons:
         table.add_row("does not load", reason)
@@ -54,7 +60,7 @@ def build_table(build: ListedBuild) -> Table:
     return table
 
 
-def _rows(identity: Identity) -> list[tuple[str, str]]:
+def _rows(identity: Identity, manifest: Manifest) -> list[tuple[str, str]]:
     sizes = [(name, f"{record.size / 1e6:.1f} MB") for name, record in identity.engines.items()]
     products = [
         (f"products of {graph}", ", ".join(f"{100 * shares[t]:.2f}% {t}" for t in sorted(shares)))
@@ -65,17 +71,21 @@ def _rows(identity: Identity) -> list[tuple[str, str]]:
         ("for", ", ".join(identity.architectures)),
         ("flags", ", ".join(identity.flags) or "none"),
         ("built", f"{identity.built_at} on {identity.host}, in {identity.build_seconds:.1f} s"),
-        ("tracks", _verdict(identity)),
+        ("tracks", _verdict(identity, manifest)),
         *sizes,
         *products,
     ]
 
 
-def _verdict(identity: Identity) -> str:
+def _verdict(identity: Identity, manifest: Manifest) -> str:
     verified = identity.verified
+    if verified is None and manifest.source.random_weights:
+        return "unverified: with random weights there is nothing to compare"
+    if verified is None and GATE not in manifest.files:
+        return f"unverified: the bundle has no {GATE} to compare with"
     if verified is None:
-        return "unverified: not yet compared with ONNX Runtime's"
+        return "unverified: not yet compared with the bundle's"
     return (
-        f"{verified.median_move:.3f} px from ONNX Runtime's, limit {verified.limit:g} "
+        f"{verified.median_move:.3f} px from the bundle's, limit {verified.limit:g} "
         f"({verified.where}, {verified.when})"
     )

@@ -1,5 +1,6 @@
 """All engines of a bundle, and their identity beside them: at once or not at all."""
 
+import logging
 import os
 import platform
 import time
@@ -9,6 +10,9 @@ from types import ModuleType
 
 from rich.progress import Progress
 
+from vditrack.backends import AbsentError
+from vditrack.backends.builds import verified_build
+from vditrack.backends.tensorrt import KEPT
 from vditrack.build.engine import Built, build_engine
 from vditrack.build.library import import_library
 from vditrack.build.options import Options, architectures_for
@@ -21,19 +25,27 @@ from vditrack.engines.identity import (
     SCHEMA_VERSION,
     Identity,
     graph_digests,
+    mismatches,
     write_identity,
 )
 from vditrack.engines.machine import Machine, read_machine
-from vditrack.errors import InputError
+from vditrack.errors import EngineError, InputError
 from vditrack.files import staged_folder
+from vditrack.tracker import verify_tracks
 
-_REPLACEABLE = {IDENTITY, *ENGINE_OF.values()}
+_REPLACEABLE = {
+    IDENTITY,
+    *ENGINE_OF.values(),
+    *(str(Path(engine).with_suffix(KEPT)) for engine in ENGINE_OF.values()),
+}
+_LOG = logging.getLogger("vditrack")
 
 
 def build_bundle(bundle: Bundle, options: Options, bars: Progress) -> tuple[Path, Identity]:
     """Build a bundle's engines into ``engines/NAME`` of its folder.
 
-    Nothing is written before all are built; a build of the same name is replaced.
+    Nothing is written before all are built, and, where this machine can run them, have given the
+    bundle's tracks; a build of the same name is replaced.
 
     Args:
         bundle: checked.
@@ -45,7 +57,10 @@ def build_bundle(bundle: Bundle, options: Options, bars: Progress) -> tuple[Path
 
     Raises:
         InputError: the target lacks an option, or the bundle's folder cannot be written.
-        EngineError: the library does not load or does not build.
+        EngineError: the library does not load or does not build, or the engines track otherwise
+            than the bundle.
+        BackendError: the engines are for this machine, and do not run on it.
+        BundleError: the tracks to compare with are not such.
 
     """
     machine = read_machine()
@@ -61,8 +76,23 @@ def build_bundle(bundle: Bundle, options: Options, bars: Progress) -> tuple[Path
         for graph, engine in built.items():
             (staged / ENGINE_OF[graph]).write_bytes(engine.plan)
         identity = _identity(staged, bundle, options, built, machine, trt.__version__, seconds)
+        identity = _verified(staged, bundle, identity, machine)
         write_identity(staged, identity)
     return folder, identity
+
+
+def _verified(folder: Path, bundle: Bundle, identity: Identity, machine: Machine) -> Identity:
+    """Return the identity with the verdict on its tracks, where this machine can run it."""
+    if bundle.gate is None or mismatches(identity, bundle, machine):
+        return identity
+    try:
+        _, verified = verified_build(folder, bundle, identity, machine, verify_tracks)
+    except AbsentError as error:
+        _LOG.info("not verified: %s", error)
+        return identity
+    if problems := mismatches(verified, bundle, machine):
+        raise EngineError(f"nothing was written: {'; '.join(problems)}.")
+    return verified
 
 
 def _identity(

@@ -16,6 +16,7 @@ from vditrack.bundle import (
     ENCODER,
     ENCODER_START,
     FEATURES,
+    GATE,
     Bundle,
     FileRecord,
     Sha256,
@@ -49,15 +50,20 @@ Shape = tuple[int, ...]
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the engine did to tracks beside ONNX Runtime, on the gate's rendered clips."""
+    """How far the engines' tracks are from the bundle's own, on the gate's rendered clips."""
 
     where: str
-    """GPU and host."""
+    """GPU that ran them."""
     when: str
     """UTC, ISO 8601."""
     median_move: float
     """Of points, in pixels of the clips."""
     limit: float
+
+    @property
+    def passed(self) -> bool:
+        # Written so that NaN fails.
+        return self.median_move <= self.limit
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +95,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Digests of the graphs and of their external weights."""
     engines: dict[EngineName, FileRecord]
     verified: Verification | None
-    """None until its tracks were compared with ONNX Runtime's on a machine that can run it."""
+    """None until its tracks were compared with the bundle's on a machine that can run it."""
 
 
 class _Sealed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,7 +143,8 @@ def load_identity(folder: Path) -> Identity:
 
 def graph_digests(bundle: Bundle) -> dict[str, str]:
     """Digests of a bundle's graphs and their external weights: what an engine is built from."""
-    return {name: record.sha256 for name, record in bundle.manifest.files.items()}
+    files = bundle.manifest.files.items()
+    return {name: record.sha256 for name, record in files if name != GATE}
 
 
 def mismatches(identity: Identity, bundle: Bundle, machine: Machine) -> list[str]:
@@ -157,6 +164,11 @@ def mismatches(identity: Identity, bundle: Bundle, machine: Machine) -> list[str
         _of_gpu(identity, machine),
     ]
     reasons = [f"{reason}: rebuild with `{rebuild}`" for reason in found if reason]
+    if reason := _of_tracks(identity):
+        reasons.append(
+            f"{reason}: rebuild with `{rebuild}`, or, if that moves them too, export the bundle in "
+            "another --precision"
+        )
     if machine.architecture is None:
         reasons.append(
             "there is no NVIDIA GPU here that a driver can use: track with ONNX Runtime, or ask "
@@ -273,6 +285,16 @@ def _of_gpu(identity: Identity, machine: Machine) -> str | None:
     if identity.target == "tensorrt-rtx" or identity.gpu is None or widened or same:
         return None
     return f"built on a {identity.gpu}; this machine has a {machine.gpu}"
+
+
+def _of_tracks(identity: Identity) -> str | None:
+    verified = identity.verified
+    if verified is None or verified.passed:
+        return None
+    return (
+        f"its tracks are not the bundle's: on {verified.where} the median point moved by "
+        f"{verified.median_move:.2f} pixels, at most {verified.limit:g} are allowed"
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:
