@@ -29,16 +29,19 @@ from vditrack.draw import overlay
 from vditrack.errors import EngineError, InputError, VditrackError
 from vditrack.evaluation.cli import evaluate
 from vditrack.files import staged_folder
+from vditrack.messages.bags import is_bag
+from vditrack.messages.recordings import Recording, read_recording
+from vditrack.messages.track_bags import write_tracks
 from vditrack.progress import progress_bars
 from vditrack.reference import differences
 from vditrack.tracker import Tracker
 from vditrack.tracks import Tracks, joined, read_queries, save_csv, save_npz
-from vditrack.video import Video, read_video, write_video
+from vditrack.video import Decoded, Video, read_video, write_video
 
 DEMO_COLUMNS, DEMO_ROWS = 14, 6
 DEMO_CUTS = (30, 76, 137, 187, 242)
 """Frames at which the demo's clip, edited from six shots, begins another one."""
-RESULTS = frozenset({"tracks.npz", "tracks.csv", "overlay.mp4"})
+RESULTS = frozenset({"tracks.npz", "tracks.csv", "overlay.mp4", "tracks.mcap"})
 
 app = typer.Typer(
     help="Track any point in video with a pretrained video diffusion transformer.",
@@ -128,7 +131,9 @@ def demo(
 
 @app.command()
 def track(
-    video: Annotated[Path, typer.Argument(help="A video file.")],
+    video: Annotated[
+        Path, typer.Argument(help="A video file, or a rosbag2: its folder, an .mcap or a .db3.")
+    ],
     points: Annotated[
         Path | None, typer.Option(help="CSV with the header t,x,y (or x,y), or a .npy.")
     ] = None,
@@ -138,6 +143,9 @@ def track(
     at: Annotated[
         list[str] | None,
         typer.Option(help="A point as t,x,y: frame and pixel. May be given again."),
+    ] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="A bag's image topic; needless where there is just one.")
     ] = None,
     bundle: BundleFolder = None,
     start: Annotated[float, typer.Option(min=0, help="Seconds to begin at.")] = 0.0,
@@ -152,7 +160,10 @@ def track(
     backend: BackendOption = "auto",
     as_json: Json = False,
 ) -> None:
-    """Track points through a video: writes tracks.npz, tracks.csv and overlay.mp4."""
+    """Track points through a video: writes tracks.npz, tracks.csv and overlay.mp4.
+
+    Of a bag's images also tracks.mcap, a bag with the tracks for Foxglove and rosbag2.
+    """
     if sum(choice is not None for choice in (points, grid, at)) != 1:
         raise InputError("give exactly one of --points FILE, --grid N and --at t,x,y.")
     asked = _Ask(
@@ -167,6 +178,7 @@ def track(
         bundle,
         start,
         end,
+        topic=topic,
         backend=backend,
         reference=reference,
         as_json=as_json,
@@ -251,6 +263,7 @@ def _run(
     start: float = 0.0,
     end: float | None = None,
     *,
+    topic: str | None = None,
     backend: BackendName,
     reference: bool = False,
     as_json: bool,
@@ -261,7 +274,7 @@ def _run(
         typer.echo(f"warning: {bundle} has random weights, and tracks nothing.", err=True)
     with staged_folder(output, RESULTS) as folder, progress_bars(quiet=as_json) as bars:
         reading = partial(_show, bars, bars.add_task("reading", total=None))
-        video = read_video(path, start, end, reading)
+        video = _read(path, topic, start, end, reading)
         tracking = partial(_show, bars, bars.add_task("tracking", total=None))
         shots = asked.shots(video.frames)
         began = time.perf_counter()
@@ -276,12 +289,27 @@ def _run(
             description="drawing",
         )
         write_video(folder / "overlay.mp4", pictures, video.times)
+        if isinstance(video, Recording):
+            again = bars.track(
+                overlay(video.frames, tracks), total=len(video.frames), description="recording"
+            )
+            write_tracks(folder / "tracks.mcap", video, tracks, again)
     done = _summary(path, video, tracked, seconds, output, tracker.backend.name)
     if reference:
         manifest, asked_for = tracker.bundle.manifest, tracks.queries
         differs = differences(manifest, tracker.settings, len(video.frames), asked_for)
         done = replace(done, differs_from_heft=differs)
     _tell(done, as_json=as_json)
+
+
+def _read(
+    path: Path, topic: str | None, start: float, end: float | None, decoded: Decoded
+) -> Video:
+    if is_bag(path):
+        return read_recording(path, topic, start, end, decoded)
+    if topic is not None:
+        raise InputError(f"--topic is for bags; {path} is none.")
+    return read_video(path, start, end, decoded)
 
 
 def _track_each(
@@ -320,6 +348,10 @@ class _Summary:
     backend: str
     tracks: list[str]
     overlay: str
+    bag: str | None = None
+    """Of a bag's images."""
+    remarks: tuple[str, ...] = ()
+    """What a bag lacks."""
     differs_from_heft: list[str] | None = None
     """In reference mode."""
 
@@ -332,6 +364,7 @@ def _summary(
     output: Path,
     backend: str,
 ) -> _Summary:
+    recording = video if isinstance(video, Recording) else None
     seen = np.concatenate([tracks.visible.ravel() for tracks in shots])
     count, height, width = video.frames.shape[:3]
     return _Summary(
@@ -346,6 +379,8 @@ def _summary(
         backend=backend,
         tracks=[str(output / "tracks.npz"), str(output / "tracks.csv")],
         overlay=str(output / "overlay.mp4"),
+        bag=str(output / "tracks.mcap") if recording else None,
+        remarks=recording.remarks if recording else (),
     )
 
 
@@ -360,6 +395,10 @@ def _tell(done: _Summary, *, as_json: bool) -> None:
     typer.echo(f"visible: {100 * done.visible_share:.0f}% of positions")
     typer.echo(f"video:   {done.overlay}")
     typer.echo(f"tracks:  {', '.join(done.tracks)}")
+    if done.bag:
+        typer.echo(f"bag:     {done.bag}")
+    for remark in done.remarks:
+        typer.echo(f"note: {remark}", err=True)
     for difference in done.differs_from_heft or []:
         typer.echo(f"differs from HeFT: {difference}", err=True)
 

@@ -60,7 +60,7 @@ def read_video(
     with _opened(path) as container:
         stream = _video_stream(path, container)
         expected = _expected_frames(stream, start, end)
-        clip = _Clip(path, expected or 0, _MEMORY_SHARE * _available_bytes())
+        clip = GrowingClip(path, expected or 0)
         for frame, time in _decode(path, container, stream, start, end):
             clip.append(frame, time)
             if decoded is not None:
@@ -85,15 +85,31 @@ def write_video(path: Path, frames: Iterable[Frame], times: NDArray[np.float64])
             raise InputError(f"{path} cannot be written: {_reason(error)}.") from error
 
 
-class _Clip:
+class GrowingClip:
     """Frames as they come, in one array: a list and its copy would take the memory twice."""
 
-    def __init__(self, path: Path, expected: int, budget: float) -> None:
+    def __init__(self, path: Path, expected: int) -> None:
+        """Begin without a frame.
+
+        Args:
+            path: of the file, for messages.
+            expected: frames in all, or 0; there may be more.
+
+        """
         self.frames: Frame = np.zeros((0, 0, 0, 3), np.uint8)
+        """uint8 [at least T, H, W, 3]."""
         self.times: list[float] = []
-        self._path, self._expected, self._budget = path, expected, budget
+        """Of the T frames."""
+        self._path, self._expected = path, expected
+        self._budget = _MEMORY_SHARE * _available_bytes()
 
     def append(self, frame: Frame, time: float) -> None:
+        """Add a frame uint8 [H, W, 3].
+
+        Raises:
+            InputError: it has another size than those before, or the memory is not enough.
+
+        """
         count = len(self.times)
         if count == 0:
             expected = max(self._expected, 1)

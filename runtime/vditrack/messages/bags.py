@@ -1,0 +1,122 @@
+"""Rosbag2 recordings through rosbags, which reads both storages without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vditrack.errors import InputError
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import TopicInfo
+    from rosbags.rosbag2 import Reader
+    from rosbags.typesys.store import Typestore
+
+_SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path is a bag's by its name: a folder, or a file of rosbag2 (or rosbag1)."""
+    return path.is_dir() or path.suffix in _SUFFIXES
+
+
+def rosbags_library() -> ModuleType:
+    """Import rosbags, which the runtime does not depend on.
+
+    Raises:
+        InputError: it is not installed, or does not load.
+
+    """
+    try:
+        for part in ("interfaces", "rosbag2", "typesys"):
+            import_module(f"rosbags.{part}")
+        return import_module("rosbags")
+    except ImportError as error:
+        raise InputError(
+            f"bags need rosbags, which does not load ({error}). Run `pip install vditrack[bags]`."
+        ) from error
+
+
+class Bag:
+    """An open bag."""
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self.path = path
+        self.topics: dict[str, TopicInfo] = reader.topics
+        """By name; with ``msgtype`` (None where messages differ) and ``msgcount``."""
+        self.seconds: float = reader.duration / 1e9
+        self._reader = reader
+
+    def messages(self, topic: str) -> Iterator[tuple[int, Any]]:
+        """Yield times of arrival, in nanoseconds, and messages of a topic, in that order.
+
+        Definitions are the bag's own where it carries them, else those of ROS 2, which for images
+        and calibrations are the same from Humble to Kilted.
+
+        Raises:
+            InputError: the bag is damaged.
+
+        """
+        info = self.topics[topic]
+        with _telling_damage(self.path):
+            store = _typestore(info)
+            for connection, arrival, data in self._reader.messages(info.connections):
+                yield arrival, store.deserialize_cdr(data, connection.msgtype)
+
+
+@contextmanager
+def open_bag(path: Path) -> Iterator[Bag]:
+    """Open a rosbag2: its folder, or one of its ``.mcap`` or ``.db3`` files.
+
+    Raises:
+        InputError: rosbags is not installed, there is no bag, or it is damaged.
+
+    """
+    rosbags = rosbags_library()
+    if path.suffix == ".bag" and path.is_file():
+        raise InputError(
+            f"{path} is a ROS 1 bag. Run `rosbags-convert --src {path} --dst {path.stem}` first."
+        )
+    if not path.exists():
+        raise InputError(f"there is no bag at {path}.")
+    if path.is_dir() and not (path / "metadata.yaml").is_file():
+        raise InputError(
+            f"{path} is no rosbag2: it has no metadata.yaml. Give an .mcap or .db3 file in it, or "
+            "run `ros2 bag reindex` on it."
+        )
+    with _telling_damage(path):
+        reader: Reader = rosbags.rosbag2.Reader(path)
+        reader.open()
+    try:
+        yield Bag(path, reader)
+    finally:
+        reader.close()
+
+
+@contextmanager
+def _telling_damage(path: Path) -> Iterator[None]:
+    """Tell in a line what goes wrong inside."""
+    try:
+        yield
+    # Of a damaged file, rosbags and what it reads with raise whatever they stumble over.
+    except Exception as error:
+        reason = f"{error}".rstrip(".") or type(error).__name__
+        remedy = "copy it again, or try `mcap recover` or `ros2 bag reindex`"
+        raise InputError(
+            f"{path} cannot be read as a rosbag2: {reason}. If it is damaged, {remedy}."
+        ) from error
+
+
+def _typestore(info: TopicInfo) -> Typestore:
+    rosbags = rosbags_library()
+    typesys = rosbags.typesys
+    if info.msgdef.format != rosbags.interfaces.MessageDefinitionFormat.MSG:
+        standard: Typestore = typesys.get_typestore(typesys.Stores.LATEST)
+        return standard
+    store: Typestore = typesys.get_typestore(typesys.Stores.EMPTY)
+    store.register(typesys.get_types_from_msg(info.msgdef.data, info.msgtype))
+    return store
