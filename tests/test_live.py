@@ -264,13 +264,13 @@ def test_reset_forgets_what_the_model_still_works_on(bundle):
 def test_sizes_may_change(bundled):
     slow, frames = Held(bundled), moving(4, step=(0, 0))
     slow.let.release()
-    small = [np.ascontiguousarray(frame[::2, ::2]) for frame in frames]
+    small = [cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for f in frames]
     first = np.float32([[100, 120], [160, 80]])
     with slow.live() as live:
         live.push(frames[0], 0.0)
         live.add(first)
         live.push(frames[1], 1 / 30)
-        np.testing.assert_allclose(live.push(small[2], 2 / 30).points, first / 2)
+        np.testing.assert_allclose(live.push(small[2], 2 / 30).points, first / 2, atol=0.1)
         slow.let.release()
         described(live)
         # What the model says of a large frame counts in a small one.

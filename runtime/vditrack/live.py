@@ -21,7 +21,7 @@ from vditrack.bundle import Matching
 from vditrack.errors import InputError
 from vditrack.features import FeatureExtractor, FeatureMap, Frame, SlidingWindow
 from vditrack.points import TrackedPoints, check_points
-from vditrack.refine import Grey, flow_there_and_back, grey_levels
+from vditrack.refine import Grey, at_size, flow_there_and_back, grey_levels
 from vditrack.stream import FrameClock, check_frame
 from vditrack.timing import stage
 
@@ -288,14 +288,13 @@ class LiveStream:
         points, newest = self._points, self._image
         if newest is None or not len(points.ids):
             return
-        if newest.shape != image.shape:
-            points.places = points.places * _factor(newest, image)
-            return
+        points.places *= _factor(newest, image)
         seen = np.flatnonzero(points.visible)
         if len(seen):
             with stage("flow"):
                 places = points.places[seen]
-                flowed, held = flow_there_and_back(newest, image, places, places)
+                before = at_size(newest, image.shape)
+                flowed, held = flow_there_and_back(before, image, places, places)
             points.places[seen[held]] = flowed[held]
             points.followed[seen[~held]] = False
 
@@ -331,18 +330,20 @@ class LiveStream:
             points.places[rows] = alive.points
             return
         was = job.places[np.searchsorted(job.ids, alive.ids)]
-        correction = alive.points - was
-        points.places[rows] += correction * _factor(job.image, newest)
+        factor = _factor(job.image, newest)
+        correction = (alive.points - was) * factor
+        points.places[rows] += correction
         limit = _AGREES * max(newest.shape) / 256
         differs = alive.visible & (np.linalg.norm(correction, axis=1) > limit)
-        if differs.any() and newest.shape == job.image.shape:
-            self._follow_anew(job, newest, alive.points[differs], rows[differs])
+        if differs.any():
+            self._follow_anew(job, newest, alive.points[differs] * factor, rows[differs])
 
     def _follow_anew(self, job: _Job, newest: Grey, placed: Floats, rows: Ints) -> None:
         """Follow points that flow had brought elsewhere from where the model places them."""
         points = self._points
         with stage("flow"):
-            flowed, held = flow_there_and_back(job.image, newest, placed, points.places[rows])
+            described = at_size(job.image, newest.shape)
+            flowed, held = flow_there_and_back(described, newest, placed, points.places[rows])
         points.places[rows[held]] = flowed[held]
         points.followed[rows[~held]] = False
 

@@ -12,7 +12,7 @@ from vditrack.errors import InputError
 from vditrack.features import FeatureMap, Frame
 from vditrack.grid import Grid
 from vditrack.matching import Match, cosines, match
-from vditrack.refine import Grey, grey_levels, refine
+from vditrack.refine import Grey, at_size, grey_levels, refine
 from vditrack.timing import stage
 
 Floats = NDArray[np.float32]
@@ -132,15 +132,16 @@ class TrackedPoints:
             self._update_templates(features)
 
     def _refined(self, start: Floats, found: Match, features: FeatureMap, image: Grey) -> Floats:
-        """Positions refined on pixels, where the frame before has the same size.
+        """Positions refined on pixels.
 
         A point that was lost came back by its descriptor alone, perhaps beside its place: flow
         must not keep it there when the descriptors find it better elsewhere.
         """
         matched = found.points
         previous, radius = self._image, self._settings.refine_radius
-        if previous is None or previous.shape != image.shape or radius == 0:
+        if previous is None or radius == 0:
             return matched
+        previous = at_size(previous, image.shape)
         scale = self._grid.model_from_frame(image.shape)
         # The smaller factor, so that the radius holds along both axes.
         radius_in_frame = radius / float(scale.max())

@@ -21,6 +21,14 @@ def grey_levels(frame: Frame) -> Grey:
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
+def at_size(image: Grey, size: tuple[int, ...]) -> Grey:
+    """Bring an image to (height, width), so that it can be compared with others of that size."""
+    if image.shape == size:
+        return image
+    method = cv2.INTER_AREA if image.shape > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8)
+
+
 def refine(
     previous: Grey,
     current: Grey,

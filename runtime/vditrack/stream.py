@@ -88,8 +88,7 @@ class Stream:
     - A frame with an older stamp is refused; `reset` starts over after a jump of the clock.
     - When frames were dropped (the interval is a multiple of the usual one), points are looked for
       as many times further away.
-    - When the frame size changes, points keep their place in the picture; that one frame is not
-      refined on pixels.
+    - When the frame size changes, points keep their place in the picture.
     """
 
     def __init__(self, extractor: FeatureExtractor, settings: Matching) -> None:
