@@ -63,7 +63,7 @@ def gpu(monkeypatch):
 @pytest.fixture
 def proved_by_azure(monkeypatch):
     """Stand-in: the one provider beside the CPU's that is installed here, called by CUDA's name."""
-    opener = partial(selection._by_provider, "AzureExecutionProvider")
+    opener = partial(selection._by_provider, "cuda", "AzureExecutionProvider")
     monkeypatch.setitem(selection._OPENERS, "cuda", opener)
 
 
@@ -123,7 +123,7 @@ def test_a_machine_without_a_gpu_takes_the_cpu_and_warns_of_nothing(bundle, capl
 
 def test_the_cpu_is_not_proved(bundle):
     assert open_backend(bundle).open_graph is open_session
-    assert open_backend(bundle, "cpu") == selection.Backend("cpu", open_session, ())
+    assert open_backend(bundle, "cpu") == selection.Backend("cpu", open_session)
 
 
 def test_a_provider_that_runs_every_graph_is_taken_and_opened_once(
@@ -197,7 +197,8 @@ def test_an_engine_that_fits_runs_the_tracker(bundle, gpu, target):
 def test_tensorrt_comes_before_tensorrt_rtx(bundle, gpu):
     for target in ("tensorrt-rtx", "tensorrt"):
         build(bundle, target)
-    assert open_backend(bundle).name == "tensorrt"
+    chosen = open_backend(bundle)
+    assert (chosen.name, chosen.engine.version) == ("tensorrt", VERSIONS["tensorrt"])
     assert open_backend(bundle, "tensorrt-rtx").name == "tensorrt-rtx"
 
 

@@ -27,7 +27,7 @@ Verify = Callable[[Bundle, OpenGraph, str], Verification]
 _LOG = logging.getLogger("vditrack")
 
 
-def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> OpenGraph:
+def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> tuple[OpenGraph, Identity]:
     """Open the engines of a build that fits this machine.
 
     Args:
@@ -35,6 +35,9 @@ def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> OpenGraph
         bundle: that it belongs to.
         verify: compares its tracks with the bundle's, if that was not done on this GPU before. What
             it finds is kept in the build's identity.
+
+    Returns:
+        What opens them, and their identity.
 
     Raises:
         EngineError: the build is damaged, does not fit, or tracks otherwise than the bundle.
@@ -47,11 +50,11 @@ def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> OpenGraph
     if bundle.gate is None:
         _LOG.debug("%s: not verified, %s has no %s", folder.name, bundle.root, GATE)
     if bundle.gate is None or verify is None or _verified_on(identity, machine):
-        return open_build(folder, bundle, identity)
+        return open_build(folder, bundle, identity), identity
     open_graph, identity = verified_build(folder, bundle, identity, machine, verify)
     record(folder, identity)
     _require_fit(identity, bundle, machine)
-    return open_graph
+    return open_graph, identity
 
 
 def open_build(folder: Path, bundle: Bundle, identity: Identity) -> OpenGraph:

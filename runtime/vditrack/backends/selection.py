@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -12,7 +12,7 @@ from vditrack.backends.builds import Verify, load_build
 from vditrack.backends.onnxruntime import CUDA, TENSORRT, TENSORRT_RTX, OnnxRuntimeSession
 from vditrack.backends.proof import proved
 from vditrack.bundle import Bundle
-from vditrack.engines.identity import Target, engine_folders
+from vditrack.engines.identity import Identity, Target, engine_folders
 from vditrack.errors import BackendError, InputError, VditrackError
 
 BackendName = Literal[
@@ -47,6 +47,8 @@ class Backend:
 
     name: str
     open_graph: OpenGraph
+    engine: Identity | None = None
+    """Identity of the build whose engines these are."""
     fallbacks: tuple[Fallback, ...] = ()
     """What was tried before it, in that order."""
 
@@ -78,7 +80,7 @@ def open_backend(bundle: Bundle, name: str = "auto", verify: Verify | None = Non
     if name == "cpu":
         return Backend(name, open_session)
     try:
-        return Backend(name, _OPENERS[name](bundle, verify))
+        return _OPENERS[name](bundle, verify)
     except BackendError as error:
         raise type(error)(f"backend {name}: {error}") from error
 
@@ -87,17 +89,17 @@ def _best(bundle: Bundle, verify: Verify | None) -> Backend:
     fallbacks: list[Fallback] = []
     for name in ORDER:
         try:
-            return Backend(name, _OPENERS[name](bundle, verify), tuple(fallbacks))
+            return replace(_OPENERS[name](bundle, verify), fallbacks=tuple(fallbacks))
         except BackendError as error:
             # That a laptop has no GPU is no news.
             level = logging.DEBUG if isinstance(error, AbsentError) else logging.WARNING
             _LOG.log(level, "backend %s: %s", name, error)
             fallbacks.append(Fallback(name, str(error)))
     # Not proved: there is nothing to fall back to, and its first run says the same.
-    return Backend("cpu", open_session, tuple(fallbacks))
+    return Backend("cpu", open_session, fallbacks=tuple(fallbacks))
 
 
-def _by_engine(target: Target, bundle: Bundle, verify: Verify | None) -> OpenGraph:
+def _by_engine(target: Target, bundle: Bundle, verify: Verify | None) -> Backend:
     """Graphs as engines of the first build for the target that fits and runs."""
     folders = [path for path in engine_folders(bundle) if _target(path) == target]
     if not folders:
@@ -108,22 +110,26 @@ def _by_engine(target: Target, bundle: Bundle, verify: Verify | None) -> OpenGra
     reasons = []
     for folder in folders:
         try:
-            return load_build(folder, bundle, verify)
+            open_graph, identity = load_build(folder, bundle, verify)
         except VditrackError as error:
             reasons.append(f"{folder.name}: {error}")
+        else:
+            return Backend(target, open_graph, identity)
     raise BackendError(" ".join(reasons))
 
 
-def _by_provider(provider: str, bundle: Bundle, _verify: Verify | None) -> OpenGraph:
-    return proved(bundle, lambda graph: OnnxRuntimeSession(graph, provider))
+def _by_provider(
+    name: BackendName, provider: str, bundle: Bundle, _verify: Verify | None
+) -> Backend:
+    return Backend(name, proved(bundle, lambda graph: OnnxRuntimeSession(graph, provider)))
 
 
-_OPENERS: dict[str, Callable[[Bundle, Verify | None], OpenGraph]] = {
+_OPENERS: dict[str, Callable[[Bundle, Verify | None], Backend]] = {
     "tensorrt": partial(_by_engine, "tensorrt"),
     "tensorrt-rtx": partial(_by_engine, "tensorrt-rtx"),
-    "cuda": partial(_by_provider, CUDA),
-    "onnxruntime-tensorrt": partial(_by_provider, TENSORRT),
-    "onnxruntime-tensorrt-rtx": partial(_by_provider, TENSORRT_RTX),
+    "cuda": partial(_by_provider, "cuda", CUDA),
+    "onnxruntime-tensorrt": partial(_by_provider, "onnxruntime-tensorrt", TENSORRT),
+    "onnxruntime-tensorrt-rtx": partial(_by_provider, "onnxruntime-tensorrt-rtx", TENSORRT_RTX),
 }
 
 
