@@ -1,0 +1,30 @@
+"""What colcon installs; pip installs the same package with the rest of vditrack."""
+
+from setuptools import setup
+
+NAME = "vditrack_ros"
+SHARED = {
+    "launch": ["launch/tracker.launch.py"],
+    "config": ["config/tracker.yaml", "config/fastdds.xml"],
+    "rviz": ["rviz/vditrack.rviz"],
+    "foxglove": ["foxglove/vditrack.json"],
+}
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Track any point in a camera stream with a video diffusion transformer.",
+    maintainer="The vditrack developers",
+    maintainer_email="maintainers@vditrack.invalid",
+    license="Apache-2.0",
+    packages=[NAME],
+    package_data={NAME: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        *((f"share/{NAME}/{folder}", files) for folder, files in SHARED.items()),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    entry_points={"console_scripts": ["vditrack-node = vditrack_ros.main:main"]},
+)

@@ -1,0 +1,258 @@
+"""How well the node keeps up, told on /diagnostics. Needs no ROS but in `diagnostic_status`."""
+
+from __future__ import annotations
+
+import resource
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vditrack import Tracker
+from vditrack.engines.identity import Identity
+from vditrack_ros.parameters import Settings
+
+if TYPE_CHECKING:
+    from diagnostic_msgs.msg import DiagnosticStatus
+
+WINDOW = 10.0
+"""Seconds that are looked back on."""
+_MOST = 4096
+"""Events remembered of each kind: more than a camera sends in the window."""
+
+OK, WARN, ERROR = 0, 1, 2
+"""Levels of diagnostic_msgs/DiagnosticStatus."""
+REASONS = ("old", "malformed", "failed", "overtaken", "lost")
+"""Why an image gives no points: its age; its encoding or data; an error in tracking; a newer one
+came before it was taken; the middleware lost it."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one image, in seconds."""
+
+    latency: float
+    """From its stamp to the publishing of its points."""
+    decode: float
+    track: float
+    publish: float
+    """With conversion to messages."""
+
+    @property
+    def overhead(self) -> float:
+        """What the node adds to tracking."""
+        return self.decode + self.publish
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is told of a camera or of the model."""
+
+    level: int
+    message: str
+    values: dict[str, str]
+
+
+class Window:
+    """Events of the last `WINDOW` seconds, each with a number."""
+
+    def __init__(self) -> None:
+        self._events: deque[tuple[float, float]] = deque(maxlen=_MOST)
+
+    def add(self, now: float, value: float = 1.0) -> None:
+        """Note an event; times are of a clock that never goes back."""
+        self._events.append((now, value))
+
+    def values(self, now: float) -> list[float]:
+        """Numbers of the events in the window that ends now."""
+        while self._events and self._events[0][0] < now - WINDOW:
+            self._events.popleft()
+        return [value for _, value in self._events]
+
+
+@dataclass
+class Counts:
+    """What happened to a camera's images. All times are of a clock that never goes back."""
+
+    since: float
+    images: Window = field(default_factory=Window)
+    timings: deque[tuple[float, Timing]] = field(default_factory=lambda: deque(maxlen=_MOST))
+    dropped: dict[str, Window] = field(default_factory=lambda: {why: Window() for why in REASONS})
+    totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    first_image: float | None = None
+    last_image: float | None = None
+    last_error: str = ""
+
+    def image(self, now: float) -> None:
+        """Note that an image came."""
+        self.images.add(now)
+        self.first_image = now if self.first_image is None else self.first_image
+        self.last_image = now
+
+    def drop(self, now: float, reason: str, count: int = 1) -> None:
+        """Note images that give no points, for one of `REASONS`."""
+        self.dropped[reason].add(now, count)
+        self.totals[reason] += count
+
+    def tracked(self, now: float, timing: Timing) -> None:
+        """Note that an image's points were published."""
+        self.timings.append((now, timing))
+
+    def rate_in(self, now: float) -> float:
+        """Images a second in the window that ends now."""
+        return len(self.images.values(now)) / self.span(now)
+
+    def span(self, now: float) -> float:
+        """Seconds of the window that ends now: after the first image it is shorter."""
+        first = now if self.first_image is None else self.first_image
+        return min(WINDOW, max(now - first, 1e-3))
+
+    def recent(self, now: float) -> list[Timing]:
+        """Timings in the window that ends now."""
+        while self.timings and self.timings[0][0] < now - WINDOW:
+            self.timings.popleft()
+        return [timing for _, timing in self.timings]
+
+
+@dataclass(frozen=True)
+class State:
+    """Of a camera, at the moment of the report."""
+
+    topic: str
+    publishers: int
+    paused: bool
+    alive: int
+    visible: int
+    described_rate: float | None
+
+
+def camera_report(counts: Counts, state: State, settings: Settings, now: float) -> Report:
+    """Judge a camera: the worst complaint gives the level, all of them the message."""
+    timings = counts.recent(now)
+    rate_in, rate_out = counts.rate_in(now), len(timings) / counts.span(now)
+    latencies = np.array([timing.latency for timing in timings] or [np.nan])
+    drops = {why: sum(window.values(now)) for why, window in counts.dropped.items()}
+    complaints = [
+        *_silence(counts, state, settings, now),
+        *_slowness(latencies, settings),
+        *_losses(drops, len(counts.images.values(now)), counts.last_error, settings),
+    ]
+    level = max((level for level, _ in complaints), default=OK)
+    message = " ".join(text for _, text in complaints)
+    p50, p95, p99 = (_number(1000 * np.percentile(latencies, q)) for q in (50, 95, 99))
+    values = {
+        # Units are in the keys, so that tools can plot the values.
+        "rate in (Hz)": _number(rate_in),
+        "rate out (Hz)": _number(rate_out),
+        "rate described by the model (Hz)": _number(state.described_rate),
+        "latency p50 (ms)": p50,
+        "latency p95 (ms)": p95,
+        "latency p99 (ms)": p99,
+        "overhead (ms)": _median([timing.overhead for timing in timings]),
+        "overhead of decoding (ms)": _median([timing.decode for timing in timings]),
+        "overhead of publishing (ms)": _median([timing.publish for timing in timings]),
+        "tracking (ms)": _median([timing.track for timing in timings]),
+        **{f"dropped, {why}": str(total) for why, total in counts.totals.items()},
+        "points alive": str(state.alive),
+        "points visible": str(state.visible),
+    }
+    return Report(level, message or f"{rate_in:.1f} images a second in, {rate_out:.1f} out", values)
+
+
+def _silence(counts: Counts, state: State, settings: Settings, now: float) -> list[tuple[int, str]]:
+    if state.paused:
+        return [(OK, "Paused.")]
+    quiet = now - (counts.since if counts.last_image is None else counts.last_image)
+    if quiet <= settings.stale_after:
+        return []
+    if state.publishers == 0:
+        return [(ERROR, f"No image for {quiet:.0f} s: nobody publishes {state.topic}.")]
+    why = (
+        f"{state.publishers} publish {state.topic}. Is the camera running, and does the parameter "
+        "reliability suit it?"
+    )
+    return [(ERROR, f"No image for {quiet:.0f} s, though {why}")]
+
+
+def _slowness(latencies: NDArray[np.float64], settings: Settings) -> list[tuple[int, str]]:
+    p50, p95 = np.percentile(latencies, (50, 95))
+    if p95 > settings.error_latency:
+        return [(ERROR, f"Latency is {_milliseconds(p95)} at the 95th percentile.")]
+    if p95 > settings.warn_latency:
+        return [(WARN, f"Latency is {_milliseconds(p95)} at the 95th percentile.")]
+    if p50 < -settings.warn_latency:
+        return [(WARN, f"Stamps are {_milliseconds(-p50)} ahead of this node's clock.")]
+    return []
+
+
+def _losses(
+    drops: dict[str, float], arrived: float, error: str, settings: Settings
+) -> list[tuple[int, str]]:
+    if drops["failed"]:
+        return [(ERROR, f"Tracking fails: {error}")]
+    total = sum(drops.values())
+    # Those overtaken or lost have not arrived.
+    sent = arrived + drops["overtaken"] + drops["lost"]
+    if not total or total <= settings.warn_dropped * sent:
+        return []
+    reasons = ", ".join(f"{count:.0f} {why}" for why, count in drops.items() if count)
+    hint = f" {error}" if drops["malformed"] else ""
+    return [(WARN, f"{total:.0f} of {sent:.0f} images gave no points: {reasons}.{hint}")]
+
+
+def model_report(tracker: Tracker) -> Report:
+    """Tell what runs the model, what was tried before, and what memory the process has."""
+    backend = tracker.backend
+    source = tracker.bundle.manifest.source
+    values = {
+        "model": f"{source.card}, {tracker.bundle.root}",
+        "backend": backend.name,
+        **{f"not {fallback.name}": fallback.reason for fallback in backend.fallbacks},
+        "engine": "none" if backend.engine is None else _told(backend.engine),
+        "memory (MB)": f"{resident_memory() / 1e6:.0f}",
+    }
+    return Report(OK, f"{source.card} on {backend.name}", values)
+
+
+def _told(engine: Identity) -> str:
+    built = engine.gpu or "no GPU"
+    return (
+        f"{engine.target} {engine.version} for {', '.join(engine.architectures)}, built on {built}"
+    )
+
+
+def resident_memory() -> int:
+    """Bytes of this process in memory; where the system does not say, the most there have been."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def diagnostic_status(name: str, hardware: str, report: Report) -> DiagnosticStatus:
+    """Make a diagnostic_msgs/DiagnosticStatus of a report."""
+    from diagnostic_msgs.msg import DiagnosticStatus, KeyValue  # noqa: PLC0415
+
+    values = [KeyValue(key=key, value=value) for key, value in report.values.items()]
+    return DiagnosticStatus(
+        level=bytes([report.level]),
+        name=name,
+        hardware_id=hardware,
+        message=report.message,
+        values=values,
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.1f} ms"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None or np.isnan(value) else f"{value:.1f}"
+
+
+def _median(seconds: list[float]) -> str:
+    return _number(1000 * float(np.median(seconds)) if seconds else None)

@@ -1,0 +1,42 @@
+"""A camera as a process of its own: plays a clip there and back at a rate, until it is ended."""
+
+import sys
+import time
+from array import array
+from itertools import count, cycle
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+
+def main(folder, rate):
+    frames = np.load(folder / "frames.npy")
+    length, height, width, _ = frames.shape
+    rclpy.init()
+    node = rclpy.create_node("camera")
+    qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    publisher = node.create_publisher(Image, "image", qos)
+    # Made beforehand, so that the rate holds.
+    messages = []
+    for frame in frames:
+        data = array("B")
+        data.frombytes(frame.tobytes())
+        message = Image(height=height, width=width, step=3 * width, encoding="rgb8", data=data)
+        message.header.frame_id = "camera_optical"
+        messages.append(message)
+    there_and_back = cycle([*range(length), *range(length - 2, 0, -1)])
+    with (folder / "published.txt").open("w", buffering=1) as log:
+        began = time.monotonic()
+        for n, index in zip(count(1), there_and_back, strict=False):
+            now = node.get_clock().now()
+            messages[index].header.stamp = now.to_msg()
+            log.write(f"{now.nanoseconds} {index}\n")
+            publisher.publish(messages[index])
+            time.sleep(max(0.0, began + n / rate - time.monotonic()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), float(sys.argv[2]))

@@ -1,0 +1,426 @@
+"""From pixels to the camera's frame, and to the messages that others read."""
+
+import importlib
+import importlib.util
+import sys
+from array import array
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from rclpy.serialization import deserialize_message, serialize_message
+from rosbags.interfaces import Nodetype
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from sensor_msgs.msg import CameraInfo, PointCloud2, RegionOfInterest
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker
+
+from vditrack.errors import InputError
+from vditrack.live import LiveUpdate
+from vditrack.messages.cameras import Camera, place
+from vditrack_ros import outputs
+
+K = (500.0, 0.0, 321.5, 0.0, 480.0, 236.25, 0.0, 0.0, 1.0)
+MODELS = {
+    "plumb_bob": [-0.31, 0.12, 0.0011, -0.0007, -0.02],
+    "rational_polynomial": [5.1, 2.2, 0.0009, -0.0006, 0.1, 5.4, 3.6, 0.5],
+    "equidistant": [0.021, -0.012, 0.006, -0.002],
+}
+HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="camera_optical_frame")
+
+
+def camera_info(model="plumb_bob", d=(), k=K, **others) -> CameraInfo:
+    # As a driver fills it: arrays, of doubles.
+    return CameraInfo(k=np.array(k), d=array("d", d), distortion_model=model, **others)
+
+
+def directions() -> np.ndarray:
+    """Directions [63, 2] on the plane z = 1, over most of what the camera of K sees."""
+    grid = np.meshgrid(np.linspace(-0.55, 0.55, 9), np.linspace(-0.4, 0.4, 7))
+    return np.stack(grid, axis=-1).reshape(-1, 2)
+
+
+def projected(model: str, rays: np.ndarray) -> np.ndarray:
+    """Pixels [N, 2] of rays by OpenCV, which counts from the first pixel's centre."""
+    project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
+    points = np.column_stack([rays, np.ones(len(rays))])[:, None]
+    matrix = np.array(K).reshape(3, 3)
+    return project(points, np.zeros(3), np.zeros(3), matrix, np.array(MODELS[model]))[0][:, 0]
+
+
+def update(points, visible=True, ids=None, stamp=0.0, **others) -> LiveUpdate:
+    points = np.asarray(points, np.float32).reshape(-1, 2)
+    count = len(points)
+    given = {
+        "stamp": stamp,
+        "ids": np.arange(count) if ids is None else np.asarray(ids, np.int64),
+        "points": points,
+        "visible": np.broadcast_to(np.asarray(visible, np.bool_), count),
+        "confidence": np.full(count, 0.75, np.float32),
+        "fb_error": np.full(count, 0.25, np.float32),
+        "frames": np.zeros(count, np.int64),
+        "age": np.zeros(count, np.float32),
+        "bridged": False,
+    }
+    return LiveUpdate(**given | others)
+
+
+def nowhere(count: int, width: int = 3) -> np.ndarray:
+    return np.full((count, width), np.nan, np.float32)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_rays_undo_the_lens(model):
+    camera = Camera.from_info(camera_info(model, MODELS[model]))
+    seen = (projected(model, directions()) + 0.5).astype(np.float32)
+    # A pixel is 2 thousandths.
+    np.testing.assert_allclose(camera.rays(seen), directions(), atol=2e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_pixels_are_where_the_lens_puts_them(model):
+    camera = Camera.from_info(camera_info(model, MODELS[model]))
+    depths = np.linspace(0.3, 9, 63)[:, None]
+    points = np.column_stack([directions(), np.ones(63)]) * depths
+    np.testing.assert_allclose(
+        camera.pixels(points), projected(model, directions()) + 0.5, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("model", ["", "plumb_bob", "equidistant"])
+def test_without_distortion_a_camera_is_a_pinhole_or_an_even_fisheye(model):
+    camera = Camera.from_info(camera_info(model, [0.0] * 4 if model else []))
+    (x, y) = camera.rays(np.float32([[421.5 + 0.5, 236.25 + 0.5]]))[0]
+    angle = 100 / 500
+    assert x == pytest.approx(np.tan(angle) if model == "equidistant" else angle, rel=1e-6)
+    assert y == pytest.approx(0, abs=1e-6)
+
+
+def test_a_camera_that_is_not_calibrated_says_so():
+    assert Camera.from_info(CameraInfo()) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "d"), [("kannala", [0.1] * 4), ("plumb_bob", [0.1] * 3), ("", [0.1] * 5)]
+)
+def test_an_unknown_lens_is_refused(model, d):
+    with pytest.raises(InputError, match=f"'{model}' with {len(d)} coefficients"):
+        Camera.from_info(camera_info(model, d))
+
+
+def test_a_pixel_that_the_lens_shows_nothing_in_has_no_ray():
+    # r (1 - 0.3 r²) is greatest at r² = 1/0.9, and is 0.703 there: 351 pixels from the centre.
+    camera = Camera.from_info(camera_info("plumb_bob", [-0.3, 0, 0, 0, 0]))
+    near, far = camera.rays(np.float32([[322 + 330, 236.75], [322 + 380, 236.75]]))
+    assert np.isfinite(near).all()
+    assert np.isnan(far).all()
+
+
+def test_what_is_behind_the_camera_has_no_pixel():
+    camera = Camera.from_info(camera_info())
+    pixels = camera.pixels(np.float32([[0, 0, -1], [1, 1, 0], [np.nan, 0, 1], [0, 0, 1]]))
+    assert np.isnan(pixels[:3]).all()
+    np.testing.assert_allclose(pixels[3], [322, 236.75])
+
+
+def test_binning_and_region_of_interest_move_no_ray():
+    """The same light falls on the same part of the sensor, however its pixels are read."""
+    info = camera_info("plumb_bob", MODELS["plumb_bob"])
+    whole = Camera.from_info(info)
+    info.binning_x, info.binning_y = 2, 4
+    info.roi = RegionOfInterest(x_offset=40, y_offset=80, width=400, height=240)
+    part = Camera.from_info(info)
+    on_sensor = np.float32([[40, 80], [141, 202], [440, 320]])
+    published = np.float32([[0, 0], [50.5, 30.5], [200, 60]])
+    np.testing.assert_allclose(part.rays(published), whole.rays(on_sensor), atol=1e-6)
+
+
+def test_no_points_are_no_trouble():
+    camera = Camera.from_info(camera_info())
+    nothing = np.zeros((0, 2), np.float32)
+    assert place(nothing, camera, np.ones((4, 4), np.float32)).shape == (0, 3)
+    assert camera.pixels(np.zeros((0, 3))).shape == (0, 2)
+
+
+def test_depth_places_a_point_in_metres():
+    camera = Camera.from_info(camera_info())
+    depth = np.arange(480 * 640, dtype=np.float32).reshape(480, 640) / 1000
+    points = np.float32([[10.5, 20.5], [10.01, 20.99], [11.0, 20.5], [639.9, 479.9]])
+    xyz = place(points, camera, depth)
+    # Each has the depth of its own pixel.
+    np.testing.assert_allclose(
+        xyz[:, 2], [20 * 0.64 + 0.010] * 2 + [20 * 0.64 + 0.011, 479 * 0.64 + 0.639], rtol=1e-6
+    )
+    expected = 12.81 * np.array([(10 - 321.5) / 500, (20 - 236.25) / 480, 1])
+    np.testing.assert_allclose(xyz[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(camera.pixels(xyz), points, atol=1e-3)
+
+
+def test_depth_that_is_unknown_places_nothing():
+    camera = Camera.from_info(camera_info())
+    depth = np.full((480, 640), 2.0, np.float32)
+    depth[20, 10] = np.nan
+    points = np.float32([[10.5, 20.5], [640.0, 20.5], [-0.01, 20.5], [11.0, 20.5]])
+    xyz = place(points, camera, depth)
+    assert np.isnan(xyz[:3]).all(axis=1).all()
+    assert np.isfinite(xyz[3]).all()
+
+
+def test_without_depth_points_are_on_the_plane_and_without_calibration_nowhere():
+    points = np.float32([[322.0, 236.75], [10.0, 400.0]])
+    camera = Camera.from_info(camera_info())
+    np.testing.assert_array_equal(place(points, camera, None)[:, 2], 1)
+    assert np.isnan(place(points, None, None)).all()
+    assert np.isnan(place(points, None, np.ones((480, 640), np.float32))).all()
+
+
+KINDS = {2: "u1", 5: "<i4", 7: "<f4"}
+
+
+def rows(cloud: PointCloud2) -> np.ndarray:
+    """A cloud's rows, by what the message itself says of its fields."""
+    assert not cloud.is_bigendian
+    assert (cloud.height, cloud.row_step) == (1, cloud.width * cloud.point_step)
+    fields = [field for field in cloud.fields if field.count == 1]
+    dtype = np.dtype(
+        {
+            "names": [field.name for field in fields],
+            "formats": [KINDS[field.datatype] for field in fields],
+            "offsets": [field.offset for field in fields],
+            "itemsize": cloud.point_step,
+        }
+    )
+    return np.frombuffer(cloud.data, dtype)
+
+
+def test_tracks_say_all_that_is_known_of_each_point():
+    now = update(
+        [[10.5, 20.5], [300.25, 1.0]],
+        visible=[True, False],
+        ids=[7, 2**31 - 1],
+        confidence=np.float32([0.9, 0.2]),
+        fb_error=np.float32([0.5, np.inf]),
+        age=np.float32([0, 0.125]),
+    )
+    xyz = np.float32([[0.1, -0.2, 1.5], [np.nan] * 3])
+    sent = outputs.tracks_cloud(HEADER, now, xyz)
+    assert isinstance(sent.data, array)
+    cloud = deserialize_message(serialize_message(sent), PointCloud2)
+    assert cloud == sent
+    assert cloud.header == HEADER
+    assert not cloud.is_dense
+    names = [field.name for field in cloud.fields]
+    assert names == ["x", "y", "z", "u", "v", "id", "visible", "confidence", "fb_error", "age"]
+    assert all(field.offset % 4 == 0 for field in cloud.fields)
+    first, second = (row.tolist() for row in rows(cloud))
+    assert first == pytest.approx((0.1, -0.2, 1.5, 10.5, 20.5, 7, 1, 0.9, 0.5, 0))
+    assert second[3:] == pytest.approx((300.25, 1, 2**31 - 1, 0, 0.2, np.inf, 0.125))
+    assert np.isnan(second[:3]).all()
+
+
+def test_tracks_without_points_are_an_empty_cloud():
+    cloud = outputs.tracks_cloud(HEADER, update([]), nowhere(0))
+    assert len(rows(cloud)) == 0
+    serialize_message(cloud)
+
+
+def test_pixels_count_from_the_corner_in_tracks_and_from_the_centre_in_features():
+    """The centre of the pixel in column 10 and row 20."""
+    camera = Camera.from_info(camera_info())
+    now = update([[10.5, 20.5]])
+    rays = camera.rays(now.points)
+    track = rows(outputs.tracks_cloud(HEADER, now, place(now.points, camera, None)))[0]
+    assert (track["u"], track["v"]) == (10.5, 20.5)
+    feature = outputs.features_cloud(HEADER, now, rays, np.zeros_like(rays))
+    u, v = feature.channels[1:3]
+    assert (list(u.values), list(v.values)) == ([10.0], [20.0])
+    # A front end that knows K alone comes to the same ray.
+    assert feature.points[0].x == pytest.approx((10 - 321.5) / 500)
+    assert feature.points[0].y == pytest.approx((20 - 236.25) / 480)
+    assert (track["x"], track["y"]) == (
+        pytest.approx(feature.points[0].x),
+        pytest.approx(feature.points[0].y),
+    )
+
+
+def test_features_are_the_visible_points_that_have_a_ray():
+    now = update([[1, 2], [3, 4], [5, 6]], visible=[True, False, True], ids=[3, 5, 70_001])
+    rays = np.float32([[0.25, 0.5], [1, 1], [np.nan, 0]])
+    velocities = np.float32([[-1, 2], [0, 0], [0, 0]])
+    sent = outputs.features_cloud(HEADER, now, rays, velocities)
+    cloud = deserialize_message(serialize_message(sent), type(sent))
+    assert cloud == sent
+    assert cloud.header == HEADER
+    assert [(point.x, point.y, point.z) for point in cloud.points] == [(0.25, 0.5, 1.0)]
+    channels = {channel.name: list(channel.values) for channel in cloud.channels}
+    assert list(channels) == ["id", "u", "v", "vx", "vy"]
+    assert channels == {"id": [3], "u": [0.5], "v": [1.5], "vx": [-1], "vy": [2]}
+
+
+def test_features_without_points_keep_their_channels():
+    cloud = outputs.features_cloud(HEADER, update([]), nowhere(0, 2), nowhere(0, 2))
+    assert [list(channel.values) for channel in cloud.channels] == [[]] * 5
+    serialize_message(cloud)
+
+
+def test_markers_stand_where_points_are_known_to_be():
+    now = update([[1, 2], [3, 4], [5, 6]], visible=[True, True, False], ids=[4, 8, 9])
+    xyz = np.float32([[0.5, 0.25, 2], [np.nan] * 3, [1, -1, 4]])
+    sent = outputs.markers(HEADER, now, xyz)
+    (marker,) = deserialize_message(serialize_message(sent), type(sent)).markers
+    assert marker.header == HEADER
+    assert (marker.type, marker.action) == (Marker.SPHERE_LIST, Marker.ADD)
+    assert [(point.x, point.y, point.z) for point in marker.points] == [(0.5, 0.25, 2), (1, -1, 4)]
+    assert marker.scale.x == pytest.approx(0.03)
+    seen, hidden = (colour.a for colour in marker.colors)
+    assert 0 < hidden < seen == 1
+    (later,) = outputs.markers(HEADER, update([[9, 9]], ids=[9]), xyz[2:]).markers
+    assert later.colors[0].r == pytest.approx(marker.colors[1].r)
+    assert later.colors[0].g == pytest.approx(marker.colors[1].g)
+
+
+def test_markers_go_when_nothing_is_placed():
+    (marker,) = outputs.markers(HEADER, update([[1, 2]]), nowhere(1)).markers
+    assert marker.action == Marker.DELETE
+    assert not marker.points
+    serialize_message(marker)
+
+
+FRAME = np.zeros((120, 160, 3), np.uint8)
+
+
+def overlaid(*updates: LiveUpdate, frame=FRAME) -> np.ndarray:
+    image = outputs.overlay_image(HEADER, frame, updates)
+    assert (image.encoding, image.step, image.header) == ("rgb8", 3 * image.width, HEADER)
+    assert isinstance(image.data, array)
+    assert len(serialize_message(image)) > frame.size
+    assert FRAME.max() == 0, "the caller's frame was drawn on"
+    return np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
+
+
+def test_the_overlay_shows_a_visible_point_as_a_disc_where_it_is():
+    picture = overlaid(update([[40.5, 30.5]]))
+    assert picture[30, 40].any()
+    drawn = np.nonzero(picture.any(axis=-1))
+    assert (drawn[0].mean(), drawn[1].mean()) == pytest.approx((30, 40), abs=0.1)
+
+
+def test_the_overlay_shows_an_invisible_point_as_a_ring():
+    picture = overlaid(update([[40.5, 30.5]], visible=False))
+    assert not picture[30, 40].any()
+    assert picture[26:35, 36:45].any()
+
+
+def test_trails_follow_ids_and_skip_what_was_invisible():
+    """Point 5 moves to the right and is hidden once; point 2 goes, point 9 comes, neither moves."""
+    picture = overlaid(
+        update([[80.5, 20.5], [20.5, 60.5]], ids=[2, 5]),
+        update([[80.5, 20.5], [50.5, 60.5]], ids=[2, 5]),
+        update([[80.5, 60.5]], visible=False, ids=[5]),
+        update([[110.5, 60.5], [80.5, 100.5]], ids=[5, 9]),
+        update([[140.5, 60.5], [80.5, 100.5]], ids=[5, 9]),
+    )
+    assert picture[60, 35].any(), "seen in both"
+    assert picture[60, 125].any(), "seen in both"
+    assert not picture[60, 65].any()
+    assert not picture[60, 95].any()
+    assert not picture[15:26, 75:86].any(), "gone"
+    assert picture[100, 80].any(), "new"
+    assert not picture[65:95].any(), "no line between two points"
+
+
+def test_the_overlay_leaves_the_rest_of_the_image_alone():
+    frame = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(overlaid(update([]), frame=frame), frame)
+    far = overlaid(update([[1e9, -1e9]]), update([[1e9, -1e9]]), frame=frame)
+    np.testing.assert_array_equal(far, frame)
+    beside = overlaid(update([[20.5, 20.5]]), frame=frame)
+    np.testing.assert_array_equal(beside[40:], frame[40:])
+
+
+# What of foxglove_msgs concerns us, in ROS's own notation.
+FOXGLOVE = {
+    "Point2": "float64 x\nfloat64 y",
+    "Color": "float64 r\nfloat64 g\nfloat64 b\nfloat64 a",
+    "CircleAnnotation": """
+        builtin_interfaces/Time timestamp
+        foxglove_msgs/Point2 position
+        float64 diameter
+        float64 thickness
+        foxglove_msgs/Color fill_color
+        foxglove_msgs/Color outline_color""",
+    "PointsAnnotation": """
+        uint8 POINTS=1
+        builtin_interfaces/Time timestamp
+        uint8 type
+        foxglove_msgs/Point2[] points
+        foxglove_msgs/Color outline_color
+        foxglove_msgs/Color[] outline_colors
+        foxglove_msgs/Color fill_color
+        float64 thickness""",
+    "ImageAnnotations": """
+        foxglove_msgs/CircleAnnotation[] circles
+        foxglove_msgs/PointsAnnotation[] points""",
+}
+
+
+@pytest.fixture
+def foxglove_double(monkeypatch):
+    """Outputs with a stand-in for foxglove_msgs, which PyPI has not; yields its type store."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    definitions = {}
+    for name, text in FOXGLOVE.items():
+        lines = "\n".join(line.strip() for line in text.splitlines())
+        definitions |= get_types_from_msg(lines, f"foxglove_msgs/msg/{name}")
+    store.register(definitions)
+    messages = ModuleType("foxglove_msgs.msg")
+    for name in FOXGLOVE:
+        setattr(messages, name, with_defaults(store, f"foxglove_msgs/msg/{name}"))
+    monkeypatch.setitem(sys.modules, "foxglove_msgs", ModuleType("foxglove_msgs"))
+    monkeypatch.setitem(sys.modules, "foxglove_msgs.msg", messages)
+    importlib.reload(outputs)
+    yield store
+    monkeypatch.undo()
+    importlib.reload(outputs)
+
+
+def with_defaults(store, name: str) -> type:
+    """A message's class that leaves out what is not given, as rclpy's classes do."""
+
+    def fill(self, **given):
+        defaults = {field: default(store, kind) for field, kind in store.fielddefs[name][1]}
+        assert given.keys() <= defaults.keys()
+        store.types[name].__init__(self, **defaults | given)
+
+    return type(name.rsplit("/", 1)[-1], (store.types[name],), {"__init__": fill})
+
+
+def default(store, kind):
+    node, what = kind
+    if node == Nodetype.BASE:
+        return 0
+    if node == Nodetype.NAME:
+        return with_defaults(store, what)()
+    return []
+
+
+def test_annotations_are_of_the_image_and_in_its_pixels(foxglove_double):
+    assert outputs.HAS_FOXGLOVE
+    now = update([[10.5, 20.5], [3, 4], [5, 6]], visible=[True, False, True], ids=[1, 2, 3])
+    sent = outputs.annotations(HEADER, now)
+    name = "foxglove_msgs/msg/ImageAnnotations"
+    read = foxglove_double.deserialize_cdr(foxglove_double.serialize_cdr(sent, name), name)
+    (dots,), (ring,) = read.points, read.circles
+    assert dots.type == dots.POINTS
+    assert [(point.x, point.y) for point in dots.points] == [(10.5, 20.5), (5, 6)]
+    assert len({(colour.r, colour.g, colour.b) for colour in dots.outline_colors}) == 2
+    assert (ring.position.x, ring.position.y) == (3, 4)
+    for stamp in (dots.timestamp, ring.timestamp):
+        assert (stamp.sec, stamp.nanosec) == (12, 345)
+
+
+def test_without_foxglove_messages_the_module_says_so():
+    installed = importlib.util.find_spec("foxglove_msgs") is not None
+    assert installed == outputs.HAS_FOXGLOVE
