@@ -324,3 +324,22 @@ def test_streams_share_one_thread(bundle, clip):
         assert len(b.ids) == 4
         left.close()
         worker.submit(int).result(WAIT)
+
+
+def test_points_on_flat_surfaces_stay_visible_between_the_models_frames(bundle):
+    """As on asphalt, which shades so little that flow's own threshold gives it up."""
+    slow = Held(bundle)
+    slow.let.release()
+    rng = np.random.default_rng(0)
+    asphalt = 100 + cv2.GaussianBlur(rng.normal(0, 8, (240, 320)), None, 3)
+    noise = rng.normal(0, 0.3, (4, 240, 320))
+    frames = [np.uint8(np.repeat((asphalt + one)[..., None].round(), 3, axis=2)) for one in noise]
+    first = np.float32([[100, 120], [160.5, 80.25], [220, 150]])
+    with slow.live() as live:
+        live.push(frames[0], 0.0)
+        live.add(first)
+        for t in (1, 2, 3):
+            update = live.push(frames[t], t / 30)
+        slow.let.release(100)
+    assert update.visible.all()
+    np.testing.assert_allclose(update.points, first, atol=1.5)

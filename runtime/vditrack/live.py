@@ -35,6 +35,8 @@ _REMEMBERED = 15
 """Frames over which the model's time and rate are measured."""
 _AGREES = 1.0
 """Pixels at a width of 256 by which the model may correct flow that need not be followed anew."""
+_FLAT = 1e-6
+"""Least texture that flow follows from frame to frame: else points on asphalt would come and go."""
 _LOST_BY_FLOW = 0.49
 """Factor on the confidence of a point that flow did not hold: below one half whatever it was."""
 
@@ -294,7 +296,7 @@ class LiveStream:
             with stage("flow"):
                 places = points.places[seen]
                 before = at_size(newest, image.shape)
-                flowed, held = flow_there_and_back(before, image, places, places)
+                flowed, held = flow_there_and_back(before, image, places, places, _FLAT)
             points.places[seen[held]] = flowed[held]
             points.followed[seen[~held]] = False
 

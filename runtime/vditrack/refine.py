@@ -13,6 +13,8 @@ Grey = NDArray[np.uint8]
 
 _WINDOW = (15, 15)
 _LEVELS = 4
+_TEXTURE = 1e-4
+"""OpenCV's own threshold: on flatter surfaces a match is worth more than flow."""
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)
 
 
@@ -70,7 +72,7 @@ def refine(
 
 
 def flow_there_and_back(
-    previous: Grey, current: Grey, start: Floats, guess: Floats
+    previous: Grey, current: Grey, start: Floats, guess: Floats, least_texture: float = _TEXTURE
 ) -> tuple[Floats, Bools]:
     """Follow points by optical flow, and back again.
 
@@ -79,20 +81,23 @@ def flow_there_and_back(
         current: this frame, of the same size.
         start: [N, 2] (x, y) in pixels of the previous frame; N is at least 1.
         guess: [N, 2] (x, y) in pixels of this frame, where the flow begins to look.
+        least_texture: of a surface that is followed: OpenCV's least eigenvalue of its gradients.
 
     Returns:
         [N, 2] (x, y) in pixels of this frame, and [N] whether the way back leads to the start.
 
     """
-    there, found = _flow(previous, current, start, guess)
-    back, found_back = _flow(current, previous, there, start)
+    there, found = _flow(previous, current, start, guess, least_texture)
+    back, found_back = _flow(current, previous, there, start, least_texture)
     # One pixel there and back is what the method's users allow in a video of about 256 pixels.
     tolerance = max(1.0, max(previous.shape) / 256)
     returns = np.linalg.norm(back - start, axis=1) <= tolerance
     return there, found & found_back & returns
 
 
-def _flow(source: Grey, target: Grey, start: Floats, guess: Floats) -> tuple[Floats, Bools]:
+def _flow(
+    source: Grey, target: Grey, start: Floats, guess: Floats, least_texture: float
+) -> tuple[Floats, Bools]:
     # OpenCV counts from the first pixel's centre.
     centre = pixel_centres(np.zeros(1, np.intp))
     points, status, _ = cv2.calcOpticalFlowPyrLK(
@@ -104,5 +109,6 @@ def _flow(source: Grey, target: Grey, start: Floats, guess: Floats) -> tuple[Flo
         maxLevel=_LEVELS,
         criteria=_CRITERIA,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+        minEigThreshold=least_texture,
     )
     return points.reshape(-1, 2) + centre, status.reshape(-1).astype(np.bool_)
