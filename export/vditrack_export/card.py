@@ -355,7 +355,7 @@ def load_card(name_or_path: str) -> Card:
         InputError: there is no such card, or it is not one.
 
     """
-    path = _find(name_or_path)
+    path = card_path(name_or_path)
     try:
         return msgspec.toml.decode(path.read_bytes(), type=Card)
     except OSError as error:
@@ -364,7 +364,13 @@ def load_card(name_or_path: str) -> Card:
         raise InputError(f"card {path}: {error}. Correct it there.") from error
 
 
-def _find(name_or_path: str) -> Path:
+def card_path(name_or_path: str) -> Path:
+    """Return the file of a card: by name of one that comes with vditrack, of any other its path.
+
+    Raises:
+        InputError: no card has that name.
+
+    """
     if name_or_path.endswith(".toml"):
         return Path(name_or_path)
     folder = Path(str(resources.files("vditrack.models")))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,20 +38,70 @@ def read_whole_model(
         float32 [described tokens, D].
 
     """
-    family = family_of(card)
-    block = getattr(model, family.blocks)[cut.block]
-    with torch.no_grad(), ExitStack() as hooks:
-        caught = _catch(block, cut, hooks)
-        family.run(model, denoising.noised(latents), denoising.timestep, prompt)
+    caught: list[Tensor] = []
+    read_blocks(
+        card,
+        model,
+        Reading((cut.block,), cut.tensor, cut.rotated),
+        denoising,
+        latents,
+        prompt,
+        lambda _, every: caught.append(every),
+    )
     by_head = caught[-1]
+    newest = len(by_head) * cut.described // latents.shape[2]
+    return by_head[-newest:][:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which internal tensor is read of some blocks: all heads and channels of it."""
+
+    blocks: tuple[int, ...]
+    tensor: TensorName
+    rotated: bool
+    """Keys and queries after the rotary embedding, or before it."""
+
+
+def read_blocks(
+    card: Card,
+    model: nn.Module,
+    reading: Reading,
+    denoising: Denoising,
+    latents: Tensor,
+    prompt: Tensor,
+    found: Callable[[int, Tensor], None],
+) -> None:
+    """Run the unmodified model once and hand over what is read of each block as it is done.
+
+    Args:
+        card: of the model.
+        model: its whole transformer, or all of it up to the last of the blocks.
+        reading: what is read.
+        denoising: the step.
+        latents: without noise, float32 [1, C, T, h, w].
+        prompt: float32 [tokens, text_dim].
+        found: called with the block and a tensor float32 [tokens, heads, head_dim] of the video's
+            tokens, frame by frame and row by row; nothing else keeps it.
+
+    """
+    family = family_of(card)
     tokens = math.prod(latents.shape[2:]) // math.prod(card.transformer.patch)
-    newest = tokens * cut.described // latents.shape[2]
-    # Text tokens may go along, before the video's or after them.
-    video = by_head[:tokens] if family.text_last else by_head[-tokens:]
-    return video[-newest:][:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
+    with torch.no_grad(), ExitStack() as hooks:
+        for index in reading.blocks:
+            block = getattr(model, family.blocks)[index]
+            caught = _catch(block, reading, hooks)
+
+            def hand_over(*_: object, index: int = index, caught: list[Tensor] = caught) -> None:
+                every = caught.pop()
+                # Text tokens may go along, before the video's or after them.
+                found(index, every[:tokens] if family.text_last else every[-tokens:])
+
+            hooks.callback(block.register_forward_hook(hand_over).remove)
+        family.run(model, denoising.noised(latents), denoising.timestep, prompt)
 
 
-def _catch(block: nn.Module, cut: Cut, hooks: ExitStack) -> list[Tensor]:
+def _catch(block: nn.Module, reading: Reading, hooks: ExitStack) -> list[Tensor]:
     """Listen for a tensor of a block, [tokens, heads, head_dim] once the model has run."""
     caught: list[Tensor] = []
     # HunyuanVideo's blocks have one attention alone, whose heads come after the tokens.
@@ -58,15 +109,15 @@ def _catch(block: nn.Module, cut: Cut, hooks: ExitStack) -> list[Tensor]:
     attention = block.attn if alone else block.attn1
     assert isinstance(attention, nn.Module)
     heads = int(attention.heads)  # type: ignore[arg-type]
-    if cut.tensor == "hidden":
+    if reading.tensor == "hidden":
 
         def keep(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
             hidden = output if isinstance(output, Tensor) else output[0]
             caught.append(torch.unflatten(hidden[0], -1, (heads, -1)))
 
         hooks.callback(block.register_forward_hook(keep).remove)
-    elif not cut.rotated:
-        norm = attention.norm_k if cut.tensor == "keys" else attention.norm_q
+    elif not reading.rotated:
+        norm = attention.norm_k if reading.tensor == "keys" else attention.norm_q
         assert isinstance(norm, nn.Module)
 
         def keep_normed(_module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -81,7 +132,7 @@ def _catch(block: nn.Module, cut: Cut, hooks: ExitStack) -> list[Tensor]:
 
         hooks.callback(norm.register_forward_hook(keep_normed).remove)
     else:
-        catcher = _AttentionCatcher(cut.tensor, caught)
+        catcher = _AttentionCatcher(reading.tensor, caught)
         listening = hooks.enter_context(ExitStack())
 
         def listen(*_: object) -> None:
