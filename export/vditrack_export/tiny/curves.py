@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vditrack_export.tiny.losses import trivial_denoising
+from vditrack_export.tiny.recipe import Losses
 from vditrack_export.tiny.validation import DENOISING_SIGMAS, SHARES_WITHIN
 
 Entries = Sequence[dict[str, float]]
@@ -18,13 +19,15 @@ Entries = Sequence[dict[str, float]]
 def draw_curves(log: Path, picture: Path) -> None:
     """Draw losses and validation of ``log`` (JSON lines) over the number of clips seen."""
     entries = [json.loads(line) for line in log.read_text().splitlines()]
-    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure = Figure(figsize=(17, 8), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, denoising, near, far = figure.subplots(2, 2).flat
-    _draw_losses(losses, entries)
-    _draw_denoising(denoising, entries)
-    _draw_shares(near, entries, "near")
-    _draw_shares(far, entries, "far")
+    axes_of = figure.subplot_mosaic([["losses", "near", "far"], ["denoising", "auc", "speed"]])
+    _draw_losses(axes_of["losses"], entries)
+    _draw_denoising(axes_of["denoising"], entries)
+    _draw_shares(axes_of["near"], entries, "near")
+    _draw_shares(axes_of["far"], entries, "far")
+    _draw_auc(axes_of["auc"], entries)
+    _draw_speed(axes_of["speed"], entries)
     for axes in figure.axes:
         axes.set_xlabel("clips")
         axes.grid(alpha=0.3)
@@ -35,7 +38,7 @@ def draw_curves(log: Path, picture: Path) -> None:
 
 def _draw_losses(axes: Axes, entries: Entries) -> None:
     axes.set(title="Training losses", yscale="log")
-    for name in ("reconstruction", "denoising", "matching"):
+    for name in Losses._fields:
         _draw(axes, entries, name, label=name)
 
 
@@ -50,11 +53,25 @@ def _draw_denoising(axes: Axes, entries: Entries) -> None:
 def _draw_shares(axes: Axes, entries: Entries, distance: str) -> None:
     axes.set(title=f"Points matched, frames {distance} in time; dashed: raw patches", ylim=(0, 1))
     for pixels in SHARES_WITHIN:
-        name = f"{distance}_{pixels}px"
-        (line,) = _draw(axes, entries, name, label=f"within {pixels} px")
-        for entry in entries:
-            if f"patches_{name}" in entry:
-                axes.axhline(entry[f"patches_{name}"], color=line.get_color(), linestyle="--")
+        _draw_beside_patches(axes, entries, f"{distance}_{pixels}px", f"within {pixels} px")
+
+
+def _draw_auc(axes: Axes, entries: Entries) -> None:
+    axes.set(title="Seen above hidden by similarity (AUC); dashed: raw patches", ylim=(0.4, 1))
+    for distance in ("near", "far"):
+        _draw_beside_patches(axes, entries, f"{distance}_auc", distance)
+
+
+def _draw_speed(axes: Axes, entries: Entries) -> None:
+    axes.set(title="Clips a second, of training alone")
+    _draw(axes, entries, "clips_per_second", label="trained")
+
+
+def _draw_beside_patches(axes: Axes, entries: Entries, name: str, label: str) -> None:
+    (line,) = _draw(axes, entries, name, label)
+    for entry in entries:
+        if f"patches_{name}" in entry:
+            axes.axhline(entry[f"patches_{name}"], color=line.get_color(), linestyle="--")
 
 
 def _draw(axes: Axes, entries: Entries, name: str, label: str, unit: float = 1.0) -> list[Line2D]:

@@ -1,4 +1,4 @@
-"""What the bundled model is trained for: flow matching, and the matching of known points."""
+"""What the bundled model is trained for: flow matching, and finding known points, or not."""
 
 import torch
 from torch import Tensor
@@ -31,28 +31,40 @@ def bilinear_target(cells: Tensor, rows: int, columns: int) -> Tensor:
     return (weight_y[:, :, None] * weight_x[:, None, :]).flatten(1)
 
 
-def sample(descriptors: Tensor, cells: Tensor) -> Tensor:
-    """Bilinear descriptors [N, C] at cell coordinates [N, 2] of one map [rows, columns, C]."""
-    rows, columns = descriptors.shape[:2]
-    return bilinear_target(cells, rows, columns) @ descriptors.flatten(0, 1)
-
-
-def matching_loss(source: Tensor, target: Tensor, from_cells: Tensor, to_cells: Tensor) -> Tensor:
-    """Cross-entropy of finding each point among all cells of another frame.
+def pair_cosines(descriptors: Tensor, cells: Tensor) -> Tensor:
+    """Compare points of every frame with all cells of every frame of the same clip.
 
     Args:
-        source: [rows, columns, C] descriptors of the frame the points are taken from.
-        target: [rows, columns, C] descriptors of the frame they are sought in.
-        from_cells: [N, 2] (x, y) cell coordinates in the source.
-        to_cells: [N, 2] the same surface's in the target.
+        descriptors: [B, F, rows, columns, C].
+        cells: [B, N, F, 2] (x, y) cell coordinates of the points in each frame.
+
+    Returns:
+        [B, F, F, N, rows * columns] cosines: clip, frame the points' descriptors are read from,
+        frame searched, point, cell.
+
+    """
+    batch, frames, rows, columns = descriptors.shape[:4]
+    flat = descriptors.flatten(2, 3)
+    weights = bilinear_target(cells.transpose(1, 2).reshape(-1, 2), rows, columns)
+    templates = weights.view(batch, frames, -1, rows * columns) @ flat
+    templates, flat = functional.normalize(templates, dim=-1), functional.normalize(flat, dim=-1)
+    return templates[:, :, None] @ flat[:, None].transpose(-1, -2)
+
+
+def matching_loss(cosines: Tensor, wanted: Tensor, no_match: Tensor) -> Tensor:
+    """Cross-entropy of finding each point among all cells of another frame, or nowhere.
+
+    Args:
+        cosines: [N, cells].
+        wanted: [N, cells] weights that add up to 1, as of `bilinear_target`, or all zero where the
+            point is hidden.
+        no_match: the cosine that stands for "nowhere": hidden points must stay below it.
 
     Returns:
         [N]
 
     """
-    rows, columns = target.shape[:2]
-    templates = functional.normalize(sample(source, from_cells), dim=1)
-    cells = functional.normalize(target.flatten(0, 1), dim=1)
-    logits = templates @ cells.T / TEMPERATURE
-    wanted = bilinear_target(to_cells, rows, columns)
-    return functional.cross_entropy(logits, wanted, reduction="none")
+    nowhere = no_match.expand(len(cosines), 1)
+    logits = torch.cat([cosines, nowhere], dim=1) / TEMPERATURE
+    target = torch.cat([wanted, 1 - wanted.sum(dim=1, keepdim=True)], dim=1)
+    return functional.cross_entropy(logits, target, reduction="none")

@@ -5,8 +5,7 @@ leave the norm and are turned by the model's own rotary tables.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,14 +14,27 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-LATENTS = 24
 STRIDE = 8
 WINDOW = 2
-HEADS, HEAD_DIM = 6, 32
 TEXT = 32
 
-_WIDTHS = (32, 64, 128)
 _WEIGHTS, _SHAPE = "encoder.safetensors", "encoder.json"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of encoder and transformer; the defaults are those of the copy in ``models/tiny``."""
+
+    latents: int = 24
+    widths: tuple[int, ...] = (32, 64, 128)
+    """Channels of the encoder after each halving of the picture."""
+    layers: int = 5
+    heads: int = 6
+    head_dim: int = 32
+    feed_forward: int = 768
+
+
+BUNDLED = Shape()
 
 
 class _Residual(nn.Module):
@@ -39,7 +51,9 @@ class _Residual(nn.Module):
 class TinyEncoder(nn.Module):
     """Frames, one at a time, to latents of zero mean and unit variance at an eighth the size."""
 
-    def __init__(self, latents: int = LATENTS, widths: tuple[int, ...] = _WIDTHS) -> None:
+    def __init__(
+        self, latents: int = BUNDLED.latents, widths: tuple[int, ...] = BUNDLED.widths
+    ) -> None:
         super().__init__()
         self.shape = {"latents": latents, "widths": list(widths)}
         levels: list[nn.Module] = []
@@ -73,10 +87,10 @@ class TinyEncoder(nn.Module):
 class Decoder(nn.Module):
     """Latents back to frames; it serves the reconstruction loss and is then thrown away."""
 
-    def __init__(self, width: int = 128) -> None:
+    def __init__(self, latents: int, width: int = 128) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(LATENTS, width, 3, padding=1),
+            nn.Conv2d(latents, width, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(width, width, 3, padding=1),
             nn.SiLU(),
@@ -90,18 +104,18 @@ class Decoder(nn.Module):
         return frames
 
 
-def new_transformer() -> WanTransformer3DModel:
-    """Make a small Wan transformer with random weights: 5 blocks of 6 heads of 32."""
+def new_transformer(shape: Shape = BUNDLED) -> WanTransformer3DModel:
+    """Make a small Wan transformer with random weights."""
     return WanTransformer3DModel(
         patch_size=(1, 1, 1),
-        num_attention_heads=HEADS,
-        attention_head_dim=HEAD_DIM,
-        in_channels=LATENTS,
-        out_channels=LATENTS,
+        num_attention_heads=shape.heads,
+        attention_head_dim=shape.head_dim,
+        in_channels=shape.latents,
+        out_channels=shape.latents,
         text_dim=TEXT,
         freq_dim=64,
-        ffn_dim=768,
-        num_layers=5,
+        ffn_dim=shape.feed_forward,
+        num_layers=shape.layers,
         rope_max_seq_len=64,
     )
 
@@ -111,25 +125,33 @@ def prompt(batch: int) -> Tensor:
     return torch.zeros(batch, 1, TEXT)
 
 
-class CaughtKeys:
-    """Keys of one block, filled by each run of the model inside `catch_keys`."""
+class _Caught(Exception):
+    """No error: the way out of a model that has gone far enough."""
 
-    normed: Tensor
+    def __init__(self, keys: Tensor) -> None:
+        super().__init__()
+        self.keys = keys
 
 
-@contextmanager
-def catch_keys(model: WanTransformer3DModel, block: int) -> Iterator[CaughtKeys]:
-    """Catch the post-norm keys [B, N, width] of a block's self-attention."""
-    caught = CaughtKeys()
+def normed_keys(
+    model: WanTransformer3DModel, block: int, latents: Tensor, timestep: Tensor
+) -> Tensor:
+    """Run the model as far as the post-norm keys [B, N, width] of a block's self-attention.
 
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        caught.normed = output
+    What comes after them is left out, forwards and backwards.
+    """
 
-    handle = model.blocks[block].attn1.norm_k.register_forward_hook(keep)
+    def leave(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        raise _Caught(output)
+
+    handle = model.blocks[block].attn1.norm_k.register_forward_hook(leave)
     try:
-        yield caught
+        model(latents, timestep, prompt(len(latents)))
+    except _Caught as caught:
+        return caught.keys
     finally:
         handle.remove()
+    raise AssertionError("the block's self-attention did not run")
 
 
 def rotated(model: WanTransformer3DModel, keys: Tensor, latents: Tensor) -> Tensor:
@@ -139,7 +161,8 @@ def rotated(model: WanTransformer3DModel, keys: Tensor, latents: Tensor) -> Tens
         [B, N, heads, head_dim]
 
     """
-    by_head = keys.float().view(*keys.shape[:2], HEADS, HEAD_DIM)
+    heads, head_dim = model.config.num_attention_heads, model.config.attention_head_dim
+    by_head = keys.float().view(*keys.shape[:2], heads, head_dim)
     cos, sin = model.rope(latents)
     cos, sin = cos[..., 0::2].float(), sin[..., 1::2].float()
     even, odd = by_head[..., 0::2], by_head[..., 1::2]

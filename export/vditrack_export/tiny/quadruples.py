@@ -1,30 +1,244 @@
-"""The clips of training: four frames, two windows a random time apart."""
+"""The clips of training: four frames, two windows that may be of quite another look.
 
-from collections.abc import Sequence
+Within a window everything moves as in video. Between the windows time passes: seconds of the same
+motion, or a gap after which the camera, the light, the place of each object, and what hides what,
+are others. Where each point is, and whether anything hides it, is known throughout.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.synthetic.camera import random_camera
-from vditrack.synthetic.clips import SyntheticClip, shoot
-from vditrack.synthetic.scenes import random_scene
+from vditrack.synthetic.clips import SyntheticClip
+from vditrack.synthetic.scenes import Anchors, Layer, Motion, Scene, Waves
+from vditrack.synthetic.textures import blob
+from vditrack_export.tiny.cameras import LitScene, random_camera, random_shade, random_smear
+from vditrack_export.tiny.pictures import Pyramid, draw_picture, look_alike
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# The parameters of a motion, in the order in which `Waves` holds them.
+_X, _Y, _LOG_SCALE, _ANGLE, _SHEAR, _TILT_X, _TILT_Y, _RIPPLE_X, _RIPPLE_Y = range(9)
+_CONTINUED = 0.35
+"""Share of clips whose second window is the first's own future."""
+_TWINS = 0.25
+_GONE, _NEW, _RESTACKED = 0.2, 0.2, 0.3
+"""Chances of an object to be in one window only, and of all to be stacked in another order."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A window on the layers of a clip: the scene, and which layer is where in its stack."""
+
+    scene: Scene
+    order: Ints
+    """[layers] the number of the layer at each depth, from the back."""
+    times: tuple[float, float]
+    """Of its two frames."""
+
+    def from_stack(self, anchors: Anchors) -> Anchors:
+        """Number layers as the clip does, not by their depth here."""
+        return Anchors(self.order[anchors.layer], anchors.surface)
+
+    def to_stack(self, anchors: Anchors) -> Anchors:
+        """Number layers by their depth here."""
+        return Anchors(np.argsort(self.order)[anchors.layer], anchors.surface)
 
 
 def make_quadruple(
-    rng: np.random.Generator,
-    height: int,
-    width: int,
-    photos: Sequence[NDArray[np.uint8]],
-    points: int,
+    rng: np.random.Generator, height: int, width: int, photos: Sequence[Pyramid], points: int
 ) -> SyntheticClip:
-    """Make the four frames of two windows: times t0, t0 + d, t1, t1 + d'; points picked in all."""
-    scene = random_scene(rng, height, width, photos)
+    """Make the four frames of two windows; a quarter of the points is picked in each of them.
+
+    Tracks cover all four frames, and tell where a point is also while it is hidden.
+    """
+    views = random_views(rng, height, width, photos)
+    frames = []
+    for view in views:
+        camera = random_camera(rng)
+        frames += [camera.shoot(view.scene, time, rng) for time in view.times]
+    points_at, visible = follow(rng, views, points // 4)
+    return SyntheticClip(np.stack(frames), points_at, visible, np.repeat(np.arange(4), points // 4))
+
+
+def follow(
+    rng: np.random.Generator, views: Sequence[View], picked: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Pick points in each frame of each view, and find them in all: [N, T, 2] and [N, T]."""
+    anchored = [
+        view.from_stack(view.scene.anchor(_places(rng, view.scene, picked), time))
+        for view in views
+        for time in view.times
+    ]
+    joined = Anchors(
+        np.concatenate([anchors.layer for anchors in anchored]),
+        np.concatenate([anchors.surface for anchors in anchored]),
+    )
+    tracks = [view.scene.track(view.to_stack(joined), view.times) for view in views]
+    points = np.concatenate([places for places, _ in tracks], axis=1)
+    return points, np.concatenate([visible for _, visible in tracks], axis=1)
+
+
+def random_views(
+    rng: np.random.Generator, height: int, width: int, photos: Sequence[Pyramid]
+) -> tuple[View, View]:
+    """Draw a backdrop and some objects, and how they lie in each of two windows."""
+    # Cameras see wider than the model's frame, so what the model sees is squeezed sideways.
+    aspect = float(np.exp(rng.uniform(np.log(0.55), np.log(1.15))))
+    layers = _random_layers(rng, height, width, aspect, photos)
+    order = np.arange(len(layers))
     start = float(rng.uniform(0, 1000))
-    later = start + float(np.exp(rng.uniform(np.log(1), np.log(120))))
-    times = [start, start + _window_step(rng), later, later + _window_step(rng)]
-    return shoot(rng, scene, random_camera(rng), times, [points // 4] * 4)
+    if rng.random() < _CONTINUED:
+        later = start + float(np.exp(rng.uniform(np.log(1), np.log(120))))
+        return _view(rng, layers, order, start, (height, width)), _view(
+            rng, layers, order, later, (height, width)
+        )
+    before, after = _apart(rng, layers, height, width)
+    first = _view(rng, before, order, start, (height, width))
+    if rng.random() < _RESTACKED:
+        order = np.concatenate([[0], 1 + rng.permutation(len(layers) - 1)])
+    return first, _view(rng, after, order, start, (height, width))
 
 
-def _window_step(rng: np.random.Generator) -> float:
+def _view(
+    rng: np.random.Generator,
+    layers: Sequence[Layer],
+    order: Ints,
+    start: float,
+    size: tuple[int, int],
+) -> View:
+    shade, smear = random_shade(rng, *size), random_smear(rng)
+    scene = LitScene(*size, tuple(layers[i] for i in order), shade, smear)
     # The first window of a stream holds its only frame twice.
-    return 0.0 if rng.random() < 0.1 else float(np.exp(rng.uniform(0, np.log(5))))
+    step = 0.0 if rng.random() < 0.1 else float(np.exp(rng.uniform(0, np.log(8))))
+    return View(scene, order, (start, start + step))
+
+
+def _places(rng: np.random.Generator, scene: Scene, count: int) -> Floats:
+    return rng.uniform(0, (scene.width, scene.height), (count, 2))
+
+
+def _random_layers(
+    rng: np.random.Generator, height: int, width: int, aspect: float, photos: Sequence[Pyramid]
+) -> list[Layer]:
+    layers = [_backdrop(rng, height, width, aspect, photos)]
+    for _ in range(rng.integers(2, 9)):
+        if len(layers) > 1 and rng.random() < _TWINS:
+            picture = layers[-1].picture
+            if rng.random() < 0.5:
+                picture = look_alike(rng, picture, photos)
+        else:
+            picture = _silhouette(rng, float(np.sqrt(height * width)), photos)
+        layers.append(Layer(picture, _object_motion(rng, height, width, aspect)))
+    return layers
+
+
+def _backdrop(
+    rng: np.random.Generator, height: int, width: int, aspect: float, photos: Sequence[Pyramid]
+) -> Layer:
+    sides = (round(2.2 * height), round(2.2 * width / aspect))
+    picture = np.dstack([draw_picture(rng, *sides, photos), np.full(sides, 255, np.uint8)])
+    calm = rng.uniform(0.1, 1.0)
+    extent = [0.25 * width, 0.2 * height, 0.2, 0.2, 0.08, 0.25 / width, 0.25 / height, 0.5, 0.5]
+    centre = (width / 2, height / 2)
+    return Layer(picture, _motion(rng, centre, aspect, calm * np.array(extent)), boundless=True)
+
+
+def _silhouette(
+    rng: np.random.Generator, size: float, photos: Sequence[Pyramid]
+) -> NDArray[np.uint8]:
+    sides = np.exp(rng.uniform(np.log(0.15), np.log(0.75), 2)) * size
+    rows, columns = (max(16, round(float(side))) for side in sides)
+    return np.dstack([draw_picture(rng, rows, columns, photos), blob(rng, rows, columns)])
+
+
+def _object_motion(rng: np.random.Generator, height: int, width: int, aspect: float) -> Motion:
+    centre = (rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.9) * height)
+    calm = rng.uniform(0.1, 1.0)
+    turn = 1.5 if rng.random() < 0.15 else 0.35
+    extent = [0.4 * width, 0.35 * height, 0.3, turn, 0.15, 0.4 / width, 0.4 / height, 3.0, 3.0]
+    return _motion(rng, centre, aspect, calm * np.array(extent))
+
+
+def _motion(
+    rng: np.random.Generator, centre: tuple[float, float], aspect: float, extent: Floats
+) -> Motion:
+    """Draw a motion about ``centre`` with at most ``extent`` in each parameter."""
+    if rng.random() < 0.5:
+        extent[[_RIPPLE_X, _RIPPLE_Y]] = 0.0
+    shape = (len(extent), 2)
+    period = np.exp(rng.uniform(np.log(40), np.log(240), shape))
+    base = np.zeros(len(extent))
+    base[[_X, _Y]] = centre
+    waves = Waves(
+        base,
+        extent[:, None] * rng.uniform(0, 0.6, shape),
+        2 * np.pi / period,
+        rng.uniform(0, 2 * np.pi, shape),
+    )
+    across, down = 2 * np.pi / rng.uniform(40, 120, 2)
+    phases = rng.uniform(0, 2 * np.pi, 2)
+    return Motion(waves, aspect, (float(across), float(down)), (float(phases[0]), float(phases[1])))
+
+
+def _apart(
+    rng: np.random.Generator, layers: Sequence[Layer], height: int, width: int
+) -> tuple[list[Layer], list[Layer]]:
+    """Film the layers from two places; between, objects move by themselves, come and go."""
+    size = np.array([width, height])
+    zoom, turn = _random_zoom(rng), _random_turn(rng)
+    shift = rng.uniform(-0.4, 0.4, 2) * size
+    own = rng.uniform(0, 1)
+    before, after = [], []
+    for layer in layers:
+        # Half of the way each: no picture is enlarged or shrunk by much.
+        first = _filmed(layer, -zoom / 2, -turn / 2, -shift / 2, size / 2)
+        second = _filmed(layer, zoom / 2, turn / 2, shift / 2, size / 2)
+        if not layer.boundless:
+            second = _changed(second, own * rng.uniform(-1, 1, 4) * (*(0.4 * size), 0.3, 0.4))
+            chance = rng.random()
+            first = _absent(first, width) if chance < _NEW else first
+            second = _absent(second, width) if chance > 1 - _GONE else second
+        tilt = np.array([0.15, 0.3 / width, 0.3 / height]) * rng.uniform(-1, 1, 3)
+        before.append(first)
+        after.append(_shifted(second, {_SHEAR: tilt[0], _TILT_X: tilt[1], _TILT_Y: tilt[2]}))
+    return before, after
+
+
+def _random_zoom(rng: np.random.Generator) -> float:
+    """Logarithm of a change of scale, from a half to twice."""
+    return float(rng.uniform(-np.log(2), np.log(2)))
+
+
+def _random_turn(rng: np.random.Generator) -> float:
+    """Up to 45 degrees; now and then any angle."""
+    largest = np.pi if rng.random() < 0.1 else np.pi / 4
+    return float(rng.uniform(-largest, largest))
+
+
+def _filmed(layer: Layer, zoom: float, turn: float, shift: Floats, middle: Floats) -> Layer:
+    """Zoom, turn and shift the camera about the frame's middle."""
+    cos, sin = np.cos(turn), np.sin(turn)
+    offset = layer.motion.waves.base[[_X, _Y]] - middle
+    x, y = np.exp(zoom) * np.array([[cos, -sin], [sin, cos]]) @ offset + shift - offset
+    return _shifted(layer, {_X: x, _Y: y, _LOG_SCALE: zoom, _ANGLE: turn})
+
+
+def _changed(layer: Layer, amounts: Floats) -> Layer:
+    parameters = (_X, _Y, _LOG_SCALE, _ANGLE)
+    return _shifted(layer, dict(zip(parameters, amounts, strict=True)))
+
+
+def _absent(layer: Layer, width: int) -> Layer:
+    """Keep a layer in the stack, but far outside the frame."""
+    return _shifted(layer, {_X: 10.0 * width})
+
+
+def _shifted(layer: Layer, amounts: Mapping[int, float]) -> Layer:
+    waves = layer.motion.waves
+    base = waves.base.copy()
+    base[list(amounts)] += list(amounts.values())
+    return replace(layer, motion=replace(layer.motion, waves=replace(waves, base=base)))

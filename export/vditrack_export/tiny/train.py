@@ -10,7 +10,7 @@ a resumed run goes on as if it had never stopped.
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,10 +33,11 @@ from torch.utils.data import DataLoader, Dataset
 from vditrack.files import staged_file, staged_folder
 from vditrack.synthetic.clips import SyntheticClip
 from vditrack_export.tiny.curves import draw_curves
-from vditrack_export.tiny.photos import Photo, load_photos, packaged_folders
+from vditrack_export.tiny.photos import load_photos, packaged_folders
+from vditrack_export.tiny.pictures import Image, halvings
 from vditrack_export.tiny.quadruples import make_quadruple
 from vditrack_export.tiny.recipe import Losses, Recipe, images
-from vditrack_export.tiny.validation import matched_shares, patch_maps, validate, validation_clips
+from vditrack_export.tiny.validation import found_shares, patch_maps, validate, validation_clips
 
 BATCH = 8
 POINTS = 64
@@ -44,6 +45,8 @@ SMALL, FULL = (128, 128), (192, 256)
 FULL_SHARE = 0.12
 """The last part of the run is at the model's own size, so that its rotary positions are seen."""
 PEAK_RATE, LAST_RATE, WARM_UP_STEPS, EMA_DECAY = 1e-3, 0.05, 100, 0.998
+NO_MATCH_PACE = 20.0
+"""It has to keep up with cosines that fall from near one as the keys learn to differ."""
 CALIBRATION_BATCHES = 8
 LOG_STEPS, SNAPSHOT_SECONDS = 25, 300
 THREADS = 2
@@ -52,8 +55,9 @@ THREADS = 2
 class Clips(Dataset[SyntheticClip]):
     """The training clips of a run, by number."""
 
-    def __init__(self, photos: tuple[Photo, ...], seed: int, total: int) -> None:
-        self._photos, self._seed, self._total = photos, seed, total
+    def __init__(self, photos: Sequence[Image], seed: int, total: int) -> None:
+        self._photos = [halvings(photo) for photo in photos]
+        self._seed, self._total = seed, total
 
     def __len__(self) -> int:
         return self._total
@@ -105,7 +109,12 @@ def start(seed: int) -> Training:
     torch.manual_seed(seed)
     recipe, average = Recipe(), Recipe()
     average.load_state_dict(recipe.state_dict())
-    optimizer = torch.optim.AdamW(recipe.parameters(), PEAK_RATE, (0.9, 0.95), weight_decay=0.01)
+    weights = [weight for name, weight in recipe.named_parameters() if name != "no_match"]
+    groups = [
+        {"params": weights, "pace": 1.0},
+        {"params": [recipe.no_match], "pace": NO_MATCH_PACE, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, PEAK_RATE, (0.9, 0.95), weight_decay=0.01)
     return Training(recipe, average, optimizer)
 
 
@@ -120,7 +129,7 @@ def train_step(run: Training, clips: list[SyntheticClip], seed: int, total: int)
     """Take one step on one batch, and return its losses without their graph."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + run.done)
     for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate(run.done, total)
+        group["lr"] = group["pace"] * learning_rate(run.done, total)
     run.recipe.train()
     with torch.autocast("cpu", torch.bfloat16):
         losses: Losses = run.recipe(clips, generator)
@@ -202,7 +211,7 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    clips: Annotated[int, typer.Option(help="Clips to see in all.", min=BATCH)] = 20_000,
+    clips: Annotated[int, typer.Option(help="Clips to see in all.", min=BATCH)] = 36_000,
     seed: Annotated[int, typer.Option(help="Of weights, clips and noise.", min=0)] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")] = False,
 ) -> None:
@@ -221,26 +230,29 @@ def train(
     typer.echo(f"{len(pictures.training)} photographs, {len(pictures.held_out)} more held out")
     out.mkdir(parents=True, exist_ok=True)
     _train(run, Clips(pictures.training, seed, clips), pictures.held_out, out, seed)
-    draw_curves(out / "log.jsonl", out / "curves.png")
 
 
-def _train(run: Training, clips: Clips, held_out: tuple[Photo, ...], out: Path, seed: int) -> None:
+def _train(run: Training, clips: Clips, held_out: Sequence[Image], out: Path, seed: int) -> None:
     checks = validation_clips(held_out)
-    patches = matched_shares(checks, patch_maps)
+    patches = found_shares(checks, patch_maps)
     _append(out, run.done, {f"patches_{name}": share for name, share in patches.items()})
     recent: list[Losses] = []
-    saved = time.monotonic()
+    saved = logged = time.monotonic()
     with _progress() as progress:
         task = progress.add_task("training", completed=run.done, total=len(clips))
         for batch in batches(clips, run.done):
             recent.append(train_step(run, batch, seed, len(clips)))
             progress.update(task, completed=run.done)
             if len(recent) == LOG_STEPS:
-                _append(out, run.done, _means(recent))
-                recent = []
+                speed = LOG_STEPS * BATCH / (time.monotonic() - logged)
+                _append(out, run.done, {**_means(recent), "clips_per_second": speed})
+                recent, logged = [], time.monotonic()
             if time.monotonic() - saved > SNAPSHOT_SECONDS:
+                before = time.monotonic()
                 _snapshot(run, clips, checks, out)
                 saved = time.monotonic()
+                # The speed is that of training alone.
+                logged += saved - before
         _snapshot(run, clips, checks, out)
 
 
@@ -248,6 +260,7 @@ def _snapshot(run: Training, clips: Clips, checks: list[SyntheticClip], out: Pat
     calibrate(run.average, clips)
     save(run, out)
     _append(out, run.done, validate(run.average, checks))
+    draw_curves(out / "log.jsonl", out / "curves.png")
 
 
 def _means(recent: list[Losses]) -> dict[str, float]:

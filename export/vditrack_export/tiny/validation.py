@@ -1,6 +1,10 @@
-"""How well the model in training matches, read as the runtime reads it, on held-out photographs."""
+"""How well the model in training finds points, or tells that they are hidden, on held-out scenes.
+
+Its keys are read as the runtime reads them.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +17,13 @@ from vditrack.grid import Grid
 from vditrack.matching import match
 from vditrack.synthetic.clips import SyntheticClip
 from vditrack_export.tiny.model import STRIDE
-from vditrack_export.tiny.photos import Photo
+from vditrack_export.tiny.pictures import Image, halvings
 from vditrack_export.tiny.quadruples import make_quadruple
-from vditrack_export.tiny.recipe import Recipe, as_windows, denoising_loss, images
+from vditrack_export.tiny.recipe import Recipe, as_windows, images
 
-CLIPS, POINTS = 12, 64
+CLIPS, DENOISED_CLIPS, POINTS = 24, 4, 64
 HEIGHT, WIDTH = 192, 256
-SIGMA = 0.1
+SIGMA = 0.05
 DENOISING_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SHARES_WITHIN = (2, 4, 8)
 # Numbers that no training run of sensible length reaches.
@@ -41,40 +45,65 @@ _MATCHING = Matching(
 Maps = Callable[[SyntheticClip], list[FeatureMap]]
 
 
-def validation_clips(photos: Sequence[Photo]) -> list[SyntheticClip]:
+def validation_clips(photos: Sequence[Image]) -> list[SyntheticClip]:
     """Make the clips of validation: four frames each, two near in time and two far."""
+    pyramids = [halvings(photo) for photo in photos]
     return [
-        make_quadruple(np.random.default_rng(_FIRST_CLIP + k), HEIGHT, WIDTH, photos, POINTS)
+        make_quadruple(np.random.default_rng(_FIRST_CLIP + k), HEIGHT, WIDTH, pyramids, POINTS)
         for k in range(CLIPS)
     ]
 
 
 @torch.no_grad()
 def validate(recipe: Recipe, clips: Sequence[SyntheticClip]) -> dict[str, float]:
-    """Return shares of points matched within some pixels, and denoising losses by noise level."""
+    """Return what `found_shares` does, denoising losses by noise level, and `Recipe.no_match`."""
     recipe.eval()
-    shares = matched_shares(clips, lambda clip: _model_maps(recipe, clip))
-    windows = torch.cat([_windows(recipe, clip) for clip in clips])
+    shares = found_shares(clips, lambda clip: _model_maps(recipe, clip))
+    windows = torch.cat([_windows(recipe, clip) for clip in clips[:DENOISED_CLIPS]])
     losses = {f"denoising_{s}": _denoising(recipe, windows, s) for s in DENOISING_SIGMAS}
-    return {**shares, **losses}
+    return {**shares, **losses, "no_match": recipe.no_match.item()}
 
 
-def matched_shares(clips: Sequence[SyntheticClip], maps_of: Maps) -> dict[str, float]:
-    """Return shares of points matched within some model pixels, e.g. ``near_2px``.
+def found_shares(clips: Sequence[SyntheticClip], maps_of: Maps) -> dict[str, float]:
+    """Return shares of points matched within some model pixels and areas under the curve.
 
-    Points of a clip's first frame are sought in the whole of its second, some frames later
-    ("near"), and of its third and fourth, in another window ("far").
+    They are named ``near_2px``, ``near_auc`` and so on. Points of a clip's first frame are sought
+    in the whole of its second, some frames later ("near"), and of its third and fourth, in another
+    window ("far"). The area is the chance that a point that is seen has a higher similarity than
+    one that is hidden.
     """
-    errors: dict[str, list[NDArray[np.float32]]] = {"near": [], "far": []}
+    found: dict[str, list[_Found]] = {"near": [], "far": []}
     for clip in clips:
         maps = maps_of(clip)
         for target, distance in ((1, "near"), (2, "far"), (3, "far")):
-            errors[distance].append(_errors(clip, maps, target))
+            found[distance].append(_find(clip, maps, target))
     return {
-        f"{distance}_{pixels}px": float((np.concatenate(found) < pixels).mean())
-        for distance, found in errors.items()
-        for pixels in SHARES_WITHIN
+        name: value
+        for distance, parts in found.items()
+        for name, value in _summary(distance, parts).items()
     }
+
+
+def auc(seen: NDArray[np.floating], hidden: NDArray[np.floating]) -> float:
+    """Chance that one of ``seen`` [N] is above one of ``hidden`` [M]; equals count half."""
+    above = seen[:, None] > hidden
+    equal = seen[:, None] == hidden
+    return float((above + 0.5 * equal).mean())
+
+
+class _Found(NamedTuple):
+    errors: NDArray[np.float32]
+    """Model pixels, of the points that are seen in both frames."""
+    seen: NDArray[np.float32]
+    """Their similarities."""
+    hidden: NDArray[np.float32]
+    """Similarities of the points that are not seen in the second."""
+
+
+def _summary(distance: str, parts: Sequence[_Found]) -> dict[str, float]:
+    errors, seen, hidden = (np.concatenate(each) for each in zip(*parts, strict=True))
+    shares = {f"{distance}_{pixels}px": float((errors < pixels).mean()) for pixels in SHARES_WITHIN}
+    return shares | {f"{distance}_auc": auc(seen, hidden)}
 
 
 def patch_maps(clip: SyntheticClip) -> list[FeatureMap]:
@@ -90,9 +119,9 @@ def _model_maps(recipe: Recipe, clip: SyntheticClip) -> list[FeatureMap]:
     windows = _windows(recipe, clip)
     sigma = torch.full((1,), SIGMA)
     # The same noise for every window, as in an exported graph.
-    runs = [recipe.denoise(w[None], sigma, torch.Generator().manual_seed(0)) for w in windows]
+    runs = [recipe.describe(w[None], sigma, torch.Generator().manual_seed(0)) for w in windows]
     grid = _grid(clip)
-    return [FeatureMap(grid, frame.numpy()) for run in runs for frame in run.descriptors[0]]
+    return [FeatureMap(grid, frame.numpy()) for run in runs for frame in run[0]]
 
 
 def _windows(recipe: Recipe, clip: SyntheticClip) -> Tensor:
@@ -103,18 +132,16 @@ def _grid(clip: SyntheticClip) -> Grid:
     return Grid(clip.frames.shape[1] // STRIDE, clip.frames.shape[2] // STRIDE, STRIDE)
 
 
-def _errors(clip: SyntheticClip, maps: list[FeatureMap], target: int) -> NDArray[np.float32]:
-    both = clip.visible[:, 0] & clip.visible[:, target]
-    templates = maps[0].sample(clip.points[both, 0])
-    anywhere = np.zeros(len(templates), np.bool_)
-    found = match(templates, maps[target], clip.points[both, 0], anywhere, _MATCHING)
-    return np.asarray(np.linalg.norm(found.points - clip.points[both, target], axis=1))
+def _find(clip: SyntheticClip, maps: list[FeatureMap], target: int) -> _Found:
+    sought = clip.visible[:, 0]
+    places, seen = clip.points[sought], clip.visible[sought, target]
+    anywhere = np.zeros(len(places), np.bool_)
+    found = match(maps[0].sample(places[:, 0]), maps[target], places[:, 0], anywhere, _MATCHING)
+    errors = np.linalg.norm(found.points - places[:, target], axis=1)[seen]
+    return _Found(errors, found.similarity[seen], found.similarity[~seen])
 
 
 def _denoising(recipe: Recipe, windows: Tensor, sigma: float) -> float:
     generator = torch.Generator().manual_seed(1)
-    losses = [
-        denoising_loss(recipe.denoise(w[None], torch.full((1,), sigma), generator), w[None])
-        for w in windows
-    ]
-    return float(torch.cat(losses).mean())
+    level = torch.full((1,), sigma)
+    return float(torch.cat([recipe.denoising(w[None], level, generator) for w in windows]).mean())
