@@ -150,7 +150,7 @@ def measure(seconds: float, rate: float, points: int, folder: Path) -> None:
 
 def report(subscriber: Subscriber, plain: Heard, tracks: Heard, rate: float) -> None:
     told, memory = subscriber.diagnostics, subscriber.memory
-    settled = memory[len(memory) // 5 :]
+    times = np.linspace(0, len(memory) - 1, 6).astype(int)
     print(f"camera                       {rate:.0f} Hz, {WIDTH} x {HEIGHT} rgb8")
     print(f"images at a subscriber       {plain.rate():.1f} Hz (without the node)")
     print(
@@ -168,7 +168,7 @@ def report(subscriber: Subscriber, plain: Heard, tracks: Heard, rate: float) -> 
     print(f"node: tracking               {told['tracking (ms)']} ms a frame at the median")
     for name in sorted(name for name in told if name.startswith("dropped")):
         print(f"{name:28} {told[name]}")
-    print(f"memory                       {settled[0]:.0f} MB, at the end {settled[-1]:.0f} MB")
+    print(f"memory, from start to end    {', '.join(f'{memory[t]:.0f}' for t in times)} MB")
 
 
 def main(
