@@ -317,10 +317,12 @@ def test_a_graph_that_differs_leaves_nothing(
     assert "features.onnx differs from the model" in message
 
 
-def test_help_and_cards_need_no_torch() -> None:
+def test_verbs_and_cards_need_no_torch() -> None:
     code = (
-        "import sys, vditrack_export.cli, vditrack_export.card as cards;"
-        "cards.load_card('tiny');"
+        "import sys, vditrack_export.card as cards;"
+        "from importlib.metadata import entry_points;"
+        "verbs = [verb.load() for verb in entry_points(group='vditrack.commands')];"
+        "assert len(verbs) == 3; cards.load_card('tiny');"
         "assert not {'torch', 'diffusers', 'onnx', 'onnxruntime'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

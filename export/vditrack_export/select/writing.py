@@ -1,16 +1,21 @@
 """A new card with another choice: the text of the old one, edited so that its comments stay."""
 
+from __future__ import annotations
+
 import re
 import textwrap
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from vditrack.errors import InputError
 from vditrack.files import staged_file
 from vditrack_export.card import Card, Feature, card_path, load_card
-from vditrack_export.select.scores import Choice
+
+if TYPE_CHECKING:
+    from vditrack_export.select.scores import Choice
 
 _SECTION = re.compile(r"^\[feature\][ \t]*(#[^\n]*)?\n", re.MULTILINE)
 _NEXT_SECTION = re.compile(r"^\[[A-Za-z_.]+\][ \t]*(#[^\n]*)?$", re.MULTILINE)
