@@ -1,6 +1,7 @@
 """TAP-Vid's protocol against its published definition, written out frame by frame."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from vditrack.annotated import AnnotatedClip
 from vditrack.errors import InputError
 from vditrack.evaluation.point_metrics import frames_since_reappearing
 from vditrack.evaluation.protocols import Heft, TapVid
+from vditrack.evaluation.results import Share
 from vditrack.tracks import Tracks
 
 SIDE = 256
@@ -177,39 +179,80 @@ def test_heft_counts_the_query_frame_and_drops_the_tail():
 
 
 def test_frames_since_reappearing_count_from_the_query():
-    visible = np.array([[1, 0, 1, 1, 0, 1, 1]], bool)
-    since = frames_since_reappearing(np.repeat(visible, 3, axis=0), np.array([0, 2, 5]))
+    visible = np.array([[1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1]], bool)
+    since = frames_since_reappearing(np.repeat(visible, 3, axis=0), np.array([0, 7, 13]))
     nan = np.nan
-    expected = [[nan, nan, 0, 1, 2, 0, 1], [nan, nan, nan, nan, nan, 0, 1], [nan] * 7]
-    np.testing.assert_array_equal(since, expected)
+    twice = [*[nan] * 6, 0, 1, 2, 3, 4, 5, 6, 0, 1]
+    np.testing.assert_array_equal(since, [twice, [*[nan] * 13, 0, 1], [nan] * 15])
 
 
 def test_curves_by_motion_time_and_reappearance():
-    """One track of 12 frames: 3 px a frame, hidden in frames 4 to 6; found within 4 px until then.
+    """One track of 14 frames: 3 px a frame, hidden in frames 4 to 8; found within 4 px until then.
 
-    After it reappears in frame 7 it is found from frame 9 on.
+    After it reappears in frame 9 it is found from frame 11 on.
     """
-    x = 10 + 3.0 * np.arange(12)
-    truth = np.stack([x, np.full(12, 20.0)], axis=1)[None].astype(np.float32)
-    visible = np.ones((1, 12), bool)
-    visible[0, 4:7] = False
-    points, seen = truth.copy(), np.ones((1, 12), bool)
-    points[0, :9, 1] += 3
-    points[0, 7:9] += 100
-    seen[0, 4:9] = False
+    x = 10 + 3.0 * np.arange(14)
+    truth = np.stack([x, np.full(14, 20.0)], axis=1)[None].astype(np.float32)
+    visible = np.ones((1, 14), bool)
+    visible[0, 4:9] = False
+    points, seen = truth.copy(), np.ones((1, 14), bool)
+    points[0, :11, 1] += 3
+    points[0, 9:11] += 100
+    seen[0, 4:11] = False
     clip = clip_of(truth, visible)
-    curves = TapVid("first", "full").run(clip, "scripted", Scripted(points, seen)).curves
+    result = TapVid("first", "full").run(clip, "scripted", Scripted(points, seen))
+    curves = result.curves
     motion = curves["δ by motion, px a frame"]
-    # Frames 1 to 3 (3 of 5 thresholds), 8 (none) and 9 to 11 (all), each with the frame before.
+    # Frames 1 to 3 (3 of 5 thresholds), 10 (none) and 11 to 13 (all), each with the frame before.
     at = motion.bins.index("2-4")
     assert motion.totals.tolist() == [0, 0, 0, 7, 0, 0, 0]
     assert motion.hits[at] == pytest.approx(3 * 0.6 + 3)
     since = curves["δ by frames from the query"]
     assert since.bins[:3] == ("1-2", "2-4", "4-8")
-    np.testing.assert_allclose(since.totals[:4], [1, 2, 1, 4])
-    np.testing.assert_allclose(since.percent[:4], [60, 60, 0, 75])
+    np.testing.assert_allclose(since.totals[:4], [1, 2, 0, 5])
+    np.testing.assert_allclose(since.percent[:4], [60, 60, np.nan, 60])
     found = curves["Found again, by frames since it reappeared"]
-    # Frames 7, 8 | 9, 10 | 11 are 0, 1, 2, 3 and 4 frames after it.
+    # Frames 9, 10 | 11, 12 | 13 are 0, 1, 2, 3 and 4 frames after it.
     assert found.bins[:4] == ("0-1", "1-2", "2-4", "4-8")
     np.testing.assert_allclose(found.percent[:4], [0, 0, 100, 100])
     np.testing.assert_allclose(found.totals[:4], [1, 1, 2, 1])
+    # The clip ends before the fifth frame after it, so the last frame decides.
+    assert result.events == {"found again": Share(1, 1)}
+
+
+def crossing_clip(length):
+    """Two objects of one look, 40 pixels wide, pass one another at 8 pixels a frame.
+
+    They touch in frames 10 to 20, in a picture of 512 x 128. One point lies on each.
+    """
+    masks = np.zeros((length, 128, 512), np.uint8)
+    for t in range(length):
+        masks[t, 40:80, 80 + 8 * t : 120 + 8 * t] = 1
+        masks[t, 40:80, 320 - 8 * t : 360 - 8 * t] = 2
+    truth = np.empty((2, length, 2), np.float32)
+    truth[..., 1] = 60
+    truth[0, :, 0] = 100 + 8 * np.arange(length)
+    truth[1, :, 0] = 340 - 8 * np.arange(length)
+    shown = masks[np.arange(length), 60, truth[..., 0].astype(int)]
+    visible = shown == np.array([[1], [2]])
+    clip = clip_of(truth, visible, width=512, height=128)
+    return replace(clip, masks=masks, objects=np.array([1, 2], np.uint8), alike=(1, 2))
+
+
+@pytest.mark.parametrize(("protocol", "scale"), [(TapVid(), (0.5, 2)), (TapVid(size="full"), 1)])
+def test_identity_is_judged_on_the_masks_of_the_frames_that_the_method_sees(protocol, scale):
+    """The second point is taken for the first from the middle of the crossing on."""
+    clip = crossing_clip(25)
+    points = clip.points.copy()
+    points[1, 15:] = points[0, 15:]
+    method = Scripted((points * np.float32(scale)).astype(np.float32), np.ones((2, 25), bool))
+    assert protocol.run(clip, "scripted", method).events["identity kept"] == Share(1, 2)
+
+
+def test_heft_judges_identity_in_the_frames_that_it_keeps():
+    """Frames 25 to 29 are dropped, and in them the tracks jump to the other object."""
+    clip = crossing_clip(30)
+    points = clip.points.copy()
+    points[:, 25:] = points[::-1, 25:]
+    method = Scripted(points, np.ones((2, 30), bool))
+    assert Heft().run(clip, "scripted", method).events == {"identity kept": Share(2, 2)}

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from vditrack.errors import InputError
 from vditrack.evaluation import plots, report
-from vditrack.evaluation.results import Curve, Result
+from vditrack.evaluation.results import Curve, Result, Share
 from vditrack.evaluation.summary import summarise
 
 NAN = float("nan")
@@ -34,7 +34,10 @@ def curve(bins, rng):
 
 @pytest.fixture(scope="module")
 def results():
-    """Four methods, eight clips; the second metric is not defined on the first clip."""
+    """Four methods, eight clips; the second metric is not defined on the first clip.
+
+    Points are found again in the first three clips only.
+    """
     rng = np.random.default_rng(0)
     hardness = rng.normal(0, 8, 8)
     picture = np.full((20, 60, 3), (200, 30, 10), np.uint8)
@@ -43,6 +46,7 @@ def results():
             clip=HOSTILE if n == 0 else f"clip {n}",
             method=method,
             metrics={"AJ": level + hard + rng.normal(0, 2), "OA": NAN if n == 0 else 80 + hard},
+            events={"found again": Share(int(level / 10) + n, 10 * n + 10)} if n < 3 else {},
             curves={title: curve(bins, rng) for title, bins in TITLES.items()},
             frames=50,
             seconds=2.0,
@@ -75,6 +79,10 @@ def plain(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
+def interval(mean):
+    return f"[{mean.low:.1f}, {mean.high:.1f}]"
+
+
 def words(text):
     """Text without the breaks of its lines."""
     return " ".join(plain(text).split())
@@ -84,11 +92,14 @@ def test_table_shows_means_intervals_and_verdicts(summary):
     text = plain(printed(report.table(summary, FACTS), 160))
     for method in summary.methods[:3]:
         mean = method.means["AJ"]
-        assert f"{mean.mean:.1f} [{mean.low:.1f}, {mean.high:.1f}]" in text
+        assert f"{mean.mean:.1f} {interval(mean)}" in text
     difference = summary.methods[1].differences["AJ"]
     assert f"{difference.estimate.mean:+.1f} worse" in text
     assert "no clear difference" in text
     assert "of 7 clips" in text
+    # 6 + 7 + 8 of 10 + 20 + 30.
+    assert f"35.0 {interval(summary.reference.means['found again'])}" in text
+    assert "60 events in 3 clips" in text
     assert "95% confidence interval" in words(text)
     assert "25.0" in text
     assert "simulated & small" in text
@@ -103,22 +114,25 @@ def test_best_mean_of_a_metric_is_bold(summary):
     assert f"{summary.methods[1].means['AJ'].mean:.1f}" not in bold
 
 
-def test_three_metrics_fit_into_eighty_columns():
+def test_three_metrics_and_two_kinds_of_event_fit_into_eighty_columns():
     names = ("AJ", "δ", "OA")
     values = np.random.default_rng(1).uniform(20, 80, 12)
+    events = {"found again": Share(20, 30), "identity kept": Share(13, 28)}
     results = [
-        Result(f"{n}", method, dict.fromkeys(names, value + shift), {}, 50, 0.1, None)
+        Result(f"{n}", method, dict.fromkeys(names, value + shift), events, {}, 50, 0.1, None)
         for method, shift in (("ours", 0.0), ("patches", -9.0))
         for n, value in enumerate(values.tolist())
     ]
     text = plain(printed(report.table(summarise(results, "ours"), {}), 80))
-    assert len(re.findall(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", text)) == 6
+    assert len(re.findall(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", text)) == 2 * (3 + 2)
+    assert text.count("360 events in 12 clips") == text.count("336 events in 12 clips") == 2
 
 
 def test_json_holds_everything(summary, results):
     told = json.loads(json.dumps(report.as_json(summary, results, FACTS), allow_nan=False))
     assert told["facts"] == FACTS
     assert (told["reference"], told["metrics"]) == ("ours", ["AJ", "OA"])
+    assert told["events"] == ["found again"]
     ours, klt, *_ = told["methods"]
     assert ours["differences"] == {}
     assert ours["metrics"]["OA"]["clips"] == 7
@@ -128,8 +142,11 @@ def test_json_holds_everything(summary, results):
         "low": estimate.low,
         "high": estimate.high,
         "clips": 8,
+        "count": 8,
         "verdict": "worse",
     }
+    found = klt["metrics"]["found again"]
+    assert (found["mean"], found["clips"], found["count"]) == (25, 3, 60)
     assert klt["frames_per_second"] == 25
     for title, bins in TITLES.items():
         own = [result.curves[title] for result in results if result.method == "klt"]
@@ -141,6 +158,8 @@ def test_json_holds_everything(summary, results):
     assert len(told["clips"]) == len(results)
     first = told["clips"][0]
     assert first["metrics"] == {"AJ": results[0].metrics["AJ"], "OA": None}
+    assert first["events"] == {"found again": {"hits": 6, "total": 10}}
+    assert told["clips"][3]["events"] == {}
     assert (first["clip"], first["method"], first["frames"]) == (HOSTILE, "ours", 50)
 
 
@@ -197,12 +216,13 @@ def test_names_in_the_page_are_there_once_and_found(page):
 
 def test_page_shows_all_methods_metrics_clips_and_curves(page, summary):
     text = " ".join(Page(page).text)
-    for shown in (*LEVELS, "AJ", "OA", *TITLES, *FACTS.values(), HOSTILE, "clip 7", "reference"):
+    metrics = ("AJ", "OA", "found again", "60 events in 3 clips")
+    for shown in (*LEVELS, *metrics, *TITLES, *FACTS.values(), HOSTILE, "clip 7", "reference"):
         assert shown in text
     for method in summary.methods:
         for mean in method.means.values():
-            assert f"[{mean.low:.1f}, {mean.high:.1f}]" in text
-    plots = len(summary.metrics) + len(TITLES)
+            assert interval(mean) in text
+    plots = len(summary.metrics) + len(summary.events) + len(TITLES)
     assert Page(page).tags.count("svg") == plots
 
 
@@ -245,7 +265,7 @@ def test_same_input_same_bytes(page, summary, results, tmp_path):
 
 
 def test_one_clip_of_one_method(tmp_path):
-    alone = [Result("only", "ours", {"PCK 0.2": 40.0, "PCK 3 px": NAN}, {}, 10, 0.0, None)]
+    alone = [Result("only", "ours", {"PCK 0.2": 40.0, "PCK 3 px": NAN}, {}, {}, 10, 0.0, None)]
     summary = summarise(alone, "ours")
     text = words(printed(report.table(summary, {}), 80))
     assert "One clip says nothing of the spread." in text

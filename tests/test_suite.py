@@ -122,6 +122,14 @@ def test_a_visible_point_lies_on_the_mask_of_its_layer(clips):
         assert around.all()
 
 
+def test_every_point_says_on_which_object_it_lies(clips):
+    """Where it was picked the mask shows it, since no point is picked near an edge."""
+    for clip in clips:
+        columns, rows = np.floor(clip.points[np.arange(64), PICKED]).astype(int).T
+        np.testing.assert_array_equal(clip.objects, clip.masks[PICKED, rows, columns])
+        assert clip.objects.dtype == np.uint8
+
+
 def test_masks_show_what_is_drawn_in_front():
     grey, white = (np.full((40, 40, 4), level, np.uint8) for level in (90, 255))
     grey[..., 3] = 255
@@ -198,11 +206,16 @@ def roughness(frame: NDArray[np.uint8]) -> float:
     return float(np.abs(np.diff(frame.astype(float), axis=1)).mean())
 
 
+def test_no_other_objects_look_alike(clips):
+    assert {clip.name.rpartition("-")[0] for clip in clips if clip.alike} == {"lookalikes"}
+
+
 def test_lookalikes_share_a_picture_and_cover_one_another(clips):
     for clip in of_kind(clips, "lookalikes"):
         scene = stage(SEED, int(clip.name[-2:]))[0].scene
         alike = scene.layers[1:]
         assert 2 <= len(alike) <= 4
+        assert clip.alike == tuple(range(1, len(alike) + 1))
         for layer in alike[1:]:
             np.testing.assert_array_equal(layer.picture, alike[0].picture)
         overlap, touched = 0.0, set()

@@ -5,14 +5,14 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from vditrack.errors import InputError
-from vditrack.evaluation.results import Curve, Result
+from vditrack.evaluation.results import Curve, Result, Share
 from vditrack.evaluation.summary import estimate, summarise
 
 NAN = float("nan")
 
 
 def result(clip, method, value, **kwargs):
-    given = {"curves": {}, "frames": 10, "seconds": 2.0, "picture": None} | kwargs
+    given = {"events": {}, "curves": {}, "frames": 10, "seconds": 2.0, "picture": None} | kwargs
     return Result(f"clip {clip}", method, {"AJ": value}, **given)
 
 
@@ -24,9 +24,9 @@ def results_of(**values_of_method):
     ]
 
 
-def only_difference(results):
+def only_difference(results, metric="AJ"):
     _, other = summarise(results, "ours").methods
-    return other.differences["AJ"]
+    return other.differences[metric]
 
 
 def test_mean_is_the_plain_mean_of_the_clips_that_define_it():
@@ -144,6 +144,56 @@ def test_curves_are_pooled_by_count():
     results = [result(n, "ours", 50.0, curves=curve) for n, curve in enumerate(curves)]
     pooled = summarise(results, "ours").reference.curves["by k"]
     np.testing.assert_array_equal(pooled.percent, [12.5, NAN])
+
+
+def with_events(**shares_of_method):
+    """Results of methods on clips with (hits, total) events; None where a clip has none."""
+    return [
+        result(clip, method, 50.0, events={"found": Share(*share)} if share else {})
+        for method, shares in shares_of_method.items()
+        for clip, share in enumerate(shares)
+    ]
+
+
+def test_events_are_pooled_over_clips():
+    summary = summarise(with_events(ours=[(1, 1), (10, 99), None]), "ours")
+    assert (summary.metrics, summary.events) == (("AJ",), ("found",))
+    share = summary.reference.means["found"]
+    assert share.mean == pytest.approx(11)
+    assert (share.clips, share.count) == (2, 100)
+    assert summary.reference.means["AJ"].count == 3
+
+
+def test_events_that_no_clip_has_are_no_column():
+    summary = summarise(with_events(ours=[None, None]), "ours")
+    assert summary.events == ()
+    assert list(summary.reference.means) == ["AJ"]
+
+
+def test_difference_of_events_is_that_of_the_pooled_shares():
+    """A clip with one event hardly counts, though there alone the other is worse."""
+    ours = [(0, 40), (4, 40), (10, 80), (20, 100), (30, 60), (1, 1), None]
+    other = [(4, 40), (8, 40), (18, 80), (30, 100), (36, 60), (0, 1), None]
+    difference = only_difference(with_events(ours=ours, other=other), "found")
+    assert difference.estimate.mean == pytest.approx(100 * (96 - 65) / 321)
+    assert (difference.estimate.clips, difference.estimate.count) == (6, 321)
+    assert difference.verdict == "better"
+
+
+def test_interval_of_a_share_covers_the_truth_though_clips_differ_in_size():
+    """Clips with many events do worse, so that the mean of the clips' shares is another number."""
+    rng = np.random.default_rng(8)
+    covered, above = [], []
+    for _ in range(200):
+        totals = rng.choice([5, 80], 20)
+        chances = np.where(totals == 5, 0.9, 0.3) + rng.uniform(-0.1, 0.1, 20)
+        shares = [(int(rng.binomial(n, p)), int(n)) for n, p in zip(totals, chances, strict=True)]
+        share = summarise(with_events(ours=shares), "ours").reference.means["found"]
+        truth = 100 * (5 * 0.9 + 80 * 0.3) / 85
+        covered.append(share.low <= truth <= share.high)
+        above.append(np.mean([100 * hits / total for hits, total in shares]) > share.high)
+    assert 0.88 <= np.mean(covered) <= 0.99
+    assert np.mean(above) > 0.9
 
 
 def test_speed_is_all_frames_by_all_seconds():

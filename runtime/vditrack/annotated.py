@@ -26,6 +26,10 @@ class AnnotatedClip:
     """[N, T]"""
     masks: NDArray[np.uint8] | None = None
     """[T, H, W] index of the object at each pixel, 0 the background."""
+    objects: NDArray[np.uint8] | None = None
+    """[N] index, as in ``masks``, of the object that each point lies on."""
+    alike: tuple[int, ...] = ()
+    """Indices of objects that look the same; they need ``masks`` and ``objects``."""
 
     @property
     def size(self) -> NDArray[np.float32]:

@@ -14,8 +14,8 @@ from vditrack.evaluation.keypoint_metrics import keypoint_scores
 from vditrack.evaluation.mask_metrics import mask_scores
 from vditrack.evaluation.peers import MaskPropagator, Method, PointTracker
 from vditrack.evaluation.pictures import mask_picture, point_picture
-from vditrack.evaluation.point_metrics import Comparison, true_motion
-from vditrack.evaluation.results import Curve, Result
+from vditrack.evaluation.point_metrics import Comparison, identity_kept, true_motion
+from vditrack.evaluation.results import Curve, Result, Share
 from vditrack.tracks import Tracks
 
 RASTER = 256
@@ -38,7 +38,7 @@ class EvaluationProtocol(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics, the headline first."""
+        """Names of the metrics that every clip has, the headline first."""
 
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """Let the method called ``name`` work on the clip, and score it.
@@ -127,6 +127,7 @@ class Heft:
             frames=clip.frames[:length],
             points=clip.points[:, :length],
             visible=clip.visible[:, :length],
+            masks=None if clip.masks is None else clip.masks[:length],
         )
         asked = start_queries(clip.visible)
         true_scale = (RASTER - 1) / clip.size
@@ -156,6 +157,7 @@ class Davis:
             clip=clip.name,
             method=name,
             metrics=dict(zip(self.metrics, values, strict=True)),
+            events={},
             curves={"J&F by part of the clip": _by_part(scores.per_frame)},
             frames=len(clip.frames),
             seconds=seconds,
@@ -182,6 +184,7 @@ class Badja:
             clip=clip.name,
             method=name,
             metrics=dict(zip(self.metrics, (scores.by_area, scores.within_3), strict=True)),
+            events={},
             curves={},
             frames=len(clip.frames),
             seconds=seconds,
@@ -210,11 +213,22 @@ def _point_result(
         clip=clip.name,
         method=name,
         metrics=dict(zip(metrics, values, strict=True)),
+        events=_events(clip, compared, asked, tracks),
         curves=_point_curves(compared, on_raster, asked),
         frames=len(clip.frames),
         seconds=seconds,
         picture=point_picture(clip.frames, truth, visible, tracks),
     )
+
+
+def _events(
+    clip: AnnotatedClip, compared: Comparison, asked: Asked, tracks: Tracks
+) -> dict[str, Share]:
+    shares = {
+        "found again": compared.found_again(asked.frames),
+        "identity kept": identity_kept(clip, asked.tracks, asked.frames, tracks),
+    }
+    return {name: share for name, share in shares.items() if share.total}
 
 
 def _point_curves(

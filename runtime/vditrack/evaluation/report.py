@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -30,30 +32,34 @@ _VERDICT_STYLES = {"better": "green", "worse": "red"}
 _JPEG_QUALITY = 85
 
 
-def table(summary: Summary, facts: Mapping[str, str]) -> Table:
-    """Lay out methods x metrics for the terminal, the best mean of each metric in bold."""
-    title = ", ".join(f"{name} {value}" for name, value in facts.items())
-    laid_out = Table(
-        title=Text(title),
-        caption=Text(" ".join(_notes(summary))),
-        title_justify="left",
-        caption_justify="left",
-        # Without a frame, and with long names folded, three metrics fit into 80 columns.
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    laid_out.add_column("method", overflow="fold", max_width=9)
-    for metric in summary.metrics:
-        laid_out.add_column(Text(metric))
-    laid_out.add_column("fps", justify="right")
-    laid_out.add_column("clips", justify="right")
+def table(summary: Summary, facts: Mapping[str, str]) -> Group:
+    """Lay out methods x metrics for the terminal, the best mean of each metric in bold.
+
+    Shares of events are in a table of their own, for 80 columns have room for three metrics.
+    """
+    means, shares = _without_rows(summary.metrics), _without_rows(summary.events)
+    means.add_column("fps", justify="right")
+    means.add_column("clips", justify="right")
     best = _best(summary)
     for method in summary.methods:
-        cells = (_cell(method, metric, best[metric]) for metric in summary.metrics)
+        name = Text(method.name)
+        cells = {metric: _cell(summary, method, metric, best[metric]) for metric in best}
         speed = _speed(method.frames_per_second)
-        laid_out.add_row(Text(method.name), *cells, speed, str(method.clips))
+        means.add_row(name, *map(cells.get, summary.metrics), speed, str(method.clips))
+        shares.add_row(name, *map(cells.get, summary.events))
+    title = ", ".join(f"{name} {value}" for name, value in facts.items())
+    notes = Text(" ".join(_notes(summary)), style="table.caption")
+    below = (Text(), shares, notes) if summary.events else (notes,)
+    return Group(Text(title, style="table.title"), means, *below)
+
+
+def _without_rows(metrics: Sequence[str]) -> Table:
+    """Columns for the methods' names and their metrics."""
+    # Without a frame, and with long names folded, three metrics fit into 80 columns.
+    laid_out = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    laid_out.add_column("method", overflow="fold", max_width=9)
+    for metric in metrics:
+        laid_out.add_column(Text(metric))
     return laid_out
 
 
@@ -66,6 +72,7 @@ def as_json(
         "notes": _notes(summary),
         "reference": summary.reference.name,
         "metrics": list(summary.metrics),
+        "events": list(summary.events),
         "methods": [_method_json(method) for method in summary.methods],
         "clips": [_result_json(result) for result in results],
     }
@@ -96,7 +103,8 @@ def write_html(
         facts=facts,
         notes=_notes(summary),
         best=_best(summary),
-        dots={metric: dot_plot(metric, summary.methods) for metric in summary.metrics},
+        scope=partial(_scope, summary),
+        dots={metric: dot_plot(metric, summary.methods) for metric in _columns(summary)},
         curves={title: curve_plot(title, summary.methods) for title in _titles(summary)},
         clips=_by_clip(summary, results),
     )
@@ -115,12 +123,20 @@ def _notes(summary: Summary) -> list[str]:
             f"Below it the difference from {summary.reference.name}, clip by clip: better or worse "
             "only where the difference's own interval leaves out 0."
         )
+    if summary.events:
+        pooled = " and ".join(summary.events)
+        notes.append(f"Shares of the events of all clips together: {pooled}.")
     counts = {mean.clips for method in summary.methods for mean in method.means.values()}
     if min(counts) < FEWEST_CLIPS:
         notes.append(f"Fewer than {FEWEST_CLIPS} clips allow no verdict, and rough intervals only.")
     if 1 in counts:
         notes.append("One clip says nothing of the spread.")
     return notes
+
+
+def _columns(summary: Summary) -> tuple[str, ...]:
+    """Metrics that are means over clips, then those that are shares of events."""
+    return summary.metrics + summary.events
 
 
 def _best(summary: Summary) -> dict[str, float]:
@@ -130,21 +146,33 @@ def _best(summary: Summary) -> dict[str, float]:
             (method.means[metric].mean for method in summary.methods),
             key=lambda mean: -math.inf if math.isnan(mean) else mean,
         )
-        for metric in summary.metrics
+        for metric in _columns(summary)
     }
 
 
-def _cell(method: MethodSummary, metric: str, best: float) -> Text:
+def _cell(summary: Summary, method: MethodSummary, metric: str, best: float) -> Text:
     mean = method.means[metric]
     cell = Text(_percent(mean.mean), style="bold" if mean.mean == best else "")
     cell.append(f" {_interval(mean)}".rstrip())
-    if mean.clips < method.clips:
-        cell.append(f"\nof {mean.clips} clips", style="dim")
+    if scope := _scope(summary, method, metric):
+        cell.append(f"\n{scope}", style="dim")
     if metric in method.differences:
         difference = method.differences[metric]
         told = f"\n{_signed(difference.estimate.mean)} {difference.verdict}"
         cell.append(told, style=_VERDICT_STYLES.get(difference.verdict, "dim"))
     return cell
+
+
+def _scope(summary: Summary, method: MethodSummary, metric: str) -> str:
+    """What a mean is over, empty where it is all the clips."""
+    mean = method.means[metric]
+    if metric in summary.events:
+        return f"{_counted(mean.count, 'event')} in {_counted(mean.clips, 'clip')}"
+    return f"of {_counted(mean.clips, 'clip')}" if mean.clips < method.clips else ""
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _percent(value: float) -> str:
@@ -195,6 +223,7 @@ def _estimate_json(estimate: Estimate) -> dict[str, Any]:
         "low": _number(estimate.low),
         "high": _number(estimate.high),
         "clips": estimate.clips,
+        "count": estimate.count,
     }
 
 
@@ -203,6 +232,10 @@ def _result_json(result: Result) -> dict[str, Any]:
         "clip": result.clip,
         "method": result.method,
         "metrics": {name: _number(value) for name, value in result.metrics.items()},
+        "events": {
+            name: {"hits": share.hits, "total": share.total}
+            for name, share in result.events.items()
+        },
         "frames": result.frames,
         "seconds": result.seconds,
     }

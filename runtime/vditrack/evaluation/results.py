@@ -33,6 +33,19 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Events of one kind, and how many of them went well; those of several clips are pooled."""
+
+    hits: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        """Of the events that went well; NaN where there was none."""
+        return 100 * self.hits / self.total if self.total else np.nan
+
+
+@dataclass(frozen=True)
 class Result:
     """One method on one clip."""
 
@@ -40,6 +53,8 @@ class Result:
     method: str
     metrics: Mapping[str, float]
     """By name, in percent, the headline first; NaN where the clip does not define it."""
+    events: Mapping[str, Share]
+    """By name; what never happens in the clip is left out."""
     curves: Mapping[str, Curve]
     """By title."""
     frames: int
@@ -47,3 +62,14 @@ class Result:
     """Spent by the method on the whole clip."""
     picture: NDArray[np.uint8] | None
     """[h, w, 3] RGB: a few frames with what was found and the truth; of the worst clips only."""
+
+    def percent(self, name: str) -> float:
+        """Value of a metric or of a kind of event; NaN where the clip does not define it."""
+        return self.metrics[name] if name in self.metrics else self._share(name).percent
+
+    def count(self, name: str) -> int:
+        """How much the clip counts where clips are summed up: its events, or once for a metric."""
+        return 1 if name in self.metrics else self._share(name).total
+
+    def _share(self, name: str) -> Share:
+        return self.events.get(name, Share(0, 0))

@@ -28,15 +28,17 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over clips in percent, with its 95% confidence interval."""
+    """A mean over clips in percent, or a share of all clips' events, with its 95% interval."""
 
     mean: float
-    """Of the clips that define the metric; NaN where none does."""
+    """Of the clips that define it; NaN where none does."""
     low: float
     high: float
     """NaN with fewer than two clips: one clip says nothing of the spread."""
     clips: int
-    """That define the metric."""
+    """That define it."""
+    count: int
+    """What it is over: the clips, or the events in them."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ class MethodSummary:
     name: str
     clips: int
     means: Mapping[str, Estimate]
-    """By metric."""
+    """By metric and kind of event."""
     differences: Mapping[str, Difference]
-    """By metric, from the reference; empty for the reference itself."""
+    """By metric and kind of event, from the reference; empty for the reference itself."""
     curves: Mapping[str, Curve]
     """By title, pooled over clips."""
     frames_per_second: float
@@ -78,7 +80,9 @@ class Summary:
     """All methods, the reference first."""
 
     metrics: tuple[str, ...]
-    """Names, the headline first."""
+    """Names of the means over clips, the headline first."""
+    events: tuple[str, ...]
+    """Names of the shares of events, pooled over clips; of what happens in any clip."""
     methods: tuple[MethodSummary, ...]
 
     @property
@@ -100,13 +104,15 @@ def summarise(results: Sequence[Result], reference: str) -> Summary:
     if reference not in by_method:
         raise InputError(f"{reference} has no results. Name one of {', '.join(by_method)}.")
     metrics = tuple(results[0].metrics)
+    events = tuple(dict.fromkeys(name for result in results for name in result.events))
+    names = metrics + events
     compared_with = by_method.pop(reference)
-    first = _method(reference, compared_with, metrics, {})
+    first = _method(reference, compared_with, names, {})
     rest = (
-        _method(name, clips, metrics, _differences(clips, compared_with, metrics))
+        _method(name, clips, names, _differences(clips, compared_with, names))
         for name, clips in by_method.items()
     )
-    return Summary(metrics, (first, *rest))
+    return Summary(metrics, events, (first, *rest))
 
 
 def _by_method(results: Sequence[Result]) -> dict[str, Clips]:
@@ -123,40 +129,58 @@ def _by_method(results: Sequence[Result]) -> dict[str, Clips]:
 
 
 def _method(
-    name: str, clips: Clips, metrics: tuple[str, ...], differences: Mapping[str, Difference]
+    name: str, clips: Clips, names: tuple[str, ...], differences: Mapping[str, Difference]
 ) -> MethodSummary:
     results = list(clips.values())
     seconds = sum(result.seconds for result in results)
     return MethodSummary(
         name=name,
         clips=len(results),
-        means={name: estimate([result.metrics[name] for result in results]) for name in metrics},
+        means={name: _estimate(results, name) for name in names},
         differences=differences,
         curves=_pooled(results),
         frames_per_second=sum(result.frames for result in results) / seconds if seconds else np.nan,
-        worst=_worst(results, metrics[0]),
+        worst=_worst(results, names[0]),
     )
 
 
-def _differences(clips: Clips, reference: Clips, metrics: tuple[str, ...]) -> dict[str, Difference]:
-    """By metric, over the clips that both have."""
-    pairs = [(clips[name].metrics, reference[name].metrics) for name in clips if name in reference]
+def _differences(clips: Clips, reference: Clips, names: tuple[str, ...]) -> dict[str, Difference]:
+    """By metric and kind of event, over the clips that both have."""
+    pairs = [(clips[name], reference[name]) for name in clips if name in reference]
     return {
-        metric: Difference(estimate([own[metric] - other[metric] for own, other in pairs]))
-        for metric in metrics
+        name: Difference(
+            estimate(
+                [own.percent(name) - other.percent(name) for own, other in pairs],
+                # The truth alone decides what happens in a clip, so both have as many events.
+                [own.count(name) for own, _ in pairs],
+            )
+        )
+        for name in names
     }
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean of one value a clip, NaN left out, with its confidence interval."""
-    defined = np.array([value for value in values if not np.isnan(value)], np.float64)
+def _estimate(results: Sequence[Result], name: str) -> Estimate:
+    return estimate(
+        [result.percent(name) for result in results], [result.count(name) for result in results]
+    )
+
+
+def estimate(values: Sequence[float], counts: Sequence[int] | None = None) -> Estimate:
+    """Mean of one value a clip, NaN left out, with its confidence interval.
+
+    With ``counts``, how often each clip counts: a mean of shares is that of all their events.
+    """
+    known = ~np.isnan(np.asarray(values, np.float64))
+    defined = np.asarray(values, np.float64)[known]
+    weights = (np.ones(len(values)) if counts is None else np.asarray(counts, np.float64))[known]
     if not len(defined):
-        return Estimate(np.nan, np.nan, np.nan, 0)
-    low, high = _interval(defined) if len(defined) > 1 else (np.nan, np.nan)
-    return Estimate(float(defined.mean()), low, high, len(defined))
+        return Estimate(np.nan, np.nan, np.nan, 0, 0)
+    low, high = _interval(defined, weights) if len(defined) > 1 else (np.nan, np.nan)
+    mean = np.average(defined, weights=weights)
+    return Estimate(float(mean), low, high, len(defined), int(weights.sum()))
 
 
-def _interval(values: Floats) -> tuple[float, float]:
+def _interval(values: Floats, weights: Floats) -> tuple[float, float]:
     """Bootstrap over clips: BCa, or percentiles where all resamples have nearly one mean.
 
     With few clips both are too narrow, by the spread's divisor n and by leaving Student's t out.
@@ -165,15 +189,20 @@ def _interval(values: Floats) -> tuple[float, float]:
     """
     count = len(values)
     tail = norm.sf(t.isf((1 - CONFIDENCE) / 2, count - 1) * np.sqrt(count / (count - 1)))
-    options = {"confidence_level": 1 - 2 * tail, "batch": _BATCH}
+    options = {"confidence_level": 1 - 2 * tail, "batch": _BATCH, "paired": True}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
-        done = bootstrap((values,), np.mean, n_resamples=_RESAMPLES, rng=_SEED, **options)
+        data = (values, weights)
+        done = bootstrap(data, _mean, n_resamples=_RESAMPLES, rng=_SEED, **options)
     if not np.isfinite(done.confidence_interval).all():
         options |= {"n_resamples": 0, "bootstrap_result": done, "method": "percentile"}
-        done = bootstrap((values,), np.mean, **options)
+        done = bootstrap(data, _mean, **options)
     low, high = done.confidence_interval
     return float(low), float(high)
+
+
+def _mean(values: Floats, weights: Floats, axis: int) -> Floats:
+    return np.asarray(np.average(values, axis=axis, weights=weights))
 
 
 def _pooled(results: Sequence[Result]) -> dict[str, Curve]:

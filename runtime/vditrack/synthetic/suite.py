@@ -6,7 +6,7 @@ import numpy as np
 
 from vditrack.annotated import AnnotatedClip
 from vditrack.synthetic.picking import pick_pixels
-from vditrack.synthetic.scenes import Anchors
+from vditrack.synthetic.scenes import Anchors, Scene
 from vditrack.synthetic.stages import FRAMES, KINDS, Stage
 
 COUNT = 15
@@ -19,7 +19,8 @@ _PICKED = {0: 40, FRAMES // 3: 12, FRAMES * 2 // 3: 12}
 def suite_clips(seed: int) -> Iterator[AnnotatedClip]:
     """Render the suite's clips, each when it is asked for.
 
-    A clip has 48 frames of 256 x 256 pixels, the tracks of 64 points and the masks of its objects;
+    A clip has 48 frames of 256 x 256 pixels, the tracks of 64 points and the masks of its objects,
+    and says which point lies on which object and which objects look the same (those of lookalikes);
     its name begins with its kind: drift, occlusion, leaving, blur-and-light or lookalikes. Every
     surface is procedural, so the suite needs no data; the same seed (0 or more) and versions of
     NumPy and OpenCV make the same bytes.
@@ -59,4 +60,11 @@ def film(name: str, filmed: Stage, rng: np.random.Generator) -> AnnotatedClip:
     )
     points, visible = scene.track(joined, times)
     frames = np.stack([filmed.camera.shoot(scene, time, rng) for time in times])
-    return AnnotatedClip(name, frames, points, visible, masks)
+    objects = joined.layer.astype(np.uint8)
+    return AnnotatedClip(name, frames, points, visible, masks, objects, _alike(scene))
+
+
+def _alike(scene: Scene) -> tuple[int, ...]:
+    """Indices of the layers that share their picture with another."""
+    pictures = [id(layer.picture) for layer in scene.layers]
+    return tuple(n for n, picture in enumerate(pictures) if pictures.count(picture) > 1)
