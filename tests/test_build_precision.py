@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 from test_build import FOR_TWO, QUIET, root
 from test_export_pipelines import BOTTOM, CARDS, TOP, run, save_pipeline
@@ -22,6 +24,9 @@ from vditrack.bundle import Bundle, Precision, load_bundle, seal_bundle
 from vditrack.engines.identity import ENGINE_OF, load_identity
 from vditrack.engines.log import collecting_logger
 from vditrack.errors import EngineError
+from vditrack_export.graph import export_graph
+from vditrack_export.paths.layers import Attend
+from vditrack_export.precision import lower
 
 __all__ = ["root"]
 """A fixture of the neighbour's."""
@@ -76,6 +81,26 @@ def test_shares_are_of_multiply_adds(tmp_path: Path) -> None:
     )
 
 
+def test_attention_in_one_layer_counts_as_its_products(tmp_path: Path) -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attend, self.project = Attend(), nn.Linear(16, 24, bias=False)
+            lower(self.project, "fp16")
+
+        def forward(self, asking: Tensor, every: Tensor) -> Tensor:
+            return self.project(self.attend(asking, every, every))
+
+    examples = {"asking": torch.zeros(1, 5, 2, 8), "every": torch.zeros(1, 7, 2, 8)}
+    graph = tmp_path / "half.onnx"
+    export_graph(Half().eval(), examples, graph, outputs=["projected"])
+    assert [node.op_type for node in onnx.load(graph).graph.node].count("MultiHeadAttention") == 1
+    single, half = 2 * (5 * 7 * 16), 5 * 16 * 24
+    assert shares_of(graph) == pytest.approx(
+        {"fp32": single / (single + half), "fp16": half / (single + half)}
+    )
+
+
 def shares_of(graph: Path) -> dict[str, float]:
     trt = import_library("tensorrt-rtx")
     logger = collecting_logger(trt)
@@ -123,8 +148,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_a_small_wan_builds_in_low_precision(exported: Exported, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_small_wan_builds(exported: Exported, precision: str) -> None:
     bundle = exported(precision)
     folder, identity = build_bundle(bundle, FOR_TWO, QUIET)
     graphs = [graph for graph in ENGINE_OF if graph in bundle.manifest.files]

@@ -327,7 +327,8 @@ def test_graphs(tmp_path: Path, block: int, reading: Reading, tokens: int, descr
     operators = Counter(node.op_type for node in graph.node)
     assert not operators.keys() & {"ScatterND", "Sin", "Cos", "Sigmoid", "Shape", "If", "Loop"}
     whole = block + (reading[0] == "hidden")
-    assert operators["Softmax"] == whole * (1 if tokens == 1 else 2)
+    assert operators["MultiHeadAttention"] == whole * (1 if tokens == 1 else 2)
+    assert operators["Softmax"] == 0
     assert not [weights.name for weights in graph.initializer if PROMPT in weights.dims]
 
 

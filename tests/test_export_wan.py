@@ -410,8 +410,10 @@ def test_graphs_of_other_readings(
     assert relative_error(path, output, expected) <= MAX_RELATIVE_ERROR
     graph = onnx.load(path).graph
     assert not [weights.name for weights in graph.initializer if 512 in weights.dims]
-    # One attention to the prompt in each whole block; self-attention stays as it was.
-    assert biased_softmaxes(graph) == block + (reading[0] == "hidden")
+    # In each whole block, attention to itself is a node; to the prompt, counts are added.
+    attentions = block + (reading[0] == "hidden")
+    assert [node.op_type for node in graph.node].count("MultiHeadAttention") == attentions
+    assert biased_softmaxes(graph) == attentions
 
 
 def biased_softmaxes(graph: onnx.GraphProto) -> int:
@@ -438,8 +440,8 @@ def test_graph_holds_nothing_of_text_timestep_or_later_blocks(exported: Exported
     operators = Counter(node.op_type for node in graph.node)
     assert not operators.keys() & {"ScatterND", "Sin", "Cos", "Sigmoid", "Shape", "If", "Loop"}
     attentions = block * (1 if tokens == 1 else 2)
-    assert operators["Softmax"] == attentions
-    assert biased_softmaxes(graph) == 0
+    assert operators["MultiHeadAttention"] == attentions
+    assert operators["Softmax"] == 0
     assert operators["Gelu"] == block
     assert len(graph.node) <= 50 + 80 * block + 25 * (attentions - block)
     names = [weights.name for weights in graph.initializer]

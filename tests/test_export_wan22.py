@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from vditrack_export.parity import MAX_RELATIVE_ERROR, relative_error
 from vditrack_export.paths.cut import Cut, Denoising
 from vditrack_export.paths.wan import WanKeys
 from vditrack_export.plan.pipeline import Setting, reference_costs
+from vditrack_export.plan.trace import Fusion
 from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
 from vditrack_export.text import empty_prompt
 
@@ -389,9 +391,9 @@ def test_the_autoencoder_is_counted(frames, multiples):
         latents_std=[1.0] * 4,
     ).eval()
     clip, latents = torch.zeros(1, 3, frames, 32, 48), (1 + frames // 4, 2, 3)
-    for fused in (True, False):
-        encoder = wan_encoder(shape, (frames, 32, 48), compressed=True, fused=fused)
-        decoder = wan_decoder(shape, latents, compressed=True, fused=fused)
+    for fusion in get_args(Fusion):
+        encoder = wan_encoder(shape, (frames, 32, 48), compressed=True, fusion=fusion)
+        decoder = wan_decoder(shape, latents, compressed=True, fusion=fusion)
         assert encoder.operations == counted(lambda: model.encode(clip))
         assert decoder.operations == counted(lambda: model.decode(torch.zeros(1, 4, *latents)))
         if frames > 1:
@@ -401,7 +403,7 @@ def test_the_autoencoder_is_counted(frames, multiples):
 def test_the_plan_at_full_size():
     """On the meta device: the checkpoint's own sizes and picture, no memory."""
     setting = Setting(704, 1280, 9, 4)
-    costs = reference_costs(CARD, setting, fused=True)
+    costs = reference_costs(CARD, setting, fusion="all")
     with torch.device("meta"):
         model = WanTransformer3DModel(**CONVERTED_TRANSFORMER).eval()
         vae = AutoencoderKLWan(**CONVERTED_AUTOENCODER).eval()

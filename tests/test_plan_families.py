@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import msgspec
 import pytest
@@ -42,6 +43,7 @@ from vditrack_export.plan.pipeline import (
 )
 from vditrack_export.plan.runs import plan_run
 from vditrack_export.plan.t5 import text_encoder
+from vditrack_export.plan.trace import Fusion
 
 CARDS = ["cogvideox-2b", "cogvideox-5b", "cosmos-predict2-2b"]
 COMMON = {
@@ -118,8 +120,8 @@ def test_whole_transformer(shape, latents):
     model = known.model(**known.config(shape)).eval()
     noised = torch.zeros(1, shape.in_channels, *latents)
     operations = counted(lambda: known.run(model, noised, 50.0, empty_prompt(shape)))
-    for fused in (True, False):
-        cost = planned.whole(shape, latents, fused=fused)
+    for fusion in get_args(Fusion):
+        cost = planned.whole(shape, latents, fusion=fusion)
         assert cost.operations == operations
         assert cost.weights == weights_of(model)
 
@@ -138,8 +140,8 @@ def test_truncated_path(shape, text_tokens, tensor, block, newest):
     module = known.path(model, size, cut, STEP, empty_prompt(shape)).eval()
     reading = Reading(block, heads=2, channels=10, described=newest, tensor=tensor)
     operations = counted(lambda: module(torch.zeros(1, *size)))
-    for fused in (True, False):
-        cost = planned.truncated(shape, latents, reading, fused=fused)
+    for fusion in get_args(Fusion):
+        cost = planned.truncated(shape, latents, reading, fusion=fusion)
         assert cost.operations == operations
         assert cost.weights == weights_of(module) + constants_of(module)
 
@@ -153,8 +155,8 @@ def constants_of(module: nn.Module) -> int:
 @pytest.mark.parametrize("frames", [1, 5, 9, 13, 21])
 def test_autoencoder_with_temporal_compression(frames):
     model, latents = autoencoder(), 1 + (frames - 1) // 4
-    encoder = cogvideox_encoder(SMALL_AUTOENCODER, (frames, 32, 48), compressed=True, fused=True)
-    decoder = cogvideox_decoder(SMALL_AUTOENCODER, (latents, 4, 6), compressed=True, fused=True)
+    encoder = cogvideox_encoder(SMALL_AUTOENCODER, (frames, 32, 48), compressed=True, fusion="all")
+    decoder = cogvideox_decoder(SMALL_AUTOENCODER, (latents, 4, 6), compressed=True, fusion="all")
     assert encoder.operations == counted(lambda: model.encode(torch.zeros(1, 3, frames, 32, 48)))
     assert decoder.operations == counted(lambda: model.decode(torch.zeros(1, 4, latents, 4, 6)))
     assert encoder.weights + decoder.weights == weights_of(model)
@@ -166,8 +168,8 @@ def test_autoencoder_frame_by_frame(frames):
     latents = torch.zeros(1, 4, frames, 4, 6)
     with torch.no_grad():
         assert model.encode(clip).latent_dist.mode().shape == latents.shape
-    encoder = cogvideox_encoder(SMALL_AUTOENCODER, (frames, 32, 48), compressed=False, fused=True)
-    decoder = cogvideox_decoder(SMALL_AUTOENCODER, (frames, 4, 6), compressed=False, fused=True)
+    encoder = cogvideox_encoder(SMALL_AUTOENCODER, (frames, 32, 48), compressed=False, fusion="all")
+    decoder = cogvideox_decoder(SMALL_AUTOENCODER, (frames, 4, 6), compressed=False, fusion="all")
     assert encoder.operations == counted(lambda: model.encode(clip))
     assert decoder.operations == counted(lambda: model.decode(latents))
 
@@ -177,7 +179,7 @@ def test_an_exported_encoder_costs_what_is_planned(temporal_stride):
     module = CogVideoXClipEncoder(autoencoder(), temporal_stride).eval()
     frames = torch.zeros(13, 32, 48, 3, dtype=torch.uint8)
     compressed = temporal_stride > 1
-    cost = cogvideox_encoder(SMALL_AUTOENCODER, (13, 32, 48), compressed=compressed, fused=True)
+    cost = cogvideox_encoder(SMALL_AUTOENCODER, (13, 32, 48), compressed=compressed, fusion="all")
     assert cost.operations == counted(lambda: module(frames))
     assert cost.weights == weights_of(module)
 
@@ -185,7 +187,7 @@ def test_an_exported_encoder_costs_what_is_planned(temporal_stride):
 @pytest.mark.parametrize("gated", [True, False])
 def test_text_encoder(gated):
     shape = T5(layers=2, width=24, heads=3, head_dim=8, feed_forward=40, vocabulary=50, gated=gated)
-    model, cost = t5(shape), text_encoder(shape, 16, fused=True)
+    model, cost = t5(shape), text_encoder(shape, 16, fusion="all")
     tokens = torch.zeros(1, 16, dtype=torch.long)
     assert cost.operations == counted(lambda: model(tokens, attention_mask=torch.ones_like(tokens)))
     assert cost.weights == weights_of(model)
@@ -232,9 +234,9 @@ def test_transformers_at_full_size(name, stride):
         whole = counted(lambda: known.run(model, noised, feature.timestep, prompt))
         path = known.path(model, size, cut, STEP, prompt).eval()
         kept = counted(lambda: path(noised))
-    reference = reference_costs(card, setting, fused=True)["transformer"]
+    reference = reference_costs(card, setting, fusion="all")["transformer"]
     tracking = tracking_costs(
-        card, setting, described=setting.latent_frames, new_frames=24, points=64, fused=True
+        card, setting, described=setting.latent_frames, new_frames=24, points=64, fusion="all"
     )["transformer"]
     assert (reference.operations, reference.weights) == (2 * whole, weights_of(model))
     assert tracking.operations == kept
@@ -244,7 +246,7 @@ def test_transformers_at_full_size(name, stride):
 @pytest.mark.parametrize("compressed", [True, False])
 def test_autoencoder_at_full_size(compressed):
     card = load_card("cogvideox-2b")
-    costs = reference_costs(card, Setting(480, 720, 25, 4 if compressed else 1), fused=True)
+    costs = reference_costs(card, Setting(480, 720, 25, 4 if compressed else 1), fusion="all")
     with torch.device("meta"):
         model = AutoencoderKLCogVideoX().eval()
         if not compressed:
@@ -265,7 +267,7 @@ def test_text_encoder_at_full_size(name):
     with torch.device("meta"):
         model, tokens = t5(card.text_encoder), torch.empty(1, length, dtype=torch.long)
         operations = counted(lambda: model(tokens))
-    cost = reference_costs(card, Setting(32, 32, 5, 4), fused=True)["text encoder"]
+    cost = reference_costs(card, Setting(32, 32, 5, 4), fusion="all")["text encoder"]
     assert (cost.operations, cost.weights) == (2 * operations, weights_of(model))
 
 
@@ -286,7 +288,7 @@ def exported_transformer(shape: Transformer, path: Path):
     shape = msgspec.structs.replace(
         shape, heads=4, head_dim=64, feed_forward=1024, patch=(1, 1, 1), text_tokens=64
     )
-    latents = (4, 32, 32)
+    latents = (8, 32, 32)
     known, planned = family(shape)
     model = known.model(**known.config(shape)).eval()
     cut = Cut(block=3, heads=(0,), channels=tuple(range(10)), described=1)
@@ -294,7 +296,7 @@ def exported_transformer(shape: Transformer, path: Path):
     module = known.path(model, size, cut, STEP, empty_prompt(shape)).eval()
     example = torch.zeros(1, *size)
     export_graph(module, {"latents": example}, path, outputs=["descriptors"])
-    return planned.truncated(shape, latents, Reading(3, 1, 10, described=1), fused=False)
+    return planned.truncated(shape, latents, Reading(3, 1, 10, described=1), fusion="attention")
 
 
 def exported_encoder(path: Path):
@@ -302,7 +304,7 @@ def exported_encoder(path: Path):
     frames = torch.zeros(17, 160, 240, 3, dtype=torch.uint8)
     module = CogVideoXClipEncoder(autoencoder(shape), temporal_stride=4).eval()
     export_graph(module, {"frames": frames}, path, outputs=["latents"])
-    return cogvideox_encoder(shape, tuple(frames.shape[:3]), compressed=True, fused=False)
+    return cogvideox_encoder(shape, tuple(frames.shape[:3]), compressed=True, fusion="attention")
 
 
 @pytest.mark.slow
@@ -321,14 +323,14 @@ def test_memory_that_onnx_runtime_takes(tmp_path, exported):
     cost = exported(path)
     assert cost.peak * 4 > 150e6
     needed = peak_bytes(path, runs=1, memory="no arena")
-    assert 4 * (cost.weights + cost.peak) == pytest.approx(needed, rel=0.15)
+    assert 4 * (cost.weights + cost.peak) == pytest.approx(needed, rel=0.2)
 
 
 def test_batches_need_the_memory_of_one_and_what_it_leaves():
     def peak(frames: int, *, compressed: bool) -> int:
         size = (frames, 480, 720)
         return cogvideox_encoder(
-            load_card("cogvideox-2b").encoder, size, compressed=compressed, fused=True
+            load_card("cogvideox-2b").encoder, size, compressed=compressed, fusion="all"
         ).peak
 
     assert peak(25, compressed=True) < 1.7 * peak(9, compressed=True)

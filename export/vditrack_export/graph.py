@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from vditrack.errors import VditrackError
+from vditrack_export.attention import add_function
 
-# The newest that TensorRT 10.3 (JetPack 6) parses. Opset 23 has an Attention operator, but
-# ONNX Runtime's CPU kernel for it gains only 6% here.
+# The newest that TensorRT 10.3 (JetPack 6) parses. Opset 23 has an Attention operator, whose CPU
+# kernel in ONNX Runtime keeps tokens x tokens.
 OPSET = 20
 
 # A protobuf file cannot pass 2 GB; beyond this the weights go into a file beside the graph.
@@ -49,6 +50,7 @@ def export_graph(
             verbose=False,
         )
     assert program is not None
+    add_function(program.model)
     _without_traces(program.model)
     _laid_out_in_order(program.model)
     program.save(path, external_data=_bytes_of(module) > _LARGEST_EMBEDDED_WEIGHTS)

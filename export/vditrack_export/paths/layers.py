@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vditrack_export.attention import attention_node
+
 
 class Constant(nn.Module):
     """The same value whatever the tokens."""
@@ -45,7 +47,8 @@ class Attend(nn.Module):
     """Attention of [1, N, heads, channels] to [1, M, heads, channels], heads joined again.
 
     What is added to the logits, [M], counts for every query. The softmax is in FP32; its two
-    products are in ``precision``, which `vditrack_export.precision` sets.
+    products are in ``precision``, which `vditrack_export.precision` sets. A graph in FP32 has one
+    node of it where nothing is added.
     """
 
     def __init__(self) -> None:
@@ -55,6 +58,9 @@ class Attend(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = None
     ) -> Tensor:
+        whole = self.precision == torch.float32 and added is None
+        if whole and torch.onnx.is_in_onnx_export():
+            return attention_node(query, key, value)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         if self.precision == torch.float32:
             bias = None if added is None else added[None]

@@ -20,12 +20,12 @@ from vditrack_export.plan.layers import (
     self_attention,
 )
 from vditrack_export.plan.memory import Tensor
-from vditrack_export.plan.trace import Cost, Trace
+from vditrack_export.plan.trace import Cost, Fusion, Trace
 
 
-def whole_transformer(shape: CogVideoXTransformer, latents: LatentSize, *, fused: bool) -> Cost:
+def whole_transformer(shape: CogVideoXTransformer, latents: LatentSize, *, fusion: Fusion) -> Cost:
     """One guidance pass of diffusers' ``CogVideoXTransformer3DModel``, prompt and timestep too."""
-    trace = Trace(fused=fused)
+    trace = Trace(fusion)
     width = shape.width
     instant = perceptron(
         trace, "time_embedding", Tensor((1, width)), shape.time_dim, shape.time_dim
@@ -47,7 +47,7 @@ def whole_transformer(shape: CogVideoXTransformer, latents: LatentSize, *, fused
 
 
 def truncated_path(
-    shape: CogVideoXTransformer, latents: LatentSize, reading: Reading, *, fused: bool
+    shape: CogVideoXTransformer, latents: LatentSize, reading: Reading, *, fusion: Fusion
 ) -> Cost:
     """From latents to descriptors, as `vditrack_export.paths.cogvideox.CogVideoXPath` does it.
 
@@ -55,7 +55,7 @@ def truncated_path(
     text depends on the video and is computed, but for the last block, where it only lends its keys
     and values. Of the block that is read only the chosen heads are projected.
     """
-    trace = Trace(fused=fused)
+    trace = Trace(fusion)
     width = shape.width
     frames, rows, columns = patch_grid(shape, latents)
     video = embedded(trace, shape, noised(trace, shape, latents))

@@ -14,7 +14,7 @@ from dataclasses import replace
 from vditrack_export.card import CogVideoXAutoencoder
 from vditrack_export.plan.causal import CausalConvolutions, joined
 from vditrack_export.plan.memory import Tensor
-from vditrack_export.plan.trace import Cost, Trace
+from vditrack_export.plan.trace import Cost, Fusion, Trace
 
 ClipSize = tuple[int, int, int]
 """Frames, height and width."""
@@ -24,7 +24,7 @@ _MIDDLE = 2  # residual blocks between both halves' levels and their ends
 
 
 def cogvideox_encoder(
-    shape: CogVideoXAutoencoder, size: ClipSize, *, compressed: bool, fused: bool
+    shape: CogVideoXAutoencoder, size: ClipSize, *, compressed: bool, fusion: Fusion
 ) -> Cost:
     """From a clip to means and variances of its latents.
 
@@ -32,13 +32,13 @@ def cogvideox_encoder(
         shape: of the autoencoder.
         size: of the clip; natively the frames are 1 + a multiple of the temporal stride.
         compressed: natively, with temporal compression; else frame by frame.
-        fused: as in `Trace`.
+        fusion: as in `Trace`.
 
     """
     frames, *area = size
 
     def encoding(batches: list[int]) -> Cost:
-        coder = _Coder(Trace(fused=fused), shape, compressed=compressed)
+        coder = _Coder(Trace(fusion), shape, compressed=compressed)
         clips = [Tensor((shape.image_channels, batch, *area)) for batch in batches]
         return coder.trace.cost(joined(coder.trace, [coder.encoded(clip) for clip in clips]))
 
@@ -47,14 +47,14 @@ def cogvideox_encoder(
         return one_piece
     batched = encoding(_batches(frames, _FRAMES))
     # ONNX Runtime's order of the graph takes all batches through a level before the next level.
-    return batched if fused else replace(batched, peak=one_piece.peak)
+    return batched if fusion == "all" else replace(batched, peak=one_piece.peak)
 
 
 def cogvideox_decoder(
-    shape: CogVideoXAutoencoder, latents: ClipSize, *, compressed: bool, fused: bool
+    shape: CogVideoXAutoencoder, latents: ClipSize, *, compressed: bool, fusion: Fusion
 ) -> Cost:
     """From latents (frames, rows, columns) back to frames; arguments as in `cogvideox_encoder`."""
-    coder = _Coder(Trace(fused=fused), shape, compressed=compressed)
+    coder = _Coder(Trace(fusion), shape, compressed=compressed)
     count, *area = latents
     batches = [Tensor((shape.latent_channels, batch, *area)) for batch in _batches(count, _LATENTS)]
     return coder.trace.cost(joined(coder.trace, [coder.decoded(batch) for batch in batches]))

@@ -2,12 +2,14 @@
 
 from vditrack_export.card import Convolutions
 from vditrack_export.plan.memory import Tensor
-from vditrack_export.plan.trace import Cost, Trace
+from vditrack_export.plan.trace import Cost, Fusion, Trace
 
 
-def convolutional_encoder(shape: Convolutions, size: tuple[int, int, int], *, fused: bool) -> Cost:
+def convolutional_encoder(
+    shape: Convolutions, size: tuple[int, int, int], *, fusion: Fusion
+) -> Cost:
     """From frames (count, height, width), each alone, to their latents."""
-    trace = Trace(fused=fused)
+    trace = Trace(fusion)
     x = Tensor((3, *size))
     for level, width in enumerate(shape.widths):
         frames, height, breadth = x.shape[1:]

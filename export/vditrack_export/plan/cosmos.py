@@ -18,20 +18,20 @@ from vditrack_export.plan.layers import (
     self_attention,
 )
 from vditrack_export.plan.memory import Tensor
-from vditrack_export.plan.trace import Cost, Trace
+from vditrack_export.plan.trace import Cost, Fusion, Trace
 
 # They mark frames that are conditions, and padding.
 _MASKS = 2
 
 
-def whole_transformer(shape: CosmosTransformer, latents: LatentSize, *, fused: bool) -> Cost:
+def whole_transformer(shape: CosmosTransformer, latents: LatentSize, *, fusion: Fusion) -> Cost:
     """One guidance pass of diffusers' ``CosmosTransformer3DModel``, prompt and timestep included.
 
     All tokens have one timestep. Where frames are conditions, the pipeline tells one a frame, and
     diffusers then works out every modulation a token: 1.5% more for Cosmos-Predict2-2B at 704 x
     1280 x 25 frames.
     """
-    trace = Trace(fused=fused)
+    trace = Trace(fusion)
     width = shape.width
     instant = Tensor((1, width))
     shared = _pair(trace, "time_embed", instant, width, 3 * width)
@@ -56,14 +56,14 @@ def whole_transformer(shape: CosmosTransformer, latents: LatentSize, *, fused: b
 
 
 def truncated_path(
-    shape: CosmosTransformer, latents: LatentSize, reading: Reading, *, fused: bool
+    shape: CosmosTransformer, latents: LatentSize, reading: Reading, *, fusion: Fusion
 ) -> Cost:
     """From latents to descriptors, as `vditrack_export.paths.cosmos.CosmosPath` does it.
 
     Whatever depends on timestep and prompt alone is a constant, and the masks, which are zero, are
     left out. Of the block that is read only the chosen heads are projected.
     """
-    trace = Trace(fused=fused)
+    trace = Trace(fusion)
     width = shape.width
     _, rows, columns = patch_grid(shape, latents)
     tokens = embedded(trace, shape, noised(trace, shape, latents), bias=False)

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from vditrack.bundle import PositiveReal
 from vditrack.errors import InputError
+from vditrack_export.plan.trace import Fusion
 
 Precision = Literal["fp16", "bf16", "fp32"]
 BYTES: dict[Precision, int] = {"fp16": 2, "bf16": 2, "fp32": 4}
@@ -48,8 +49,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     memory: PositiveReal
     """10^9 bytes."""
     compute_capability: str | None = None
-    fused: bool
-    """As in `vditrack_export.plan.trace.Trace`."""
+    fusion: Fusion
+    """What the engine computes in one kernel."""
     held: Annotated[float, Meta(ge=1)]
     """Memory that the engine holds for activations, over what they need."""
     source: str

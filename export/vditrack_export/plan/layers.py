@@ -92,7 +92,7 @@ def self_attention(
     if rotary:
         query, key = trace.rotated(query, kind.heads), trace.rotated(key, kind.heads)
     value = trace.linear(f"{name}.v", tokens, width, bias=kind.bias)
-    attended = trace.attend(query, key, value, kind.heads)
+    attended = trace.attend(query, key, value, kind.heads, node=True)
     return trace.linear(f"{name}.out", attended, width, bias=kind.bias)
 
 
@@ -104,7 +104,8 @@ def cross_attention(
     query = trace.norm(
         f"{name}.norm_q", trace.linear(f"{name}.q", tokens, width, bias=kind.bias), kind.norm
     )
-    attended = trace.attend(query, *prompt, kind.heads)
+    # Of constants, how many tokens were merged is added to the logits.
+    attended = trace.attend(query, *prompt, kind.heads, node=not prompt[0].constant)
     return trace.linear(f"{name}.out", attended, width, bias=kind.bias)
 
 

@@ -19,12 +19,15 @@ def matching_cost(grid: Grid, channels: int, points: int, settings: Matching) ->
     """One new frame for points that are visible and older than the horizon.
 
     They are matched once forward and once in every frame of the horizon backward; a map's norms are
-    worked out once, when its frame is new. The peak counts the maps that are kept.
+    worked out once, when its frame is new. The peak counts the maps that are kept. Of points that
+    are held to their pixels, descriptors are only read where they are; flow is not counted.
     """
     cells = grid.rows * grid.columns
     pixels = grid.height * grid.width
+    if settings.holding is not None:
+        operations = points * _sample(grid, channels)
+        return Cost(operations, weights=0, moved=cells * channels, peak=cells * channels)
     matches = 1 + settings.horizon
-    samples = 3 if settings.refine_radius else 2  # templates back, update, and the refined place
     norms = sum(
         _norms(grid, channels, height, width)
         for height, width in (
@@ -36,7 +39,7 @@ def matching_cost(grid: Grid, channels: int, points: int, settings: Matching) ->
     return Cost(
         operations=norms
         + matches * points * _match(grid, channels, settings)
-        + samples * points * _sample(grid, channels),
+        + 2 * points * _sample(grid, channels),  # the way back begins with them; the update
         weights=0,
         moved=read,
         peak=matches * (cells * channels + pixels) + points * cells,

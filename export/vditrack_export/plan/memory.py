@@ -28,6 +28,8 @@ class Step:
     reads: tuple[Tensor, ...]
     written: Tensor
     operations: int = 0
+    working: int = 0
+    """Elements that are held for this step alone."""
     in_place: bool = False
     """Whether the output may take the place of the first input, if that is not read again."""
 
@@ -56,6 +58,9 @@ def planned_peak(steps: Sequence[Step], results: Sequence[Tensor]) -> int:
 def _peak(steps: Sequence[Step], results: Sequence[Tensor], *, reuse: bool) -> int:
     buffers = _buffers(steps, _last_reads(steps, results), reuse=reuse)
     change = [0] * (len(steps) + 2)
+    for index, step in enumerate(steps):
+        change[index] += step.working
+        change[index + 1] -= step.working
     for buffer in buffers:
         change[buffer.first] += buffer.size
         change[buffer.last + 1] -= buffer.size

@@ -12,7 +12,7 @@ from vditrack_export.plan.families import family_of
 from vditrack_export.plan.layers import LatentSize, Reading, patch_grid
 from vditrack_export.plan.matching import matching_cost
 from vditrack_export.plan.t5 import text_encoder
-from vditrack_export.plan.trace import Cost
+from vditrack_export.plan.trace import Cost, Fusion
 from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
 
 # Classifier-free guidance runs text encoder and transformer with the prompt and without.
@@ -58,7 +58,7 @@ def latent_size(card: Card, setting: Setting) -> LatentSize:
 
 @lru_cache(maxsize=1024)
 def tracking_costs(
-    card: Card, setting: Setting, *, described: int, new_frames: int, points: int, fused: bool
+    card: Card, setting: Setting, *, described: int, new_frames: int, points: int, fusion: Fusion
 ) -> dict[str, Cost]:
     """Cost of one window, by part.
 
@@ -70,7 +70,7 @@ def tracking_costs(
             are encoded from their own beginning; else the encoder has seen the others already.
         points: tracked; every new frame is matched. With temporal compression the maps between
             latents are interpolated, which is elementwise.
-        fused: as in `vditrack_export.plan.trace.Trace`.
+        fusion: as in `vditrack_export.plan.trace.Trace`.
 
     """
     reading = _reading(card, described)
@@ -78,32 +78,32 @@ def tracking_costs(
     grid = Grid(rows, columns, setting.height // rows)
     channels = reading.heads * reading.channels
     return {
-        "encoder": _encoder(card, setting, new_frames, fused),
-        "transformer": _truncated(card, setting, reading, fused),
+        "encoder": _encoder(card, setting, new_frames, fusion),
+        "transformer": _truncated(card, setting, reading, fusion),
         "matching": matching_cost(grid, channels, points, card.matching).times(new_frames),
     }
 
 
 @lru_cache(maxsize=64)
-def reference_costs(card: Card, setting: Setting, *, fused: bool) -> dict[str, Cost]:
+def reference_costs(card: Card, setting: Setting, *, fusion: Fusion) -> dict[str, Cost]:
     """One denoising step of the whole pipeline, as HeFT runs it, by part; matching left out.
 
     Without a text encoder there is nothing to guide by, and the transformer runs once.
     """
-    transformer = _whole(card, setting, fused)
-    costs = {"encoder": _encoder(card, setting, setting.frames, fused)}
+    transformer = _whole(card, setting, fusion)
+    costs = {"encoder": _encoder(card, setting, setting.frames, fusion)}
     # Llama's is a family that is refused above.
     if card.text_encoder is None or isinstance(card.text_encoder, Llama):
         return costs | {"transformer": transformer}
-    prompt = text_encoder(card.text_encoder, card.transformer.text_tokens, fused=fused)
+    prompt = text_encoder(card.text_encoder, card.transformer.text_tokens, fusion=fusion)
     costs["text encoder"] = prompt.times(_GUIDANCE_PASSES)
     costs["transformer"] = transformer.times(_GUIDANCE_PASSES)
     latents, compressed = latent_size(card, setting), setting.temporal_stride > 1
     if isinstance(card.encoder, WanAutoencoder):
-        costs["decoder"] = wan_decoder(card.encoder, latents, compressed=compressed, fused=fused)
+        costs["decoder"] = wan_decoder(card.encoder, latents, compressed=compressed, fusion=fusion)
     if isinstance(card.encoder, CogVideoXAutoencoder):
         costs["decoder"] = cogvideox_decoder(
-            card.encoder, latents, compressed=compressed, fused=fused
+            card.encoder, latents, compressed=compressed, fusion=fusion
         )
     return costs
 
@@ -120,17 +120,17 @@ def transformer_share(card: Card) -> float:
     """
     setting = card_setting(card)
     check_setting(card, setting)
-    kept = _truncated(card, setting, _reading(card, card.input.described_latents), fused=True)
-    return kept.operations / _whole(card, setting, fused=True).operations
+    kept = _truncated(card, setting, _reading(card, card.input.described_latents), fusion="all")
+    return kept.operations / _whole(card, setting, fusion="all").operations
 
 
-def _whole(card: Card, setting: Setting, fused: bool) -> Cost:
-    return family_of(card).whole(card.transformer, latent_size(card, setting), fused=fused)
+def _whole(card: Card, setting: Setting, fusion: Fusion) -> Cost:
+    return family_of(card).whole(card.transformer, latent_size(card, setting), fusion=fusion)
 
 
-def _truncated(card: Card, setting: Setting, reading: Reading, fused: bool) -> Cost:
+def _truncated(card: Card, setting: Setting, reading: Reading, fusion: Fusion) -> Cost:
     latents = latent_size(card, setting)
-    return family_of(card).truncated(card.transformer, latents, reading, fused=fused)
+    return family_of(card).truncated(card.transformer, latents, reading, fusion=fusion)
 
 
 def _reading(card: Card, described: int) -> Reading:
@@ -144,16 +144,16 @@ def _reading(card: Card, described: int) -> Reading:
     )
 
 
-def _encoder(card: Card, setting: Setting, new_frames: int, fused: bool) -> Cost:
+def _encoder(card: Card, setting: Setting, new_frames: int, fusion: Fusion) -> Cost:
     """Of one window; where few frames are new, its caches know the others."""
     encoder, area = card.encoder, (setting.height, setting.width)
     if isinstance(encoder, Convolutions):
-        return convolutional_encoder(encoder, (1, *area), fused=fused).times(new_frames)
+        return convolutional_encoder(encoder, (1, *area), fusion=fusion).times(new_frames)
     compressed = setting.temporal_stride > 1
     if isinstance(encoder, CogVideoXAutoencoder):
         # Its norms look at all frames of a window, and windows share no latents.
         window = (setting.frames, *area)
-        return cogvideox_encoder(encoder, window, compressed=compressed, fused=fused)
+        return cogvideox_encoder(encoder, window, compressed=compressed, fusion=fusion)
     if not isinstance(encoder, WanAutoencoder):
         raise InputError(
             f"card {card.name}: plan does not know its encoder yet. Plan a card of Wan, CogVideoX "
@@ -161,7 +161,7 @@ def _encoder(card: Card, setting: Setting, new_frames: int, fused: bool) -> Cost
         )
 
     def encoding(frames: int) -> Cost:
-        return wan_encoder(encoder, (frames, *area), compressed=compressed, fused=fused)
+        return wan_encoder(encoder, (frames, *area), compressed=compressed, fusion=fusion)
 
     whole = encoding(setting.frames)
     if new_frames >= setting.frames - 1:

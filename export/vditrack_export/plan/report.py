@@ -79,7 +79,7 @@ def _comparison(card: Card, setting: Setting, question: Question) -> Comparison:
     frames, rows, columns = patch_grid(card.transformer, latent_size(card, setting))
     mode: Mode = "card" if setting == card_setting(card) else "windows"
     kept = plan_run(card, setting, mode, question)
-    costs = reference_costs(card, setting, fused=question.device.fused)
+    costs = reference_costs(card, setting, fusion=question.device.fusion)
     pipeline = {name: part_of(name, cost, question) for name, cost in costs.items()}
     return Comparison(
         setting=setting,
@@ -91,7 +91,7 @@ def _comparison(card: Card, setting: Setting, question: Question) -> Comparison:
         transformer_ratio=(
             pipeline["transformer"].operations / kept.parts["transformer"].operations
         ),
-        decomposed_memory_bytes=plan_run(card, setting, mode, question, fused=False).memory_bytes,
+        decomposed_memory_bytes=plan_run(card, setting, mode, question, fusion="none").memory_bytes,
     )
 
 

@@ -7,7 +7,7 @@ from vditrack_export.card import Card
 from vditrack_export.plan.devices import BYTES, Device, Precision
 from vditrack_export.plan.pipeline import Setting, tracking_costs
 from vditrack_export.plan.roofline import Roofline, roofline
-from vditrack_export.plan.trace import Cost
+from vditrack_export.plan.trace import Cost, Fusion
 
 Mode = Literal["card", "windows", "stream"]
 """``windows``: every frame of a window is described, and windows overlap by one frame. ``stream``:
@@ -67,9 +67,9 @@ class Run:
 
 
 def plan_run(
-    card: Card, setting: Setting, mode: Mode, question: Question, *, fused: bool | None = None
+    card: Card, setting: Setting, mode: Mode, question: Question, *, fusion: Fusion | None = None
 ) -> Run:
-    """Work out one window; ``fused`` replaces what the device's engine does with attention."""
+    """Work out one window; ``fusion`` replaces that of the device's engine."""
     described = _described(card, setting, mode)
     new_frames = _new_frames(setting, described)
     costs = tracking_costs(
@@ -78,7 +78,7 @@ def plan_run(
         described=described,
         new_frames=new_frames,
         points=question.points,
-        fused=question.device.fused if fused is None else fused,
+        fusion=fusion or question.device.fusion,
     )
     parts = {name: part_of(name, cost, question) for name, cost in costs.items()}
     seconds = sum(part.seconds for part in parts.values())

@@ -2,15 +2,15 @@
 
 from vditrack_export.card import T5, Umt5
 from vditrack_export.plan.memory import Tensor
-from vditrack_export.plan.trace import Cost, Trace
+from vditrack_export.plan.trace import Cost, Fusion, Trace
 
 # Of distances, each with a learnt bias a head: relative_attention_num_buckets of every T5 and UMT5.
 _BUCKETS = 32
 
 
-def text_encoder(shape: Umt5 | T5, tokens: int, *, fused: bool) -> Cost:
+def text_encoder(shape: Umt5 | T5, tokens: int, *, fusion: Fusion) -> Cost:
     """One prompt, padded to ``tokens``; the padding is computed like the rest."""
-    trace = Trace(fused=fused)
+    trace = Trace(fusion)
     trace.constant("embedding", shape.vocabulary, shape.width)
     gated = not isinstance(shape, T5) or shape.gated
     inner = shape.heads * shape.head_dim
@@ -24,7 +24,7 @@ def text_encoder(shape: Umt5 | T5, tokens: int, *, fused: bool) -> Cost:
         query, key, value = (
             trace.linear(f"{name}.{part}", normed, inner, bias=False) for part in "qkv"
         )
-        attended = trace.attend(query, key, value, shape.heads)
+        attended = trace.attend(query, key, value, shape.heads, node=False)
         x = trace.elementwise(x, trace.linear(f"{name}.o", attended, shape.width, bias=False))
         normed = trace.norm(f"{name}.norm2", x, shape.width)
         inside = _inside(trace, name, normed, shape.feed_forward, gated=gated)

@@ -6,8 +6,17 @@ matrix products, convolutions and attention, and nothing else.
 
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 from vditrack_export.plan.memory import Step, Tensor, live_peak, planned_peak
+
+Fusion = Literal["all", "attention", "none"]
+"""What an engine computes in one kernel.
+
+``all``: attention, and GELU with the product before it, as TensorRT builds them. ``attention``:
+only the attention that a graph in FP32 has as a node, as ONNX Runtime's CPU provider runs it.
+``none``: attention is two products around a softmax everywhere.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,15 +44,15 @@ class Trace:
     """Records the steps of a forward pass as they are called.
 
     Args:
-        fused: whether attention is one kernel, and GELU part of the product before it, as TensorRT
-            builds them. Else attention is two products around a softmax and keeps tokens x tokens a
-            head, GELU has an array of its own, and memory is planned ahead (`planned_peak`): so
+        fusion: attention that is not in one kernel keeps tokens x tokens a head. Unless it is
+            ``all``, GELU has an array of its own, and memory is planned ahead (`planned_peak`): so
             ONNX Runtime's CPU provider runs the exported graphs. Operations are the same.
 
     """
 
-    def __init__(self, *, fused: bool) -> None:
-        self._fused = fused
+    def __init__(self, fusion: Fusion) -> None:
+        self._fusion = fusion
+        self._fused = fusion == "all"
         self._steps: list[Step] = []
         self._weights: dict[str, int] = {}
 
@@ -89,15 +98,24 @@ class Trace:
         self._weights[name] = (taps + bias) * channels
         return self._product((x,), (channels, *size), taps)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """Attention of [B, N, W] to [B, M, W], the heads side by side in W."""
-        batch, asking, width = query.shape
-        scores = (batch, heads, asking, key.shape[1])
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, heads: int, *, node: bool
+    ) -> Tensor:
+        """Attention of [B, N, W] to [B, M, W], the heads side by side in W.
+
+        ``node`` is whether the exported graph has it as one.
+        """
+        reads, width = (query, key, value), value.shape[-1]
+        batch, asking, every = *query.shape[:2], key.shape[1]
+        attended = batch, asking, width
         if self._fused:
-            return self._product((query, key, value), query.shape, 2 * key.shape[1])
-        logits = self._product((query, key), scores, width // heads)
+            return self._product(reads, attended, 2 * every)
+        if node and self._fusion == "attention":
+            # The kernel lays out all three head by head.
+            return self._product(reads, attended, 2 * every, working=sum(x.size for x in reads))
+        logits = self._product((query, key), (batch, heads, asking, every), width // heads)
         shares = self.elementwise(logits)
-        return self._product((shares, value), query.shape, key.shape[1])
+        return self._product((shares, value), attended, every)
 
     def elementwise(self, x: Tensor, *others: Tensor) -> Tensor:
         """Sum, softmax and the like: in the place of ``x`` if that is not read again."""
@@ -116,16 +134,19 @@ class Trace:
         return self._record(Step(sources, Tensor(shape)))
 
     def rotated(self, x: Tensor, heads: int) -> Tensor:
-        """Rotary embedding of [B, N, W]; unless fused, pairs are parted, turned and joined."""
+        """Rotary embedding of [B, N, W].
+
+        Unless fused, pairs are parted, all four products computed, and the pairs joined to
+        [B, N, heads, W / heads].
+        """
         if self._fused:
             return self.copied(x.shape, x)
         batch, count, width = x.shape
         half = (batch, count, heads, width // heads // 2)
-        even, odd = self.copied(half, x), self.copied(half, x)
-        real = self.elementwise(self.copied(half, even), self.copied(half, odd))
-        imaginary = self.elementwise(self.copied(half, even), self.elementwise(odd))
-        joined = self.copied((batch, count, heads, width // heads), real, imaginary)
-        return self.copied(x.shape, joined)
+        even, odd = self.copied((*half, 1), x), self.copied((*half, 1), x)
+        a, b, c, d = (self.copied(half, part) for part in (even, odd, even, odd))
+        turned = self.elementwise(a, b), self.elementwise(c, d)
+        return self.copied((batch, count, heads, width // heads), *turned)
 
     def norm(self, name: str, x: Tensor, weights: int) -> Tensor:
         """Norm with so many weights: a new array, since statistics are taken first."""
@@ -138,9 +159,11 @@ class Trace:
         grouped = x if self._fused else self.copied((x.size,), x)
         return self.copied(x.shape, grouped)
 
-    def _product(self, reads: tuple[Tensor, ...], shape: tuple[int, ...], taps: int) -> Tensor:
+    def _product(
+        self, reads: tuple[Tensor, ...], shape: tuple[int, ...], taps: int, working: int = 0
+    ) -> Tensor:
         written = Tensor(shape)
-        return self._record(Step(reads, written, operations=2 * taps * written.size))
+        return self._record(Step(reads, written, 2 * taps * written.size, working))
 
     def _record(self, step: Step) -> Tensor:
         self._steps.append(step)

@@ -18,12 +18,12 @@ from vditrack_export.plan.layers import (
     self_attention,
 )
 from vditrack_export.plan.memory import Tensor
-from vditrack_export.plan.trace import Cost, Trace
+from vditrack_export.plan.trace import Cost, Fusion, Trace
 
 
-def whole_transformer(shape: WanTransformer, latents: LatentSize, *, fused: bool) -> Cost:
+def whole_transformer(shape: WanTransformer, latents: LatentSize, *, fusion: Fusion) -> Cost:
     """One guidance pass of diffusers' ``WanTransformer3DModel``, prompt and timestep included."""
-    trace = Trace(fused=fused)
+    trace = Trace(fusion)
     width, kind = shape.width, _attention(shape)
     prompt = Tensor((1, shape.text_tokens, shape.text_dim))
     context = perceptron(trace, "text_embedder", prompt, width, width)
@@ -46,7 +46,7 @@ def whole_transformer(shape: WanTransformer, latents: LatentSize, *, fused: bool
 
 
 def truncated_path(
-    shape: WanTransformer, latents: LatentSize, reading: Reading, *, fused: bool
+    shape: WanTransformer, latents: LatentSize, reading: Reading, *, fusion: Fusion
 ) -> Cost:
     """From latents to descriptors, as `vditrack_export.paths.wan.WanKeys` does it.
 
@@ -55,7 +55,7 @@ def truncated_path(
     and attention to a prompt without padding is no work at all. Of the block that is read all heads
     are projected: the norm is over all of them.
     """
-    trace = Trace(fused=fused)
+    trace = Trace(fusion)
     width = shape.width
     _, rows, columns = patch_grid(shape, latents)
     tokens = embedded(trace, shape, noised(trace, shape, latents))

@@ -18,23 +18,23 @@ from collections.abc import Iterator
 from vditrack_export.card import WanAutoencoder
 from vditrack_export.plan.causal import CausalConvolutions, joined
 from vditrack_export.plan.memory import Tensor
-from vditrack_export.plan.trace import Cost, Trace
+from vditrack_export.plan.trace import Cost, Fusion, Trace
 
 ClipSize = tuple[int, int, int]
 """Frames, height and width."""
 
 
-def wan_encoder(shape: WanAutoencoder, size: ClipSize, *, compressed: bool, fused: bool) -> Cost:
+def wan_encoder(shape: WanAutoencoder, size: ClipSize, *, compressed: bool, fusion: Fusion) -> Cost:
     """From a clip to means and variances of its latents.
 
     Args:
         shape: of the autoencoder.
         size: of the clip; natively the frames are 1 + a multiple of the temporal stride.
         compressed: natively, with temporal compression; else frame by frame.
-        fused: as in `Trace`.
+        fusion: as in `Trace`.
 
     """
-    coder = _Coder(Trace(fused=fused), compressed=compressed)
+    coder = _Coder(Trace(fusion), compressed=compressed)
     moments = []
     for frames in _groups(size[0], shape.temporal_stride):
         moments.append(_encoded(coder, shape, Tensor((shape.image_channels, frames, *size[1:]))))
@@ -44,9 +44,11 @@ def wan_encoder(shape: WanAutoencoder, size: ClipSize, *, compressed: bool, fuse
     return coder.trace.cost(result)
 
 
-def wan_decoder(shape: WanAutoencoder, latents: ClipSize, *, compressed: bool, fused: bool) -> Cost:
+def wan_decoder(
+    shape: WanAutoencoder, latents: ClipSize, *, compressed: bool, fusion: Fusion
+) -> Cost:
     """From latents (frames, rows, columns) back to frames; arguments as in `wan_encoder`."""
-    coder = _Coder(Trace(fused=fused), compressed=compressed)
+    coder = _Coder(Trace(fusion), compressed=compressed)
     frames, rows, columns = latents
     channels = shape.latent_channels
     clean = coder.pointwise("post_quant_conv", Tensor((channels, *latents)), channels)
@@ -194,6 +196,6 @@ class _Coder:
         merged = self.pointwise(f"{name}.qkv", normed, 3 * width)
         tokens = (frames, height * breadth, width)
         query, key, value = (self.trace.copied(tokens, merged) for _ in range(3))
-        attended = self.trace.attend(query, key, value, heads=1)
+        attended = self.trace.attend(query, key, value, heads=1, node=False)
         placed = self.trace.copied(x.shape, attended)
         return self.trace.elementwise(self.pointwise(f"{name}.proj", placed, width), x)

@@ -22,10 +22,13 @@ _NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
 def product_shares(trt: ModuleType, network: Foreign) -> dict[str, float]:
     """Share of each type in the multiply-adds of a parsed network's products.
 
-    Products are matrix multiplications, which attention consists of here, and convolutions; other
-    layers that multiply matrices do not come out of an export.
+    Products are matrix multiplications, attention, which some versions of the library have as a
+    layer of its own, and convolutions; other layers that multiply matrices do not come out of an
+    export.
     """
     work: Counter[str] = Counter()
+    # TensorRT 10.3 has no such layer.
+    attention = getattr(trt.LayerType, "ATTENTION_INPUT", None)
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         dtype = layer.get_input(0).dtype.name if layer.num_inputs else ""
@@ -36,6 +39,8 @@ def product_shares(trt: ModuleType, network: Foreign) -> dict[str, float]:
         elif layer.type == trt.LayerType.CONVOLUTION:
             layer.__class__ = trt.IConvolutionLayer
             work[dtype] += _of_convolution(layer)
+        elif layer.type == attention:
+            work[dtype] += _of_attention(layer)
     total = work.total()
     return {_NAMES.get(dtype, dtype.lower()): count / total for dtype, count in work.items()}
 
@@ -62,6 +67,12 @@ def _of_matrices(trt: ModuleType, layer: Foreign) -> int:
     rows = layer.get_input(0).shape
     summed = rows[-2] if layer.op0 == trt.MatrixOperation.TRANSPOSE else rows[-1]
     return int(math.prod(layer.get_output(0).shape) * summed)
+
+
+def _of_attention(layer: Foreign) -> int:
+    """Of queries, keys and values [batch, heads, tokens, channels]."""
+    query, key, value = (layer.get_input(index).shape for index in range(3))
+    return int(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
 
 
 def _of_convolution(layer: Foreign) -> int:
