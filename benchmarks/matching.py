@@ -16,7 +16,7 @@ from moving_features import translated_maps, wave_field
 from vditrack import Matching
 from vditrack.features import FeatureMap
 from vditrack.grid import Grid
-from vditrack.points import TrackedPoints
+from vditrack.matched import MatchedPoints
 
 FRAMES, GRID, CHANNELS, POINTS = 25, Grid(30, 52, 16), 108, 64
 # HeFT's values for Wan2.1-T2V-1.3B; the horizon spans the clip, nothing is refined on pixels.
@@ -30,8 +30,6 @@ SETTINGS = Matching(
     template_update=0.05,
     update_after_loss=True,
     horizon=FRAMES - 1,
-    refine_radius=0,
-    refine_margin=0,
 )
 
 
@@ -49,7 +47,7 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 def ours(maps: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions [N, T, 2] and visibility [N, T]."""
-    alive = TrackedPoints(GRID, SETTINGS)
+    alive = MatchedPoints(GRID, SETTINGS)
     picture = np.zeros((GRID.height, GRID.width, 3), np.uint8)
     trail, visible = [], []
     for index, descriptors in enumerate(maps):

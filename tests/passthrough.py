@@ -32,8 +32,6 @@ MATCHING = Matching(
     template_update=0.0,
     update_after_loss=True,
     horizon=4,
-    refine_radius=8,
-    refine_margin=0.1,
 )
 
 

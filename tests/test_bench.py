@@ -41,7 +41,6 @@ STAGES = [
     "transformer",
     "grey",
     "matching",
-    "refinement",
     "consistency",
     "templates",
 ]
@@ -370,7 +369,7 @@ def test_the_bundled_model(tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["bundle"]["name"] == "tiny"
-    stages = {"encoder", "transformer", "matching", "refinement", "consistency", "whole"}
+    stages = {"encoder", "transformer", "flow", "patches", "recovery", "visibility", "whole"}
     assert stages < set(told["figures"]["work_ms"])
     fixed = told["figures"]["fixed_rate"]
     assert fixed["processed"] + fixed["dropped"] == fixed["offered"] == 90

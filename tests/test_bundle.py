@@ -63,8 +63,6 @@ MANIFEST_OF_TWO_CELLS = Manifest(
         template_update=0.05,
         update_after_loss=True,
         horizon=8,
-        refine_radius=8,
-        refine_margin=0.1,
     ),
     precision=Precision(encoder="fp32", features="fp32"),
     gate=None,

@@ -64,8 +64,6 @@ recovery_threshold = 0.6
 template_update = 0.05
 update_after_loss = true
 horizon = 4
-refine_radius = 8
-refine_margin = 0.1
 """
 COMMON = """
 layers = 3

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -22,11 +23,11 @@ from transformers import UMT5Config, UMT5EncoderModel
 from typer.testing import CliRunner
 
 from vditrack import consistency, features, matching
-from vditrack.bundle import bundled_model
+from vditrack.bundle import Holding, Visibility, bundled_model
 from vditrack.errors import InputError
 from vditrack.features import FeatureMap
 from vditrack.grid import Grid
-from vditrack.points import TrackedPoints
+from vditrack.matched import MatchedPoints
 from vditrack_export.card import Convolutions, Umt5, WanAutoencoder, WanTransformer, load_card
 from vditrack_export.encoder import FramesToLatents
 from vditrack_export.graph import export_graph
@@ -43,7 +44,7 @@ from vditrack_export.plan.pipeline import Setting, reference_costs, tracking_cos
 from vditrack_export.plan.roofline import roofline
 from vditrack_export.plan.runs import Question, plan_run
 from vditrack_export.plan.t5 import text_encoder
-from vditrack_export.plan.trace import Trace
+from vditrack_export.plan.trace import Fusion, Trace
 from vditrack_export.plan.wan import truncated_path, whole_transformer
 from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
 from vditrack_export.tiny.model import TinyEncoder, new_transformer
@@ -137,8 +138,8 @@ def small_keys(shape: WanTransformer, latents: tuple[int, int, int], **changes: 
 def test_whole_transformer(latents):
     model = transformer(SMALL)
     inputs = torch.zeros(1, 8, *latents), torch.tensor([5.0]), torch.zeros(1, 5, 16)
-    for fused in (True, False):
-        cost = whole_transformer(SMALL, latents, fused=fused)
+    for fusion in get_args(Fusion):
+        cost = whole_transformer(SMALL, latents, fusion=fusion)
         assert cost.operations == counted(lambda: model(*inputs))
         assert cost.weights == weights_of(model)
 
@@ -151,7 +152,7 @@ def test_truncated_path(text_tokens, tensor, block, described):
     shape = msgspec.structs.replace(SMALL, text_tokens=text_tokens)
     cut = {"block": block, "described": described, "tensor": tensor}
     module = small_keys(shape, latents, **cut)
-    cost = truncated_path(shape, latents, Reading(heads=1, channels=10, **cut), fused=True)
+    cost = truncated_path(shape, latents, Reading(heads=1, channels=10, **cut), fusion="all")
     assert cost.operations == counted(lambda: module(torch.zeros(1, 8, *latents)))
     held = weights_of(module) + sum(buffer.numel() for buffer in module.buffers())
     # Not counted: what the chosen block has of the rotary tables, and its channels' numbers.
@@ -165,8 +166,8 @@ def test_truncated_path(text_tokens, tensor, block, described):
 @pytest.mark.parametrize("frames", [1, 5, 9])
 def test_autoencoder_with_temporal_compression(frames):
     model, latents = autoencoder(SMALL_AUTOENCODER), 1 + (frames - 1) // 4
-    encoder = wan_encoder(SMALL_AUTOENCODER, (frames, 32, 48), compressed=True, fused=True)
-    decoder = wan_decoder(SMALL_AUTOENCODER, (latents, 4, 6), compressed=True, fused=True)
+    encoder = wan_encoder(SMALL_AUTOENCODER, (frames, 32, 48), compressed=True, fusion="all")
+    decoder = wan_decoder(SMALL_AUTOENCODER, (latents, 4, 6), compressed=True, fusion="all")
     assert encoder.operations == counted(lambda: model.encode(torch.zeros(1, 3, frames, 32, 48)))
     assert decoder.operations == counted(lambda: model.decode(torch.zeros(1, 4, latents, 4, 6)))
     if frames > 1:
@@ -180,8 +181,8 @@ def test_autoencoder_frame_by_frame(frames):
     with torch.no_grad():
         latents = model.encoder(clip)
     assert latents.shape[2] == frames
-    encoder = wan_encoder(SMALL_AUTOENCODER, (frames, 32, 48), compressed=False, fused=True)
-    decoder = wan_decoder(SMALL_AUTOENCODER, (frames, 4, 6), compressed=False, fused=True)
+    encoder = wan_encoder(SMALL_AUTOENCODER, (frames, 32, 48), compressed=False, fusion="all")
+    decoder = wan_decoder(SMALL_AUTOENCODER, (frames, 4, 6), compressed=False, fusion="all")
     assert encoder.operations == counted(lambda: model.quant_conv(model.encoder(clip)))
     small = torch.zeros(1, 4, frames, 4, 6)
     assert decoder.operations == counted(lambda: model.decoder(model.post_quant_conv(small)))
@@ -192,7 +193,7 @@ def test_text_encoder():
     model = UMT5EncoderModel(
         UMT5Config(num_layers=2, d_model=24, num_heads=3, d_kv=8, d_ff=40, vocab_size=50)
     ).eval()
-    cost = text_encoder(shape, 16, fused=True)
+    cost = text_encoder(shape, 16, fusion="all")
     tokens = torch.zeros(1, 16, dtype=torch.long)
     assert cost.operations == counted(lambda: model(tokens, attention_mask=torch.ones_like(tokens)))
     assert cost.weights == weights_of(model)
@@ -201,7 +202,7 @@ def test_text_encoder():
 def test_convolutional_encoder():
     model = TinyEncoder().eval()
     shape = load_card("tiny").encoder
-    cost = convolutional_encoder(shape, (3, 48, 64), fused=True)
+    cost = convolutional_encoder(shape, (3, 48, 64), fusion="all")
     assert cost.operations == counted(lambda: model(torch.zeros(3, 3, 48, 64)))
     assert cost.weights == weights_of(model)
 
@@ -209,7 +210,7 @@ def test_convolutional_encoder():
 @pytest.mark.parametrize(("compressed", "latents"), [(True, 7), (False, 25)])
 def test_wan_at_full_size(compressed, latents):
     """On the meta device: the checkpoint's own sizes, HeFT's window, no memory."""
-    costs = reference_costs(WAN, Setting(480, 832, 25, 4 if compressed else 1), fused=True)
+    costs = reference_costs(WAN, Setting(480, 832, 25, 4 if compressed else 1), fusion="all")
     with torch.device("meta"):
         model, vae = transformer(WAN.transformer), AutoencoderKLWan().eval()
         noised, step = torch.empty(1, 16, latents, 60, 104), torch.tensor([60.0])
@@ -233,7 +234,7 @@ def test_text_encoder_at_full_size():
     )
     with torch.device("meta"):
         model, tokens = UMT5EncoderModel(config).eval(), torch.empty(1, 512, dtype=torch.long)
-    cost = text_encoder(shape, 512, fused=True)
+    cost = text_encoder(shape, 512, fusion="all")
     assert cost.operations == counted(lambda: model(tokens))
     assert cost.weights == weights_of(model)
 
@@ -300,9 +301,9 @@ def test_hefts_figures(setting, reference, truncated):
         described=setting.latent_frames,
         new_frames=24,
         points=64,
-        fused=True,
+        fusion="all",
     )
-    whole = reference_costs(WAN, setting, fused=True)["transformer"]
+    whole = reference_costs(WAN, setting, fusion="all")["transformer"]
     assert whole.operations / 1e12 == pytest.approx(reference, abs=0.6)
     assert costs["transformer"].operations / 1e12 == pytest.approx(truncated, abs=0.6)
     tokens = setting.latent_frames * setting.height * setting.width // 256
@@ -364,7 +365,7 @@ def test_matching(monkeypatch, points):
     random = np.random.default_rng(0)
     descriptors = random.normal(size=(20, 30, channels)).astype(np.float32)
     picture = np.zeros((grid.height, grid.width, 3), np.uint8)
-    alive = TrackedPoints(grid, settings)
+    alive = MatchedPoints(grid, settings)
     for frame in range(horizon + 3):
         Counted.operations = 0
         alive.advance(FeatureMap(grid, descriptors.view(Counted)), picture)
@@ -374,6 +375,19 @@ def test_matching(monkeypatch, points):
     assert alive.visible.all()
     cost = matching_cost(grid, channels, points, settings)
     assert cost.operations == pytest.approx(Counted.operations, rel=0.02)
+
+
+def test_points_that_are_held_cost_a_look_at_their_places():
+    """Of features nothing more is read while flow holds the points: no match, no way back."""
+    grid = Grid(20, 30, 16)
+    weights = Visibility(
+        bias=0.0, correlation=1.0, first_similarity=1.0, template_similarity=1.0, distance=0.0
+    )
+    holding = Holding(recovery_similarity=0.5, recovery_correlation=0.5, visibility=weights)
+    settings = msgspec.structs.replace(WAN.matching, holding=holding)
+    held, matched = (matching_cost(grid, 40, 64, each) for each in (settings, WAN.matching))
+    assert held.operations < 0.05 * matched.operations and held.peak < matched.peak
+    assert held.operations == 2 * matching_cost(grid, 40, 32, settings).operations
 
 
 # Memory and time
@@ -405,16 +419,19 @@ def test_a_planned_buffer_is_held_where_it_is_idle():
 
 def test_attention_fused_or_not():
     """Tokens x tokens a head is kept only where attention is two products around a softmax."""
-    costs = {}
-    for fused in (True, False):
-        trace = Trace(fused=fused)
+    one, scores = 50 * 32, 4 * 50 * 50
+    for fusion, node, peak, moved in [
+        ("all", False, 4 * one, 4 * one),
+        # The kernel's own copies of queries, keys and values are there as well.
+        ("attention", True, 7 * one, 4 * one),
+        ("attention", False, 3 * one + scores, 4 * one + 2 * scores),
+        ("none", True, 3 * one + scores, 4 * one + 2 * scores),
+    ]:
+        trace = Trace(fusion)
         query, key, value = (Tensor((1, 50, 32)) for _ in range(3))
-        costs[fused] = trace.cost(trace.attend(query, key, value, heads=4))
-    assert costs[True].operations == costs[False].operations == 2 * 2 * 50 * 50 * 32
-    assert costs[True].peak == 4 * 50 * 32
-    assert costs[False].peak == 3 * 50 * 32 + 4 * 50 * 50
-    assert costs[True].moved == 4 * 50 * 32
-    assert costs[False].moved == 4 * 50 * 32 + 2 * 4 * 50 * 50
+        cost = trace.cost(trace.attend(query, key, value, heads=4, node=node))
+        assert cost.operations == 2 * 2 * 50 * 50 * 32
+        assert (cost.peak, cost.moved) == (peak, moved)
 
 
 PEAK = """
@@ -458,11 +475,11 @@ def exported_transformer(path: Path):
     shape = msgspec.structs.replace(
         SMALL, heads=4, head_dim=64, feed_forward=1024, patch=(1, 1, 1), text_tokens=1, layers=4
     )
-    latents = (4, 32, 32)
+    latents = (8, 32, 32)
     keys = small_keys(shape, latents, block=3, described=1)
     example = torch.zeros(1, shape.in_channels, *latents)
     export_graph(keys, {"latents": example}, path, outputs=["descriptors"])
-    return truncated_path(shape, latents, Reading(3, 1, 10, described=1), fused=False)
+    return truncated_path(shape, latents, Reading(3, 1, 10, described=1), fusion="attention")
 
 
 def exported_prompted_transformer(path: Path):
@@ -470,11 +487,11 @@ def exported_prompted_transformer(path: Path):
     shape = msgspec.structs.replace(
         SMALL, heads=8, head_dim=64, feed_forward=2048, patch=(1, 1, 1), text_tokens=64
     )
-    latents = (2, 32, 32)
+    latents = (5, 32, 32)
     keys = small_keys(shape, latents)
     example = torch.zeros(1, shape.in_channels, *latents)
     export_graph(keys, {"latents": example}, path, outputs=["descriptors"])
-    return truncated_path(shape, latents, Reading(2, 1, 10, described=2), fused=False)
+    return truncated_path(shape, latents, Reading(2, 1, 10, described=5), fusion="attention")
 
 
 def exported_encoder(path: Path):
@@ -482,7 +499,7 @@ def exported_encoder(path: Path):
     module = FramesToLatents(TinyEncoder()).eval()
     export_graph(module, {"frames": frames}, path, outputs=["latents"])
     shape = load_card("tiny").encoder
-    return convolutional_encoder(shape, tuple(frames.shape[:3]), fused=False)
+    return convolutional_encoder(shape, tuple(frames.shape[:3]), fusion="attention")
 
 
 @pytest.mark.slow
@@ -542,7 +559,7 @@ def test_a_stream_describes_the_newest_latent_alone():
 def test_an_encoder_of_single_frames_sees_each_once():
     tiny = load_card("tiny")
     run = plan_run(tiny, Setting(192, 256, 9, 1), "stream", question())
-    alone = convolutional_encoder(tiny.encoder, (1, 192, 256), fused=True)
+    alone = convolutional_encoder(tiny.encoder, (1, 192, 256), fusion="all")
     assert run.parts["encoder"].operations == alone.operations
 
 
@@ -562,7 +579,7 @@ def test_candidates_that_hold_the_rate_come_first_and_largest_first():
 
 
 def test_more_decomposed_memory_than_a_device_has_does_not_fit():
-    device = msgspec.structs.replace(find_device("orin-nx"), fused=False)
+    device = msgspec.structs.replace(find_device("orin-nx"), fusion="none")
     whole = plan_run(WAN, Setting(480, 832, 25, 1), "card", question())
     assert whole.fits
     asked = Question(device=device, precision="bf16", efficiency=0.5, points=64, rate=30)

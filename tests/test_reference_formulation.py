@@ -8,7 +8,7 @@ from passthrough import MATCHING
 from reference_formulation import ReferenceFormulation, track_clip
 from vditrack.features import FeatureMap
 from vditrack.grid import Grid
-from vditrack.points import TrackedPoints
+from vditrack.matched import MatchedPoints
 
 FRAMES, GRID = 8, Grid(10, 14, 16)
 SETTINGS = msgspec.structs.replace(
@@ -21,8 +21,6 @@ SETTINGS = msgspec.structs.replace(
     recovery_threshold=-1.0,
     template_update=0.05,
     horizon=FRAMES - 1,
-    refine_radius=0.0,
-    refine_margin=0.1,
 )
 
 
@@ -39,7 +37,7 @@ def test_positions_and_visibility_equal_the_plain_formulation():
     points = (rng.random((40, 2)) * inner + GRID.stride).astype(np.float32)
 
     trail, visible = ReferenceFormulation(maps, GRID.stride, SETTINGS).track(points)
-    alive = TrackedPoints(GRID, SETTINGS)
+    alive = MatchedPoints(GRID, SETTINGS)
     picture = np.zeros((GRID.height, GRID.width, 3), np.uint8)
     alive.advance(FeatureMap(GRID, maps[0]), picture)
     alive.add(np.arange(len(points)), points)

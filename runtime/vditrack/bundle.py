@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from vditrack.errors import BundleError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST = "bundle.json"
 ENCODER = "encoder.onnx"
 ENCODER_START = "encoder_start.onnx"
@@ -127,6 +127,35 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     channels: Positive
 
 
+class Visibility(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A logistic regression: the confidence that a point is seen where it is placed."""
+
+    bias: float
+    correlation: float
+    """Weight of the correlation of the point's first patch with the frame."""
+    first_similarity: float
+    """Of the cosine similarity with the point's first descriptor."""
+    template_similarity: float
+    """Of that with its template."""
+    distance: float
+    """Of the way that flow there and back misses its start by, in pixels at a width of 256."""
+
+    @property
+    def of_evidence(self) -> tuple[float, float, float, float]:
+        """All weights, in the order above."""
+        return self.correlation, self.first_similarity, self.template_similarity, self.distance
+
+
+class Holding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How points are held to the pixels that they were asked for on (`vditrack.held`)."""
+
+    recovery_similarity: Annotated[float, Meta(ge=-1, lt=1)]
+    """Least cosine with its first descriptor, of a place where a lost point is taken up again."""
+    recovery_correlation: Annotated[float, Meta(ge=-1, lt=1)]
+    """Least correlation of its first patches there."""
+    visibility: Visibility
+
+
 class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How descriptors become tracks (HeFT, arXiv 2512.04619); lengths in model pixels."""
 
@@ -146,10 +175,10 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whether a template is still updated after its point was lost once; true is the paper's."""
     horizon: Positive
     """Frames that the backward check goes back at most."""
-    refine_radius: Annotated[float, Meta(ge=0)]
-    """How far refinement on the original pixels may move a point from its match."""
-    refine_margin: Annotated[float, Meta(ge=0)]
-    """How much less similar to its template than the match a refined point may be, once lost."""
+    holding: Holding | None = None
+    """None: points go where they match, which is the paper's; the five settings from
+    ``visibility_threshold`` to ``recovery_threshold``, ``update_after_loss`` and ``horizon`` are
+    of that alone."""
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -59,7 +59,7 @@ def unrefined(matching: Matching) -> Matching:
     Refinement on the original pixels finds most points of these clips again from matches that are
     several pixels off: it would hide what an engine does wrong.
     """
-    return msgspec.structs.replace(matching, refine_radius=0.0)
+    return msgspec.structs.replace(matching, holding=None)
 
 
 def gate_frames(size: Input) -> int:

@@ -20,8 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from vditrack.bundle import Matching
 from vditrack.errors import InputError
 from vditrack.features import FeatureExtractor, FeatureMap, Frame, SlidingWindow
-from vditrack.points import TrackedPoints, check_points
-from vditrack.refine import Grey, at_size, flow_there_and_back, grey_levels
+from vditrack.flow import Grey, at_size, flow_there_and_back, grey_levels, leads_back
+from vditrack.following import no_points
+from vditrack.points import check_points
 from vditrack.stream import FrameClock, check_frame
 from vditrack.timing import stage
 
@@ -158,7 +159,7 @@ class LiveStream:
         # What the model still works on belongs to the past.
         self._job = None
         self._window = SlidingWindow(self._extractor)
-        self._alive = TrackedPoints(self._extractor.grid, self._settings)
+        self._alive = no_points(self._extractor.grid, self._settings)
         self._points = _Points()
         self._clock = FrameClock()
         self._image: Grey | None = None
@@ -296,7 +297,8 @@ class LiveStream:
             with stage("flow"):
                 places = points.places[seen]
                 before = at_size(newest, image.shape)
-                flowed, held = flow_there_and_back(before, image, places, places, _FLAT)
+                flowed, distance = flow_there_and_back(before, image, places, places, _FLAT)
+                held = leads_back(distance, image.shape)
             points.places[seen[held]] = flowed[held]
             points.followed[seen[~held]] = False
 
@@ -345,7 +347,9 @@ class LiveStream:
         points = self._points
         with stage("flow"):
             described = at_size(job.image, newest.shape)
-            flowed, held = flow_there_and_back(described, newest, placed, points.places[rows])
+            there = points.places[rows]
+            flowed, distance = flow_there_and_back(described, newest, placed, there)
+            held = leads_back(distance, newest.shape)
         points.places[rows[held]] = flowed[held]
         points.followed[rows[~held]] = False
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from vditrack.bundle import Matching
 from vditrack.errors import InputError
 from vditrack.features import FeatureExtractor, Frame, SlidingWindow
-from vditrack.points import TrackedPoints
+from vditrack.following import no_points
 
 _INTERVALS = 30
 """Frame intervals remembered to know the stream's usual one."""
@@ -100,7 +100,7 @@ class Stream:
     def reset(self) -> None:
         """Forget all points and frames; ids go on counting."""
         self._window = SlidingWindow(self._extractor)
-        self._alive = TrackedPoints(self._extractor.grid, self._settings)
+        self._alive = no_points(self._extractor.grid, self._settings)
         self._clock = FrameClock()
 
     def add(self, points: ArrayLike) -> NDArray[np.int64]:

@@ -16,9 +16,10 @@ from vditrack.bundle import Bundle, Matching, bundled_model, load_bundle
 from vditrack.engines.identity import Verification
 from vditrack.errors import InputError
 from vditrack.features import FeatureExtractor, FeatureMap, causal_features, clip_features
+from vditrack.following import no_points
 from vditrack.gate import unrefined, verification
 from vditrack.live import LiveStream
-from vditrack.points import TrackedPoints, check_points
+from vditrack.points import check_points
 from vditrack.reference import track_reference
 from vditrack.stream import Stream, check_frame
 from vditrack.tracks import Tracks
@@ -145,7 +146,7 @@ class Tracker:
         steps: Iterable[tuple[int, FeatureMap]],
     ) -> None:
         """Follow every point from its query in the order of the steps, writing into ``tracks``."""
-        alive = TrackedPoints(self._extractor.grid, self.settings)
+        alive = no_points(self._extractor.grid, self.settings)
         for frame, features in steps:
             alive.advance(features, frames[frame])
             starting = np.flatnonzero(tracks.queries[:, 0] == frame)

@@ -1,4 +1,4 @@
-"""Sub-pixel positions from the original pixels: pyramidal Lucas-Kanade, held to the match."""
+"""Optical flow from frame to frame on the original pixels: pyramidal Lucas-Kanade."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ Grey = NDArray[np.uint8]
 _WINDOW = (15, 15)
 _LEVELS = 4
 _TEXTURE = 1e-4
-"""OpenCV's own threshold: on flatter surfaces a match is worth more than flow."""
+"""OpenCV's own threshold: on flatter surfaces flow is worth little."""
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)
 
 
@@ -31,49 +31,9 @@ def at_size(image: Grey, size: tuple[int, ...]) -> Grey:
     return np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8)
 
 
-def refine(
-    previous: Grey,
-    current: Grey,
-    start: Floats,
-    matched: Floats,
-    radius: float,
-    guess: Floats | None = None,
-) -> Floats:
-    """Follow points from one frame to the next by optical flow, wherever the match allows it.
-
-    The flow's answer is taken when it leads back to where it came from and ends within ``radius``
-    of the match; failing that, flow that starts from the match is given the same chance; failing
-    that too, the match stays. So a point is never further than ``radius`` from its match.
-
-    Args:
-        previous: the frame before, uint8 [H, W].
-        current: this frame, of the same size.
-        start: [N, 2] (x, y) in pixels of the previous frame.
-        matched: [N, 2] (x, y) in pixels of this frame.
-        radius: in pixels of these frames.
-        guess: [N, 2] (x, y) in pixels of this frame, where the flow begins to look; ``start`` by
-            default.
-
-    Returns:
-        [N, 2] (x, y) in pixels of this frame.
-
-    """
-    refined = matched.copy()
-    open_points = np.arange(len(start))
-    for beginning in (start if guess is None else guess, matched):
-        if not len(open_points):
-            break
-        chosen, aim, first = (part[open_points] for part in (start, matched, beginning))
-        flowed, returns = flow_there_and_back(previous, current, chosen, first)
-        followed = returns & (np.linalg.norm(flowed - aim, axis=1) <= radius)
-        refined[open_points[followed]] = flowed[followed]
-        open_points = open_points[~followed]
-    return refined
-
-
 def flow_there_and_back(
     previous: Grey, current: Grey, start: Floats, guess: Floats, least_texture: float = _TEXTURE
-) -> tuple[Floats, Bools]:
+) -> tuple[Floats, Floats]:
     """Follow points by optical flow, and back again.
 
     Args:
@@ -84,15 +44,20 @@ def flow_there_and_back(
         least_texture: of a surface that is followed: OpenCV's least eigenvalue of its gradients.
 
     Returns:
-        [N, 2] (x, y) in pixels of this frame, and [N] whether the way back leads to the start.
+        [N, 2] (x, y) in pixels of this frame, and [N] pixels from the start to where the way back
+        leads; inf where there was nothing to follow.
 
     """
     there, found = _flow(previous, current, start, guess, least_texture)
     back, found_back = _flow(current, previous, there, start, least_texture)
-    # One pixel there and back is what the method's users allow in a video of about 256 pixels.
-    tolerance = max(1.0, max(previous.shape) / 256)
-    returns = np.linalg.norm(back - start, axis=1) <= tolerance
-    return there, found & found_back & returns
+    distance = np.linalg.norm(back - start, axis=1).astype(np.float32)
+    return there, np.where(found & found_back, distance, np.float32(np.inf))
+
+
+def leads_back(distance: Floats, size: tuple[int, ...]) -> Bools:
+    """Whether flow that misses its start by distances [N] may be trusted in frames of a size."""
+    # One pixel is what the method's users allow in a video of about 256 pixels.
+    return np.asarray(distance <= max(1.0, max(size) / 256), np.bool_)
 
 
 def _flow(

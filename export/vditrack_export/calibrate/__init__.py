@@ -1,0 +1,1 @@
+"""How much each sign that a held point is seen weighs, for the features of one bundle."""
