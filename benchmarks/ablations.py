@@ -1,0 +1,408 @@
+"""What each part of the tracker is worth: the bundled model with one part changed or left out.
+
+    python benchmarks/ablations.py flow-alone                  # one row, on synthetic:0
+    python benchmarks/ablations.py all synthetic:0 tabletop:0  # every row, a table for each of DATA
+    python benchmarks/ablations.py all --weights RUN/weights   # also what is exported from weights
+
+Each row is scored as ``vditrack eval`` scores it: tapvid, queries where points are first visible,
+256 x 256. All but the change named is as in the row ``trained``, the bundle as it is:
+
+- ``raw-pixels``: a descriptor is the pixels themselves, RGB without their mean, of a square twice
+  as wide as its cell;
+- ``random-weights``: the card's architecture, which has learnt nothing;
+- ``no-frequency-selection``: all channels of the heads, in the place of the card's frequencies;
+- ``features-alone``: points go where the descriptors match, as in HeFT, and nothing is done on
+  pixels;
+- ``flow-alone``: points go where flow leads, held to their course, and are seen until it loses
+  them, for good; no descriptors, no patches;
+- ``no-forward-backward``: flow is believed wherever there is texture to follow: the distance there
+  and back is taken as 0;
+- ``no-first-patch``: the flow's answer is left as it is; the patch still tells what is lost, finds
+  it again and judges what is seen, but in the shape it had when asked for or found again;
+- ``no-memory``: how a point looked first is forgotten: descriptors and patches are always those of
+  the frame before, and what is lost is never found again nor seen;
+- ``no-course``: neither flow nor a return is held to the point's course; what is lost still goes
+  on at its last pace, and is first sought around there.
+
+All rows but three have the bundle's weights of visibility. Rows with other descriptors
+(``raw-pixels``, ``random-weights``, ``no-frequency-selection``) would be judged by weights that
+were fitted to the trained ones, so theirs are fitted anew, as ``vditrack calibrate`` does, on
+synthetic:1: do not give that as DATA. Their least similarity of a return stays that of the bundle.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+from unittest.mock import patch
+
+import cv2
+import msgspec
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from vditrack import flow, following, held
+from vditrack.backends import Array, OpenGraph, Session, Tensor, open_session
+from vditrack.bundle import ENCODER, Bundle, Encoder, Matching, bundled_model, load_bundle
+from vditrack.errors import InputError, VditrackError
+from vditrack.evaluation.datasets import open_dataset
+from vditrack.evaluation.peers import PointTracker
+from vditrack.evaluation.protocols import TapVid
+from vditrack.evaluation.run import evaluate
+from vditrack.evaluation.summary import MethodSummary, Summary, summarise
+from vditrack.features import FeatureExtractor, FeatureMap
+from vditrack.grid import Grid
+from vditrack.held import HeldPoints
+from vditrack.patches import Placed
+from vditrack.tracker import Tracker
+from vditrack.tracks import Tracks
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+Grey = NDArray[np.uint8]
+
+CALIBRATED_ON = "synthetic:1"
+COLUMNS = ("AJ", "δ", "OA", "found again", "identity kept")
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What rows are made of."""
+
+    bundle: Bundle
+    card: str
+    """Of the bundle, by name or path: for rows that export it anew."""
+    weights: Path | None
+    """Of its checkpoint."""
+    scratch: Path
+    """Folder that bundles may be written to."""
+    clips: int | None = None
+    """How many of a data set are used, the first ones; None for all."""
+
+    @property
+    def settings(self) -> Matching:
+        """Those of every row."""
+        return self.bundle.manifest.matching
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """A tracker that holds points another way."""
+
+    tracker: Tracker
+    points: type[HeldPoints] = HeldPoints
+    changed: Mapping[str, object] = field(default_factory=dict)
+    """Names in `vditrack.held`, and what stands there while this tracks."""
+
+    def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
+        """See `PointTracker`."""
+        with ExitStack() as changes:
+            changes.enter_context(patch.object(following, "HeldPoints", self.points))
+            for name, value in self.changed.items():
+                changes.enter_context(patch.object(held, name, value))
+            return self.tracker.track(frames, queries)
+
+
+class LostForGood(HeldPoints):
+    """Points that are lost are neither sought nor seen."""
+
+    def _recover(self, memory: held._Memory, view: held._View, placed: Placed) -> None:
+        """Leave them lost."""
+
+    def _judge(
+        self, memory: held._Memory, view: held._View, placed: Placed, distance: Floats
+    ) -> None:
+        super()._judge(memory, view, placed, distance)
+        self.confidence = np.where(memory.lost == 0, self._likely(), np.float32(0))
+        self._visible = self.confidence >= 0.5
+
+    def _likely(self) -> Floats:
+        """How likely points are seen [N] that are not lost."""
+        return self.confidence
+
+
+class Flowing(LostForGood):
+    """Points are seen for as long as flow holds them."""
+
+    def _likely(self) -> Floats:
+        return self._inside().astype(np.float32)
+
+
+class Forgetting(LostForGood):
+    """Points look as they did in the frame before, and never looked otherwise."""
+
+    def _step(
+        self, features: FeatureMap, before: Grey, image: Grey, start: Floats, reach: float
+    ) -> None:
+        super()._step(features, before, image, start, reach)
+        kept, self._memory = self._memory, None
+        self._begin(self._places, features, image)
+        self._memory = replace(self._memory, pace=kept.pace, paced=kept.paced, lost=kept.lost)
+
+
+class PixelEncoder:
+    """In an encoder's place: latents that are the pixels around each cell, without their mean."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid, self._side = grid, 2 * grid.stride
+        frames = Tensor((1, grid.height, grid.width, 3), np.dtype(np.uint8))
+        self.inputs = {"frames": frames}
+        channels = 3 * self._side**2
+        latents = Tensor((1, channels, 1, grid.rows, grid.columns), np.dtype(np.float32))
+        self.outputs = {"latents": latents}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `vditrack.backends.Session`."""
+        stride, beyond = self._grid.stride, (self._side - self._grid.stride) // 2
+        border = cv2.BORDER_REPLICATE
+        frame = cv2.copyMakeBorder(inputs["frames"][0], beyond, beyond, beyond, beyond, border)
+        squares = np.lib.stride_tricks.sliding_window_view(frame, (self._side,) * 2, axis=(0, 1))
+        pixels = squares[::stride, ::stride].astype(np.float32)
+        pixels -= pixels.mean(axis=(3, 4), keepdims=True)
+        rows, columns = self._grid.rows, self._grid.columns
+        latents = pixels.reshape(rows, columns, -1).transpose(2, 0, 1)
+        return {"latents": latents[None, :, None]}
+
+
+class Unchanged:
+    """In a transformer's place: descriptors that are the latents."""
+
+    def __init__(self, latents: Tensor) -> None:
+        _, channels, count, rows, columns = latents.shape
+        self.inputs = {"latents": latents}
+        self.outputs = {"descriptors": Tensor((count, rows, columns, channels), latents.dtype)}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `vditrack.backends.Session`."""
+        return {"descriptors": inputs["latents"][0].transpose(1, 2, 3, 0)}
+
+
+def of_pixels(bundle: Bundle) -> tuple[Bundle, OpenGraph]:
+    """Make a bundle of the same grid whose descriptors are pixels, and what opens its graphs."""
+    manifest = bundle.manifest
+    out = manifest.output
+    encoder = PixelEncoder(Grid(out.rows, out.columns, out.stride))
+    latents = encoder.outputs["latents"]
+    described = msgspec.structs.replace(
+        manifest,
+        input=msgspec.structs.replace(
+            manifest.input, frames=1, temporal_stride=1, described_frames=1
+        ),
+        encoder=Encoder(frames=1, caches=0),
+        output=msgspec.structs.replace(out, channels=latents.shape[1]),
+    )
+
+    def open_graph(path: Path) -> Session:
+        return encoder if path.name == ENCODER else Unchanged(latents)
+
+    return Bundle(bundle.root, described), open_graph
+
+
+def exported(given: Given, weights: Path | None, **feature: object) -> Bundle:
+    """Export the card with its feature changed.
+
+    Args:
+        given: names the card.
+        weights: folder of the checkpoint; None for random ones.
+        feature: fields of the card's feature, and what stands there.
+
+    """
+    # Rows of the bundle alone need no torch.
+    from vditrack_export.card import load_card  # noqa: PLC0415
+    from vditrack_export.export import Weights, export_bundle  # noqa: PLC0415
+
+    card = load_card(given.card)
+    changed = msgspec.structs.replace(
+        card, feature=msgspec.structs.replace(card.feature, **feature)
+    )
+    folder = given.scratch / ("random" if weights is None else "changed")
+    return export_bundle(changed, Weights(weights), folder, _tell)
+
+
+def refitted(given: Given, bundle: Bundle, open_graph: OpenGraph = open_session) -> Tracker:
+    """Make a tracker of other descriptors, by the given settings but for weights of visibility.
+
+    These are fitted to the descriptors, on the clips of `CALIBRATED_ON`.
+    """
+    from vditrack_export.calibrate.clips import described  # noqa: PLC0415
+    from vditrack_export.calibrate.rounds import calibrated, required_holding  # noqa: PLC0415
+
+    _tell("fitting weights of visibility", CALIBRATED_ON)
+    extractor = FeatureExtractor(bundle, open_graph)
+    clips = islice(open_dataset(CALIBRATED_ON, "tapvid").clips, given.clips)
+    with tempfile.TemporaryDirectory() as folder:
+        read = [
+            described(clip, extractor, Path(folder) / f"{number}.npy", _silent)
+            for number, clip in enumerate(clips)
+        ]
+        weights = calibrated(read, given.settings, _silent).chosen.weights
+    holding = msgspec.structs.replace(required_holding(given.settings), visibility=weights)
+    settings = msgspec.structs.replace(given.settings, holding=holding)
+    return Tracker(bundle, settings, open_graph)
+
+
+def _flow_there(
+    previous: Grey, current: Grey, start: Floats, guess: Floats
+) -> tuple[Floats, Floats]:
+    """In the place of `flow_there_and_back`: as if the way back led to the start."""
+    there, found = flow._flow(previous, current, start, guess, flow._TEXTURE)
+    return there, np.where(found, np.float32(0), np.float32(np.inf))
+
+
+def _held(
+    points: type[HeldPoints] = HeldPoints, **changed: object
+) -> Callable[[Given], PointTracker]:
+    return lambda given: Ablated(Tracker(given.bundle), points, changed)
+
+
+def _raw_pixels(given: Given) -> PointTracker:
+    return refitted(given, *of_pixels(given.bundle))
+
+
+def _random_weights(given: Given) -> PointTracker:
+    return refitted(given, exported(given, weights=None))
+
+
+def _no_frequency_selection(given: Given) -> PointTracker:
+    bundle = exported(given, given.weights, frequency_range=(0.0, 1.0))
+    theirs, own = bundle.manifest.source, given.bundle.manifest.source
+    if theirs.checkpoint_sha256 != own.checkpoint_sha256:
+        raise InputError(
+            f"{given.bundle.root} was not exported from {given.weights}, so nothing would follow "
+            "from a difference. Give the bundle's own checkpoint with --weights."
+        )
+    return refitted(given, bundle)
+
+
+def _features_alone(given: Given) -> PointTracker:
+    return Tracker(given.bundle, msgspec.structs.replace(given.settings, holding=None))
+
+
+# No correlation is above 1 or below -1.
+_NEVER, _ALWAYS = 2.0, -2.0
+
+ROWS: dict[str, Callable[[Given], PointTracker]] = {
+    "trained": _held(),
+    "raw-pixels": _raw_pixels,
+    "random-weights": _random_weights,
+    "no-frequency-selection": _no_frequency_selection,
+    "features-alone": _features_alone,
+    "flow-alone": _held(Flowing, _LEAST_CORRELATION=_NEVER, _LOST_CORRELATION=_ALWAYS),
+    "no-forward-backward": _held(flow_there_and_back=_flow_there),
+    "no-first-patch": _held(_LEAST_CORRELATION=_NEVER),
+    "no-memory": _held(Forgetting),
+    "no-course": _held(_OFF_COURSE=np.inf, _STRAYS=np.inf),
+}
+NEED_WEIGHTS = ("no-frequency-selection",)
+
+
+def rows_of(asked: str, weights: Path | None) -> list[str]:
+    """Rows that are run.
+
+    Raises:
+        InputError: there is no such row, or it needs weights and there are none.
+
+    """
+    if asked == ALL:
+        return [name for name in ROWS if weights or name not in NEED_WEIGHTS]
+    if asked not in ROWS:
+        raise InputError(f"no row {asked!r}: there are {', '.join(ROWS)}, and {ALL}.")
+    if asked in NEED_WEIGHTS and weights is None:
+        raise InputError(f"{asked} exports the model anew. Give its checkpoint with --weights.")
+    return [asked]
+
+
+def table(summary: Summary) -> Iterator[str]:
+    """Lines of the rows x columns in Markdown, in percent, differences from the first in brackets.
+
+    A star is where the difference's own 95% interval leaves out 0, with six clips or more.
+    """
+    yield f"| row | {' | '.join(COLUMNS)} |"
+    yield "|---" * (1 + len(COLUMNS)) + "|"
+    for method in summary.methods:
+        cells = (_cell(method, name) for name in COLUMNS)
+        yield f"| {method.name} | {' | '.join(cells)} |"
+
+
+def _cell(method: MethodSummary, name: str) -> str:
+    estimate = method.means.get(name)
+    if estimate is None or np.isnan(estimate.mean):
+        return "-"
+    if name not in method.differences:
+        return f"{estimate.mean:.1f}"
+    difference = method.differences[name]
+    star = "*" if difference.verdict in ("better", "worse") else ""
+    # Adding 0 makes a plus of the minus that rounding leaves before 0.
+    return f"{estimate.mean:.1f} ({round(difference.estimate.mean, 1) + 0.0:+.1f}{star})"
+
+
+def _tell(*parts: str) -> None:
+    print(": ".join(parts), file=sys.stderr, flush=True)
+
+
+def _silent(_: float) -> None:
+    """Leave untold what share of a clip is done."""
+
+
+def compared(data: str, methods: Mapping[str, PointTracker], clips: int | None) -> None:
+    """Print the table of a data set.
+
+    Raises:
+        InputError: it cannot be read.
+
+    """
+    dataset = open_dataset(data, "tapvid")
+    results = evaluate(islice(dataset.clips, clips), methods, TapVid(), _tell)
+    count = len(results) // len(methods)
+    print(f"\n{data}, {count} clip{'' if count == 1 else 's'}\n")
+    print("\n".join(table(summarise(results, next(iter(methods))))), flush=True)
+
+
+def run(given: Given, asked: str, data: Sequence[str]) -> None:
+    """Print a table for each data set, and which rows were not run.
+
+    Raises:
+        VditrackError: a row cannot be made, or a data set cannot be read.
+
+    """
+    if given.settings.holding is None:
+        raise InputError(
+            f"{given.bundle.root} holds no points: its settings lack `holding`, of which the rows "
+            "leave out parts. Give another with --bundle."
+        )
+    names = rows_of(asked, given.weights)
+    methods = {name: ROWS[name](given) for name in names}
+    for each in data:
+        compared(each, methods, given.clips)
+    if asked == ALL and given.weights is None:
+        print(f"\nNot run, for want of --weights: {', '.join(NEED_WEIGHTS)}")
+
+
+def main(
+    row: Annotated[str, typer.Argument(help=f"One of {', '.join(ROWS)}, or {ALL}.")],
+    data: Annotated[list[str] | None, typer.Argument(help="As `vditrack eval` takes it.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Folder of the checkpoint.")] = None,
+    card: Annotated[str, typer.Option(help="Name or path of the checkpoint's card.")] = "tiny",
+    bundle: Annotated[Path | None, typer.Option(help="In the bundled model's place.")] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=1, help="Only the first of each data set.")
+    ] = None,
+) -> None:
+    """Print how well the tracker does with a part of it changed or left out."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            loaded = load_bundle(bundle or bundled_model())
+            given = Given(loaded, card, weights, Path(scratch), clips)
+            run(given, row, data or ["synthetic:0"])
+        except VditrackError as error:
+            raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)
