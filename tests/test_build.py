@@ -80,7 +80,7 @@ def test_the_bundled_model_builds_for_two_architectures(root: Path) -> None:
     assert identity.architectures == ("sm86", "sm89")
     assert (identity.target, identity.version, identity.flags) == ("tensorrt-rtx", VERSION, ())
     assert identity.precision == {"encoder.onnx": {"fp32": 1.0}, "features.onnx": {"fp32": 1.0}}
-    assert identity.profiles["features.onnx"] == {"latents": ((1, 24, 2, 24, 32),) * 3}
+    assert identity.profiles["features.onnx"] == {"latents": ((1, 48, 2, 24, 32),) * 3}
     assert identity.verified is None
     # The engines hold the weights: as large as the graphs, and not the same.
     for graph, engine in ENGINE_OF.items():

@@ -217,8 +217,6 @@ MATCHING = Matching(
     template_update=0,
     update_after_loss=True,
     horizon=1,
-    refine_radius=0,
-    refine_margin=0,
 )
 BANDS = Bands(((0, 1), (0.5, 1)), ((0, 1, 2, 3), (2, 3)), ((0, 1), (2, 3)), ((0, 1), (1,)))
 
@@ -514,17 +512,17 @@ def test_an_unknown_schedule_is_refused() -> None:
 def test_a_written_card_differs_in_the_choice_alone(name: str, tmp_path: Path) -> None:
     card, path = load_card(name), tmp_path / "new.toml"
     bands = make_bands(card, [(0.0, 1.0), (0.5, 1.0)])
-    space = Space((denoising_at(card, 0.4),), (3,), bands, card.transformer.heads)
+    space = Space((denoising_at(card, 0.4),), (2,), bands, card.transformer.heads)
     made = np.zeros((1, *space.shape, 4))
     made[0, 0, 0, 1, 2] = 50
     (best, *_) = Scores(space, ("clip",), made, made[0, 0, 0, 0, :1], made[0, 0, 0, 0, :1]).ranked()
-    assert (best.block, best.heads, best.frequency_range) == (3, (2,), (0.5, 1.0))
+    assert (best.block, best.heads, best.frequency_range) == (2, (2,), (0.5, 1.0))
     feature = chosen_feature(card.feature, best)
     write_card(name, feature, "by a test on clips " + "of many names " * 9, path)
     new = load_card(str(path))
     assert new == msgspec.structs.replace(card, feature=feature)
     assert new.feature.selected
-    assert (new.feature.noise_level, new.feature.block) == (best.denoising.noise, 3)
+    assert (new.feature.noise_level, new.feature.block) == (best.denoising.noise, 2)
     old, written = (
         (Path(__file__).parents[1] / "models" / f"{name}.toml").read_text(),
         path.read_text(),

@@ -113,7 +113,7 @@ def test_every_seen_point_is_sought_in_every_other_frame_of_its_clip() -> None:
         for _ in range(2)
     ]
     maps = torch.randn(2, 4, 4, 4, 8, generator=torch_rng)
-    model = recipe.Recipe(replace(recipe.SHAPE, layers=2))
+    model = recipe.Recipe(replace(recipe.BUNDLED, layers=2))
     cosines = pair_cosines(
         maps, torch.from_numpy(np.stack([cells_from_pixels(c.points, 8) for c in clips]))
     )
@@ -137,7 +137,7 @@ def test_every_seen_point_is_sought_in_every_other_frame_of_its_clip() -> None:
 
 def test_clips_without_hidden_points_lose_nothing_by_them() -> None:
     clip = clip_of(np.full((3, 4, 2), 9.0, np.float32), np.ones((3, 4), np.bool_), 16)
-    model = recipe.Recipe(replace(recipe.SHAPE, layers=2))
+    model = recipe.Recipe(replace(recipe.BUNDLED, layers=2))
     _, hidden = model.finding(torch.randn(1, 4, 2, 2, 8), [clip])
     assert hidden.item() == 0
 
@@ -253,7 +253,7 @@ def test_the_keys_read_are_those_that_the_unmodified_attention_attends_with(
     monkeypatch.setattr(transformer_wan, "dispatch_attention_fn", record)
     torch.manual_seed(0)
     model = new_transformer().eval()
-    latents, timestep = torch.randn(2, 24, 2, 3, 5), torch.tensor([100.0, 300.0])
+    latents, timestep = torch.randn(2, 48, 2, 3, 5), torch.tensor([100.0, 300.0])
     with torch.no_grad():
         model(latents, timestep, prompt(2))
         keys = rotated(model, normed_keys(model, 1, latents, timestep), latents)
@@ -269,7 +269,7 @@ def test_an_encoder_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     frames = torch.rand(1, 3, 16, 24) * 2 - 1
     encoder.save(tmp_path)
     torch.testing.assert_close(TinyEncoder.load(tmp_path)(frames), encoder(frames))
-    assert encoder(frames).shape == (1, 24, 2, 3)
+    assert encoder(frames).shape == (1, 48, 2, 3)
 
 
 def steps(run: train.Training, clips: train.Clips, count: int) -> None:
@@ -310,7 +310,7 @@ def test_calibrated_latents_have_zero_mean_and_unit_variance() -> None:
     # Not exactly: the mean of two batches' variances leaves out what is between the batches.
     assert latents.mean(dim=(0, 2, 3)).abs().max() < 1e-3
     torch.testing.assert_close(
-        latents.var(dim=(0, 2, 3)), torch.ones(recipe.SHAPE.latents), atol=0.4, rtol=0
+        latents.var(dim=(0, 2, 3)), torch.ones(recipe.BUNDLED.latents), atol=0.4, rtol=0
     )
 
 

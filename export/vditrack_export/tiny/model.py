@@ -25,10 +25,10 @@ _WEIGHTS, _SHAPE = "encoder.safetensors", "encoder.json"
 class Shape:
     """Sizes of encoder and transformer; the defaults are those of the copy in ``models/tiny``."""
 
-    latents: int = 24
-    widths: tuple[int, ...] = (32, 64, 128)
+    latents: int = 48
+    widths: tuple[int, ...] = (32, 64, 192)
     """Channels of the encoder after each halving of the picture."""
-    layers: int = 5
+    layers: int = 3
     heads: int = 6
     head_dim: int = 32
     feed_forward: int = 768

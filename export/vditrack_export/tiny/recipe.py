@@ -17,6 +17,7 @@ from vditrack_export.tiny.losses import (
     pair_cosines,
 )
 from vditrack_export.tiny.model import (
+    BUNDLED,
     STRIDE,
     WINDOW,
     Decoder,
@@ -28,7 +29,6 @@ from vditrack_export.tiny.model import (
     rotated,
 )
 
-SHAPE = Shape(latents=48, widths=(32, 64, 192), layers=3)
 BLOCK = 1
 FREQUENCIES = (0.4, 1.0)
 MATCHING_WEIGHT, HIDDEN_WEIGHT = 0.5, 0.125
@@ -60,7 +60,7 @@ class Losses(NamedTuple):
 class Recipe(nn.Module):
     """All that is trained."""
 
-    def __init__(self, shape: Shape = SHAPE) -> None:
+    def __init__(self, shape: Shape = BUNDLED) -> None:
         super().__init__()
         self.encoder = TinyEncoder(shape.latents, shape.widths)
         self.decoder = Decoder(shape.latents)

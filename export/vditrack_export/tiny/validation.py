@@ -21,7 +21,7 @@ from vditrack_export.tiny.pictures import Image, halvings
 from vditrack_export.tiny.quadruples import make_quadruple
 from vditrack_export.tiny.recipe import Recipe, as_windows, images
 
-CLIPS, DENOISED_CLIPS, POINTS = 24, 4, 64
+CLIPS, DENOISED_CLIPS, POINTS = 12, 4, 64
 HEIGHT, WIDTH = 192, 256
 SIGMA = 0.05
 DENOISING_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -38,8 +38,6 @@ _MATCHING = Matching(
     template_update=0,
     update_after_loss=True,
     horizon=1,
-    refine_radius=0,
-    refine_margin=0,
 )
 
 Maps = Callable[[SyntheticClip], list[FeatureMap]]
