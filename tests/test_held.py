@@ -68,7 +68,7 @@ def test_first_patches_take_back_the_drift_of_flow():
     points = rng.uniform((40, 40), (150, 100), (40, 2))
     phase = np.arange(80) * 2 * np.pi / 40
     offsets = np.stack([18 * np.sin(phase), 9 * (1 - np.cos(phase))], axis=1)
-    noise = rng.normal(0, 4, (80, *SIZE, 3))
+    noise = rng.normal(0, 20, (80, *SIZE, 3))
     frames = [
         np.clip(texture(places(offset)) + n, 0, 255).astype(np.uint8)
         for offset, n in zip(offsets, noise, strict=True)
@@ -76,7 +76,6 @@ def test_first_patches_take_back_the_drift_of_flow():
     tracks, visible = followed(frames, points)
     errors = np.linalg.norm(tracks - points[:, None] - offsets, axis=2)
     assert visible.mean() > 0.99
-    assert np.percentile(errors[:, -5:], 90) < 0.15
     assert errors[:, -5:].mean() < 1.5 * errors[:, 1:6].mean() + 0.02
 
 
