@@ -135,6 +135,8 @@ def test_points_keep_their_patches_when_the_frames_size_changes():
         if t == 0:
             alive.add(np.arange(3), points)
     assert alive.visible.all()
+    # The first patches are compared at the new frames' scale.
+    assert (alive.evidence[:, 0] > 0.9).all()
     assert np.linalg.norm(alive.points - 2 * (points + offsets[-1]), axis=1).max() < 0.6
 
 

@@ -16,7 +16,7 @@ from vditrack.features import FeatureMap
 from vditrack.flow import Grey, at_size, flow_there_and_back
 from vditrack.grid import Grid
 from vditrack.matching import cosines, match
-from vditrack.patches import Patches, PatchLens, Picture, Placed, believable
+from vditrack.patches import Patches, PatchLens, Picture, Placed, believable, unturned
 from vditrack.points import Bools, Floats, Ints, TrackedPoints
 from vditrack.rows import chosen, joined
 from vditrack.timing import stage
@@ -44,7 +44,6 @@ _FARTHEST = 10.0
 """Pixels there and back, beyond which it makes no difference how far."""
 _SAME_PLACE = 1e-3
 """Model pixels: what rounding may do."""
-_ITSELF = np.eye(2, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class HeldPoints(TrackedPoints):
         self._settings, self._holding = settings, holding
         self._memory: _Memory | None = None
         self.evidence: Floats = np.zeros((0, 4), np.float32)
-        """[N, 4] what the weights of `Visibility` are for, in its order."""
+        """[N, 4] of the last step: what the weights of `Visibility` are for, in its order."""
 
     def _begin(self, places: Floats, features: FeatureMap, image: Grey) -> None:
         picture, scale, count = image.astype(np.float32), self._scale(), len(places)
@@ -125,7 +124,7 @@ class HeldPoints(TrackedPoints):
             near=_NEAR.take(picture, points),
             wide=_WIDE.take(picture, points),
             scale=np.repeat(scale[None], count, axis=0),
-            shapes=np.repeat(_ITSELF[None], count, axis=0),
+            shapes=unturned(points).shapes,
             pace=np.zeros((count, 2), np.float32),
             paced=np.zeros(count, np.bool_),
             lost=np.zeros(count, np.float32),
@@ -211,7 +210,7 @@ class HeldPoints(TrackedPoints):
             if not len(likely):
                 continue
             these, points = chosen(memory, likely), found.points[likely] / view.scale
-            for shapes in (np.broadcast_to(_ITSELF, these.shapes.shape), these.shapes):
+            for shapes in (unturned(points).shapes, these.shapes):
                 start = Placed(points, shapes * _of_frame(these, view))
                 placed, correlation = _pulled(these, view, start)
                 allowed = _may_return(these, view, placed.points, course[likely])

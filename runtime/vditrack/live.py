@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 from types import TracebackType
@@ -23,6 +23,7 @@ from vditrack.features import FeatureExtractor, FeatureMap, Frame, SlidingWindow
 from vditrack.flow import Grey, at_size, flow_there_and_back, grey_levels, leads_back
 from vditrack.following import no_points
 from vditrack.points import check_points
+from vditrack.rows import chosen, joined
 from vditrack.stream import FrameClock, check_frame
 from vditrack.timing import stage
 
@@ -84,9 +85,6 @@ class _Points:
     placed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     """Stamps."""
 
-    def arrays(self) -> dict[str, NDArray]:  # type: ignore[type-arg]
-        return {part.name: getattr(self, part.name) for part in fields(self)}
-
     def with_new(self, ids: Ints, places: Floats, stamp: float) -> _Points:
         count = len(ids)
         new = _Points(
@@ -98,11 +96,7 @@ class _Points:
             frames=np.zeros(count, np.int64),
             placed=np.full(count, stamp),
         )
-        mine, others = self.arrays(), new.arrays()
-        return _Points(**{name: np.concatenate([mine[name], others[name]]) for name in mine})
-
-    def kept(self, chosen: Bools) -> _Points:
-        return _Points(**{name: array[chosen] for name, array in self.arrays().items()})
+        return joined(self, new)
 
     @property
     def visible(self) -> Bools:
@@ -222,7 +216,7 @@ class LiveStream:
         unknown = np.setdiff1d(gone, self._points.ids)
         if len(unknown):
             raise InputError(f"no point with id {unknown[0]} is alive in this stream.")
-        self._points = self._points.kept(~np.isin(self._points.ids, gone))
+        self._points = chosen(self._points, ~np.isin(self._points.ids, gone))
         self._alive.keep(~np.isin(self._alive.ids, gone))
 
     def push(self, frame: Frame, stamp: float) -> LiveUpdate:

@@ -30,7 +30,6 @@ class TrackedPoints(ABC):
 
     def __init__(self, grid: Grid, history: int) -> None:
         self._grid = grid
-        self._features: FeatureMap | None = None
         self._image: Grey | None = None
         self.ids: Ints = np.zeros(0, np.int64)
         self.age: Ints = np.zeros(0, np.int64)
