@@ -1,7 +1,7 @@
 """Writing results so that nothing half-written is ever left under the name asked for."""
 
+import secrets
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,29 +23,30 @@ def staged_folder(destination: Path, replaceable: Collection[str]) -> Iterator[P
 
     """
     _refuse_foreign(destination, replaceable)
-    scratch = _scratch_beside(destination)
-    try:
+    with _scratch_beside(destination) as scratch:
         yield scratch
         if destination.exists():
-            replaced = _scratch_beside(destination)
-            destination.rename(replaced / "old")
-            scratch.rename(destination)
-            shutil.rmtree(replaced)
+            _replace(destination, scratch)
         else:
             scratch.rename(destination)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
 def staged_file(destination: Path) -> Iterator[Path]:
     """Yield a scratch path with the suffix of ``destination`` that replaces it on success."""
-    scratch = _scratch_beside(destination)
-    try:
+    with _scratch_beside(destination) as scratch:
         yield scratch / destination.name
         (scratch / destination.name).replace(destination)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _replace(destination: Path, scratch: Path) -> None:
+    with _scratch_beside(destination) as aside:
+        old = destination.rename(aside / "old")
+        try:
+            scratch.rename(destination)
+        finally:
+            if not destination.exists():
+                old.rename(destination)
 
 
 def _refuse_foreign(destination: Path, replaceable: Collection[str]) -> None:
@@ -61,14 +62,20 @@ def _refuse_foreign(destination: Path, replaceable: Collection[str]) -> None:
         )
 
 
-def _scratch_beside(destination: Path) -> Path:
+@contextmanager
+def _scratch_beside(destination: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``destination``, removed afterwards if it is still there."""
     parent = destination.absolute().parent
+    # Named before it exists: an interrupt between its making and the block would leave it behind.
+    scratch = parent / f".{destination.name}.{secrets.token_hex(4)}"
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=parent))
-        scratch.chmod(0o755)
-    except OSError as error:
-        raise InputError(
-            f"cannot write in {parent}: {error.strerror}. Choose another -o."
-        ) from error
-    return scratch
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            scratch.mkdir(mode=0o755)
+        except OSError as error:
+            raise InputError(
+                f"cannot write in {parent}: {error.strerror}. Choose another -o."
+            ) from error
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
