@@ -4,6 +4,8 @@
 size and sha256. Nothing in a bundle is ever unpickled.
 """
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
@@ -15,7 +17,7 @@ from msgspec import Meta
 
 from vditrack.errors import BundleError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MANIFEST = "bundle.json"
 ENCODER = "encoder.onnx"
 ENCODER_START = "encoder_start.onnx"
@@ -23,7 +25,19 @@ FEATURES = "features.onnx"
 _GRAPHS = (ENCODER, ENCODER_START, FEATURES)
 GATE = "gate.npz"
 """Tracks of the gate's clips as they were at export, where the model tracks anything: `gate`."""
-CONTENTS = frozenset({MANIFEST, *_GRAPHS, *(f"{graph}.data" for graph in _GRAPHS), GATE, "engines"})
+MOTION, APPEARANCE = "motion", "appearance"
+"""Folders of the bundles within a bundle whose features, fused, propagate object masks."""
+CONTENTS = frozenset(
+    {
+        MANIFEST,
+        *_GRAPHS,
+        *(f"{graph}.data" for graph in _GRAPHS),
+        GATE,
+        "engines",
+        MOTION,
+        APPEARANCE,
+    }
+)
 """All names that a bundle's folder may hold."""
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -66,6 +80,9 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Frames that share one latent: beyond the first frame, which has one of its own."""
     described_frames: Positive
     """Frames at the end of a window that get descriptors; the earlier ones are context."""
+    overlap: Annotated[int, Meta(ge=0)] = 1
+    """Latents that each window of a clip has in common with the one before it, where a window
+    describes all its frames; each is described by the earlier window."""
 
     @property
     def latents(self) -> int:
@@ -82,6 +99,10 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         stride, frames, described = self.temporal_stride, self.frames, self.described_frames
         claims = [
             (described <= frames, "described_frames is more than frames"),
+            (
+                self.overlap < max(self.latents, 2),
+                "windows overlap by no fewer latents than they have",
+            ),
             (
                 (frames - 1) % stride == 0,
                 f"frames are not 1 + a multiple of temporal_stride {stride}",
@@ -181,6 +202,21 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     of that alone."""
 
 
+class Propagation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How object masks are propagated with fused features (TED, arXiv 2512.02339)."""
+
+    motion_weight: Annotated[float, Meta(ge=0, le=1)]
+    """λ: the fused descriptor is λ x motion beside (1 - λ) x appearance, each of length 1."""
+    temperature: PositiveReal
+    """Of the softmax over dot products of fused descriptors."""
+    top_k: Positive
+    """Cells, of all context frames together, that a cell takes its label from."""
+    radius: PositiveReal
+    """Largest distance of such a cell, in cells of the appearance grid."""
+    context: Positive
+    """Frames before the newest whose labels are asked, beside the first frame's."""
+
+
 class Precision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What products of matrices and convolutions are rounded to; all else is in FP32."""
 
@@ -225,6 +261,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     encoder: Encoder
     output: Output
     matching: Matching
+    propagation: Propagation | None = None
+    """How masks are propagated, with the bundles in ``motion`` and ``appearance``; None where the
+    bundle has neither."""
     precision: Precision
     gate: Gate | None
     """None in FP32, where parity says all, and with random weights, which track nothing."""
@@ -255,6 +294,16 @@ class Bundle:
         return self.root / FEATURES
 
     @property
+    def motion(self) -> Bundle:
+        """Of motion features; it is there where the manifest has ``propagation``."""
+        return _read_bundle(self.root / MOTION)
+
+    @property
+    def appearance(self) -> Bundle:
+        """Of appearance features; it is there where the manifest has ``propagation``."""
+        return _read_bundle(self.root / APPEARANCE)
+
+    @property
     def gate(self) -> Path | None:
         """Tracks that engines have to reproduce; None where there are none."""
         return self.root / GATE if GATE in self.manifest.files else None
@@ -273,17 +322,24 @@ def load_bundle(path: Path | str) -> Bundle:
             manifest has another schema version or does not fit together.
 
     """
-    root = Path(path)
+    bundle = _read_bundle(Path(path))
+    for name, record in bundle.manifest.files.items():
+        _check_file(bundle.root, name, record)
+    if bundle.manifest.propagation is not None:
+        for part in (bundle.motion, bundle.appearance):
+            load_bundle(part.root)
+    return bundle
+
+
+def _read_bundle(root: Path) -> Bundle:
     manifest = _read_manifest(root)
     _check_consistency(root, manifest)
-    for name, record in manifest.files.items():
-        _check_file(root, name, record)
     return Bundle(root, manifest)
 
 
 def seal_bundle(root: Path, manifest: Manifest) -> Bundle:
     """Record every file below ``root`` in the manifest and write it as ``bundle.json``."""
-    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.name != MANIFEST)
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST)
     files = {path.relative_to(root).as_posix(): file_record(path) for path in paths}
     sealed = msgspec.structs.replace(manifest, files=files)
     text = msgspec.json.format(msgspec.json.encode(sealed), indent=2)

@@ -76,7 +76,7 @@ class FeatureExtractor:
         self.grid = Grid(out.rows, out.columns, out.stride)
         self.window, self.described = inp.frames, inp.described_frames
         self.latents, self.described_latents = inp.latents, inp.described_latents
-        self.temporal_stride = inp.temporal_stride
+        self.temporal_stride, self.overlap = inp.temporal_stride, inp.overlap
         self.encoder = LatentEncoder(bundle, open_graph)
         self._features = open_graph(bundle.features)
         shape = (inp.described_latents, out.rows, out.columns, out.channels)
@@ -158,11 +158,11 @@ def clip_features(
 ) -> Iterator[FeatureMap]:
     """One feature map a frame of a clip: no frame is left out.
 
-    Where a window describes all its frames, windows overlap by one, and each is encoded from its
-    own beginning (HeFT). Else they follow each other by as many frames as they describe, the
-    encoder goes on through the clip, and the clip's first frame stands in for those before it. The
-    last window is moved back so that it ends with the clip, and where a clip is shorter than one
-    window, its last frame stands in for those after it.
+    Where a window describes all its frames, windows overlap, by one as in HeFT or as the bundle
+    says, and each is encoded from its own beginning. Else they follow each other by as many frames
+    as they describe, the encoder goes on through the clip, and the clip's first frame stands in for
+    those before it. The last window is moved back so that it ends with the clip, and where a clip
+    is shorter than one window, its last frame stands in for those after it.
 
     Args:
         extractor: a bundle's graphs.
@@ -172,11 +172,11 @@ def clip_features(
     encoder = extractor.encoder
     resized = (extractor.resize(frame) for frame in frames)
     if encoder.windowed or (encoder.cached and extractor.described == extractor.window):
-        size = (extractor.window, extractor.described)
+        size = (extractor.window, extractor.described, extractor.overlap)
         maps = _in_windows(resized, *size, extractor.describe_frames)
     else:
         latents = encoder.from_beginning(resized)
-        size = (extractor.latents, extractor.described_latents)
+        size = (extractor.latents, extractor.described_latents, extractor.overlap)
         of_latents = _in_windows(latents, *size, extractor.describe)
         maps = _frame_by_frame(of_latents, extractor.temporal_stride)
     # The frames of the last latent may go on beyond the clip.
@@ -187,6 +187,7 @@ def _in_windows(
     units: Iterable[Array],
     length: int,
     described: int,
+    overlap: int,
     describe: Callable[[Sequence[Array]], Iterable[FeatureMap]],
 ) -> Iterator[FeatureMap]:
     """Maps of frames or latents in order, where ``describe`` gives a window's newest ones."""
@@ -199,7 +200,7 @@ def _in_windows(
         waiting += 1
         if waiting == needed:
             yield from islice(describe(list(window)), described - waiting, None)
-            waiting, needed = 0, described if described < length else max(1, length - 1)
+            waiting, needed = 0, described if described < length else max(1, length - overlap)
     if waiting:
         missing = length - len(window)
         filled = list(window) + [window[-1]] * missing
