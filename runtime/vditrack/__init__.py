@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vditrack.bundle import Bundle, Matching, load_bundle
+    from vditrack.bundle import Bundle, Matching, Propagation, load_bundle
     from vditrack.errors import BackendError, BundleError, InputError, VditrackError
+    from vditrack.mask_stream import MaskStream, MaskUpdate
     from vditrack.stream import Stream, StreamUpdate
     from vditrack.tracker import Tracker
     from vditrack.tracks import Tracks
@@ -15,7 +16,10 @@ __all__ = [
     "Bundle",
     "BundleError",
     "InputError",
+    "MaskStream",
+    "MaskUpdate",
     "Matching",
+    "Propagation",
     "Stream",
     "StreamUpdate",
     "Tracker",
@@ -29,7 +33,10 @@ _MODULES = {
     "Bundle": "bundle",
     "BundleError": "errors",
     "InputError": "errors",
+    "MaskStream": "mask_stream",
+    "MaskUpdate": "mask_stream",
     "Matching": "bundle",
+    "Propagation": "bundle",
     "Stream": "stream",
     "StreamUpdate": "stream",
     "Tracker": "tracker",

@@ -33,6 +33,7 @@ from vditrack.messages.bags import is_bag
 from vditrack.messages.recordings import Recording, read_recording
 from vditrack.messages.track_bags import write_tracks
 from vditrack.progress import progress_bars
+from vditrack.propagate.cli import propagate
 from vditrack.reference import differences
 from vditrack.tracker import Tracker
 from vditrack.tracks import Tracks, joined, read_queries, save_csv, save_npz
@@ -60,6 +61,7 @@ BackendOption = Annotated[
 
 
 app.command("eval")(evaluate)
+app.command()(propagate)
 app.command()(bench)
 app.command()(build)
 

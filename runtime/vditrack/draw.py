@@ -1,4 +1,4 @@
-"""Tracks drawn over the frames they belong to."""
+"""Tracks and masks drawn over the frames they belong to."""
 
 from collections.abc import Iterator
 
@@ -17,6 +17,8 @@ _FADES = (0.25, 0.5, 0.75, 1.0)
 """Opacity of a trail, from its old end to the point."""
 _SHIFT = 4
 """Binary digits after the point in the coordinates that OpenCV draws at."""
+_TINT = 0.5
+"""Opacity of an object's colour inside its outline."""
 
 
 def point_colours(queries: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -54,6 +56,37 @@ def overlay(frames: Frame, tracks: Tracks) -> Iterator[Frame]:
         for n, colour in enumerate(colours):
             _draw_point(canvas, places[n, t], tracks.visible[n, t], colour, radius)
         yield canvas
+
+
+def object_colours() -> NDArray[np.uint8]:
+    """RGB colours [256, 3] of objects by index, those of DAVIS and PASCAL VOC: 0 is black.
+
+    The bits of the index go in turn to red, green and blue, the lowest to the highest of each.
+    """
+    bits = np.arange(256)[:, None] >> np.arange(9) & 1
+    colours = bits.reshape(256, 3, 3).transpose(0, 2, 1) @ np.array([128, 64, 32])
+    return np.asarray(colours, np.uint8)
+
+
+def mask_overlay(frames: Frame, masks: NDArray[np.uint8]) -> Iterator[Frame]:
+    """Yield each frame [H, W, 3] with its objects tinted in their colours and outlined.
+
+    Args:
+        frames: uint8 [T, H, W, 3] RGB.
+        masks: uint8 [T, H, W] of indices, 0 for the background.
+
+    """
+    colours = object_colours()
+    thickness = max(1, round(min(frames.shape[1:3]) / 240))
+    around = np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8)
+    for frame, mask in zip(frames, masks, strict=True):
+        painted = colours[mask]
+        tinted = cv2.addWeighted(frame, 1 - _TINT, painted, _TINT, 0)
+        # A border lies where another index is within reach; it is drawn inside the objects.
+        border = (cv2.dilate(mask, around) != mask) | (cv2.erode(mask, around) != mask)
+        inside = mask[..., None] > 0
+        canvas = np.where(inside, tinted, frame)
+        yield np.where(border[..., None] & inside, painted, canvas)
 
 
 def _draw_trails(

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vditrack.backends import OpenGraph, open_session
+from vditrack.backends import OpenGraph, Session, open_session
 from vditrack.backends.selection import Backend, open_backend
-from vditrack.bundle import Bundle, Matching, bundled_model, load_bundle
+from vditrack.bundle import Bundle, Matching, Propagation, bundled_model, load_bundle
 from vditrack.engines.identity import Verification
 from vditrack.errors import InputError
 from vditrack.features import FeatureExtractor, FeatureMap, causal_features, clip_features
 from vditrack.following import no_points
+from vditrack.fused import FusedFeatures
 from vditrack.gate import unrefined, verification
 from vditrack.live import LiveStream
+from vditrack.mask_stream import MaskStream
+from vditrack.masks import MaskedObjects, Masks, checked_masks
 from vditrack.points import check_points
 from vditrack.reference import track_reference
 from vditrack.stream import Stream, check_frame
@@ -29,20 +33,23 @@ Step = TypeVar("Step")
 
 
 class Tracker:
-    """Tracks any point through video, with the features of one bundle."""
+    """Tracks any point, and propagates masks of objects, with the features of one bundle."""
 
     def __init__(
         self,
         bundle: Bundle,
         settings: Matching | None = None,
         open_graph: OpenGraph = open_session,
+        *,
+        propagation: Propagation | None = None,
     ) -> None:
-        """Load a checked bundle's graphs.
+        """Load a checked bundle's graphs; those that propagate masks at the first use.
 
         Args:
             bundle: of the model.
             settings: in the place of its matching defaults.
             open_graph: loads each of its graphs.
+            propagation: in the place of its settings for masks.
 
         """
         self.bundle = bundle
@@ -50,9 +57,17 @@ class Tracker:
         self.backend = Backend("cpu" if open_graph is open_session else "own", open_graph)
         """What runs the graphs: its name, and what was tried before it and why it was not taken."""
         self._extractor = FeatureExtractor(bundle, open_graph)
+        self._asked_propagation = propagation
+        self._open_part = open_graph
 
     @classmethod
-    def load(cls, path: Path | str | None = None, backend: str = "auto") -> Tracker:
+    def load(
+        cls,
+        path: Path | str | None = None,
+        backend: str = "auto",
+        *,
+        propagation: Propagation | None = None,
+    ) -> Tracker:
         """Load the bundle at ``path``, or the model that comes with the package.
 
         The first time that an engine is loaded on a GPU, its tracks are compared with the bundle's
@@ -62,6 +77,7 @@ class Tracker:
             path: folder of a bundle.
             backend: "auto" takes the best that works here and falls back; one of
                 `vditrack.backends.selection.BackendName` is taken or refused.
+            propagation: in the place of the bundle's settings for masks.
 
         Raises:
             BundleError: the bundle is missing, damaged, or not of this version.
@@ -72,8 +88,9 @@ class Tracker:
         """
         bundle = load_bundle(bundled_model() if path is None else path)
         chosen = open_backend(bundle, backend, verify_tracks)
-        tracker = cls(bundle, open_graph=chosen.open_graph)
+        tracker = cls(bundle, open_graph=chosen.open_graph, propagation=propagation)
         tracker.backend = chosen
+        tracker._open_part = _on_backend(backend)
         return tracker
 
     def stream(self) -> Stream:
@@ -88,6 +105,73 @@ class Tracker:
 
         """
         return LiveStream(self._extractor, self.settings, worker)
+
+    def mask_stream(self) -> MaskStream:
+        """Start on masks of objects in a live stream; streams are independent of each other.
+
+        Raises:
+            InputError: the bundle has no features that propagate masks.
+
+        """
+        return MaskStream(self._fused)
+
+    def propagate(
+        self,
+        frames: NDArray[np.uint8],
+        masks: Masks,
+        *,
+        causal: bool = False,
+        progress: Progress | None = None,
+    ) -> NDArray[np.uint8]:
+        """Carry masks of objects through a whole clip, forward from where they are marked.
+
+        An object that a later mask names is from there on where that mask has it. The others stay
+        where they are, but for the pixels that it takes.
+
+        Args:
+            frames: uint8 [T, H, W, 3] RGB.
+            masks: of frame 0, uint8 [H, W]: the index of the object at each pixel, 0 for the
+                background; or masks by their frames, for objects that enter later. Indices may
+                have gaps.
+            causal: read each frame's features from the windows that end with it, as a stream must,
+                in place of windows that also look ahead: gives what `mask_stream` would have given.
+            progress: called with (frames done, frames in all).
+
+        Returns:
+            uint8 [T, H, W] of the same indices; background before the first mask.
+
+        Raises:
+            InputError: the bundle has no features that propagate masks, frames are not such an
+                array, or a mask is none for its frame.
+
+        """
+        fused = self._fused
+        check_clip(frames)
+        marks = checked_masks(masks, frames)
+        carried = np.zeros(frames.shape[:3], np.uint8)
+        objects = MaskedObjects(fused.settings)
+        features = map(fused.window().push, frames) if causal else fused.clip(frames)
+        counted = _Counter(len(frames), progress).counted(enumerate(features))
+        for t, described in counted:
+            objects.advance(described, frames.shape[1:3])
+            if t in marks:
+                objects.mark(marks[t])
+            carried[t] = objects.mask
+        return carried
+
+    @property
+    def propagation(self) -> Propagation:
+        """Settings by which masks are propagated.
+
+        Raises:
+            InputError: the bundle has no features that propagate masks.
+
+        """
+        return self._fused.settings
+
+    @cached_property
+    def _fused(self) -> FusedFeatures:
+        return FusedFeatures(self.bundle, self._open_part, self._asked_propagation)
 
     def track(
         self,
@@ -172,6 +256,19 @@ def verify_tracks(bundle: Bundle, open_graph: OpenGraph, where: str) -> Verifica
     """
     tracker = Tracker(bundle, unrefined(bundle.manifest.matching), open_graph)
     return verification(bundle, tracker.track, where)
+
+
+def _on_backend(name: str) -> OpenGraph:
+    """Load graphs of bundles within a bundle: what runs the outer one's may know of no other."""
+
+    @cache
+    def opened(root: Path) -> OpenGraph:
+        return open_backend(load_bundle(root), name, verify_tracks).open_graph
+
+    def open_graph(graph: Path) -> Session:
+        return opened(graph.parent)(graph)
+
+    return open_graph
 
 
 class _Counter:

@@ -1,0 +1,1 @@
+"""The verb `vditrack propagate`: masks of objects, from files to files."""
