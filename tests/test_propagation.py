@@ -1,9 +1,18 @@
-"""Propagation of labels, against a plain dense rendering of its definition."""
+"""Propagated labels against the plain dense formulation, other resamplings, and known motion."""
 
+import tracemalloc
+from itertools import islice
+
+import cv2
+import msgspec
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional
 
-from vditrack import propagation
+import vditrack.propagation
+from moving_features import translated_maps, wave_field
+from propagation import dense_affinity, dense_labels
 from vditrack.bundle import Propagation
 from vditrack.propagation import (
     LabelPropagation,
@@ -13,169 +22,303 @@ from vditrack.propagation import (
     mask_from_labels,
 )
 
-
-def settings(**changes):
-    standard = {
-        "motion_weight": 0.5,
-        "temperature": 0.1,
-        "top_k": 10,
-        "radius": 4.0,
-        "context": 3,
-    }
-    return Propagation(**(standard | changes))
+SETTINGS = Propagation(motion_weight=0.4, temperature=0.1, top_k=10, radius=4.0, context=3)
+ROWS, COLUMNS, STRIDE = 24, 30, 8
+SIZE = (ROWS * STRIDE, COLUMNS * STRIDE)
 
 
-def dense(features, context, wanted):
-    """Labels of a frame from all context frames [(features, labels)], by the definition."""
-    rows, columns, _ = features.shape
-    cells = np.stack(np.mgrid[:rows, :columns], axis=-1).reshape(-1, 2)
-    distance = np.linalg.norm(cells[:, None] - cells, axis=-1)
-    affinity = [
-        np.where(
-            distance <= wanted.radius,
-            features.reshape(len(cells), -1) @ past.reshape(len(cells), -1).T,
-            -np.inf,
-        )
-        for past, _ in context
-    ]
-    affinity = np.concatenate(affinity, axis=1)
-    most = max(labels.shape[2] for _, labels in context)
-    known = [
-        np.pad(labels, ((0, 0), (0, 0), (0, most - labels.shape[2]))).reshape(-1, most)
-        for _, labels in context
-    ]
-    known = np.concatenate(known)
-    found = np.zeros((len(cells), most))
-    for cell, row in enumerate(affinity):
-        best = np.argsort(row)[::-1][: wanted.top_k]
-        best = best[np.isfinite(row[best])]
-        weights = np.exp(row[best].astype(np.float64) / wanted.temperature)
-        found[cell] = weights / weights.sum() @ known[best]
-    return found.reshape(rows, columns, most)
+def changed(**changes) -> Propagation:
+    return msgspec.structs.replace(SETTINGS, **changes)
 
 
-def random_labels(rng, rows, columns, count):
+def features_of(rng, frames: int, rows: int, columns: int, channels: int = 12) -> np.ndarray:
+    features = rng.normal(size=(frames, rows, columns, channels))
+    return (features / np.linalg.norm(features, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def labels_of(rng, rows: int, columns: int, count: int) -> np.ndarray:
     return rng.dirichlet(np.ones(count), (rows, columns)).astype(np.float32)
 
 
-def random_features(rng, frames, rows, columns):
-    every = rng.normal(size=(frames, rows, columns, 6))
-    return (every / np.linalg.norm(every, axis=-1, keepdims=True)).astype(np.float32)
+def widened(labels: np.ndarray, count: int) -> np.ndarray:
+    return np.pad(labels, ((0, 0), (0, 0), (0, count - labels.shape[2])))
 
 
-CASES = {
-    "usual": ({}, (13, 17)),
-    "all within reach": ({"radius": 40.0}, (6, 9)),
-    "reach between cells": ({"radius": 2.5}, (9, 20)),
-    "own place alone": ({"radius": 0.5}, (8, 8)),
-    "more wanted than there are": ({"top_k": 500}, (5, 4)),
-    "one of a kind": ({"top_k": 1}, (16, 16)),
-    "one frame of context": ({"context": 1}, (10, 11)),
-    "single row": ({}, (1, 30)),
-}
+def context_of(t: int, marks: dict[int, int], length: int) -> list[int]:
+    """Frames that frame t asks: the marked ones and the last, none from before the first mark."""
+    last = range(max(t - length, min(marks)), t)
+    return sorted({*(frame for frame in marks if frame < t), *last})
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("block", [propagation.BLOCK_BYTES, 1])
-def test_it_equals_the_dense_definition(case, block, monkeypatch):
-    monkeypatch.setattr(propagation, "BLOCK_BYTES", block)
-    changes, (rows, columns) = CASES[case]
-    wanted, rng = settings(**changes), np.random.default_rng(3)
-    frames = random_features(rng, 7, rows, columns)
-    carrying = LabelPropagation(wanted)
-    assert carrying.advance(frames[0]).shape == (rows, columns, 0)
-    first = random_labels(rng, rows, columns, 3)
-    carrying.mark(first)
-    past = [(frames[0], first)]
-    for t in range(1, len(frames)):
-        recent = [past[n] for n in range(max(t - wanted.context, 0), t) if n > 0]
-        expected = dense(frames[t], [past[0], *recent], wanted)
-        found = carrying.advance(frames[t])
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-        past.append((frames[t], found))
+def assert_equals_dense(
+    settings: Propagation, rows: int, columns: int, marks: dict[int, int]
+) -> None:
+    """Compare frame by frame, with K labels marked on frames ``marks`` {t: K}.
+
+    Each frame is computed from the labels that the frames before really got. Where two cells are
+    equally good for the last of the top k, to the last bits of a float, either may be taken.
+    """
+    rng = np.random.default_rng(7)
+    features, known = features_of(rng, 8, rows, columns), []
+    carried = LabelPropagation(settings)
+    for t, newest in enumerate(features):
+        found = carried.advance(newest)
+        count = max((marks[frame] for frame in marks if frame < t), default=0)
+        assert found.shape == (rows, columns, count)
+        assert found.dtype == np.float32
+        if count:
+            frames = context_of(t, marks, settings.context)
+            affinity = dense_affinity(newest, features[frames], settings.radius)
+            labels = np.stack([widened(known[frame], count) for frame in frames])
+            expected = dense_labels(affinity, labels, settings)
+            decided = ~(gap_after(affinity, settings.top_k) < 1e-6)
+            assert decided.mean() > 0.95
+            difference = np.abs(found - expected).reshape(rows * columns, count)
+            assert difference[decided].max() < 1e-5
+        if t in marks:
+            found = labels_of(rng, rows, columns, marks[t])
+            carried.mark(found)
+        known.append(found)
 
 
-def test_objects_that_enter_later_are_known_from_then_on():
-    wanted, rng = settings(context=2), np.random.default_rng(5)
-    frames = random_features(rng, 6, 7, 8)
-    carrying = LabelPropagation(wanted)
-    # The first frame came before anything was marked, and is asked nothing.
-    carrying.advance(frames[0])
-    carrying.advance(frames[1])
-    one = random_labels(rng, 7, 8, 2)
-    carrying.mark(one)
-    second = carrying.advance(frames[2])
-    np.testing.assert_allclose(second, dense(frames[2], [(frames[1], one)], wanted), atol=1e-5)
-    two = random_labels(rng, 7, 8, 4)
-    carrying.mark(two)
-    third = carrying.advance(frames[3])
-    context = [(frames[1], one), (frames[2], two)]
-    np.testing.assert_allclose(third, dense(frames[3], context, wanted), atol=1e-5)
-    fourth = carrying.advance(frames[4])
-    context.append((frames[3], third))
-    np.testing.assert_allclose(fourth, dense(frames[4], context, wanted), atol=1e-5)
-    assert carrying.advance(frames[5]).shape == (7, 8, 4)
+def gap_after(affinity: np.ndarray, top_k: int) -> np.ndarray:
+    """From the least that is taken to the next, for each cell; NaN where all are taken."""
+    if affinity.shape[1] <= top_k:
+        return np.full(len(affinity), np.nan)
+    best = np.sort(affinity, axis=1)[:, ::-1]
+    with np.errstate(invalid="ignore"):
+        return best[:, top_k - 1] - best[:, top_k]
 
 
-def test_a_frame_marked_twice_is_asked_once():
-    wanted, rng = settings(), np.random.default_rng(6)
-    frames = random_features(rng, 2, 5, 5)
-    labels = [random_labels(rng, 5, 5, 2) for _ in range(2)]
-    carrying = LabelPropagation(wanted)
-    carrying.advance(frames[0])
-    for marked in labels:
-        carrying.mark(marked)
-    expected = dense(frames[1], [(frames[0], labels[1])], wanted)
-    np.testing.assert_allclose(carrying.advance(frames[1]), expected, atol=1e-5)
+@pytest.mark.parametrize("block", [vditrack.propagation.BLOCK_BYTES, 40_000, 1])
+@pytest.mark.parametrize(
+    ("changes", "rows", "columns"),
+    [
+        ({}, 13, 17),
+        ({}, 8, 16),
+        ({"radius": 2.5, "context": 1}, 21, 9),
+        ({"radius": 0.5}, 6, 7),
+        ({"radius": 1000.0, "context": 28}, 11, 10),
+        ({"top_k": 1}, 9, 12),
+        ({"top_k": 5000, "radius": 3.0}, 7, 9),
+        ({"top_k": 30, "radius": 1.0}, 10, 10),
+        ({"temperature": 0.03}, 9, 10),
+        ({}, 1, 25),
+        ({}, 1, 1),
+    ],
+)
+def test_labels_equal_the_dense_formulation(monkeypatch, changes, rows, columns, block):
+    """Also where few products fit into memory at a time."""
+    monkeypatch.setattr(vditrack.propagation, "BLOCK_BYTES", block)
+    assert_equals_dense(changed(**changes), rows, columns, {0: 3})
 
 
-def test_shares_of_cells_are_areas():
-    mask = np.zeros((12, 20), np.uint8)
-    mask[3:9, 5:15] = 1
-    mask[0, 0] = 2
-    shares = cell_labels(mask, 3, 4, 3)
-    area = [
-        [
-            [(mask[4 * i : 4 * i + 4, 5 * j : 5 * j + 5] == k).mean() for k in range(3)]
-            for j in range(4)
-        ]
-        for i in range(3)
-    ]
-    np.testing.assert_allclose(shares, area, atol=1e-6)
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {2: 3},
+        {0: 2, 3: 4},
+        {0: 2, 1: 2, 2: 3, 6: 5},
+        {1: 1, 2: 2},
+    ],
+)
+@pytest.mark.parametrize("length", [1, 3, 20])
+def test_objects_may_enter_later(marks, length):
+    assert_equals_dense(changed(context=length), 9, 11, marks)
 
 
-def test_a_mask_comes_back_from_its_own_shares():
-    mask = np.zeros((48, 80), np.uint8)
-    mask[8:24, 16:40], mask[32:40, 40:72] = 1, 2
-    np.testing.assert_array_equal(mask_from_labels(cell_labels(mask, 48, 80, 3), 48, 80), mask)
-    coarse = mask_from_labels(cell_labels(mask, 6, 10, 3), 48, 80)
-    # Corners are rounded off; sides along cells stay where they were.
-    assert (coarse == mask).mean() > 0.97
-    np.testing.assert_array_equal(coarse[16, :], mask[16, :])
+def test_labels_by_hand():
+    """Three cells in a row, of which the middle one sees both others, and those only it."""
+    features = np.array([[[1, 0], [0, 1], [0.6, 0.8]]], np.float32)
+    labels = np.array([[[1, 0], [0, 1], [0.5, 0.5]]], np.float32)
+    carried = LabelPropagation(changed(radius=1.0, top_k=2, temperature=0.5))
+    carried.advance(features)
+    carried.mark(labels)
+    found = carried.advance(np.array([[[1, 0], [1, 0], [0, 2]]], np.float32))
+    # Products 1 and 0; 1, 0 and 0.6; 2 and 1.6, each over the temperature.
+    first, second, third = (1 / (1 + np.exp(-x)) for x in (2, 0.8, 0.8))
+    shares = [1 - first, (1 - second) / 2, third + (1 - third) / 2]
+    np.testing.assert_allclose(found[0, :, 1], shares, atol=1e-6)
+    np.testing.assert_allclose(found.sum(axis=2), 1, atol=1e-6)
 
 
-def test_keypoints_come_back_from_their_labels():
-    points = np.array([[20.0, 30.0], [100.5, 61.0], [0.5, 95.5]], np.float32)
-    labels = keypoint_labels(points, (96, 160), 12, 20)
-    np.testing.assert_allclose(labels.sum(axis=2), 1, atol=1e-6)
-    found, present = keypoints_from_labels(labels, (96, 160))
-    assert present.all()
-    # At the border half of the Gaussian is missing.
-    assert np.linalg.norm(found - points, axis=1)[:2].max() < 1
-    assert np.abs(found[2] - points[2]).max() < 8
-    labels[..., 2] = 0.05
-    assert keypoints_from_labels(labels, (96, 160))[1].tolist() == [True, False, True]
+def test_marking_again_replaces_the_mark():
+    rng = np.random.default_rng(1)
+    features = features_of(rng, 2, 7, 8)
+    first, second = labels_of(rng, 7, 8, 2), labels_of(rng, 7, 8, 3)
+    results = []
+    for marks in ([second], [first, second]):
+        carried = LabelPropagation(SETTINGS)
+        carried.advance(features[0])
+        for labels in marks:
+            carried.mark(labels)
+        results.append(carried.advance(features[1]))
+    np.testing.assert_array_equal(*results)
 
 
-def test_keypoints_follow_a_field_that_moves():
+def test_marked_frames_outlive_the_queue():
+    """What was marked long ago is found again, when all frames since showed something else."""
+    rng = np.random.default_rng(2)
+    features, labels = features_of(rng, 1, 6, 8, 64)[0], np.zeros((6, 8, 2), np.float32)
+    labels[..., 0], labels[2:4, 3:6] = 1, (0, 1)
+    carried = LabelPropagation(changed(context=2, top_k=1))
+    carried.advance(features)
+    carried.mark(labels)
+    for other in features_of(rng, 5, 6, 8, 64):
+        carried.advance(other)
+    np.testing.assert_array_equal(carried.advance(features), labels)
+
+
+def test_what_is_returned_cannot_be_spoilt():
+    carried = LabelPropagation(SETTINGS)
+    features = features_of(np.random.default_rng(3), 2, 4, 5)
+    carried.advance(features[0])
+    carried.mark(np.ones((4, 5, 1), np.float32))
+    with pytest.raises(ValueError, match="read-only"):
+        carried.advance(features[1])[0, 0, 0] = 7
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "radius", "length"), [(60, 107, 15.0, 200), (300, 400, 1000.0, 3)]
+)
+def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
+    """Of the first tiles, where all products at once would be 33 and 230 GB."""
+    tiles = vditrack.propagation._tiles
+    monkeypatch.setattr(vditrack.propagation, "_tiles", lambda *grid: islice(tiles(*grid), 3))
+    features = features_of(np.random.default_rng(4), length + 2, rows, columns, 4)
+    carried = LabelPropagation(changed(radius=radius, context=length))
+    carried.advance(features[0])
+    carried.mark(np.full((rows, columns, 2), 0.5, np.float32))
+    for newest in features[1:-1]:
+        carried.advance(newest)
+    labels = rows * columns * 2 * 4
+    tracemalloc.start()
+    carried.advance(features[-1])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak - labels < 3 * vditrack.propagation.BLOCK_BYTES
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (7, 11), (1, 1), (9, 5), (8, 30)])
+def test_cell_labels_are_shares_of_area(grid):
+    """Cells that are no whole number of pixels, against pixels cut so small that they are."""
+    rows, columns = grid
+    mask = np.random.default_rng(5).integers(0, 4, (7, 11), np.uint8)
+    fine = np.repeat(np.repeat(mask, rows, axis=0), columns, axis=1)
+    blocks = fine.reshape(rows, 7, columns, 11).transpose(0, 2, 1, 3).reshape(rows, columns, -1)
+    expected = (blocks[..., None] == np.arange(5)).mean(axis=2)
+    np.testing.assert_allclose(cell_labels(mask, rows, columns, 5), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(60, 107), (61, 33), (8, 11), (5, 90)])
+def test_masks_are_read_bilinearly(size):
+    labels = labels_of(np.random.default_rng(6), 8, 11, 5)
+    planes = torch.from_numpy(labels).permute(2, 0, 1)[None]
+    shares = functional.interpolate(planes, size, mode="bilinear", align_corners=False)[0].numpy()
+    mask, best = mask_from_labels(labels, *size), np.sort(shares, axis=0)
+    assert mask.dtype == np.uint8
+    decided = best[-1] - best[-2] > 1e-5
+    assert decided.mean() > 0.95
+    np.testing.assert_array_equal(mask[decided], shares.argmax(axis=0)[decided])
+
+
+def test_masks_of_no_label_and_of_all():
+    assert not mask_from_labels(np.zeros((3, 4, 0), np.float32), 6, 8).any()
+    mask = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(mask_from_labels(cell_labels(mask, 16, 16, 256), 16, 16), mask)
+
+
+def test_equal_shares_are_the_first_label():
+    labels = np.full((2, 2, 3), 1 / 3, np.float32)
+    assert not mask_from_labels(labels, 4, 4).any()
+
+
+def test_keypoints_are_read_where_they_were():
+    """To a hundredth of a cell inside, and to half a cell anywhere in the picture."""
     rng = np.random.default_rng(8)
-    field = random_features(rng, 1, 20, 20)[0]
-    points = np.array([[70.0, 80.0], [41.0, 100.0]], np.float32)
-    carrying = LabelPropagation(settings(temperature=0.02, top_k=1, context=4))
-    carrying.advance(field)
-    carrying.mark(keypoint_labels(points, (160, 160), 20, 20))
-    for t in range(1, 5):
-        labels = carrying.advance(np.roll(field, t, axis=1))
-    found, present = keypoints_from_labels(labels, (160, 160))
-    assert present.all()
-    np.testing.assert_allclose(found, points + np.array([32, 0]), atol=1.5)
+    points = (rng.random((400, 2)) * SIZE[::-1]).astype(np.float32)
+    cells = points / STRIDE
+    inside = ((cells > 3.5) & (cells < np.array([COLUMNS, ROWS]) - 3.5)).all(axis=1)
+    error = np.zeros(len(points))
+    for n, point in enumerate(points):
+        labels = keypoint_labels(point[None], SIZE, ROWS, COLUMNS)
+        np.testing.assert_allclose(labels.sum(axis=2), 1, atol=1e-6)
+        found, there = keypoints_from_labels(labels, SIZE)
+        assert there.all()
+        error[n] = np.abs(found - point).max() / STRIDE
+    assert error[inside].max() < 0.01
+    assert error.max() <= 0.501
+
+
+def test_keypoints_may_share_cells():
+    points = np.array([[100, 100], [104, 100], [100, 100]], np.float32)
+    labels = keypoint_labels(points, SIZE, ROWS, COLUMNS)
+    assert labels.shape == (ROWS, COLUMNS, 4)
+    assert labels.min() >= 0
+    np.testing.assert_allclose(labels.sum(axis=2), 1, atol=1e-6)
+
+
+def test_frames_are_no_squares():
+    """Cells of other widths than heights, from the closed form of the Gaussian."""
+    point = np.array([[50.0, 20.0]], np.float32)
+    labels = keypoint_labels(point, (40, 200), 10, 10)
+    # Cells are 20 x 4: the point is at x = 2 and y = 4.5 cells.
+    np.testing.assert_allclose(labels[4, 3, 1], np.exp(-(1**2 + 0.5**2) / 2), atol=1e-6)
+    np.testing.assert_allclose(keypoints_from_labels(labels, (40, 200))[0], point, atol=0.2)
+
+
+@pytest.fixture(scope="module")
+def maps() -> np.ndarray:
+    """Features of a field that moves to the right and down; frames 6 to 8 show something else."""
+    offsets = np.stack([np.arange(14) * 4.4, np.arange(14) * 2.7], axis=1)
+    maps = translated_maps(wave_field(64, seed=3, shortest=48), offsets, ROWS, COLUMNS, STRIDE)
+    maps[6:9] = features_of(np.random.default_rng(9), 3, ROWS, COLUMNS, 64)
+    return (maps / np.linalg.norm(maps, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def test_keypoints_follow_what_moves_and_are_found_again(maps):
+    points = np.array([[60, 50], [110, 90], [84, 130]], np.float32)
+    carried = LabelPropagation(changed(temperature=0.02, context=2, radius=15.0))
+    carried.advance(maps[0])
+    carried.mark(keypoint_labels(points, SIZE, ROWS, COLUMNS))
+    for t, newest in enumerate(maps[1:], start=1):
+        found, there = keypoints_from_labels(carried.advance(newest), SIZE)
+        assert there.all() == (t not in (6, 7, 8))
+        if there.all():
+            assert np.linalg.norm(found - (points + t * np.float32([4.4, 2.7])), axis=1).max() < 4
+
+
+def test_masks_follow_what_moves(maps):
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    carried = LabelPropagation(changed(temperature=0.02, radius=15.0))
+    carried.advance(maps[0])
+    carried.mark(cell_labels(disc(x, y, 80, 70), ROWS, COLUMNS, 2))
+    for t, newest in enumerate(maps[1:6], start=1):
+        mask = mask_from_labels(carried.advance(newest), *SIZE) > 0
+        truth = disc(x, y, 80 + 4.4 * t, 70 + 2.7 * t) > 0
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.9
+
+
+def disc(x: np.ndarray, y: np.ndarray, centre_x: float, centre_y: float) -> np.ndarray:
+    return (np.hypot(x + 0.5 - centre_x, y + 0.5 - centre_y) < 40).astype(np.uint8)
+
+
+def test_a_keypoint_is_there_while_half_of_it_is_left():
+    points = np.array([[60, 50], [160, 90], [3, 2], [237, 100]], np.float32)
+    whole = keypoint_labels(points, SIZE, ROWS, COLUMNS)
+    for share, there in ((0.6, True), (0.4, False), (0.0, False)):
+        labels = whole * np.float32(share)
+        labels[..., 0] += 1 - labels.sum(axis=2)
+        found, seen = keypoints_from_labels(labels, SIZE)
+        np.testing.assert_array_equal(seen, there)
+        assert np.isfinite(found).all()
+
+
+def test_a_blurred_keypoint_is_still_there():
+    """Its peak is a fifth of what it was."""
+    narrow = keypoint_labels(np.array([[95, 105]], np.float32), (200, 200), 20, 20)[..., 1]
+    blurred = cv2.GaussianBlur(narrow, (0, 0), 2)
+    assert blurred.max() < 0.21
+    found, there = keypoints_from_labels(np.stack([1 - blurred, blurred], axis=2), (200, 200))
+    assert there.all()
+    np.testing.assert_allclose(found, [[95, 105]], atol=0.1)

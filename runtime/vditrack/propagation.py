@@ -1,295 +1,382 @@
-"""Labels of cells carried from frame to frame by their features (TED, arXiv 2512.02339).
+"""Labels of cells, carried from frame to frame by matching features (TED, arXiv 2512.02339).
 
-A cell of the newest frame takes its soft label from the cells most like it in the frames before it:
-the marked ones, which are never forgotten, and the last few. Work goes tile by tile of the grid, so
-that beside the frames' own features memory is bounded by `BLOCK_BYTES` whatever the grid.
+A cell of a new frame takes its label from the cells that look most like it among those nearby in
+the context: all frames that were marked, and the last few. The paper follows the usual convention
+of label propagation, of which the first frame and a queue of frames are the simplest case.
+
+A label is soft: what share of a cell is whose. Masks and keypoints become such labels, and are read
+from them again.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.bundle import Propagation
-from vditrack.grid import pixel_centres
 
 Floats = NDArray[np.float32]
-Indices = NDArray[np.intp]
+Ints = NDArray[np.intp]
+Mask = NDArray[np.uint8]
+Span = tuple[int, int]
+"""First and one past the last, along one axis."""
 
 BLOCK_BYTES = 16 << 20
-"""Of dot products that are there at a time."""
-_TILE = 8
-"""Side of a tile in cells: small, since a tile is compared with all within reach of any cell."""
-_GROUP = 32
-_KEYPOINT_SPREAD, _KEYPOINT_REACH, _KEYPOINT_LEAST = 1.0, 2, 0.1
+"""Of the dot products that are held at a time. All that an advance needs beside features and labels
+stays below three times that, on grids of up to a million cells."""
+_SIDE = 8
+"""Of the tiles of cells that are matched together. Larger ones look at more cells in vain, with
+smaller ones the products of matrices are less efficient."""
+_SIGMA = 1.0
+"""Of a keypoint's Gaussian, in cells: the narrowest that cells still sample well."""
+_REACH = 3
+"""Cells around the peak, along each axis, from which a keypoint is read: three sigma."""
+_LEAST_SHARE = 0.5
+"""Of a keypoint's Gaussian that has to be left for it to be there."""
 
 
-@dataclass
-class _Context:
-    """A frame whose labels are asked."""
+@dataclass(frozen=True)
+class _Frame:
+    """What is remembered of a frame."""
 
     features: Floats
     """[rows, columns, D]"""
     labels: Floats
-    """[rows, columns, K]"""
+    """[rows, columns, K]; labels that came later are zero in it."""
+    marked: bool
 
 
 class LabelPropagation:
-    """Soft labels carried through the frames of one clip or stream, in their order."""
+    """Labels of cells carried from frame to frame.
+
+    Marked frames are kept for good, of the others the last ``settings.context``; frames from before
+    anything was marked tell nothing. The work of a frame is proportional to its context.
+    """
 
     def __init__(self, settings: Propagation) -> None:
-        """Begin before the first frame."""
         self._settings = settings
-        self._marked: list[_Context] = []
-        self._recent: deque[_Context] = deque(maxlen=settings.context)
-        self._newest: _Context | None = None
-        self._count = 0
+        self._marked: list[_Frame] = []
+        self._recent: deque[_Frame] = deque(maxlen=settings.context)
 
     def advance(self, features: Floats) -> Floats:
-        """Carry all labels into the next frame.
+        """Carry the labels into the next frame.
 
         Args:
-            features: float32 [rows, columns, D], compared by their dot products as they are.
+            features: [rows, columns, D] of any length, as they go into dot products; they are kept
+                without a copy.
 
         Returns:
-            float32 [rows, columns, K] shares of the labels marked so far.
+            Soft labels [rows, columns, K] of the frame, the background first, read-only; they sum
+            to 1 over K. Before anything was marked K is 0.
 
         """
-        if self._newest is not None:
-            self._recent.append(self._newest)
-        recent = [past for past in self._recent if not any(past is kept for kept in self._marked)]
-        context = [past for past in (*self._marked, *recent) if past.labels.shape[2]]
-        labels = np.zeros((*features.shape[:2], self._count), np.float32)
-        if context:
-            _carry(features, context, labels, self._settings)
-        self._newest = _Context(features, labels)
+        labels = _carried(features, self._context, self._settings)
+        labels.flags.writeable = False
+        self._recent.append(_Frame(features, labels, marked=False))
         return labels
 
     def mark(self, labels: Floats) -> None:
-        """Set the labels of the newest frame, which is kept from then on.
+        """Put labels in the place of those that the newest frame got, and keep that frame for good.
 
         Args:
-            labels: float32 [rows, columns, K] shares, the background's first, of at least as many
-                labels as were known. Frames before know nothing of the added ones.
+            labels: [rows, columns, K], the background first, which sum to 1 over K: all labels that
+                there were, and further ones behind them. In earlier frames these are nowhere.
 
         """
-        assert self._newest is not None, "a frame comes before its labels"
-        self._newest.labels = labels
-        self._count = labels.shape[2]
-        if not any(self._newest is kept for kept in self._marked):
-            self._marked.append(self._newest)
+        newest = self._recent[-1]
+        if newest.marked:
+            self._marked.pop()
+        self._recent[-1] = replace(newest, labels=labels, marked=True)
+        self._marked.append(self._recent[-1])
+
+    @property
+    def _context(self) -> list[_Frame]:
+        recent = [frame for frame in self._recent if not frame.marked and frame.labels.shape[2]]
+        return [*self._marked, *recent]
 
 
-def _carry(
-    features: Floats, context: Sequence[_Context], labels: Floats, settings: Propagation
-) -> None:
-    """Fill in labels [rows, columns, K] from those of the context."""
-    rows, columns = features.shape[:2]
-    for tile, around in _tiles(rows, columns, settings.radius):
-        asking = features[tile].reshape(-1, features.shape[2])
-        too_far = _too_far(tile, around, settings.radius)
-        best = np.full((len(asking), settings.top_k), -np.inf, np.float32)
-        found = np.zeros((*best.shape, labels.shape[2]), np.float32)
-        at_once = max(1, BLOCK_BYTES // too_far.nbytes)
-        for first in range(0, len(context), at_once):
-            some = context[first : first + at_once]
-            best, found = _better(best, found, asking, some, around, too_far)
-        weights = np.exp((best - best.max(axis=1, keepdims=True)) / settings.temperature)
-        weights /= weights.sum(axis=1, keepdims=True)
-        carried = np.einsum("nk,nkl->nl", weights, found)
-        labels[tile] = carried.reshape(labels[tile].shape)
+@dataclass(frozen=True)
+class _Tile:
+    """Cells next to each other, and the window of all cells within the radius of any of them."""
+
+    rows: Span
+    columns: Span
+    window_rows: Span
+    window_columns: Span
 
 
-Part = tuple[slice, slice]
+@dataclass(frozen=True)
+class _Candidates:
+    """Cells of context frames that n cells may take their labels from."""
 
+    products: Floats
+    """[c, n] dot products of features; -inf beyond the radius."""
+    frames: Ints
+    """[c, n] indices into the context."""
+    cells: Ints
+    """[c, n] indices of cells, row by row."""
 
-def _tiles(rows: int, columns: int, radius: float) -> Iterator[tuple[Part, Part]]:
-    """Tiles of the grid, each with the part of it that any of its cells may reach."""
-    reach, side = int(radius), _TILE
-    while side > 1 and 4 * side**2 * _reached(rows, side, reach) * _reached(
-        columns, side, reach
-    ) > (BLOCK_BYTES):
-        side //= 2
-    for top, left in product(range(0, rows, side), range(0, columns, side)):
-        tile = slice(top, min(top + side, rows)), slice(left, min(left + side, columns))
-        around = (
-            slice(max(top - reach, 0), min(top + side + reach, rows)),
-            slice(max(left - reach, 0), min(left + side + reach, columns)),
+    def beside(self, others: "_Candidates") -> "_Candidates":
+        return _Candidates(
+            np.concatenate([self.products, others.products]),
+            np.concatenate([self.frames, others.frames]),
+            np.concatenate([self.cells, others.cells]),
         )
-        yield tile, around
+
+    def best(self, count: int) -> "_Candidates":
+        """Those of the ``count`` largest products, for each of the n cells, in any order."""
+        chosen, each = _largest(self.products, count), np.arange(self.products.shape[1])
+        return _Candidates(
+            self.products[chosen, each], self.frames[chosen, each], self.cells[chosen, each]
+        )
 
 
-def _reached(count: int, side: int, reach: int) -> int:
-    return min(count, side + 2 * reach)
+def _carried(features: Floats, context: Sequence[_Frame], settings: Propagation) -> Floats:
+    """Soft labels [rows, columns, K] of features [rows, columns, D]."""
+    rows, columns = features.shape[:2]
+    count = max((frame.labels.shape[2] for frame in context), default=0)
+    labels = np.zeros((rows, columns, count), np.float32)
+    if not context:
+        return labels
+    for tile in _tiles(rows, columns, settings.radius):
+        best = _best_in_context(features, context, tile, settings)
+        place = labels[slice(*tile.rows), slice(*tile.columns)]
+        place[:] = _weighted_labels(best, context, count, settings.temperature).reshape(place.shape)
+    return labels
 
 
-def _too_far(tile: Part, around: Part, radius: float) -> Floats:
-    """What is added to dot products [cells of tile, cells around]: 0, or -inf beyond the radius."""
-    down, across = (
-        np.subtract.outer(np.arange(own.start, own.stop), np.arange(other.start, other.stop)) ** 2
-        for own, other in zip(tile, around, strict=True)
+def _tiles(rows: int, columns: int, radius: float) -> Iterator[_Tile]:
+    reach = int(min(radius, max(rows, columns)))
+    side = _SIDE
+    # Products with one frame have to fit, and to leave room for what is computed from them.
+    while side > 1 and 4 * side**2 * _window_size(side, reach, rows, columns) > BLOCK_BYTES // 4:
+        side //= 2
+    for top in range(0, rows, side):
+        for left in range(0, columns, side):
+            yield _Tile(
+                _span(top, top + side, rows),
+                _span(left, left + side, columns),
+                _span(top - reach, top + side + reach, rows),
+                _span(left - reach, left + side + reach, columns),
+            )
+
+
+def _window_size(side: int, reach: int, rows: int, columns: int) -> int:
+    return min(side + 2 * reach, rows) * min(side + 2 * reach, columns)
+
+
+def _span(first: int, end: int, count: int) -> Span:
+    return max(first, 0), min(end, count)
+
+
+def _best_in_context(
+    features: Floats, context: Sequence[_Frame], tile: _Tile, settings: Propagation
+) -> _Candidates:
+    """Return the best cells of all context frames together, for each cell of a tile."""
+    block = features[slice(*tile.rows), slice(*tile.columns)]
+    # Products with a contiguous matrix on the right are half as fast again.
+    cells = np.ascontiguousarray(block.reshape(-1, features.shape[2]).T)
+    beyond = _beyond(tile, settings.radius)
+    step = max(BLOCK_BYTES // beyond.nbytes, 1)
+    nothing = np.zeros((0, beyond.shape[1]))
+    best = _Candidates(nothing.astype(np.float32), nothing.astype(np.intp), nothing.astype(np.intp))
+    for first in range(0, len(context), step):
+        scores = _scores(cells, context[first : first + step], tile)
+        found = _candidates(scores, beyond, settings.top_k)
+        shown = replace(
+            found, frames=found.frames + first, cells=_cells(found.cells, tile, features.shape[1])
+        )
+        best = best.beside(shown).best(settings.top_k)
+    return best
+
+
+def _beyond(tile: _Tile, radius: float) -> Floats:
+    """0 within the radius and -inf beyond it: [places, n], for places of the window and cells."""
+    down = np.subtract.outer(np.arange(*tile.window_rows), np.arange(*tile.rows))
+    across = np.subtract.outer(np.arange(*tile.window_columns), np.arange(*tile.columns))
+    squares = (down**2)[:, None, :, None] + (across**2)[None, :, None, :]
+    beyond = np.where(squares <= radius**2, np.float32(0), np.float32(-np.inf))
+    return beyond.reshape(len(down) * len(across), -1)
+
+
+def _scores(cells: Floats, frames: Sequence[_Frame], tile: _Tile) -> Floats:
+    """Dot products [frames, places, n] of features [D, n] with those in the window of frames."""
+    window = slice(*tile.window_rows), slice(*tile.window_columns)
+    shape = frames[0].features[window].shape[:2]
+    scores = np.empty((len(frames), *shape, cells.shape[1]), np.float32)
+    for frame, products in zip(frames, scores, strict=True):
+        np.matmul(frame.features[window], cells, out=products)
+    return scores.reshape(len(frames), -1, cells.shape[1])
+
+
+def _candidates(scores: Floats, beyond: Floats, count: int) -> _Candidates:
+    """Return candidates, places for cells, that hold the ``count`` best of scores.
+
+    They are all frames at as many places: a score among the best is at a place whose own best is
+    among the best of places. To look for places takes one comparison a score, and no sorting.
+    """
+    peaks = scores.max(axis=0)
+    peaks += beyond
+    places, each = _largest(peaks, count), np.arange(peaks.shape[1])
+    products = scores[:, places, each] + beyond[places, each]
+    frames = np.arange(len(scores))[:, None, None]
+    return _Candidates(
+        products.reshape(-1, len(each)),
+        np.broadcast_to(frames, products.shape).reshape(-1, len(each)),
+        np.broadcast_to(places, products.shape).reshape(-1, len(each)),
     )
-    squared = (down[:, None, :, None] + across[None, :, None, :]).reshape(
-        down.shape[0] * across.shape[0], -1
-    )
-    return np.where(squared <= radius**2, np.float32(0), np.float32(-np.inf))
 
 
-def _better(
-    best: Floats,
-    found: Floats,
-    asking: Floats,
-    context: Sequence[_Context],
-    around: Part,
-    too_far: Floats,
-) -> tuple[Floats, Floats]:
-    """Take the best of those so far and those of more frames.
+def _largest(values: Floats, count: int) -> Ints:
+    """Indices [count, n] of the largest values [m, n] along the first axis; all if m is smaller."""
+    if len(values) <= count:
+        return np.broadcast_to(np.arange(len(values))[:, None], values.shape)
+    # NumPy partitions along the last axis faster.
+    order = np.argpartition(np.ascontiguousarray(values.T), -count, axis=1)
+    return order[:, -count:].T
+
+
+def _cells(places: Ints, tile: _Tile, columns: int) -> Ints:
+    """Indices of cells, of a grid of so many columns, from those of places in the window."""
+    (top, _), (left, right) = tile.window_rows, tile.window_columns
+    row, column = np.divmod(places, right - left)
+    return np.asarray((top + row) * columns + left + column, np.intp)
+
+
+def _weighted_labels(
+    best: _Candidates, context: Sequence[_Frame], count: int, temperature: float
+) -> Floats:
+    """Mean labels [n, count] of candidates, weighted by the softmax of their products."""
+    products = best.products
+    weights = np.exp((products - products.max(axis=0)) / np.float32(temperature))
+    weights /= weights.sum(axis=0)
+    labels = np.zeros((*products.shape, count), np.float32)
+    for index in np.unique(best.frames):
+        chosen, known = best.frames == index, context[index].labels
+        labels[chosen, : known.shape[2]] = known.reshape(-1, known.shape[2])[best.cells[chosen]]
+    return np.asarray(np.einsum("cn,cnk->nk", weights, labels), np.float32)
+
+
+def cell_labels(mask: Mask, rows: int, columns: int, labels: int) -> Floats:
+    """Soft labels of cells from a mask.
 
     Args:
-        best: [N, k] dot products so far, -inf where there are fewer.
-        found: [N, k, K] labels of the cells they are with.
-        asking: [N, D] features.
-        context: frames.
-        around: cells of theirs that are looked at.
-        too_far: [N, cells].
-
-    Returns:
-        The new ``best`` and ``found``.
-
-    """
-    count, known = too_far.shape[1], best.shape[1]
-    products = np.empty((len(asking), known + len(context) * count), np.float32)
-    products[:, :known] = best
-    for n, past in enumerate(context):
-        part = products[:, known + n * count : known + (n + 1) * count]
-        # Through an array of its own: BLAS writes none into a part of another.
-        np.add(asking @ past.features[around].reshape(count, -1).T, too_far, out=part)
-    values, places = _largest(products, known)
-    labels = np.zeros((len(context), count, found.shape[2]), np.float32)
-    for n, past in enumerate(context):
-        own = past.labels[around]
-        labels[n, :, : own.shape[2]] = own.reshape(count, -1)
-    flat = labels.reshape(-1, found.shape[2])
-    # An index clipped where the place is one of those so far is not looked at.
-    taken = flat[np.maximum(places - known, 0)]
-    kept = np.take_along_axis(found, np.minimum(places, known - 1)[..., None], axis=1)
-    return values, np.where((places < known)[..., None], kept, taken)
-
-
-def _largest(values: Floats, count: int) -> tuple[Floats, Indices]:
-    """Find the ``count`` largest of each row [N, M], M >= count, and where they are; in any order.
-
-    Were the maxima of groups to be sorted, that many of them would be above a bound, and so would
-    at least as many values: few have to be looked at one by one.
-    """
-    whole = values.shape[1] // _GROUP
-    candidates = np.ones(values.shape, np.bool_)
-    if whole > count:
-        groups = values[:, : whole * _GROUP].reshape(len(values), whole, _GROUP).max(axis=2)
-        bound = np.partition(groups, -count, axis=1)[:, -count]
-        candidates = values >= bound[:, None]
-        # Without a bound all values are candidates; those that are none are not needed.
-        few = np.isneginf(bound)
-        candidates[few] = values[few] > -np.inf
-        candidates[few, :count] = True
-    rows, places = np.nonzero(candidates)
-    chosen = values[rows, places]
-    order = np.lexsort((-chosen, rows))
-    rows, places, chosen = rows[order], places[order], chosen[order]
-    rank = np.arange(len(rows)) - np.searchsorted(rows, np.arange(len(values)))[rows]
-    first = rank < count
-    largest = np.empty((len(values), count), np.float32)
-    indices = np.empty((len(values), count), np.intp)
-    largest[rows[first], rank[first]] = chosen[first]
-    indices[rows[first], rank[first]] = places[first]
-    return largest, indices
-
-
-def cell_labels(mask: NDArray[np.uint8], rows: int, columns: int, labels: int) -> Floats:
-    """Share of each cell that each label of a mask covers.
-
-    Args:
-        mask: uint8 [H, W] labels from 0 to ``labels`` - 1.
-        rows: of cells.
+        mask: uint8 [H, W] of labels, each below ``labels``; 0 is the background.
+        rows: of cells over the mask.
         columns: of cells.
-        labels: K.
+        labels: how many there are, with the background.
 
     Returns:
-        float32 [rows, columns, K], adding up to 1.
+        [rows, columns, labels]: what share of each cell each label covers, exactly, also where
+        cells are no whole number of pixels.
 
     """
-    shares = np.empty((rows, columns, labels), np.float32)
-    for label in range(labels):
-        covered = (mask == label).astype(np.float32)
-        shares[..., label] = cv2.resize(covered, (columns, rows), interpolation=cv2.INTER_AREA)
+    down, across = _coverage(mask.shape[0], rows), _coverage(mask.shape[1], columns)
+    shares = np.zeros((rows, columns, labels), np.float32)
+    for label in np.unique(mask):
+        shares[..., label] = down @ (mask == label).astype(np.float32) @ across.T
     return shares
 
 
-def mask_from_labels(labels: Floats, height: int, width: int) -> NDArray[np.uint8]:
-    """Labels [H, W] of the largest shares [rows, columns, K] at each pixel's centre.
+def _coverage(pixels: int, cells: int) -> Floats:
+    """Share [cells, pixels] of each cell that each pixel covers, along one axis."""
+    edges = np.arange(cells + 1)[:, None] * pixels / cells
+    first = np.arange(pixels)
+    overlap = np.minimum(edges[1:], first + 1) - np.maximum(edges[:-1], first)
+    return np.asarray(np.maximum(overlap, 0) * cells / pixels, np.float32)
 
-    Shares are interpolated bilinearly between the centres of cells; of equal ones the first wins.
+
+def mask_from_labels(labels: Floats, height: int, width: int) -> Mask:
+    """Read a mask from soft labels of cells.
+
+    Args:
+        labels: [rows, columns, K], the background first.
+        height: of the mask.
+        width: of the mask.
+
+    Returns:
+        uint8 [height, width]: the largest label at each pixel's centre, between cell centres
+        bilinear and constant beyond the outermost; the first of equal ones, and 0 if K is 0.
+
     """
-    best = np.full((height, width), -np.inf, np.float32)
     mask = np.zeros((height, width), np.uint8)
-    for label in range(labels.shape[2]):
-        # OpenCV's linear interpolation counts from the centres of pixels and of cells.
-        share = cv2.resize(labels[..., label], (width, height), interpolation=cv2.INTER_LINEAR)
-        mask[share > best] = label
-        np.maximum(best, share, out=best)
+    largest = np.zeros((height, width), np.float32)
+    # One label at a time: all of them at the size of the frame may be gigabytes.
+    for label in np.flatnonzero(labels.any(axis=(0, 1))):
+        cells = np.ascontiguousarray(labels[..., label])
+        share = cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
+        mask[share > largest] = label
+        np.maximum(largest, share, out=largest)
     return mask
 
 
 def keypoint_labels(points: Floats, size: tuple[int, int], rows: int, columns: int) -> Floats:
-    """Labels of keypoints: a Gaussian of one cell's width around each, and the background.
+    """Soft labels of cells from points, a label each.
 
     Args:
-        points: float32 [N, 2] (x, y) in pixels.
+        points: [N, 2] (x, y) in pixels of the frame.
         size: (height, width) of the frame.
-        rows: of cells.
+        rows: of cells over the frame.
         columns: of cells.
 
     Returns:
-        float32 [rows, columns, 1 + N], adding up to 1.
+        [rows, columns, 1 + N], which sum to 1: the background, and of each point a Gaussian with a
+        sigma of one cell and a peak of 1. Where points are so close that theirs would sum to more
+        than 1, they share the cell in proportion.
 
     """
-    cells = points * (np.array([columns, rows]) / size[::-1])
-    x = cells[:, 0] - pixel_centres(np.arange(columns))[:, None]
-    y = cells[:, 1] - pixel_centres(np.arange(rows))[:, None]
-    near = np.exp(-(x[None] ** 2 + y[:, None] ** 2) / (2 * _KEYPOINT_SPREAD**2))
-    background = np.maximum(1 - near.sum(axis=2, keepdims=True), 0)
-    labels = np.concatenate([background, near], axis=2, dtype=np.float32)
-    return np.asarray(labels / labels.sum(axis=2, keepdims=True), np.float32)
+    x = points[:, 0] * np.float32(columns / size[1]) - 0.5
+    y = points[:, 1] * np.float32(rows / size[0]) - 0.5
+    down = np.exp(-((np.arange(rows)[:, None] - y) ** 2) / (2 * _SIGMA**2))
+    across = np.exp(-((np.arange(columns)[:, None] - x) ** 2) / (2 * _SIGMA**2))
+    peaks = down[:, None] * across
+    total = peaks.sum(axis=2, keepdims=True)
+    labels = np.concatenate([1 - np.minimum(total, 1), peaks / np.maximum(total, 1)], axis=2)
+    return labels.astype(np.float32)
 
 
 def keypoints_from_labels(
     labels: Floats, size: tuple[int, int]
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Read keypoints off their labels: the centre of mass about the largest share of each.
+    """Read points from soft labels of cells.
 
     Args:
-        labels: float32 [rows, columns, 1 + N], the background's first.
+        labels: [rows, columns, 1 + N], the background first.
         size: (height, width) of the frame.
 
     Returns:
-        float32 [N, 2] (x, y) in pixels, and bool [N] whether the keypoint is there: whether its
-        share is a tenth or more anywhere.
+        [N, 2] (x, y) in pixels of the frame, and [N] whether the point is still there.
+
+        A point is the mean of cell centres, weighted by its label, up to three cells from the cell
+        where that is largest. Near the edge of the grid it is a mean over fewer cells, as many on
+        either side, so that a point beyond the outermost cell centres is found on them. It is there
+        while these cells hold at least half of what `keypoint_labels` puts in them: a label that is
+        carried on blurs, which lowers its peak but not its sum. The place of a point that is not
+        there means nothing.
 
     """
-    rows, columns, count = labels.shape
-    points = np.zeros((count - 1, 2), np.float32)
-    for n in range(count - 1):
-        share = labels[..., n + 1]
-        row, column = np.unravel_index(share.argmax(), share.shape)
-        top, left = max(row - _KEYPOINT_REACH, 0), max(column - _KEYPOINT_REACH, 0)
-        near = share[top : row + _KEYPOINT_REACH + 1, left : column + _KEYPOINT_REACH + 1]
-        down, across = (pixel_centres(np.arange(length)) for length in near.shape)
-        mass = max(float(near.sum()), np.finfo(np.float32).tiny)
-        points[n] = left + (near @ across).sum() / mass, top + (down @ near).sum() / mass
-    present = labels[..., 1:].max(axis=(0, 1)) >= _KEYPOINT_LEAST
-    scale = np.array(size[::-1]) / (columns, rows)
-    return np.asarray(points * scale, np.float32), np.asarray(present, np.bool_)
+    shares = labels[..., 1:]
+    rows, columns, count = shares.shape
+    peak_rows, peak_columns = np.divmod(shares.reshape(-1, count).argmax(axis=0), columns)
+    down = _offsets(peak_rows, rows)
+    across = _offsets(peak_columns, columns)
+    within = np.isfinite(down)[:, None] & np.isfinite(across)
+    near = shares * within
+    total = near.sum(axis=(0, 1))
+    mass = np.maximum(total, np.finfo(np.float32).tiny)
+    y = peak_rows + (near.sum(axis=1) * np.nan_to_num(down)).sum(axis=0) / mass
+    x = peak_columns + (near.sum(axis=0) * np.nan_to_num(across)).sum(axis=0) / mass
+    places = np.stack([(x + 0.5) * size[1] / columns, (y + 0.5) * size[0] / rows], axis=1)
+    points = places.astype(np.float32)
+    whole = (keypoint_labels(points, size, rows, columns)[..., 1:] * within).sum(axis=(0, 1))
+    return points, np.asarray(total >= _LEAST_SHARE * whole, np.bool_)
+
+
+def _offsets(peaks: Ints, count: int) -> Floats:
+    """Offsets [count, N] of cells from peaks along one axis; NaN where they are not asked."""
+    reach = np.minimum(_REACH, np.minimum(peaks, count - 1 - peaks))
+    offsets = (np.arange(count)[:, None] - peaks).astype(np.float32)
+    return np.where(np.abs(offsets) <= reach, offsets, np.float32(np.nan))
