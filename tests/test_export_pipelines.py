@@ -250,7 +250,14 @@ def test_sizes_and_places_of_the_command_line(card: Path, checkpoint: Path, tmp_
     )
     assert done.exception is None, done.exception
     told = json.loads(done.stdout)
-    given = {"height": 32, "width": 48, "frames": 3, "described_frames": 1, "temporal_stride": 1}
+    given = {
+        "height": 32,
+        "width": 48,
+        "frames": 3,
+        "described_frames": 1,
+        "temporal_stride": 1,
+        "overlap": 1,
+    }
     if told["encoder"]["caches"] or told["encoder"]["frames"] == 1:
         assert told["input"] == given
     assert (told["source"]["block"], told["source"]["heads"]) == (0, [1, 0])

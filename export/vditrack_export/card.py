@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle import Input, Matching, Positive, PositiveReal
+from vditrack.bundle import Input, Matching, Positive, PositiveReal, Propagation
 from vditrack.errors import InputError
 
 Index = Annotated[int, Meta(ge=0)]
@@ -15,9 +15,10 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which internal tensor of the transformer is the descriptor."""
+    """Which internal tensor of the transformer, or of the UNet, is the descriptor."""
 
     block: Index
+    """Of a transformer's blocks, or of the layers of a UNet's decoder (`UNet`)."""
     heads: Annotated[tuple[Index, ...], Meta(min_length=1)]
     selected: bool = True
     """Whether block and heads were chosen for tracking; if not, they stand in for a choice."""
@@ -28,7 +29,8 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Part of each rotary axis that is kept, counted from its highest frequency."""
     frequency_layout: Literal["rotary", "reference"] = "rotary"
     """By true frequency, or by the slices of HeFT's reference where these differ (Cosmos)."""
-    timestep: Annotated[float, Meta(ge=0)]
+    timestep: float
+    """What the model is told of the noise; Stable Video Diffusion takes a logarithm of it."""
     signal_level: Fraction
     noise_level: Fraction
     """The transformer sees signal_level x latents + noise_level x noise."""
@@ -113,6 +115,125 @@ class CosmosTransformer(Transformer, frozen=True, kw_only=True, tag="cosmos"):
     """Width of the low-rank modulation by the timestep."""
     rope_scale: tuple[PositiveReal, PositiveReal, PositiveReal]
     """Of rotary wavelengths in time, height and width."""
+
+
+class UNet(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="family"
+):
+    """What the shapes of UNets have in common.
+
+    Hidden states of the decoder's layers are read, whole: they have neither heads nor rotary
+    frequencies, and count as one head. A layer is a residual block with the attention after it,
+    and the last one of a level, but for the last level, with what doubles rows and columns. So the
+    third of four levels of three layers ends with layer 8, counted from 0.
+    """
+
+    widths: Sizes
+    """By level of the encoder; between two levels the picture is halved."""
+    residual_blocks: Positive
+    """In a level of the encoder; the decoder has one more."""
+    in_channels: Positive
+    """Of the latents."""
+    out_channels: Positive
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """Latents do not become patches."""
+        return (1, 1, 1)
+
+    @property
+    def layers(self) -> int:
+        """Of the decoder."""
+        return len(self.widths) * (self.residual_blocks + 1)
+
+    def width(self, layer: int) -> int:
+        """Channels that a layer of the decoder puts out."""
+        return int(self.widths[-1 - layer // (self.residual_blocks + 1)])
+
+    def cell(self, layer: int) -> int:
+        """Side, in latents, of what one place of a layer's hidden states stands for."""
+        doubled = min((layer + 1) // (self.residual_blocks + 1), len(self.widths) - 1)
+        return int(2 ** (len(self.widths) - 1 - doubled))
+
+
+def _check_levels(shape: UNet, name: str, count: int) -> None:
+    if count != len(shape.widths):
+        raise ValueError(f"{name} needs as many entries as widths")
+
+
+class StableDiffusionUNet(UNet, frozen=True, kw_only=True, tag="stable_diffusion"):
+    """Shapes of a diffusers ``UNet2DConditionModel`` as Stable Diffusion 2 has it.
+
+    All levels but the deepest have attention.
+    """
+
+    attention_heads: Sizes
+    """By level."""
+    text_dim: Positive
+    text_tokens: Positive
+
+    def __post_init__(self) -> None:
+        _check_levels(self, "attention_heads", len(self.attention_heads))
+
+
+class I2VGenUNet(UNet, frozen=True, kw_only=True, tag="i2vgen_xl"):
+    """Shapes of a diffusers ``I2VGenXLUNet``, and what it is told beside the prompt."""
+
+    head_dim: Positive
+    text_dim: Positive
+    text_tokens: Positive
+    fps: PositiveReal
+    """Frames a second."""
+
+
+class StableVideoUNet(UNet, frozen=True, kw_only=True, tag="stable_video_diffusion"):
+    """Shapes of a diffusers ``UNetSpatioTemporalConditionModel``, and what it is told."""
+
+    attention_heads: Sizes
+    """By level."""
+    image_dim: Positive
+    """Width of the token of an image that stands where others have their prompt."""
+    condition_dim: Positive
+    """Sines and cosines that stand for each of the three figures below."""
+    fps: PositiveReal
+    """Frames a second."""
+    motion_bucket: PositiveReal
+    noise_augmentation: Annotated[float, Meta(ge=0)]
+    """Deviation of the noise that the conditioning frame is said to have; it gets none."""
+
+    def __post_init__(self) -> None:
+        _check_levels(self, "attention_heads", len(self.attention_heads))
+
+    @property
+    def text_dim(self) -> int:
+        """Of that token."""
+        return int(self.image_dim)
+
+    @property
+    def text_tokens(self) -> int:
+        """One such token."""
+        return 1
+
+
+class AdmUNet(UNet, frozen=True, kw_only=True, tag="adm"):
+    """Shapes of a diffusers ``UNet2DModel`` that is made like ADM; it works on pixels."""
+
+    head_dim: Positive
+    attention: Annotated[tuple[bool, ...], Meta(min_length=1)]
+    """By level, whether there is any."""
+
+    def __post_init__(self) -> None:
+        _check_levels(self, "attention", len(self.attention))
+
+    @property
+    def text_dim(self) -> int:
+        """It knows no prompt."""
+        return 0
+
+    @property
+    def text_tokens(self) -> int:
+        """It knows no prompt."""
+        return 0
 
 
 class _Encoder(
@@ -267,7 +388,52 @@ class HunyuanVideoAutoencoder(_Encoder, frozen=True, kw_only=True, tag="hunyuan_
         return (1, self.temporal_stride)
 
 
-Autoencoder = WanAutoencoder | CogVideoXAutoencoder | LtxAutoencoder | HunyuanVideoAutoencoder
+class KlAutoencoder(_Encoder, frozen=True, kw_only=True, tag="kl_autoencoder"):
+    """Shapes of a diffusers ``AutoencoderKL``, or of an ``AutoencoderKLTemporalDecoder``.
+
+    Both encode each frame alone, and alike.
+    """
+
+    image_channels: Positive
+    widths: Sizes
+    """By level; between two levels the picture is halved."""
+    residual_blocks: Positive
+    """In a level of the encoder; the decoder has one more."""
+    scaling_factor: PositiveReal
+    """Of the latents, as the UNet sees them."""
+    temporal_decoder: bool = False
+    """Whether it is an ``AutoencoderKLTemporalDecoder``."""
+
+    @property
+    def stride(self) -> int:
+        """Side of a latent cell, in pixels."""
+        return int(2 ** (len(self.widths) - 1))
+
+    @property
+    def temporal_strides(self) -> tuple[int, ...]:
+        """Frames that may share one latent."""
+        return (1,)
+
+
+class Pixels(_Encoder, frozen=True, kw_only=True, tag="pixels"):
+    """No encoder: red, green and blue in [-1, 1] are the latents."""
+
+    latent_channels: Literal[3]
+
+    @property
+    def stride(self) -> int:
+        """A latent cell is a pixel."""
+        return 1
+
+    @property
+    def temporal_strides(self) -> tuple[int, ...]:
+        """Frames that may share one latent."""
+        return (1,)
+
+
+Autoencoder = (
+    WanAutoencoder | CogVideoXAutoencoder | LtxAutoencoder | HunyuanVideoAutoencoder | KlAutoencoder
+)
 
 
 class _TextEncoder(
@@ -296,6 +462,31 @@ class Llama(_TextEncoder, frozen=True, kw_only=True, tag="llama"):
     """Shapes of a transformers ``LlamaModel``; a ``CLIPTextModel`` beside it pools the prompt."""
 
 
+class Clip(_TextEncoder, frozen=True, kw_only=True, tag="clip"):
+    """Shapes of a transformers ``CLIPTextModel``."""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is read of the same checkpoint for another purpose than tracking points."""
+
+    input: Input
+    feature: Feature
+
+
+class Masks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How object masks are propagated (TED, arXiv 2512.02339)."""
+
+    motion: Part
+    """Read at high noise over a window of frames."""
+    appearance: Part
+    """Read at low noise of single frames."""
+    propagation: Propagation
+
+    def __post_init__(self) -> None:
+        if self.appearance.input.frames != 1:
+            raise ValueError("appearance is read of single frames: frames are not 1")
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One backbone: its checkpoint, the input it is exported for, and how its features match."""
 
@@ -310,25 +501,32 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         | CosmosTransformer
         | LtxTransformer
         | HunyuanVideoTransformer
+        | StableDiffusionUNet
+        | I2VGenUNet
+        | StableVideoUNet
+        | AdmUNet
     )
-    encoder: Convolutions | Autoencoder
-    text_encoder: Umt5 | T5 | Llama | None = None
+    """The network that is read: a transformer, or a UNet."""
+    encoder: Convolutions | Pixels | Autoencoder
+    text_encoder: Umt5 | T5 | Llama | Clip | None = None
     """Of the checkpoint's own pipeline; without one the prompt is a constant."""
     feature: Feature
     matching: Matching
+    masks: Masks | None = None
+    """None where masks are not propagated with this checkpoint."""
+
+    @property
+    def cell(self) -> int:
+        """Side of a cell of the descriptors' grid, in pixels."""
+        shape = self.transformer
+        side = shape.cell(self.feature.block) if isinstance(shape, UNet) else shape.patch[1]
+        return self.encoder.stride * side
 
     def __post_init__(self) -> None:
         shape, size = self.transformer, self.input
         strides = self.encoder.temporal_strides
         claims = [
-            (
-                not isinstance(shape, HunyuanVideoTransformer)
-                or not 0 <= self.feature.block - shape.layers < shape.single_layers,
-                f"block {self.feature.block} has a single stream, which cannot be cut: give one of "
-                f"the {shape.layers} before",
-            ),
-            (self.feature.block < shape.layers, "block is not one of the transformer's"),
-            (max(self.feature.heads) < shape.heads, "heads are not the transformer's"),
+            *(_unet_claims(self, shape) if isinstance(shape, UNet) else _claims(self, shape)),
             (
                 shape.in_channels == self.encoder.latent_channels,
                 "latent_channels of the encoder are not in_channels of the transformer",
@@ -342,10 +540,65 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 f"temporal_stride {size.temporal_stride} is not one of the encoder's: give "
                 f"{' or '.join(map(str, strides))}",
             ),
+            (
+                self.feature.timestep >= 0 or isinstance(shape, StableVideoUNet),
+                "timestep is less than 0",
+            ),
         ]
         for holds, complaint in claims:
             if not holds:
                 raise ValueError(complaint)
+
+
+def _claims(card: Card, shape: Transformer) -> list[tuple[bool, str]]:
+    feature = card.feature
+    return [
+        (
+            not isinstance(shape, HunyuanVideoTransformer)
+            or not 0 <= feature.block - shape.layers < shape.single_layers,
+            f"block {feature.block} has a single stream, which cannot be cut: give one of "
+            f"the {shape.layers} before",
+        ),
+        (feature.block < shape.layers, "block is not one of the transformer's"),
+        (max(feature.heads) < shape.heads, "heads are not the transformer's"),
+    ]
+
+
+def _unet_claims(card: Card, shape: UNet) -> list[tuple[bool, str]]:
+    feature, size = card.feature, card.input
+    side = card.encoder.stride * 2 ** (len(shape.widths) - 1)
+    whole = feature.heads == (0,) and feature.frequency_range == (0.0, 1.0)
+    return [
+        (
+            feature.block < shape.layers,
+            f"block is not one of the {shape.layers} layers of the decoder",
+        ),
+        (
+            feature.tensor == "hidden" and whole,
+            'of a UNet hidden states are read, whole: give tensor = "hidden", heads = [0] and '
+            "frequency_range = [0.0, 1.0]",
+        ),
+        (
+            not isinstance(shape, AdmUNet) or size.height % side == size.width % side == 0,
+            f"{size.height} x {size.width} pixels do not divide into squares of {side}, which the "
+            "deepest level needs",
+        ),
+    ]
+
+
+def transformer_of(card: Card) -> Transformer:
+    """Shapes of a card's transformer.
+
+    Raises:
+        InputError: it has a UNet.
+
+    """
+    if isinstance(card.transformer, UNet):
+        raise InputError(
+            f"card {card.name}: it has a UNet, which is only exported, as its card says. Give a "
+            "card of a transformer."
+        )
+    return card.transformer
 
 
 def load_card(name_or_path: str) -> Card:

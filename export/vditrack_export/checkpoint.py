@@ -19,17 +19,23 @@ from vditrack_export.card import (
     Card,
     Convolutions,
     LtxAutoencoder,
+    Pixels,
+    UNet,
     WanAutoencoder,
 )
 from vditrack_export.families import Config, autoencoder_class, autoencoder_config, family_of
 from vditrack_export.tiny.model import TinyEncoder
+from vditrack_export.unets import unet_family
 
 # The names that diffusers' save_pretrained gives.
 _CONFIG = "config.json"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-_TINY_TRANSFORMER, _TRANSFORMER, _AUTOENCODER = "vdit", "transformer", "vae"
+_TINY_TRANSFORMER, _TRANSFORMER, _UNET, _AUTOENCODER = "vdit", "transformer", "unet", "vae"
 
 Shapes = Mapping[str, Sequence[int]]
+
+# Of an attention layer's projections.
+_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 # The decoder of LTX-Video has shapes of its own, which cards leave out, and no part in a bundle.
 _LEAST_DECODER: Config = {
@@ -47,9 +53,10 @@ class Checkpoint:
     """A checkpoint's models in FP32, ready for inference."""
 
     encoder: nn.Module
-    """A `TinyEncoder`, or a whole autoencoder of diffusers."""
+    """A `TinyEncoder`, a whole autoencoder of diffusers, or for pixels what leaves them alone."""
     transformer: nn.Module
-    """Of diffusers, without the blocks above the card's: nothing that is read depends on them."""
+    """Of diffusers, without the blocks above the card's: nothing that is read depends on them. Or
+    a whole UNet."""
     sha256: str
     """Digest over the names and contents of the files read."""
 
@@ -57,8 +64,9 @@ class Checkpoint:
 def load_checkpoint(card: Card, folder: Path) -> Checkpoint:
     """Read the encoder and the transformer, of this the blocks up to the card's alone.
 
-    The folder is one that a diffusers pipeline saved, with ``transformer/`` and ``vae/``; that of
-    the bundled model holds ``encoder.json``, ``encoder.safetensors`` and ``vdit/``.
+    The folder is one that a diffusers pipeline saved, with ``transformer/`` or ``unet/``, and where
+    there is an autoencoder ``vae/``; that of the bundled model holds ``encoder.json``,
+    ``encoder.safetensors`` and ``vdit/``.
 
     Raises:
         InputError: a file is missing, or is not the card's model; the message names it.
@@ -67,36 +75,56 @@ def load_checkpoint(card: Card, folder: Path) -> Checkpoint:
     if not folder.is_dir():
         raise InputError(f"no checkpoint folder at {folder}. Give it with --weights.")
     small = isinstance(card.encoder, Convolutions)
-    transformer = folder / (_TINY_TRANSFORMER if small else _TRANSFORMER)
-    encoder_files = (
-        [folder / "encoder.json", folder / "encoder.safetensors"]
-        if small
-        else _files(folder / _AUTOENCODER)
-    )
-    files = [*encoder_files, *_files(transformer)]
+    transformer = folder / _transformer_name(card)
+    files = [*_encoder_files(card, folder), *_files(transformer)]
     missing = [str(path.relative_to(folder)) for path in files if not path.is_file()]
     if missing:
         raise InputError(f"checkpoint {folder} lacks {', '.join(missing)}. Copy the whole of it.")
     return Checkpoint(
-        encoder=_load_tiny_encoder(folder) if small else _load_autoencoder(card, folder),
+        encoder=_load_tiny_encoder(folder) if small else _load_encoder(card, folder),
         transformer=_load_transformer(card, transformer),
         sha256=_digest(folder, files),
     )
 
 
+def _transformer_name(card: Card) -> str:
+    if isinstance(card.transformer, UNet):
+        return _UNET
+    return _TINY_TRANSFORMER if isinstance(card.encoder, Convolutions) else _TRANSFORMER
+
+
+def _encoder_files(card: Card, folder: Path) -> list[Path]:
+    if isinstance(card.encoder, Pixels):
+        return []
+    if isinstance(card.encoder, Convolutions):
+        return [folder / "encoder.json", folder / "encoder.safetensors"]
+    return _files(folder / _AUTOENCODER)
+
+
 def random_checkpoint(card: Card, seed: int = 0) -> Checkpoint:
     """Make models of a card's shapes that have learnt nothing: for benchmarks and engine builds."""
-    family, encoder = family_of(card), card.encoder
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if isinstance(encoder, Convolutions):
-            first: nn.Module = TinyEncoder(encoder.latent_channels, encoder.widths)
-        else:
-            first = autoencoder_class(encoder)(**autoencoder_config(encoder), **_unit(encoder))
-        shapes = family.config(card.transformer)
-        transformer = family.model(**shapes | family.cropped(card.feature.block + 1))
+        first, transformer = _random_encoder(card.encoder), _random_transformer(card)
     digest = hashlib.sha256(f"random weights, seed {seed}".encode()).hexdigest()
     return Checkpoint(first.eval(), transformer.eval(), digest)
+
+
+def _random_encoder(encoder: Convolutions | Pixels | Autoencoder) -> nn.Module:
+    if isinstance(encoder, Pixels):
+        return nn.Identity()
+    if isinstance(encoder, Convolutions):
+        return TinyEncoder(encoder.latent_channels, encoder.widths)
+    return autoencoder_class(encoder)(**autoencoder_config(encoder), **_unit(encoder))
+
+
+def _random_transformer(card: Card) -> nn.Module:
+    if isinstance(card.transformer, UNet):
+        unet = unet_family(card.transformer)
+        return unet.model(**unet.config(card.transformer))
+    family = family_of(card)
+    shapes = family.config(card.transformer)
+    return family.model(**shapes | family.cropped(card.feature.block + 1))
 
 
 def _unit(encoder: Autoencoder) -> Config:
@@ -135,20 +163,26 @@ def _load_tiny_encoder(folder: Path) -> TinyEncoder:
         ) from error
 
 
-def _load_autoencoder(card: Card, checkpoint: Path) -> nn.Module:
+def _load_encoder(card: Card, checkpoint: Path) -> nn.Module:
     folder, encoder = checkpoint / _AUTOENCODER, card.encoder
     assert not isinstance(encoder, Convolutions)
+    if isinstance(encoder, Pixels):
+        return nn.Identity()
     kind = autoencoder_class(encoder)
     config = _read_config(folder, kind, autoencoder_config(encoder))
     return _filled(folder, _made(folder, kind, config), above=None)
 
 
 def _load_transformer(card: Card, folder: Path) -> nn.Module:
+    if isinstance(card.transformer, UNet):
+        unet = unet_family(card.transformer)
+        config = _read_config(folder, unet.model, unet.config(card.transformer))
+        return _filled(folder, _made(folder, unet.model, config), above=None)
     family = family_of(card)
     config = _read_config(folder, family.model, family.config(card.transformer))
     needed = card.feature.block + 1
     model = _made(folder, family.model, config | family.cropped(needed))
-    size, cell = card.input, card.encoder.stride * card.transformer.patch[1]
+    size, cell = card.input, card.cell
     refused = family.refused(config, (size.latents, size.height // cell, size.width // cell))
     if refused:
         raise InputError(f"checkpoint {folder} does not fit the card: {refused}.")
@@ -236,19 +270,29 @@ def _filled(
     try:
         for path in _shards(folder):
             with safe_open(path, framework="pt") as shard:
-                for name in shard.keys():  # noqa: SIM118 - it is no mapping
-                    match = above.match(name) if above else None
-                    if name.startswith(unreached) or (match and int(match[1]) >= needed):
+                for saved in shard.keys():  # noqa: SIM118 - it is no mapping
+                    match = above.match(saved) if above else None
+                    if saved.startswith(unreached) or (match and int(match[1]) >= needed):
                         continue
-                    found[name] = tuple(shard.get_slice(name).get_shape())
+                    name = saved if saved in wanted else _present(saved)
+                    found[name] = tuple(shard.get_slice(saved).get_shape())
                     if found[name] == wanted.get(name):
-                        weights[name] = shard.get_tensor(name).float()
+                        weights[name] = shard.get_tensor(saved).float()
     except (SafetensorError, OSError) as error:
         raise InputError(f"{folder} does not load: {_one_line(error)}") from error
     # diffusers' own loader fills what is missing with random numbers, and only warns.
     _check_shapes(folder, found, wanted)
     model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def _present(name: str) -> str:
+    """What a weight is called today that older diffusers saved under another name.
+
+    Autoencoders of Stable Diffusion still have the old ones.
+    """
+    *path, part, kind = name.rsplit(".", 2)
+    return ".".join((*path, _OLD_NAMES.get(part, part), kind))
 
 
 def _check_shapes(folder: Path, found: Shapes, wanted: Shapes) -> None:

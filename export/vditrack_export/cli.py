@@ -58,6 +58,10 @@ def export(
         bool,
         typer.Option("--accept", help="Take a precision that moves tracks beyond the limits."),
     ] = False,
+    masks: Annotated[
+        bool,
+        typer.Option("--masks", help="Also export what propagates masks of objects, if CARD says."),
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print the bundle's manifest as JSON.")
     ] = False,
@@ -91,7 +95,8 @@ def export(
             status.update(stage)
 
         rounding = Rounding(Precision(encoder=encoder_precision, features=precision), accept)
-        bundle = export_bundle(wanted, Weights(weights, prompt), output, report, rounding)
+        source = Weights(weights, prompt)
+        bundle = export_bundle(wanted, source, output, report, rounding, masks=masks)
     if json:
         typer.echo(msgspec.json.encode(bundle.manifest).decode())
     else:

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.bundle import (
+    APPEARANCE,
     CONTENTS,
     FEATURES,
     GATE,
+    MOTION,
     SCHEMA_VERSION,
     Bundle,
     Encoder,
@@ -38,6 +40,7 @@ from vditrack.files import staged_folder
 from vditrack.gate import CLIPS, save_gate
 from vditrack_export.card import Card
 from vditrack_export.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
+from vditrack_export.cuts import feature_path, kept_channels
 from vditrack_export.encoders.forms import (
     EncoderForm,
     Graph,
@@ -45,7 +48,6 @@ from vditrack_export.encoders.forms import (
     groups,
     original_latents,
 )
-from vditrack_export.families import family_of
 from vditrack_export.gate import GateTracks, gate_tracks, judge
 from vditrack_export.graph import export_graph
 from vditrack_export.parity import read_whole_model, relative_error
@@ -87,7 +89,13 @@ NONE = Rounding(Precision(encoder="fp32", features="fp32"))
 
 
 def export_bundle(
-    card: Card, weights: Weights, destination: Path, report: Report, rounding: Rounding = NONE
+    card: Card,
+    weights: Weights,
+    destination: Path,
+    report: Report,
+    rounding: Rounding = NONE,
+    *,
+    masks: bool = False,
 ) -> Bundle:
     """Export the encoder and the truncated transformer, prove them right, and seal the bundle.
 
@@ -98,14 +106,16 @@ def export_bundle(
         report: called with the name of each stage as it starts.
         rounding: below FP32, the graphs are proved in FP32, and then judged by what the precision
             does to tracks: see `vditrack_export.gate`.
+        masks: whether the bundle gets what propagates masks, each part a bundle of its own.
 
     Raises:
-        VditrackError: the checkpoint is not the card's, the destination is taken, the exported
-            graphs do not reproduce the model, or the precision is refused. Nothing is left behind
-            then.
+        VditrackError: the card does not say how masks are propagated, the checkpoint is not its,
+            the destination is taken, the exported graphs do not reproduce the model, or the
+            precision is refused. Nothing is left behind then.
 
     """
     _check_card(card)
+    parts = _mask_parts(card) if masks else {}
     with staged_folder(destination, replaceable=CONTENTS) as folder:
         report("reading the checkpoint")
         cutting = _cutting(card, weights)
@@ -127,11 +137,39 @@ def export_bundle(
             report("tracking the gate's clips, for engines to be compared with")
             # Torch takes long over large windows, and over rounded numbers.
             _write_tracks(cutting, features, folder, CLIPS if exact and small == card.input else 1)
+        for name, part in parts.items():
+            report(f"{name}:")
+            export_bundle(part, weights, folder / name, report, rounding)
         report("sealing the bundle")
         manifest = _manifest(cutting, card.input, takes, parity)
-        manifest = msgspec.structs.replace(manifest, precision=rounding.precision, gate=gate)
+        manifest = msgspec.structs.replace(
+            manifest,
+            precision=rounding.precision,
+            gate=gate,
+            propagation=card.masks.propagation if masks and card.masks else None,
+        )
         sealed = seal_bundle(folder, manifest)
     return Bundle(destination, sealed.manifest)
+
+
+def _mask_parts(card: Card) -> dict[str, Card]:
+    """Cards of the two bundles that propagate masks, by their folders."""
+    if card.masks is None:
+        raise InputError(
+            f"card {card.name} does not say how masks are propagated: it has no [masks]. Leave "
+            "--masks out, or write that section (docs/masks.md)."
+        )
+    parts = {MOTION: card.masks.motion, APPEARANCE: card.masks.appearance}
+    return {
+        name: msgspec.structs.replace(
+            card,
+            name=f"{card.name}, {name}",
+            input=part.input,
+            feature=part.feature,
+            masks=None,
+        )
+        for name, part in parts.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -173,7 +211,7 @@ class Cutting:
 
 
 def _cutting(card: Card, weights: Weights) -> Cutting:
-    channels = tuple(family_of(card).channels(card.transformer.head_dim, card.feature))
+    channels = kept_channels(card)
     if weights.folder is None:
         return Cutting(card, random_checkpoint(card), random_prompt(card), channels, random=True)
     checkpoint = load_checkpoint(card, weights.folder)
@@ -183,9 +221,8 @@ def _cutting(card: Card, weights: Weights) -> Cutting:
 
 def _features(cutting: Cutting, size: Input) -> Graph:
     shape = cutting.latent_shape(size)
-    path = family_of(cutting.card).path(
-        cutting.checkpoint.transformer, shape, cutting.cut(size), cutting.denoising, cutting.prompt
-    )
+    model, cut = cutting.checkpoint.transformer, cutting.cut(size)
+    path = feature_path(cutting.card, model, shape, cut, cutting.denoising, cutting.prompt)
     return Graph(FEATURES, path.eval(), {"latents": torch.zeros(1, *shape)}, ("descriptors",))
 
 
@@ -204,7 +241,7 @@ def _write(graph: Graph, folder: Path) -> None:
 
 def _proved_size(card: Card) -> Input:
     """Window at which the whole model is run: the card's own, or a small one where that is long."""
-    size, cell = card.input, card.encoder.stride * card.transformer.patch[1]
+    size, cell = card.input, card.cell
     rows, columns = size.height // cell, size.width // cell
     if size.latents * rows * columns <= _PARITY_TOKENS:
         return size
@@ -319,7 +356,7 @@ def _encoded(form: EncoderForm, folder: Path, window: Tensor) -> NDArray[np.floa
 def _check_card(card: Card) -> None:
     size, shape = card.input, card.transformer
     patch_frames, patch_rows, patch_columns = shape.patch
-    cell = card.encoder.stride * patch_rows
+    cell = card.cell
     claims = [
         (
             patch_frames == 1 and patch_rows == patch_columns,
@@ -340,7 +377,7 @@ def _manifest(
 ) -> Manifest:
     """Describe a bundle in FP32."""
     card, feature = cutting.card, cutting.card.feature
-    cell = card.encoder.stride * card.transformer.patch[1]
+    cell = card.cell
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=card.name,

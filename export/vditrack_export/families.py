@@ -1,4 +1,4 @@
-"""What export needs to know of each family of transformers."""
+"""What export needs to know of each family of transformers; `unets` has that of UNets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderKL,
     AutoencoderKLCogVideoX,
     AutoencoderKLHunyuanVideo,
     AutoencoderKLLTXVideo,
+    AutoencoderKLTemporalDecoder,
     AutoencoderKLWan,
 )
 from diffusers import CogVideoXTransformer3DModel as CogVideoX
@@ -30,10 +32,12 @@ from vditrack_export.card import (
     Feature,
     HunyuanVideoAutoencoder,
     HunyuanVideoTransformer,
+    KlAutoencoder,
     LtxAutoencoder,
     LtxTransformer,
     WanAutoencoder,
     WanTransformer,
+    transformer_of,
 )
 from vditrack_export.frequencies import cosmos_channels, low_frequency_channels, wan_rotary_axes
 from vditrack_export.paths.cogvideox import CogVideoXPath, cogvideox_rotary_axes
@@ -79,8 +83,13 @@ class Family:
 
 
 def family_of(card: Card) -> Family:
-    """Return the family of a card's transformer."""
-    return _FAMILIES[type(card.transformer)]
+    """Return the family of a card's transformer.
+
+    Raises:
+        InputError: it has a UNet.
+
+    """
+    return _FAMILIES[type(transformer_of(card))]
 
 
 def autoencoder_config(encoder: Autoencoder) -> Config:
@@ -122,6 +131,8 @@ def autoencoder_config(encoder: Autoencoder) -> Config:
             "spatial_compression_ratio": encoder.stride,
             "temporal_compression_ratio": encoder.temporal_stride,
         }
+    if isinstance(encoder, KlAutoencoder):
+        return _kl_config(encoder)
     return {
         "block_out_channels": list(encoder.widths),
         "layers_per_block": encoder.residual_blocks,
@@ -130,8 +141,35 @@ def autoencoder_config(encoder: Autoencoder) -> Config:
     }
 
 
+def _kl_config(encoder: KlAutoencoder) -> Config:
+    levels = len(encoder.widths)
+    config = {
+        "in_channels": encoder.image_channels,
+        "out_channels": encoder.image_channels,
+        "block_out_channels": list(encoder.widths),
+        "layers_per_block": encoder.residual_blocks,
+        "latent_channels": encoder.latent_channels,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "scaling_factor": encoder.scaling_factor,
+    }
+    if encoder.temporal_decoder:
+        return config
+    # Later ones shift their latents, or have none of these: no card of a UNet has such a one.
+    return config | {
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "act_fn": "silu",
+        "use_quant_conv": True,
+        "shift_factor": None,
+    }
+
+
 def autoencoder_class(encoder: Autoencoder) -> type[nn.Module]:
     """Return the diffusers class of a card's autoencoder."""
+    if isinstance(encoder, KlAutoencoder):
+        kind: type[nn.Module] = (
+            AutoencoderKLTemporalDecoder if encoder.temporal_decoder else AutoencoderKL
+        )
+        return kind
     classes: dict[type, type[nn.Module]] = {
         WanAutoencoder: AutoencoderKLWan,
         CogVideoXAutoencoder: AutoencoderKLCogVideoX,

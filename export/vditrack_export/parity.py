@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vditrack.errors import VditrackError
-from vditrack_export.card import Card
+from vditrack_export.card import Card, UNet, transformer_of
 from vditrack_export.families import family_of
 from vditrack_export.paths.cut import Cut, Denoising, TensorName
+from vditrack_export.unets import layer_end, unet_family
 
 MAX_RELATIVE_ERROR = 1e-5
 
@@ -28,7 +29,7 @@ def read_whole_model(
 
     Args:
         card: of the model.
-        model: its whole transformer, or all of it up to the chosen block.
+        model: its whole transformer, or all of it up to the chosen block; or its whole UNet.
         cut: what is read.
         denoising: the step.
         latents: without noise, float32 [1, C, T, h, w].
@@ -38,6 +39,8 @@ def read_whole_model(
         float32 [described tokens, D].
 
     """
+    if isinstance(card.transformer, UNet):
+        return _read_unet(card, card.transformer, model, cut, denoising, latents, prompt)
     caught: list[Tensor] = []
     read_blocks(
         card,
@@ -51,6 +54,28 @@ def read_whole_model(
     by_head = caught[-1]
     newest = len(by_head) * cut.described // latents.shape[2]
     return by_head[-newest:][:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
+
+
+def _read_unet(
+    card: Card,
+    shape: UNet,
+    model: nn.Module,
+    cut: Cut,
+    denoising: Denoising,
+    latents: Tensor,
+    prompt: Tensor,
+) -> Tensor:
+    """Run the unmodified UNet and catch the hidden states that a layer of its decoder puts out."""
+    caught: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        # Frames [T, D, rows, columns].
+        caught.append(output if isinstance(output, Tensor) else output[0])
+
+    with torch.no_grad(), ExitStack() as hooks:
+        hooks.callback(layer_end(model, cut.block).register_forward_hook(keep).remove)
+        unet_family(shape).run(card, model, latents, denoising, prompt)
+    return caught[-1][-cut.described :].permute(0, 2, 3, 1).flatten(0, 2)
 
 
 @dataclass(frozen=True)
@@ -86,7 +111,7 @@ def read_blocks(
 
     """
     family = family_of(card)
-    tokens = math.prod(latents.shape[2:]) // math.prod(card.transformer.patch)
+    tokens = math.prod(latents.shape[2:]) // math.prod(transformer_of(card).patch)
     with torch.no_grad(), ExitStack() as hooks:
         for index in reading.blocks:
             block = getattr(model, family.blocks)[index]

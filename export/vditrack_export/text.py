@@ -16,10 +16,12 @@ from vditrack.files import staged_file
 from vditrack_export.card import (
     T5,
     Card,
+    Clip,
     CogVideoXTransformer,
     HunyuanVideoTransformer,
     Llama,
     LtxTransformer,
+    UNet,
 )
 from vditrack_export.paths.hunyuan import HunyuanPrompt
 
@@ -31,7 +33,8 @@ def empty_prompt(card: Card, checkpoint: Path, kept: Path | None) -> Tensor:
 
     HunyuanVideo has two text encoders, and a row more: see `HunyuanPrompt`.
 
-    A card without a text encoder has a single all-zero token. Else it is read from the file
+    A card without a text encoder has a single all-zero token, or none where no prompt is known.
+    Else it is read from the file
     ``kept``; where there is none yet, the checkpoint's text encoder is loaded, run, freed again,
     and the result is kept there, if a file was named.
 
@@ -58,7 +61,7 @@ def random_prompt(card: Card, seed: int = 0) -> Tensor:
     """
     shape = _shape(card)
     embedding = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    if not isinstance(card.transformer, CogVideoXTransformer):
+    if not isinstance(card.transformer, (CogVideoXTransformer, UNet)):
         embedding[shape[0] - card.transformer.text_tokens + 1 :] = 0
     return embedding
 
@@ -94,13 +97,15 @@ def _computed(card: Card, checkpoint: Path) -> Tensor:
     """Tokenise, encode, and set the padding to what the family's pipeline sets it to."""
     if isinstance(card.text_encoder, Llama):
         return _computed_twice(card, checkpoint)
-    kind = "T5EncoderModel" if isinstance(card.text_encoder, T5) else "UMT5EncoderModel"
+    kinds: dict[type, str] = {T5: "T5EncoderModel", Clip: "CLIPTextModel"}
+    kind = kinds.get(type(card.text_encoder), "UMT5EncoderModel")
     tokenizer, encoder = _loaded(checkpoint, "", kind)
     length = card.transformer.text_tokens
     tokens = tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")
-    # CogVideoX's pipeline lets padding tokens be; those of Wan and Cosmos mask them, and zero them.
-    # LTX's masks them after the text encoder alone: here they are zeros, which its path leaves out.
-    zeroed = not isinstance(card.transformer, CogVideoXTransformer)
+    # Pipelines of CogVideoX and of UNets let padding tokens be; those of Wan and Cosmos mask them,
+    # and zero them. LTX's masks them after the text encoder alone: here they are zeros, which its
+    # path leaves out.
+    zeroed = not isinstance(card.transformer, (CogVideoXTransformer, UNet))
     masked = zeroed and not isinstance(card.transformer, LtxTransformer)
     mask = tokens.attention_mask if masked else None
     with torch.no_grad():

@@ -11,13 +11,16 @@ from vditrack_export.card import (
     Card,
     Convolutions,
     HunyuanVideoAutoencoder,
+    KlAutoencoder,
     LtxAutoencoder,
+    Pixels,
     WanAutoencoder,
 )
 from vditrack_export.encoder import FramesToLatents
 from vditrack_export.encoders.cogvideox_vae import CogVideoXClipEncoder
 from vditrack_export.encoders.frames import as_clip
 from vditrack_export.encoders.hunyuan_vae import HunyuanVideoClipEncoder, HunyuanVideoFrameEncoder
+from vditrack_export.encoders.kl_vae import KlImageEncoder
 from vditrack_export.encoders.ltx_vae import LtxStreamEncoder
 from vditrack_export.encoders.wan_vae import WanStreamEncoder
 
@@ -46,8 +49,9 @@ def encoder_form(card: Card, model: nn.Module, size: Input) -> EncoderForm:
     Single frames where they do not depend on each other; groups of frames that share a latent, with
     caches, where convolutions look back in time; and whole windows where norms do so too.
     """
-    if isinstance(card.encoder, Convolutions):
-        return _apart(FramesToLatents(model), frames=1, size=size)
+    if isinstance(card.encoder, (Convolutions, Pixels, KlAutoencoder)):
+        images = KlImageEncoder(model) if isinstance(card.encoder, KlAutoencoder) else model
+        return _apart(FramesToLatents(images), frames=1, size=size)
     if isinstance(card.encoder, WanAutoencoder):
         return _streaming(WanStreamEncoder(model, size.temporal_stride).eval(), size)
     if isinstance(card.encoder, LtxAutoencoder):
@@ -63,9 +67,8 @@ def encoder_form(card: Card, model: nn.Module, size: Input) -> EncoderForm:
 def original_latents(card: Card, model: nn.Module, frames: Tensor) -> Tensor:
     """Latents float32 [1, C, t, h, w] of frames uint8 [F, H, W, 3] by the unmodified model."""
     with torch.no_grad():
-        if isinstance(card.encoder, Convolutions):
-            images = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
-            return torch.as_tensor(model(images)).transpose(0, 1)[None]
+        if isinstance(card.encoder, (Convolutions, Pixels, KlAutoencoder)):
+            return _original_images(card, model, frames)
         clip = as_clip(frames)
         if isinstance(card.encoder, WanAutoencoder):
             return _original_wan(card, model, clip)
@@ -83,6 +86,16 @@ def original_latents(card: Card, model: nn.Module, frames: Tensor) -> Tensor:
             return torch.as_tensor(CogVideoXClipEncoder(model, 1)(frames))
         mode = model.encode(clip).latent_dist.mode()  # type: ignore[operator]
         return torch.as_tensor(mode * model.config["scaling_factor"])  # type: ignore[index]
+
+
+def _original_images(card: Card, model: nn.Module, frames: Tensor) -> Tensor:
+    images = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+    if isinstance(card.encoder, KlAutoencoder):
+        latents = model.encode(images).latent_dist.mode()  # type: ignore[operator]
+        latents = latents * model.config["scaling_factor"]  # type: ignore[index]
+    else:
+        latents = model(images)
+    return torch.as_tensor(latents).transpose(0, 1)[None]
 
 
 def _original_wan(card: Card, vae: nn.Module, clip: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def _order(run: Run, rate: float) -> tuple[float, ...]:
 
 
 def _settings(card: Card) -> Iterator[Setting]:
-    side = card.encoder.stride * card.transformer.patch[1]
+    side = card.cell
     for scale in _SCALES:
         height, width = (
             max(1, round(scale * length / side)) * side

@@ -5,7 +5,15 @@ from functools import lru_cache
 
 from vditrack.errors import InputError
 from vditrack.grid import Grid
-from vditrack_export.card import Card, CogVideoXAutoencoder, Convolutions, Llama, WanAutoencoder
+from vditrack_export.card import (
+    Card,
+    Clip,
+    CogVideoXAutoencoder,
+    Convolutions,
+    Llama,
+    WanAutoencoder,
+    transformer_of,
+)
 from vditrack_export.plan.cogvideox_vae import cogvideox_decoder, cogvideox_encoder
 from vditrack_export.plan.convolutions import convolutional_encoder
 from vditrack_export.plan.families import family_of
@@ -36,7 +44,7 @@ class Setting:
 
 def check_setting(card: Card, setting: Setting) -> None:
     """Refuse a setting that the card's model cannot take."""
-    side = card.encoder.stride * card.transformer.patch[1]
+    side = card.cell
     if setting.height % side or setting.width % side:
         raise InputError(
             f"card {card.name}: {setting.height} x {setting.width} pixels do not divide into "
@@ -74,7 +82,7 @@ def tracking_costs(
 
     """
     reading = _reading(card, described)
-    _, rows, columns = patch_grid(card.transformer, latent_size(card, setting))
+    _, rows, columns = patch_grid(transformer_of(card), latent_size(card, setting))
     grid = Grid(rows, columns, setting.height // rows)
     channels = reading.heads * reading.channels
     return {
@@ -92,8 +100,8 @@ def reference_costs(card: Card, setting: Setting, *, fusion: Fusion) -> dict[str
     """
     transformer = _whole(card, setting, fusion)
     costs = {"encoder": _encoder(card, setting, setting.frames, fusion)}
-    # Llama's is a family that is refused above.
-    if card.text_encoder is None or isinstance(card.text_encoder, Llama):
+    # Those of Llama and Clip are families that are refused above.
+    if card.text_encoder is None or isinstance(card.text_encoder, (Llama, Clip)):
         return costs | {"transformer": transformer}
     prompt = text_encoder(card.text_encoder, card.transformer.text_tokens, fusion=fusion)
     costs["text encoder"] = prompt.times(_GUIDANCE_PASSES)
@@ -138,7 +146,7 @@ def _reading(card: Card, described: int) -> Reading:
     return Reading(
         block=feature.block,
         heads=len(feature.heads),
-        channels=len(family_of(card).channels(card.transformer.head_dim, feature)),
+        channels=len(family_of(card).channels(transformer_of(card).head_dim, feature)),
         described=described,
         tensor=feature.tensor,
     )

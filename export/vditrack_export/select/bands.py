@@ -7,7 +7,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from vditrack_export.card import Card
+from vditrack_export.card import Card, transformer_of
 from vditrack_export.families import family_of
 
 Range = tuple[float, float]
@@ -41,7 +41,7 @@ def make_bands(card: Card, ranges: Iterable[Range]) -> Bands:
         InputError: a range keeps no channel.
 
     """
-    head_dim, of_family = card.transformer.head_dim, family_of(card).channels
+    head_dim, of_family = transformer_of(card).head_dim, family_of(card).channels
     different: dict[tuple[int, ...], Range] = {}
     for kept in ranges:
         feature = msgspec.structs.replace(card.feature, frequency_range=kept)

@@ -17,7 +17,7 @@ from vditrack.errors import InputError, VditrackError
 from vditrack.evaluation.datasets import Dataset, open_dataset
 from vditrack.files import staged_folder
 from vditrack.progress import progress_bars
-from vditrack_export.card import Card, load_card
+from vditrack_export.card import Card, load_card, transformer_of
 from vditrack_export.select.asked import asked_bands, asked_blocks, asked_levels
 from vditrack_export.select.writing import check_destination, chosen_feature, write_card
 
@@ -97,7 +97,7 @@ def select(
     wanted = _with_feature(shipped, tensor=tensor or shipped.feature.tensor)
     asked = (
         asked_levels(noise, wanted),
-        asked_blocks(blocks, wanted.transformer.layers),
+        asked_blocks(blocks, transformer_of(wanted).layers),
         asked_bands(bands, wanted),
     )
     datasets = [open_dataset(source, "tapvid") for source in data]
@@ -147,7 +147,7 @@ def _space(
 
     # A schedule of steps may have one step for several levels.
     steps = tuple(dict.fromkeys(denoising_at(card, level) for level in levels))
-    return Space(steps, blocks, make_bands(card, ranges), card.transformer.heads)
+    return Space(steps, blocks, make_bands(card, ranges), transformer_of(card).heads)
 
 
 def _facts(

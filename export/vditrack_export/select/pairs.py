@@ -55,14 +55,15 @@ def sources(visible: NDArray[np.bool_], frames: Collection[int]) -> tuple[Source
 def windows(length: int, size: Input) -> tuple[Window, ...]:
     """Windows over a clip's frames, as a bundle has them.
 
-    Those that describe all their frames overlap by one; others follow each other by as many frames
-    as they describe, and the first frame stands in for those before it. What a clip has beyond the
-    last whole window is left out; a clip shorter than one is filled up with its last frame.
+    Those that describe all their frames overlap as the bundle's do; others follow each other by as
+    many frames as they describe, and the first frame stands in for those before it. What a clip has
+    beyond the last whole window is left out; a clip shorter than one is filled up with its last
+    frame.
     """
     stride, described = size.temporal_stride, size.described_latents
     whole = described == size.latents
     first = size.frames - 1 if whole else (described - 1) * stride
-    step = max(1, size.frames - 1) if whole else described * stride
+    step = max(1, (size.latents - size.overlap) * stride) if whole else described * stride
     found = []
     for end in range(first, max(length, first + 1), step):
         frames = np.clip(np.arange(end - size.frames + 1, end + 1), 0, length - 1)

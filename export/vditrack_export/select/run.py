@@ -35,7 +35,7 @@ class Model:
     def grid(self) -> Grid:
         """Of the descriptors."""
         size = self.card.input
-        cell = self.card.encoder.stride * self.card.transformer.patch[1]
+        cell = self.card.cell
         return Grid(size.height // cell, size.width // cell, cell)
 
 

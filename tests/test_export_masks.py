@@ -1,0 +1,233 @@
+"""``vditrack export --masks`` end to end on a random checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import typer
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+from typer.testing import CliRunner
+
+from vditrack import Tracker
+from vditrack.bundle import load_bundle
+from vditrack.errors import InputError
+from vditrack.fused import FusedFeatures
+from vditrack_export.cli import export
+from vditrack_export.tiny.model import TinyEncoder
+
+POINTS = """
+name = "small"
+checkpoint = "random numbers"
+licence = "Apache-2.0"
+notes = "for tests"
+[input]
+height = 32
+width = 48
+frames = 2
+described_frames = 1
+temporal_stride = 1
+[transformer]
+family = "wan"
+layers = 3
+heads = 2
+head_dim = 32
+feed_forward = 64
+in_channels = 24
+out_channels = 24
+patch = [1, 1, 1]
+frequency_dim = 32
+text_dim = 16
+text_tokens = 1
+[encoder]
+kind = "convolutions"
+widths = [32, 64, 128]
+latent_channels = 24
+[feature]
+block = 1
+heads = [1, 0]
+tensor = "keys"
+frequency_range = [0.4, 1.0]
+signal_level = 0.9
+noise_level = 0.1
+timestep = 100.0
+noise_seed = 0
+[matching]
+temperature = 0.05
+argmax_radius = 12
+search_radius = 48
+visibility_threshold = 12
+similarity_threshold = 0.4
+recovery_threshold = 0.6
+template_update = 0.05
+update_after_loss = true
+horizon = 8
+"""
+MASKS = """
+[masks.propagation]
+motion_weight = 0.6
+temperature = 0.1
+top_k = 10
+radius = 5
+context = 4
+[masks.motion.input]
+height = 32
+width = 48
+frames = 5
+described_frames = 5
+temporal_stride = 1
+overlap = 2
+[masks.motion.feature]
+block = 2
+heads = [0, 1]
+tensor = "hidden"
+frequency_range = [0.0, 1.0]
+signal_level = 0.3
+noise_level = 0.7
+timestep = 700.0
+noise_seed = 0
+[masks.appearance.input]
+height = 64
+width = 80
+frames = 1
+described_frames = 1
+temporal_stride = 1
+[masks.appearance.feature]
+block = 0
+heads = [0, 1]
+tensor = "hidden"
+frequency_range = [0.0, 1.0]
+signal_level = 0.949
+noise_level = 0.051
+timestep = 51.0
+noise_seed = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    TinyEncoder(24, (32, 64, 128)).save(folder)
+    WanTransformer3DModel(
+        patch_size=(1, 1, 1),
+        num_attention_heads=2,
+        attention_head_dim=32,
+        in_channels=24,
+        out_channels=24,
+        text_dim=16,
+        freq_dim=32,
+        ffn_dim=64,
+        num_layers=3,
+    ).save_pretrained(folder / "vdit")
+    return folder
+
+
+def run(card: str, checkpoint: Path, output: Path, *options: str) -> Any:
+    path = output.parent / "small.toml"
+    path.write_text(card)
+    app = typer.Typer()
+    app.command()(export)
+    arguments = [str(path), "--weights", str(checkpoint), "-o", str(output), *options]
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("exported") / "bundle"
+    result = run(POINTS + MASKS, checkpoint, output, "--masks")
+    assert result.exception is None, result.output
+    return output
+
+
+def test_each_part_is_a_bundle_of_its_own(exported: Path) -> None:
+    bundle = load_bundle(exported)
+    assert bundle.manifest.propagation.motion_weight == 0.6
+    motion, appearance = bundle.motion.manifest, bundle.appearance.manifest
+    assert (motion.name, appearance.name) == ("small, motion", "small, appearance")
+    assert motion.input.overlap == 2
+    assert (motion.source.tensor, motion.source.noise_level) == ("hidden", 0.7)
+    assert motion.source.checkpoint_sha256 == bundle.manifest.source.checkpoint_sha256
+    assert (appearance.output.rows, appearance.output.columns) == (8, 10)
+    for part in (motion, appearance):
+        assert part.propagation is None
+        assert set(part.parity) == {"encoder_vs_original", "features_vs_full_model"}
+        assert all(0 < error <= 1e-5 for error in part.parity.values())
+
+
+@torch.no_grad()
+def hidden(checkpoint: Path, frames: np.ndarray, block: int, noise: float, seed: int) -> Tensor:
+    """What the unmodified model's block puts out: [T, rows, columns, width]."""
+    encoder = TinyEncoder.load(checkpoint)
+    model = WanTransformer3DModel.from_pretrained(checkpoint / "vdit").eval()
+    given = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = encoder(given).transpose(0, 1)[None]
+    drawn = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
+    caught = []
+    model.blocks[block].register_forward_hook(lambda _m, _i, output: caught.append(output))
+    mixed = (1 - noise) * latents + noise * drawn
+    model(mixed, torch.tensor([1000 * noise]), torch.zeros(1, 1, 16))
+    return caught[0].reshape(latents.shape[2], *latents.shape[3:], -1)
+
+
+def test_fused_features_are_those_of_the_whole_model(exported: Path, checkpoint: Path) -> None:
+    # As many pixels as appearance takes; a 2:1 window of motion would need a resize of its own.
+    frames = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
+    bundle = load_bundle(exported)
+    fused = FusedFeatures(bundle, settings=_weighted(bundle, 1.0))
+    found = np.stack([_of_length_one(features) for features in fused.clip(frames)])
+    expected = hidden(checkpoint, frames, 2, 0.7, 0).numpy()
+    there = np.stack([_resampled(features, 8, 10) for features in expected])
+    np.testing.assert_allclose(found, _of_length_one(there), atol=2e-5)
+
+
+def _weighted(bundle: Any, weight: float) -> Any:
+    return msgspec.structs.replace(bundle.manifest.propagation, motion_weight=weight)
+
+
+def _of_length_one(features: np.ndarray) -> np.ndarray:
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+def _resampled(features: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Torch's own bilinear interpolation, between the centres of cells."""
+    given = torch.from_numpy(features).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(
+        given, (rows, columns), mode="bilinear", align_corners=False
+    )
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+def test_masks_are_propagated_with_it(exported: Path) -> None:
+    frames = np.random.default_rng(1).integers(0, 256, (9, 40, 60, 3), np.uint8)
+    first = np.zeros((40, 60), np.uint8)
+    first[8:24, 10:30] = 3
+    masks = Tracker.load(exported).propagate(frames, first)
+    assert masks.shape == (9, 40, 60)
+    assert set(np.unique(masks)) <= {0, 3}
+    np.testing.assert_array_equal(masks[0], first)
+
+
+def test_without_the_option_the_parts_are_left_out(checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    assert run(POINTS + MASKS, checkpoint, output).exception is None
+    assert load_bundle(output).manifest.propagation is None
+    assert not (output / "motion").exists()
+    with pytest.raises(InputError, match="tracks points alone"):
+        Tracker.load(output).mask_stream()
+
+
+def test_a_card_without_masks_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    result = run(POINTS, checkpoint, tmp_path / "bundle", "--masks")
+    assert isinstance(result.exception, InputError)
+    assert "has no [masks]" in str(result.exception)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_appearance_is_of_single_frames(checkpoint: Path, tmp_path: Path) -> None:
+    wrong = MASKS.replace("frames = 1\n", "frames = 2\n")
+    result = run(POINTS + wrong, checkpoint, tmp_path / "bundle", "--masks")
+    assert "appearance is read of single frames" in str(result.exception)
