@@ -131,5 +131,5 @@ def test_a_bundle_of_points_alone_is_refused_by_its_name(tmp_path):
     plain = write_propagating(tmp_path / "plain", settings=None)
     with pytest.raises(InputError, match=r"bundle tiny .*plain\) tracks points alone"):
         FusedFeatures(plain)
-    with pytest.raises(InputError, match="propagates masks"):
+    with pytest.raises(InputError, match="exported with --masks"):
         Tracker(load_bundle(plain.root), propagation=PROPAGATION).mask_stream()

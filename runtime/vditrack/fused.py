@@ -75,8 +75,8 @@ class FusedFeatures:
         if bundle.manifest.propagation is None:
             raise InputError(
                 f"bundle {bundle.manifest.name} ({bundle.root}) tracks points alone: it has no "
-                "motion and appearance features. Take the bundled model, or export one that "
-                "propagates masks (docs/masks.md)."
+                "motion and appearance features. Take one that was exported with --masks "
+                "(docs/masks.md)."
             )
         self.settings = settings or bundle.manifest.propagation
         output = bundle.appearance.manifest.output
