@@ -107,12 +107,10 @@ noise_seed = 1
 """
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    TinyEncoder(24, (32, 64, 128)).save(folder)
-    WanTransformer3DModel(
+def transformer() -> WanTransformer3DModel:
+    """The same random numbers each time."""
+    torch.manual_seed(1)
+    return WanTransformer3DModel(
         patch_size=(1, 1, 1),
         num_attention_heads=2,
         attention_head_dim=32,
@@ -122,7 +120,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         freq_dim=32,
         ffn_dim=64,
         num_layers=3,
-    ).save_pretrained(folder / "vdit")
+    )
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    TinyEncoder(24, (32, 64, 128)).save(folder)
+    transformer().save_pretrained(folder / "vdit")
     return folder
 
 
@@ -162,7 +168,7 @@ def test_each_part_is_a_bundle_of_its_own(exported: Path) -> None:
 def hidden(checkpoint: Path, frames: np.ndarray, block: int, noise: float, seed: int) -> Tensor:
     """What the unmodified model's block puts out: [T, rows, columns, width]."""
     encoder = TinyEncoder.load(checkpoint)
-    model = WanTransformer3DModel.from_pretrained(checkpoint / "vdit").eval()
+    model = transformer().eval()
     given = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
     latents = encoder(given).transpose(0, 1)[None]
     drawn = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))

@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from rich.progress import Progress
 from cuda_double import CudaDouble, library_double
 from passthrough import write_passthrough
 from test_selection import HERE, build, gpu, warnings  # noqa: F401 - a fixture
-from vditrack import Tracker, cli, files
+from vditrack import Tracker, cli
 from vditrack.backends import builds, open_session, tensorrt
 from vditrack.build import listing, run, verdicts
 from vditrack.build.options import Options
@@ -203,10 +204,15 @@ def test_another_build_takes_its_place(bundle, gpu, tmp_path):  # noqa: F811
 def test_what_cannot_be_kept_is_found_again(bundle, gpu, verifications, monkeypatch, caplog):  # noqa: F811
     folder = build(bundle, "tensorrt")
 
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
+    make = Path.mkdir
 
-    monkeypatch.setattr(files.tempfile, "mkdtemp", refuse)
+    def refuse(path, *given, **named):
+        # What is written is written beside first.
+        if path.name.startswith("."):
+            raise PermissionError(13, "Permission denied")
+        make(path, *given, **named)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
     for count in (1, 2):
         assert Tracker.load(bundle.root).backend.name == "tensorrt"
         (*_, warning) = warnings(caplog)

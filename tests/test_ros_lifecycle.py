@@ -146,10 +146,11 @@ def test_memory_is_given_back(peer, tmp_path):
             loaded.append(resident())
             assert peer.transition("deactivate") and peer.transition("cleanup")
             after.append(resident())
-        # The allocator keeps a little more or less; a model that stays would add to every cycle.
+        # The allocator keeps a little more or less; a model that stays would add to every cycle, so
+        # three times as much to the last three.
         cost = np.median(np.subtract(loaded, after))
-        assert cost > 20, (loaded, after)
-        assert min(after[3:]) < min(after[:3]) + cost / 2, (loaded, after)
+        assert cost > 10, (loaded, after)
+        assert min(after[3:]) < min(after[:3]) + 10, (loaded, after)
 
 
 class Failing:
