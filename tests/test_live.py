@@ -1,6 +1,7 @@
 """The live stream: at a camera's pace with a slow model, and as the plain one with a quick one."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -12,6 +13,7 @@ from vditrack import InputError, Tracker
 from vditrack.backends import open_session
 from vditrack.bundle import bundled_model, load_bundle
 from vditrack.errors import BackendError
+from vditrack.features import SlidingWindow
 from vditrack.live import LiveStream
 from vditrack.synthetic.clips import make_clip
 
@@ -204,6 +206,28 @@ def test_a_slow_model_never_makes_a_push_wait(bundle):
                 live.add(POINTS)
         assert slow.runs == 1
         slow.let.release(100)
+
+
+def test_frames_missed_while_a_push_waits_do_not_make_the_model_look_quick(bundle, monkeypatch):
+    """A camera that keeps only its newest frame, and a caller with work of its own."""
+    tracker, frames, period, seconds = Tracker(bundle), moving(40), 0.02, 0.3
+    push = SlidingWindow.push
+
+    def slowly(window, frame):
+        time.sleep(seconds)
+        return push(window, frame)
+
+    monkeypatch.setattr(SlidingWindow, "push", slowly)
+    began, bridged = time.perf_counter(), []
+    with tracker.live() as live:
+        for t in range(10):
+            shown = int((time.perf_counter() - began) / period)
+            update = live.push(frames[shown % len(frames)], shown * period)
+            if t == 0:
+                live.add(POINTS)
+            bridged.append(update.bridged)
+            time.sleep(seconds / 2)
+    assert bridged == [False] + 9 * [True]
 
 
 def test_removed_points_stay_removed_when_the_model_is_done(bundle):

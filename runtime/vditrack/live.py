@@ -33,6 +33,8 @@ Ints = NDArray[np.int64]
 
 _PACE = 0.8
 """Share of a frame's time that the model may take for each frame to wait for it."""
+_IDLE = 0.5
+"""Share of the time between two frames that a push may take, for that time to be the camera's."""
 _REMEMBERED = 15
 """Frames over which the model's time and rate are measured."""
 _AGREES = 1.0
@@ -158,6 +160,8 @@ class LiveStream:
         self._clock = FrameClock()
         self._image: Grey | None = None
         self._described: deque[float] = deque(maxlen=_REMEMBERED)
+        self._intervals: deque[float | None] = deque(maxlen=_REMEMBERED)
+        self._busy = 0.0
 
     def close(self) -> None:
         """Give the thread back. A frame that is being described is waited for."""
@@ -232,10 +236,13 @@ class LiveStream:
             BackendError: the model has failed, in this frame or in one before.
 
         """
+        began = perf_counter()
         check_frame(frame)
         before = self._clock.stamp
         if self._clock.advance(stamp) == 0:
             return self._update(stamp)
+        if before is not None:
+            self._see_interval(stamp - before)
         image = grey_levels(frame)
         self._points.frames += 1
         if self._job is not None and self._job.described.done():
@@ -250,17 +257,24 @@ class LiveStream:
             self._start(frame, image, stamp, carried=carries)
         if waits:
             self._correct()
+        self._busy = perf_counter() - began
         return self._update(stamp)
 
     def _describes(self, stamp: float | None) -> bool:
         """Whether the frame of this stamp is the one that the model described last."""
         return bool(self._described) and self._described[-1] == stamp
 
+    def _see_interval(self, interval: float) -> None:
+        # A push that waits for a slow model makes frames go by unseen, and the time to the next
+        # one as long as the model takes: it says nothing of the camera.
+        self._intervals.append(interval if self._busy <= _IDLE * interval else None)
+
     def _keeps_pace(self) -> bool:
-        interval = self._clock.usual_interval
-        if interval is None or not self._seconds:
+        """Whether the model is quicker than the camera; when in doubt not, which shows it."""
+        intervals = [interval for interval in self._intervals if interval is not None]
+        if not intervals or not self._seconds:
             return False
-        return median(self._seconds) <= _PACE * interval
+        return median(self._seconds) <= _PACE * median(intervals)
 
     def _start(self, frame: Frame, image: Grey, stamp: float, *, carried: bool) -> None:
         interval, reach = self._clock.usual_interval, 1.0
