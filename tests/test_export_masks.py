@@ -184,7 +184,7 @@ def test_fused_features_are_those_of_the_whole_model(exported: Path, checkpoint:
     frames = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
     bundle = load_bundle(exported)
     fused = FusedFeatures(bundle, settings=_weighted(bundle, 1.0))
-    found = np.stack([_of_length_one(features) for features in fused.clip(frames)])
+    found = np.stack([_of_length_one(fused_map.descriptors) for fused_map in fused.clip(frames)])
     expected = hidden(checkpoint, frames, 2, 0.7, 0).numpy()
     there = np.stack([_resampled(features, 8, 10) for features in expected])
     np.testing.assert_allclose(found, _of_length_one(there), atol=2e-5)
@@ -237,3 +237,32 @@ def test_appearance_is_of_single_frames(checkpoint: Path, tmp_path: Path) -> Non
     wrong = MASKS.replace("frames = 1\n", "frames = 2\n")
     result = run(POINTS + wrong, checkpoint, tmp_path / "bundle", "--masks")
     assert "appearance is read of single frames" in str(result.exception)
+
+
+def test_motion_may_be_the_displacement_of_appearance(checkpoint: Path, tmp_path: Path) -> None:
+    head, _, rest = MASKS.partition("[masks.motion.input]")
+    displacement = """
+[masks.propagation.displacement]
+frames = 2
+reach = 2.0
+temperature = 0.02
+spread = 0.5
+slack = 2.0
+drift = 0.5
+"""
+    both = run(POINTS + MASKS + displacement, checkpoint, tmp_path / "both", "--masks")
+    assert "motion is either a part of its own, or a displacement" in str(both.exception)
+    alone = (
+        head
+        + displacement
+        + "[masks.appearance.input]"
+        + rest.partition("[masks.appearance.input]")[2]
+    )
+    result = run(POINTS + alone, checkpoint, tmp_path / "bundle", "--masks")
+    assert result.exception is None, result.output
+    tracker = Tracker.load(tmp_path / "bundle")
+    assert not (tmp_path / "bundle" / "motion").exists()
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 48, 3), np.uint8)
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:24, 8:24] = 3
+    assert tracker.propagate(frames, mask).shape == (4, 32, 48)

@@ -80,7 +80,7 @@ def test_a_clip_has_the_features_of_both_parts_for_every_frame(bundle, frames, c
         for part in (bundle.motion, bundle.appearance)
     )
     for found, motion, appearance in zip(fused, *parts, strict=True):
-        np.testing.assert_array_equal(found, fuse(motion, appearance, 0.4))
+        np.testing.assert_array_equal(found.descriptors, fuse(motion, appearance, 0.4))
 
 
 def test_a_window_is_causal(bundle, frames):
@@ -90,7 +90,7 @@ def test_a_window_is_causal(bundle, frames):
         for part in (bundle.motion, bundle.appearance)
     )
     for frame, motion, appearance in zip(frames, *parts, strict=True):
-        np.testing.assert_array_equal(window.push(frame), fuse(motion, appearance, 0.4))
+        np.testing.assert_array_equal(window.push(frame).descriptors, fuse(motion, appearance, 0.4))
 
 
 @pytest.mark.parametrize(("weight", "part"), [(0.0, "appearance"), (1.0, "motion")])
@@ -102,12 +102,12 @@ def test_a_part_without_weight_is_not_even_loaded(bundle, frames, weight, part):
     for found, *maps in zip(
         features.clip(frames[:5]), *(clip_features(one, frames[:5]) for one in both), strict=True
     ):
-        np.testing.assert_array_equal(found, fuse(*maps, weight))
+        np.testing.assert_array_equal(found.descriptors, fuse(*maps, weight))
     window = features.window()
     for frame, *maps in zip(
         frames[:5], *(causal_features(one, frames[:5]) for one in both), strict=True
     ):
-        np.testing.assert_array_equal(window.push(frame), fuse(*maps, weight))
+        np.testing.assert_array_equal(window.push(frame).descriptors, fuse(*maps, weight))
     assert {graph.parent.name for graph in opened} == {part}
 
 

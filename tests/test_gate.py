@@ -411,6 +411,7 @@ def tiny(tmp_path, monkeypatch):
     root.mkdir()
     source = load_bundle(bundled_model())
     for name in source.manifest.files:
+        (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes((source.root / name).read_bytes())
     # One clip is quicker than all.
     whole = load_gate(source)

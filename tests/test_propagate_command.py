@@ -83,6 +83,16 @@ def test_masks_an_overlay_and_a_summary_are_written(folder, bundle):
     assert told["bundle"] == str(bundle)
 
 
+def test_the_bundled_model_needs_nothing_given(folder):
+    done = run("clip.mp4", "--mask", "first.png", "-o", "out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    masks, truth = masks_in(folder / "out" / "masks"), box(1, 8 - 2 * 4, 10)
+    assert set(np.unique(masks)) == {0, 2, 7}
+    # The camera pans by 2 pixels a frame.
+    found = masks[-1] == 7
+    assert (found & (truth > 0)).sum() / (found | (truth > 0)).sum() > 0.5
+
+
 def test_objects_in_files_of_their_own_are_numbered_and_named(folder, bundle):
     done = run(
         "clip.mp4", "--object", "parts", "--object", "2:late.png", "--mask", "first.png",

@@ -13,7 +13,8 @@ from torch.nn import functional
 import vditrack.propagation
 from moving_features import translated_maps, wave_field
 from propagation import dense_affinity, dense_labels
-from vditrack.bundle import Propagation
+from vditrack.bundle import Displacement, Propagation
+from vditrack.masks import MaskedObjects
 from vditrack.propagation import (
     LabelPropagation,
     cell_labels,
@@ -79,6 +80,80 @@ def assert_equals_dense(
             found = labels_of(rng, rows, columns, marks[t])
             carried.mark(found)
         known.append(found)
+
+
+def moved_affinity(
+    newest: np.ndarray,
+    context: np.ndarray,
+    velocity: np.ndarray,
+    ages: list[int],
+    settings: Propagation,
+) -> np.ndarray:
+    """Products as `dense_affinity` has them, around where each cell was so many frames ago."""
+    rows, columns, channels = newest.shape
+    affinity = newest.reshape(-1, channels) @ context.reshape(-1, channels).T
+    cells = np.stack([axis.ravel() for axis in np.mgrid[:rows, :columns]], axis=1)
+    speed = velocity[..., ::-1].reshape(-1, 2).astype(np.float64)
+    how = settings.displacement
+    for age, products in zip(ages, np.split(affinity, len(context), axis=1), strict=True):
+        origins = np.clip(cells - age * speed, 0, (rows - 1, columns - 1))
+        distance = np.linalg.norm(origins[:, None] - cells, axis=2)
+        products[distance > min(how.slack + how.drift * age, settings.radius)] = -np.inf
+    return affinity
+
+
+@pytest.mark.parametrize("block", [vditrack.propagation.BLOCK_BYTES, 1])
+@pytest.mark.parametrize(
+    ("slack", "drift", "radius", "rows", "columns"),
+    [
+        (1.3, 0.4, 4.0, 13, 17),
+        (1.0, 0.0, 4.0, 9, 20),
+        (2.0, 1.0, 3.0, 21, 6),
+        (1.0, 0.0, 9.0, 1, 1),
+    ],
+)
+def test_cells_that_move_are_looked_for_where_they_came_from(
+    monkeypatch, block, slack, drift, radius, rows, columns
+):
+    """The definition, over frames of which some were left out, and cells that were outside."""
+    monkeypatch.setattr(vditrack.propagation, "BLOCK_BYTES", block)
+    how = Displacement(frames=1, reach=2.0, temperature=0.05, spread=1.0, slack=slack, drift=drift)
+    settings = changed(radius=radius, displacement=how)
+    rng = np.random.default_rng(11)
+    numbers, features = [2, 3, 7, 8], features_of(rng, 4, rows, columns)
+    velocity = rng.uniform(-1.5, 1.5, (4, rows, columns, 2)).astype(np.float32)
+    carried, known = LabelPropagation(settings), [labels_of(rng, rows, columns, 3)]
+    carried.advance(features[0], number=numbers[0])
+    carried.mark(known[0])
+    for t in (1, 2, 3):
+        found = carried.advance(features[t], velocity=velocity[t], number=numbers[t])
+        ages = [numbers[t] - number for number in numbers[:t]]
+        affinity = moved_affinity(features[t], features[:t], velocity[t], ages, settings)
+        expected = dense_labels(affinity, np.stack(known), settings)
+        decided = ~(gap_after(affinity, settings.top_k) < 1e-6)
+        difference = np.abs(found - expected).reshape(rows * columns, -1)
+        assert difference[decided].max() < 1e-5
+        known.append(found)
+
+
+def test_nothing_but_velocity_tells_where_an_object_went():
+    how = Displacement(frames=1, reach=2.0, temperature=0.05, spread=1.0, slack=1.0, drift=0.0)
+    objects = MaskedObjects(changed(displacement=how, context=2))
+    same, size = np.ones((8, 40, 1), np.float32), (8, 40)
+    first, second = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+    first[2:6, 4:9], second[2:6, 30:36] = 1, 2
+    velocity = np.zeros((8, 40, 2), np.float32)
+    velocity[..., 0] = 1.5
+    for t in range(11):
+        objects.advance(same, size, velocity)
+        if t == 0:
+            objects.mark(first)
+        if t == 6:
+            # From here on the frames between the marks are forgotten, but not their time.
+            objects.mark(second)
+    across = np.mgrid[:8, :40][1]
+    assert across[objects.mask == 1].mean() == pytest.approx(6 + 1.5 * 10, abs=0.6)
+    assert across[objects.mask == 2].mean() == pytest.approx(32.5 + 1.5 * 4, abs=1.1)
 
 
 def gap_after(affinity: np.ndarray, top_k: int) -> np.ndarray:

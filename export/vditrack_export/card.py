@@ -476,15 +476,33 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Masks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How object masks are propagated (TED, arXiv 2512.02339)."""
 
-    motion: Part
-    """Read at high noise over a window of frames."""
+    motion: Part | None = None
+    """Read at high noise over a window of frames; None where motion is the displacement of what is
+    read for appearance."""
     appearance: Part
     """Read at low noise of single frames."""
     propagation: Propagation
 
+    @property
+    def own_motion(self) -> Part:
+        """Where motion is read.
+
+        Raises:
+            InputError: nowhere.
+
+        """
+        if self.motion is None:
+            raise InputError(
+                "the card reads motion of where appearance goes (masks.propagation.displacement), "
+                "not of the model: there is nothing to select. Give it [masks.motion] instead."
+            )
+        return self.motion
+
     def __post_init__(self) -> None:
         if self.appearance.input.frames != 1:
             raise ValueError("appearance is read of single frames: frames are not 1")
+        if (self.motion is None) == (self.propagation.displacement is None):
+            raise ValueError("motion is either a part of its own, or a displacement: give one")
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -141,7 +141,7 @@ def export_bundle(
             report(f"{name}:")
             export_bundle(part, weights, folder / name, report, rounding)
         report("sealing the bundle")
-        manifest = _manifest(cutting, card.input, takes, parity)
+        manifest = bundle_manifest(cutting, card.input, takes, parity)
         manifest = msgspec.structs.replace(
             manifest,
             precision=rounding.precision,
@@ -169,6 +169,7 @@ def _mask_parts(card: Card) -> dict[str, Card]:
             masks=None,
         )
         for name, part in parts.items()
+        if part is not None
     }
 
 
@@ -268,7 +269,7 @@ def _lower(
     def tracks(precision: str) -> GateTracks:
         report(f"tracking the gate's clips in {precision}")
         form = encoder_form(cutting.card, cutting.checkpoint.encoder, size)
-        return gate_tracks(_manifest(cutting, size, form.takes, {}), (*form.graphs, features))
+        return gate_tracks(bundle_manifest(cutting, size, form.takes, {}), (*form.graphs, features))
 
     # Random weights track nothing; but what they compute has to be finite as well.
     before = None if cutting.random else tracks("fp32")
@@ -285,7 +286,7 @@ def _write_tracks(cutting: Cutting, features: Graph, folder: Path, clips: int) -
     card, size = cutting.card, cutting.card.input
     form = encoder_form(card, cutting.checkpoint.encoder, size)
     _attend_piecewise(features.module)
-    manifest = _manifest(cutting, size, form.takes, {})
+    manifest = bundle_manifest(cutting, size, form.takes, {})
     followed = gate_tracks(manifest, (*form.graphs, features), clips).followed
     # A model that follows nothing has nothing that an engine could do otherwise.
     if followed.seen.any():
@@ -372,7 +373,7 @@ def _check_card(card: Card) -> None:
         raise InputError(f"card {card.name}: {'; '.join(complaints)}. Correct it there.")
 
 
-def _manifest(
+def bundle_manifest(
     cutting: Cutting, size: Input, encoder: Encoder, parity: dict[str, float]
 ) -> Manifest:
     """Describe a bundle in FP32."""

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from vditrack.errors import BundleError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 MANIFEST = "bundle.json"
 ENCODER = "encoder.onnx"
 ENCODER_START = "encoder_start.onnx"
@@ -202,6 +202,23 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     of that alone."""
 
 
+class Displacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How motion is read of where appearance goes (`vditrack.displacement`)."""
+
+    frames: Positive
+    """Up to how many frames away, before and after, a cell is looked for."""
+    reach: PositiveReal
+    """How far it may go in a frame, in cells."""
+    temperature: PositiveReal
+    """Of the softmax over cosines with the places where it may be."""
+    spread: PositiveReal
+    """Cells a frame by which velocities differ whose codes have a product of exp(-1/2)."""
+    slack: Annotated[float, Meta(ge=1)]
+    """How far, in cells, from where a cell came from by its velocity it takes labels."""
+    drift: Annotated[float, Meta(ge=0)]
+    """How much farther for each frame that lies between; no farther than ``radius`` in all."""
+
+
 class Propagation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How object masks are propagated with fused features (TED, arXiv 2512.02339)."""
 
@@ -215,6 +232,9 @@ class Propagation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Largest distance of such a cell, in cells of the appearance grid."""
     context: Positive
     """Frames before the newest whose labels are asked, beside the first frame's."""
+    displacement: Displacement | None = None
+    """Reads motion of the appearance features; None where a bundle in ``motion`` has features of
+    its own."""
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -262,8 +282,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     output: Output
     matching: Matching
     propagation: Propagation | None = None
-    """How masks are propagated, with the bundles in ``motion`` and ``appearance``; None where the
-    bundle has neither."""
+    """How masks are propagated, with the bundles in ``appearance`` and, as a rule, ``motion``; None
+    where the bundle has neither."""
     precision: Precision
     gate: Gate | None
     """None in FP32, where parity says all, and with random weights, which track nothing."""
@@ -295,7 +315,7 @@ class Bundle:
 
     @property
     def motion(self) -> Bundle:
-        """Of motion features; it is there where the manifest has ``propagation``."""
+        """Of motion features; it is there where `Propagation` has no ``displacement``."""
         return _read_bundle(self.root / MOTION)
 
     @property
@@ -325,9 +345,11 @@ def load_bundle(path: Path | str) -> Bundle:
     bundle = _read_bundle(Path(path))
     for name, record in bundle.manifest.files.items():
         _check_file(bundle.root, name, record)
-    if bundle.manifest.propagation is not None:
-        for part in (bundle.motion, bundle.appearance):
-            load_bundle(part.root)
+    settings = bundle.manifest.propagation
+    if settings is not None:
+        load_bundle(bundle.root / APPEARANCE)
+        if settings.displacement is None:
+            load_bundle(bundle.root / MOTION)
     return bundle
 
 

@@ -1,6 +1,7 @@
 """Motion and appearance features of each frame, fused on one grid (TED, arXiv 2512.02339)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import repeat
 
@@ -8,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.backends import OpenGraph, open_session
-from vditrack.bundle import Bundle, Propagation
+from vditrack.bundle import Bundle, Displacement, Propagation
+from vditrack.displacement import MotionWindow, Moving, clip_motion
 from vditrack.errors import InputError
 from vditrack.features import (
     FeatureExtractor,
@@ -24,6 +26,16 @@ Floats = NDArray[np.float32]
 Push = Callable[[Frame], FeatureMap]
 
 _TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class FusedMap:
+    """Fused features of a frame."""
+
+    descriptors: Floats
+    """[rows, columns, D]"""
+    velocity: Floats | None = None
+    """[rows, columns, 2] (x, y) in cells a frame, where motion was read as displacement."""
 
 
 def fuse(motion: FeatureMap, appearance: FeatureMap, motion_weight: float) -> Floats:
@@ -52,7 +64,8 @@ class FusedFeatures:
     """The two feature extractors of a bundle that propagates masks.
 
     A part's graphs are loaded when its features are first asked for; those of a part without
-    weight are never.
+    weight are never. Where the bundle has no motion features of its own, motion is the displacement
+    of its appearance (`vditrack.displacement`).
     """
 
     def __init__(
@@ -85,8 +98,8 @@ class FusedFeatures:
         self._bundle = bundle
         self._open_graph = open_graph
 
-    def clip(self, frames: Frame | Sequence[Frame]) -> Iterator[Floats]:
-        """Features [rows, columns, D] of each frame of a clip, from windows that also look ahead.
+    def clip(self, frames: Frame | Sequence[Frame]) -> Iterator[FusedMap]:
+        """Features of each frame of a clip, from windows that also look ahead.
 
         Args:
             frames: uint8 [T, H, W, 3] RGB, or T frames [H, W, 3].
@@ -96,8 +109,13 @@ class FusedFeatures:
             repeat(self._nothing) if part is None else clip_features(part, frames)
             for part in self._parts
         )
-        for maps in zip(motion, appearance, strict=False):
-            yield fuse(*maps, self.settings.motion_weight)
+        weight, displacement = self.settings.motion_weight, self._displacement
+        if displacement is None:
+            for pair in zip(motion, appearance, strict=False):
+                yield FusedMap(fuse(*pair, weight))
+            return
+        for moving in clip_motion(appearance, displacement):
+            yield _displaced(moving, weight)
 
     def window(self) -> "FusedWindow":
         """Start on the features of frames that come one by one."""
@@ -105,16 +123,24 @@ class FusedFeatures:
             (lambda _: self._nothing) if part is None else SlidingWindow(part).push
             for part in self._parts
         )
-        return FusedWindow(motion, appearance, self.settings.motion_weight)
+        displacement = None if self._displacement is None else MotionWindow(self._displacement)
+        return FusedWindow(motion, appearance, displacement, self.settings.motion_weight)
+
+    @property
+    def _displacement(self) -> Displacement | None:
+        """How motion is read of appearance, where it is, and has weight."""
+        return self.settings.displacement if self.settings.motion_weight > 0 else None
 
     @cached_property
     def _parts(self) -> tuple[FeatureExtractor | None, FeatureExtractor | None]:
-        """Of motion and of appearance; None for the one that has no weight."""
-        weight = self.settings.motion_weight
-        motion = None if weight == 0 else FeatureExtractor(self._bundle.motion, self._open_graph)
-        if weight == 1:
-            return motion, None
-        return motion, FeatureExtractor(self._bundle.appearance, self._open_graph)
+        """Of motion and of appearance; None for the one that is not needed."""
+        weight, displaced = self.settings.motion_weight, self._displacement is not None
+        motion = appearance = None
+        if weight > 0 and not displaced:
+            motion = FeatureExtractor(self._bundle.motion, self._open_graph)
+        if weight < 1 or displaced:
+            appearance = FeatureExtractor(self._bundle.appearance, self._open_graph)
+        return motion, appearance
 
     @property
     def _nothing(self) -> FeatureMap:
@@ -125,13 +151,26 @@ class FusedFeatures:
 class FusedWindow:
     """Causal features of one stream: each frame's are those of the windows that end with it."""
 
-    def __init__(self, motion: Push, appearance: Push, motion_weight: float) -> None:
+    def __init__(
+        self,
+        motion: Push,
+        appearance: Push,
+        displacement: MotionWindow | None,
+        motion_weight: float,
+    ) -> None:
         self._motion, self._appearance = motion, appearance
-        self._motion_weight = motion_weight
+        self._displacement, self._motion_weight = displacement, motion_weight
 
-    def push(self, frame: Frame) -> Floats:
-        """Features [rows, columns, D] of the next frame, uint8 [H, W, 3] RGB."""
-        return fuse(self._motion(frame), self._appearance(frame), self._motion_weight)
+    def push(self, frame: Frame) -> FusedMap:
+        """Features of the next frame, uint8 [H, W, 3] RGB."""
+        motion, appearance = self._motion(frame), self._appearance(frame)
+        if self._displacement is not None:
+            return _displaced(self._displacement.push(appearance), self._motion_weight)
+        return FusedMap(fuse(motion, appearance, self._motion_weight))
+
+
+def _displaced(moving: Moving, motion_weight: float) -> FusedMap:
+    return FusedMap(fuse(moving.motion, moving.appearance, motion_weight), moving.velocity)
 
 
 def _resampled(descriptors: Floats, rows: int, columns: int) -> Floats:

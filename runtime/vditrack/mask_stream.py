@@ -83,8 +83,8 @@ class MaskStream:
         """
         check_frame(frame)
         if self._clock.advance(stamp) > 0:
-            features = self._window.push(frame)
-            self._objects.advance(features, frame.shape[:2])
+            fused = self._window.push(frame)
+            self._objects.advance(fused.descriptors, frame.shape[:2], fused.velocity)
             self._age = self._age + 1
         return MaskUpdate(
             stamp=stamp,

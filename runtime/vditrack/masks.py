@@ -1,7 +1,7 @@
 """Object masks: what is asked for, and the objects as they are carried from frame to frame."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ Masks = Mask | Mapping[int, Mask]
 class _Anchor:
     """A frame on which objects were marked."""
 
+    number: int
     features: Floats
     """[rows, columns, D]"""
     labels: Floats
@@ -40,6 +41,7 @@ class MaskedObjects:
         self._propagation = LabelPropagation(settings)
         self._anchors: list[_Anchor] = []
         self._earlier = self._anchors
+        self._number = -1
         self._features: Floats = np.zeros((0, 0, 0), np.float32)
         self._labels: Floats = np.zeros((0, 0, 1), np.float32)
         self._carried: Mask = np.zeros((0, 0), np.uint8)
@@ -51,19 +53,25 @@ class MaskedObjects:
         kept = np.where(np.isin(self._carried, self._given), np.uint8(0), self._carried)
         return np.where(self._given > 0, self._given, kept)
 
-    def advance(self, features: Floats, size: tuple[int, int]) -> None:
+    def advance(
+        self, features: Floats, size: tuple[int, int], velocity: Floats | None = None
+    ) -> None:
         """Carry the objects into the next frame.
 
         Args:
             features: its fused features [rows, columns, D].
             size: its (height, width).
+            velocity: of its cells [rows, columns, 2] (x, y), in cells a frame, if it is known.
 
         """
         self._features = features
+        self._number += 1
         self._earlier = self._anchors
         self._labels = np.ones((*features.shape[:2], 1), np.float32)
         if self._anchors:
-            self._labels = self._propagation.advance(features)
+            self._labels = self._propagation.advance(
+                features, velocity=velocity, number=self._number
+            )
         self._carried = self.indices[mask_from_labels(self._labels, *size)]
         self._given = np.zeros(size, np.uint8)
 
@@ -81,7 +89,7 @@ class MaskedObjects:
         left = np.where(np.isin(self._given, mask), np.uint8(0), self._given)
         self._given = np.where(mask > 0, mask, left)
         named = np.isin(self.indices, self._given) & (self.indices > 0)
-        newest = _Anchor(self._features, self._marked(named))
+        newest = _Anchor(self._number, self._features, self._marked(named))
         self._anchors = [*_told(self._earlier, newest, named, self._settings), newest]
         # The frames between anchors are forgotten: in what they say, the mark was not yet known.
         self._propagation = _remembering(self._anchors, self._settings)
@@ -115,14 +123,14 @@ def _told(
         found *= labels[..., :1]
         labels += found
         labels[..., 0] -= found.sum(axis=2)
-        told.insert(0, _Anchor(anchor.features, labels))
+        told.insert(0, replace(anchor, labels=labels))
     return told
 
 
 def _remembering(anchors: Iterable[_Anchor], settings: Propagation) -> LabelPropagation:
     propagation = LabelPropagation(settings)
     for anchor in anchors:
-        propagation.advance(anchor.features)
+        propagation.advance(anchor.features, number=anchor.number)
         propagation.mark(anchor.labels)
     return propagation
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle import Propagation
+from vditrack.bundle import Displacement, Propagation
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.intp]
@@ -46,6 +46,7 @@ class _Frame:
     """[rows, columns, D]"""
     labels: Floats
     """[rows, columns, K]; labels that came later are zero in it."""
+    number: int
     marked: bool
 
 
@@ -60,22 +61,33 @@ class LabelPropagation:
         self._settings = settings
         self._marked: list[_Frame] = []
         self._recent: deque[_Frame] = deque(maxlen=settings.context)
+        self._number = -1
 
-    def advance(self, features: Floats) -> Floats:
+    def advance(
+        self, features: Floats, *, velocity: Floats | None = None, number: int | None = None
+    ) -> Floats:
         """Carry the labels into the next frame.
 
         Args:
             features: [rows, columns, D] of any length, as they go into dot products; they are kept
                 without a copy.
+            velocity: [rows, columns, 2] (x, y) in cells a frame, where the settings have a
+                ``displacement``: cells are looked for around where they came from, and not around
+                where they are.
+            number: of the frame, by which time is told; by default one more than the last.
 
         Returns:
             Soft labels [rows, columns, K] of the frame, the background first, read-only; they sum
             to 1 over K. Before anything was marked K is 0.
 
         """
-        labels = _carried(features, self._context, self._settings)
+        self._number = self._number + 1 if number is None else number
+        moved = None
+        if velocity is not None and self._settings.displacement is not None:
+            moved = _Moved(velocity, self._number, self._settings.displacement)
+        labels = _carried(features, self._context, self._settings, moved)
         labels.flags.writeable = False
-        self._recent.append(_Frame(features, labels, marked=False))
+        self._recent.append(_Frame(features, labels, self._number, marked=False))
         return labels
 
     def mark(self, labels: Floats) -> None:
@@ -99,13 +111,47 @@ class LabelPropagation:
 
 
 @dataclass(frozen=True)
+class _Moved:
+    """How the cells of a frame have moved."""
+
+    velocity: Floats
+    """[rows, columns, 2] (x, y), in cells a frame."""
+    number: int
+    settings: Displacement
+
+    def origins(self, tile: "_Tile", number: int) -> Floats:
+        """Where cells of a tile were in another frame: [n, 2] (x, y) in cells, within the grid."""
+        height, width = self.velocity.shape[:2]
+        velocity = self.velocity[slice(*tile.rows), slice(*tile.columns)].reshape(-1, 2)
+        origins = _places(tile) - (self.number - number) * velocity
+        return np.asarray(np.clip(origins, 0, (width - 1, height - 1)), np.float32)
+
+    def radius(self, number: int) -> float:
+        """How far around, in another frame."""
+        return self.settings.slack + self.settings.drift * abs(self.number - number)
+
+    def farthest(self, context: Sequence[_Frame]) -> float:
+        """Most cells that any cell moved since any frame."""
+        ages = [abs(self.number - frame.number) for frame in context]
+        return max(ages) * float(np.abs(self.velocity).max())
+
+
+@dataclass(frozen=True)
 class _Tile:
-    """Cells next to each other, and the window of all cells within the radius of any of them."""
+    """Cells next to each other."""
 
     rows: Span
     columns: Span
-    window_rows: Span
-    window_columns: Span
+
+
+@dataclass(frozen=True)
+class _Window:
+    """All cells of context frames that those of a tile may take their labels from."""
+
+    rows: Span
+    columns: Span
+    beyond: Floats
+    """[places, n]: 0 for places within the radius of a cell, -inf beyond."""
 
 
 @dataclass(frozen=True)
@@ -134,15 +180,18 @@ class _Candidates:
         )
 
 
-def _carried(features: Floats, context: Sequence[_Frame], settings: Propagation) -> Floats:
+def _carried(
+    features: Floats, context: Sequence[_Frame], settings: Propagation, moved: _Moved | None
+) -> Floats:
     """Soft labels [rows, columns, K] of features [rows, columns, D]."""
     rows, columns = features.shape[:2]
     count = max((frame.labels.shape[2] for frame in context), default=0)
     labels = np.zeros((rows, columns, count), np.float32)
     if not context:
         return labels
-    for tile in _tiles(rows, columns, settings.radius):
-        best = _best_in_context(features, context, tile, settings)
+    reach = settings.radius + (0 if moved is None else moved.farthest(context))
+    for tile in _tiles(rows, columns, reach):
+        best = _best_in_context(features, context, tile, settings, moved)
         place = labels[slice(*tile.rows), slice(*tile.columns)]
         place[:] = _weighted_labels(best, context, count, settings.temperature).reshape(place.shape)
     return labels
@@ -159,8 +208,6 @@ def _tiles(rows: int, columns: int, radius: float) -> Iterator[_Tile]:
             yield _Tile(
                 _span(top, top + side, rows),
                 _span(left, left + side, columns),
-                _span(top - reach, top + side + reach, rows),
-                _span(left - reach, left + side + reach, columns),
             )
 
 
@@ -172,43 +219,77 @@ def _span(first: int, end: int, count: int) -> Span:
     return max(first, 0), min(end, count)
 
 
+def _windows(
+    tile: _Tile,
+    grid: tuple[int, int],
+    context: Sequence[_Frame],
+    settings: Propagation,
+    moved: _Moved | None,
+) -> Iterator[tuple[Span, _Window]]:
+    """Frames of the context, by their first and one past their last, with the window in each."""
+    if moved is None:
+        window = _window_around(_places(tile), settings.radius, grid)
+        step = max(BLOCK_BYTES // window.beyond.nbytes, 1)
+        for first in range(0, len(context), step):
+            yield (first, min(first + step, len(context))), window
+        return
+    for index, frame in enumerate(context):
+        radius = min(moved.radius(frame.number), settings.radius)
+        origins = moved.origins(tile, frame.number)
+        yield (index, index + 1), _window_around(origins, radius, grid)
+
+
+def _places(tile: _Tile) -> Floats:
+    """Where the cells of a tile are: [n, 2] (x, y)."""
+    across, down = np.meshgrid(np.arange(*tile.columns), np.arange(*tile.rows))
+    return np.stack([across, down], axis=2).reshape(-1, 2).astype(np.float32)
+
+
+def _window_around(centres: Floats, radius: float, grid: tuple[int, int]) -> _Window:
+    """Window of a grid of (rows, columns) that has all cells near centres [n, 2] (x, y)."""
+    reach = min(radius, max(grid))
+    (left, top), (right, bottom) = centres.min(axis=0) - reach, centres.max(axis=0) + reach
+    rows = _span(int(np.ceil(top)), int(bottom) + 1, grid[0])
+    columns = _span(int(np.ceil(left)), int(right) + 1, grid[1])
+    down = np.subtract.outer(np.arange(*rows), centres[:, 1])
+    across = np.subtract.outer(np.arange(*columns), centres[:, 0])
+    squares = (down**2)[:, None] + (across**2)[None]
+    beyond = np.where(squares <= radius**2, np.float32(0), np.float32(-np.inf))
+    return _Window(rows, columns, beyond.reshape(-1, len(centres)))
+
+
 def _best_in_context(
-    features: Floats, context: Sequence[_Frame], tile: _Tile, settings: Propagation
+    features: Floats,
+    context: Sequence[_Frame],
+    tile: _Tile,
+    settings: Propagation,
+    moved: _Moved | None,
 ) -> _Candidates:
     """Return the best cells of all context frames together, for each cell of a tile."""
     block = features[slice(*tile.rows), slice(*tile.columns)]
     # Products with a contiguous matrix on the right are half as fast again.
     cells = np.ascontiguousarray(block.reshape(-1, features.shape[2]).T)
-    beyond = _beyond(tile, settings.radius)
-    step = max(BLOCK_BYTES // beyond.nbytes, 1)
-    nothing = np.zeros((0, beyond.shape[1]))
+    nothing = np.zeros((0, cells.shape[1]))
     best = _Candidates(nothing.astype(np.float32), nothing.astype(np.intp), nothing.astype(np.intp))
-    for first in range(0, len(context), step):
-        scores = _scores(cells, context[first : first + step], tile)
-        found = _candidates(scores, beyond, settings.top_k)
+    for span, window in _windows(tile, features.shape[:2], context, settings, moved):
+        scores = _scores(cells, context[slice(*span)], window)
+        found = _candidates(scores, window.beyond, settings.top_k)
         shown = replace(
-            found, frames=found.frames + first, cells=_cells(found.cells, tile, features.shape[1])
+            found,
+            frames=found.frames + span[0],
+            cells=_cells(found.cells, window, features.shape[1]),
         )
         best = best.beside(shown).best(settings.top_k)
     return best
 
 
-def _beyond(tile: _Tile, radius: float) -> Floats:
-    """0 within the radius and -inf beyond it: [places, n], for places of the window and cells."""
-    down = np.subtract.outer(np.arange(*tile.window_rows), np.arange(*tile.rows))
-    across = np.subtract.outer(np.arange(*tile.window_columns), np.arange(*tile.columns))
-    squares = (down**2)[:, None, :, None] + (across**2)[None, :, None, :]
-    beyond = np.where(squares <= radius**2, np.float32(0), np.float32(-np.inf))
-    return beyond.reshape(len(down) * len(across), -1)
-
-
-def _scores(cells: Floats, frames: Sequence[_Frame], tile: _Tile) -> Floats:
+def _scores(cells: Floats, frames: Sequence[_Frame], window: _Window) -> Floats:
     """Dot products [frames, places, n] of features [D, n] with those in the window of frames."""
-    window = slice(*tile.window_rows), slice(*tile.window_columns)
-    shape = frames[0].features[window].shape[:2]
+    place = slice(*window.rows), slice(*window.columns)
+    shape = frames[0].features[place].shape[:2]
     scores = np.empty((len(frames), *shape, cells.shape[1]), np.float32)
     for frame, products in zip(frames, scores, strict=True):
-        np.matmul(frame.features[window], cells, out=products)
+        np.matmul(frame.features[place], cells, out=products)
     return scores.reshape(len(frames), -1, cells.shape[1])
 
 
@@ -239,9 +320,9 @@ def _largest(values: Floats, count: int) -> Ints:
     return order[:, -count:].T
 
 
-def _cells(places: Ints, tile: _Tile, columns: int) -> Ints:
+def _cells(places: Ints, window: _Window, columns: int) -> Ints:
     """Indices of cells, of a grid of so many columns, from those of places in the window."""
-    (top, _), (left, right) = tile.window_rows, tile.window_columns
+    (top, _), (left, right) = window.rows, window.columns
     row, column = np.divmod(places, right - left)
     return np.asarray((top + row) * columns + left + column, np.intp)
 

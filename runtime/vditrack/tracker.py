@@ -153,7 +153,7 @@ class Tracker:
         features = map(fused.window().push, frames) if causal else fused.clip(frames)
         counted = _Counter(len(frames), progress).counted(enumerate(features))
         for t, described in counted:
-            objects.advance(described, frames.shape[1:3])
+            objects.advance(described.descriptors, frames.shape[1:3], described.velocity)
             if t in marks:
                 objects.mark(marks[t])
             carried[t] = objects.mask

@@ -144,7 +144,9 @@ def load_identity(folder: Path) -> Identity:
 def graph_digests(bundle: Bundle) -> dict[str, str]:
     """Digests of a bundle's graphs and their external weights: what an engine is built from."""
     files = bundle.manifest.files.items()
-    return {name: record.sha256 for name, record in files if name != GATE}
+    # Bundles within it have engines of their own.
+    own = ((name, record) for name, record in files if "/" not in name)
+    return {name: record.sha256 for name, record in own if name != GATE}
 
 
 def mismatches(identity: Identity, bundle: Bundle, machine: Machine) -> list[str]:

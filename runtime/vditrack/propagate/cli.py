@@ -93,8 +93,9 @@ def _tracker(path: Path | None, backend: BackendName, motion_weight: float | Non
         own = load_bundle(path or bundled_model()).manifest.propagation
         settings = own and msgspec.structs.replace(own, motion_weight=motion_weight)
     tracker = Tracker.load(path, backend, propagation=settings)
-    alone = tracker.propagation.motion_weight == 0
-    part = tracker.bundle.appearance if alone else tracker.bundle.motion
+    settings = tracker.propagation
+    of_appearance = settings.displacement is not None or settings.motion_weight == 0
+    part = tracker.bundle.appearance if of_appearance else tracker.bundle.motion
     if part.manifest.source.random_weights:
         typer.echo(f"warning: {part.root} has random weights, and propagates nothing.", err=True)
     return tracker
