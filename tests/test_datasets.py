@@ -14,7 +14,8 @@ from PIL import Image
 
 from vditrack import InputError
 from vditrack.annotated import AnnotatedClip
-from vditrack.evaluation.datasets import open_dataset
+from vditrack.evaluation.datasets import natural_protocol, open_dataset
+from vditrack.synthetic.lookalikes import lookalike_clips
 
 REAL = Path(__file__).parents[2] / "shared/data/davis32_dev"
 RNG = np.random.default_rng(0)
@@ -503,6 +504,24 @@ def test_rendered_clips(monkeypatch, kind, module, function):
 def test_seeds_are_whole_numbers(source):
     with pytest.raises(InputError, match="is no seed"):
         open_dataset(source, "tapvid")
+
+
+@pytest.mark.parametrize("kind", ["lookalikes", "different"])
+def test_rendered_masks(kind):
+    dataset = open_dataset(f"{kind}:3", "davis")
+    assert (dataset.name, dataset.length) == (f"{kind}:3", 30)
+    expected = next(lookalike_clips(3, different=kind == "different"))
+    np.testing.assert_array_equal(next(dataset.clips).frames, expected.frames)
+    assert natural_protocol(f"{kind}:3") == "davis"
+    with pytest.raises(InputError, match="is no seed"):
+        open_dataset(f"{kind}:x", "davis")
+    with pytest.raises(InputError, match=f"{kind}:3 is masks without tracks.*--protocol davis"):
+        open_dataset(f"{kind}:3", "badja")
+
+
+@pytest.mark.parametrize("source", ["synthetic:0", "tabletop:0", "lookalikes", "a/davis"])
+def test_others_are_for_points(source):
+    assert natural_protocol(source) == "tapvid"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the data are not here")

@@ -80,11 +80,26 @@ def external_references(page: str) -> list[str]:
 
 
 def test_masks_and_other_protocols(videos, tmp_path):
-    told = evaluate("videos", "--protocol", "davis", "--json", cwd=tmp_path)
-    assert scores(told, "dis")["J&F"] > 90 > scores(told, "still")["J&F"]
+    methods = ("--method", "klt", "--method", "dis", "--method", "still")
+    told = evaluate("videos", "--protocol", "davis", *methods, "--json", cwd=tmp_path)
+    flows = min(scores(told, "klt")["J&F"], scores(told, "dis")["J&F"])
+    assert flows > 90 > scores(told, "still")["J&F"]
     assert list(scores(told, "dis")) == ["J&F", "J", "F"]
     strided = evaluate("videos", "--query", "strided", "--method", "klt", "--json", cwd=tmp_path)
     assert scores(strided, "klt")["AJ"] > 90
+
+
+def test_look_alikes_are_for_masks(tmp_path):
+    methods = ("--method", "klt", "--method", "still", "--clips", "2", "--json")
+    told = evaluate("lookalikes:0", *methods, cwd=tmp_path)
+    assert json.loads(told.stdout)["facts"]["protocol"] == "davis"
+    assert list(scores(told, "klt")) == ["J&F", "J", "F", "identities kept"]
+    assert scores(told, "klt")["J&F"] > 50 > scores(told, "still")["J&F"]
+    assert scores(told, "still")["identities kept"] == 0
+    assert [clip["clip"] for clip in json.loads(told.stdout)["clips"][:2]] == [
+        "straight-00",
+        "arcs-01",
+    ]
 
 
 class Payload:
@@ -135,10 +150,17 @@ MISTAKES = {
     "seed": (["synthetic:x"], "'x' is no seed"),
     "method": (["videos", "--method", "magic"], "no method 'magic'"),
     "size": (["videos", "--protocol", "davis", "--size", "256"], "its own queries and size"),
-    "no masks": (["videos", "--protocol", "davis", "--method", "klt"], "propagates no masks"),
+    "no tracks": (
+        ["lookalikes:0", "--protocol", "tapvid", "--method", "klt"],
+        "masks without tracks",
+    ),
+    "seed of look-alikes": (["different:-1", "--method", "still"], "'-1' is no seed"),
     "too short": (["videos", "--protocol", "heft", "--method", "klt"], "8 frames"),
     "a folder": (["videos", "-o", "videos"], "videos is a folder"),
-    "layout": (["points.pkl", "--protocol", "davis"], "protocol davis cannot use"),
+    "layout": (
+        ["points.pkl", "--protocol", "davis", "--method", "dis"],
+        "protocol davis cannot use",
+    ),
 }
 
 

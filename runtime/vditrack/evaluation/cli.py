@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vditrack.evaluation.protocols import EvaluationProtocol
 
 ALL = ("ours", "klt", "dis", "patches", "still")
+OF_MASKS = ("ours", "appearance", "klt", "dis", "patches", "still")
 
 ProtocolName = Literal["tapvid", "heft", "davis", "badja"]
 Query = Literal["first", "strided"]
@@ -32,13 +33,19 @@ def evaluate(
     data: Annotated[
         str,
         typer.Argument(
-            help="A file or folder of a public data set, or synthetic:SEED, or tabletop:SEED.",
+            help="A file or folder of a public data set, or synthetic:SEED, tabletop:SEED, "
+            "lookalikes:SEED or different:SEED.",
             show_default=False,
         ),
     ],
     protocol: Annotated[
-        ProtocolName, typer.Option(help="What is asked, and how it is scored.")
-    ] = "tapvid",
+        ProtocolName | None,
+        typer.Option(
+            help="What is asked, and how it is scored. By default davis for lookalikes:SEED and "
+            "different:SEED, otherwise tapvid.",
+            show_default=False,
+        ),
+    ] = None,
     query: Annotated[Query, typer.Option(help="Where tapvid asks for a point.")] = "first",
     size: Annotated[
         Size | None,
@@ -47,8 +54,9 @@ def evaluate(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="ours, klt, dis, patches, still, or a bundle's folder. May be given again; the "
-            "others are compared with the first. All that fit the protocol by default."
+            help="ours, klt, dis, patches, still, or a bundle's folder; for masks also appearance "
+            "and motion, which are ours with one kind of features alone. May be given again; the "
+            "others are compared with the first. By default all but motion that fit the protocol."
         ),
     ] = None,
     clips: Annotated[int | None, typer.Option(min=1, help="Only the first clips.")] = None,
@@ -58,8 +66,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Score trackers by the official protocols, on your own copies of the data sets."""
+    from vditrack.evaluation.datasets import natural_protocol, open_dataset
+
     if output is not None and output.is_dir():
         raise InputError(f"{output} is a folder. Choose the name of a file with -o.")
+    protocol = protocol or natural_protocol(data)
     chosen = _protocol(protocol, query, size)
     try:
         from vditrack.evaluation.report import as_json as plain_json
@@ -70,7 +81,6 @@ def evaluate(
             f"eval needs {error.name}, which is not installed. "
             "Run `pip install vditrack[eval,cpu]`."
         ) from error
-    from vditrack.evaluation.datasets import open_dataset
     from vditrack.evaluation.run import evaluate as evaluate_all
     from vditrack.evaluation.run import open_method
 
@@ -104,7 +114,7 @@ def _protocol(name: ProtocolName, query: Query, size: Size | None) -> "Evaluatio
 
 
 def _fitting(protocol: ProtocolName) -> tuple[str, ...]:
-    return ("dis", "still") if protocol == "davis" else ALL
+    return OF_MASKS if protocol == "davis" else ALL
 
 
 def _facts(dataset: str, protocol: "EvaluationProtocol", clips: int) -> dict[str, str]:

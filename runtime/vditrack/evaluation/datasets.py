@@ -14,6 +14,9 @@ from vditrack.evaluation.video_folders import MASKS, TRACKS, is_davis, open_davi
 ProtocolName = Literal["tapvid", "heft", "davis", "badja"]
 Opened = tuple[int | None, Iterator[AnnotatedClip]]
 
+_RENDERED = ("synthetic", "tabletop", "lookalikes", "different")
+_MASKS_ALONE = ("lookalikes", "different")
+
 _NEEDED: dict[ProtocolName, tuple[str, ...]] = {
     "tapvid": (TRACKS,),
     "heft": (TRACKS,),
@@ -33,13 +36,19 @@ class Dataset:
     """May raise InputError for a clip that is damaged."""
 
 
+def natural_protocol(source: str) -> ProtocolName:
+    """Return the protocol that a data set is for where none is asked for."""
+    kind, separator, _ = source.partition(":")
+    return "davis" if separator and kind in _MASKS_ALONE else "tapvid"
+
+
 def open_dataset(source: str, protocol: ProtocolName) -> Dataset:
     """Open a data set for a protocol.
 
     Args:
-        source: ``synthetic:SEED`` or ``tabletop:SEED``, which are rendered; or a path: a TAP-Vid
-            pickle, a folder of them, the root of DAVIS-2017 or of BADJA, or a folder with a
-            subfolder a video (see `open_folders`).
+        source: ``KIND:SEED`` of clips that are rendered, the kind synthetic, tabletop, lookalikes
+            or different; or a path: a TAP-Vid pickle, a folder of them, the root of DAVIS-2017 or
+            of BADJA, or a folder with a subfolder a video (see `open_folders`).
         protocol: what the clips are for; it decides whether they need tracks, masks or both.
 
     Raises:
@@ -47,14 +56,14 @@ def open_dataset(source: str, protocol: ProtocolName) -> Dataset:
 
     """
     kind, separator, seed = source.partition(":")
-    if separator and kind in ("synthetic", "tabletop"):
+    if separator and kind in _RENDERED:
+        if kind in _MASKS_ALONE:
+            _require(source, "masks without tracks", protocol, "davis")
         return Dataset(source, *_rendered(kind, seed))
     path = Path(source)
     if not path.exists():
-        raise InputError(
-            f"there is no {source}. Give a path, synthetic:SEED or tabletop:SEED (such as "
-            "synthetic:0)."
-        )
+        rendered = ", ".join(f"{name}:SEED" for name in _RENDERED)
+        raise InputError(f"there is no {source}. Give a path, or one of {rendered}.")
     return Dataset(path.resolve().name, *_opened(path, protocol))
 
 
@@ -65,9 +74,14 @@ def _rendered(kind: str, seed: str) -> Opened:
         from vditrack.synthetic import suite  # noqa: PLC0415
 
         return suite.COUNT, suite.suite_clips(int(seed))
-    from vditrack.synthetic import tabletop  # noqa: PLC0415
+    if kind == "tabletop":
+        from vditrack.synthetic import tabletop  # noqa: PLC0415
 
-    return tabletop.COUNT, tabletop.tabletop_clips(int(seed))
+        return tabletop.COUNT, tabletop.tabletop_clips(int(seed))
+    from vditrack.synthetic import lookalikes  # noqa: PLC0415
+
+    different = kind == "different"
+    return lookalikes.COUNT, lookalikes.lookalike_clips(int(seed), different=different)
 
 
 def _opened(path: Path, protocol: ProtocolName) -> Opened:
@@ -87,9 +101,11 @@ def _opened(path: Path, protocol: ProtocolName) -> Opened:
     return open_folders(path, _NEEDED[protocol])
 
 
-def _require(path: Path, layout: str, protocol: ProtocolName, *fitting: ProtocolName) -> None:
+def _require(
+    source: Path | str, layout: str, protocol: ProtocolName, *fitting: ProtocolName
+) -> None:
     if protocol not in fitting:
         raise InputError(
-            f"{path} is {layout}, which protocol {protocol} cannot use. "
+            f"{source} is {layout}, which protocol {protocol} cannot use. "
             f"Use --protocol {' or '.join(fitting)}."
         )

@@ -1,6 +1,6 @@
 """What people use today, and simpler: peers to compare with, behind the tracker's interface."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.evaluation.moved_masks import Step, move_masks
+from vditrack.evaluation.patch_labels import propagate_patches
 from vditrack.grid import pixel_centres
 from vditrack.tracks import Tracks
 
 Grey = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-Step = Callable[[Grey, Grey, Floats], tuple[Floats, Bools]]
-"""From two frames and points [N, 2] in the first: points in the second, and which are kept."""
 
 _CENTRE = np.float32(pixel_centres(np.zeros(1, np.intp))[0])
 """OpenCV counts from the first pixel's centre."""
@@ -33,7 +33,7 @@ class PointTracker(Protocol):
 class MaskPropagator(Protocol):
     """Carries the objects of the first frame through a clip."""
 
-    def propagate(self, frames: NDArray[np.uint8], first: Grey) -> Grey:
+    def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
         """Masks [T, H, W] of object indices, from those of the first frame [H, W]."""
 
 
@@ -47,7 +47,7 @@ class Still:
         """See `PointTracker`."""
         return _held(frames, queries)
 
-    def propagate(self, frames: NDArray[np.uint8], first: Grey) -> Grey:
+    def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
         """See `MaskPropagator`."""
         return np.repeat(first[None], len(frames), axis=0)
 
@@ -59,11 +59,20 @@ class LucasKanade:
     with the flow.
     """
 
-    _WINDOW, _LEVELS, _TOLERANCE = (15, 15), 4, 2.0
+    _LEVELS, _TOLERANCE = 4, 2.0
+    _OF_MASKS = 11
+
+    def __init__(self, window: int = 15) -> None:
+        """Take windows of so many pixels in width and height."""
+        self._window = (window, window)
 
     def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
         """See `PointTracker`."""
         return _chained(frames, queries, self.step)
+
+    def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
+        """See `MaskPropagator` and `move_masks`; windows are smaller, as objects may be."""
+        return move_masks(_greys(frames), first, LucasKanade(self._OF_MASKS).step)
 
     def step(self, before: Grey, after: Grey, points: Floats) -> tuple[Floats, Bools]:
         """Follow points [N, 2] from one frame to the next: where to, and which lead back."""
@@ -76,7 +85,7 @@ class LucasKanade:
 
     def _flow(self, before: Grey, after: Grey, points: Floats) -> tuple[Floats, Bools]:
         moved, found, _ = cv2.calcOpticalFlowPyrLK(
-            before, after, points, None, winSize=self._WINDOW, maxLevel=self._LEVELS
+            before, after, points, None, winSize=self._window, maxLevel=self._LEVELS
         )
         return np.asarray(moved, np.float32), np.asarray(found[:, 0] == 1, np.bool_)
 
@@ -94,7 +103,7 @@ class DenseFlow:
         """See `PointTracker`."""
         return _chained(frames, queries, self._step)
 
-    def propagate(self, frames: NDArray[np.uint8], first: Grey) -> Grey:
+    def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
         """See `MaskPropagator`: each pixel takes the label of where the flow says it came from."""
         greys = _greys(frames)
         columns, rows = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in first.shape[::-1]))
@@ -144,6 +153,10 @@ class Patches:
                 tracks.points[n, t] = np.array(place_of_best, np.float32) + _CENTRE
                 tracks.visible[n, t] = best >= self._LEAST
         return _certain(tracks)
+
+    def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
+        """See `MaskPropagator` and `propagate_patches`."""
+        return propagate_patches(frames, first)
 
 
 def _held(frames: NDArray[np.uint8], queries: Floats) -> Tracks:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotated import AnnotatedClip
+from vditrack.evaluation.crossings import touching
 from vditrack.evaluation.results import Curve, Share
 from vditrack.tracks import Tracks
 
@@ -188,11 +189,11 @@ def identity_kept(
     if clip.masks is None or clip.objects is None or not clip.alike:
         return Share(0, 0)
     own = clip.objects[asked]
-    touching = _touching(clip.masks, clip.alike)[own]
+    touches = touching(clip.masks, clip.alike)[own]
     since_query = np.arange(len(clip.frames)) > query_frames[:, None]
-    crossed = _ever(touching & since_query)
-    apart = crossed & ~touching & clip.visible[asked]
-    first_time = apart & ~_ever(touching & _ever(apart))
+    crossed = _ever(touches & since_query)
+    apart = crossed & ~touches & clip.visible[asked]
+    first_time = apart & ~_ever(touches & _ever(apart))
     judged = np.flatnonzero(first_time.any(axis=1))
     frame = first_time.shape[1] - 1 - first_time[judged, ::-1].argmax(axis=1)
     there = _indices_at(clip.masks, frame, tracks.points[judged, frame])
@@ -203,21 +204,6 @@ def identity_kept(
 def _ever(happening: Bools) -> Bools:
     """[Q, T] whether it has happened by each frame."""
     return np.logical_or.accumulate(happening, axis=1)
-
-
-def _touching(masks: Masks, alike: tuple[int, ...]) -> Bools:
-    """[256, T] by index of an object: whether its mask touches that of another of ``alike``."""
-    pairs = np.zeros((len(masks), 256, 256), np.bool_)
-    for one, other in (masks[:, 1:], masks[:, :-1]), (masks[:, :, 1:], masks[:, :, :-1]):
-        border = (one != other) & np.isin(one, alike) & np.isin(other, alike)
-        frames = np.nonzero(border)[0]
-        pairs[frames, one[border], other[border]] = True
-        pairs[frames, other[border], one[border]] = True
-    for t in range(1, len(masks)):
-        # What is covered as a whole has no border, and goes on touching what covers it.
-        covered = ~np.isin(np.arange(256), masks[t])
-        pairs[t] |= pairs[t - 1] & (covered | covered[:, None])
-    return np.asarray(pairs.any(axis=2).T, np.bool_)
 
 
 def _indices_at(masks: Masks, frames: Indices, places: Floats) -> Indices:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vditrack.annotated import AnnotatedClip
 from vditrack.errors import InputError
+from vditrack.evaluation.crossings import identities_kept
 from vditrack.evaluation.keypoint_metrics import keypoint_scores
 from vditrack.evaluation.mask_metrics import mask_scores
 from vditrack.evaluation.peers import MaskPropagator, Method, PointTracker
@@ -153,11 +154,12 @@ class Davis:
         seconds = time.perf_counter() - began
         scores = mask_scores(clip.masks, masks)
         values = ((scores.region + scores.boundary) / 2, scores.region, scores.boundary)
+        identities = identities_kept(clip, masks)
         return Result(
             clip=clip.name,
             method=name,
             metrics=dict(zip(self.metrics, values, strict=True)),
-            events={},
+            events={"identities kept": identities} if identities.total else {},
             curves={"J&F by part of the clip": _by_part(scores.per_frame)},
             frames=len(clip.frames),
             seconds=seconds,

@@ -2,8 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from vditrack.annotated import AnnotatedClip
 from vditrack.errors import InputError
@@ -19,15 +23,30 @@ PEERS: dict[str, type[Method]] = {
     "still": Still,
 }
 OURS = "ours"
+ABLATIONS = {"appearance": 0.0, "motion": 1.0}
+"""Our own bundle's masks with this weight of its motion features."""
 WORST = 3
 """Clips of each method whose picture is kept."""
 
 
+@dataclass(frozen=True)
+class _MasksAlone:
+    """A tracker that is asked for masks, and would track the points of another method."""
+
+    tracker: Tracker
+
+    def propagate(
+        self, frames: NDArray[np.uint8], first: NDArray[np.uint8], /
+    ) -> NDArray[np.uint8]:
+        """See `vditrack.evaluation.peers.MaskPropagator`."""
+        return self.tracker.propagate(frames, first)
+
+
 def open_method(name: str) -> Method:
-    """Make the method of a name: ``ours``, a peer's, or the folder of a bundle.
+    """Make the method of a name: ``ours``, an ablation of it, a peer's, or a bundle's folder.
 
     Raises:
-        InputError: nothing of that name.
+        InputError: nothing of that name, or the bundled model has nothing to leave out.
         BundleError: the bundle does not load.
 
     """
@@ -35,11 +54,14 @@ def open_method(name: str) -> Method:
         return PEERS[name]()
     if name == OURS:
         return Tracker.load()
+    if name in ABLATIONS:
+        whole = Tracker.load().propagation
+        asked = msgspec.structs.replace(whole, motion_weight=ABLATIONS[name])
+        return _MasksAlone(Tracker.load(propagation=asked))
     if Path(name).is_dir():
         return Tracker.load(name)
-    raise InputError(
-        f"no method {name!r}: there are {OURS}, {', '.join(PEERS)}, and the folder of any bundle."
-    )
+    named = ", ".join((OURS, *ABLATIONS, *PEERS))
+    raise InputError(f"no method {name!r}: there are {named}, and the folder of any bundle.")
 
 
 def evaluate(

@@ -59,11 +59,37 @@ def crossing(
 
     ``speed`` (pixels a frame) is that in the middle; the path turns back ``reach`` pixels from it.
     """
-    facing = resting(*middle)
+    facing = resting(0.0, 0.0)
     facing.base[_PARAMETERS.index("angle")] = heading
+    return facing + there_and_back(middle, moment, heading, speed, reach)
+
+
+def there_and_back(
+    middle: tuple[float, float], moment: float, heading: float, speed: float, reach: float
+) -> Waves:
+    """Pass through ``middle`` as in `crossing`, but upright.
+
+    It is passed again every π x ``reach`` / ``speed`` frames, to and fro.
+    """
     rate = speed / reach
     along = {"x": reach * np.cos(heading), "y": reach * np.sin(heading)}
-    return facing + swing(rate, -rate * moment, **along)
+    return resting(*middle) + swing(rate, -rate * moment, **along)
+
+
+def arc(
+    middle: tuple[float, float], moment: float, heading: float, speed: float, rate: float
+) -> Waves:
+    """Pass through ``middle`` at ``moment`` (frames) on a circle, at ``heading`` (radians) there.
+
+    ``speed`` is in pixels a frame; the heading turns by ``rate`` (radians a frame, not 0). The
+    picture stays upright.
+    """
+    radius = speed / rate
+    aside = {"x": -radius * np.sin(heading), "y": radius * np.cos(heading)}
+    along = {"x": radius * np.cos(heading), "y": radius * np.sin(heading)}
+    centre = resting(middle[0] + aside["x"], middle[1] + aside["y"])
+    outward = swing(rate, -rate * moment - np.pi / 2, **aside)
+    return centre + swing(rate, -rate * moment, **along) + outward
 
 
 def _filled(extents: dict[str, float]) -> NDArray[np.float64]:

@@ -127,6 +127,15 @@ class Layer:
         covered: NDArray[np.bool_] = self.seen(positions[:, None], time)[:, 0, 3] >= 128
         return covered
 
+    def silhouette(self, time: float, height: int, width: int) -> NDArray[np.bool_]:
+        """Return ``bool [H, W]``, the pixels whose centres it covers, seen or hidden there."""
+        shown = np.zeros((height, width), np.bool_)
+        box = self.box(time, height, width)
+        if shown[box].size:
+            centres = _pixel_centres(height, width)[box]
+            shown[box] = self.seen(centres, time)[..., 3] >= 128
+        return shown
+
     def box(self, time: float, height: int, width: int) -> tuple[slice, slice]:
         """Return the rows and columns of the frame outside which nothing of the layer is seen."""
         if self.boundless:
@@ -171,12 +180,9 @@ class Scene:
 
     def mask(self, time: float) -> Image:
         """Return ``uint8 [H, W]``, the index of the layer seen at each pixel's centre."""
-        centres = _pixel_centres(self.height, self.width)
         top = np.zeros((self.height, self.width), np.uint8)
         for index, layer in enumerate(self.layers[1:], start=1):
-            box = layer.box(time, self.height, self.width)
-            if top[box].size:
-                top[box][layer.seen(centres[box], time)[..., 3] >= 128] = index
+            top[layer.silhouette(time, self.height, self.width)] = index
         return top
 
     def top_layers(self, positions: Floats, time: float) -> NDArray[np.int64]:

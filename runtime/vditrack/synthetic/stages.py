@@ -22,9 +22,9 @@ SIZE = 256
 FRAMES = 48
 
 _MIDDLE = SIZE / 2
-_CALM = (60.0, 120.0)
+CALM = (60.0, 120.0)
 """Shortest and longest period of a calm sway, in frames."""
-_ALMOST_PERFECT = replace(PERFECT, noise=2.0)
+ALMOST_PERFECT = replace(PERFECT, noise=2.0)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def drift(rng: np.random.Generator) -> Stage:
         _object(rng, rng.uniform(70, 110, 2), resting(x, y) + _deforming(rng))
         for x, y in _spread(rng, 4)
     ]
-    return Stage(_scene(_backdrop(rng, _breathing(rng)), objects), _ALMOST_PERFECT, share=0.6)
+    return Stage(_scene(backdrop(rng, _breathing(rng)), objects), ALMOST_PERFECT, share=0.6)
 
 
 def occlusion(rng: np.random.Generator) -> Stage:
@@ -55,8 +55,8 @@ def occlusion(rng: np.random.Generator) -> Stage:
     heading = rng.uniform(0, 2 * np.pi)
     turn = rng.choice([-1, 1]) * rng.uniform(1.2, 1.9)
     bars = [_bar(rng, heading, FRAMES / 3), _bar(rng, heading + turn, FRAMES * 2 / 3)]
-    backdrop = _backdrop(rng, _breathing(rng))
-    return Stage(_scene(backdrop, behind + bars), _ALMOST_PERFECT, share=0.4)
+    behind_all = backdrop(rng, _breathing(rng))
+    return Stage(_scene(behind_all, behind + bars), ALMOST_PERFECT, share=0.4)
 
 
 def leaving(rng: np.random.Generator) -> Stage:
@@ -72,8 +72,8 @@ def leaving(rng: np.random.Generator) -> Stage:
         panned = swing(rate, 0.0, **{axis: nearness * way for axis, way in pan.items()})
         path = resting(x, y) + panned + _wandering(rng, 8)
         objects.append(_object(rng, rng.uniform(60, 90, 2), path))
-    backdrop = _backdrop(rng, _breathing(rng) + swing(rate, 0.0, **pan))
-    return Stage(_scene(backdrop, objects), _ALMOST_PERFECT, share=0.4)
+    panned_past = backdrop(rng, _breathing(rng) + swing(rate, 0.0, **pan))
+    return Stage(_scene(panned_past, objects), ALMOST_PERFECT, share=0.4)
 
 
 def blur_and_light(rng: np.random.Generator) -> Stage:
@@ -92,7 +92,7 @@ def blur_and_light(rng: np.random.Generator) -> Stage:
         jpeg_quality=None,
         exposures=5,
     )
-    return Stage(_scene(_backdrop(rng, _breathing(rng) + shaken), objects), camera, share=0.5)
+    return Stage(_scene(backdrop(rng, _breathing(rng) + shaken), objects), camera, share=0.5)
 
 
 def lookalikes(rng: np.random.Generator) -> Stage:
@@ -107,8 +107,8 @@ def lookalikes(rng: np.random.Generator) -> Stage:
         _round_trip(rate, start + turn, tilt) + _wandering(rng, 3)
         for turn in 2 * np.pi * np.arange(count) / count
     ]
-    alike = [replace(first, motion=_bent(rng, path)) for path in paths]
-    return Stage(_scene(_backdrop(rng, _breathing(rng)), alike), _ALMOST_PERFECT, share=0.8)
+    alike = [replace(first, motion=bent(rng, path)) for path in paths]
+    return Stage(_scene(backdrop(rng, _breathing(rng)), alike), ALMOST_PERFECT, share=0.8)
 
 
 KINDS: Mapping[str, Callable[[np.random.Generator], Stage]] = {
@@ -120,26 +120,35 @@ KINDS: Mapping[str, Callable[[np.random.Generator], Stage]] = {
 }
 
 
-def _scene(backdrop: Layer, objects: list[Layer]) -> Scene:
-    return Scene(SIZE, SIZE, (backdrop, *objects))
-
-
-def _backdrop(rng: np.random.Generator, path: Waves) -> Layer:
+def backdrop(rng: np.random.Generator, path: Waves) -> Layer:
+    """Draw a boundless layer that moves by ``path`` about the middle of the frame."""
     # So large that its mirrored continuation stays out of view.
     side = round(2.2 * SIZE)
     opaque = np.full((side, side), 255, np.uint8)
-    picture = np.dstack([_surface(rng, side, side), opaque])
-    return Layer(picture, _bent(rng, resting(_MIDDLE, _MIDDLE) + path), boundless=True)
+    picture = np.dstack([surface(rng, side, side), opaque])
+    return Layer(picture, bent(rng, resting(_MIDDLE, _MIDDLE) + path), boundless=True)
+
+
+def surface(rng: np.random.Generator, height: int, width: int) -> Image:
+    """Draw a picture ``uint8 [height, width, 3]`` without a blank place."""
+    return grained(rng, pattern(rng, height, width), strength=40)
+
+
+def bent(rng: np.random.Generator, path: Waves) -> Motion:
+    """Move by ``path``, its ripples drawn at random."""
+    across, down = 2 * np.pi / rng.uniform(60, 120, 2)
+    phases = rng.uniform(0, 2 * np.pi, 2)
+    return Motion(path, 1.0, (float(across), float(down)), (float(phases[0]), float(phases[1])))
+
+
+def _scene(behind: Layer, objects: list[Layer]) -> Scene:
+    return Scene(SIZE, SIZE, (behind, *objects))
 
 
 def _object(rng: np.random.Generator, sides: NDArray[np.float64], path: Waves) -> Layer:
     height, width = (round(side) for side in sides)
-    picture = np.dstack([_surface(rng, height, width), blob(rng, height, width)])
-    return Layer(picture, _bent(rng, path))
-
-
-def _surface(rng: np.random.Generator, height: int, width: int) -> Image:
-    return grained(rng, pattern(rng, height, width), strength=40)
+    picture = np.dstack([surface(rng, height, width), blob(rng, height, width)])
+    return Layer(picture, bent(rng, path))
 
 
 def _bar(rng: np.random.Generator, heading: float, moment: float) -> Layer:
@@ -151,24 +160,18 @@ def _bar(rng: np.random.Generator, heading: float, moment: float) -> Layer:
     return _object(rng, sides, crossing(middle, moment, heading, speed, reach=1.5 * SIZE))
 
 
-def _bent(rng: np.random.Generator, path: Waves) -> Motion:
-    across, down = 2 * np.pi / rng.uniform(60, 120, 2)
-    phases = rng.uniform(0, 2 * np.pi, 2)
-    return Motion(path, 1.0, (float(across), float(down)), (float(phases[0]), float(phases[1])))
-
-
 def _breathing(rng: np.random.Generator) -> Waves:
-    return sway(rng, _CALM, x=6, y=6, log_scale=0.03, angle=0.03, ripple_x=1, ripple_y=1)
+    return sway(rng, CALM, x=6, y=6, log_scale=0.03, angle=0.03, ripple_x=1, ripple_y=1)
 
 
 def _wandering(rng: np.random.Generator, extent: float) -> Waves:
-    return sway(rng, _CALM, x=extent, y=extent, log_scale=0.06, angle=0.15, shear=0.05)
+    return sway(rng, CALM, x=extent, y=extent, log_scale=0.06, angle=0.15, shear=0.05)
 
 
 def _deforming(rng: np.random.Generator) -> Waves:
     tilt = 0.15 / SIZE
-    affine = sway(rng, _CALM, x=30, y=30, log_scale=0.2, angle=0.5, shear=0.15)
-    return affine + sway(rng, _CALM, tilt_x=tilt, tilt_y=tilt, ripple_x=4, ripple_y=4)
+    affine = sway(rng, CALM, x=30, y=30, log_scale=0.2, angle=0.5, shear=0.15)
+    return affine + sway(rng, CALM, tilt_x=tilt, tilt_y=tilt, ripple_x=4, ripple_y=4)
 
 
 def _round_trip(rate: float, phase: float, tilt: float) -> Waves:
