@@ -528,10 +528,10 @@ def test_a_written_card_differs_in_the_choice_alone(name: str, tmp_path: Path) -
     made[0, 0, 0, 1, 2] = 50
     (best, *_) = Scores(space, ("clip",), made, made[0, 0, 0, 0, :1], made[0, 0, 0, 0, :1]).ranked()
     assert (best.block, best.heads, best.frequency_range) == (2, (2,), (0.5, 1.0))
-    feature = chosen_feature(card.feature, best)
-    write_card(name, feature, "by a test on clips " + "of many names " * 9, path)
+    wanted = msgspec.structs.replace(card, feature=chosen_feature(card.feature, best))
+    write_card(name, wanted, ["feature"], "by a test on clips " + "of many names " * 9, path)
     new = load_card(str(path))
-    assert new == msgspec.structs.replace(card, feature=feature)
+    assert new == wanted
     assert new.feature.selected
     assert (new.feature.noise_level, new.feature.block) == (best.denoising.noise, 2)
     old, written = (
@@ -551,14 +551,14 @@ def test_a_written_card_differs_in_the_choice_alone(name: str, tmp_path: Path) -
 
 def test_cards_are_not_overwritten(tiny: Path, tmp_path: Path) -> None:
     shipped = Path(__file__).parents[1] / "models" / "tiny.toml"
-    before, feature = shipped.read_bytes(), load_card(str(tiny)).feature
+    before, card = shipped.read_bytes(), load_card("tiny")
     for place, complaint in [
         (shipped, "comes with vditrack"),
         (tiny, "is there already"),
         (tmp_path / "card.txt", "ends in .toml"),
     ]:
         with pytest.raises(InputError, match=complaint):
-            write_card("tiny", feature, "a test", place)
+            write_card("tiny", card, ["feature"], "a test", place)
     assert shipped.read_bytes() == before
     assert tiny.read_text() == TINY
     assert not (tmp_path / "card.txt").exists()
@@ -570,9 +570,10 @@ def test_a_card_that_cannot_be_edited_is_refused(tmp_path: Path) -> None:
     pairs = ", ".join(line for line in section.strip().splitlines())
     odd = tmp_path / "odd.toml"
     odd.write_text(f"feature = {{ {pairs} }}\n{begin}[matching]{rest}")
-    feature = msgspec.structs.replace(load_card(str(odd)).feature, block=2)
+    card = load_card(str(odd))
+    wanted = msgspec.structs.replace(card, feature=msgspec.structs.replace(card.feature, block=2))
     with pytest.raises(InputError, match="cannot be edited"):
-        write_card(str(odd), feature, "a test", tmp_path / "new.toml")
+        write_card(str(odd), wanted, ["feature"], "a test", tmp_path / "new.toml")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["odd.toml"]
 
 
@@ -666,9 +667,9 @@ REFUSED = [
     (("--random-weights", "--blocks", "2-1"), "has blocks 0 to 2"),
     (("--random-weights", "--blocks", "-1"), "is no list of blocks"),
     (("--random-weights", "--blocks", "a"), "is no list of blocks"),
-    (("--random-weights", "--noise", "0.1,x"), "is no list of levels"),
-    (("--random-weights", "--noise", "0"), "levels between 0 and 1"),
-    (("--random-weights", "--noise", "nan"), "levels between 0 and 1"),
+    (("--random-weights", "--noise", "0.1,x"), "is no list of numbers"),
+    (("--random-weights", "--noise", "0"), "numbers between 0 and 1"),
+    (("--random-weights", "--noise", "nan"), "numbers between 0 and 1"),
     (("--random-weights", "--bands", "0.5"), "is no list of bands"),
     (("--random-weights", "--bands", "0-1,0.9-0.2"), "0.9-0.2 is no part of 0-1"),
     (("--random-weights", "--bands", "0-0.05"), "keeps no channel"),

@@ -1,44 +1,42 @@
 """The verb ``vditrack select``."""
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
-from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from vditrack.errors import InputError, VditrackError
-from vditrack.evaluation.datasets import Dataset, open_dataset
-from vditrack.files import staged_folder
-from vditrack.progress import progress_bars
 from vditrack_export.card import Card, load_card, transformer_of
-from vditrack_export.select.asked import asked_bands, asked_blocks, asked_levels
-from vditrack_export.select.writing import check_destination, chosen_feature, write_card
+from vditrack_export.select.asked import (
+    Asked,
+    asked_bands,
+    asked_blocks,
+    asked_levels,
+    asked_mask_levels,
+    asked_weights,
+)
+from vditrack_export.select.writing import check_destination
 
-if TYPE_CHECKING:
-    from vditrack_export.select.run import Model
-    from vditrack_export.select.scores import Choice, Scores, Space
-
-SCORES, HEAT_MAP = "scores.json", "heatmap.png"
-RESULTS = frozenset({SCORES, HEAT_MAP})
+_LOOKALIKES = ("lookalikes:1", "different:1")
+_FEW_CLIPS = 3
 
 
 def select(
     card: Annotated[str, typer.Argument(help="Name of a model card, or the path of one (.toml).")],
+    task: Annotated[
+        Literal["points", "masks"],
+        typer.Option(help="What is read is to track points, or to propagate masks of objects."),
+    ] = "points",
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="Clips with known tracks, as eval takes them: synthetic:SEED, tabletop:SEED, or a "
-            "path. May be given again.",
+            "path. For masks, clips with these: lookalikes:1 and different:1 by default. May be "
+            "given again.",
             show_default=False,
         ),
-    ],
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="Folder of the checkpoint that the card names.", show_default=False),
@@ -55,13 +53,19 @@ def select(
         ),
     ] = None,
     clips: Annotated[
-        int | None, typer.Option(min=1, help="Only the first clips of each data set.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Only the first clips of each data set; for masks 3 by default.",
+            show_default=False,
+        ),
     ] = None,
     frames: Annotated[int, typer.Option(min=2, help="Of each clip, from its beginning.")] = 25,
     noise: Annotated[
         str | None,
         typer.Option(
-            help="Noise levels, as in 0.05,0.1; the card's, 0.05, 0.1, 0.2 and 0.4 by default."
+            help="Noise levels, as in 0.05,0.1; by default the card's, 0.05, 0.1, 0.2 and 0.4, for "
+            "masks the card's, 0.05, 0.3, 0.6 and 0.9."
         ),
     ] = None,
     blocks: Annotated[
@@ -71,16 +75,23 @@ def select(
         str | None,
         typer.Option(
             help="Parts of the rotary frequencies, from the highest, as in 0-1,0.4-1; the card's, "
-            "0-1, 0.15-1, 0.4-1 and 0.6-1 by default."
+            "0-1, 0.15-1, 0.4-1 and 0.6-1 by default. For points."
         ),
     ] = None,
     tensor: Annotated[
         Literal["keys", "queries", "hidden"] | None,
-        typer.Option(help="What is read; the card's by default."),
+        typer.Option(help="What is read; the card's by default. For points."),
+    ] = None,
+    motion_weight: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights of motion features, as in 0.4,0.6; 0.2, 0.4, 0.6 and 0.8 by default, "
+            "beside each part alone. For masks."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the heat map and all scores."),
+        typer.Option("--output", "-o", help="Folder for the picture and all scores."),
     ] = None,
     write: Annotated[
         Path | None,
@@ -88,44 +99,83 @@ def select(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Find the block, head, noise level and frequencies that track best, on clips with truth."""
+    """Find the block, noise level and more that track best, on clips with truth."""
     if (weights is None) != random_weights:
         raise InputError("give either --weights DIR or --random-weights.")
     if write is not None:
         check_destination(write)
-    shipped = load_card(card)
-    wanted = _with_feature(shipped, tensor=tensor or shipped.feature.tensor)
-    asked = (
-        asked_levels(noise, wanted),
-        asked_blocks(blocks, transformer_of(wanted).layers),
-        asked_bands(bands, wanted),
+    asked = Asked(
+        card=card,
+        data=tuple(data or (_LOOKALIKES if task == "masks" else ())),
+        weights=weights,
+        prompt=prompt,
+        clips=clips or (_FEW_CLIPS if task == "masks" else None),
+        frames=frames,
+        output=output,
+        write=write,
+        as_json=as_json,
     )
-    datasets = [open_dataset(source, "tapvid") for source in data]
-    _require()
-    space = _space(wanted, *asked)
-    facts = _facts(wanted, datasets, weights, frames)
-    if weights is None:
-        typer.echo("warning: random weights know nothing, whatever scores best.", err=True)
-    with _results(output) as folder:
-        with progress_bars(quiet=as_json) as bars:
-            model = _model(wanted, space, weights, prompt)
-            scores = _scored(model, space, datasets, (clips, frames), bars)
-        # With another tensor the card's own choice was not tried.
-        own = scores.choice_of(shipped) if wanted == shipped else None
-        _tell(scores, own, facts, folder, as_json=as_json)
-    if write is not None:
-        feature = chosen_feature(wanted.feature, scores.ranked()[0])
-        write_card(card, feature, _chosen_by(scores, facts), write)
+    if task == "masks":
+        _refuse(task, {"--bands": bands, "--tensor": tensor})
+        _select_for_masks(asked, noise, blocks, motion_weight)
+    else:
+        _refuse(task, {"--motion-weight": motion_weight})
+        _select_for_points(asked, noise, blocks, bands, tensor)
     if not as_json:
         for written in filter(None, (output, write)):
             typer.echo(f"written: {written}")
+
+
+def _select_for_points(
+    asked: Asked, noise: str | None, blocks: str | None, bands: str | None, tensor: str | None
+) -> None:
+    if not asked.data:
+        raise InputError("give --data: clips with known tracks, such as synthetic:1.")
+    card = load_card(asked.card)
+    wanted = _with_tensor(card, tensor)
+    levels = asked_levels(noise, wanted)
+    tried = asked_blocks(blocks, transformer_of(wanted).layers)
+    ranges = asked_bands(bands, wanted)
+    datasets = asked.open_datasets("tapvid")
+    _require()
+    from vditrack_export.select.point_task import select_for_points
+
+    _warn(asked)
+    select_for_points(asked, wanted, levels, tried, ranges, datasets)
+
+
+def _select_for_masks(
+    asked: Asked, noise: str | None, blocks: str | None, motion_weight: str | None
+) -> None:
+    card = load_card(asked.card)
+    layers = transformer_of(card).layers
+    if card.masks is None:
+        raise InputError(
+            f"card {card.name} does not say how masks are propagated: it has no [masks]. Write "
+            "that section (docs/masks.md), with any choice to begin with."
+        )
+    levels = asked_mask_levels(noise, card.masks)
+    tried, motion_weights = asked_blocks(blocks, layers), asked_weights(motion_weight)
+    datasets = asked.open_datasets("davis")
+    _require()
+    from vditrack_export.select.mask_task import select_for_masks
+
+    _warn(asked)
+    select_for_masks(asked, card, card.masks, levels, tried, motion_weights, datasets)
+
+
+def _refuse(task: str, given: dict[str, str | None]) -> None:
+    """Refuse options that are not of the task."""
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(f"{option} has no meaning with --task {task}. Leave it out.")
 
 
 def _require() -> None:
     """Refuse to begin where something is not installed that is needed at the end."""
     from importlib import import_module
 
-    for name in ("torch", "diffusers", "scipy", "matplotlib"):
+    for name in ("torch", "diffusers", "onnx", "onnxruntime", "scipy", "matplotlib"):
         try:
             import_module(name)
         except ModuleNotFoundError as error:
@@ -135,122 +185,11 @@ def _require() -> None:
             ) from error
 
 
-def _space(
-    card: Card,
-    levels: Sequence[float],
-    blocks: tuple[int, ...],
-    ranges: Sequence[tuple[float, float]],
-) -> "Space":
-    from vditrack_export.select.bands import make_bands
-    from vditrack_export.select.levels import denoising_at
-    from vditrack_export.select.scores import Space
-
-    # A schedule of steps may have one step for several levels.
-    steps = tuple(dict.fromkeys(denoising_at(card, level) for level in levels))
-    return Space(steps, blocks, make_bands(card, ranges), transformer_of(card).heads)
+def _warn(asked: Asked) -> None:
+    if asked.weights is None:
+        typer.echo("warning: random weights know nothing, whatever scores best.", err=True)
 
 
-def _facts(
-    card: Card, datasets: Sequence[Dataset], weights: Path | None, frames: int
-) -> dict[str, str]:
-    """What a reader needs to know to run the same again."""
-    return {
-        "card": card.name,
-        "data": ", ".join(dataset.name for dataset in datasets),
-        "weights": "random" if weights is None else str(weights),
-        "tensor": card.feature.tensor,
-        "frames": str(frames),
-        "size": f"{card.input.height}x{card.input.width}",
-        "vditrack": version("vditrack"),
-    }
-
-
-def _scored(
-    model: "Model",
-    space: "Space",
-    datasets: Sequence[Dataset],
-    most: tuple[int | None, int],
-    bars: Progress,
-) -> "Scores":
-    """Score on so many clips of each data set, and so many frames of each clip."""
-    from vditrack_export.select.run import score
-
-    clips, frames = most
-    each = chain.from_iterable(islice(dataset.clips, clips) for dataset in datasets)
-    task = bars.add_task("reading", total=_count(datasets, clips))
-
-    def show(clip: str, share: float) -> None:
-        bars.update(task, advance=share, description=clip)
-
-    scores = score(model, space, each, frames, show)
-    done = len(scores.clips)
-    bars.update(task, total=done, completed=done)
-    return scores
-
-
-@contextmanager
-def _results(output: Path | None) -> Iterator[Path | None]:
-    """Yield a scratch folder that takes the name asked for, if one is."""
-    if output is None:
-        yield None
-        return
-    with staged_folder(output, RESULTS) as folder:
-        yield folder
-
-
-def _model(card: Card, space: "Space", weights: Path | None, prompt: Path | None) -> "Model":
-    from vditrack_export.checkpoint import load_checkpoint, random_checkpoint
-    from vditrack_export.select.run import Model
-    from vditrack_export.text import empty_prompt, random_prompt
-
-    # Of a checkpoint, only the blocks up to the card's are read.
-    deepest = _with_feature(card, block=max(space.blocks))
-    if weights is None:
-        return Model(card, random_checkpoint(deepest), random_prompt(card))
-    checkpoint = load_checkpoint(deepest, weights)
-    return Model(card, checkpoint, empty_prompt(card, weights, prompt))
-
-
-def _tell(
-    scores: "Scores",
-    own: "Choice | None",
-    facts: dict[str, str],
-    folder: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    from vditrack_export.select.heatmap import draw_heat_map
-    from vditrack_export.select.report import as_json as plain_json
-    from vditrack_export.select.report import table
-
-    told = json.dumps(plain_json(scores, own, facts), allow_nan=False)
-    if folder is not None:
-        (folder / SCORES).write_text(told, encoding="utf-8")
-        draw_heat_map(scores, f"{facts['card']} on {facts['data']}", folder / HEAT_MAP)
-    if as_json:
-        typer.echo(told)
-    else:
-        Console().print(table(scores, own, facts))
-
-
-def _chosen_by(scores: "Scores", facts: dict[str, str]) -> str:
-    levels, blocks, bands, readings = scores.space.shape
-    best = scores.estimate(scores.ranked()[0])
-    random = ", random weights" * (facts["weights"] == "random")
-    return (
-        f"best by `vditrack select` on {facts['data']} ({len(scores.clips)} clips{random}) of "
-        f"{levels} x {blocks} x {bands} x {readings} noise levels, blocks, bands and heads: "
-        f"δ {best.mean:.1f}%"
-    )
-
-
-def _with_feature(card: Card, **changes: object) -> Card:
-    feature = msgspec.structs.replace(card.feature, **changes)
+def _with_tensor(card: Card, tensor: str | None) -> Card:
+    feature = msgspec.structs.replace(card.feature, tensor=tensor or card.feature.tensor)
     return msgspec.structs.replace(card, feature=feature)
-
-
-def _count(datasets: Sequence[Dataset], clips: int | None) -> int | None:
-    """Clips of all, where that is known."""
-    lengths = [clips if d.length is None else min(d.length, clips or d.length) for d in datasets]
-    known = [length for length in lengths if length is not None]
-    return sum(known) if len(known) == len(lengths) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from vditrack_export.card import Card, Feature, card_path, load_card
 if TYPE_CHECKING:
     from vditrack_export.select.scores import Choice
 
-_SECTION = re.compile(r"^\[feature\][ \t]*(#[^\n]*)?\n", re.MULTILINE)
 _NEXT_SECTION = re.compile(r"^\[[A-Za-z_.]+\][ \t]*(#[^\n]*)?$", re.MULTILINE)
 _WIDTH = 100
 _LONGEST = 30
@@ -42,13 +42,17 @@ def check_destination(destination: Path) -> None:
         raise InputError(f"{destination} is there already. Give another name with --write.")
 
 
-def write_card(name_or_path: str, feature: Feature, chosen_by: str, destination: Path) -> None:
-    """Write a card that reads another feature.
+def write_card(
+    name_or_path: str, wanted: Card, sections: Sequence[str], chosen_by: str, destination: Path
+) -> None:
+    """Write a card in which something was chosen.
 
     Args:
         name_or_path: of the card to begin with.
-        feature: what the new one reads.
-        chosen_by: one line for a comment: by what it was chosen.
+        wanted: what the new one says.
+        sections: that were chosen, such as ``feature`` or ``masks.motion.feature``; nothing else
+            of the card is another.
+        chosen_by: one line for a comment in each: by what it was chosen.
         destination: file that does not exist yet.
 
     Raises:
@@ -58,14 +62,15 @@ def write_card(name_or_path: str, feature: Feature, chosen_by: str, destination:
     """
     check_destination(destination)
     old = load_card(name_or_path)
-    wanted = msgspec.structs.replace(old, feature=feature)
     text = card_path(name_or_path).read_text(encoding="utf-8")
+    for section in sections:
+        text = _edited(text, section, old, wanted, chosen_by)
     with staged_file(destination) as path:
-        path.write_text(_edited(text, old, wanted, chosen_by), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
         if load_card(str(path)) != wanted:
             raise InputError(
                 f"card {name_or_path} is written in a way that cannot be edited. Write a value a "
-                "line under [feature]."
+                f"line under {' and '.join(f'[{section}]' for section in sections)}."
             )
 
 
@@ -83,21 +88,29 @@ def chosen_feature(feature: Feature, choice: Choice) -> Feature:
     )
 
 
-def _edited(text: str, old: Card, wanted: Card, chosen_by: str) -> str:
-    begin = _SECTION.search(text)
+def _edited(text: str, section: str, old: Card, wanted: Card, chosen_by: str) -> str:
+    head = re.compile(rf"^\[{re.escape(section)}\][ \t]*(#[^\n]*)?\n", re.MULTILINE)
+    begin = head.search(text)
     if begin is None:
         return text
     end = _NEXT_SECTION.search(text, begin.end())
     last = end.start() if end else len(text)
-    section = text[begin.end() : last]
-    before, after = (msgspec.to_builtins(card.feature) for card in (old, wanted))
+    body = text[begin.end() : last]
+    before, after = (_values(card, section) for card in (old, wanted))
     for key, value in after.items():
         if value != before[key]:
-            section = _replaced(section, key, value)
+            body = _replaced(body, key, value)
     told = textwrap.fill(
         f'"select": {chosen_by}', _WIDTH, initial_indent="# ", subsequent_indent="# "
     )
-    return f"{text[: begin.end()]}{told}\n{section}{text[last:]}"
+    return f"{text[: begin.end()]}{told}\n{body}{text[last:]}"
+
+
+def _values(card: Card, section: str) -> dict[str, object]:
+    values = msgspec.to_builtins(card)
+    for name in section.split("."):
+        values = values[name]
+    return dict(values)
 
 
 def _replaced(section: str, key: str, value: object) -> str:
