@@ -24,6 +24,7 @@ from vditrack.build.cli import build
 from vditrack.build.listing import ListedBuild, build_table, list_builds
 from vditrack.build.verdicts import verify_builds
 from vditrack.bundle import Bundle, bundled_model, load_bundle
+from vditrack.combine import combine
 from vditrack.doctor.cli import main as examine
 from vditrack.draw import overlay
 from vditrack.errors import EngineError, InputError, VditrackError
@@ -62,6 +63,7 @@ BackendOption = Annotated[
 
 app.command("eval")(evaluate)
 app.command()(propagate)
+app.command()(combine)
 app.command()(bench)
 app.command()(build)
 
