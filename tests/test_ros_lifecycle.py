@@ -16,10 +16,10 @@ from sensor_msgs.msg import Image
 from ros_loopback import Camera, Peer, tracker_node
 from vditrack import Tracker
 from vditrack.errors import BackendError
-from vditrack_ros.camera import TrackedCamera
+from vditrack_ros.camera import Model, TrackedCamera
 from vditrack_ros.diagnostics import ERROR
-from vditrack_ros.node import prove
 from vditrack_ros.parameters import PARAMETERS, checked_settings
+from vditrack_ros.proving import prove
 
 FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
 
@@ -189,22 +189,22 @@ def not_finite(update):
 )
 def test_a_model_that_does_not_work_is_not_taken(wrong, told):
     tracker = Tracker.load(backend="cpu")
-    prove(tracker)
+    prove(tracker, "points")
     with pytest.raises(BackendError, match=told):
-        prove(Failing(tracker, wrong))
+        prove(Failing(tracker, wrong), "points")
 
 
 def test_a_model_that_fails_is_told_of_and_tried_again(peer):
     settings = checked_settings({p.name: p.default for p in PARAMETERS} | {"max_age": 0.0})
     tracker = Failing(Tracker.load(backend="cpu"), out_of_memory)
     with ThreadPoolExecutor(1) as worker:
-        tracked = TrackedCamera(peer.node, "", tracker, worker, settings)
+        tracked = TrackedCamera(peer.node, "", Model(tracker, worker, worker), settings)
         camera = Camera(peer, tracks="/peer/tracks")
         camera.shoot(FRAME)
         # The next two fail; then it starts over.
         assert len(camera.shoot(FRAME)) == 0
         assert len(camera.shoot(FRAME)) == 64
-        report = tracked.report()
+        report = tracked.reports()["/image"]
         assert report.level == ERROR and "RuntimeError: out of memory" in report.message
         assert report.values["dropped, failed"] == "2"
         tracked.close()

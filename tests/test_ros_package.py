@@ -18,7 +18,7 @@ import yaml
 
 import launch_double
 from ros_loopback import PATIENCE, Process
-from vditrack_ros.diagnostics import Counts, State, camera_report
+from vditrack_ros.diagnostics import Counts, State, camera_report, points_followed
 from vditrack_ros.parameters import PARAMETERS, Settings
 
 if sys.version_info >= (3, 11):
@@ -145,9 +145,9 @@ def test_the_foxglove_layout_plots_what_diagnostics_say():
     layout = (PACKAGE / "foxglove" / "vditrack.json").read_text()
     plotted = re.findall(r'name==\\"(.+?)\\".+?key==\\"(.+?)\\"', layout)
     assert plotted
-    state = State("/image", 1, False, 0, 0, None)
+    state, followed = State("/image", 1, False), points_followed(0, 0, None)
     settings = Settings(**{one.name: one.default for one in PARAMETERS})
-    told = camera_report(Counts(since=0.0), state, settings, 1.0).values
+    told = camera_report(Counts(since=0.0), state, followed, settings, 1.0).values
     assert {name for name, _ in plotted} == {"/tracker: /image"}
     assert {key for _, key in plotted} <= told.keys()
 

@@ -20,6 +20,7 @@ from vditrack_ros.diagnostics import (
     State,
     Timing,
     camera_report,
+    points_followed,
     resident_memory,
 )
 from vditrack_ros.middleware import skipped_before
@@ -367,7 +368,8 @@ def test_calibration_belongs_to_images_of_its_size():
     assert sight.camera(SIZE) is None
 
 
-STATE = State("/image", publishers=1, paused=False, alive=64, visible=60, described_rate=15.0)
+STATE = State("/image", publishers=1, paused=False)
+POINTS = points_followed(alive=64, visible=60, described_rate=15.0)
 
 
 def counted(rate=30.0, seconds=10.0, latency=0.02, last=None):
@@ -380,7 +382,7 @@ def counted(rate=30.0, seconds=10.0, latency=0.02, last=None):
 
 
 def test_all_is_well():
-    report = camera_report(counted(), STATE, SETTINGS, 10.0)
+    report = camera_report(counted(), STATE, POINTS, SETTINGS, 10.0)
     assert report.level == OK
     values = report.values
     assert values["rate in (Hz)"] == values["rate out (Hz)"] == "30.0"
@@ -392,7 +394,7 @@ def test_all_is_well():
 def test_percentiles_of_latency():
     # Of 300 images, 2 in 100 are late.
     counts = counted(latency=lambda n: 0.4 if n % 50 == 0 else 0.02)
-    report = camera_report(counts, STATE, SETTINGS, 10.0)
+    report = camera_report(counts, STATE, POINTS, SETTINGS, 10.0)
     latencies = [report.values[f"latency p{q} (ms)"] for q in (50, 95, 99)]
     assert latencies == ["20.0", "20.0", "400.0"]
 
@@ -402,36 +404,36 @@ def test_percentiles_of_latency():
     [(0.15, WARN, "150.0 ms"), (0.7, ERROR, "700.0 ms"), (-0.2, WARN, "ahead")],
 )
 def test_slow_or_ahead(latency, level, told):
-    report = camera_report(counted(latency=latency), STATE, SETTINGS, 10.0)
+    report = camera_report(counted(latency=latency), STATE, POINTS, SETTINGS, 10.0)
     assert report.level == level and told in report.message
 
 
 def test_silence():
     counts = counted(seconds=5.0)
-    assert camera_report(counts, STATE, SETTINGS, 5.9).level == OK
-    report = camera_report(counts, STATE, SETTINGS, 8.0)
+    assert camera_report(counts, STATE, POINTS, SETTINGS, 5.9).level == OK
+    report = camera_report(counts, STATE, POINTS, SETTINGS, 8.0)
     assert report.level == ERROR and "No image for 3 s" in report.message
     nobody = replace(STATE, publishers=0)
-    assert "nobody publishes /image" in camera_report(counts, nobody, SETTINGS, 8.0).message
-    paused = camera_report(counts, replace(STATE, paused=True), SETTINGS, 8.0)
+    assert "nobody publishes /image" in camera_report(counts, nobody, POINTS, SETTINGS, 8.0).message
+    paused = camera_report(counts, replace(STATE, paused=True), POINTS, SETTINGS, 8.0)
     assert (paused.level, paused.message) == (OK, "Paused.")
-    assert camera_report(Counts(since=0.0), STATE, SETTINGS, 0.5).level == OK
-    assert camera_report(Counts(since=0.0), STATE, SETTINGS, 1.5).level == ERROR
+    assert camera_report(Counts(since=0.0), STATE, POINTS, SETTINGS, 0.5).level == OK
+    assert camera_report(Counts(since=0.0), STATE, POINTS, SETTINGS, 1.5).level == ERROR
 
 
 def test_losses():
     counts = counted()
     counts.drop(9.0, "overtaken", 30)
-    assert camera_report(counts, STATE, SETTINGS, 10.0).level == OK
+    assert camera_report(counts, STATE, POINTS, SETTINGS, 10.0).level == OK
     counts.drop(9.0, "malformed", 10)
     counts.last_error = "an image is cut short."
-    report = camera_report(counts, STATE, SETTINGS, 10.0)
+    report = camera_report(counts, STATE, POINTS, SETTINGS, 10.0)
     assert report.level == WARN
     assert "40 of 330 images" in report.message and "cut short" in report.message
     # Long past, they count in total only.
-    report = camera_report(counted(seconds=25.0), STATE, SETTINGS, 25.0)
+    report = camera_report(counted(seconds=25.0), STATE, POINTS, SETTINGS, 25.0)
     assert report.level == OK
-    later = camera_report(counts, STATE, SETTINGS, 25.0)
+    later = camera_report(counts, STATE, POINTS, SETTINGS, 25.0)
     assert later.values["dropped, overtaken"] == "30"
 
 
@@ -439,7 +441,7 @@ def test_failing():
     counts = counted()
     counts.drop(9.0, "failed")
     counts.last_error = "RuntimeError: out of memory"
-    report = camera_report(counts, STATE, SETTINGS, 10.0)
+    report = camera_report(counts, STATE, POINTS, SETTINGS, 10.0)
     assert report.level == ERROR and "out of memory" in report.message
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vditrack import Tracker
 from vditrack.engines.identity import Identity
+from vditrack.mask_stream import MaskUpdate
 from vditrack_ros.parameters import Settings
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ _MOST = 4096
 OK, WARN, ERROR = 0, 1, 2
 """Levels of diagnostic_msgs/DiagnosticStatus."""
 REASONS = ("old", "malformed", "failed", "overtaken", "lost")
-"""Why an image gives no points: its age; its encoding or data; an error in tracking; a newer one
+"""Why an image gives nothing: its age; its encoding or data; an error in tracking; a newer one
 came before it was taken; the middleware lost it."""
+MARK_REASONS = ("encoding", "malformed", "indices", "empty", "size", "ahead", "crowded")
+"""Why a mask marks nothing: its encoding; its data; more objects than there may be; no object; not
+the size of its image; no image of its time came; newer ones came while it waited for its image."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Timing:
     """Of one image, in seconds."""
 
     latency: float
-    """From its stamp to the publishing of its points."""
+    """From its stamp to the publishing of what it gives."""
     decode: float
     track: float
     publish: float
@@ -93,12 +97,12 @@ class Counts:
         self.last_image = now
 
     def drop(self, now: float, reason: str, count: int = 1) -> None:
-        """Note images that give no points, for one of `REASONS`."""
+        """Note images that give nothing, for one of `REASONS`."""
         self.dropped[reason].add(now, count)
         self.totals[reason] += count
 
     def tracked(self, now: float, timing: Timing) -> None:
-        """Note that an image's points were published."""
+        """Note that what an image gives was published."""
         self.timings.append((now, timing))
 
     def rate_in(self, now: float) -> float:
@@ -117,6 +121,26 @@ class Counts:
         return [timing for _, timing in self.timings]
 
 
+@dataclass
+class MaskCounts:
+    """What happened on the way to masks of objects."""
+
+    passed_over: int = 0
+    """Images that had no turn, since the model was at work and a newer one came."""
+    marked: int = 0
+    """Masks that objects were marked with."""
+    refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MARK_REASONS, 0))
+    """Masks that mark nothing."""
+    refusals: Window = field(default_factory=Window)
+    last_error: str = ""
+
+    def refuse(self, now: float, reason: str, error: str) -> None:
+        """Note a mask that marks nothing, for one of `MARK_REASONS`."""
+        self.refused[reason] += 1
+        self.refusals.add(now)
+        self.last_error = error
+
+
 @dataclass(frozen=True)
 class State:
     """Of a camera, at the moment of the report."""
@@ -124,12 +148,61 @@ class State:
     topic: str
     publishers: int
     paused: bool
-    alive: int
-    visible: int
-    described_rate: float | None
 
 
-def camera_report(counts: Counts, state: State, settings: Settings, now: float) -> Report:
+@dataclass(frozen=True)
+class Followed:
+    """What is followed through a camera's images, at the moment of the report."""
+
+    name: str
+    values: dict[str, str]
+    complaints: tuple[tuple[int, str], ...] = ()
+
+
+def points_followed(alive: int, visible: int, described_rate: float | None) -> Followed:
+    """Tell of points."""
+    values = {
+        "rate described by the model (Hz)": _number(described_rate),
+        "points alive": str(alive),
+        "points visible": str(visible),
+    }
+    return Followed("points", values)
+
+
+def objects_followed(
+    update: MaskUpdate | None, counts: MaskCounts, waiting: int, remembered: int, now: float
+) -> Followed:
+    """Tell of objects.
+
+    Args:
+        update: where they are in the newest image that was described.
+        counts: on the way there.
+        waiting: masks whose image has not come yet.
+        remembered: images on which objects were marked.
+        now: on the clock of ``counts``.
+
+    """
+    ages = [] if update is None else update.age.tolist()
+    present = 0 if update is None else int(np.isin(update.indices, update.mask).sum())
+    values = {
+        "images passed over": str(counts.passed_over),
+        "objects": str(len(ages)),
+        "objects present": str(present),
+        "images since an object was marked, at most": str(max(ages, default=0)),
+        "images remembered for their marks": str(remembered),
+        "masks taken": str(counts.marked),
+        "masks waiting": str(waiting),
+        **{f"masks refused, {why}": str(count) for why, count in counts.refused.items()},
+    }
+    refused = len(counts.refusals.values(now))
+    if not refused:
+        return Followed("masks", values)
+    return Followed("masks", values, ((WARN, f"{refused} masks refused: {counts.last_error}"),))
+
+
+def camera_report(
+    counts: Counts, state: State, followed: Followed, settings: Settings, now: float
+) -> Report:
     """Judge a camera: the worst complaint gives the level, all of them the message."""
     timings = counts.recent(now)
     rate_in, rate_out = counts.rate_in(now), len(timings) / counts.span(now)
@@ -138,7 +211,8 @@ def camera_report(counts: Counts, state: State, settings: Settings, now: float) 
     complaints = [
         *_silence(counts, state, settings, now),
         *_slowness(latencies, settings),
-        *_losses(drops, len(counts.images.values(now)), counts.last_error, settings),
+        *_losses(counts, drops, followed.name, settings, now),
+        *followed.complaints,
     ]
     level = max((level for level, _ in complaints), default=OK)
     message = " ".join(text for _, text in complaints)
@@ -147,7 +221,6 @@ def camera_report(counts: Counts, state: State, settings: Settings, now: float) 
         # Units are in the keys, so that tools can plot the values.
         "rate in (Hz)": _number(rate_in),
         "rate out (Hz)": _number(rate_out),
-        "rate described by the model (Hz)": _number(state.described_rate),
         "latency p50 (ms)": p50,
         "latency p95 (ms)": p95,
         "latency p99 (ms)": p99,
@@ -156,8 +229,7 @@ def camera_report(counts: Counts, state: State, settings: Settings, now: float) 
         "overhead of publishing (ms)": _median([timing.publish for timing in timings]),
         "tracking (ms)": _median([timing.track for timing in timings]),
         **{f"dropped, {why}": str(total) for why, total in counts.totals.items()},
-        "points alive": str(state.alive),
-        "points visible": str(state.visible),
+        **followed.values,
     }
     return Report(level, message or f"{rate_in:.1f} images a second in, {rate_out:.1f} out", values)
 
@@ -189,18 +261,18 @@ def _slowness(latencies: NDArray[np.float64], settings: Settings) -> list[tuple[
 
 
 def _losses(
-    drops: dict[str, float], arrived: float, error: str, settings: Settings
+    counts: Counts, drops: dict[str, float], name: str, settings: Settings, now: float
 ) -> list[tuple[int, str]]:
     if drops["failed"]:
-        return [(ERROR, f"Tracking fails: {error}")]
+        return [(ERROR, f"Tracking fails: {counts.last_error}")]
     total = sum(drops.values())
     # Those overtaken or lost have not arrived.
-    sent = arrived + drops["overtaken"] + drops["lost"]
+    sent = len(counts.images.values(now)) + drops["overtaken"] + drops["lost"]
     if not total or total <= settings.warn_dropped * sent:
         return []
     reasons = ", ".join(f"{count:.0f} {why}" for why, count in drops.items() if count)
-    hint = f" {error}" if drops["malformed"] else ""
-    return [(WARN, f"{total:.0f} of {sent:.0f} images gave no points: {reasons}.{hint}")]
+    hint = f" {counts.last_error}" if drops["malformed"] else ""
+    return [(WARN, f"{total:.0f} of {sent:.0f} images gave no {name}: {reasons}.{hint}")]
 
 
 def model_report(tracker: Tracker) -> Report:

@@ -71,7 +71,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "vditrack-node",
         usage="vditrack-node [-h] [--ros-args -p NAME:=VALUE ... -r TOPIC:=TOPIC ...]",
-        description="Track points in camera topics; the ROS 2 node `tracker`.",
+        description="Track points and objects in camera topics; the ROS 2 node `tracker`.",
         epilog="parameters: " + ", ".join(parameter.name for parameter in PARAMETERS),
     )
     return parser

@@ -4,35 +4,25 @@ import gc
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from vditrack import Tracker
-from vditrack.errors import BackendError, InputError, VditrackError
-from vditrack_ros.camera import TrackedCamera
+from vditrack.errors import InputError, VditrackError
+from vditrack_ros.camera import Model, TrackedCamera
 from vditrack_ros.declared import DeclaredParameters, answer
 from vditrack_ros.diagnostics import diagnostic_status, model_report
 from vditrack_ros.parameters import Settings
+from vditrack_ros.proving import prove
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 _PERIOD = 1.0
 """Seconds between two messages on /diagnostics."""
-
-
-@dataclass(frozen=True)
-class _Model:
-    """What configuring makes."""
-
-    tracker: Tracker
-    worker: ThreadPoolExecutor
-    """Runs the model for all cameras."""
 
 
 class TrackerNode(LifecycleNode):  # type: ignore[misc]
@@ -52,7 +42,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         super().__init__("tracker", automatically_declare_parameters_from_overrides=True, **options)
         self._declared = DeclaredParameters(self)
         self._settings: Settings | None = None
-        self._model: _Model | None = None
+        self._model: Model | None = None
         self._cameras: list[TrackedCamera] = []
         self._finalized = False
         self._diagnostics: Any = None
@@ -68,7 +58,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         return self._attempt("configure", self._configure, self._free_model)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Subscribe to all cameras and publish their points."""
+        """Subscribe to all cameras and publish what follows their images."""
         return self._attempt("activate", self._activate, self._free_cameras)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
@@ -117,9 +107,10 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
     def _configure(self) -> None:
         settings = self._declared.settings()
         tracker = Tracker.load(settings.bundle or None, settings.backend)
-        prove(tracker)
-        worker = ThreadPoolExecutor(1, thread_name_prefix="vditrack")
-        self._model = _Model(tracker, worker)
+        prove(tracker, settings.mode)
+        # Their threads start with their first work.
+        points, masks = ThreadPoolExecutor(1, "points"), ThreadPoolExecutor(1, "masks")
+        self._model = Model(tracker, points, masks)
         self._settings = settings
         backend, source = tracker.backend, tracker.bundle.manifest.source
         self.get_logger().info(f"Model {source.card} runs on {backend.name}.")
@@ -129,10 +120,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
     def _activate(self) -> None:
         assert self._model is not None and self._settings is not None
         for name in self._settings.cameras:
-            camera = TrackedCamera(
-                self, name, self._model.tracker, self._model.worker, self._settings
-            )
-            self._cameras.append(camera)
+            self._cameras.append(TrackedCamera(self, name, self._model, self._settings))
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = self.create_timer(_PERIOD, self._diagnose, clock=self._clock_of_timers)
         topics = ", ".join(camera.topic for camera in self._cameras)
@@ -149,7 +137,8 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
 
     def _free_model(self) -> None:
         if self._model is not None:
-            self._model.worker.shutdown(cancel_futures=True)
+            for worker in (self._model.points, self._model.masks):
+                worker.shutdown(cancel_futures=True)
         self._model = self._settings = None
         # Sessions hang in cycles; they hold the model's weights.
         gc.collect()
@@ -174,7 +163,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         self._settings = settings
         if settings is not None:
             for camera in self._cameras:
-                camera.settings = settings
+                camera.use(settings)
         return answer(None)
 
     def _diagnose(self) -> None:
@@ -186,36 +175,9 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         message.status = [
             diagnostic_status(f"{name}: model", self._model.tracker.backend.name, report),
             *(
-                diagnostic_status(f"{name}: {camera.topic}", camera.topic, camera.report())
+                diagnostic_status(f"{name}: {told}", camera.topic, report)
                 for camera in self._cameras
+                for told, report in camera.reports().items()
             ),
         ]
         self._diagnostics.publish(message)
-
-
-def prove(tracker: Tracker) -> None:
-    """Run the model once, so that it is warm, and check that its answer makes sense.
-
-    Raises:
-        BackendError: it fails to run, or what it gives is not finite.
-
-    """
-    size = tracker.bundle.manifest.input
-    frame = np.zeros((size.height, size.width, 3), np.uint8)
-    # Something to see: of a black picture all descriptors may be alike.
-    frame[::2, ::2] = 255
-    stream = tracker.stream()
-    try:
-        stream.push(frame, 0.0)
-        stream.add([[size.width / 2, size.height / 2]])
-        update = stream.push(frame, 1.0)
-    except VditrackError:
-        raise
-    # The engines' exceptions share no base class.
-    except Exception as error:
-        raise BackendError(f"{tracker.backend.name} loads the model, and fails: {error}") from error
-    if not np.isfinite(update.points).all() or not np.isfinite(update.confidence).all():
-        raise BackendError(
-            f"{tracker.backend.name} runs the model wrongly: what it gives is not finite. Choose "
-            "another backend, or build its engine in FP32."
-        )

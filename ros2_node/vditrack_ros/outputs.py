@@ -188,10 +188,31 @@ def overlay_image(header: Header, frame: Frame, updates: Sequence[LiveUpdate]) -
         thickness = cv2.FILLED if seen else max(1, round(radius / 3))
         size = round(radius * 2**_SHIFT)
         cv2.circle(canvas, place, size, colour, thickness, cv2.LINE_AA, _SHIFT)
+    return rgb_image(header, canvas)
+
+
+def rgb_image(header: Header, frame: Frame) -> Image:
+    """A picture, uint8 [H, W, 3] RGB, as rgb8."""
+    return _image(header, frame, "rgb8")
+
+
+def masks_image(header: Header, mask: NDArray[np.uint8]) -> Image:
+    """Indices of objects, uint8 [H, W], as mono8."""
+    return _image(header, mask, "mono8")
+
+
+def _image(header: Header, pixels: NDArray[np.uint8], encoding: str) -> Image:
+    pixels = np.ascontiguousarray(pixels)
+    height, width = pixels.shape[:2]
     data = array("B")
-    data.frombytes(canvas.data)
+    data.frombytes(pixels.data)
     return Image(
-        header=header, height=height, width=width, encoding="rgb8", step=3 * width, data=data
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        step=pixels.strides[0],
+        data=data,
     )
 
 

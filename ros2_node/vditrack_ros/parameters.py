@@ -103,6 +103,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=get_args(BackendName),
     ),
     Parameter(
+        "mode",
+        "points",
+        "What is followed: points, masks of objects that were marked, or both. Masks take a bundle "
+        "that propagates them.",
+        choices=("points", "masks", "both"),
+    ),
+    Parameter(
         "cameras",
         [""],
         "Names of the cameras. Topics of each are below its name; those of one without a name are "
@@ -183,8 +190,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "warn_latency",
         0.1,
-        "Seconds from an image's stamp to its points, at the 95th percentile, that /diagnostics "
-        "warns of.",
+        "Seconds from an image's stamp to its points or masks, at the 95th percentile, that "
+        "/diagnostics warns of.",
         (0.0, 3600.0),
         live=True,
     ),
@@ -219,6 +226,7 @@ class Settings:
     autostart: bool
     bundle: str
     backend: str
+    mode: str
     cameras: tuple[str, ...]
     image_transport: str
     reliability: str

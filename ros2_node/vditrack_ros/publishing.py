@@ -1,6 +1,5 @@
 """The topics on which a camera's points are published, each made only for those who listen."""
 
-from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image, PointCloud, PointCloud2
+from sensor_msgs.msg import PointCloud, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
@@ -22,7 +21,7 @@ if outputs.HAS_FOXGLOVE:
     from foxglove_msgs.msg import ImageAnnotations
 
 Floats = NDArray[np.float32]
-Frame = NDArray[np.uint8]
+Size = tuple[int, int]
 
 _DEPTH = 5
 """Messages kept for a subscriber that was busy: they are small."""
@@ -35,24 +34,21 @@ class Publishers:
         self._node = node
         # Reliable, which subscribers of either kind can connect to.
         small = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
-        large = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        kinds: dict[str, tuple[Any, QoSProfile]] = {
-            "tracks": (PointCloud2, small),
-            "features": (PointCloud, small),
-            "markers": (MarkerArray, small),
-            "overlay": (Image, large),
+        kinds: dict[str, Any] = {
+            "tracks": PointCloud2,
+            "features": PointCloud,
+            "markers": MarkerArray,
         }
         if outputs.HAS_FOXGLOVE:
-            kinds["annotations"] = (ImageAnnotations, small)
+            kinds["annotations"] = ImageAnnotations
         self._publishers = {
-            name: node.create_publisher(kind, f"{prefix}{name}", qos)
-            for name, (kind, qos) in kinds.items()
+            name: node.create_publisher(kind, f"{prefix}{name}", small)
+            for name, kind in kinds.items()
         }
         self.reset()
 
     def reset(self) -> None:
         """Forget the updates before."""
-        self._trail: deque[LiveUpdate] = deque(maxlen=outputs.TRAIL)
         self._rays: tuple[LiveUpdate, Floats] | None = None
 
     def close(self) -> None:
@@ -61,19 +57,18 @@ class Publishers:
             self._node.destroy_publisher(publisher)
 
     def publish(
-        self, header: Header, frame: Frame, update: LiveUpdate, sight: Sight, settings: Settings
+        self, header: Header, size: Size, update: LiveUpdate, sight: Sight, settings: Settings
     ) -> None:
         """Publish an update to whoever listens.
 
         Args:
             header: of the image, as it came.
-            frame: uint8 [H, W, 3] RGB.
+            size: of the image, (height, width).
             update: where the points are in it.
             sight: what is known of the camera.
             settings: the node's.
 
         """
-        size = frame.shape[:2]
         if self._wanted("tracks") or self._wanted("markers"):
             camera = sight.camera(size)
             depth = None
@@ -88,11 +83,6 @@ class Publishers:
             self._send_features(header, update, sight.camera(size), settings)
         if self._wanted("annotations"):
             self._send("annotations", outputs.annotations(header, update))
-        if settings.overlay and self._wanted("overlay"):
-            self._trail.append(update)
-            self._send("overlay", outputs.overlay_image(header, frame, tuple(self._trail)))
-        else:
-            self._trail.clear()
 
     def _wanted(self, name: str) -> bool:
         publisher = self._publishers.get(name)
