@@ -6,7 +6,7 @@ import pytest
 
 from vditrack import Tracker
 from vditrack.bundle import Displacement
-from vditrack.displacement import MotionWindow, clip_motion, motion_code, velocities
+from vditrack.displacement import MotionWindow, clip_motion, velocities
 from vditrack.evaluation.mask_metrics import mask_scores
 from vditrack.features import FeatureMap
 from vditrack.grid import Grid
@@ -70,19 +70,6 @@ def test_a_frame_in_which_a_cell_is_covered_says_little(surface):
     np.testing.assert_allclose(found[4:-4, 4:-4, 0], 1, atol=1e-3)
 
 
-def test_codes_have_the_products_of_a_gaussian():
-    rng = np.random.default_rng(2)
-    one, other = rng.uniform(-2, 2, (2, 400, 2)).astype(np.float32)
-    products = (motion_code(one, 0.5) * motion_code(other, 0.5)).sum(axis=1)
-    distance = np.linalg.norm(one - other, axis=1) / 0.5
-    near = distance < 2
-    assert near.sum() > 50
-    np.testing.assert_allclose(products[near], np.exp(-(distance[near] ** 2) / 2), atol=0.1)
-    # Beyond, no more than chance.
-    assert np.abs(products[~near] - np.exp(-(distance[~near] ** 2) / 2)).max() < 0.7
-    np.testing.assert_allclose(np.linalg.norm(motion_code(one, 0.5), axis=1), 1, atol=1e-5)
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
 def test_each_frame_of_a_clip_is_told_by_those_around_it(surface, count):
     maps = [feature_map(seen(surface, t % 3, 0)) for t in range(count)]
@@ -97,23 +84,19 @@ def test_each_frame_of_a_clip_is_told_by_those_around_it(surface, count):
         if around:
             velocity = velocities(maps[t].descriptors, around, SETTINGS)
             np.testing.assert_allclose(one.velocity, velocity, atol=1e-6)
-            expected = motion_code(velocity, 0.5)
-            np.testing.assert_allclose(one.motion.descriptors, expected, atol=1e-6)
         else:
             assert one.velocity is None
-            assert not one.motion.descriptors.any()
 
 
 def test_a_stream_looks_back_alone(surface):
     window = MotionWindow(SETTINGS)
     maps = [feature_map(3 * seen(surface, t, 0)) for t in range(4)]
-    first, *later = [window.push(image).motion for image in maps]
+    first, *later = [window.push(image).velocity for image in maps]
     # What was seen once is neither at rest nor moving.
-    assert not first.descriptors.any()
-    for motion in later:
-        expected = motion_code(np.array([1.0, 0.0], np.float32), 0.5)
-        inner = motion.descriptors[4:-4, 4:-4]
-        np.testing.assert_allclose(inner, np.broadcast_to(expected, inner.shape), atol=1e-3)
+    assert first is None
+    for velocity in later:
+        inner = velocity[4:-4, 4:-4]
+        np.testing.assert_allclose(inner, np.broadcast_to([1.0, 0.0], inner.shape), atol=1e-3)
 
 
 @pytest.fixture(scope="module")

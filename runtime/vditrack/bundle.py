@@ -212,11 +212,11 @@ class Displacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     temperature: PositiveReal
     """Of the softmax over cosines with the places where it may be."""
     spread: PositiveReal
-    """Cells a frame by which velocities differ whose codes have a product of exp(-1/2)."""
+    """Difference of velocities, in cells a frame, at which they agree by exp(-1/2)."""
     slack: Annotated[float, Meta(ge=1)]
-    """How far, in cells, from where a cell came from by its velocity it takes labels."""
+    """How far, in cells, from where their object has moved to, labels are taken."""
     drift: Annotated[float, Meta(ge=0)]
-    """How much farther for each frame that lies between; no farther than ``radius`` in all."""
+    """How much farther for each frame since; no farther than ``radius`` in all."""
 
 
 class Propagation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""How the cells of a frame move: motion features for a model that has none of its own.
+"""How the cells of a frame move: what tells motion for a model without motion features.
 
 TED (arXiv 2512.02339) tells objects that look the same apart by a video model's features at high
 noise. Those of a small model carry no motion. But the descriptors of frames find a cell again in
@@ -8,7 +8,6 @@ the frames beside its own (HeFT, arXiv 2512.04619), and how far it went there is
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain, product, repeat
 
 import numpy as np
@@ -19,24 +18,18 @@ from vditrack.features import FeatureMap
 
 Floats = NDArray[np.float32]
 
-_FREQUENCIES = 32
-_TURN = np.pi * (3 - 5**0.5)
-"""The golden angle: any number of directions is spread evenly."""
-
 
 @dataclass(frozen=True)
 class Moving:
     """What a frame shows, and how that moves."""
 
     appearance: FeatureMap
-    motion: FeatureMap
-    """Codes of the velocity."""
     velocity: Floats | None
     """[rows, columns, 2] (x, y), in cells a frame; None where no frame beside it was seen."""
 
 
 def clip_motion(maps: Iterable[FeatureMap], settings: Displacement) -> Iterator[Moving]:
-    """Motion beside appearance for each frame of a clip, from the frames before and after it.
+    """Velocity beside appearance for each frame of a clip, from the frames before and after it.
 
     Args:
         maps: appearance of each frame; no more than 2 x ``settings.frames`` + 1 are held.
@@ -54,7 +47,7 @@ def clip_motion(maps: Iterable[FeatureMap], settings: Displacement) -> Iterator[
 
 
 class MotionWindow:
-    """Motion beside appearance for frames that come one by one, from those before each."""
+    """Velocity beside appearance for frames that come one by one, from those before each."""
 
     def __init__(self, settings: Displacement) -> None:
         self._settings = settings
@@ -94,26 +87,11 @@ def velocities(frame: Floats, others: Mapping[int, Floats], settings: Displaceme
     return np.asarray(total / weights.sum(axis=0)[..., None], np.float32)
 
 
-def motion_code(velocity: Floats, spread: float) -> Floats:
-    """Codes [..., 64] of length 1, of velocities [..., 2].
-
-    The product of two of them is about exp(-d²/2) of velocities that differ by d x ``spread``
-    (random Fourier features, Rahimi and Recht 2007, with frequencies that are spread evenly instead
-    of drawn).
-    """
-    phases = velocity @ (_frequencies() / np.float32(spread))
-    code = np.concatenate([np.cos(phases), np.sin(phases)], axis=-1)
-    return np.asarray(code / np.sqrt(_FREQUENCIES), np.float32)
-
-
 def _moving(frame: FeatureMap, others: Mapping[int, FeatureMap], settings: Displacement) -> Moving:
     beside = {later: _of_length_one(other.descriptors) for later, other in others.items() if later}
     if not beside:
-        # Unlike one that rests, what is seen once has no motion to compare.
-        nothing = np.zeros((*frame.descriptors.shape[:2], 2 * _FREQUENCIES), np.float32)
-        return Moving(frame, FeatureMap(frame.grid, nothing), None)
-    velocity = velocities(_of_length_one(frame.descriptors), beside, settings)
-    return Moving(frame, FeatureMap(frame.grid, motion_code(velocity, settings.spread)), velocity)
+        return Moving(frame, None)
+    return Moving(frame, velocities(_of_length_one(frame.descriptors), beside, settings))
 
 
 def _of_length_one(descriptors: Floats) -> Floats:
@@ -139,11 +117,3 @@ def _overlap(
 
     (top, there_top), (left, there_left) = along(down, rows), along(right, columns)
     return (top, left), (there_top, there_left)
-
-
-@lru_cache(maxsize=1)
-def _frequencies() -> Floats:
-    """[2, N] of a normal distribution: its quantiles outwards, and directions all round."""
-    number = np.arange(_FREQUENCIES)
-    radii = np.sqrt(-2 * np.log1p(-(number + 0.5) / _FREQUENCIES))
-    return np.asarray(radii * [np.cos(_TURN * number), np.sin(_TURN * number)], np.float32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vditrack.backends import OpenGraph, open_session
 from vditrack.bundle import Bundle, Displacement, Propagation
-from vditrack.displacement import MotionWindow, Moving, clip_motion
+from vditrack.displacement import MotionWindow, clip_motion
 from vditrack.errors import InputError
 from vditrack.features import (
     FeatureExtractor,
@@ -33,9 +33,9 @@ class FusedMap:
     """Fused features of a frame."""
 
     descriptors: Floats
-    """[rows, columns, D]"""
+    """[rows, columns, D]; of appearance alone where there is a velocity."""
     velocity: Floats | None = None
-    """[rows, columns, 2] (x, y) in cells a frame, where motion was read as displacement."""
+    """[rows, columns, 2] (x, y) in cells a frame, where motion is read as displacement."""
 
 
 def fuse(motion: FeatureMap, appearance: FeatureMap, motion_weight: float) -> Floats:
@@ -115,7 +115,7 @@ class FusedFeatures:
                 yield FusedMap(fuse(*pair, weight))
             return
         for moving in clip_motion(appearance, displacement):
-            yield _displaced(moving, weight)
+            yield FusedMap(fuse(self._nothing, moving.appearance, weight), moving.velocity)
 
     def window(self) -> "FusedWindow":
         """Start on the features of frames that come one by one."""
@@ -164,13 +164,10 @@ class FusedWindow:
     def push(self, frame: Frame) -> FusedMap:
         """Features of the next frame, uint8 [H, W, 3] RGB."""
         motion, appearance = self._motion(frame), self._appearance(frame)
+        velocity = None
         if self._displacement is not None:
-            return _displaced(self._displacement.push(appearance), self._motion_weight)
-        return FusedMap(fuse(motion, appearance, self._motion_weight))
-
-
-def _displaced(moving: Moving, motion_weight: float) -> FusedMap:
-    return FusedMap(fuse(moving.motion, moving.appearance, motion_weight), moving.velocity)
+            velocity = self._displacement.push(appearance).velocity
+        return FusedMap(fuse(motion, appearance, self._motion_weight), velocity)
 
 
 def _resampled(descriptors: Floats, rows: int, columns: int) -> Floats:

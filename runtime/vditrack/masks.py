@@ -1,6 +1,6 @@
 """Object masks: what is asked for, and the objects as they are carried from frame to frame."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,6 @@ Masks = Mask | Mapping[int, Mask]
 class _Anchor:
     """A frame on which objects were marked."""
 
-    number: int
     features: Floats
     """[rows, columns, D]"""
     labels: Floats
@@ -41,7 +40,6 @@ class MaskedObjects:
         self._propagation = LabelPropagation(settings)
         self._anchors: list[_Anchor] = []
         self._earlier = self._anchors
-        self._number = -1
         self._features: Floats = np.zeros((0, 0, 0), np.float32)
         self._labels: Floats = np.zeros((0, 0, 1), np.float32)
         self._carried: Mask = np.zeros((0, 0), np.uint8)
@@ -65,13 +63,10 @@ class MaskedObjects:
 
         """
         self._features = features
-        self._number += 1
         self._earlier = self._anchors
-        self._labels = np.ones((*features.shape[:2], 1), np.float32)
-        if self._anchors:
-            self._labels = self._propagation.advance(
-                features, velocity=velocity, number=self._number
-            )
+        carried = self._propagation.advance(features, velocity)
+        nothing = np.ones((*features.shape[:2], 1), np.float32)
+        self._labels = carried if self._anchors else nothing
         self._carried = self.indices[mask_from_labels(self._labels, *size)]
         self._given = np.zeros(size, np.uint8)
 
@@ -89,10 +84,13 @@ class MaskedObjects:
         left = np.where(np.isin(self._given, mask), np.uint8(0), self._given)
         self._given = np.where(mask > 0, mask, left)
         named = np.isin(self.indices, self._given) & (self.indices > 0)
-        newest = _Anchor(self._number, self._features, self._marked(named))
-        self._anchors = [*_told(self._earlier, newest, named, self._settings), newest]
-        # The frames between anchors are forgotten: in what they say, the mark was not yet known.
-        self._propagation = _remembering(self._anchors, self._settings)
+        labels = self._marked(named)
+        told = _told(self._earlier, _Anchor(self._features, labels), named, self._settings)
+        self._propagation.mark(labels, told)
+        earlier = [
+            replace(anchor, labels=known) for anchor, known in zip(self._earlier, told, strict=True)
+        ]
+        self._anchors = [*earlier, _Anchor(self._features, labels)]
 
     def _marked(self, named: Bools) -> Floats:
         """Labels of the newest frame, with what was given in the place of what was carried."""
@@ -110,29 +108,23 @@ class MaskedObjects:
 
 def _told(
     earlier: Sequence[_Anchor], newest: _Anchor, named: Bools, settings: Propagation
-) -> list[_Anchor]:
-    """Earlier anchors, with the objects named in the newest where they had background.
+) -> list[Floats]:
+    """Labels of earlier anchors, with objects named in the newest where they had background.
 
     An object that was there before it was marked was background to them. They would go on saying so
     of all its later cells.
     """
-    backward, told = _remembering([newest], settings), list[_Anchor]()
+    backward, told = LabelPropagation(settings), list[Floats]()
+    backward.advance(newest.features)
+    backward.mark(newest.labels)
     for anchor in reversed(earlier):
         found = backward.advance(anchor.features) * named
         labels = _widened(anchor.labels, len(named))
         found *= labels[..., :1]
         labels += found
         labels[..., 0] -= found.sum(axis=2)
-        told.insert(0, replace(anchor, labels=labels))
+        told.insert(0, labels)
     return told
-
-
-def _remembering(anchors: Iterable[_Anchor], settings: Propagation) -> LabelPropagation:
-    propagation = LabelPropagation(settings)
-    for anchor in anchors:
-        propagation.advance(anchor.features, number=anchor.number)
-        propagation.mark(anchor.labels)
-    return propagation
 
 
 def _widened(labels: Floats, count: int) -> Floats:

@@ -6,17 +6,22 @@ of label propagation, of which the first frame and a queue of frames are the sim
 
 A label is soft: what share of a cell is whose. Masks and keypoints become such labels, and are read
 from them again.
+
+Where the velocity of cells is known, what is remembered of an object moves on with it
+(`vditrack.object_motion`), and cells are compared by whether they move as it does.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.bundle import Displacement, Propagation
+from vditrack.object_motion import ObjectMotion, extents
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.intp]
@@ -44,10 +49,24 @@ class _Frame:
 
     features: Floats
     """[rows, columns, D]"""
+    velocity: Floats | None
+    """[rows, columns, 2] (x, y) in cells a frame, if it is known."""
     labels: Floats
     """[rows, columns, K]; labels that came later are zero in it."""
+    travelled: Floats
+    """[K, 2] how far each label had come."""
     number: int
     marked: bool
+
+    @cached_property
+    def owners(self) -> Ints:
+        """[rows, columns] the largest label of each cell."""
+        return np.asarray(self.labels.argmax(axis=2), np.intp)
+
+    @cached_property
+    def shown(self) -> list[int]:
+        """Labels that are the largest of a cell."""
+        return [int(label) for label in np.unique(self.owners)]
 
 
 class LabelPropagation:
@@ -61,48 +80,75 @@ class LabelPropagation:
         self._settings = settings
         self._marked: list[_Frame] = []
         self._recent: deque[_Frame] = deque(maxlen=settings.context)
+        self._extents: deque[Floats] = deque(maxlen=settings.context)
+        nothing = np.zeros((0, 2), np.float32)
+        self._motion = ObjectMotion(nothing, nothing)
         self._number = -1
 
-    def advance(
-        self, features: Floats, *, velocity: Floats | None = None, number: int | None = None
-    ) -> Floats:
+    def advance(self, features: Floats, velocity: Floats | None = None) -> Floats:
         """Carry the labels into the next frame.
 
         Args:
             features: [rows, columns, D] of any length, as they go into dot products; they are kept
                 without a copy.
-            velocity: [rows, columns, 2] (x, y) in cells a frame, where the settings have a
-                ``displacement``: cells are looked for around where they came from, and not around
-                where they are.
-            number: of the frame, by which time is told; by default one more than the last.
+            velocity: of the cells [rows, columns, 2] (x, y) in cells a frame, where the settings
+                have a ``displacement``. Labels are then looked for where they have moved to, and
+                λ² x the agreement of a cell's velocity with that of a label is added to the
+                product of features.
 
         Returns:
             Soft labels [rows, columns, K] of the frame, the background first, read-only; they sum
             to 1 over K. Before anything was marked K is 0.
 
         """
-        self._number = self._number + 1 if number is None else number
-        moved = None
+        self._number += 1
+        self._motion = self._motion.moved_on()
+        moving = None
         if velocity is not None and self._settings.displacement is not None:
-            moved = _Moved(velocity, self._number, self._settings.displacement)
-        labels = _carried(features, self._context, self._settings, moved)
+            how = self._settings.displacement
+            moving = _Moving(velocity, self._motion, self._number, self._settings, how)
+        labels = _carried(features, self._context, self._settings, moving)
         labels.flags.writeable = False
-        self._recent.append(_Frame(features, labels, self._number, marked=False))
+        travelled = self._motion.travelled
+        frame = _Frame(features, velocity, labels, travelled, self._number, marked=False)
+        self._recent.append(frame)
+        self._extents.append(extents(labels))
+        self._measure()
         return labels
 
-    def mark(self, labels: Floats) -> None:
+    def mark(self, labels: Floats, earlier: Sequence[Floats] | None = None) -> None:
         """Put labels in the place of those that the newest frame got, and keep that frame for good.
 
         Args:
             labels: [rows, columns, K], the background first, which sum to 1 over K: all labels that
                 there were, and further ones behind them. In earlier frames these are nowhere.
+            earlier: what the frames that were marked before, in order, are to have instead of their
+                labels. All other frames, from before they could be told, are forgotten.
 
         """
         newest = self._recent[-1]
         if newest.marked:
             self._marked.pop()
-        self._recent[-1] = replace(newest, labels=labels, marked=True)
-        self._marked.append(self._recent[-1])
+        self._motion = self._motion.of(labels.shape[2])
+        travelled = self._motion.travelled
+        newest = replace(newest, labels=labels, travelled=travelled, marked=True)
+        self._recent[-1], self._extents[-1] = newest, extents(labels)
+        if earlier is not None:
+            self._marked = [
+                replace(frame, labels=told, travelled=_padded(frame.travelled, len(travelled)))
+                for frame, told in zip(self._marked, earlier, strict=True)
+            ]
+            self._recent = deque([newest], self._settings.context)
+        self._marked.append(newest)
+        self._measure()
+
+    def _measure(self) -> None:
+        """Correct the motion of labels by the newest frame."""
+        newest = self._recent[-1]
+        if newest.velocity is not None and newest.labels.size:
+            count = newest.labels.shape[2]
+            largest = np.max([_padded(known, count) for known in self._extents], axis=0)
+            self._motion = self._motion.measured(newest.labels, newest.velocity, largest)
 
     @property
     def _context(self) -> list[_Frame]:
@@ -111,29 +157,30 @@ class LabelPropagation:
 
 
 @dataclass(frozen=True)
-class _Moved:
-    """How the cells of a frame have moved."""
+class _Moving:
+    """How the cells of a frame move, and the labels that they may have."""
 
     velocity: Floats
-    """[rows, columns, 2] (x, y), in cells a frame."""
+    """[rows, columns, 2] (x, y) in cells a frame."""
+    labels: ObjectMotion
     number: int
-    settings: Displacement
+    settings: Propagation
+    how: Displacement
 
-    def origins(self, tile: "_Tile", number: int) -> Floats:
-        """Where cells of a tile were in another frame: [n, 2] (x, y) in cells, within the grid."""
-        height, width = self.velocity.shape[:2]
-        velocity = self.velocity[slice(*tile.rows), slice(*tile.columns)].reshape(-1, 2)
-        origins = _places(tile) - (self.number - number) * velocity
-        return np.asarray(np.clip(origins, 0, (width - 1, height - 1)), np.float32)
+    def agreement(self, tile: "_Tile") -> Floats:
+        """What each label's products with n cells of a tile gain: [K, n]."""
+        cells = self.velocity[slice(*tile.rows), slice(*tile.columns)].reshape(-1, 2)
+        weight = np.float32(self.settings.motion_weight**2)
+        return weight * self.labels.agreement(cells, self.how.spread)
 
-    def radius(self, number: int) -> float:
-        """How far around, in another frame."""
-        return self.settings.slack + self.settings.drift * abs(self.number - number)
+    def moved(self, frame: _Frame, label: int) -> Floats:
+        """How far a label of a remembered frame has moved since: [2] (x, y) in cells."""
+        return np.asarray(self.labels.travelled[label] - frame.travelled[label], np.float32)
 
-    def farthest(self, context: Sequence[_Frame]) -> float:
-        """Most cells that any cell moved since any frame."""
-        ages = [abs(self.number - frame.number) for frame in context]
-        return max(ages) * float(np.abs(self.velocity).max())
+    def radius(self, frame: _Frame) -> float:
+        """How far around, in cells, from where it moved."""
+        radius = self.how.slack + self.how.drift * (self.number - frame.number)
+        return min(radius, self.settings.radius)
 
 
 @dataclass(frozen=True)
@@ -181,7 +228,7 @@ class _Candidates:
 
 
 def _carried(
-    features: Floats, context: Sequence[_Frame], settings: Propagation, moved: _Moved | None
+    features: Floats, context: Sequence[_Frame], settings: Propagation, moving: _Moving | None
 ) -> Floats:
     """Soft labels [rows, columns, K] of features [rows, columns, D]."""
     rows, columns = features.shape[:2]
@@ -189,9 +236,8 @@ def _carried(
     labels = np.zeros((rows, columns, count), np.float32)
     if not context:
         return labels
-    reach = settings.radius + (0 if moved is None else moved.farthest(context))
-    for tile in _tiles(rows, columns, reach):
-        best = _best_in_context(features, context, tile, settings, moved)
+    for tile in _tiles(rows, columns, settings.radius):
+        best = _best_in_context(features, context, tile, settings, moving)
         place = labels[slice(*tile.rows), slice(*tile.columns)]
         place[:] = _weighted_labels(best, context, count, settings.temperature).reshape(place.shape)
     return labels
@@ -216,27 +262,8 @@ def _window_size(side: int, reach: int, rows: int, columns: int) -> int:
 
 
 def _span(first: int, end: int, count: int) -> Span:
-    return max(first, 0), min(end, count)
-
-
-def _windows(
-    tile: _Tile,
-    grid: tuple[int, int],
-    context: Sequence[_Frame],
-    settings: Propagation,
-    moved: _Moved | None,
-) -> Iterator[tuple[Span, _Window]]:
-    """Frames of the context, by their first and one past their last, with the window in each."""
-    if moved is None:
-        window = _window_around(_places(tile), settings.radius, grid)
-        step = max(BLOCK_BYTES // window.beyond.nbytes, 1)
-        for first in range(0, len(context), step):
-            yield (first, min(first + step, len(context))), window
-        return
-    for index, frame in enumerate(context):
-        radius = min(moved.radius(frame.number), settings.radius)
-        origins = moved.origins(tile, frame.number)
-        yield (index, index + 1), _window_around(origins, radius, grid)
+    """Clip to so many; what lies outside becomes empty."""
+    return min(max(first, 0), count), min(max(end, 0), count)
 
 
 def _places(tile: _Tile) -> Floats:
@@ -263,7 +290,7 @@ def _best_in_context(
     context: Sequence[_Frame],
     tile: _Tile,
     settings: Propagation,
-    moved: _Moved | None,
+    moving: _Moving | None,
 ) -> _Candidates:
     """Return the best cells of all context frames together, for each cell of a tile."""
     block = features[slice(*tile.rows), slice(*tile.columns)]
@@ -271,16 +298,49 @@ def _best_in_context(
     cells = np.ascontiguousarray(block.reshape(-1, features.shape[2]).T)
     nothing = np.zeros((0, cells.shape[1]))
     best = _Candidates(nothing.astype(np.float32), nothing.astype(np.intp), nothing.astype(np.intp))
-    for span, window in _windows(tile, features.shape[:2], context, settings, moved):
-        scores = _scores(cells, context[slice(*span)], window)
-        found = _candidates(scores, window.beyond, settings.top_k)
-        shown = replace(
-            found,
-            frames=found.frames + span[0],
-            cells=_cells(found.cells, window, features.shape[1]),
-        )
-        best = best.beside(shown).best(settings.top_k)
+    found = (
+        _candidates_beside(cells, context, tile, settings)
+        if moving is None
+        else _candidates_moved(cells, context, tile, moving)
+    )
+    for some in found:
+        best = best.beside(some).best(settings.top_k)
     return best
+
+
+def _candidates_moved(
+    cells: Floats, context: Sequence[_Frame], tile: _Tile, moving: _Moving
+) -> Iterator[_Candidates]:
+    """Return cells of each label in each frame of the context, near where they are by now."""
+    agreement = moving.agreement(tile)
+    for index, frame in enumerate(context):
+        for label in frame.shown:
+            centres = _places(tile) - moving.moved(frame, label)
+            window = _window_around(centres, moving.radius(frame), frame.owners.shape)
+            place = slice(*window.rows), slice(*window.columns)
+            theirs = frame.owners[place] == label
+            places = np.flatnonzero(theirs)
+            products = frame.features[place][theirs] @ cells
+            products += window.beyond[places] + agreement[label]
+            shape = products.shape
+            found = _cells(places, window, frame.owners.shape[1])[:, None]
+            yield _Candidates(
+                products, np.full(shape, index, np.intp), np.broadcast_to(found, shape)
+            )
+
+
+def _candidates_beside(
+    cells: Floats, context: Sequence[_Frame], tile: _Tile, settings: Propagation
+) -> Iterator[_Candidates]:
+    """Return the best cells of some frames of the context after the other, near those of a tile."""
+    rows, columns = context[0].owners.shape
+    window = _window_around(_places(tile), settings.radius, (rows, columns))
+    step = max(BLOCK_BYTES // window.beyond.nbytes, 1)
+    for first in range(0, len(context), step):
+        scores = _scores(cells, context[first : first + step], window)
+        found = _candidates(scores, window.beyond, settings.top_k)
+        shown = _cells(found.cells, window, columns)
+        yield replace(found, frames=found.frames + first, cells=shown)
 
 
 def _scores(cells: Floats, frames: Sequence[_Frame], window: _Window) -> Floats:
@@ -330,15 +390,22 @@ def _cells(places: Ints, window: _Window, columns: int) -> Ints:
 def _weighted_labels(
     best: _Candidates, context: Sequence[_Frame], count: int, temperature: float
 ) -> Floats:
-    """Mean labels [n, count] of candidates, weighted by the softmax of their products."""
+    """Mean labels [n, count] of candidates, weighted by the softmax of their products.
+
+    A cell for which there are none is background: what it shows has just come into view.
+    """
     products = best.products
-    weights = np.exp((products - products.max(axis=0)) / np.float32(temperature))
-    weights /= weights.sum(axis=0)
+    largest = products.max(axis=0, initial=-np.inf)
+    new = np.isneginf(largest)
+    weights = np.exp((products - np.where(new, 0, largest)) / np.float32(temperature))
+    weights /= np.where(new, 1, weights.sum(axis=0))
     labels = np.zeros((*products.shape, count), np.float32)
     for index in np.unique(best.frames):
         chosen, known = best.frames == index, context[index].labels
         labels[chosen, : known.shape[2]] = known.reshape(-1, known.shape[2])[best.cells[chosen]]
-    return np.asarray(np.einsum("cn,cnk->nk", weights, labels), np.float32)
+    means = np.asarray(np.einsum("cn,cnk->nk", weights, labels), np.float32)
+    means[new, 0] = 1
+    return means
 
 
 def cell_labels(mask: Mask, rows: int, columns: int, labels: int) -> Floats:
@@ -360,6 +427,12 @@ def cell_labels(mask: Mask, rows: int, columns: int, labels: int) -> Floats:
     for label in np.unique(mask):
         shares[..., label] = down @ (mask == label).astype(np.float32) @ across.T
     return shares
+
+
+def _padded(values: Floats, count: int) -> Floats:
+    """Values [K, ...] with zeros for labels that came later."""
+    new = np.zeros((count - len(values), *values.shape[1:]), np.float32)
+    return np.concatenate([values, new])
 
 
 def _coverage(pixels: int, cells: int) -> Floats:
