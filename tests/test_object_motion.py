@@ -60,14 +60,6 @@ def test_later_objects_rest():
     np.testing.assert_array_equal(three.travelled, [[2, 0], [4, 8], [0, 0]])
 
 
-def test_agreement_is_a_gaussian_of_the_difference():
-    velocity = np.array([[0, 0], [1, 0]], np.float32)
-    cells = np.array([[0, 0], [0.7, 0], [1, 1.4]], np.float32)
-    found = ObjectMotion(velocity, velocity).agreement(cells, 0.7)
-    squares = np.array([[0, 1, (1 + 1.96) / 0.49], [1 / 0.49, (0.3 / 0.7) ** 2, 4]])
-    np.testing.assert_allclose(found, np.exp(-squares / 2), atol=1e-6)
-
-
 def straight(t: float) -> tuple[float, float]:
     """Two that pass through one another."""
     return 8 + 1.5 * t, 40 - 1.5 * t

@@ -89,32 +89,35 @@ class DenseMotion:
         self.settings, self.shape = settings, (rows, columns)
         self.cells = np.stack(np.mgrid[:rows, :columns][::-1], axis=2).reshape(-1, 2)
         self.speed, self.place = np.zeros((2, count, 2))
-        self.frames: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.frames: list[tuple[np.ndarray, ...]] = []
 
     def affinity(self, newest: np.ndarray, velocity: np.ndarray) -> np.ndarray:
         """[cells, frames x cells] products; -inf for those too far from where they are by now."""
         how, age = self.settings.displacement, len(self.frames)
-        apart = np.linalg.norm(velocity.reshape(-1, 1, 2) - self.speed, axis=2) / how.spread
-        gain = self.settings.motion_weight**2 * np.exp(-(apart**2) / 2)
         self.place = self.place + self.speed
         parts = []
-        for features, labels, place in self.frames:
+        for features, labels, place, speed, speeds in self.frames:
             owner = labels.reshape(len(self.cells), -1).argmax(axis=1)
             now = self.cells + self.place[owner] - place[owner]
             distance = np.linalg.norm(self.cells[:, None] - now, axis=2)
-            products = np.inner(newest, features).reshape(2 * (len(self.cells),)) + gain[:, owner]
+            products = np.inner(newest, features).reshape(2 * (len(self.cells),))
+            faster = self.speed[owner] - speed[owner]
+            apart = velocity.reshape(-1, 1, 2) - (speeds.reshape(-1, 2) + faster)
+            squares = (apart**2).sum(axis=2) / how.spread**2
+            products = products + self.settings.motion_weight**2 * np.exp(-squares / 2)
             products[distance > min(how.slack + how.drift * age, self.settings.radius)] = -np.inf
             parts.append(products)
             age -= 1
         return np.concatenate(parts, axis=1)
 
     def remember(self, features: np.ndarray, labels: np.ndarray, velocity: np.ndarray) -> None:
-        self.frames.append((features, labels, self.place))
         weights = np.square(labels.astype(np.float64))
-        sums = [np.square(known.astype(np.float64)).sum((0, 1)) for _, known, _ in self.frames]
+        sums = [np.square(frame[1].astype(np.float64)).sum((0, 1)) for frame in self.frames]
+        sums.append(weights.sum((0, 1)))
         own = np.einsum("ijk,ijd->kd", weights, velocity) / np.maximum(sums[-1], 1e-9)[:, None]
         seen = sums[-1] / np.maximum(np.max(sums[-self.settings.context :], axis=0), 1e-9)
         self.speed = self.speed + seen[:, None] * (own - self.speed)
+        self.frames.append((features, labels, self.place, self.speed, velocity))
 
 
 @pytest.mark.parametrize("block", [vditrack.propagation.BLOCK_BYTES, 1])
@@ -147,7 +150,7 @@ def test_labels_move_on_with_their_objects(monkeypatch, block, slack, drift, rad
             carried.mark(first)
         else:
             affinity = dense.affinity(features[t], velocity)
-            known = np.stack([labels for _, labels, _ in dense.frames])
+            known = np.stack([frame[1] for frame in dense.frames])
             new = np.isneginf(affinity.max(axis=1))
             expected = dense_labels(affinity, known, settings).reshape(rows * columns, -1)
             expected[new] = [1, 0, 0]

@@ -49,20 +49,6 @@ class ObjectMotion:
         corrected = self.velocity + seen * (means - self.velocity)
         return replace(self, velocity=corrected.astype(np.float32))
 
-    def agreement(self, velocity: Floats, spread: float) -> Floats:
-        """How well cells move with objects, from 0 to 1.
-
-        Args:
-            velocity: of n cells [n, 2] (x, y), in cells a frame.
-            spread: difference of velocities, in cells a frame, at which it is exp(-1/2).
-
-        Returns:
-            [K, n]
-
-        """
-        squares = np.square(self.velocity[:, None] - velocity).sum(axis=2)
-        return np.asarray(np.exp(squares / (-2 * spread**2)), np.float32)
-
 
 def extents(labels: Floats) -> Floats:
     """How much of a frame is each object's: [K] of soft labels [rows, columns, K], in cells.

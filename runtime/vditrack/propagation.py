@@ -25,6 +25,7 @@ from vditrack.object_motion import ObjectMotion, extents
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.intp]
+Bools = NDArray[np.bool_]
 Mask = NDArray[np.uint8]
 Span = tuple[int, int]
 """First and one past the last, along one axis."""
@@ -53,8 +54,8 @@ class _Frame:
     """[rows, columns, 2] (x, y) in cells a frame, if it is known."""
     labels: Floats
     """[rows, columns, K]; labels that came later are zero in it."""
-    travelled: Floats
-    """[K, 2] how far each label had come."""
+    motion: ObjectMotion
+    """Of its K labels."""
     number: int
     marked: bool
 
@@ -92,9 +93,9 @@ class LabelPropagation:
             features: [rows, columns, D] of any length, as they go into dot products; they are kept
                 without a copy.
             velocity: of the cells [rows, columns, 2] (x, y) in cells a frame, where the settings
-                have a ``displacement``. Labels are then looked for where they have moved to, and
-                λ² x the agreement of a cell's velocity with that of a label is added to the
-                product of features.
+                have a ``displacement``. What is remembered of a label has then moved as the label
+                did since, and its cells now go by so much faster as the label does. To products of
+                features is added λ² x exp(-d²/2) for velocities that differ by d x ``spread``.
 
         Returns:
             Soft labels [rows, columns, K] of the frame, the background first, read-only; they sum
@@ -109,11 +110,11 @@ class LabelPropagation:
             moving = _Moving(velocity, self._motion, self._number, self._settings, how)
         labels = _carried(features, self._context, self._settings, moving)
         labels.flags.writeable = False
-        travelled = self._motion.travelled
-        frame = _Frame(features, velocity, labels, travelled, self._number, marked=False)
-        self._recent.append(frame)
         self._extents.append(extents(labels))
-        self._measure()
+        self._measure(labels, velocity)
+        self._recent.append(
+            _Frame(features, velocity, labels, self._motion, self._number, marked=False)
+        )
         return labels
 
     def mark(self, labels: Floats, earlier: Sequence[Floats] | None = None) -> None:
@@ -129,26 +130,23 @@ class LabelPropagation:
         newest = self._recent[-1]
         if newest.marked:
             self._marked.pop()
-        self._motion = self._motion.of(labels.shape[2])
-        travelled = self._motion.travelled
-        newest = replace(newest, labels=labels, travelled=travelled, marked=True)
-        self._recent[-1], self._extents[-1] = newest, extents(labels)
+        self._motion, self._extents[-1] = self._motion.of(labels.shape[2]), extents(labels)
+        self._measure(labels, newest.velocity)
+        newest = replace(newest, labels=labels, motion=self._motion, marked=True)
+        self._recent[-1] = newest
         if earlier is not None:
             self._marked = [
-                replace(frame, labels=told, travelled=_padded(frame.travelled, len(travelled)))
+                replace(frame, labels=told, motion=frame.motion.of(told.shape[2]))
                 for frame, told in zip(self._marked, earlier, strict=True)
             ]
             self._recent = deque([newest], self._settings.context)
         self._marked.append(newest)
-        self._measure()
 
-    def _measure(self) -> None:
+    def _measure(self, labels: Floats, velocity: Floats | None) -> None:
         """Correct the motion of labels by the newest frame."""
-        newest = self._recent[-1]
-        if newest.velocity is not None and newest.labels.size:
-            count = newest.labels.shape[2]
-            largest = np.max([_padded(known, count) for known in self._extents], axis=0)
-            self._motion = self._motion.measured(newest.labels, newest.velocity, largest)
+        if velocity is not None and labels.size:
+            largest = np.max([_padded(known, labels.shape[2]) for known in self._extents], axis=0)
+            self._motion = self._motion.measured(labels, velocity, largest)
 
     @property
     def _context(self) -> list[_Frame]:
@@ -167,15 +165,32 @@ class _Moving:
     settings: Propagation
     how: Displacement
 
-    def agreement(self, tile: "_Tile") -> Floats:
-        """What each label's products with n cells of a tile gain: [K, n]."""
-        cells = self.velocity[slice(*tile.rows), slice(*tile.columns)].reshape(-1, 2)
-        weight = np.float32(self.settings.motion_weight**2)
-        return weight * self.labels.agreement(cells, self.how.spread)
-
     def moved(self, frame: _Frame, label: int) -> Floats:
         """How far a label of a remembered frame has moved since: [2] (x, y) in cells."""
-        return np.asarray(self.labels.travelled[label] - frame.travelled[label], np.float32)
+        way = self.labels.travelled[label] - frame.motion.travelled[label]
+        return np.asarray(way, np.float32)
+
+    def agreement(self, tile: "_Tile", frame: _Frame, label: int, theirs: Bools) -> Floats:
+        """What products of cells gain by how well they move together.
+
+        Args:
+            tile: n cells of the newest frame.
+            frame: a remembered one.
+            label: of all the cells in it that are asked.
+            theirs: [rows, columns] which m cells of the frame these are.
+
+        Returns:
+            [m, n], or [1, n] if it is the same for all m.
+
+        """
+        cells = self.velocity[slice(*tile.rows), slice(*tile.columns)].reshape(-1, 2)
+        expected = self.labels.velocity[label][None]
+        if frame.velocity is not None:
+            # A limb goes on beside its body, also when that goes faster now.
+            expected = expected + frame.velocity[theirs] - frame.motion.velocity[label]
+        squares = np.square(expected[:, None] - cells).sum(axis=2)
+        gain = self.settings.motion_weight**2 * np.exp(squares / (-2 * self.how.spread**2))
+        return np.asarray(gain, np.float32)
 
     def radius(self, frame: _Frame) -> float:
         """How far around, in cells, from where it moved."""
@@ -312,21 +327,19 @@ def _candidates_moved(
     cells: Floats, context: Sequence[_Frame], tile: _Tile, moving: _Moving
 ) -> Iterator[_Candidates]:
     """Return cells of each label in each frame of the context, near where they are by now."""
-    agreement = moving.agreement(tile)
     for index, frame in enumerate(context):
         for label in frame.shown:
             centres = _places(tile) - moving.moved(frame, label)
             window = _window_around(centres, moving.radius(frame), frame.owners.shape)
+            theirs = np.zeros(frame.owners.shape, np.bool_)
             place = slice(*window.rows), slice(*window.columns)
-            theirs = frame.owners[place] == label
-            places = np.flatnonzero(theirs)
-            products = frame.features[place][theirs] @ cells
-            products += window.beyond[places] + agreement[label]
-            shape = products.shape
-            found = _cells(places, window, frame.owners.shape[1])[:, None]
-            yield _Candidates(
-                products, np.full(shape, index, np.intp), np.broadcast_to(found, shape)
-            )
+            theirs[place] = frame.owners[place] == label
+            products = frame.features[theirs] @ cells
+            products += window.beyond[theirs[place].ravel()]
+            products += moving.agreement(tile, frame, label, theirs)
+            found = np.flatnonzero(theirs)[:, None]
+            frames = np.full(products.shape, index, np.intp)
+            yield _Candidates(products, frames, np.broadcast_to(found, products.shape))
 
 
 def _candidates_beside(
