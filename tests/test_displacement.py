@@ -12,7 +12,17 @@ from vditrack.features import FeatureMap
 from vditrack.grid import Grid
 from vditrack.synthetic.lookalikes import lookalike_clips
 
-SETTINGS = Displacement(frames=2, reach=2.0, temperature=0.02, spread=0.5, slack=1.0, drift=0.0)
+SETTINGS = Displacement(
+    frames=2,
+    reach=2.0,
+    temperature=0.02,
+    gain=1.0,
+    deviation=1.0,
+    spread=0.5,
+    slack=1.0,
+    drift=0.0,
+    falloff=0.0,
+)
 ROWS, COLUMNS, CHANNELS = 14, 18, 24
 
 
@@ -60,6 +70,12 @@ def test_velocity_is_the_mean_over_all_places_of_one_softmax(surface):
         weights = np.exp(np.array(cosines) / SETTINGS.temperature)
         expected = weights @ np.array(places) / weights.sum()
         np.testing.assert_allclose(found[row, column], expected, atol=1e-4)
+
+
+def test_velocities_have_a_gain(surface):
+    others, half = {1: seen(surface, 1, 0)}, msgspec.structs.replace(SETTINGS, gain=0.5)
+    whole = velocities(seen(surface, 0, 0), others, SETTINGS)
+    np.testing.assert_allclose(velocities(seen(surface, 0, 0), others, half), whole / 2, atol=1e-6)
 
 
 def test_a_frame_in_which_a_cell_is_covered_says_little(surface):

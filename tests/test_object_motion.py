@@ -13,7 +13,17 @@ from vditrack.object_motion import ObjectMotion, extents
 Ways = Callable[[float], tuple[float, float]]
 
 REST = ObjectMotion(np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float32))
-HOW = Displacement(frames=1, reach=2.0, temperature=0.05, spread=0.5, slack=1.5, drift=0.2)
+HOW = Displacement(
+    frames=1,
+    reach=2.0,
+    temperature=0.05,
+    gain=1.0,
+    deviation=0.5,
+    spread=0.5,
+    slack=1.5,
+    drift=0.2,
+    falloff=0.05,
+)
 SETTINGS = Propagation(
     motion_weight=0.5, temperature=0.03, top_k=5, radius=10.0, context=8, displacement=HOW
 )

@@ -82,6 +82,10 @@ def assert_equals_dense(
         known.append(found)
 
 
+def displacement(**settings) -> Displacement:
+    return Displacement(frames=1, reach=2.0, temperature=0.05, gain=1.0, spread=1.0, **settings)
+
+
 class DenseMotion:
     """The definition of propagation with velocities, label by label and frame by frame."""
 
@@ -101,11 +105,13 @@ class DenseMotion:
             now = self.cells + self.place[owner] - place[owner]
             distance = np.linalg.norm(self.cells[:, None] - now, axis=2)
             products = np.inner(newest, features).reshape(2 * (len(self.cells),))
-            faster = self.speed[owner] - speed[owner]
-            apart = velocity.reshape(-1, 1, 2) - (speeds.reshape(-1, 2) + faster)
+            beside = speeds.reshape(-1, 2) - speed[owner]
+            apart = velocity.reshape(-1, 1, 2) - (self.speed[owner] + how.deviation * beside)
             squares = (apart**2).sum(axis=2) / how.spread**2
             products = products + self.settings.motion_weight**2 * np.exp(-squares / 2)
-            products[distance > min(how.slack + how.drift * age, self.settings.radius)] = -np.inf
+            radius = min(how.slack + how.drift * age, self.settings.radius)
+            products -= how.falloff * (distance / radius) ** 2
+            products[distance > radius] = -np.inf
             parts.append(products)
             age -= 1
         return np.concatenate(parts, axis=1)
@@ -132,7 +138,7 @@ class DenseMotion:
 )
 def test_labels_move_on_with_their_objects(monkeypatch, block, slack, drift, radius, rows, columns):
     monkeypatch.setattr(vditrack.propagation, "BLOCK_BYTES", block)
-    how = Displacement(frames=1, reach=2.0, temperature=0.05, spread=1.0, slack=slack, drift=drift)
+    how = displacement(slack=slack, drift=drift, deviation=0.7, falloff=0.3)
     settings = changed(radius=radius, displacement=how)
     rng = np.random.default_rng(11)
     features = features_of(rng, 4, rows, columns)
@@ -164,7 +170,7 @@ def test_labels_move_on_with_their_objects(monkeypatch, block, slack, drift, rad
 
 
 def test_nothing_but_velocity_tells_where_an_object_went():
-    how = Displacement(frames=1, reach=2.0, temperature=0.05, spread=1.0, slack=1.0, drift=0.0)
+    how = displacement(slack=1.0, drift=0.0, deviation=0.0, falloff=0.0)
     objects = MaskedObjects(changed(displacement=how, context=2))
     same, size = np.ones((8, 40, 1), np.float32), (8, 40)
     first, second = np.zeros(size, np.uint8), np.zeros(size, np.uint8)

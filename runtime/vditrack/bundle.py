@@ -211,12 +211,20 @@ class Displacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How far it may go in a frame, in cells."""
     temperature: PositiveReal
     """Of the softmax over cosines with the places where it may be."""
+    gain: PositiveReal
+    """What velocities are multiplied by: descriptors that know their place, or much of what is
+    around, draw them towards rest."""
+    deviation: Annotated[float, Meta(ge=0, le=1)]
+    """What share of its deviation from its object's velocity a cell is expected to keep."""
     spread: PositiveReal
     """Difference of velocities, in cells a frame, at which they agree by exp(-1/2)."""
     slack: Annotated[float, Meta(ge=1)]
     """How far, in cells, from where their object has moved to, labels are taken."""
     drift: Annotated[float, Meta(ge=0)]
     """How much farther for each frame since; no farther than ``radius`` in all."""
+    falloff: Annotated[float, Meta(ge=0)]
+    """How much less a product is as far from there as labels are taken, with the square of the
+    distance."""
 
 
 class Propagation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

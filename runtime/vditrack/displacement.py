@@ -69,7 +69,7 @@ def velocities(frame: Floats, others: Mapping[int, Floats], settings: Displaceme
     Args:
         frame: descriptors [rows, columns, D], each of length 1.
         others: the same of other frames, by how many frames later they are; at least one.
-        settings: how far a cell is looked for, and how sharply.
+        settings: how far a cell is looked for, how sharply, and with what gain.
 
     Returns:
         [rows, columns, 2] (x, y), in cells a frame.
@@ -84,7 +84,7 @@ def velocities(frame: Floats, others: Mapping[int, Floats], settings: Displaceme
     weights = np.exp((cosines - cosines.max(axis=0)) / settings.temperature)
     moved = np.array([(right / later, down / later) for later, right, down in steps], np.float32)
     total = np.tensordot(weights, moved, axes=(0, 0))
-    return np.asarray(total / weights.sum(axis=0)[..., None], np.float32)
+    return np.asarray(settings.gain * total / weights.sum(axis=0)[..., None], np.float32)
 
 
 def _moving(frame: FeatureMap, others: Mapping[int, FeatureMap], settings: Displacement) -> Moving:

@@ -94,8 +94,9 @@ class LabelPropagation:
                 without a copy.
             velocity: of the cells [rows, columns, 2] (x, y) in cells a frame, where the settings
                 have a ``displacement``. What is remembered of a label has then moved as the label
-                did since, and its cells now go by so much faster as the label does. To products of
-                features is added λ² x exp(-d²/2) for velocities that differ by d x ``spread``.
+                did since, and its cells go by so much faster as the label does. To products of
+                features is added λ² x exp(-d²/2) for velocities that differ by d x ``spread``, and
+                the falloff is taken away.
 
         Returns:
             Soft labels [rows, columns, K] of the frame, the background first, read-only; they sum
@@ -187,7 +188,8 @@ class _Moving:
         expected = self.labels.velocity[label][None]
         if frame.velocity is not None:
             # A limb goes on beside its body, also when that goes faster now.
-            expected = expected + frame.velocity[theirs] - frame.motion.velocity[label]
+            beside = frame.velocity[theirs] - frame.motion.velocity[label]
+            expected = expected + np.float32(self.how.deviation) * beside
         squares = np.square(expected[:, None] - cells).sum(axis=2)
         gain = self.settings.motion_weight**2 * np.exp(squares / (-2 * self.how.spread**2))
         return np.asarray(gain, np.float32)
@@ -212,8 +214,8 @@ class _Window:
 
     rows: Span
     columns: Span
-    beyond: Floats
-    """[places, n]: 0 for places within the radius of a cell, -inf beyond."""
+    handicap: Floats
+    """[places, n]: of places in products with each cell; 0 or less, -inf beyond the radius."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,9 @@ def _places(tile: _Tile) -> Floats:
     return np.stack([across, down], axis=2).reshape(-1, 2).astype(np.float32)
 
 
-def _window_around(centres: Floats, radius: float, grid: tuple[int, int]) -> _Window:
+def _window_around(
+    centres: Floats, radius: float, grid: tuple[int, int], falloff: float = 0.0
+) -> _Window:
     """Window of a grid of (rows, columns) that has all cells near centres [n, 2] (x, y)."""
     reach = min(radius, max(grid))
     (left, top), (right, bottom) = centres.min(axis=0) - reach, centres.max(axis=0) + reach
@@ -295,9 +299,9 @@ def _window_around(centres: Floats, radius: float, grid: tuple[int, int]) -> _Wi
     columns = _span(int(np.ceil(left)), int(right) + 1, grid[1])
     down = np.subtract.outer(np.arange(*rows), centres[:, 1])
     across = np.subtract.outer(np.arange(*columns), centres[:, 0])
-    squares = (down**2)[:, None] + (across**2)[None]
-    beyond = np.where(squares <= radius**2, np.float32(0), np.float32(-np.inf))
-    return _Window(rows, columns, beyond.reshape(-1, len(centres)))
+    squares = ((down**2)[:, None] + (across**2)[None]).reshape(-1, len(centres))
+    handicap = np.where(squares <= radius**2, squares * (-falloff / radius**2), -np.inf)
+    return _Window(rows, columns, handicap.astype(np.float32))
 
 
 def _best_in_context(
@@ -330,12 +334,13 @@ def _candidates_moved(
     for index, frame in enumerate(context):
         for label in frame.shown:
             centres = _places(tile) - moving.moved(frame, label)
-            window = _window_around(centres, moving.radius(frame), frame.owners.shape)
+            grid, falloff = frame.owners.shape, moving.how.falloff
+            window = _window_around(centres, moving.radius(frame), grid, falloff)
             theirs = np.zeros(frame.owners.shape, np.bool_)
             place = slice(*window.rows), slice(*window.columns)
             theirs[place] = frame.owners[place] == label
             products = frame.features[theirs] @ cells
-            products += window.beyond[theirs[place].ravel()]
+            products += window.handicap[theirs[place].ravel()]
             products += moving.agreement(tile, frame, label, theirs)
             found = np.flatnonzero(theirs)[:, None]
             frames = np.full(products.shape, index, np.intp)
@@ -348,10 +353,10 @@ def _candidates_beside(
     """Return the best cells of some frames of the context after the other, near those of a tile."""
     rows, columns = context[0].owners.shape
     window = _window_around(_places(tile), settings.radius, (rows, columns))
-    step = max(BLOCK_BYTES // window.beyond.nbytes, 1)
+    step = max(BLOCK_BYTES // window.handicap.nbytes, 1)
     for first in range(0, len(context), step):
         scores = _scores(cells, context[first : first + step], window)
-        found = _candidates(scores, window.beyond, settings.top_k)
+        found = _candidates(scores, window.handicap, settings.top_k)
         shown = _cells(found.cells, window, columns)
         yield replace(found, frames=found.frames + first, cells=shown)
 
@@ -366,16 +371,16 @@ def _scores(cells: Floats, frames: Sequence[_Frame], window: _Window) -> Floats:
     return scores.reshape(len(frames), -1, cells.shape[1])
 
 
-def _candidates(scores: Floats, beyond: Floats, count: int) -> _Candidates:
+def _candidates(scores: Floats, handicap: Floats, count: int) -> _Candidates:
     """Return candidates, places for cells, that hold the ``count`` best of scores.
 
     They are all frames at as many places: a score among the best is at a place whose own best is
     among the best of places. To look for places takes one comparison a score, and no sorting.
     """
     peaks = scores.max(axis=0)
-    peaks += beyond
+    peaks += handicap
     places, each = _largest(peaks, count), np.arange(peaks.shape[1])
-    products = scores[:, places, each] + beyond[places, each]
+    products = scores[:, places, each] + handicap[places, each]
     frames = np.arange(len(scores))[:, None, None]
     return _Candidates(
         products.reshape(-1, len(each)),
