@@ -339,6 +339,8 @@ def _candidates_moved(
             theirs = np.zeros(frame.owners.shape, np.bool_)
             place = slice(*window.rows), slice(*window.columns)
             theirs[place] = frame.owners[place] == label
+            if not theirs.any():
+                continue
             products = frame.features[theirs] @ cells
             products += window.handicap[theirs[place].ravel()]
             products += moving.agreement(tile, frame, label, theirs)
