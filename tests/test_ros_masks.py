@@ -45,8 +45,14 @@ SIDE, STEP = 40, 4
 GREEN = np.zeros(SIZE, np.uint8)
 GREEN[72:96, 96:120] = 1
 SETTINGS = checked_settings({parameter.name: parameter.default for parameter in PARAMETERS})
-# A busy machine is no gap between images.
-PATIENT = {"max_age": 0.0, "max_gap": 3000.0}
+# A busy machine is no gap between images, and no fault of the node.
+PATIENT = {
+    "max_age": 0.0,
+    "max_gap": 3000.0,
+    "warn_latency": 3000.0,
+    "error_latency": 3000.0,
+    "stale_after": 3000.0,
+}
 
 
 def square(n, index=1):
