@@ -95,10 +95,14 @@ class DenseMotion:
         self.speed, self.place = np.zeros((2, count, 2))
         self.frames: list[tuple[np.ndarray, ...]] = []
 
-    def affinity(self, newest: np.ndarray, velocity: np.ndarray) -> np.ndarray:
-        """[cells, frames x cells] products; -inf for those too far from where they are by now."""
+    def affinity(
+        self, newest: np.ndarray, velocity: np.ndarray, label: int | None = None
+    ) -> np.ndarray:
+        """[cells, frames x cells] products; -inf for those too far from where they are by now.
+
+        With a label they are -inf for all others' cells, and the falloff is taken away.
+        """
         how, age = self.settings.displacement, len(self.frames)
-        self.place = self.place + self.speed
         parts = []
         for features, labels, place, speed, speeds in self.frames:
             owner = labels.reshape(len(self.cells), -1).argmax(axis=1)
@@ -110,8 +114,10 @@ class DenseMotion:
             squares = (apart**2).sum(axis=2) / how.spread**2
             products = products + self.settings.motion_weight**2 * np.exp(-squares / 2)
             radius = min(how.slack + how.drift * age, self.settings.radius)
-            products -= how.falloff * (distance / radius) ** 2
             products[distance > radius] = -np.inf
+            if label is not None:
+                products -= how.falloff * (distance / radius) ** 2
+                products[:, owner != label] = -np.inf
             parts.append(products)
             age -= 1
         return np.concatenate(parts, axis=1)
@@ -124,6 +130,7 @@ class DenseMotion:
         seen = sums[-1] / np.maximum(np.max(sums[-self.settings.context :], axis=0), 1e-9)
         self.speed = self.speed + seen[:, None] * (own - self.speed)
         self.frames.append((features, labels, self.place, self.speed, velocity))
+        self.place = self.place + self.speed
 
 
 @pytest.mark.parametrize("block", [vditrack.propagation.BLOCK_BYTES, 1])
@@ -160,7 +167,14 @@ def test_labels_move_on_with_their_objects(monkeypatch, block, slack, drift, rad
             new = np.isneginf(affinity.max(axis=1))
             expected = dense_labels(affinity, known, settings).reshape(rows * columns, -1)
             expected[new] = [1, 0, 0]
+            # Which object it is goes by how near it has to be, too, and by the objects' cells only.
+            near = np.maximum(*(dense.affinity(features[t], velocity, label) for label in (1, 2)))
+            shares = dense_labels(near, known, settings).reshape(rows * columns, -1)
+            some = ~np.isneginf(near.max(axis=1))
+            shares = shares[some, 1:] / shares[some, 1:].sum(axis=1, keepdims=True)
+            expected[some, 1:] = (1 - expected[some, :1]) * shares
             decided = ~(gap_after(affinity, settings.top_k) < 1e-6)
+            decided &= ~(gap_after(near, settings.top_k) < 1e-6)
             difference = np.abs(found.reshape(rows * columns, -1) - expected)
             assert difference[decided].max() < 1e-5
             unseen += new.sum()

@@ -95,8 +95,8 @@ class LabelPropagation:
             velocity: of the cells [rows, columns, 2] (x, y) in cells a frame, where the settings
                 have a ``displacement``. What is remembered of a label has then moved as the label
                 did since, and its cells go by so much faster as the label does. To products of
-                features is added λ² x exp(-d²/2) for velocities that differ by d x ``spread``, and
-                the falloff is taken away.
+                features is added λ² x exp(-d²/2) for velocities that differ by d x ``spread``. Of
+                labels but the background, the falloff takes the side of those that are near.
 
         Returns:
             Soft labels [rows, columns, K] of the frame, the background first, read-only; they sum
@@ -214,8 +214,8 @@ class _Window:
 
     rows: Span
     columns: Span
-    handicap: Floats
-    """[places, n]: of places in products with each cell; 0 or less, -inf beyond the radius."""
+    distances: Floats
+    """[places, n] of places from each cell, squared, as a share of the radius, squared."""
 
 
 @dataclass(frozen=True)
@@ -254,9 +254,15 @@ def _carried(
     if not context:
         return labels
     for tile in _tiles(rows, columns, settings.radius):
-        best = _best_in_context(features, context, tile, settings, moving)
-        place = labels[slice(*tile.rows), slice(*tile.columns)]
-        place[:] = _weighted_labels(best, context, count, settings.temperature).reshape(place.shape)
+        part = slice(*tile.rows), slice(*tile.columns)
+        # Products with a contiguous matrix on the right are half as fast again.
+        cells = np.ascontiguousarray(features[part].reshape(-1, features.shape[2]).T)
+        found = (
+            _labels_beside(cells, context, tile, settings, count)
+            if moving is None
+            else _labels_moved(cells, context, tile, moving, count)
+        )
+        labels[part] = found.reshape(labels[part].shape)
     return labels
 
 
@@ -289,9 +295,7 @@ def _places(tile: _Tile) -> Floats:
     return np.stack([across, down], axis=2).reshape(-1, 2).astype(np.float32)
 
 
-def _window_around(
-    centres: Floats, radius: float, grid: tuple[int, int], falloff: float = 0.0
-) -> _Window:
+def _window_around(centres: Floats, radius: float, grid: tuple[int, int]) -> _Window:
     """Window of a grid of (rows, columns) that has all cells near centres [n, 2] (x, y)."""
     reach = min(radius, max(grid))
     (left, top), (right, bottom) = centres.min(axis=0) - reach, centres.max(axis=0) + reach
@@ -300,53 +304,63 @@ def _window_around(
     down = np.subtract.outer(np.arange(*rows), centres[:, 1])
     across = np.subtract.outer(np.arange(*columns), centres[:, 0])
     squares = ((down**2)[:, None] + (across**2)[None]).reshape(-1, len(centres))
-    handicap = np.where(squares <= radius**2, squares * (-falloff / radius**2), -np.inf)
-    return _Window(rows, columns, handicap.astype(np.float32))
+    return _Window(rows, columns, (squares / radius**2).astype(np.float32))
 
 
-def _best_in_context(
-    features: Floats,
-    context: Sequence[_Frame],
-    tile: _Tile,
-    settings: Propagation,
-    moving: _Moving | None,
-) -> _Candidates:
-    """Return the best cells of all context frames together, for each cell of a tile."""
-    block = features[slice(*tile.rows), slice(*tile.columns)]
-    # Products with a contiguous matrix on the right are half as fast again.
-    cells = np.ascontiguousarray(block.reshape(-1, features.shape[2]).T)
-    nothing = np.zeros((0, cells.shape[1]))
-    best = _Candidates(nothing.astype(np.float32), nothing.astype(np.intp), nothing.astype(np.intp))
-    found = (
-        _candidates_beside(cells, context, tile, settings)
-        if moving is None
-        else _candidates_moved(cells, context, tile, moving)
-    )
-    for some in found:
-        best = best.beside(some).best(settings.top_k)
-    return best
+def _labels_beside(
+    cells: Floats, context: Sequence[_Frame], tile: _Tile, settings: Propagation, count: int
+) -> Floats:
+    """Soft labels [n, count] of a tile's cells [D, n] from cells near the same place."""
+    best = _no_candidates(cells)
+    for found in _candidates_beside(cells, context, tile, settings):
+        best = best.beside(found).best(settings.top_k)
+    return _weighted_labels(best, context, count, settings.temperature)
+
+
+def _labels_moved(
+    cells: Floats, context: Sequence[_Frame], tile: _Tile, moving: _Moving, count: int
+) -> Floats:
+    """Soft labels [n, count] of a tile's cells [D, n] from cells near where those are by now.
+
+    What cells show and how they move tells objects from the background. Which object it is, also
+    how near they are to where it has to be. That would not tell where an object ends: the masks of
+    those that shrink would keep their size.
+    """
+    settings = moving.settings
+    best, objects = _no_candidates(cells), _no_candidates(cells)
+    for label, found, distances in _candidates_moved(cells, context, tile, moving):
+        best = best.beside(found).best(settings.top_k)
+        if label:
+            near = replace(found, products=found.products - moving.how.falloff * distances)
+            objects = objects.beside(near).best(settings.top_k)
+    labels = _weighted_labels(best, context, count, settings.temperature)
+    shares = _weighted_labels(objects, context, count, settings.temperature)[:, 1:]
+    total = shares.sum(axis=1, keepdims=True)
+    near = (total > 0)[:, 0]
+    labels[near, 1:] = (1 - labels[near, :1]) * (shares[near] / total[near])
+    return labels
 
 
 def _candidates_moved(
     cells: Floats, context: Sequence[_Frame], tile: _Tile, moving: _Moving
-) -> Iterator[_Candidates]:
-    """Return cells of each label in each frame of the context, near where they are by now."""
+) -> Iterator[tuple[int, _Candidates, Floats]]:
+    """Return each label's cells in each frame of the context, and how far from there they are."""
     for index, frame in enumerate(context):
         for label in frame.shown:
             centres = _places(tile) - moving.moved(frame, label)
-            grid, falloff = frame.owners.shape, moving.how.falloff
-            window = _window_around(centres, moving.radius(frame), grid, falloff)
+            window = _window_around(centres, moving.radius(frame), frame.owners.shape)
             theirs = np.zeros(frame.owners.shape, np.bool_)
             place = slice(*window.rows), slice(*window.columns)
             theirs[place] = frame.owners[place] == label
             if not theirs.any():
                 continue
             products = frame.features[theirs] @ cells
-            products += window.handicap[theirs[place].ravel()]
             products += moving.agreement(tile, frame, label, theirs)
-            found = np.flatnonzero(theirs)[:, None]
+            distances = window.distances[theirs[place].ravel()]
+            products[distances > 1] = -np.inf
+            found = np.broadcast_to(np.flatnonzero(theirs)[:, None], products.shape)
             frames = np.full(products.shape, index, np.intp)
-            yield _Candidates(products, frames, np.broadcast_to(found, products.shape))
+            yield label, _Candidates(products, frames, found), distances
 
 
 def _candidates_beside(
@@ -355,10 +369,11 @@ def _candidates_beside(
     """Return the best cells of some frames of the context after the other, near those of a tile."""
     rows, columns = context[0].owners.shape
     window = _window_around(_places(tile), settings.radius, (rows, columns))
-    step = max(BLOCK_BYTES // window.handicap.nbytes, 1)
+    handicap = np.where(window.distances > 1, np.float32(-np.inf), np.float32(0))
+    step = max(BLOCK_BYTES // handicap.nbytes, 1)
     for first in range(0, len(context), step):
         scores = _scores(cells, context[first : first + step], window)
-        found = _candidates(scores, window.handicap, settings.top_k)
+        found = _candidates(scores, handicap, settings.top_k)
         shown = _cells(found.cells, window, columns)
         yield replace(found, frames=found.frames + first, cells=shown)
 
@@ -405,6 +420,11 @@ def _cells(places: Ints, window: _Window, columns: int) -> Ints:
     (top, _), (left, right) = window.rows, window.columns
     row, column = np.divmod(places, right - left)
     return np.asarray((top + row) * columns + left + column, np.intp)
+
+
+def _no_candidates(cells: Floats) -> _Candidates:
+    nothing = np.zeros((0, cells.shape[1]))
+    return _Candidates(nothing.astype(np.float32), nothing.astype(np.intp), nothing.astype(np.intp))
 
 
 def _weighted_labels(
