@@ -22,6 +22,7 @@ SETTINGS = Displacement(
     slack=1.0,
     drift=0.0,
     falloff=0.0,
+    uncovered=0.0,
 )
 ROWS, COLUMNS, CHANNELS = 14, 18, 24
 

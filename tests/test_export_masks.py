@@ -252,6 +252,7 @@ drift = 0.5
 gain = 1.5
 deviation = 0.5
 falloff = 0.05
+uncovered = 0.02
 """
     both = run(POINTS + MASKS + displacement, checkpoint, tmp_path / "both", "--masks")
     assert "motion is either a part of its own, or a displacement" in str(both.exception)

@@ -23,6 +23,7 @@ HOW = Displacement(
     slack=1.5,
     drift=0.2,
     falloff=0.05,
+    uncovered=0.02,
 )
 SETTINGS = Propagation(
     motion_weight=0.5, temperature=0.03, top_k=5, radius=10.0, context=8, displacement=HOW

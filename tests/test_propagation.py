@@ -114,7 +114,9 @@ class DenseMotion:
             squares = (apart**2).sum(axis=2) / how.spread**2
             products = products + self.settings.motion_weight**2 * np.exp(-squares / 2)
             radius = min(how.slack + how.drift * age, self.settings.radius)
-            products[distance > radius] = -np.inf
+            behind = np.where(owner == 0, min(radius + how.slack, self.settings.radius), radius)
+            products = products - how.uncovered * (distance > radius)
+            products[distance > behind] = -np.inf
             if label is not None:
                 products -= how.falloff * (distance / radius) ** 2
                 products[:, owner != label] = -np.inf
@@ -145,12 +147,13 @@ class DenseMotion:
 )
 def test_labels_move_on_with_their_objects(monkeypatch, block, slack, drift, radius, rows, columns):
     monkeypatch.setattr(vditrack.propagation, "BLOCK_BYTES", block)
-    how = displacement(slack=slack, drift=drift, deviation=0.7, falloff=0.3)
+    how = displacement(slack=slack, drift=drift, deviation=0.7, falloff=0.3, uncovered=0.2)
     settings = changed(radius=radius, displacement=how)
     rng = np.random.default_rng(11)
     features = features_of(rng, 4, rows, columns)
     # Objects of one label each, so that they move each in its own way.
-    first = np.eye(3, dtype=np.float32)[rng.integers(0, 3, (rows, columns))]
+    owners = rng.choice(3, (rows, columns), p=[0.1, 0.45, 0.45])
+    first = np.eye(3, dtype=np.float32)[owners]
     drifts = np.array([[0.2, -0.1], [-1.5, 0.4], [0.9, 1.3]])
     carried, dense = LabelPropagation(settings), DenseMotion(settings, rows, columns, 3)
     unseen = 0
@@ -184,7 +187,7 @@ def test_labels_move_on_with_their_objects(monkeypatch, block, slack, drift, rad
 
 
 def test_nothing_but_velocity_tells_where_an_object_went():
-    how = displacement(slack=1.0, drift=0.0, deviation=0.0, falloff=0.0)
+    how = displacement(slack=1.0, drift=0.0, deviation=0.0, falloff=0.0, uncovered=0.5)
     objects = MaskedObjects(changed(displacement=how, context=2))
     same, size = np.ones((8, 40, 1), np.float32), (8, 40)
     first, second = np.zeros(size, np.uint8), np.zeros(size, np.uint8)

@@ -225,6 +225,9 @@ class Displacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     falloff: Annotated[float, Meta(ge=0)]
     """How much less a product with an object's cell is as far from there as labels are taken, with
     the square of the distance, where it is told which object a cell is of."""
+    uncovered: Annotated[float, Meta(ge=0)]
+    """How much less a product counts with background farther away than that, by up to ``slack``
+    again: what comes into view looks like what is next to it."""
 
 
 class Propagation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

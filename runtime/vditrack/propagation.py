@@ -195,9 +195,17 @@ class _Moving:
         return np.asarray(gain, np.float32)
 
     def radius(self, frame: _Frame) -> float:
-        """How far around, in cells, from where it moved."""
+        """How far, in cells, from where it moved to, a label is."""
         radius = self.how.slack + self.how.drift * (self.number - frame.number)
         return min(radius, self.settings.radius)
+
+    def reach(self, frame: _Frame, label: int) -> float:
+        """How far, in cells, from where it moved to, a label is asked.
+
+        Background that comes into view was never seen. It looks like the one next to it.
+        """
+        radius = self.radius(frame)
+        return radius if label else min(radius + self.how.slack, self.settings.radius)
 
 
 @dataclass(frozen=True)
@@ -214,8 +222,8 @@ class _Window:
 
     rows: Span
     columns: Span
-    distances: Floats
-    """[places, n] of places from each cell, squared, as a share of the radius, squared."""
+    squares: Floats
+    """[places, n] of the distances, in cells, of places from each cell."""
 
 
 @dataclass(frozen=True)
@@ -304,7 +312,7 @@ def _window_around(centres: Floats, radius: float, grid: tuple[int, int]) -> _Wi
     down = np.subtract.outer(np.arange(*rows), centres[:, 1])
     across = np.subtract.outer(np.arange(*columns), centres[:, 0])
     squares = ((down**2)[:, None] + (across**2)[None]).reshape(-1, len(centres))
-    return _Window(rows, columns, (squares / radius**2).astype(np.float32))
+    return _Window(rows, columns, squares.astype(np.float32))
 
 
 def _labels_beside(
@@ -344,11 +352,15 @@ def _labels_moved(
 def _candidates_moved(
     cells: Floats, context: Sequence[_Frame], tile: _Tile, moving: _Moving
 ) -> Iterator[tuple[int, _Candidates, Floats]]:
-    """Return each label's cells in each frame of the context, and how far from there they are."""
+    """Return each label's cells in each frame of the context, and how far they are from there.
+
+    That is the square of the distance, as a share of the radius', squared.
+    """
     for index, frame in enumerate(context):
         for label in frame.shown:
             centres = _places(tile) - moving.moved(frame, label)
-            window = _window_around(centres, moving.radius(frame), frame.owners.shape)
+            radius, reach = moving.radius(frame), moving.reach(frame, label)
+            window = _window_around(centres, reach, frame.owners.shape)
             theirs = np.zeros(frame.owners.shape, np.bool_)
             place = slice(*window.rows), slice(*window.columns)
             theirs[place] = frame.owners[place] == label
@@ -356,11 +368,12 @@ def _candidates_moved(
                 continue
             products = frame.features[theirs] @ cells
             products += moving.agreement(tile, frame, label, theirs)
-            distances = window.distances[theirs[place].ravel()]
-            products[distances > 1] = -np.inf
+            squares = window.squares[theirs[place].ravel()]
+            products[squares > radius**2] -= moving.how.uncovered
+            products[squares > reach**2] = -np.inf
             found = np.broadcast_to(np.flatnonzero(theirs)[:, None], products.shape)
             frames = np.full(products.shape, index, np.intp)
-            yield label, _Candidates(products, frames, found), distances
+            yield label, _Candidates(products, frames, found), squares / radius**2
 
 
 def _candidates_beside(
@@ -369,7 +382,8 @@ def _candidates_beside(
     """Return the best cells of some frames of the context after the other, near those of a tile."""
     rows, columns = context[0].owners.shape
     window = _window_around(_places(tile), settings.radius, (rows, columns))
-    handicap = np.where(window.distances > 1, np.float32(-np.inf), np.float32(0))
+    beyond = window.squares > settings.radius**2
+    handicap = np.where(beyond, np.float32(-np.inf), np.float32(0))
     step = max(BLOCK_BYTES // handicap.nbytes, 1)
     for first in range(0, len(context), step):
         scores = _scores(cells, context[first : first + step], window)
