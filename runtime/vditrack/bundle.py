@@ -223,8 +223,8 @@ class Displacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     drift: Annotated[float, Meta(ge=0)]
     """How much farther for each frame since; no farther than ``radius`` in all."""
     falloff: Annotated[float, Meta(ge=0)]
-    """How much less a product with an object's cell is as far from there as labels are taken, with
-    the square of the distance, where it is told which object a cell is of."""
+    """How much less a product is as far from there as labels are taken, with the square of the
+    distance, where there are several objects to be told apart."""
     uncovered: Annotated[float, Meta(ge=0)]
     """How much less a product counts with background farther away than that, by up to ``slack``
     again: what comes into view looks like what is next to it."""

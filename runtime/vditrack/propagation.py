@@ -95,8 +95,9 @@ class LabelPropagation:
             velocity: of the cells [rows, columns, 2] (x, y) in cells a frame, where the settings
                 have a ``displacement``. What is remembered of a label has then moved as the label
                 did since, and its cells go by so much faster as the label does. To products of
-                features is added λ² x exp(-d²/2) for velocities that differ by d x ``spread``. Of
-                labels but the background, the falloff takes the side of those that are near.
+                features is added λ² x exp(-d²/2) for velocities that differ by d x ``spread``.
+                What is far from there counts less by the ``falloff``, where there are several
+                objects, and by ``uncovered``.
 
         Returns:
             Soft labels [rows, columns, K] of the frame, the background first, read-only; they sum
@@ -199,6 +200,16 @@ class _Moving:
         radius = self.how.slack + self.how.drift * (self.number - frame.number)
         return min(radius, self.settings.radius)
 
+    @property
+    def falloff(self) -> float:
+        """How much less a product counts at that distance.
+
+        Where an object has to be tells it from those that look the same. One alone is outlined
+        better by what it shows: it may shrink.
+        """
+        several = len(self.labels.velocity) > 2
+        return self.how.falloff if several else 0.0
+
     def reach(self, frame: _Frame, label: int) -> float:
         """How far, in cells, from where it moved to, a label is asked.
 
@@ -262,15 +273,9 @@ def _carried(
     if not context:
         return labels
     for tile in _tiles(rows, columns, settings.radius):
-        part = slice(*tile.rows), slice(*tile.columns)
-        # Products with a contiguous matrix on the right are half as fast again.
-        cells = np.ascontiguousarray(features[part].reshape(-1, features.shape[2]).T)
-        found = (
-            _labels_beside(cells, context, tile, settings, count)
-            if moving is None
-            else _labels_moved(cells, context, tile, moving, count)
-        )
-        labels[part] = found.reshape(labels[part].shape)
+        best = _best_in_context(features, context, tile, settings, moving)
+        place = labels[slice(*tile.rows), slice(*tile.columns)]
+        place[:] = _weighted_labels(best, context, count, settings.temperature).reshape(place.shape)
     return labels
 
 
@@ -315,47 +320,33 @@ def _window_around(centres: Floats, radius: float, grid: tuple[int, int]) -> _Wi
     return _Window(rows, columns, squares.astype(np.float32))
 
 
-def _labels_beside(
-    cells: Floats, context: Sequence[_Frame], tile: _Tile, settings: Propagation, count: int
-) -> Floats:
-    """Soft labels [n, count] of a tile's cells [D, n] from cells near the same place."""
-    best = _no_candidates(cells)
-    for found in _candidates_beside(cells, context, tile, settings):
-        best = best.beside(found).best(settings.top_k)
-    return _weighted_labels(best, context, count, settings.temperature)
-
-
-def _labels_moved(
-    cells: Floats, context: Sequence[_Frame], tile: _Tile, moving: _Moving, count: int
-) -> Floats:
-    """Soft labels [n, count] of a tile's cells [D, n] from cells near where those are by now.
-
-    What cells show and how they move tells objects from the background. Which object it is, also
-    how near they are to where it has to be. That would not tell where an object ends: the masks of
-    those that shrink would keep their size.
-    """
-    settings = moving.settings
-    best, objects = _no_candidates(cells), _no_candidates(cells)
-    for label, found, distances in _candidates_moved(cells, context, tile, moving):
-        best = best.beside(found).best(settings.top_k)
-        if label:
-            near = replace(found, products=found.products - moving.how.falloff * distances)
-            objects = objects.beside(near).best(settings.top_k)
-    labels = _weighted_labels(best, context, count, settings.temperature)
-    shares = _weighted_labels(objects, context, count, settings.temperature)[:, 1:]
-    total = shares.sum(axis=1, keepdims=True)
-    near = (total > 0)[:, 0]
-    labels[near, 1:] = (1 - labels[near, :1]) * (shares[near] / total[near])
-    return labels
+def _best_in_context(
+    features: Floats,
+    context: Sequence[_Frame],
+    tile: _Tile,
+    settings: Propagation,
+    moving: _Moving | None,
+) -> _Candidates:
+    """Return the best cells of all context frames together, for each cell of a tile."""
+    block = features[slice(*tile.rows), slice(*tile.columns)]
+    # Products with a contiguous matrix on the right are half as fast again.
+    cells = np.ascontiguousarray(block.reshape(-1, features.shape[2]).T)
+    nothing = np.zeros((0, cells.shape[1]))
+    best = _Candidates(nothing.astype(np.float32), nothing.astype(np.intp), nothing.astype(np.intp))
+    found = (
+        _candidates_beside(cells, context, tile, settings)
+        if moving is None
+        else _candidates_moved(cells, context, tile, moving)
+    )
+    for some in found:
+        best = best.beside(some).best(settings.top_k)
+    return best
 
 
 def _candidates_moved(
     cells: Floats, context: Sequence[_Frame], tile: _Tile, moving: _Moving
-) -> Iterator[tuple[int, _Candidates, Floats]]:
-    """Return each label's cells in each frame of the context, and how far they are from there.
-
-    That is the square of the distance, as a share of the radius', squared.
-    """
+) -> Iterator[_Candidates]:
+    """Return cells of each label in each frame of the context, near where they are by now."""
     for index, frame in enumerate(context):
         for label in frame.shown:
             centres = _places(tile) - moving.moved(frame, label)
@@ -366,14 +357,15 @@ def _candidates_moved(
             theirs[place] = frame.owners[place] == label
             if not theirs.any():
                 continue
+            squares = window.squares[theirs[place].ravel()]
             products = frame.features[theirs] @ cells
             products += moving.agreement(tile, frame, label, theirs)
-            squares = window.squares[theirs[place].ravel()]
+            products -= np.float32(moving.falloff / radius**2) * squares
             products[squares > radius**2] -= moving.how.uncovered
             products[squares > reach**2] = -np.inf
-            found = np.broadcast_to(np.flatnonzero(theirs)[:, None], products.shape)
+            found = np.flatnonzero(theirs)[:, None]
             frames = np.full(products.shape, index, np.intp)
-            yield label, _Candidates(products, frames, found), squares / radius**2
+            yield _Candidates(products, frames, np.broadcast_to(found, products.shape))
 
 
 def _candidates_beside(
@@ -434,11 +426,6 @@ def _cells(places: Ints, window: _Window, columns: int) -> Ints:
     (top, _), (left, right) = window.rows, window.columns
     row, column = np.divmod(places, right - left)
     return np.asarray((top + row) * columns + left + column, np.intp)
-
-
-def _no_candidates(cells: Floats) -> _Candidates:
-    nothing = np.zeros((0, cells.shape[1]))
-    return _Candidates(nothing.astype(np.float32), nothing.astype(np.intp), nothing.astype(np.intp))
 
 
 def _weighted_labels(
