@@ -166,8 +166,11 @@ def test_a_bag_is_tracked_into_a_bag(tmp_path, storage):
     bag = write_bag(tmp_path / "drive", images(), camera_info(), text(), storage=storage)
     # One storage as a folder, the other by its file.
     given = bag if storage == StoragePlugin.MCAP else storage_file(bag)
+    left = np.zeros((96, 128), np.uint8)
+    left[:, :72] = 200
+    cv2.imwrite(str(tmp_path / "left.png"), left)
     asked = ("--topic", "/cam/image_raw", "--at", "0,40,48", "--at", "2,90.5,30", "--json")
-    done = run("track", given, *asked, cwd=tmp_path)
+    done = run("track", given, *asked, "--mask", "left.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["frames"], told["points"], told["width"], told["height"]) == (6, 2, 128, 96)
@@ -186,6 +189,7 @@ def test_a_bag_is_tracked_into_a_bag(tmp_path, storage):
         # Into the picture by (2, 0) a frame: what is tracked is what the bag holds.
         moved = tracks["points"][:, 5] - tracks["points"][:, 2]
         np.testing.assert_allclose(moved, [[6, 0]] * 2, atol=1)
+        assert tracks["object_id"][:, 0].tolist() == [200, 0]
         for t in range(6):
             (arrival, cloud), (same, picture) = clouds[t], overlays[t]
             assert (arrival, same) == (stamps()[t] + DELAY,) * 2
@@ -195,7 +199,7 @@ def test_a_bag_is_tracked_into_a_bag(tmp_path, storage):
             points = tracks["points"][:, t]
             np.testing.assert_array_equal(rows["id"], [0, 1])
             np.testing.assert_array_equal(np.stack([rows["u"], rows["v"]], axis=1), points)
-            for name in ("visible", "confidence", "fb_error"):
+            for name in ("visible", "object_id", "confidence", "fb_error"):
                 np.testing.assert_array_equal(rows[name], tracks[name][:, t], err_msg=name)
             np.testing.assert_array_equal(rows["age"], 0)
             # Focal length 100; the principal point is the picture's middle, (64, 48) from its edge.

@@ -411,7 +411,7 @@ def test_rows_of_a_cloud():
         age=np.array([0, 0.125], np.float32),
     )
     xyz = np.array([[1, 2, 3], [np.nan, np.nan, np.nan]], np.float32)
-    data = track_rows(xyz, update).tobytes()
+    data = track_rows(xyz, update, np.array([255, 0], np.uint8)).tobytes()
     assert len(data) == 2 * TRACK_FIELDS.itemsize
     code = {2: "<B", 5: "<i", 7: "<f"}  # sensor_msgs/PointField: UINT8, INT32, FLOAT32.
     first, second = (
@@ -423,10 +423,11 @@ def test_rows_of_a_cloud():
     )
     assert first == {
         **{"x": 1, "y": 2, "z": 3, "u": 1.5, "v": 2.5, "id": 7, "visible": 1},
-        **{"confidence": 0.75, "fb_error": 0.5, "age": 0},
+        **{"object_id": 255, "confidence": 0.75, "fb_error": 0.5, "age": 0},
     }
     assert (second["id"], second["visible"], second["fb_error"]) == (2**31 - 1, 0, float("inf"))
     assert np.isnan([second["x"], second["y"], second["z"]]).all()
+    assert second["object_id"] == 0 and not track_rows(xyz, update)["object_id"].any()
 
 
 def camera_info(model: str, coefficients) -> SimpleNamespace:

@@ -25,8 +25,8 @@ DAVIS = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 
 DAVIS |= {8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
 
 
-def run(*arguments, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(COMMAND), "propagate", *map(str, arguments)]
+def run(*arguments, cwd: Path, verb: str = "propagate") -> subprocess.CompletedProcess[str]:
+    command = [str(COMMAND), verb, *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
@@ -91,6 +91,38 @@ def test_the_bundled_model_needs_nothing_given(folder):
     # The camera pans by 2 pixels a frame.
     found = masks[-1] == 7
     assert (found & (truth > 0)).sum() / (found | (truth > 0)).sum() > 0.5
+
+
+def test_tracks_say_which_object_a_point_is_on(folder):
+    arguments = ["clip.mp4", "--grid", "8", "-o", "tracks"]
+    done = run(*arguments, "--mask", "first.png", cwd=folder, verb="track")
+    assert done.returncode == 0, done.stderr
+    video = read_video(folder / "clip.mp4")
+    masks = Tracker.load().propagate(video.frames, np.array(Image.open(folder / "first.png")))
+    with np.load(folder / "tracks" / "tracks.npz") as tracks:
+        assert set(np.unique(tracks["object_id"])) == {0, 2, 7}
+        for points, visible, found, mask in zip(
+            *(np.moveaxis(tracks[name], 1, 0) for name in ("points", "visible", "object_id")),
+            masks,
+            strict=True,
+        ):
+            shown = visible & (points >= 0).all(1) & (points < [WIDTH, HEIGHT]).all(1)
+            expected = [mask[int(y), int(x)] for x, y in points[shown]]
+            np.testing.assert_array_equal(found[shown], expected)
+            assert not found[~shown].any()
+    tinted = read_video(folder / "tracks" / "overlay.mp4").frames.astype(int)
+    assert run(*arguments, cwd=folder, verb="track").returncode == 0
+    plain = read_video(folder / "tracks" / "overlay.mp4").frames.astype(int)
+    changed = np.abs(tinted - plain).mean(axis=(1, 2, 3), where=masks[..., None] > 0)
+    assert changed.min() > 3 * np.abs(tinted - plain).mean(where=masks[..., None] == 0)
+
+
+def test_points_of_a_bundle_without_masks_are_on_no_object(folder):
+    write_propagating(folder / "points", None)
+    arguments = ["clip.mp4", "--grid", "2", "--mask", "first.png", "--bundle", "points"]
+    done = run(*arguments, cwd=folder, verb="track")
+    assert done.returncode == 2 and "tracks points alone" in done.stderr
+    assert not (folder / "clip_tracks").exists()
 
 
 def test_objects_in_files_of_their_own_are_numbered_and_named(folder, bundle):

@@ -26,6 +26,7 @@ from ros_loopback import (
     image_message,
     nanoseconds,
     published,
+    rows_of,
     tracker_node,
 )
 from vditrack import Tracker
@@ -38,6 +39,7 @@ from vditrack_ros.marks import Mark, MarkError, WaitingMarks, read_mask
 from vditrack_ros.objects import ObjectMasks
 from vditrack_ros.overlay import Overlay
 from vditrack_ros.parameters import PARAMETERS, checked_settings
+from vditrack_ros.point_objects import PointObjects
 from vditrack_ros.proving import prove
 
 SIZE = HEIGHT, WIDTH = 96, 128
@@ -325,6 +327,14 @@ def test_transitions_make_and_free(camera, peer):
     assert topics() == (1, 1)
 
 
+def objects_of(cloud, mask):
+    """Index of the mask below each visible point of a cloud, by the point's id."""
+    rows = rows_of(cloud)
+    inside = (rows["v"] >= 0) & (rows["v"] < HEIGHT) & (rows["u"] >= 0) & (rows["u"] < WIDTH)
+    seen = rows[(rows["visible"] == 1) & inside]
+    return {row["id"].item(): int(mask[int(row["v"]), int(row["u"])]) for row in seen}
+
+
 def test_points_and_masks_at_once(peer, bundle, tmp_path):
     space = ("-r", "__ns:=/arm")
     clouds = peer.collect(PointCloud2, "/arm/tracker/tracks")
@@ -335,20 +345,29 @@ def test_points_and_masks_at_once(peer, bundle, tmp_path):
     marks = peer.publisher(Image, "/arm/tracker/mask")
     of = lambda kind, stamp: kind.of(stamp) is not None  # noqa: E731
     with tracker_node(tmp_path, *space, bundle=bundle, mode="both", points=20, **PATIENT) as node:
-        stamp, n = time.time_ns(), 0
+        stamp, n, told_before, on_objects = time.time_ns(), 0, None, []
         while n < 12:
             stamp += SECOND // 30
             images.publish(image_message(shot(n), stamp))
             peer.listen(2, lambda: all(of(kind, stamp) for kind in (clouds, masks)))  # noqa: B023
             if not of(clouds, stamp) or not of(masks, stamp):
                 assert node.alive
+                told_before = None
                 continue
+            if told_before is not None:
+                # Points come at once: they know of masks of the image before.
+                rows = rows_of(clouds.of(stamp))
+                expected = [told_before.get(one, 0) for one in rows["id"].tolist()]
+                assert rows["object_id"].tolist() == expected
+                on_objects += expected
             if n == 0:
                 marks.publish(image_message(square(0), stamp, "mono8"))
                 peer.until(lambda: indices(masks[-1]).any(), "the mark")
+            told_before = objects_of(clouds.of(stamp), indices(masks[-1]))
             n += 1
         assert iou(indices(masks.of(stamp)) == 1, square(11) > 0) > 0.75
         assert clouds.of(stamp).width == 20
+        assert set(on_objects) == {0, 1}
         # Points on the picture with the object.
         peer.until(lambda: of(overlays, stamp), "the overlay")
         drawn = np.frombuffer(overlays.of(stamp).data, np.uint8).reshape(*SIZE, 3)
@@ -464,7 +483,8 @@ def held(peer):
     tracker, worker = Recorder(), Held()
     site = Site(peer.node, "held/", "held/", peer.node.get_logger())
     overlay = Overlay(site)
-    masks = ObjectMasks(site, tracker, worker, replace(SETTINGS, mode="masks"), overlay)
+    settings = replace(SETTINGS, mode="masks")
+    masks = ObjectMasks(site, tracker, worker, settings, overlay, PointObjects())
     marks = peer.publisher(Image, "held/mask")
     peer.until(lambda: marks.get_subscription_count() > 0, "the topics")
     tracker.told.clear()

@@ -205,23 +205,26 @@ def test_tracks_say_all_that_is_known_of_each_point():
         age=np.float32([0, 0.125]),
     )
     xyz = np.float32([[0.1, -0.2, 1.5], [np.nan] * 3])
-    sent = outputs.tracks_cloud(HEADER, now, xyz)
+    sent = outputs.tracks_cloud(HEADER, now, np.uint8([3, 0]), xyz)
     assert isinstance(sent.data, array)
     cloud = deserialize_message(serialize_message(sent), PointCloud2)
     assert cloud == sent
     assert cloud.header == HEADER
     assert not cloud.is_dense
-    names = [field.name for field in cloud.fields]
-    assert names == ["x", "y", "z", "u", "v", "id", "visible", "confidence", "fb_error", "age"]
-    assert all(field.offset % 4 == 0 for field in cloud.fields)
+    at = {field.name: field.offset for field in cloud.fields}
+    names = ["x", "y", "z", "u", "v", "id", "visible", "object_id", "confidence", "fb_error", "age"]
+    assert list(at) == names
+    # As a C compiler lays them out.
+    assert at["object_id"] == at["visible"] + 1
+    assert all(offset % 4 == 0 for name, offset in at.items() if name != "object_id")
     first, second = (row.tolist() for row in rows(cloud))
-    assert first == pytest.approx((0.1, -0.2, 1.5, 10.5, 20.5, 7, 1, 0.9, 0.5, 0))
-    assert second[3:] == pytest.approx((300.25, 1, 2**31 - 1, 0, 0.2, np.inf, 0.125))
+    assert first == pytest.approx((0.1, -0.2, 1.5, 10.5, 20.5, 7, 1, 3, 0.9, 0.5, 0))
+    assert second[3:] == pytest.approx((300.25, 1, 2**31 - 1, 0, 0, 0.2, np.inf, 0.125))
     assert np.isnan(second[:3]).all()
 
 
 def test_tracks_without_points_are_an_empty_cloud():
-    cloud = outputs.tracks_cloud(HEADER, update([]), nowhere(0))
+    cloud = outputs.tracks_cloud(HEADER, update([]), np.zeros(0, np.uint8), nowhere(0))
     assert len(rows(cloud)) == 0
     serialize_message(cloud)
 
@@ -231,7 +234,8 @@ def test_pixels_count_from_the_corner_in_tracks_and_from_the_centre_in_features(
     camera = Camera.from_info(camera_info())
     now = update([[10.5, 20.5]])
     rays = camera.rays(now.points)
-    track = rows(outputs.tracks_cloud(HEADER, now, place(now.points, camera, None)))[0]
+    xyz = place(now.points, camera, None)
+    track = rows(outputs.tracks_cloud(HEADER, now, np.uint8([0]), xyz))[0]
     assert (track["u"], track["v"]) == (10.5, 20.5)
     feature = outputs.features_cloud(HEADER, now, rays, np.zeros_like(rays))
     u, v = feature.channels[1:3]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vditrack import InputError, Tracks
+from vditrack.object_points import objects_at
 from vditrack.tracks import joined, read_queries, save_csv, save_npz
 
 TRACKS = Tracks(
@@ -54,6 +55,31 @@ def test_csv(tmp_path):
         "confidence": "0.2500",
         "fb_error": "inf",
     }
+
+
+def test_objects_of_points(tmp_path):
+    """Pixel by pixel, in both files."""
+    masks = np.zeros((2, 5, 4), np.uint8)
+    masks[0, 2, 1], masks[1, 2, 1], masks[0, 4, 3], masks[1, 4, 3] = 9, 8, 7, 255
+    tracks = TRACKS.on_objects(masks)
+    # The first point is invisible in the second frame.
+    np.testing.assert_array_equal(tracks.object_id, [[9, 0], [7, 255]])
+    assert tracks.object_id.dtype == np.uint8
+    save_npz(tmp_path / "t.npz", tracks, TIMES)
+    with np.load(tmp_path / "t.npz", allow_pickle=False) as saved:
+        np.testing.assert_array_equal(saved["object_id"], tracks.object_id)
+    save_csv(tmp_path / "t.csv", tracks, TIMES)
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert [row["object_id"] for row in rows] == ["9", "0", "7", "255"]
+    with pytest.raises(InputError, match="one a frame"):
+        TRACKS.on_objects(masks[:1])
+
+
+def test_points_outside_a_picture_are_on_no_object():
+    points = np.float32([[-0.01, 1], [1, -0.01], [3, 1], [1, 2], [2.99, 1.99], [0, 0], [np.nan, 1]])
+    found = objects_at(points, np.ones(7, bool), np.full((2, 3), 5, np.uint8))
+    np.testing.assert_array_equal(found, [0, 0, 0, 0, 5, 5, 0])
+    assert objects_at(points[:0], np.ones(0, bool), np.ones((2, 3), np.uint8)).shape == (0,)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from vditrack_ros.middleware import skipped_before, subscribe_telling_losses, te
 from vditrack_ros.objects import ObjectMasks
 from vditrack_ros.overlay import Overlay
 from vditrack_ros.parameters import Settings
+from vditrack_ros.point_objects import PointObjects
 from vditrack_ros.points import TrackedPoints
 from vditrack_ros.sight import nanoseconds
 
@@ -206,12 +207,15 @@ def _followers(
 ) -> dict[str, Follower]:
     """What follows a camera's images, by what its reports' names end with."""
     followers: dict[str, Follower] = {}
+    objects = PointObjects()
     if settings.mode != "masks":
         # Who comes last draws, with what those before have noted.
         draws = settings.mode == "points"
         followers[""] = TrackedPoints(
-            site, model.tracker, model.points, settings, overlay, draws=draws
+            site, model.tracker, model.points, settings, overlay, objects, draws=draws
         )
     if settings.mode != "points":
-        followers[": masks"] = ObjectMasks(site, model.tracker, model.masks, settings, overlay)
+        followers[": masks"] = ObjectMasks(
+            site, model.tracker, model.masks, settings, overlay, objects
+        )
     return followers

@@ -11,6 +11,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from vditrack import Tracker
+from vditrack.live import LiveUpdate
 from vditrack.mask_stream import MaskStream, MaskUpdate
 from vditrack_ros.arrivals import SECOND
 from vditrack_ros.diagnostics import (
@@ -27,6 +28,7 @@ from vditrack_ros.marks import Mark, MarkError, WaitingMarks, ahead_error, crowd
 from vditrack_ros.outputs import masks_image
 from vditrack_ros.overlay import Overlay, Trail
 from vditrack_ros.parameters import Settings
+from vditrack_ros.point_objects import PointObjects
 from vditrack_ros.sight import nanoseconds
 
 
@@ -36,6 +38,9 @@ class _Seen:
 
     shot: Shot
     trail: Trail
+    """For the overlay."""
+    points: LiveUpdate | None
+    """All of them, where they are followed too."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,13 @@ class ObjectMasks:
     """
 
     def __init__(
-        self, site: Site, tracker: Tracker, worker: Executor, settings: Settings, overlay: Overlay
+        self,
+        site: Site,
+        tracker: Tracker,
+        worker: Executor,
+        settings: Settings,
+        overlay: Overlay,
+        points: PointObjects,
     ) -> None:
         """Offer a camera's masks.
 
@@ -68,12 +79,14 @@ class ObjectMasks:
             worker: runs its model for masks, in one thread for all cameras.
             settings: the node's.
             overlay: drawn here, with the points that were noted on it.
+            points: are told here which object they are on.
 
         """
         self.counts, self.settings = Counts(since=time.monotonic()), settings
         self._mask_counts, self._waiting = MaskCounts(), WaitingMarks()
         self._node, self._logger = site.node, site.logger
-        self._tracker, self._worker, self._overlay = tracker, worker, overlay
+        self._tracker, self._worker = tracker, worker
+        self._overlay, self._points = overlay, points
         self._rate_told = False
         self._job: _Job | None = None
         self._next: _Seen | None = None
@@ -96,7 +109,7 @@ class ObjectMasks:
 
     def take(self, shot: Shot) -> None:
         """Have the model work on an image, or let the image wait."""
-        seen = _Seen(shot, self._overlay.trail)
+        seen = _Seen(shot, self._overlay.trail, self._points.newest)
         if self._job is None:
             self._describe(seen)
             return
@@ -146,6 +159,7 @@ class ObjectMasks:
         # What the model still works on belongs to the past, and so does the stream it is in.
         self._job, self._stream = None, self._tracker.mask_stream()
         self._next = self._newest = self._update = None
+        self._points.forget_objects()
         self._published_stamp = self._marked_stamp = self._marked_images = 0
 
     def _on_mask(self, message: Any) -> None:  # noqa: ANN401
@@ -211,6 +225,8 @@ class ObjectMasks:
 
     def _publish(self, seen: _Seen, update: MaskUpdate, seconds: float) -> None:
         shot, began = seen.shot, time.perf_counter()
+        if seen.points is not None:
+            self._points.learn(seen.points, update.mask)
         if self._publisher.get_subscription_count() > 0:
             self._publisher.publish(masks_image(shot.header, update.mask))
         self._overlay.publish(shot, seen.trail, self.settings, update.mask)

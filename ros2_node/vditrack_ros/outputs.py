@@ -52,16 +52,19 @@ _FIELDS = [
 ]
 
 
-def tracks_cloud(header: Header, update: LiveUpdate, xyz: Floats) -> PointCloud2:
+def tracks_cloud(
+    header: Header, update: LiveUpdate, objects: NDArray[np.uint8], xyz: Floats
+) -> PointCloud2:
     """All points, one row each, of the fields in `vditrack.messages.clouds.TRACK_FIELDS`.
 
     Args:
         header: of the image.
         update: where the points are in it.
+        objects: [N] index of the object that each is on, 0 for none.
         xyz: [N, 3] in the camera's optical frame; NaN where unknown.
 
     """
-    rows = track_rows(xyz, update)
+    rows = track_rows(xyz, update, objects)
     return PointCloud2(
         header=header,
         height=1,

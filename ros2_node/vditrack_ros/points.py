@@ -25,6 +25,7 @@ from vditrack_ros.diagnostics import (
 from vditrack_ros.followers import AGAIN, SETTLED, Shot, Site
 from vditrack_ros.overlay import Overlay
 from vditrack_ros.parameters import Settings
+from vditrack_ros.point_objects import PointObjects
 from vditrack_ros.population import Population
 from vditrack_ros.publishing import Publishers
 from vditrack_ros.queries import pixel_of_click, pixels_of_cloud
@@ -41,6 +42,7 @@ class TrackedPoints:
         worker: Executor,
         settings: Settings,
         overlay: Overlay,
+        objects: PointObjects,
         *,
         draws: bool,
     ) -> None:
@@ -52,6 +54,7 @@ class TrackedPoints:
             worker: runs its model, for all cameras.
             settings: the node's.
             overlay: is told where points are.
+            objects: is told so too, and knows which object each is on.
             draws: whether the overlay is drawn here.
 
         """
@@ -64,7 +67,7 @@ class TrackedPoints:
         self._update: LiveUpdate | None = None
         self._frame_id, self._size = "", (0, 0)
         self._publishers = Publishers(site.node, site.own)
-        self._overlay, self._draws = overlay, draws
+        self._overlay, self._objects, self._draws = overlay, objects, draws
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy[settings.reliability.upper()])
         # No click may be lost.
         asking = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -112,6 +115,7 @@ class TrackedPoints:
         self._population.reset()
         self._publishers.reset()
         self._overlay.reset()
+        self._objects.reset()
         self._update = None
 
     def forget(self) -> str:
@@ -132,7 +136,9 @@ class TrackedPoints:
     def _hand_out(self, shot: Shot, update: LiveUpdate) -> None:
         size = shot.frame.shape[:2]
         self._update, self._frame_id, self._size = update, shot.header.frame_id, size
-        self._publishers.publish(shot.header, size, update, self._sight, self.settings)
+        objects = self._objects.of(update.ids)
+        self._publishers.publish(shot.header, size, update, objects, self._sight, self.settings)
+        self._objects.note(update)
         self._overlay.note(update, self.settings)
         if self._draws:
             self._overlay.publish(shot, self._overlay.trail, self.settings)

@@ -57,7 +57,13 @@ class Publishers:
             self._node.destroy_publisher(publisher)
 
     def publish(
-        self, header: Header, size: Size, update: LiveUpdate, sight: Sight, settings: Settings
+        self,
+        header: Header,
+        size: Size,
+        update: LiveUpdate,
+        objects: NDArray[np.uint8],
+        sight: Sight,
+        settings: Settings,
     ) -> None:
         """Publish an update to whoever listens.
 
@@ -65,6 +71,7 @@ class Publishers:
             header: of the image, as it came.
             size: of the image, (height, width).
             update: where the points are in it.
+            objects: [N] index of the object that each is on, 0 for none.
             sight: what is known of the camera.
             settings: the node's.
 
@@ -76,7 +83,7 @@ class Publishers:
                 depth = sight.depth(header.stamp, size, settings.depth_tolerance)
             xyz = place(update.points, camera, depth)
             if self._wanted("tracks"):
-                self._send("tracks", outputs.tracks_cloud(header, update, xyz))
+                self._send("tracks", outputs.tracks_cloud(header, update, objects, xyz))
             if self._wanted("markers"):
                 self._send("markers", outputs.markers(header, update, xyz))
         if self._wanted("features"):

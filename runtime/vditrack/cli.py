@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -35,6 +35,7 @@ from vditrack.messages.recordings import Recording, read_recording
 from vditrack.messages.track_bags import write_tracks
 from vditrack.progress import progress_bars
 from vditrack.propagate.cli import propagate
+from vditrack.propagate.marks import read_marks
 from vditrack.reference import differences
 from vditrack.tracker import Tracker
 from vditrack.tracks import Tracks, joined, read_queries, save_csv, save_npz
@@ -148,6 +149,13 @@ def track(
         list[str] | None,
         typer.Option(help="A point as t,x,y: frame and pixel. May be given again."),
     ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(help="Objects, as for propagate: tracks then say which one a point is on."),
+    ] = None,
+    objects: Annotated[
+        list[str] | None, typer.Option("--object", help="The same, an object a PNG.")
+    ] = None,
     topic: Annotated[
         str | None, typer.Option(help="A bag's image topic; needless where there is just one.")
     ] = None,
@@ -173,6 +181,7 @@ def track(
     asked = _Ask(
         queries=read_queries(points) if points else _parse_points(at) if at else None,
         grid=(grid, grid) if grid else None,
+        marks=read_marks(mask or [], objects or []).masks if mask or objects else None,
     )
     folder = output or Path(f"{video.stem}_tracks")
     _run(
@@ -234,11 +243,13 @@ class _Ask:
     """The points a user asked for: queries [N, 3], or a grid (columns, rows) on frame 0.
 
     With cuts, each shot between them is a clip of its own and has the points on its own frames.
+    Marks are masks [H, W] of objects by frame, of a clip without cuts.
     """
 
     queries: NDArray[np.float32] | None = None
     grid: tuple[int, int] | None = None
     cuts: tuple[int, ...] = ()
+    marks: Mapping[int, NDArray[np.uint8]] | None = None
 
     def shots(self, frames: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """The clip [T, H, W, 3], cut up."""
@@ -276,6 +287,9 @@ def _run(
     tracker = Tracker.load(bundle, backend)
     if tracker.bundle.manifest.source.random_weights:
         typer.echo(f"warning: {bundle} has random weights, and tracks nothing.", err=True)
+    if asked.marks:
+        # A bundle that carries no masks is refused before anything is decoded.
+        _ = tracker.propagation
     with staged_folder(output, RESULTS) as folder, progress_bars(quiet=as_json) as bars:
         reading = partial(_show, bars, bars.add_task("reading", total=None))
         video = _read(path, topic, start, end, reading)
@@ -284,18 +298,24 @@ def _run(
         began = time.perf_counter()
         tracked = _track_each(tracker, shots, asked, tracking, reference=reference)
         seconds = time.perf_counter() - began
-        tracks = joined(tracked)
+        tracks, masks = joined(tracked), None
+        if asked.marks:
+            carrying = partial(_show, bars, bars.add_task("masks", total=len(video.frames)))
+            masks = tracker.propagate(video.frames, asked.marks, progress=carrying)
+            tracks = tracks.on_objects(masks)
         save_npz(folder / "tracks.npz", tracks, video.times)
         save_csv(folder / "tracks.csv", tracks, video.times)
         pictures = bars.track(
-            chain.from_iterable(map(overlay, shots, tracked)),
+            chain.from_iterable(map(partial(overlay, masks=masks), shots, tracked)),
             total=len(video.frames),
             description="drawing",
         )
         write_video(folder / "overlay.mp4", pictures, video.times)
         if isinstance(video, Recording):
             again = bars.track(
-                overlay(video.frames, tracks), total=len(video.frames), description="recording"
+                overlay(video.frames, tracks, masks),
+                total=len(video.frames),
+                description="recording",
             )
             write_tracks(folder / "tracks.mcap", video, tracks, again)
     done = _summary(path, video, tracked, seconds, output, tracker.backend.name)

@@ -33,7 +33,9 @@ def point_colours(queries: NDArray[np.float32], size: tuple[int, int]) -> NDArra
     return np.asarray(rgb[:, 0], np.uint8)
 
 
-def overlay(frames: Frame, tracks: Tracks) -> Iterator[Frame]:
+def overlay(
+    frames: Frame, tracks: Tracks, masks: NDArray[np.uint8] | None = None
+) -> Iterator[Frame]:
     """Yield each frame [H, W, 3] with its points on it, and the trails that led there.
 
     A point is a disc where it is visible and a ring where it is not; trails fade with age and show
@@ -42,6 +44,7 @@ def overlay(frames: Frame, tracks: Tracks) -> Iterator[Frame]:
     Args:
         frames: uint8 [T, H, W, 3] RGB.
         tracks: of the same T frames.
+        masks: uint8 [T, H, W] of objects, to be drawn below the points.
 
     """
     size = frames.shape[1:3]
@@ -50,7 +53,8 @@ def overlay(frames: Frame, tracks: Tracks) -> Iterator[Frame]:
     radius = max(3.0, min(size) / 80)
     places = _fixed_point(tracks.points)
     linked = tracks.visible[:, 1:] & tracks.visible[:, :-1]
-    for t, frame in enumerate(frames):
+    below = frames if masks is None else mask_overlay(frames, masks)
+    for t, frame in enumerate(below):
         canvas = np.array(frame, np.uint8, order="C")
         _draw_trails(canvas, places[:, : t + 1], linked[:, :t], colours, max(1, round(radius / 2)))
         for n, colour in enumerate(colours):

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.errors import InputError
+from vditrack.object_points import objects_at
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,28 @@ class Tracks:
     """[N, T] in [0, 1]; at least 0.5 exactly where the point is visible."""
     fb_error: NDArray[np.float32]
     """[N, T] forward-backward distance in model pixels (RMS over frames); inf where unknown."""
+    object_id: NDArray[np.uint8] | None = None
+    """[N, T] index of the object that each point is on, 0 for none and where it is invisible; None
+    where no masks were given (`on_objects`)."""
+
+    def on_objects(self, masks: NDArray[np.uint8]) -> "Tracks":
+        """Say of each point which object it is on.
+
+        Args:
+            masks: uint8 [T, H, W] of the frames: indices of objects, 0 for the background, such as
+                `Tracker.propagate` gives.
+
+        Raises:
+            InputError: there is not one mask a frame.
+
+        """
+        frames = self.points.shape[1]
+        if masks.ndim != 3 or len(masks) != frames:
+            raise InputError(f"masks are {list(masks.shape)}, not [{frames}, H, W]: one a frame.")
+        found = [
+            objects_at(self.points[:, t], self.visible[:, t], mask) for t, mask in enumerate(masks)
+        ]
+        return replace(self, object_id=np.stack(found, axis=1))
 
 
 def joined(shots: Sequence[Tracks]) -> Tracks:
@@ -60,6 +83,7 @@ def _placed(shot: Tracks, before: int, after: int) -> tuple[NDArray[Any], ...]:
 
 def save_npz(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
     """Write tracks and the frames' times [T] in seconds as named arrays."""
+    objects: dict[str, Any] = {} if tracks.object_id is None else {"object_id": tracks.object_id}
     np.savez_compressed(
         path,
         times=times,
@@ -68,14 +92,22 @@ def save_npz(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
         visible=tracks.visible,
         confidence=tracks.confidence,
         fb_error=tracks.fb_error,
+        **objects,
     )
 
 
 def save_csv(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
-    """Write one row a point and frame: id, frame, time, x, y, visible, confidence, fb_error."""
+    """Write one row a point and frame.
+
+    Columns are id, frame, time, x, y, visible, confidence, fb_error, and, where it is known,
+    object_id.
+    """
+    objects = [] if tracks.object_id is None else ["object_id"]
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["id", "frame", "time", "x", "y", "visible", "confidence", "fb_error"])
+        rows.writerow(
+            ["id", "frame", "time", "x", "y", "visible", "confidence", "fb_error", *objects]
+        )
         for n, points in enumerate(tracks.points):
             for t, (x, y) in enumerate(points.tolist()):
                 rows.writerow(
@@ -88,6 +120,7 @@ def save_csv(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
                         int(tracks.visible[n, t]),
                         f"{tracks.confidence[n, t]:.4f}",
                         f"{tracks.fb_error[n, t]:.3f}",
+                        *([] if tracks.object_id is None else [int(tracks.object_id[n, t])]),
                     ]
                 )
 

@@ -14,6 +14,7 @@ TRACK_FIELDS = np.dtype(
         ("v", "<f4"),
         ("id", "<i4"),
         ("visible", "u1"),
+        ("object_id", "u1"),
         ("confidence", "<f4"),
         ("fb_error", "<f4"),
         ("age", "<f4"),
@@ -27,6 +28,7 @@ TRACK_FIELDS = np.dtype(
 - u, v: position in pixels; (0, 0) is the upper-left corner of the upper-left pixel.
 - id: stable for the life of a point. PointCloud2 has no integers of 64 bits.
 - visible: 1 or 0.
+- object_id: index of the object that the point is on; 0: of none, or not known.
 - confidence: in [0, 1]; at least 0.5 exactly where the point is visible.
 - fb_error: forward-backward distance in model pixels; inf where unknown.
 - age: seconds since the frame in which the model last placed the point; 0: in this one.
@@ -70,12 +72,15 @@ class PlacedPoints(Protocol):
         """Of each [N], in seconds."""
 
 
-def track_rows(xyz: NDArray[np.float32], update: PlacedPoints) -> NDArray[np.void]:
+def track_rows(
+    xyz: NDArray[np.float32], update: PlacedPoints, objects: NDArray[np.uint8] | None = None
+) -> NDArray[np.void]:
     """Give the rows of a cloud, [N] of `TRACK_FIELDS`: ``rows.tobytes()`` is the message's data.
 
     Args:
         xyz: [N, 3] positions in the camera's optical frame, NaN where unknown.
         update: the same N points in the picture.
+        objects: [N] index of the object that each is on; none where nothing is known.
 
     """
     rows = np.zeros(len(xyz), TRACK_FIELDS)
@@ -83,6 +88,7 @@ def track_rows(xyz: NDArray[np.float32], update: PlacedPoints) -> NDArray[np.voi
     rows["u"], rows["v"] = update.points.T
     rows["id"] = update.ids
     rows["visible"] = update.visible
+    rows["object_id"] = 0 if objects is None else objects
     rows["confidence"] = update.confidence
     rows["fb_error"] = update.fb_error
     rows["age"] = update.age

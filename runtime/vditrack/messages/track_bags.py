@@ -133,7 +133,8 @@ def _rows(camera: Camera | None, tracks: Tracks, t: int) -> NDArray[np.void]:
         # In a clip the model places every point in every frame.
         age=np.zeros(count, np.float32),
     )
-    return track_rows(place(points, camera, None), update)
+    objects = None if tracks.object_id is None else tracks.object_id[:, t]
+    return track_rows(place(points, camera, None), update, objects)
 
 
 def _jpeg(picture: Frame) -> NDArray[np.uint8]:
