@@ -46,21 +46,23 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from vditrack import flow, following, held
-from vditrack.backends import Array, OpenGraph, Session, Tensor, open_session
-from vditrack.bundle import ENCODER, Bundle, Encoder, Matching, bundled_model, load_bundle
+from vditrack import following
+from vditrack.bundle.folder import ENCODER, Bundle, Encoder, Matching, bundled_model, load_bundle
+from vditrack.coordinates import Grid
 from vditrack.errors import InputError, VditrackError
-from vditrack.evaluation.datasets import open_dataset
-from vditrack.evaluation.peers import PointTracker
+from vditrack.evaluation.baselines.point_baselines import PointTracker
+from vditrack.evaluation.datasets.registry import open_dataset
 from vditrack.evaluation.protocols import TapVid
+from vditrack.evaluation.report.summary import MethodSummary, Summary, summarise
 from vditrack.evaluation.run import evaluate
-from vditrack.evaluation.summary import MethodSummary, Summary, summarise
-from vditrack.features import FeatureExtractor, FeatureMap
-from vditrack.grid import Grid
-from vditrack.held import HeldPoints
-from vditrack.patches import Placed
+from vditrack.features.extractor import FeatureExtractor, FeatureMap
+from vditrack.inference.session import Array, OpenGraph, Session, Tensor, open_session
+from vditrack.points.base import flow_tracker as held
+from vditrack.points.base import optical_flow as flow
+from vditrack.points.flow_tracker import HeldPoints
+from vditrack.points.patch_alignment import Placed
+from vditrack.points.tracks import Tracks
 from vditrack.tracker import Tracker
-from vditrack.tracks import Tracks
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -98,7 +100,7 @@ class Ablated:
     tracker: Tracker
     points: type[HeldPoints] = HeldPoints
     changed: Mapping[str, object] = field(default_factory=dict)
-    """Names in `vditrack.held`, and what stands there while this tracks."""
+    """Names in `vditrack.points.flow_tracker`, and what stands there while this tracks."""
 
     def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
         """See `PointTracker`."""
@@ -158,7 +160,7 @@ class PixelEncoder:
         self.outputs = {"latents": latents}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `vditrack.backends.Session`."""
+        """See `vditrack.inference.session.Session`."""
         stride, beyond = self._grid.stride, (self._side - self._grid.stride) // 2
         border = cv2.BORDER_REPLICATE
         frame = cv2.copyMakeBorder(inputs["frames"][0], beyond, beyond, beyond, beyond, border)
@@ -179,7 +181,7 @@ class Unchanged:
         self.outputs = {"descriptors": Tensor((count, rows, columns, channels), latents.dtype)}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `vditrack.backends.Session`."""
+        """See `vditrack.inference.session.Session`."""
         return {"descriptors": inputs["latents"][0].transpose(1, 2, 3, 0)}
 
 

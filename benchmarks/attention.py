@@ -24,9 +24,9 @@ import typer
 from onnx.inliner import inline_local_functions
 
 from matching import resident
-from vditrack.backends import Array
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.bench.machine import busy, load_average, read_machine
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
+from vditrack.inference.session import Array
 from vditrack_export.card import Card, load_card
 from vditrack_export.checkpoint import random_checkpoint
 from vditrack_export.export import Cutting

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import typer
 
-from vditrack.bundle import Precision, load_bundle
+from vditrack.bundle.folder import Precision, load_bundle
 from vditrack_export.card import Card, load_card
 from vditrack_export.plan.pipeline import transformer_share
 
@@ -107,7 +107,7 @@ def _export(
 
 
 def _run_truncated(folder: Path, latents: Path) -> dict[str, Any]:
-    from vditrack.backends.onnxruntime import OnnxRuntimeSession  # noqa: PLC0415
+    from vditrack.inference.onnxruntime import OnnxRuntimeSession  # noqa: PLC0415
 
     session = OnnxRuntimeSession(load_bundle(folder).features)
     shape = session.inputs["latents"].shape

@@ -14,9 +14,9 @@ import numpy as np
 
 from moving_features import translated_maps, wave_field
 from vditrack import Matching
-from vditrack.features import FeatureMap
-from vditrack.grid import Grid
-from vditrack.matched import MatchedPoints
+from vditrack.coordinates import Grid
+from vditrack.features.extractor import FeatureMap
+from vditrack.points.match_tracker import MatchedPoints
 
 FRAMES, GRID, CHANNELS, POINTS = 25, Grid(30, 52, 16), 108, 64
 # HeFT's values for Wan2.1-T2V-1.3B; the horizon spans the clip, nothing is refined on pixels.

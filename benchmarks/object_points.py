@@ -9,10 +9,10 @@ from itertools import islice
 import numpy as np
 
 from vditrack import Tracker
-from vditrack.annotated import AnnotatedClip
-from vditrack.evaluation.crossings import touching
-from vditrack.evaluation.datasets import open_dataset
-from vditrack.progress import progress_bars
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.cli.progress import progress_bars
+from vditrack.evaluation.datasets.registry import open_dataset
+from vditrack.evaluation.metrics.identity_switches import touching
 
 POINTS = 60
 """About as many on each object."""

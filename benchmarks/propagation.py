@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from vditrack.bundle import Propagation
-from vditrack.propagation import LabelPropagation
+from vditrack.bundle.folder import Propagation
+from vditrack.masks.label_propagation import LabelPropagation
 
 ROWS, COLUMNS, CHANNELS, LABELS = 60, 107, 256, 4
 # TED's for DAVIS-2017 and, where it prints none, the usual: 480 x 856 with cells of 8 pixels.

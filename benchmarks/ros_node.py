@@ -35,7 +35,7 @@ from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
 
-from vditrack.synthetic.clips import make_clip  # noqa: E402
+from vditrack.synthetic.layers.clips import make_clip  # noqa: E402
 
 LATEST = qos_profile_sensor_data
 WARM_UP = 5.0

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from vditrack.bundle import (
+from vditrack.bundle.folder import (
     SCHEMA_VERSION,
     Bundle,
     Encoder,

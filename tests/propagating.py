@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from vditrack.bundle import (
+from vditrack.bundle.folder import (
     APPEARANCE,
     MOTION,
     Bundle,

@@ -29,7 +29,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
 
-from vditrack.messages.clouds import TRACK_FIELDS  # noqa: E402
+from vditrack.ros_messages.track_cloud import TRACK_FIELDS  # noqa: E402
 
 PATIENCE = 60
 """Seconds that anything may take on a busy machine."""

@@ -12,13 +12,14 @@ import pytest
 
 import ablations
 from ablations import ROWS, Given, PixelEncoder, rows_of
-from vditrack import following, held
-from vditrack.bundle import Holding, Visibility, bundled_model, load_bundle, seal_bundle
+from vditrack import following
+from vditrack.bundle.folder import Holding, Visibility, bundled_model, load_bundle, seal_bundle
+from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.evaluation.peers import LucasKanade
+from vditrack.evaluation.baselines.point_baselines import LucasKanade
 from vditrack.evaluation.protocols import first_queries
-from vditrack.grid import Grid
-from vditrack.synthetic.suite import film, stage
+from vditrack.points.base import flow_tracker as held
+from vditrack.synthetic.layers.suite import film, stage
 
 SCRIPT = Path(ablations.__file__)
 WEIGHTS = Visibility(

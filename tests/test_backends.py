@@ -15,12 +15,12 @@ from onnx import TensorProto, helper
 import cuda_double
 from cuda_double import CudaDouble, library_double, write_engine
 from passthrough import write_passthrough
-from vditrack.backends import AbsentError
-from vditrack.backends import onnxruntime as backend
-from vditrack.backends.cuda import Stream
-from vditrack.backends.onnxruntime import CUDA, TENSORRT, TENSORRT_RTX, OnnxRuntimeSession
-from vditrack.backends.tensorrt import EngineSession
 from vditrack.errors import BackendError
+from vditrack.inference import onnxruntime as backend
+from vditrack.inference.cuda import Stream
+from vditrack.inference.onnxruntime import CUDA, TENSORRT, TENSORRT_RTX, OnnxRuntimeSession
+from vditrack.inference.session import AbsentError
+from vditrack.inference.tensorrt import EngineSession
 
 AZURE = "AzureExecutionProvider"
 """The one provider beside the CPU's that ONNX Runtime's CPU wheel has; it leaves it all nodes."""

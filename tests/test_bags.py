@@ -13,12 +13,12 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from vditrack import video
 from vditrack.errors import InputError
-from vditrack.messages.recordings import read_recording
-from vditrack.messages.track_bags import write_tracks
-from vditrack.tracks import Tracks
-from vditrack.video import read_video
+from vditrack.io import video
+from vditrack.io.rosbag.recordings import read_recording
+from vditrack.io.rosbag.track_bags import write_tracks
+from vditrack.io.video import read_video
+from vditrack.points.tracks import Tracks
 
 COMMAND = Path(sys.executable).with_name("vditrack")
 SECOND = 10**9
@@ -516,7 +516,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(folder, arguments, message):
 def test_without_rosbags_the_remedy_is_told(tmp_path):
     bag = write_bag(tmp_path / "bag", images())
     code = (
-        "import sys; sys.modules['rosbags'] = None; from vditrack.cli import main; "
+        "import sys; sys.modules['rosbags'] = None; from vditrack.cli.app import main; "
         f"sys.argv = ['vditrack', 'track', {str(bag)!r}, '--grid', '2']; main()"
     )
     done = subprocess.run(
@@ -528,10 +528,10 @@ def test_without_rosbags_the_remedy_is_told(tmp_path):
 
 
 def test_the_command_line_imports_no_rosbags():
-    code = "import sys, vditrack.cli; print(*sys.modules)"
+    code = "import sys, vditrack.cli.app; print(*sys.modules)"
     listed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     loaded = listed.stdout.split()
-    assert "vditrack.messages.recordings" in loaded
+    assert "vditrack.io.rosbag.recordings" in loaded
     assert not [name for name in loaded if name.split(".")[0] in ("rosbags", "apsw", "ruamel")]

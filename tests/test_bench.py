@@ -25,14 +25,14 @@ from vditrack import InputError, Tracker
 from vditrack.bench import gpu, machine
 from vditrack.bench.baseline import LucasKanadeStream
 from vditrack.bench.camera import CLOCK, Clock, film
-from vditrack.bench.cli import bench
 from vditrack.bench.compare import compare
 from vditrack.bench.feed import Feed, there_and_back
 from vditrack.bench.measure import grid
 from vditrack.bench.result import distribution, filmed, read_result, work
 from vditrack.bench.search import search
-from vditrack.synthetic.clips import make_clip
-from vditrack.timing import listening, stage
+from vditrack.cli.bench import bench
+from vditrack.stage_timing import listening, stage
+from vditrack.synthetic.layers.clips import make_clip
 
 COMMAND = Path(sys.executable).with_name("vditrack")
 STAGES = [

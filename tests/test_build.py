@@ -21,17 +21,17 @@ from rich.console import Console
 from rich.progress import Progress
 
 from test_engine_identity import DESKTOP, NO_GPU, ORIN
-from vditrack.build.engine import configuration, failure
-from vditrack.build.library import import_library
-from vditrack.build.network import parsed_network
-from vditrack.build.options import Options, architectures_for
-from vditrack.build.run import build_bundle
-from vditrack.build.timing import attach_timing_cache, timing_cache_of
-from vditrack.build.workspace import GIB, parse_workspace, workspace_bytes
-from vditrack.bundle import Bundle, bundled_model, load_bundle, seal_bundle
-from vditrack.engines.identity import ENGINE_OF, Identity, engine_folders, load_identity
-from vditrack.engines.log import collecting_logger
+from vditrack.bundle.folder import Bundle, bundled_model, load_bundle, seal_bundle
+from vditrack.engine_builder.engine import configuration, failure
+from vditrack.engine_builder.library import import_library
+from vditrack.engine_builder.network import parsed_network
+from vditrack.engine_builder.options import Options, architectures_for
+from vditrack.engine_builder.run import build_bundle
+from vditrack.engine_builder.timing import attach_timing_cache, timing_cache_of
+from vditrack.engine_builder.workspace import GIB, parse_workspace, workspace_bytes
 from vditrack.errors import EngineError, InputError
+from vditrack.inference.engine_identity import ENGINE_OF, Identity, engine_folders, load_identity
+from vditrack.inference.trt_log import collecting_logger
 
 VERSION = tensorrt_rtx.__version__
 NAME = f"tensorrt-rtx-{VERSION}-sm86-sm89"
@@ -44,7 +44,7 @@ TYPES = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFL
 
 def vditrack(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
     """The command in a cold process."""
-    code = "from vditrack.cli import main; main()"
+    code = "from vditrack.cli.app import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -124,9 +124,9 @@ import sys, time
 from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
-from vditrack.build.options import Options
-from vditrack.build.run import build_bundle
-from vditrack.bundle import load_bundle
+from vditrack.engine_builder.options import Options
+from vditrack.engine_builder.run import build_bundle
+from vditrack.bundle.folder import load_bundle
 
 FOR_ONE = {"target": "tensorrt-rtx", "architectures": ("sm89",)}
 
@@ -145,9 +145,9 @@ KILLED_WHILE_WRITING = """
 import sys, time
 from pathlib import Path
 from rich.progress import Progress
-from vditrack.build.options import Options
-import vditrack.build.run as run
-from vditrack.bundle import load_bundle
+from vditrack.engine_builder.options import Options
+import vditrack.engine_builder.run as run
+from vditrack.bundle.folder import load_bundle
 
 FOR_ONE = {"target": "tensorrt-rtx", "architectures": ("sm89",)}
 

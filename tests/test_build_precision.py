@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from test_build import FOR_TWO, QUIET, root
 from test_export_pipelines import BOTTOM, CARDS, TOP, run, save_pipeline
-from vditrack.build.library import import_library
-from vditrack.build.network import parsed_network
-from vditrack.build.precision import LEAST_SHARE, product_shares
-from vditrack.build.run import build_bundle
-from vditrack.bundle import Bundle, Precision, load_bundle, seal_bundle
-from vditrack.engines.identity import ENGINE_OF, load_identity
-from vditrack.engines.log import collecting_logger
+from vditrack.bundle.folder import Bundle, Precision, load_bundle, seal_bundle
+from vditrack.engine_builder.library import import_library
+from vditrack.engine_builder.network import parsed_network
+from vditrack.engine_builder.precision import LEAST_SHARE, product_shares
+from vditrack.engine_builder.run import build_bundle
 from vditrack.errors import EngineError
+from vditrack.inference.engine_identity import ENGINE_OF, load_identity
+from vditrack.inference.trt_log import collecting_logger
 from vditrack_export.graph import export_graph
 from vditrack_export.paths.layers import Attend
 from vditrack_export.precision import lower

@@ -11,8 +11,7 @@ import onnx
 import onnx.external_data_helper
 import pytest
 
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
-from vditrack.bundle import (
+from vditrack.bundle.folder import (
     ENCODER,
     ENCODER_START,
     FEATURES,
@@ -29,6 +28,7 @@ from vditrack.bundle import (
     seal_bundle,
 )
 from vditrack.errors import BackendError, BundleError
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
 
 MANIFEST_OF_TWO_CELLS = Manifest(
     schema_version=SCHEMA_VERSION,

@@ -15,14 +15,14 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from passthrough import write_passthrough
-from vditrack.annotated import AnnotatedClip
-from vditrack.bundle import Bundle, Holding, Matching, Visibility, load_bundle, seal_bundle
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.bundle.folder import Bundle, Holding, Matching, Visibility, load_bundle, seal_bundle
 from vditrack.errors import BundleError, InputError, VditrackError
-from vditrack.evaluation.point_metrics import Comparison
+from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import TapVid
-from vditrack.features import FeatureExtractor
-from vditrack.synthetic.suite import suite_clips
-from vditrack.synthetic.textures import pattern
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.synthetic.layers.suite import suite_clips
+from vditrack.synthetic.layers.textures import pattern
 from vditrack.tracker import Tracker
 from vditrack_export.calibrate.cli import calibrate
 from vditrack_export.calibrate.clips import described

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vditrack.cli import DEMO_COLUMNS, DEMO_ROWS
-from vditrack.video import read_video, write_video
+from vditrack.cli.app import DEMO_COLUMNS, DEMO_ROWS
+from vditrack.io.video import read_video, write_video
 
 COMMAND = Path(sys.executable).with_name("vditrack")
 
@@ -116,7 +116,7 @@ def test_a_verb_that_does_not_load_harms_no_other(tmp_path):
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
     (package / "entry_points.txt").write_text("[vditrack.commands]\nsing = absent_module:sing\n")
-    code = "from vditrack.cli import main; main()"
+    code = "from vditrack.cli.app import main; main()"
 
     def call(*arguments) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from propagating import PROPAGATION, write_propagating
-from vditrack.bundle import Bundle, bundled_model, load_bundle, seal_bundle
-from vditrack.cli import app
-from vditrack.combine import combine_bundles
+from vditrack.bundle.combine import combine_bundles
+from vditrack.bundle.folder import Bundle, bundled_model, load_bundle, seal_bundle
+from vditrack.cli.app import app
 from vditrack.errors import InputError
 from vditrack.tracker import Tracker
 

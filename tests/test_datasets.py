@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from vditrack import InputError
-from vditrack.annotated import AnnotatedClip
-from vditrack.evaluation.datasets import natural_protocol, open_dataset
-from vditrack.synthetic.lookalikes import lookalike_clips
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.evaluation.datasets.registry import natural_protocol, open_dataset
+from vditrack.synthetic.layers.lookalikes import lookalike_clips
 
 REAL = Path(__file__).parents[2] / "shared/data/davis32_dev"
 RNG = np.random.default_rng(0)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from vditrack import Tracker
-from vditrack.bundle import Displacement
-from vditrack.displacement import MotionWindow, clip_motion, velocities
-from vditrack.evaluation.mask_metrics import mask_scores
-from vditrack.features import FeatureMap
-from vditrack.grid import Grid
-from vditrack.synthetic.lookalikes import lookalike_clips
+from vditrack.bundle.folder import Displacement
+from vditrack.coordinates import Grid
+from vditrack.evaluation.metrics.masks import mask_scores
+from vditrack.features.cell_motion import MotionWindow, clip_motion, velocities
+from vditrack.features.extractor import FeatureMap
+from vditrack.synthetic.layers.lookalikes import lookalike_clips
 
 SETTINGS = Displacement(
     frames=2,

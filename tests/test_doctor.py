@@ -22,7 +22,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper
 
-from vditrack.bundle import bundled_model
+from vditrack.bundle.folder import bundled_model
 from vditrack.doctor import bundled, child, examination, robot
 from vditrack.doctor.child import ask
 from vditrack.doctor.finding import Finding
@@ -239,8 +239,8 @@ def test_an_altered_model(tmp_path, monkeypatch):
     content = (copy / "features.onnx").read_bytes()
     (copy / "features.onnx").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     (tmp_path / "sitecustomize.py").write_text(
-        "import pathlib, vditrack.bundle\n"
-        f"vditrack.bundle.bundled_model = lambda: pathlib.Path({str(copy)!r})\n"
+        "import pathlib, vditrack.bundle.folder\n"
+        f"vditrack.bundle.folder.bundled_model = lambda: pathlib.Path({str(copy)!r})\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     (finding,) = bundled.integrity()

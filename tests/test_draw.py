@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vditrack.draw import overlay, point_colours
-from vditrack.tracks import Tracks
+from vditrack.io.overlay import overlay, point_colours
+from vditrack.points.tracks import Tracks
 
 HEIGHT, WIDTH = 120, 160
 

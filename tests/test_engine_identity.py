@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from vditrack.bundle import Bundle, bundled_model, file_record, load_bundle
-from vditrack.engines import machine as machine_facts
-from vditrack.engines.identity import (
+from vditrack.bundle.folder import Bundle, bundled_model, file_record, load_bundle
+from vditrack.errors import EngineError
+from vditrack.inference import machine as machine_facts
+from vditrack.inference.engine_identity import (
     IDENTITY,
     Identity,
     Verification,
@@ -21,8 +22,7 @@ from vditrack.engines.identity import (
     mismatches,
     write_identity,
 )
-from vditrack.engines.machine import Machine, read_machine
-from vditrack.errors import EngineError
+from vditrack.inference.machine import Machine, read_machine
 
 ORIN = Machine(
     tensorrt="10.3.0",

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vditrack.synthetic.textures import pattern
+from vditrack.synthetic.layers.textures import pattern
 
 COMMAND = Path(sys.executable).with_name("vditrack")
 DAVIS32 = Path(__file__).parents[2] / "shared" / "data" / "davis32_dev"

@@ -15,10 +15,10 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from vditrack.backends import open_session
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
-from vditrack.bundle import GATE, MANIFEST, load_bundle
+from vditrack.bundle.folder import GATE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
+from vditrack.inference.session import open_session
 from vditrack.tracker import verify_tracks
 from vditrack_export import export as export_module
 from vditrack_export import graph as graph_module

@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.frequencies import cosmos_channels
 from vditrack_export.graph import export_graph
 from vditrack_export.paths import cosmos

@@ -20,8 +20,8 @@ from diffusers.video_processor import VideoProcessor
 from PIL import Image
 from torch import Tensor, nn
 
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.errors import InputError
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.encoders.cogvideox_vae import CogVideoXClipEncoder, CogVideoXStreamEncoder
 from vditrack_export.encoders.wan_vae import WanClipEncoder, WanStreamEncoder
 from vditrack_export.graph import export_graph

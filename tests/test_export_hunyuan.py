@@ -42,7 +42,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 from vditrack import InputError, Tracker, VditrackError
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
 from vditrack_export.cli import export
 from vditrack_export.encoders.hunyuan_vae import HunyuanVideoClipEncoder, HunyuanVideoFrameEncoder

@@ -29,8 +29,8 @@ from transformers import T5Config, T5EncoderModel
 
 from test_export_pipelines import BOTTOM, moving_clip, run, tokenizer
 from vditrack import Tracker
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.errors import InputError
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import LtxAutoencoder, load_card
 from vditrack_export.checkpoint import random_checkpoint
 from vditrack_export.encoders.forms import original_latents

@@ -13,9 +13,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from vditrack import Tracker
-from vditrack.bundle import load_bundle
+from vditrack.bundle.folder import load_bundle
 from vditrack.errors import InputError
-from vditrack.fused import FusedFeatures
+from vditrack.features.fusion import FusedFeatures
 from vditrack_export.cli import export
 from vditrack_export.tiny.model import TinyEncoder
 

@@ -25,9 +25,9 @@ from tokenizers import Tokenizer, models, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from vditrack.bundle import load_bundle
+from vditrack.bundle.folder import load_bundle
 from vditrack.errors import InputError
-from vditrack.features import FeatureExtractor, SlidingWindow, clip_features
+from vditrack.features.extractor import FeatureExtractor, SlidingWindow, clip_features
 from vditrack_export.card import load_card
 from vditrack_export.checkpoint import load_checkpoint
 from vditrack_export.cli import export

@@ -27,7 +27,7 @@ from diffusers import (
 from msgspec import structs
 from torch import Tensor, nn
 
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
 from vditrack_export.encoder import FramesToLatents
 from vditrack_export.encoders.kl_vae import KlImageEncoder

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
 from vditrack.errors import InputError, VditrackError
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.frequencies import low_frequency_channels, wan_rotary_axes
 from vditrack_export.graph import export_graph
 from vditrack_export.parity import MAX_RELATIVE_ERROR, relative_error

@@ -23,8 +23,8 @@ from test_export_wan import chosen, head_errors, internals, prompt, transformer
 from test_plan import counted, weights_of
 from test_plan import run as run_plan
 from vditrack import Tracker, VditrackError
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
-from vditrack.bundle import bundled_model, load_bundle
+from vditrack.bundle.folder import bundled_model, load_bundle
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import WanAutoencoder, load_card
 from vditrack_export.families import autoencoder_config, family_of
 from vditrack_export.parity import MAX_RELATIVE_ERROR, relative_error

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from passthrough import write_passthrough
 from vditrack import BundleError
-from vditrack.features import (
+from vditrack.coordinates import Grid, cells_from_pixels, pixels_from_cells
+from vditrack.features.extractor import (
     FeatureExtractor,
     FeatureMap,
     SlidingWindow,
     causal_features,
     clip_features,
 )
-from vditrack.grid import Grid, cells_from_pixels, pixels_from_cells
-from vditrack.timing import listening
+from vditrack.stage_timing import listening
 
 
 def upsampled(descriptors: np.ndarray, stride: int) -> np.ndarray:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vditrack.files import staged_file, staged_folder
+from vditrack.atomic_files import staged_file, staged_folder
 
 STAGED = [lambda path: staged_folder(path, ()), staged_file]
 ORIGINAL = Path.mkdir

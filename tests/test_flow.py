@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from moving_features import wave_field
-from vditrack.flow import at_size, flow_there_and_back, grey_levels, leads_back
+from vditrack.points.optical_flow import at_size, flow_there_and_back, grey_levels, leads_back
 
 POINTS = np.float32([[60.3, 50.2], [80.5, 60.5], [100.9, 75.1], [130.2, 90.8]])
 

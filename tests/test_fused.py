@@ -10,11 +10,11 @@ import torch
 from passthrough import write_passthrough
 from propagating import PROPAGATION, write_propagating
 from vditrack import InputError, Tracker
-from vditrack.backends import open_session
-from vditrack.bundle import Bundle, load_bundle
-from vditrack.features import FeatureExtractor, FeatureMap, causal_features, clip_features
-from vditrack.fused import FusedFeatures, fuse
-from vditrack.grid import Grid
+from vditrack.bundle.folder import Bundle, load_bundle
+from vditrack.coordinates import Grid
+from vditrack.features.extractor import FeatureExtractor, FeatureMap, causal_features, clip_features
+from vditrack.features.fusion import FusedFeatures, fuse
+from vditrack.inference.session import open_session
 
 
 def a_map(seed: int, rows: int, columns: int, channels: int = 5) -> FeatureMap:

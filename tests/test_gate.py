@@ -18,14 +18,8 @@ from rich.progress import Progress
 from cuda_double import CudaDouble, library_double
 from passthrough import write_passthrough
 from test_selection import HERE, build, gpu, warnings  # noqa: F401 - a fixture
-from vditrack import Tracker, cli
-from vditrack.backends import builds, open_session, tensorrt
-from vditrack.build import listing, run, verdicts
-from vditrack.build.options import Options
-from vditrack.bundle import GATE, Input, bundled_model, load_bundle, seal_bundle
-from vditrack.engines.identity import load_identity
-from vditrack.errors import BackendError, BundleError, EngineError
-from vditrack.gate import (
+from vditrack import Tracker
+from vditrack.acceptance import (
     CLIPS,
     MAX_MOVE,
     POINTS,
@@ -37,6 +31,15 @@ from vditrack.gate import (
     save_gate,
     unrefined,
 )
+from vditrack.bundle.folder import GATE, Input, bundled_model, load_bundle, seal_bundle
+from vditrack.cli.app import app as cli
+from vditrack.engine_builder import listing, run, verdicts
+from vditrack.engine_builder.options import Options
+from vditrack.errors import BackendError, BundleError, EngineError
+from vditrack.inference import engine_loading as builds
+from vditrack.inference import tensorrt
+from vditrack.inference.engine_identity import load_identity
+from vditrack.inference.session import open_session
 from vditrack.tracker import verify_tracks
 
 SIZE = Input(height=30, width=40, frames=4, temporal_stride=1, described_frames=4)

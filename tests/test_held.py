@@ -7,12 +7,12 @@ import pytest
 
 from moving_features import wave_field
 from passthrough import MATCHING
-from vditrack.bundle import Holding, Visibility
-from vditrack.features import FeatureMap
+from vditrack.bundle.folder import Holding, Visibility
+from vditrack.coordinates import Grid
+from vditrack.features.extractor import FeatureMap
 from vditrack.following import no_points
-from vditrack.grid import Grid
-from vditrack.held import HeldPoints
-from vditrack.matched import MatchedPoints
+from vditrack.points.flow_tracker import HeldPoints
+from vditrack.points.match_tracker import MatchedPoints
 
 GRID = Grid(rows=18, columns=24, stride=8)
 SIZE = GRID.height, GRID.width

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from vditrack.evaluation.keypoint_metrics import keypoint_scores
+from vditrack.evaluation.metrics.keypoints import keypoint_scores
 
 
 def by_loops(true_points, visible, masks, points):

@@ -10,12 +10,12 @@ import pytest
 
 from passthrough import write_passthrough
 from vditrack import InputError, Tracker
-from vditrack.backends import open_session
-from vditrack.bundle import bundled_model, load_bundle
+from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.errors import BackendError
-from vditrack.features import SlidingWindow
-from vditrack.live import LiveStream
-from vditrack.synthetic.clips import make_clip
+from vditrack.features.extractor import SlidingWindow
+from vditrack.inference.session import open_session
+from vditrack.streams.realtime import LiveStream
+from vditrack.synthetic.layers.clips import make_clip
 
 POINTS = np.float32([[30.5, 40.25], [64.0, 48.0], [100.75, 20.5], [12.5, 80.0]])
 WAIT = 60

@@ -5,10 +5,17 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from vditrack.evaluation.crossings import identities_kept
-from vditrack.evaluation.peers import Still
-from vditrack.synthetic.lookalikes import COUNT, FRAMES, PATHS, clip_name, lookalike_clips, scene
-from vditrack.synthetic.scenes import Scene
+from vditrack.evaluation.baselines.point_baselines import Still
+from vditrack.evaluation.metrics.identity_switches import identities_kept
+from vditrack.synthetic.layers.lookalikes import (
+    COUNT,
+    FRAMES,
+    PATHS,
+    clip_name,
+    lookalike_clips,
+    scene,
+)
+from vditrack.synthetic.layers.scenes import Scene
 
 SEED = 5
 NUMBERS = range(9)

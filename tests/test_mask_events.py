@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from propagating import PROPAGATION, write_propagating
-from vditrack.annotated import AnnotatedClip
+from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
-from vditrack.evaluation.crossings import identities_kept
-from vditrack.evaluation.peers import Still
+from vditrack.evaluation.baselines.point_baselines import Still
+from vditrack.evaluation.metrics.identity_switches import identities_kept
+from vditrack.evaluation.metrics.results import Share
 from vditrack.evaluation.protocols import Davis, TapVid
-from vditrack.evaluation.results import Share
 from vditrack.evaluation.run import open_method
-from vditrack.synthetic.lookalikes import lookalike_clips
+from vditrack.synthetic.layers.lookalikes import lookalike_clips
 from vditrack.tracker import Tracker
 
 KEPT, LOST, NO_EVENT = Share(1, 1), Share(0, 1), Share(0, 0)

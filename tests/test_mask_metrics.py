@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from vditrack.evaluation.mask_metrics import mask_scores
+from vditrack.evaluation.metrics.masks import mask_scores
 
 
 def video(*masks):

@@ -10,7 +10,7 @@ import pytest
 from passthrough import write_passthrough
 from propagating import write_propagating
 from vditrack import InputError, Tracker
-from vditrack.synthetic.clips import make_clip
+from vditrack.synthetic.layers.clips import make_clip
 
 HEIGHT, WIDTH = 96, 128
 

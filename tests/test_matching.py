@@ -6,10 +6,10 @@ import pytest
 
 from moving_features import WaveField, cell_centres, translated_maps, wave_field
 from passthrough import MATCHING
-from vditrack.consistency import backward_error
-from vditrack.features import FeatureMap
-from vditrack.grid import Grid
-from vditrack.matching import match
+from vditrack.coordinates import Grid
+from vditrack.features.extractor import FeatureMap
+from vditrack.points.descriptor_matching import match
+from vditrack.points.forward_backward import backward_error
 
 GRID = Grid(16, 20, 8)
 SETTINGS = msgspec.structs.replace(MATCHING, temperature=0.01, argmax_radius=8, search_radius=40)

@@ -15,9 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vditrack.errors import InputError
-from vditrack.messages.cameras import Camera
-from vditrack.messages.clouds import POINT_FIELDS, TRACK_FIELDS, track_rows
-from vditrack.messages.images import decode_compressed, decode_depth, decode_image
+from vditrack.ros_messages.camera_info import Camera
+from vditrack.ros_messages.images import decode_compressed, decode_depth, decode_image
+from vditrack.ros_messages.track_cloud import POINT_FIELDS, TRACK_FIELDS, track_rows
 
 unhurried = settings(max_examples=60, deadline=None)
 INF = float("inf")

@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from vditrack.bundle import Displacement, Propagation
-from vditrack.masks import MaskedObjects
-from vditrack.object_motion import ObjectMotion, extents
+from vditrack.bundle.folder import Displacement, Propagation
+from vditrack.masks.object_motion import ObjectMotion, extents
+from vditrack.masks.objects import MaskedObjects
 
 Ways = Callable[[float], tuple[float, float]]
 

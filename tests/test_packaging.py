@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vditrack.video import write_video
+from vditrack.io.video import write_video
 
 ROOT = Path(__file__).parents[1]
 # JetPack 6 and ROS 2 Humble are on the first, Jazzy and Kilted on the second.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moving_features import wave_field
-from vditrack.patches import Patches, PatchLens, Placed, believable, unturned
+from vditrack.points.patch_alignment import Patches, PatchLens, Placed, believable, unturned
 
 HEIGHT, WIDTH = 120, 160
 POINTS = np.float32([[50.3, 40.2], [80.5, 60.5], [100.9, 75.1], [70.2, 80.8]])

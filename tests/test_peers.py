@@ -5,9 +5,15 @@ import numpy as np
 import pytest
 
 from vditrack import Tracker
-from vditrack.evaluation.patch_labels import patch_features
-from vditrack.evaluation.peers import DenseFlow, LucasKanade, Patches, PointTracker, Still
-from vditrack.synthetic.textures import pattern
+from vditrack.evaluation.baselines.point_baselines import (
+    DenseFlow,
+    LucasKanade,
+    Patches,
+    PointTracker,
+    Still,
+)
+from vditrack.evaluation.baselines.raw_patch_masks import patch_features
+from vditrack.synthetic.layers.textures import pattern
 
 SHIFT = np.array([2.0, 1.0], np.float32)
 

@@ -22,12 +22,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import UMT5Config, UMT5EncoderModel
 from typer.testing import CliRunner
 
-from vditrack import consistency, features, matching
-from vditrack.bundle import Holding, Visibility, bundled_model
+from vditrack.bundle.folder import Holding, Visibility, bundled_model
+from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.features import FeatureMap
-from vditrack.grid import Grid
-from vditrack.matched import MatchedPoints
+from vditrack.features.extractor import FeatureMap
+from vditrack.features.extractor import extractor as features
+from vditrack.points.base import descriptor_matching as matching
+from vditrack.points.base import forward_backward as consistency
+from vditrack.points.match_tracker import MatchedPoints
 from vditrack_export.card import Convolutions, Umt5, WanAutoencoder, WanTransformer, load_card
 from vditrack_export.encoder import FramesToLatents
 from vditrack_export.graph import export_graph
@@ -439,7 +441,7 @@ import sys
 from pathlib import Path
 import numpy as np
 import onnxruntime
-from vditrack.backends import onnxruntime as backend
+from vditrack.inference import onnxruntime as backend
 
 def resident(field):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from vditrack.annotated import AnnotatedClip
-from vditrack.evaluation.point_metrics import Comparison, frames_since_reappearing, identity_kept
-from vditrack.evaluation.results import Share
-from vditrack.tracks import Tracks
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.evaluation.metrics.points import Comparison, frames_since_reappearing, identity_kept
+from vditrack.evaluation.metrics.results import Share
+from vditrack.points.tracks import Tracks
 
 QUERY = np.zeros(1, np.intp)
 NEAR, FAR = 7.99, 8.0

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vditrack.annotated import AnnotatedClip
+from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
-from vditrack.evaluation.point_metrics import frames_since_reappearing
+from vditrack.evaluation.metrics.points import frames_since_reappearing
+from vditrack.evaluation.metrics.results import Share
 from vditrack.evaluation.protocols import Heft, TapVid
-from vditrack.evaluation.results import Share
-from vditrack.tracks import Tracks
+from vditrack.points.tracks import Tracks
 
 SIDE = 256
 THRESHOLDS = (1, 2, 4, 8, 16)

@@ -16,12 +16,12 @@ from torch import nn
 
 from test_export_pipelines import BOTTOM, CARDS, TOP, moving_clip, run, save_pipeline
 from vditrack import Tracker, VditrackError
-from vditrack.annotated import AnnotatedClip
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
-from vditrack.bundle import Bundle, Input, load_bundle
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.bundle.folder import Bundle, Input, load_bundle
 from vditrack.evaluation.protocols import TapVid
-from vditrack.synthetic.clips import make_clip
-from vditrack.tracks import Tracks
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
+from vditrack.points.tracks import Tracks
+from vditrack.synthetic.layers.clips import make_clip
 from vditrack_export.encoders.forms import Graph
 from vditrack_export.gate import GateTracks, TorchSession, judge
 from vditrack_export.graph import export_graph

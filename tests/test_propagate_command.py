@@ -13,10 +13,10 @@ from skimage.data import astronaut
 
 from propagating import write_propagating
 from vditrack import InputError, Tracker
-from vditrack.draw import mask_overlay, object_colours
-from vditrack.propagate.mask_files import read_mask, write_mask
-from vditrack.propagate.result import objects_found
-from vditrack.video import read_video, write_video
+from vditrack.cli.propagate_result import objects_found
+from vditrack.io.mask_png import read_mask, write_mask
+from vditrack.io.overlay import mask_overlay, object_colours
+from vditrack.io.video import read_video, write_video
 
 COMMAND = Path(sys.executable).with_name("vditrack")
 HEIGHT, WIDTH = 96, 128

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-import vditrack.propagation
+import vditrack.masks.label_propagation
 from moving_features import translated_maps, wave_field
 from propagation import dense_affinity, dense_labels
-from vditrack.bundle import Displacement, Propagation
-from vditrack.masks import MaskedObjects
-from vditrack.propagation import (
+from vditrack.bundle.folder import Displacement, Propagation
+from vditrack.masks.label_propagation import (
     LabelPropagation,
     cell_labels,
     keypoint_labels,
     keypoints_from_labels,
     mask_from_labels,
 )
+from vditrack.masks.objects import MaskedObjects
 
 SETTINGS = Propagation(motion_weight=0.4, temperature=0.1, top_k=10, radius=4.0, context=3)
 ROWS, COLUMNS, STRIDE = 24, 30, 8
@@ -130,7 +130,7 @@ class DenseMotion:
 
 
 @pytest.mark.parametrize("objects", [1, 2])
-@pytest.mark.parametrize("block", [vditrack.propagation.BLOCK_BYTES, 1])
+@pytest.mark.parametrize("block", [vditrack.masks.label_propagation.BLOCK_BYTES, 1])
 @pytest.mark.parametrize(
     ("slack", "drift", "radius", "rows", "columns"),
     [
@@ -143,7 +143,7 @@ class DenseMotion:
 def test_labels_move_on_with_their_objects(
     monkeypatch, block, slack, drift, radius, rows, columns, objects
 ):
-    monkeypatch.setattr(vditrack.propagation, "BLOCK_BYTES", block)
+    monkeypatch.setattr(vditrack.masks.label_propagation, "BLOCK_BYTES", block)
     how = displacement(slack=slack, drift=drift, deviation=0.7, falloff=0.3, uncovered=0.2)
     settings = changed(radius=radius, displacement=how)
     rng = np.random.default_rng(11)
@@ -206,7 +206,7 @@ def gap_after(affinity: np.ndarray, top_k: int) -> np.ndarray:
         return best[:, top_k - 1] - best[:, top_k]
 
 
-@pytest.mark.parametrize("block", [vditrack.propagation.BLOCK_BYTES, 40_000, 1])
+@pytest.mark.parametrize("block", [vditrack.masks.label_propagation.BLOCK_BYTES, 40_000, 1])
 @pytest.mark.parametrize(
     ("changes", "rows", "columns"),
     [
@@ -225,7 +225,7 @@ def gap_after(affinity: np.ndarray, top_k: int) -> np.ndarray:
 )
 def test_labels_equal_the_dense_formulation(monkeypatch, changes, rows, columns, block):
     """Also where few products fit into memory at a time."""
-    monkeypatch.setattr(vditrack.propagation, "BLOCK_BYTES", block)
+    monkeypatch.setattr(vditrack.masks.label_propagation, "BLOCK_BYTES", block)
     assert_equals_dense(changed(**changes), rows, columns, {0: 3})
 
 
@@ -299,8 +299,10 @@ def test_what_is_returned_cannot_be_spoilt():
 )
 def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
     """Of the first tiles, where all products at once would be 33 and 230 GB."""
-    tiles = vditrack.propagation._tiles
-    monkeypatch.setattr(vditrack.propagation, "_tiles", lambda *grid: islice(tiles(*grid), 3))
+    tiles = vditrack.masks.label_propagation._tiles
+    monkeypatch.setattr(
+        vditrack.masks.label_propagation, "_tiles", lambda *grid: islice(tiles(*grid), 3)
+    )
     features = features_of(np.random.default_rng(4), length + 2, rows, columns, 4)
     carried = LabelPropagation(changed(radius=radius, context=length))
     carried.advance(features[0])
@@ -312,7 +314,7 @@ def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
     carried.advance(features[-1])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak - labels < 3 * vditrack.propagation.BLOCK_BYTES
+    assert peak - labels < 3 * vditrack.masks.label_propagation.BLOCK_BYTES
 
 
 @pytest.mark.parametrize("grid", [(3, 4), (7, 11), (1, 1), (9, 5), (8, 30)])

@@ -6,9 +6,9 @@ import numpy as np
 from moving_features import translated_maps, wave_field
 from passthrough import MATCHING
 from reference_formulation import ReferenceFormulation, track_clip
-from vditrack.features import FeatureMap
-from vditrack.grid import Grid
-from vditrack.matched import MatchedPoints
+from vditrack.coordinates import Grid
+from vditrack.features.extractor import FeatureMap
+from vditrack.points.match_tracker import MatchedPoints
 
 FRAMES, GRID = 8, Grid(10, 14, 16)
 SETTINGS = msgspec.structs.replace(

@@ -16,12 +16,13 @@ import reference_formulation
 from moving_features import translated_maps, wave_field
 from passthrough import MATCHING, write_passthrough
 from reference_formulation import ReferenceFormulation, track_clip
-from vditrack import InputError, Tracker, reference
-from vditrack.features import FeatureExtractor, FeatureMap, clip_features
-from vditrack.grid import Grid
-from vditrack.reference import chunks, differences
-from vditrack.tracks import Tracks
-from vditrack.video import write_video
+from vditrack import InputError, Tracker
+from vditrack.coordinates import Grid
+from vditrack.features.extractor import FeatureExtractor, FeatureMap, clip_features
+from vditrack.io.video import write_video
+from vditrack.points.base import heft_reference as reference
+from vditrack.points.heft_reference import chunks, differences
+from vditrack.points.tracks import Tracks
 
 GRID = Grid(8, 12, 8)
 # As HeFT's radii to a cell; a template update that shows; a temperature that is to be ignored.

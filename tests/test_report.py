@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from vditrack.errors import InputError
-from vditrack.evaluation import plots, report
-from vditrack.evaluation.results import Curve, Result, Share
-from vditrack.evaluation.summary import summarise
+from vditrack.evaluation.metrics.results import Curve, Result, Share
+from vditrack.evaluation.report.report import plots, report
+from vditrack.evaluation.report.summary import summarise
 
 NAN = float("nan")
 HOSTILE = "<script>alert(1)</script>"

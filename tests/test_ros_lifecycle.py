@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 
 from ros_loopback import Camera, Peer, tracker_node
 from vditrack import Tracker
-from vditrack.bundle import bundled_model
+from vditrack.bundle.folder import bundled_model
 from vditrack.errors import BackendError
 from vditrack_ros.camera import Model, TrackedCamera
 from vditrack_ros.diagnostics import ERROR

@@ -30,9 +30,9 @@ from ros_loopback import (
     tracker_node,
 )
 from vditrack import Tracker
-from vditrack.bundle import load_bundle
+from vditrack.bundle.folder import load_bundle
 from vditrack.errors import BackendError, InputError
-from vditrack.mask_stream import MaskUpdate
+from vditrack.streams.mask_stream import MaskUpdate
 from vditrack_ros.diagnostics import MARK_REASONS, State
 from vditrack_ros.followers import Shot, Site
 from vditrack_ros.marks import Mark, MarkError, WaitingMarks, read_mask

@@ -24,8 +24,8 @@ from ros_loopback import (
     rows_of,
     tracker_node,
 )
-from vditrack.synthetic.camera import PERFECT
-from vditrack.synthetic.scenes import random_scene
+from vditrack.synthetic.layers.camera_effects import PERFECT
+from vditrack.synthetic.layers.scenes import random_scene
 
 LENGTH = 40
 """Frames of the clip."""

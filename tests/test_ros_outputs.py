@@ -18,8 +18,8 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
 from vditrack.errors import InputError
-from vditrack.live import LiveUpdate
-from vditrack.messages.cameras import Camera, place
+from vditrack.ros_messages.camera_info import Camera, place
+from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros import outputs
 
 K = (500.0, 0.0, 321.5, 0.0, 480.0, 236.25, 0.0, 0.0, 1.0)

@@ -9,8 +9,8 @@ import pytest
 
 from ros_loopback import camera_info
 from vditrack.errors import InputError
-from vditrack.live import LiveUpdate
-from vditrack.messages.cameras import Camera
+from vditrack.ros_messages.camera_info import Camera
+from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.arrivals import SECOND, Arrival, Arrivals
 from vditrack_ros.diagnostics import (
     ERROR,

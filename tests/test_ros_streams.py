@@ -13,7 +13,7 @@ from visualization_msgs.msg import MarkerArray
 
 import ros_loopback as ros
 from ros_loopback import SECOND, SENSOR, Camera, Peer, camera_info, image_message, tracker_node
-from vditrack.synthetic.scenes import random_scene
+from vditrack.synthetic.layers.scenes import random_scene
 
 SIZE = HEIGHT, WIDTH = 240, 320
 STEP = 3

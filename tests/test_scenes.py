@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vditrack.synthetic.camera import PERFECT
-from vditrack.synthetic.clips import SyntheticClip, make_clip
-from vditrack.synthetic.scenes import Anchors, Layer, Motion, Scene, Waves, random_scene
-from vditrack.synthetic.textures import pattern
+from vditrack.synthetic.layers.camera_effects import PERFECT
+from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
+from vditrack.synthetic.layers.scenes import Anchors, Layer, Motion, Scene, Waves, random_scene
+from vditrack.synthetic.layers.textures import pattern
 from vditrack_export.tiny.photos import load_photos
 from vditrack_export.tiny.quadruples import make_quadruple
 

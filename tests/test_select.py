@@ -21,13 +21,14 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from test_export_pipelines import BOTTOM, CARDS, TOP
-from vditrack import VditrackError, cli
-from vditrack.annotated import AnnotatedClip
-from vditrack.bundle import Input, Matching
+from vditrack import VditrackError
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.bundle.folder import Input, Matching
+from vditrack.cli.app import app as cli
+from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.features import FeatureExtractor, _in_windows, clip_features
-from vditrack.grid import Grid
-from vditrack.synthetic.suite import suite_clips
+from vditrack.features.extractor import FeatureExtractor, _in_windows, clip_features
+from vditrack.synthetic.layers.suite import suite_clips
 from vditrack_export.card import Card, UNet, load_card
 from vditrack_export.checkpoint import random_checkpoint
 from vditrack_export.export import Weights, export_bundle

@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 from test_export_masks import MASKS, POINTS
 from test_export_pipelines import BOTTOM, CARDS, TOP
 from vditrack import Tracker, VditrackError
-from vditrack.annotated import AnnotatedClip
-from vditrack.bundle import Propagation
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.bundle.folder import Propagation
+from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets import open_dataset
+from vditrack.evaluation.datasets.registry import open_dataset
 from vditrack.evaluation.protocols import Davis
-from vditrack.features import FeatureExtractor, FeatureMap, clip_features
-from vditrack.grid import Grid
+from vditrack.features.extractor import FeatureExtractor, FeatureMap, clip_features
 from vditrack_export.card import Card, Masks, load_card
 from vditrack_export.checkpoint import random_checkpoint
 from vditrack_export.export import Weights, export_bundle

@@ -17,20 +17,22 @@ from onnx import TensorProto, helper
 from cuda_double import CudaDouble, library_double, write_engine
 from passthrough import write_passthrough
 from vditrack import Tracker
-from vditrack.backends import builds, open_session, selection
-from vditrack.backends.onnxruntime import CUDA
-from vditrack.backends.selection import Fallback, open_backend
-from vditrack.bundle import file_record
-from vditrack.engines.identity import (
+from vditrack.bundle.folder import file_record
+from vditrack.errors import BackendError, InputError
+from vditrack.inference import engine_loading as builds
+from vditrack.inference import selection
+from vditrack.inference.engine_identity import (
     ENGINE_OF,
     SCHEMA_VERSION,
     Identity,
     graph_digests,
     write_identity,
 )
-from vditrack.engines.machine import Machine
-from vditrack.errors import BackendError, InputError
-from vditrack.video import write_video
+from vditrack.inference.machine import Machine
+from vditrack.inference.onnxruntime import CUDA
+from vditrack.inference.selection import Fallback, open_backend
+from vditrack.inference.session import open_session
+from vditrack.io.video import write_video
 
 VERSIONS = {"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116"}
 HERE = Machine(
@@ -285,7 +287,7 @@ def test_every_name_can_be_opened():
     assert set(selection.ORDER) <= names
 
 
-COMMAND = "import sys; from vditrack.cli import main; sys.exit(main())"
+COMMAND = "import sys; from vditrack.cli.app import main; sys.exit(main())"
 
 
 def run(*arguments, cwd):
@@ -316,7 +318,7 @@ def test_bench_and_demo_take_a_backend(tmp_path):
 
 def test_no_engine_is_imported_before_it_is_needed():
     code = """
-import sys, vditrack.cli
+import sys, vditrack.cli.app
 print([name for name in ("onnxruntime", "tensorrt", "tensorrt_rtx", "cuda") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

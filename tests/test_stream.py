@@ -8,7 +8,7 @@ import pytest
 
 from passthrough import MATCHING, write_passthrough
 from vditrack import InputError, Tracker
-from vditrack.synthetic.clips import make_clip
+from vditrack.synthetic.layers.clips import make_clip
 
 
 @pytest.fixture(scope="module")

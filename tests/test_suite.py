@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vditrack.annotated import AnnotatedClip
-from vditrack.synthetic.camera import PERFECT
-from vditrack.synthetic.paths import crossing, resting, sway, swing
-from vditrack.synthetic.picking import pick_pixels
-from vditrack.synthetic.scenes import Layer, Motion, Scene
-from vditrack.synthetic.stages import KINDS
-from vditrack.synthetic.suite import COUNT, clip_name, film, stage, suite_clips
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.synthetic.layers.camera_effects import PERFECT
+from vditrack.synthetic.layers.challenges import KINDS
+from vditrack.synthetic.layers.scenes import Layer, Motion, Scene
+from vditrack.synthetic.layers.suite import COUNT, clip_name, film, stage, suite_clips
+from vditrack.synthetic.layers.trajectories import crossing, resting, sway, swing
+from vditrack.synthetic.point_sampling import pick_pixels
 
 SEED = 7
 PICKED = np.repeat([0, 16, 32], [40, 12, 12])

@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from vditrack.errors import InputError
-from vditrack.evaluation.results import Curve, Result, Share
-from vditrack.evaluation.summary import estimate, summarise
+from vditrack.evaluation.metrics.results import Curve, Result, Share
+from vditrack.evaluation.report.summary import estimate, summarise
 
 NAN = float("nan")
 

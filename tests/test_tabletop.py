@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vditrack.annotated import AnnotatedClip
+from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
-from vditrack.synthetic import offscreen
-from vditrack.synthetic.surface_truth import BodyAnchors, Footage, anchor, track
-from vditrack.synthetic.tabletop import COUNT, annotate, film, tabletop_clips
-from vditrack.synthetic.tabletop_motion import Orbit, Push
-from vditrack.synthetic.tabletop_world import World, draw_world
+from vditrack.synthetic.tabletop.clips import COUNT, annotate, film, offscreen, tabletop_clips
+from vditrack.synthetic.tabletop.motion import Orbit, Push
+from vditrack.synthetic.tabletop.surface_truth import BodyAnchors, Footage, anchor, track
+from vditrack.synthetic.tabletop.world import World, draw_world
 
 Floats = NDArray[np.float64]
 
@@ -351,7 +350,7 @@ def test_a_backend_that_draws_nothing_is_one_line(backend, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", backend)
     code = (
         "from vditrack.errors import InputError\n"
-        "from vditrack.synthetic.tabletop import tabletop_clips\n"
+        "from vditrack.synthetic.tabletop.clips import tabletop_clips\n"
         "try:\n    next(tabletop_clips(0))\n"
         "except InputError as error:\n    print(error)"
     )

@@ -18,8 +18,8 @@ pytest.importorskip("diffusers")
 import typer  # noqa: E402
 from diffusers.models.transformers import transformer_wan  # noqa: E402
 
-from vditrack.grid import cells_from_pixels  # noqa: E402
-from vditrack.synthetic.clips import SyntheticClip, make_clip  # noqa: E402
+from vditrack.coordinates import cells_from_pixels  # noqa: E402
+from vditrack.synthetic.layers.clips import SyntheticClip, make_clip  # noqa: E402
 from vditrack_export.tiny import recipe, train, validation  # noqa: E402
 from vditrack_export.tiny.cameras import random_shade, random_smear  # noqa: E402
 from vditrack_export.tiny.losses import (  # noqa: E402

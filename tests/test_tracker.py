@@ -6,7 +6,7 @@ from skimage.data import astronaut, coffee
 
 from passthrough import write_passthrough
 from vditrack import InputError, Tracker
-from vditrack.synthetic.clips import make_clip
+from vditrack.synthetic.layers.clips import make_clip
 
 
 @pytest.fixture(scope="module")

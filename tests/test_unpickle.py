@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vditrack import InputError
-from vditrack.evaluation.unpickle import load_plain_pickle
+from vditrack.evaluation.datasets.safe_pickle import load_plain_pickle
 
 PROTOCOLS = range(6)
 ARRAYS = {

@@ -7,8 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from vditrack import InputError, video
-from vditrack.video import read_video, write_video
+from vditrack import InputError
+from vditrack.io import video
+from vditrack.io.video import read_video, write_video
 
 
 def ramp(height: int, width: int, level: int = 0) -> np.ndarray:

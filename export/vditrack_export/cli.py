@@ -7,7 +7,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from vditrack.bundle import Bundle, Gate, Precision
+from vditrack.bundle.folder import Bundle, Gate, Precision
 from vditrack.errors import InputError, VditrackError
 from vditrack_export.card import Card, load_card
 

@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vditrack.backends.onnxruntime import OnnxRuntimeSession
-from vditrack.bundle import (
+from vditrack.acceptance import CLIPS, save_gate
+from vditrack.atomic_files import staged_folder
+from vditrack.bundle.folder import (
     APPEARANCE,
     CONTENTS,
     FEATURES,
@@ -36,8 +37,7 @@ from vditrack.bundle import (
     seal_bundle,
 )
 from vditrack.errors import InputError
-from vditrack.files import staged_folder
-from vditrack.gate import CLIPS, save_gate
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import Card
 from vditrack_export.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
 from vditrack_export.cuts import feature_path, kept_channels

@@ -9,13 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vditrack.backends import Array
-from vditrack.backends import Tensor as Described
-from vditrack.bundle import Bundle, Gate, Input, Manifest
+from vditrack.acceptance import (
+    CLIPS,
+    MAX_MOVE,
+    Followed,
+    follow,
+    gate_clips,
+    median_move,
+    unrefined,
+)
+from vditrack.bundle.folder import Bundle, Gate, Input, Manifest
 from vditrack.errors import VditrackError
-from vditrack.evaluation.point_metrics import Comparison
+from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import RASTER
-from vditrack.gate import CLIPS, MAX_MOVE, Followed, follow, gate_clips, median_move, unrefined
+from vditrack.inference.session import Array
+from vditrack.inference.session import Tensor as Described
 from vditrack.tracker import Tracker
 from vditrack_export.encoders.forms import Graph, shapes_of
 
@@ -106,7 +114,7 @@ def judge(before: GateTracks, after: GateTracks, *, accept: bool) -> Gate:
 
 
 class TorchSession:
-    """A graph run by torch: see `vditrack.backends.Session`."""
+    """A graph run by torch: see `vditrack.inference.session.Session`."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
-from vditrack.files import staged_file
 from vditrack_export.card import (
     T5,
     Card,

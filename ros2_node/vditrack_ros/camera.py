@@ -13,7 +13,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from vditrack import Tracker
 from vditrack.errors import InputError
-from vditrack.messages.images import Frame, decode_compressed, decode_image
+from vditrack.ros_messages.images import Frame, decode_compressed, decode_image
 from vditrack_ros.arrivals import SECOND, Arrival, Arrivals
 from vditrack_ros.diagnostics import Report, State
 from vditrack_ros.followers import AGAIN, Follower, Shot, Site

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack import Tracker
-from vditrack.engines.identity import Identity
-from vditrack.mask_stream import MaskUpdate
+from vditrack.inference.engine_identity import Identity
+from vditrack.streams.mask_stream import MaskUpdate
 from vditrack_ros.parameters import Settings
 
 if TYPE_CHECKING:

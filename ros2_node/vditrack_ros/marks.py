@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.errors import InputError
-from vditrack.masks import check_mask
+from vditrack.masks.objects import check_mask
 
 Mask = NDArray[np.uint8]
 

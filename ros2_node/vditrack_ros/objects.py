@@ -11,8 +11,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from vditrack import Tracker
-from vditrack.live import LiveUpdate
-from vditrack.mask_stream import MaskStream, MaskUpdate
+from vditrack.streams.mask_stream import MaskStream, MaskUpdate
+from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.arrivals import SECOND
 from vditrack_ros.diagnostics import (
     Counts,

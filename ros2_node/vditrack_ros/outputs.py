@@ -13,9 +13,9 @@ from sensor_msgs.msg import ChannelFloat32, Image, PointCloud, PointCloud2, Poin
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from vditrack.grid import cells_from_pixels
-from vditrack.live import LiveUpdate
-from vditrack.messages.clouds import POINT_FIELDS, TRACK_FIELDS, track_rows
+from vditrack.coordinates import cells_from_pixels
+from vditrack.ros_messages.track_cloud import POINT_FIELDS, TRACK_FIELDS, track_rows
+from vditrack.streams.realtime import LiveUpdate
 
 try:
     from foxglove_msgs.msg import (
@@ -55,7 +55,7 @@ _FIELDS = [
 def tracks_cloud(
     header: Header, update: LiveUpdate, objects: NDArray[np.uint8], xyz: Floats
 ) -> PointCloud2:
-    """All points, one row each, of the fields in `vditrack.messages.clouds.TRACK_FIELDS`.
+    """All points, one row each, of the fields in `vditrack.ros_messages.track_cloud.TRACK_FIELDS`.
 
     Args:
         header: of the image.

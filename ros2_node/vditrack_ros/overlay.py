@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from vditrack.draw import mask_overlay
-from vditrack.live import LiveUpdate
+from vditrack.io.overlay import mask_overlay
+from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.followers import Shot, Site
 from vditrack_ros.outputs import TRAIL, overlay_image, rgb_image
 from vditrack_ros.parameters import Settings

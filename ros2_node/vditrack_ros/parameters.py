@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
-from vditrack.backends.selection import BackendName
 from vditrack.errors import InputError
+from vditrack.inference.selection import BackendName
 
 Value = bool | int | float | str | list[str]
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.live import LiveUpdate
-from vditrack.object_points import objects_at
+from vditrack.points.object_ids import objects_at
+from vditrack.streams.realtime import LiveUpdate
 
 
 class PointObjects:

@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from vditrack import Tracker
 from vditrack.errors import InputError
-from vditrack.live import LiveUpdate
+from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.arrivals import SECOND
 from vditrack_ros.diagnostics import (
     Counts,

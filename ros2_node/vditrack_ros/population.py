@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.grid import cells_from_pixels, pixels_from_cells
-from vditrack.live import LiveStream, LiveUpdate
+from vditrack.coordinates import cells_from_pixels, pixels_from_cells
+from vditrack.streams.realtime import LiveStream, LiveUpdate
 from vditrack_ros.parameters import Settings
 
 Floats = NDArray[np.float32]

@@ -11,8 +11,8 @@ from sensor_msgs.msg import PointCloud, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from vditrack.live import LiveUpdate
-from vditrack.messages.cameras import Camera, place
+from vditrack.ros_messages.camera_info import Camera, place
+from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros import outputs
 from vditrack_ros.parameters import Settings
 from vditrack_ros.sight import Sight

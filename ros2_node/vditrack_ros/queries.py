@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.errors import InputError
-from vditrack.messages.cameras import Camera
+from vditrack.ros_messages.camera_info import Camera
 
 Floats = NDArray[np.float32]
 

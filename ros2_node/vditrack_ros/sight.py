@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from vditrack.errors import InputError
-from vditrack.messages.cameras import Camera
-from vditrack.messages.images import decode_depth
+from vditrack.ros_messages.camera_info import Camera
+from vditrack.ros_messages.images import decode_depth
 from vditrack_ros.arrivals import SECOND
 
 Size = tuple[int, int]

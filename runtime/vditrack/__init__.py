@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vditrack.bundle import Bundle, Matching, Propagation, load_bundle
+    from vditrack.bundle.folder import Bundle, Matching, Propagation, load_bundle
     from vditrack.errors import BackendError, BundleError, InputError, VditrackError
-    from vditrack.mask_stream import MaskStream, MaskUpdate
-    from vditrack.stream import Stream, StreamUpdate
+    from vditrack.points.tracks import Tracks
+    from vditrack.streams.mask_stream import MaskStream, MaskUpdate
+    from vditrack.streams.point_stream import Stream, StreamUpdate
     from vditrack.tracker import Tracker
-    from vditrack.tracks import Tracks
 
 __all__ = [
     "BackendError",
@@ -30,19 +30,19 @@ __all__ = [
 
 _MODULES = {
     "BackendError": "errors",
-    "Bundle": "bundle",
+    "Bundle": "bundle.folder",
     "BundleError": "errors",
     "InputError": "errors",
-    "MaskStream": "mask_stream",
-    "MaskUpdate": "mask_stream",
-    "Matching": "bundle",
-    "Propagation": "bundle",
-    "Stream": "stream",
-    "StreamUpdate": "stream",
+    "MaskStream": "streams.mask_stream",
+    "MaskUpdate": "streams.mask_stream",
+    "Matching": "bundle.folder",
+    "Propagation": "bundle.folder",
+    "Stream": "streams.point_stream",
+    "StreamUpdate": "streams.point_stream",
     "Tracker": "tracker",
-    "Tracks": "tracks",
+    "Tracks": "points.tracks",
     "VditrackError": "errors",
-    "load_bundle": "bundle",
+    "load_bundle": "bundle.folder",
 }
 
 if not TYPE_CHECKING:

@@ -10,7 +10,7 @@ def main() -> None:
     if sys.argv[1:2] == ["doctor"]:
         raise SystemExit(examine(sys.argv[2:]))
     try:
-        from vditrack.cli import main as run  # noqa: PLC0415
+        from vditrack.cli.app import main as run  # noqa: PLC0415
     except ImportError as error:
         reason = " ".join(str(error).split())
         print(f"vditrack: {reason}. `vditrack doctor` says what mends it.", file=sys.stderr)

@@ -1,10 +1,10 @@
 """Which way points are followed by a bundle's settings."""
 
-from vditrack.bundle import Matching
-from vditrack.grid import Grid
-from vditrack.held import HeldPoints
-from vditrack.matched import MatchedPoints
-from vditrack.points import TrackedPoints
+from vditrack.bundle.folder import Matching
+from vditrack.coordinates import Grid
+from vditrack.points.base import TrackedPoints
+from vditrack.points.flow_tracker import HeldPoints
+from vditrack.points.match_tracker import MatchedPoints
 
 
 def no_points(grid: Grid, settings: Matching) -> TrackedPoints:

@@ -11,22 +11,22 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vditrack.backends import OpenGraph, Session, open_session
-from vditrack.backends.selection import Backend, open_backend
-from vditrack.bundle import Bundle, Matching, Propagation, bundled_model, load_bundle
-from vditrack.engines.identity import Verification
+from vditrack.acceptance import unrefined, verification
+from vditrack.bundle.folder import Bundle, Matching, Propagation, bundled_model, load_bundle
 from vditrack.errors import InputError
-from vditrack.features import FeatureExtractor, FeatureMap, causal_features, clip_features
+from vditrack.features.extractor import FeatureExtractor, FeatureMap, causal_features, clip_features
+from vditrack.features.fusion import FusedFeatures
 from vditrack.following import no_points
-from vditrack.fused import FusedFeatures
-from vditrack.gate import unrefined, verification
-from vditrack.live import LiveStream
-from vditrack.mask_stream import MaskStream
-from vditrack.masks import MaskedObjects, Masks, checked_masks
-from vditrack.points import check_points
-from vditrack.reference import track_reference
-from vditrack.stream import Stream, check_frame
-from vditrack.tracks import Tracks
+from vditrack.inference.engine_identity import Verification
+from vditrack.inference.selection import Backend, open_backend
+from vditrack.inference.session import OpenGraph, Session, open_session
+from vditrack.masks.objects import MaskedObjects, Masks, checked_masks
+from vditrack.points.base import check_points
+from vditrack.points.heft_reference import track_reference
+from vditrack.points.tracks import Tracks
+from vditrack.streams.mask_stream import MaskStream
+from vditrack.streams.point_stream import Stream, check_frame
+from vditrack.streams.realtime import LiveStream
 
 Progress = Callable[[int, int], None]
 Step = TypeVar("Step")
@@ -71,12 +71,12 @@ class Tracker:
         """Load the bundle at ``path``, or the model that comes with the package.
 
         The first time that an engine is loaded on a GPU, its tracks are compared with the bundle's
-        (`vditrack.gate`), and it is taken only if they agree.
+        (`vditrack.acceptance`), and it is taken only if they agree.
 
         Args:
             path: folder of a bundle.
             backend: "auto" takes the best that works here and falls back; one of
-                `vditrack.backends.selection.BackendName` is taken or refused.
+                `vditrack.inference.selection.BackendName` is taken or refused.
             propagation: in the place of the bundle's settings for masks.
 
         Raises:
@@ -243,7 +243,7 @@ class Tracker:
 
 
 def verify_tracks(bundle: Bundle, open_graph: OpenGraph, where: str) -> Verification:
-    """Compare the tracks that graphs give with a bundle's own: see `vditrack.gate`.
+    """Compare the tracks that graphs give with a bundle's own: see `vditrack.acceptance`.
 
     Args:
         bundle: whose graphs they are.

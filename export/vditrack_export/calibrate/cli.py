@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from vditrack.bundle import Bundle, load_bundle
-from vditrack.evaluation.datasets import Dataset, open_dataset
-from vditrack.progress import progress_bars
+from vditrack.bundle.folder import Bundle, load_bundle
+from vditrack.cli.progress import progress_bars
+from vditrack.evaluation.datasets.registry import Dataset, open_dataset
 from vditrack_export.calibrate.writing import check_card, write_weights
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def _calibrated(
     bundle: Bundle, datasets: Sequence[Dataset], clips: int | None, *, quiet: bool
 ) -> tuple[Calibration, int]:
     """Calibrate on so many clips of each data set; and how many those were in all."""
-    from vditrack.backends.selection import open_backend
-    from vditrack.features import FeatureExtractor
+    from vditrack.features.extractor import FeatureExtractor
+    from vditrack.inference.selection import open_backend
     from vditrack.tracker import verify_tracks
     from vditrack_export.calibrate.clips import described
     from vditrack_export.calibrate.rounds import FOLLOWED, calibrated

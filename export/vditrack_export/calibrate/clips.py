@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated import AnnotatedClip
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.coordinates import Grid
 from vditrack.evaluation.protocols import RASTER, Asked, first_queries
-from vditrack.features import FeatureExtractor, FeatureMap, clip_features
-from vditrack.grid import Grid
+from vditrack.features.extractor import FeatureExtractor, FeatureMap, clip_features
 
 Advanced = Callable[[float], None]
 """Is told the share of a clip that was done since the last call."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle import Visibility
+from vditrack.bundle.folder import Visibility
 
 Counts = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle import Visibility
-from vditrack.evaluation.point_metrics import PointScores
+from vditrack.bundle.folder import Visibility
+from vditrack.evaluation.metrics.points import PointScores
 from vditrack_export.calibrate.trials import Trial
 
 Counts = NDArray[np.float64]

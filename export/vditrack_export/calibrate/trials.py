@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle import Holding, Matching, Visibility
-from vditrack.evaluation.point_metrics import Comparison, PointScores
-from vditrack.held import HeldPoints
+from vditrack.bundle.folder import Holding, Matching, Visibility
+from vditrack.evaluation.metrics.points import Comparison, PointScores
+from vditrack.points.flow_tracker import HeldPoints
 from vditrack_export.calibrate.clips import Advanced, DescribedClip
 from vditrack_export.calibrate.fit import sigmoid
 

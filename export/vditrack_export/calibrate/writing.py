@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from vditrack.bundle import Holding, Visibility
+from vditrack.atomic_files import staged_file
+from vditrack.bundle.folder import Holding, Visibility
 from vditrack.errors import InputError
-from vditrack.files import staged_file
 from vditrack_export.card import Card, load_card
 
 _SECTION = re.compile(r"^\[matching\.holding\.visibility\][ \t]*(#[^\n]*)?\n", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What matching and the backward check cost a new frame, from `vditrack.matching` and its users.
+"""What matching and the backward check cost a new frame (`vditrack.points`).
 
 Products of matrices count as everywhere; the means between cells that make half cells count two
 operations each. All of it runs in FP32 on the CPU.
@@ -7,8 +7,8 @@ operations each. All of it runs in FP32 on the CPU.
 from itertools import product
 from math import ceil
 
-from vditrack.bundle import Matching
-from vditrack.grid import Grid
+from vditrack.bundle.folder import Matching
+from vditrack.coordinates import Grid
 from vditrack_export.plan.trace import Cost
 
 # Pixels a side of the places that a descriptor is averaged over.

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.grid import Grid
 from vditrack_export.card import (
     Card,
     Clip,

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vditrack.annotated import AnnotatedClip
-from vditrack.bundle import Matching
-from vditrack.evaluation.point_metrics import THRESHOLDS
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.bundle.folder import Matching
+from vditrack.coordinates import Grid, pixels_from_cells
+from vditrack.evaluation.metrics.points import THRESHOLDS
 from vditrack.evaluation.protocols import RASTER
-from vditrack.features import FeatureMap
-from vditrack.grid import Grid, pixels_from_cells
+from vditrack.features.extractor import FeatureMap
 from vditrack_export.select.bands import Bands, cosines_by_band
 from vditrack_export.select.pairs import GAPS, Source
 

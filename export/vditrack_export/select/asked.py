@@ -7,10 +7,10 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
-from vditrack.annotated import AnnotatedClip
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.atomic_files import staged_folder
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets import Dataset, ProtocolName, open_dataset
-from vditrack.files import staged_folder
+from vditrack.evaluation.datasets.registry import Dataset, ProtocolName, open_dataset
 from vditrack_export.card import Card, Masks
 
 _NOISE = (0.05, 0.1, 0.2, 0.4)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.features import FeatureMap
-from vditrack.grid import Grid
+from vditrack.features.extractor import FeatureMap
 from vditrack_export.select.mask_space import PartName, Setting
 
 _REAL = np.dtype(np.float32)

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vditrack.backends import Array
-from vditrack.backends import Tensor as Described
-from vditrack.bundle import FEATURES, Bundle
-from vditrack.features import FeatureExtractor
+from vditrack.bundle.folder import FEATURES, Bundle
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.inference.session import Array
+from vditrack.inference.session import Tensor as Described
 from vditrack_export.card import Card
 from vditrack_export.checkpoint import Checkpoint
 from vditrack_export.cuts import kept_channels
@@ -60,7 +60,7 @@ class PartModel:
 
 
 class _BlocksSession:
-    """The unmodified transformer, listened to at some blocks: see `vditrack.backends.Session`."""
+    """The unmodified transformer, listened to at some blocks, as a `Session`."""
 
     def __init__(
         self, cutting: Cutting, blocks: tuple[int, ...], denoising: Denoising, channels: int

@@ -7,7 +7,7 @@ import msgspec
 from rich import box
 from rich.table import Table
 
-from vditrack.evaluation.summary import Estimate, estimate
+from vditrack.evaluation.report.summary import Estimate, estimate
 from vditrack_export.card import Masks
 from vditrack_export.select.mask_scores import MaskScores
 from vditrack_export.select.mask_space import Setting, Trial, chosen_masks

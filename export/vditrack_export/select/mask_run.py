@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated import AnnotatedClip
-from vditrack.bundle import Propagation
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.bundle.folder import Propagation
 from vditrack.errors import InputError
-from vditrack.evaluation.mask_metrics import mask_scores
-from vditrack.features import FeatureMap, clip_features
-from vditrack.fused import fuse
-from vditrack.masks import MaskedObjects, check_mask
+from vditrack.evaluation.metrics.masks import mask_scores
+from vditrack.features.extractor import FeatureMap, clip_features
+from vditrack.features.fusion import fuse
+from vditrack.masks.objects import MaskedObjects, check_mask
 from vditrack_export.select.kept_features import Kept
 from vditrack_export.select.mask_features import PartModel
 from vditrack_export.select.mask_scores import MaskClips, MaskScores

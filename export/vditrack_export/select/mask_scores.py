@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.evaluation.summary import Estimate, estimate
+from vditrack.evaluation.report.summary import Estimate, estimate
 from vditrack_export.select.mask_space import PartName, Setting, Trial
 from vditrack_export.select.scores import Floats
 

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from vditrack.cli.progress import progress_bars
+from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets import Dataset
-from vditrack.grid import Grid
-from vditrack.progress import progress_bars
+from vditrack.evaluation.datasets.registry import Dataset
 from vditrack_export.card import Card, Masks
 from vditrack_export.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
 from vditrack_export.cuts import kept_channels

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from vditrack.evaluation.datasets import Dataset
-from vditrack.progress import progress_bars
+from vditrack.cli.progress import progress_bars
+from vditrack.evaluation.datasets.registry import Dataset
 from vditrack_export.card import Card, load_card, transformer_of
 from vditrack_export.checkpoint import load_checkpoint, random_checkpoint
 from vditrack_export.select.asked import Asked

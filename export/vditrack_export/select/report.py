@@ -7,7 +7,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from vditrack.evaluation.summary import Estimate, estimate
+from vditrack.evaluation.report.summary import Estimate, estimate
 from vditrack_export.select.pairs import GAPS
 from vditrack_export.select.scores import Choice, Floats, Scores, over
 

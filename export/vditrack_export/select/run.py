@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vditrack.annotated import AnnotatedClip
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.grid import Grid
 from vditrack_export.card import Card
 from vditrack_export.checkpoint import Checkpoint
 from vditrack_export.encoders.forms import original_latents

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.evaluation.summary import Estimate, estimate
+from vditrack.evaluation.report.summary import Estimate, estimate
 from vditrack_export.card import Card
 from vditrack_export.paths.cut import Denoising
 from vditrack_export.select.bands import Bands, make_bands

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
-from vditrack.files import staged_file
 from vditrack_export.card import Card, Feature, card_path, load_card
 
 if TYPE_CHECKING:

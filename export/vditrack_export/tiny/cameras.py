@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.synthetic.camera import Camera
-from vditrack.synthetic.scenes import Scene, Waves
+from vditrack.synthetic.layers.camera_effects import Camera
+from vditrack.synthetic.layers.scenes import Scene, Waves
 
 Image = NDArray[np.uint8]
 Field = NDArray[np.float32]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.synthetic.textures import pattern
+from vditrack.synthetic.layers.textures import pattern
 
 Image = NDArray[np.uint8]
 Pyramid = tuple[Image, ...]

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.synthetic.clips import SyntheticClip
-from vditrack.synthetic.scenes import Anchors, Layer, Motion, Scene, Waves
-from vditrack.synthetic.textures import blob
+from vditrack.synthetic.layers.clips import SyntheticClip
+from vditrack.synthetic.layers.scenes import Anchors, Layer, Motion, Scene, Waves
+from vditrack.synthetic.layers.textures import blob
 from vditrack_export.tiny.cameras import LitScene, random_camera, random_shade, random_smear
 from vditrack_export.tiny.pictures import Pyramid, draw_picture, look_alike
 

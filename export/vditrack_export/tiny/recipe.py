@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vditrack.grid import cells_from_pixels
-from vditrack.synthetic.clips import SyntheticClip
+from vditrack.coordinates import cells_from_pixels
+from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack_export.frequencies import low_frequency_channels, wan_rotary_axes
 from vditrack_export.tiny.losses import (
     bilinear_target,

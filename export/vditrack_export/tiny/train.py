@@ -30,8 +30,8 @@ from rich.progress import (
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from vditrack.files import staged_file, staged_folder
-from vditrack.synthetic.clips import SyntheticClip
+from vditrack.atomic_files import staged_file, staged_folder
+from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack_export.tiny.curves import draw_curves
 from vditrack_export.tiny.photos import load_photos, packaged_folders
 from vditrack_export.tiny.pictures import Image, halvings

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vditrack.bundle import Matching
-from vditrack.features import FeatureMap
-from vditrack.grid import Grid
-from vditrack.matching import match
-from vditrack.synthetic.clips import SyntheticClip
+from vditrack.bundle.folder import Matching
+from vditrack.coordinates import Grid
+from vditrack.features.extractor import FeatureMap
+from vditrack.points.descriptor_matching import match
+from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack_export.tiny.model import STRIDE
 from vditrack_export.tiny.pictures import Image, halvings
 from vditrack_export.tiny.quadruples import make_quadruple

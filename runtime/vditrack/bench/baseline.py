@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.evaluation.peers import LucasKanade
+from vditrack.evaluation.baselines.point_baselines import LucasKanade
 
 
 class LucasKanadeStream:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.bench.camera import Clock, Passage, film
-from vditrack.timing import listening
+from vditrack.stage_timing import listening
 
 Push = Callable[[NDArray[np.uint8], float], object]
 Spent = dict[str, float]

@@ -27,8 +27,8 @@ from vditrack.bench.result import (
     work,
 )
 from vditrack.bench.search import search
-from vditrack.bundle import MANIFEST, Bundle
-from vditrack.synthetic.clips import make_clip
+from vditrack.bundle.folder import MANIFEST, Bundle
+from vditrack.synthetic.layers.clips import make_clip
 from vditrack.tracker import Tracker
 
 Report = Callable[[str, float], None]

@@ -98,7 +98,7 @@ def _prove(name: str, ask_for: Callable[[Any], Told]) -> Told:
 
 def machine() -> Told:
     """Ask for the first GPU, the driver and JetPack."""
-    from vditrack.engines.machine import read_machine  # noqa: PLC0415
+    from vditrack.inference.machine import read_machine  # noqa: PLC0415
 
     # A TensorRT that crashes has its own line, and must not spoil this one: None stops its import.
     sys.modules.update(dict.fromkeys(("tensorrt", "tensorrt_rtx")))  # type: ignore[arg-type]
@@ -163,7 +163,7 @@ def ros() -> Told:
 
 def model() -> Told:
     """Check every file of the bundled model against its digest."""
-    from vditrack.bundle import bundled_model, load_bundle  # noqa: PLC0415
+    from vditrack.bundle.folder import bundled_model, load_bundle  # noqa: PLC0415
 
     manifest = load_bundle(bundled_model()).manifest
     return {"name": manifest.name, "files": len(manifest.files)}

@@ -11,9 +11,9 @@ from getpass import getuser
 from importlib import metadata, resources
 from pathlib import Path
 
+from vditrack.atomic_files import staged_file
 from vditrack.doctor.finding import Finding
 from vditrack.errors import InputError
-from vditrack.files import staged_file
 
 VARIABLES = (
     "CUDA_DEVICE_ORDER",

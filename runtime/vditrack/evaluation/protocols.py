@@ -8,16 +8,16 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated import AnnotatedClip
+from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
-from vditrack.evaluation.crossings import identities_kept
-from vditrack.evaluation.keypoint_metrics import keypoint_scores
-from vditrack.evaluation.mask_metrics import mask_scores
-from vditrack.evaluation.peers import MaskPropagator, Method, PointTracker
-from vditrack.evaluation.pictures import mask_picture, point_picture
-from vditrack.evaluation.point_metrics import Comparison, identity_kept, true_motion
-from vditrack.evaluation.results import Curve, Result, Share
-from vditrack.tracks import Tracks
+from vditrack.evaluation.baselines.point_baselines import MaskPropagator, Method, PointTracker
+from vditrack.evaluation.metrics.identity_switches import identities_kept
+from vditrack.evaluation.metrics.keypoints import keypoint_scores
+from vditrack.evaluation.metrics.masks import mask_scores
+from vditrack.evaluation.metrics.points import Comparison, identity_kept, true_motion
+from vditrack.evaluation.metrics.results import Curve, Result, Share
+from vditrack.evaluation.report.pictures import mask_picture, point_picture
+from vditrack.points.tracks import Tracks
 
 RASTER = 256
 """TAP-Vid measures in pixels of a raster of this many rows and columns."""

@@ -9,11 +9,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated import AnnotatedClip
+from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
-from vditrack.evaluation.peers import DenseFlow, LucasKanade, Method, Patches, Still
+from vditrack.evaluation.baselines.point_baselines import (
+    DenseFlow,
+    LucasKanade,
+    Method,
+    Patches,
+    Still,
+)
+from vditrack.evaluation.metrics.results import Result
 from vditrack.evaluation.protocols import EvaluationProtocol
-from vditrack.evaluation.results import Result
 from vditrack.tracker import Tracker
 
 PEERS: dict[str, type[Method]] = {
@@ -38,7 +44,7 @@ class _MasksAlone:
     def propagate(
         self, frames: NDArray[np.uint8], first: NDArray[np.uint8], /
     ) -> NDArray[np.uint8]:
-        """See `vditrack.evaluation.peers.MaskPropagator`."""
+        """See `vditrack.evaluation.baselines.point_baselines.MaskPropagator`."""
         return self.tracker.propagate(frames, first)
 
 

@@ -1,0 +1,1 @@
+"""Baseline trackers that results are compared with."""

@@ -1,0 +1,1 @@
+"""Metrics of points, keypoints and masks."""

@@ -1,0 +1,97 @@
+"""Small pictures of what a method found, beside the truth, for the report."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vditrack.coordinates import pixel_centres
+from vditrack.io.overlay import point_colours
+from vditrack.points.tracks import Tracks
+
+Image = NDArray[np.uint8]
+
+_HEIGHT = 200
+_SHIFT = 4
+_WHITE = (255, 255, 255)
+_HUES = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233]])
+
+
+def point_picture(
+    frames: NDArray[np.uint8],
+    truth: NDArray[np.float32],
+    visible: NDArray[np.bool_],
+    tracks: Tracks,
+) -> Image:
+    """Three frames of a clip, side by side: found points, each with a line to the true place.
+
+    A disc is a point said to be visible, a ring one said to be hidden; the white end of a line is
+    where it truly is. Points that are truly hidden have no line.
+
+    Args:
+        frames: uint8 [T, H, W, 3] RGB.
+        truth: [N, T, 2] (x, y) in pixels of the frames.
+        visible: [N, T] true visibility.
+        tracks: what was found, of the same points.
+
+    """
+    scale = _HEIGHT / frames.shape[1]
+    colours = point_colours(tracks.queries, frames.shape[1:3]).tolist()
+    panels = []
+    for t in _shown(len(frames)):
+        panel = _resized(frames[t], scale)
+        for n, colour in enumerate(colours):
+            place = _fixed_point(tracks.points[n, t] * scale)
+            if visible[n, t]:
+                true_place = _fixed_point(truth[n, t] * scale)
+                cv2.line(panel, place, true_place, _WHITE, 1, cv2.LINE_AA, _SHIFT)
+                cv2.circle(panel, true_place, 1 << _SHIFT, _WHITE, -1, cv2.LINE_AA, _SHIFT)
+            thickness = -1 if tracks.visible[n, t] else 1
+            cv2.circle(panel, place, 3 << _SHIFT, colour, thickness, cv2.LINE_AA, _SHIFT)
+        panels.append(panel)
+    return np.hstack(panels)
+
+
+def mask_picture(
+    frames: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[np.uint8]
+) -> Image:
+    """Three frames of a clip, side by side: found objects tinted, true ones outlined in white.
+
+    Args:
+        frames: uint8 [T, H, W, 3] RGB.
+        truth: [T, H, W] index of the object at each pixel, 0 the background.
+        found: the same, as a method found it.
+
+    """
+    scale = _HEIGHT / frames.shape[1]
+    panels = []
+    for t in _shown(len(frames)):
+        tint = _HUES[(found[t].astype(int) - 1) % len(_HUES)]
+        tinted = np.where(found[t][..., None] > 0, 0.5 * frames[t] + 0.5 * tint, frames[t])
+        panel = _resized(tinted.astype(np.uint8), scale)
+        for index in np.unique(truth[t][truth[t] > 0]):
+            shape = np.asarray(truth[t] == index, np.uint8)
+            small = cv2.resize(shape, panel.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            outlines, _ = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(panel, outlines, -1, _WHITE, 1)
+        panels.append(panel)
+    return np.hstack(panels)
+
+
+def _shown(length: int) -> Sequence[int]:
+    """Indices of a frame after a third of the clip, after two thirds, and the last."""
+    return [(length - 1) * part // 3 for part in (1, 2, 3)]
+
+
+def _resized(frame: Image, scale: float) -> Image:
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(frame, (round(frame.shape[1] * scale), _HEIGHT), interpolation=method)
+    return np.asarray(resized, np.uint8)
+
+
+def _fixed_point(place: NDArray[np.float32]) -> tuple[int, int]:
+    """Coordinates as OpenCV draws them: counted from the first pixel's centre, scaled."""
+    inside = np.clip(place - pixel_centres(np.zeros(1, np.intp)), -9999, 9999)
+    x, y = np.rint(inside * 2**_SHIFT).astype(int).tolist()
+    return x, y

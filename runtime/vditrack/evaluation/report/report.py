@@ -1,0 +1,267 @@
+"""A summary to be read: in the terminal, by machines, and as one HTML file with plots."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from vditrack.atomic_files import staged_file
+from vditrack.evaluation.metrics.results import Result
+from vditrack.evaluation.report.plots import curve_plot, dot_plot
+from vditrack.evaluation.report.summary import (
+    CONFIDENCE,
+    FEWEST_CLIPS,
+    Estimate,
+    MethodSummary,
+    Summary,
+)
+
+_VERDICT_STYLES = {"better": "green", "worse": "red"}
+_JPEG_QUALITY = 85
+
+
+def table(summary: Summary, facts: Mapping[str, str]) -> Group:
+    """Lay out methods x metrics for the terminal, the best mean of each metric in bold.
+
+    Shares of events are in a table of their own, for 80 columns have room for three metrics.
+    """
+    means, shares = _without_rows(summary.metrics), _without_rows(summary.events)
+    means.add_column("fps", justify="right")
+    means.add_column("clips", justify="right")
+    best = _best(summary)
+    for method in summary.methods:
+        name = Text(method.name)
+        cells = {metric: _cell(summary, method, metric, best[metric]) for metric in best}
+        speed = _speed(method.frames_per_second)
+        means.add_row(name, *map(cells.get, summary.metrics), speed, str(method.clips))
+        shares.add_row(name, *map(cells.get, summary.events))
+    title = ", ".join(f"{name} {value}" for name, value in facts.items())
+    notes = Text(" ".join(_notes(summary)), style="table.caption")
+    below = (Text(), shares, notes) if summary.events else (notes,)
+    return Group(Text(title, style="table.title"), means, *below)
+
+
+def _without_rows(metrics: Sequence[str]) -> Table:
+    """Columns for the methods' names and their metrics."""
+    # Without a frame, and with long names folded, three metrics fit into 80 columns.
+    laid_out = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    laid_out.add_column("method", overflow="fold", max_width=9)
+    for metric in metrics:
+        laid_out.add_column(Text(metric))
+    return laid_out
+
+
+def as_json(
+    summary: Summary, results: Sequence[Result], facts: Mapping[str, str]
+) -> dict[str, Any]:
+    """Give everything but the pictures as plain JSON: percent, and null where there is no value."""
+    return {
+        "facts": dict(facts),
+        "notes": _notes(summary),
+        "reference": summary.reference.name,
+        "metrics": list(summary.metrics),
+        "events": list(summary.events),
+        "methods": [_method_json(method) for method in summary.methods],
+        "clips": [_result_json(result) for result in results],
+    }
+
+
+def write_html(
+    path: Path, summary: Summary, results: Sequence[Result], facts: Mapping[str, str]
+) -> None:
+    """Write one file that needs no other: the same input gives the same bytes.
+
+    Raises:
+        InputError: the folder of ``path`` cannot be written.
+
+    """
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "signed": _signed,
+        "interval": _interval,
+        "speed": _speed,
+        "jpeg": _jpeg,
+    }
+    source = files("vditrack.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    page = environment.from_string(source).render(
+        summary=summary,
+        facts=facts,
+        notes=_notes(summary),
+        best=_best(summary),
+        scope=partial(_scope, summary),
+        dots={metric: dot_plot(metric, summary.methods) for metric in _columns(summary)},
+        curves={title: curve_plot(title, summary.methods) for title in _titles(summary)},
+        clips=_by_clip(summary, results),
+    )
+    with staged_file(path) as scratch:
+        scratch.write_text(page, encoding="utf-8", newline="\n")
+
+
+def _notes(summary: Summary) -> list[str]:
+    """What a reader has to know to read the figures."""
+    notes = [
+        f"Metrics in percent: mean over clips [its {CONFIDENCE:.0%} confidence interval, "
+        "bootstrap over clips].",
+    ]
+    if len(summary.methods) > 1:
+        notes.append(
+            f"Below it the difference from {summary.reference.name}, clip by clip: better or worse "
+            "only where the difference's own interval leaves out 0."
+        )
+    if summary.events:
+        pooled = " and ".join(summary.events)
+        notes.append(f"Shares of the events of all clips together: {pooled}.")
+    counts = {mean.clips for method in summary.methods for mean in method.means.values()}
+    if min(counts) < FEWEST_CLIPS:
+        notes.append(f"Fewer than {FEWEST_CLIPS} clips allow no verdict, and rough intervals only.")
+    if 1 in counts:
+        notes.append("One clip says nothing of the spread.")
+    return notes
+
+
+def _columns(summary: Summary) -> tuple[str, ...]:
+    """Metrics that are means over clips, then those that are shares of events."""
+    return summary.metrics + summary.events
+
+
+def _best(summary: Summary) -> dict[str, float]:
+    """Largest mean of each metric; NaN where no method has one."""
+    return {
+        metric: max(
+            (method.means[metric].mean for method in summary.methods),
+            key=lambda mean: -math.inf if math.isnan(mean) else mean,
+        )
+        for metric in _columns(summary)
+    }
+
+
+def _cell(summary: Summary, method: MethodSummary, metric: str, best: float) -> Text:
+    mean = method.means[metric]
+    cell = Text(_percent(mean.mean), style="bold" if mean.mean == best else "")
+    cell.append(f" {_interval(mean)}".rstrip())
+    if scope := _scope(summary, method, metric):
+        cell.append(f"\n{scope}", style="dim")
+    if metric in method.differences:
+        difference = method.differences[metric]
+        told = f"\n{_signed(difference.estimate.mean)} {difference.verdict}"
+        cell.append(told, style=_VERDICT_STYLES.get(difference.verdict, "dim"))
+    return cell
+
+
+def _scope(summary: Summary, method: MethodSummary, metric: str) -> str:
+    """What a mean is over, empty where it is all the clips."""
+    mean = method.means[metric]
+    if metric in summary.events:
+        return f"{_counted(mean.count, 'event')} in {_counted(mean.clips, 'clip')}"
+    return f"of {_counted(mean.clips, 'clip')}" if mean.clips < method.clips else ""
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def _signed(value: float) -> str:
+    # Adding 0 makes a plus of the minus that rounding leaves before 0.
+    return "-" if math.isnan(value) else f"{round(value, 1) + 0.0:+.1f}"
+
+
+def _interval(estimate: Estimate) -> str:
+    """Text of the interval, empty where there is none."""
+    if math.isnan(estimate.low):
+        return ""
+    return f"[{round(estimate.low, 1) + 0.0:.1f}, {round(estimate.high, 1) + 0.0:.1f}]"
+
+
+def _speed(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:,.1f}"
+
+
+def _method_json(method: MethodSummary) -> dict[str, Any]:
+    return {
+        "name": method.name,
+        "clips": method.clips,
+        "frames_per_second": _number(method.frames_per_second),
+        "metrics": {name: _estimate_json(mean) for name, mean in method.means.items()},
+        "differences": {
+            name: {**_estimate_json(difference.estimate), "verdict": difference.verdict}
+            for name, difference in method.differences.items()
+        },
+        "curves": {
+            title: {
+                "bins": list(curve.bins),
+                "hits": curve.hits.tolist(),
+                "totals": curve.totals.tolist(),
+            }
+            for title, curve in method.curves.items()
+        },
+        "worst": [result.clip for result in method.worst],
+    }
+
+
+def _estimate_json(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "mean": _number(estimate.mean),
+        "low": _number(estimate.low),
+        "high": _number(estimate.high),
+        "clips": estimate.clips,
+        "count": estimate.count,
+    }
+
+
+def _result_json(result: Result) -> dict[str, Any]:
+    return {
+        "clip": result.clip,
+        "method": result.method,
+        "metrics": {name: _number(value) for name, value in result.metrics.items()},
+        "events": {
+            name: {"hits": share.hits, "total": share.total}
+            for name, share in result.events.items()
+        },
+        "frames": result.frames,
+        "seconds": result.seconds,
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _by_clip(summary: Summary, results: Sequence[Result]) -> list[tuple[str, list[float]]]:
+    """Headline metric of each method by clip, the reference's least first, its undefined last."""
+    headline = summary.metrics[0]
+    found = {(result.clip, result.method): result.metrics[headline] for result in results}
+    rows = [
+        (clip, [found.get((clip, method.name), math.nan) for method in summary.methods])
+        for clip in dict.fromkeys(result.clip for result in results)
+    ]
+    return sorted(rows, key=lambda row: math.inf if math.isnan(row[1][0]) else row[1][0])
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> str:
+    """RGB [h, w, 3] as a data: address."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+def _titles(summary: Summary) -> list[str]:
+    return list(dict.fromkeys(title for method in summary.methods for title in method.curves))

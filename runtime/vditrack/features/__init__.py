@@ -1,0 +1,1 @@
+"""From frames to descriptors: encoder, windows, feature maps."""

@@ -1,0 +1,137 @@
+"""From resized frames to latents: the encoder's graphs, and what one run leaves to the next."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vditrack.bundle.folder import Bundle, Input, latents_of
+from vditrack.errors import BundleError
+from vditrack.inference.session import Array, OpenGraph, Session, Tensor
+from vditrack.stage_timing import stage
+
+Frame = NDArray[np.uint8]
+Caches = Mapping[str, Array]
+"""What a run leaves to the next, by the names of the inputs that take it."""
+
+
+class LatentEncoder:
+    """The encoder's graphs. It keeps nothing of a clip or a stream: any number share one."""
+
+    def __init__(self, bundle: Bundle, open_graph: OpenGraph) -> None:
+        """Load the graphs.
+
+        Raises:
+            BackendError: no inference engine is installed or it refuses a graph.
+            BundleError: a graph has not the inputs and outputs the manifest claims.
+
+        """
+        encoder = bundle.manifest.encoder
+        self.frames = encoder.frames
+        self.cached = encoder.caches > 0
+        self.windowed = encoder.frames > 1 and not self.cached
+        """Whether windows share no latents, since one run takes several frames of a window."""
+        self._encoder = _open_encoder(bundle, open_graph)
+        self._start: Session | None = None
+        if self.cached and bundle.manifest.input.temporal_stride > 1:
+            self._start = _open_start(bundle, open_graph, self._encoder.outputs)
+        self._caches = {
+            name: tensor for name, tensor in self._encoder.inputs.items() if name != "frames"
+        }
+        self.latents = self._encoder.outputs["latents"]
+        """Of one run."""
+
+    def encode(self, group: Sequence[Frame], caches: Caches | None) -> tuple[Array, Caches]:
+        """Encode the frames of one run.
+
+        Args:
+            group: at most as many frames, uint8 [height, width, 3], as a run takes; at the
+                beginning of a clip whose later latents share frames, its first frame alone. The
+                newest frame stands in for those that a group lacks.
+            caches: what the run before left; None at the beginning of a clip.
+
+        Returns:
+            Latents [1, C, t, h, w], and what this run leaves.
+
+        """
+        if caches is None and self._start is not None:
+            session, inputs, size = self._start, {}, 1
+        else:
+            before = self._nothing() if caches is None else caches
+            session, inputs, size = self._encoder, dict(before), self.frames
+        inputs["frames"] = _stacked([*group, *[group[-1]] * (size - len(group))])
+        with stage("encoder"):
+            outputs = session.run(inputs)
+        return outputs["latents"], {name: outputs[f"next_{name}"] for name in self._caches}
+
+    def from_beginning(self, frames: Iterable[Frame]) -> Iterator[Array]:
+        """Latents of a clip, or of a window as if it were one: those of a run at a time."""
+        coming, caches = iter(frames), None
+        size = self.frames if self._start is None else 1
+        while group := list(islice(coming, size)):
+            latents, caches = self.encode(group, caches)
+            yield latents
+            size = self.frames
+
+    def _nothing(self) -> dict[str, Array]:
+        return {name: np.zeros(cache.shape, cache.dtype) for name, cache in self._caches.items()}
+
+
+def require_tensors(
+    graph: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor | None]
+) -> None:
+    """Refuse a graph whose inputs or outputs are not those expected; None stands for any tensor.
+
+    Raises:
+        BundleError: one is missing, too many or another.
+
+    """
+    for name in [*expected, *found]:
+        tensor, wanted = found.get(name), expected.get(name)
+        if tensor is None:
+            complaint = "is missing"
+        elif name not in expected:
+            complaint = "is not in the manifest"
+        elif wanted is not None and tensor != wanted:
+            complaint = f"should be {wanted} by the manifest, the graph has {tensor}"
+        else:
+            continue
+        raise BundleError(f"{graph}: tensor {name!r} {complaint}. Export the bundle again.")
+
+
+def _open_encoder(bundle: Bundle, open_graph: OpenGraph) -> Session:
+    graph, encoder, inp = bundle.encoder, bundle.manifest.encoder, bundle.manifest.input
+    session = open_graph(graph)
+    names = [f"cache.{number}" for number in range(encoder.caches)]
+    frames = _frames(encoder.frames, inp)
+    require_tensors(graph, session.inputs, {"frames": frames, **dict.fromkeys(names)})
+    left = {f"next_{name}": session.inputs[name] for name in names}
+    require_tensors(graph, session.outputs, {"latents": None, **left})
+    count = 1 if encoder.caches else latents_of(encoder.frames, inp.temporal_stride)
+    shape = session.outputs["latents"].shape
+    if len(shape) != 5 or shape[2] != count:
+        raise BundleError(
+            f"{graph}: tensor 'latents' should be [1, channels, {count}, rows, columns] by the "
+            f"manifest, the graph has {list(shape)}. Export the bundle again."
+        )
+    return session
+
+
+def _open_start(bundle: Bundle, open_graph: OpenGraph, outputs: Mapping[str, Tensor]) -> Session:
+    """The graph of the first frame alone, which leaves what every other run leaves."""
+    session = open_graph(bundle.encoder_start)
+    frames = _frames(1, bundle.manifest.input)
+    require_tensors(bundle.encoder_start, session.inputs, {"frames": frames})
+    require_tensors(bundle.encoder_start, session.outputs, outputs)
+    return session
+
+
+def _frames(count: int, inp: Input) -> Tensor:
+    return Tensor((count, inp.height, inp.width, 3), np.dtype(np.uint8))
+
+
+def _stacked(frames: Sequence[Frame]) -> Frame:
+    # One frame is not copied.
+    return frames[0][None] if len(frames) == 1 else np.stack(frames)

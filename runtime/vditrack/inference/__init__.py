@@ -1,0 +1,1 @@
+"""Inference sessions: ONNX Runtime, TensorRT, selection and engine identity."""

@@ -1,0 +1,173 @@
+"""ONNX Runtime: the engine that runs anywhere, and faster where it has a provider for the GPU."""
+
+import io
+import logging
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from vditrack.errors import BackendError
+from vditrack.inference.session import AbsentError, Array, Tensor
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
+
+_LOG = logging.getLogger("vditrack")
+_OPTIONS: dict[str, dict[str, str]] = {
+    # Precision is in the graph: what it leaves in FP32 is not to be rounded to 10 bits after all.
+    CUDA: {"use_tf32": "0"},
+}
+_NEXT = {TENSORRT: [CUDA]}
+"""Providers that take the nodes that one leaves, before the CPU does."""
+_PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
+_GPU_WHEEL = (
+    "Install `pip install vditrack[gpu]` in the place of vditrack[cpu]; on a Jetson, the wheel "
+    "made for its JetPack."
+)
+_REMEDIES = {
+    CUDA: _GPU_WHEEL,
+    TENSORRT: _GPU_WHEEL,
+    TENSORRT_RTX: "Run `pip install onnxruntime-ep-nv-tensorrt-rtx`.",
+}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+}
+_NO_BF16 = ". On the CPU it has no BF16: export with --precision fp32 or fp16 for it."
+
+
+class OnnxRuntimeSession:
+    """A graph on one of ONNX Runtime's providers."""
+
+    def __init__(self, graph: Path, provider: str = CPU) -> None:
+        """Load a graph.
+
+        Args:
+            graph: an ONNX file.
+            provider: ONNX Runtime's name of it. Nodes that it cannot run are left to the CPU.
+
+        Raises:
+            AbsentError: ONNX Runtime or this provider of it is not installed.
+            BackendError: the provider does not start here, or refuses the graph.
+
+        """
+        onnxruntime = _library()
+        options = _options(onnxruntime)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(graph),
+                options,
+                providers=_providers(onnxruntime, provider, options),
+                enable_fallback=False,
+            )
+        except BackendError:
+            raise
+        # ONNX Runtime's exceptions share no base class of their own.
+        except Exception as error:
+            bf16 = provider == CPU and "NOT_IMPLEMENTED" in str(error)
+            raise BackendError(
+                f"ONNX Runtime {onnxruntime.__version__} does not load {graph}"
+                f"{'' if provider == CPU else f' on its {provider}'}: {error}{_NO_BF16 * bf16}"
+            ) from error
+        # A provider whose libraries are missing is left out without an exception.
+        if (found := self._session.get_providers()[0]) != provider:
+            raise BackendError(
+                f"ONNX Runtime {onnxruntime.__version__} took its {found}: its {provider} did not "
+                "start. The lines that it printed say why; mostly the driver, CUDA or cuDNN is "
+                "missing or of another version."
+            )
+        # Else an error of the GPU would be answered by opening the graph anew on the CPU.
+        self._session.disable_fallback()
+        self.inputs = {node.name: _tensor(graph, node) for node in self._session.get_inputs()}
+        self.outputs = {node.name: _tensor(graph, node) for node in self._session.get_outputs()}
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        names = list(self.outputs)
+        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+
+def _library() -> ModuleType:
+    try:
+        return import_module("onnxruntime")
+    except ImportError as error:
+        raise AbsentError(
+            "ONNX Runtime is not installed. Install one of `pip install vditrack[cpu]` and "
+            "`pip install vditrack[gpu]`; on a Jetson, the wheel made for its JetPack."
+        ) from error
+
+
+def _options(onnxruntime: ModuleType) -> Any:  # noqa: ANN401 - it ships no types
+    options = onnxruntime.SessionOptions()
+    # Idle threads would spin, and take the cores from OpenCV and NumPy between two runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A block laid out by the first run's pattern would come beside what that run allocated and
+    # the arena keeps: more memory, and no time saved.
+    options.enable_mem_pattern = False
+    return options
+
+
+def _providers(
+    onnxruntime: ModuleType,
+    provider: str,
+    options: Any,  # noqa: ANN401
+) -> list[tuple[str, dict[str, str]]] | None:
+    """Providers in the order in which they choose nodes; None for a plug-in: it is in options."""
+    compiled_in = onnxruntime.get_available_providers()
+    if provider not in compiled_in and provider == TENSORRT_RTX:
+        options.add_provider_for_devices(_plugin_devices(onnxruntime), {})
+        return None
+    if provider not in compiled_in:
+        raise AbsentError(
+            f"ONNX Runtime {onnxruntime.__version__} here has no {provider}. {_REMEDIES[provider]}"
+        )
+    if provider in {CUDA, TENSORRT}:
+        _preload_cuda(onnxruntime)
+    names = [provider, *(name for name in _NEXT.get(provider, []) if name in compiled_in)]
+    return [(name, _OPTIONS.get(name, {})) for name in dict.fromkeys([*names, CPU])]
+
+
+@cache
+def _plugin_devices(onnxruntime: ModuleType) -> list[Any]:
+    """Devices of the TensorRT-RTX plug-in (TensorRT RTX EP, integration guide), loaded once."""
+    try:
+        plugin = import_module(_PLUGIN)
+    except ImportError as error:
+        raise AbsentError(
+            f"ONNX Runtime's {TENSORRT_RTX} is not installed. {_REMEDIES[TENSORRT_RTX]}"
+        ) from error
+    try:
+        onnxruntime.register_execution_provider_library(TENSORRT_RTX, plugin.get_library_path())
+    # As above.
+    except Exception as error:
+        raise BackendError(f"ONNX Runtime's {TENSORRT_RTX} does not load: {error}.") from error
+    devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == TENSORRT_RTX]
+    if not devices:
+        raise BackendError(f"ONNX Runtime's {TENSORRT_RTX} finds no RTX GPU.")
+    return devices
+
+
+@cache
+def _preload_cuda(onnxruntime: ModuleType) -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels, where the system's loader would not look."""
+    # From 1.21 on. What it does not find may be elsewhere: only the provider's start decides.
+    if hasattr(onnxruntime, "preload_dlls"):
+        with redirect_stdout(io.StringIO()) as told:
+            onnxruntime.preload_dlls()
+        _LOG.debug("%s", told.getvalue())
+
+
+def _tensor(graph: Path, node: object) -> Tensor:
+    shape, kind = getattr(node, "shape", ()), getattr(node, "type", "")
+    if kind not in _DTYPES or not all(isinstance(side, int) for side in shape):
+        name = getattr(node, "name", "?")
+        raise BackendError(f"{graph}: tensor {name!r} is {kind} {shape}, not of a static shape.")
+    return Tensor(tuple(shape), _DTYPES[kind])

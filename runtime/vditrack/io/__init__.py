@@ -1,0 +1,1 @@
+"""Reading and writing videos, tracks, masks and recordings."""

@@ -1,0 +1,1 @@
+"""Reading images from rosbag2 recordings and writing tracks to them, without ROS."""

@@ -1,0 +1,1 @@
+"""Mask propagation by labels of grid cells."""

@@ -1,0 +1,1 @@
+"""Point tracking: optical flow, patches, descriptors and visibility."""

@@ -1,0 +1,55 @@
+"""Track back and compare: the forward-backward check that decides visibility (HeFT, section 3)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vditrack.bundle.folder import Matching
+from vditrack.features.extractor import FeatureMap
+from vditrack.points.descriptor_matching import match
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+
+def backward_error(
+    maps: Sequence[FeatureMap],
+    trail: Floats,
+    visible: Bools,
+    age: NDArray[np.integer],
+    settings: Matching,
+) -> Floats:
+    """Distance between the trail and the track found from its end backward.
+
+    Args:
+        maps: K feature maps, oldest first.
+        trail: [N, K, 2] (x, y) in model pixels, the forward track in those frames.
+        visible: [N, K] where it was visible; the last frame's value is not read.
+        age: [N] frames since each point was asked for: the check goes back no further.
+        settings: matching settings.
+
+    Returns:
+        [N] model pixels, root mean square over the frames in which the point was visible; inf for
+        a point that was visible in none of them.
+
+    """
+    last = len(maps) - 1
+    templates = maps[last].sample(trail[:, last])
+    found = trail[:, last].copy()
+    squared = np.zeros(len(trail), np.float64)
+    count = np.zeros(len(trail), np.int64)
+    # As forward: the search is free to look anywhere from a frame in which the point was hidden.
+    limited = np.ones(len(trail), np.bool_)
+    for frame in range(last - 1, -1, -1):
+        alive = age >= last - frame
+        if not alive.any():
+            break
+        back = match(templates[alive], maps[frame], found[alive], limited[alive], settings)
+        found[alive] = back.points
+        compared = alive & visible[:, frame]
+        squared += compared * ((found - trail[:, frame]) ** 2).sum(axis=1)
+        count += compared
+        limited = visible[:, frame]
+    error = np.sqrt(squared / np.maximum(count, 1))
+    return np.where(count > 0, error, np.inf).astype(np.float32)

@@ -1,0 +1,90 @@
+"""Points that go where the features match: HeFT's way, frame by frame.
+
+Nothing but descriptors decides where a point is, and the way back over the last frames whether it
+is visible (HeFT, section 3).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vditrack.bundle.folder import Matching
+from vditrack.coordinates import Grid
+from vditrack.features.extractor import FeatureMap
+from vditrack.points.base import Bools, Floats, TrackedPoints
+from vditrack.points.descriptor_matching import match
+from vditrack.points.forward_backward import backward_error
+from vditrack.points.optical_flow import Grey
+from vditrack.stage_timing import stage
+
+
+class MatchedPoints(TrackedPoints):
+    """A step goes one way: match the templates, check backward, update what was seen."""
+
+    def __init__(self, grid: Grid, settings: Matching) -> None:
+        length = settings.horizon + 1
+        super().__init__(grid, length)
+        self._settings = settings
+        self._templates = np.zeros((0, 0), np.float32)
+        self._trail = np.zeros((0, length, 2), np.float32)
+        self._seen = np.zeros((0, length), np.bool_)
+        self._was_lost = np.zeros(0, np.bool_)
+
+    def _begin(self, places: Floats, features: FeatureMap, image: Grey) -> None:
+        count, length = len(places), self._trail.shape[1]
+        templates = features.sample(places)
+        self._templates = np.concatenate(
+            [self._templates.reshape(-1, templates.shape[1]), templates]
+        )
+        trail = np.repeat(places[:, None], length, axis=1)
+        self._trail = np.concatenate([self._trail, trail])
+        self._seen = np.concatenate([self._seen, np.ones((count, length), np.bool_)])
+        self._was_lost = np.concatenate([self._was_lost, np.zeros(count, np.bool_)])
+
+    def _forget(self, kept: Bools) -> None:
+        self._templates, self._was_lost = self._templates[kept], self._was_lost[kept]
+        self._trail, self._seen = self._trail[kept], self._seen[kept]
+
+    def _step(
+        self, features: FeatureMap, before: Grey, image: Grey, start: Floats, reach: float
+    ) -> None:
+        with stage("matching"):
+            found = match(self._templates, features, start, self._visible, self._settings, reach)
+        self._places = found.points
+        self._trail = _shifted(self._trail, self._places)
+        self._seen = _shifted(self._seen, np.zeros(len(self.ids), np.bool_))
+        with stage("consistency"):
+            self.fb_error = self._backward_error()
+        self.confidence = self._confidence(found.similarity)
+        self._visible = self.confidence >= 0.5
+        self._seen[:, -1] = self._visible
+        self._was_lost |= ~self._visible
+        with stage("templates"):
+            self._update_templates(features)
+
+    def _backward_error(self) -> Floats:
+        frames = len(self._maps)
+        trail, seen = self._trail[:, -frames:], self._seen[:, -frames:]
+        return backward_error(self._maps, trail, seen, self.age, self._settings)
+
+    def _confidence(self, similarity: Floats) -> Floats:
+        """Of each test, one half at its threshold; the worst of them counts."""
+        settings = self._settings
+        returning = np.isinf(self.fb_error)
+        threshold = np.where(returning, settings.recovery_threshold, settings.similarity_threshold)
+        of_similarity = 0.5 ** ((1 - similarity) / (1 - threshold))
+        of_distance = 0.5 ** (self.fb_error / settings.visibility_threshold)
+        confidence = np.where(returning, of_similarity, np.minimum(of_similarity, of_distance))
+        return np.asarray(np.clip(confidence * self._inside(), 0, 1), np.float32)
+
+    def _update_templates(self, features: FeatureMap) -> None:
+        seen, weight = self._visible, self._settings.template_update
+        if not self._settings.update_after_loss:
+            # Else a mistaken return would be learnt, and never mended.
+            seen = seen & ~self._was_lost
+        newest = features.sample(self._places[seen])
+        self._templates[seen] = (1 - weight) * self._templates[seen] + weight * newest
+
+
+def _shifted(history: NDArray, newest: NDArray) -> NDArray:  # type: ignore[type-arg]
+    """History [N, K, ...] without its oldest and with the newest [N, ...] at the end."""
+    return np.concatenate([history[:, 1:], newest[:, None]], axis=1)

@@ -1,1 +1,0 @@
-"""The verb `vditrack propagate`: masks of objects, from files to files."""

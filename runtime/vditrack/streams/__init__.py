@@ -1,0 +1,1 @@
+"""Live streams of points and masks: they own time and state."""

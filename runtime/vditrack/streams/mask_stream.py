@@ -1,0 +1,100 @@
+"""Object masks in a live stream: causal, with constant work a frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vditrack.errors import InputError
+from vditrack.features.fusion import FusedFeatures
+from vditrack.masks.objects import MaskedObjects, check_mask
+from vditrack.streams.point_stream import FrameClock, check_frame
+
+
+@dataclass(frozen=True)
+class MaskUpdate:
+    """Where the objects of a stream are in the frame just pushed."""
+
+    stamp: float
+    mask: NDArray[np.uint8]
+    """[H, W] in the frame's pixels: the index of the object there, 0 for the background."""
+    indices: NDArray[np.uint8]
+    """[N] of all objects marked so far, in the order in which they came; also of those that are
+    nowhere in the frame."""
+    age: NDArray[np.int64]
+    """[N] frames since the object was marked last."""
+
+
+class MaskStream:
+    """Objects in a live stream of frames.
+
+    The work of a push depends on the bundle, and its memory also on how often objects were marked:
+    frames with marks are never forgotten. Neither depends on how long the stream has run.
+
+    - A frame with the stamp of the one before is the same frame: nothing is computed.
+    - A frame with an older stamp is refused; `reset` starts over after a jump of the clock.
+    - When the frame size changes, objects keep their place in the picture.
+    """
+
+    def __init__(self, features: FusedFeatures) -> None:
+        self._features = features
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all objects and frames."""
+        self._window = self._features.window()
+        self._objects = MaskedObjects(self._features.settings)
+        self._clock = FrameClock()
+        self._age = np.zeros(0, np.int64)
+
+    def propagate(self, mask: NDArray[np.uint8]) -> None:
+        """Mark objects on the last frame pushed, to be carried on from there.
+
+        An object that the mask names is afterwards where the mask has it, and nowhere else. The
+        others stay where they are, but for the pixels that the mask takes.
+
+        Args:
+            mask: uint8 [H, W] of that frame: indices of objects, new ones or known ones, in any
+                order and with gaps; 0 says nothing of a pixel.
+
+        Raises:
+            InputError: no frame was pushed yet, or the mask is none for it.
+
+        """
+        if self._clock.stamp is None:
+            raise InputError("a mask was given before the first frame. Push a frame first.")
+        check_mask(mask, self._size)
+        self._objects.mark(mask)
+        indices = self._objects.indices[1:]
+        age = np.pad(self._age, (0, len(indices) - len(self._age)))
+        self._age = np.where(np.isin(indices, mask), 0, age)
+
+    def push(self, frame: NDArray[np.uint8], stamp: float) -> MaskUpdate:
+        """Carry all objects into the next frame.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB.
+            stamp: the frame's time, in any unit, from the camera.
+
+        Raises:
+            InputError: the frame is not such an array, or its stamp is not a number or older than
+                the one before.
+
+        """
+        check_frame(frame)
+        if self._clock.advance(stamp) > 0:
+            fused = self._window.push(frame)
+            self._objects.advance(fused.descriptors, frame.shape[:2], fused.velocity)
+            self._age = self._age + 1
+        return MaskUpdate(
+            stamp=stamp,
+            mask=self._objects.mask,
+            indices=self._objects.indices[1:].copy(),
+            age=self._age.copy(),
+        )
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """(height, width) of the last frame."""
+        height, width = self._objects.mask.shape
+        return height, width

@@ -1,0 +1,171 @@
+"""Tracking a live stream: causal, with constant memory and constant work a frame."""
+
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vditrack.bundle.folder import Matching
+from vditrack.errors import InputError
+from vditrack.features.extractor import FeatureExtractor, Frame, SlidingWindow
+from vditrack.following import no_points
+
+_INTERVALS = 30
+"""Frame intervals remembered to know the stream's usual one."""
+
+
+@dataclass(frozen=True)
+class StreamUpdate:
+    """Where the points of a stream are in the frame just pushed.
+
+    Coordinates are (x, y) in pixels of that frame; (0, 0) is the upper-left corner of the
+    upper-left pixel.
+    """
+
+    stamp: float
+    ids: NDArray[np.int64]
+    """[N], stable for the life of a point."""
+    points: NDArray[np.float32]
+    """[N, 2] (x, y); a best guess where the point is invisible."""
+    visible: NDArray[np.bool_]
+    """[N]"""
+    confidence: NDArray[np.float32]
+    """[N] in [0, 1]; at least 0.5 exactly where the point is visible."""
+    fb_error: NDArray[np.float32]
+    """[N] forward-backward distance in model pixels (RMS over frames); inf where unknown."""
+    age: NDArray[np.int64]
+    """[N] frames since the point was added."""
+
+
+class FrameClock:
+    """The stamps of a stream's frames: in order, and how far apart they usually are."""
+
+    def __init__(self) -> None:
+        self.stamp: float | None = None
+        """Of the newest frame."""
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+
+    @property
+    def usual_interval(self) -> float | None:
+        """Median of the last intervals; None before the second frame."""
+        return median(self._intervals) if self._intervals else None
+
+    def advance(self, stamp: float) -> float:
+        """Go on to the next frame.
+
+        Returns:
+            Usual intervals since the last frame, at least 1; 0 for the same frame again.
+
+        Raises:
+            InputError: the stamp is not a number, or older than the last one.
+
+        """
+        if not np.isfinite(stamp):
+            raise InputError(f"stamp {stamp} is not a time.")
+        interval = 0.0 if self.stamp is None else stamp - self.stamp
+        if interval < 0:
+            raise InputError(
+                f"stamp {stamp} is older than the last frame's, {self.stamp}. Push frames in "
+                "order; after a jump of the clock call reset()."
+            )
+        first, self.stamp = self.stamp is None, stamp
+        if interval == 0:
+            return 1.0 if first else 0.0
+        usual = self.usual_interval or interval
+        self._intervals.append(interval)
+        return max(1.0, float(round(interval / usual)))
+
+
+class Stream:
+    """Points in a live stream of frames.
+
+    The work and the memory of a push depend on the number of points and on the bundle's window and
+    horizon, not on how long the stream has run.
+
+    - A frame with the stamp of the one before is the same frame: it changes nothing.
+    - A frame with an older stamp is refused; `reset` starts over after a jump of the clock.
+    - When frames were dropped (the interval is a multiple of the usual one), points are looked for
+      as many times further away.
+    - When the frame size changes, points keep their place in the picture.
+    """
+
+    def __init__(self, extractor: FeatureExtractor, settings: Matching) -> None:
+        self._extractor = extractor
+        self._settings = settings
+        self._next_id = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all points and frames; ids go on counting."""
+        self._window = SlidingWindow(self._extractor)
+        self._alive = no_points(self._extractor.grid, self._settings)
+        self._clock = FrameClock()
+
+    def add(self, points: ArrayLike) -> NDArray[np.int64]:
+        """Start tracking points [N, 2] (x, y), in pixels of the last frame pushed; return ids [N].
+
+        Raises:
+            InputError: no frame was pushed yet, or a point is not a finite position inside it.
+
+        """
+        positions = np.asarray(points, np.float32)
+        count = len(positions) if positions.ndim else 0
+        ids = np.arange(self._next_id, self._next_id + count, dtype=np.int64)
+        self._alive.add(ids, positions)
+        self._next_id += count
+        return ids
+
+    def remove(self, ids: ArrayLike) -> None:
+        """Stop tracking points.
+
+        Raises:
+            InputError: an id is not alive.
+
+        """
+        gone = np.atleast_1d(np.asarray(ids, np.int64))
+        unknown = np.setdiff1d(gone, self._alive.ids)
+        if len(unknown):
+            raise InputError(f"no point with id {unknown[0]} is alive in this stream.")
+        self._alive.keep(~np.isin(self._alive.ids, gone))
+
+    def push(self, frame: NDArray[np.uint8], stamp: float) -> StreamUpdate:
+        """Track all points into the next frame.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB.
+            stamp: the frame's time, in any unit, from the camera.
+
+        Raises:
+            InputError: the frame is not such an array, or its stamp is not a number or older than
+                the one before.
+
+        """
+        check_frame(frame)
+        reach = self._clock.advance(stamp)
+        if reach > 0:
+            features = self._window.push(frame)
+            self._alive.advance(features, frame, reach)
+        return self._update(stamp)
+
+    def _update(self, stamp: float) -> StreamUpdate:
+        alive = self._alive
+        return StreamUpdate(
+            stamp=stamp,
+            ids=alive.ids.copy(),
+            points=alive.points,
+            visible=alive.visible,
+            confidence=alive.confidence.copy(),
+            fb_error=alive.fb_error.copy(),
+            age=alive.age.copy(),
+        )
+
+
+def check_frame(frame: Frame) -> None:
+    """Refuse what is not a uint8 RGB frame [H, W, 3]."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+        kind = getattr(frame, "dtype", type(frame).__name__)
+        raise InputError(f"a frame is {kind}; give a uint8 array [H, W, 3], RGB.")
+    if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+        raise InputError(f"a frame has shape {list(frame.shape)}; give [H, W, 3], RGB.")

@@ -1,0 +1,383 @@
+"""Tracking at a camera's pace with a model that may be slower.
+
+The model describes the newest frame in a thread of its own. Meanwhile optical flow carries the
+points from each frame to the next; when the model is done, they are matched in the frame that it
+has described, and what that changes is carried to the newest one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vditrack.bundle.folder import Matching
+from vditrack.errors import InputError
+from vditrack.features.extractor import FeatureExtractor, FeatureMap, Frame, SlidingWindow
+from vditrack.following import no_points
+from vditrack.points.array_tables import chosen, joined
+from vditrack.points.base import check_points
+from vditrack.points.optical_flow import Grey, at_size, flow_there_and_back, grey_levels, leads_back
+from vditrack.stage_timing import stage
+from vditrack.streams.point_stream import FrameClock, check_frame
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+_PACE = 0.8
+"""Share of a frame's time that the model may take for each frame to wait for it."""
+_IDLE = 0.5
+"""Share of the time between two frames that a push may take, for that time to be the camera's."""
+_REMEMBERED = 15
+"""Frames over which the model's time and rate are measured."""
+_AGREES = 1.0
+"""Pixels at a width of 256 by which the model may correct flow that need not be followed anew."""
+_FLAT = 1e-6
+"""Least texture that flow follows from frame to frame: else points on asphalt would come and go."""
+_LOST_BY_FLOW = 0.49
+"""Factor on the confidence of a point that flow did not hold: below one half whatever it was."""
+
+
+@dataclass(frozen=True)
+class LiveUpdate:
+    """Where the points are in the frame just pushed.
+
+    Coordinates are (x, y) in pixels of that frame; (0, 0) is the upper-left corner of the
+    upper-left pixel.
+    """
+
+    stamp: float
+    ids: Ints
+    """[N], ascending, stable for the life of a point."""
+    points: Floats
+    """[N, 2] (x, y); a best guess where the point is invisible."""
+    visible: Bools
+    """[N]"""
+    confidence: Floats
+    """[N] in [0, 1]; at least 0.5 exactly where the point is visible."""
+    fb_error: Floats
+    """[N] forward-backward distance in model pixels (RMS over frames); inf where unknown."""
+    frames: Ints
+    """[N] frames since the point was added."""
+    age: Floats
+    """[N] seconds since the frame in which the model last placed the point."""
+    bridged: bool
+    """Whether flow alone has carried the points into this frame."""
+
+
+@dataclass
+class _Points:
+    """The living points as they are in the newest frame; ids ascend."""
+
+    ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    places: Floats = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    followed: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """Whether flow held on to the point since the model placed it."""
+    confidence: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Of the model, or 1 until it has seen the point."""
+    fb_error: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    frames: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    placed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """Stamps."""
+
+    def with_new(self, ids: Ints, places: Floats, stamp: float) -> _Points:
+        count = len(ids)
+        new = _Points(
+            ids=ids,
+            places=places,
+            followed=np.ones(count, np.bool_),
+            confidence=np.ones(count, np.float32),
+            fb_error=np.zeros(count, np.float32),
+            frames=np.zeros(count, np.int64),
+            placed=np.full(count, stamp),
+        )
+        return joined(self, new)
+
+    @property
+    def visible(self) -> Bools:
+        return self.followed & (self.confidence >= 0.5)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A frame that the model describes, and where its points were when that began."""
+
+    described: Future[FeatureMap]
+    frame: Frame
+    image: Grey
+    stamp: float
+    reach: float
+    ids: Ints
+    places: Floats
+    carried: bool
+    """Whether flow has brought the points here; else they are where the model placed them."""
+
+
+class LiveStream:
+    """Points in a live stream of frames, at the pace at which they come.
+
+    A push takes the time of optical flow, a few milliseconds, while the model is slower than the
+    camera; where the model keeps pace, a push waits for it and gives what `Stream.push` gives. The
+    first frame is always waited for. Stamps are in seconds; sizes of frames may change, and clocks
+    are treated, as `Stream` does.
+    """
+
+    def __init__(
+        self, extractor: FeatureExtractor, settings: Matching, worker: Executor | None = None
+    ) -> None:
+        """Start on a live stream.
+
+        Args:
+            extractor: a bundle's graphs.
+            settings: of matching.
+            worker: runs the model, in one thread; shared by several streams, each waits its turn.
+                One of its own by default.
+
+        """
+        self._extractor = extractor
+        self._settings = settings
+        self._owned = worker is None
+        self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="vditrack")
+        self._next_id = 0
+        self._job: _Job | None = None
+        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all points and frames; ids go on counting."""
+        # What the model still works on belongs to the past.
+        self._job = None
+        self._window = SlidingWindow(self._extractor)
+        self._alive = no_points(self._extractor.grid, self._settings)
+        self._points = _Points()
+        self._clock = FrameClock()
+        self._image: Grey | None = None
+        self._described: deque[float] = deque(maxlen=_REMEMBERED)
+        self._intervals: deque[float | None] = deque(maxlen=_REMEMBERED)
+        self._busy = 0.0
+
+    def close(self) -> None:
+        """Give the thread back. A frame that is being described is waited for."""
+        if self._owned:
+            self._worker.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> LiveStream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def ids(self) -> Ints:
+        """[N] of the living points, ascending."""
+        return self._points.ids.copy()
+
+    @property
+    def described_rate(self) -> float | None:
+        """Frames a second that the model describes; None before it has described two."""
+        if len(self._described) < 2:
+            return None
+        return (len(self._described) - 1) / (self._described[-1] - self._described[0])
+
+    def add(self, points: ArrayLike) -> Ints:
+        """Start tracking points [N, 2] (x, y), in pixels of the last frame pushed; return ids [N].
+
+        Raises:
+            InputError: no frame was pushed yet, or a point is not a finite position inside it.
+
+        """
+        if self._image is None or self._clock.stamp is None:
+            raise InputError("points were added before the first frame. Push a frame first.")
+        positions = np.asarray(points, np.float32)
+        check_points(positions, self._image.shape)
+        ids = np.arange(self._next_id, self._next_id + len(positions), dtype=np.int64)
+        if self._describes(self._clock.stamp):
+            self._alive.add(ids, positions)
+        self._points = self._points.with_new(ids, positions, self._clock.stamp)
+        self._next_id += len(ids)
+        return ids
+
+    def remove(self, ids: ArrayLike) -> None:
+        """Stop tracking points.
+
+        Raises:
+            InputError: an id is not alive.
+
+        """
+        gone = np.atleast_1d(np.asarray(ids, np.int64))
+        unknown = np.setdiff1d(gone, self._points.ids)
+        if len(unknown):
+            raise InputError(f"no point with id {unknown[0]} is alive in this stream.")
+        self._points = chosen(self._points, ~np.isin(self._points.ids, gone))
+        self._alive.keep(~np.isin(self._alive.ids, gone))
+
+    def push(self, frame: Frame, stamp: float) -> LiveUpdate:
+        """Track all points into the next frame.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB; it must not be written to afterwards.
+            stamp: the frame's time in seconds, from the camera.
+
+        Raises:
+            InputError: the frame is not such an array, or its stamp is not a number or older than
+                the one before.
+            BackendError: the model has failed, in this frame or in one before.
+
+        """
+        began = perf_counter()
+        check_frame(frame)
+        before = self._clock.stamp
+        if self._clock.advance(stamp) == 0:
+            return self._update(stamp)
+        if before is not None:
+            self._see_interval(stamp - before)
+        image = grey_levels(frame)
+        self._points.frames += 1
+        if self._job is not None and self._job.described.done():
+            self._correct()
+        waits = self._job is None and (before is None or self._keeps_pace())
+        # Then the model's own step begins where the points are, and flow would change nothing.
+        carries = not (waits and self._describes(before))
+        if carries:
+            self._carry(image)
+        self._image = image
+        if self._job is None:
+            self._start(frame, image, stamp, carried=carries)
+        if waits:
+            self._correct()
+        self._busy = perf_counter() - began
+        return self._update(stamp)
+
+    def _describes(self, stamp: float | None) -> bool:
+        """Whether the frame of this stamp is the one that the model described last."""
+        return bool(self._described) and self._described[-1] == stamp
+
+    def _see_interval(self, interval: float) -> None:
+        # A push that waits for a slow model makes frames go by unseen, and the time to the next
+        # one as long as the model takes: it says nothing of the camera.
+        self._intervals.append(interval if self._busy <= _IDLE * interval else None)
+
+    def _keeps_pace(self) -> bool:
+        """Whether the model is quicker than the camera; when in doubt not, which shows it."""
+        intervals = [interval for interval in self._intervals if interval is not None]
+        if not intervals or not self._seconds:
+            return False
+        return median(self._seconds) <= _PACE * median(intervals)
+
+    def _start(self, frame: Frame, image: Grey, stamp: float, *, carried: bool) -> None:
+        interval, reach = self._clock.usual_interval, 1.0
+        if self._described and interval:
+            reach = max(1.0, float(round((stamp - self._described[-1]) / interval)))
+        described = self._worker.submit(self._describe, self._window, frame)
+        points = self._points
+        self._job = _Job(
+            described, frame, image, stamp, reach, points.ids, points.places.copy(), carried
+        )
+
+    def _describe(self, window: SlidingWindow, frame: Frame) -> FeatureMap:
+        began = perf_counter()
+        features = window.push(frame)
+        # Worked out when they are first asked for: better here than while a camera waits.
+        _ = features.half_cell_inverse_norms, features.pixel_inverse_norms
+        self._seconds.append(perf_counter() - began)
+        return features
+
+    def _carry(self, image: Grey) -> None:
+        """Bring the visible points from the newest frame to the next by flow."""
+        points, newest = self._points, self._image
+        if newest is None or not len(points.ids):
+            return
+        points.places *= _factor(newest, image)
+        seen = np.flatnonzero(points.visible)
+        if len(seen):
+            with stage("flow"):
+                places = points.places[seen]
+                before = at_size(newest, image.shape)
+                flowed, distance = flow_there_and_back(before, image, places, places, _FLAT)
+                held = leads_back(distance, image.shape)
+            points.places[seen[held]] = flowed[held]
+            points.followed[seen[~held]] = False
+
+    def _correct(self) -> None:
+        """Match the points in the frame that the model has described, and go on from there."""
+        job, self._job = self._job, None
+        if job is None:
+            return
+        features = job.described.result()
+        self._described.append(job.stamp)
+        alive = self._alive
+        carried = job.places[np.searchsorted(job.ids, alive.ids)] if job.carried else None
+        alive.advance(features, job.frame, job.reach, carried)
+        self._describe_new(job)
+        self._take_over(job)
+
+    def _describe_new(self, job: _Job) -> None:
+        """Give their template to points that were added since the frame described before."""
+        height, width = job.image.shape
+        inside = ((job.places >= 0) & (job.places < (width, height))).all(axis=1)
+        new = inside & np.isin(job.ids, self._points.ids) & ~np.isin(job.ids, self._alive.ids)
+        if new.any():
+            self._alive.add(job.ids[new], job.places[new])
+
+    def _take_over(self, job: _Job) -> None:
+        """Take over what the model says of the job's frame into the newest one."""
+        alive, points = self._alive, self._points
+        rows = np.searchsorted(points.ids, alive.ids)
+        points.confidence[rows], points.fb_error[rows] = alive.confidence, alive.fb_error
+        points.placed[rows], points.followed[rows] = job.stamp, True
+        newest = self._image
+        if newest is None or newest is job.image:
+            points.places[rows] = alive.points
+            return
+        was = job.places[np.searchsorted(job.ids, alive.ids)]
+        factor = _factor(job.image, newest)
+        correction = (alive.points - was) * factor
+        points.places[rows] += correction
+        limit = _AGREES * max(newest.shape) / 256
+        differs = alive.visible & (np.linalg.norm(correction, axis=1) > limit)
+        if differs.any():
+            self._follow_anew(job, newest, alive.points[differs] * factor, rows[differs])
+
+    def _follow_anew(self, job: _Job, newest: Grey, placed: Floats, rows: Ints) -> None:
+        """Follow points that flow had brought elsewhere from where the model places them."""
+        points = self._points
+        with stage("flow"):
+            described = at_size(job.image, newest.shape)
+            there = points.places[rows]
+            flowed, distance = flow_there_and_back(described, newest, placed, there)
+            held = leads_back(distance, newest.shape)
+        points.places[rows[held]] = flowed[held]
+        points.followed[rows[~held]] = False
+
+    def _update(self, stamp: float) -> LiveUpdate:
+        points = self._points
+        held = np.where(points.followed, 1, _LOST_BY_FLOW)
+        return LiveUpdate(
+            stamp=stamp,
+            ids=points.ids.copy(),
+            points=points.places.copy(),
+            visible=points.visible,
+            confidence=np.asarray(points.confidence * held, np.float32),
+            fb_error=points.fb_error.copy(),
+            frames=points.frames.copy(),
+            age=np.asarray(stamp - points.placed, np.float32),
+            bridged=not self._describes(stamp),
+        )
+
+
+def _factor(before: Grey, after: Grey) -> Floats:
+    """Pixels (x, y) of a frame for one of the frame before."""
+    (height, width), (height_before, width_before) = after.shape, before.shape
+    return np.array([width / width_before, height / height_before], np.float32)

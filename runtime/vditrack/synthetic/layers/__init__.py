@@ -1,0 +1,1 @@
+"""Clips rendered from moving image layers, with exact ground truth."""

@@ -1,0 +1,100 @@
+"""What a camera does to a scene: exposure over time, changing light, noise, blur, compression."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vditrack.synthetic.layers.scenes import Scene, Waves
+
+Image = NDArray[np.uint8]
+_EXPOSURES = 3
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera's faults; ``light`` holds gamma, contrast, brightness and three colour gains."""
+
+    light: Waves
+    shutter: float
+    noise: float
+    blur: float
+    coarseness: float
+    jpeg_quality: int | None
+    exposures: int = _EXPOSURES
+    """Instants in which the open shutter samples the motion."""
+
+    def shoot(self, scene: Scene, time: float, rng: np.random.Generator) -> Image:
+        """Return the frame ``uint8 [H, W, 3]`` exposed around ``time``."""
+        frame = self._expose(scene, time)
+        frame = self._lit(frame, time)
+        frame = self._softened(frame)
+        if self.noise:
+            grain = rng.standard_normal(frame.shape, np.float32) * self.noise
+            frame = np.clip(frame + grain, 0, 255).astype(np.uint8)
+        return frame if self.jpeg_quality is None else _compressed(frame, self.jpeg_quality)
+
+    def _expose(self, scene: Scene, time: float) -> Image:
+        if not self.shutter:
+            return scene.render(time)
+        moments = time + self.shutter * np.linspace(-0.5, 0.5, self.exposures)
+        frames = [scene.render(float(moment)) for moment in moments]
+        return np.asarray(np.mean(frames, axis=0) + 0.5).astype(np.uint8)
+
+    def _lit(self, frame: Image, time: float) -> Image:
+        gamma, contrast, brightness, *gains = self.light.at(time)
+        ramp = (np.arange(256) / 255) ** np.exp(gamma)
+        ramp = 0.5 + (ramp - 0.5) * np.exp(contrast) + brightness
+        table = np.clip(ramp[:, None] * np.exp(gains) * 255, 0, 255).astype(np.uint8)
+        return np.asarray(cv2.LUT(frame, np.ascontiguousarray(table)[None]), np.uint8)
+
+    def _softened(self, frame: Image) -> Image:
+        height, width = frame.shape[:2]
+        if self.coarseness > 1:
+            small = (round(width / self.coarseness), round(height / self.coarseness))
+            coarse = cv2.resize(frame, small, interpolation=cv2.INTER_AREA)
+            frame = np.asarray(cv2.resize(coarse, (width, height)), np.uint8)
+        if self.blur:
+            frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), self.blur), np.uint8)
+        return frame
+
+
+def _compressed(frame: Image, quality: int) -> Image:
+    _, coded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
+
+
+def random_camera(rng: np.random.Generator) -> Camera:
+    """Draw a camera; most faults are absent in most cameras."""
+    extent = np.array([0.35, 0.3, 0.12, 0.12, 0.12, 0.12]) * rng.uniform(0, 1)
+    shape = (len(extent), 2)
+    waves = Waves(
+        base=np.zeros(len(extent)),
+        amplitude=extent[:, None] * rng.uniform(0, 0.6, shape),
+        rate=2 * np.pi / np.exp(rng.uniform(np.log(60), np.log(400), shape)),
+        phase=rng.uniform(0, 2 * np.pi, shape),
+    )
+    return Camera(
+        light=waves,
+        shutter=_sometimes(rng, 0.15, 0.3, 1.0),
+        noise=_sometimes(rng, 0.5, 1.0, 9.0),
+        blur=_sometimes(rng, 0.2, 0.4, 1.0),
+        coarseness=_sometimes(rng, 0.2, 1.2, 2.0),
+        jpeg_quality=int(rng.integers(25, 95)) if rng.random() < 0.35 else None,
+    )
+
+
+def _sometimes(rng: np.random.Generator, chance: float, low: float, high: float) -> float:
+    value = float(rng.uniform(low, high))
+    return value if rng.random() < chance else 0.0
+
+
+PERFECT = Camera(
+    light=Waves(np.zeros(6), np.zeros((6, 1)), np.zeros((6, 1)), np.zeros((6, 1))),
+    shutter=0.0,
+    noise=0.0,
+    blur=0.0,
+    coarseness=0.0,
+    jpeg_quality=None,
+)

@@ -1,0 +1,1 @@
+"""Clips of a tabletop rendered by MuJoCo, with exact ground truth."""
