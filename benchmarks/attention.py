@@ -28,11 +28,11 @@ from vditrack.bench.machine import busy, load_average, read_machine
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.inference.session import Array
 from vditrack_export.card import Card, load_card
-from vditrack_export.checkpoint import random_checkpoint
-from vditrack_export.export import Cutting
-from vditrack_export.families import family_of
-from vditrack_export.graph import export_graph
-from vditrack_export.text import random_prompt
+from vditrack_export.families.registry import family_of
+from vditrack_export.pipeline.checkpoint import random_checkpoint
+from vditrack_export.pipeline.empty_prompt import random_prompt
+from vditrack_export.pipeline.export import Cutting
+from vditrack_export.pipeline.onnx_export import export_graph
 
 WINDOWS = ((2, 1), (8, 1), (8, 8))
 """Frames, and how many of them are described: earlier ones ask for nothing in the last block."""

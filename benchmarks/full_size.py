@@ -94,7 +94,7 @@ def _export(
     card: Card, destination: Path, precision: Literal["fp32", "fp16", "bf16"]
 ) -> dict[str, Any]:
     began = time.perf_counter()
-    from vditrack_export.export import Rounding, Weights, export_bundle  # noqa: PLC0415
+    from vditrack_export.pipeline.export import Rounding, Weights, export_bundle  # noqa: PLC0415
 
     encoder: Literal["fp32", "fp16"] = "fp16" if precision == "fp16" else "fp32"
     rounding = Rounding(Precision(encoder=encoder, features=precision))
@@ -121,11 +121,11 @@ def _run_whole(card: Card, latents: Path) -> dict[str, Any]:
     """Run all blocks, of which those that the bundle has are the same: drawn in the same order."""
     import torch  # noqa: PLC0415
 
-    from vditrack_export.checkpoint import random_checkpoint  # noqa: PLC0415
-    from vditrack_export.export import Cutting  # noqa: PLC0415
-    from vditrack_export.families import family_of  # noqa: PLC0415
-    from vditrack_export.parity import read_whole_model  # noqa: PLC0415
-    from vditrack_export.text import random_prompt  # noqa: PLC0415
+    from vditrack_export.families.registry import family_of  # noqa: PLC0415
+    from vditrack_export.pipeline.checkpoint import random_checkpoint  # noqa: PLC0415
+    from vditrack_export.pipeline.empty_prompt import random_prompt  # noqa: PLC0415
+    from vditrack_export.pipeline.export import Cutting  # noqa: PLC0415
+    from vditrack_export.pipeline.parity import read_whole_model  # noqa: PLC0415
 
     last = msgspec.structs.replace(card.feature, block=card.transformer.layers - 1)
     checkpoint = random_checkpoint(msgspec.structs.replace(card, feature=last))

@@ -40,7 +40,7 @@ from vditrack.inference.onnxruntime import CPU, _options
 from vditrack.inference.session import Array, Session, open_session
 from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
 from vditrack.tracker import Tracker
-from vditrack_export.gate import MAX_LOSS, GateTracks
+from vditrack_export.pipeline.acceptance import MAX_LOSS, GateTracks
 
 CALIBRATION = range(1000, 1004)
 """Seeds of the clips that ranges are taken from; the gate's begin at 0."""

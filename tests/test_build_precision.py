@@ -24,9 +24,9 @@ from vditrack.engine_builder.run import build_bundle
 from vditrack.errors import EngineError
 from vditrack.inference.engine_identity import ENGINE_OF, load_identity
 from vditrack.inference.trt_log import collecting_logger
-from vditrack_export.graph import export_graph
-from vditrack_export.paths.layers import Attend
-from vditrack_export.precision import lower
+from vditrack_export.families.layers import Attend
+from vditrack_export.pipeline.onnx_export import export_graph
+from vditrack_export.pipeline.precision import lower
 
 __all__ = ["root"]
 """A fixture of the neighbour's."""

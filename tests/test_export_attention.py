@@ -14,9 +14,9 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from test_export_wan import LATENT_SHAPE, latents, truncated
-from vditrack_export.graph import export_graph
-from vditrack_export.paths.layers import Attend
-from vditrack_export.precision import lower
+from vditrack_export.families.layers import Attend
+from vditrack_export.pipeline.onnx_export import export_graph
+from vditrack_export.pipeline.precision import lower
 
 HEADS, CHANNELS, ASKING, EVERY = 3, 8, 5, 7
 

@@ -24,11 +24,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
-from vditrack_export.frequencies import low_frequency_channels
-from vditrack_export.graph import export_graph
-from vditrack_export.parity import MAX_RELATIVE_ERROR
-from vditrack_export.paths.cogvideox import CogVideoXPath, cogvideox_rotary_axes
-from vditrack_export.paths.cut import Cut, Denoising, LatentShape, TensorName, seeded_noise
+from vditrack_export.families.cogvideox.transformer import CogVideoXPath, cogvideox_rotary_axes
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, TensorName, seeded_noise
+from vditrack_export.families.rotary import low_frequency_channels
+from vditrack_export.pipeline.onnx_export import export_graph
+from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR
 
 LAYERS, HEADS, HEAD_DIM, TEXT_TOKENS, TEXT_DIM = 3, 3, 16, 5, 12
 LATENT_SHAPE = (4, 3, 8, 12)

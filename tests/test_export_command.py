@@ -20,11 +20,11 @@ from vditrack.errors import InputError, VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.inference.session import open_session
 from vditrack.tracker import verify_tracks
-from vditrack_export import export as export_module
-from vditrack_export import graph as graph_module
 from vditrack_export.card import load_card
-from vditrack_export.checkpoint import load_checkpoint
-from vditrack_export.cli import export
+from vditrack_export.pipeline import export as export_module
+from vditrack_export.pipeline import onnx_export as graph_module
+from vditrack_export.pipeline.checkpoint import load_checkpoint
+from vditrack_export.pipeline.cli import export
 from vditrack_export.tiny.model import TinyEncoder
 
 WEIGHTS = "vdit/diffusion_pytorch_model.safetensors"
@@ -330,7 +330,7 @@ def test_without_torch_the_remedy_is_named(
     card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "vditrack_export.export")
+    monkeypatch.delitem(sys.modules, "vditrack_export.pipeline.export")
     message = refusal(card, tmp_path, tmp_path / "bundle")
     assert "pip install vditrack[export,cpu]" in message
     assert "torch" in message

@@ -24,13 +24,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
+from vditrack_export.families.registry.cosmos import transformer as cosmos
 
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
-from vditrack_export.frequencies import cosmos_channels
-from vditrack_export.graph import export_graph
-from vditrack_export.paths import cosmos
-from vditrack_export.paths.cosmos import CosmosPath
-from vditrack_export.paths.cut import Cut, Denoising, TensorName, seeded_noise
+from vditrack_export.families.cosmos.transformer import CosmosPath
+from vditrack_export.families.read_spec import Cut, Denoising, TensorName, seeded_noise
+from vditrack_export.families.rotary import cosmos_channels
+from vditrack_export.pipeline.onnx_export import export_graph
 
 TOLERANCE = 1e-5
 LAYERS, HEADS, HEAD_DIM, LATENTS, TEXT_DIM = 4, 3, 32, 4, 16

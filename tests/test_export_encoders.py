@@ -22,9 +22,12 @@ from torch import Tensor, nn
 
 from vditrack.errors import InputError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
-from vditrack_export.encoders.cogvideox_vae import CogVideoXClipEncoder, CogVideoXStreamEncoder
-from vditrack_export.encoders.wan_vae import WanClipEncoder, WanStreamEncoder
-from vditrack_export.graph import export_graph
+from vditrack_export.families.cogvideox.autoencoder import (
+    CogVideoXClipEncoder,
+    CogVideoXStreamEncoder,
+)
+from vditrack_export.families.wan.autoencoder import WanClipEncoder, WanStreamEncoder
+from vditrack_export.pipeline.onnx_export import export_graph
 
 MAX_RELATIVE_ERROR = 1e-5
 HEIGHT, WIDTH, LATENTS = 32, 48, 4

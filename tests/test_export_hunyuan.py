@@ -44,21 +44,24 @@ from typer.testing import CliRunner
 from vditrack import InputError, Tracker, VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
-from vditrack_export.cli import export
-from vditrack_export.encoders.hunyuan_vae import HunyuanVideoClipEncoder, HunyuanVideoFrameEncoder
-from vditrack_export.families import autoencoder_config, family_of
-from vditrack_export.frequencies import low_frequency_channels
-from vditrack_export.graph import export_graph
-from vditrack_export.parity import MAX_RELATIVE_ERROR
-from vditrack_export.paths.cut import Cut, Denoising, LatentShape, TensorName, seeded_noise
-from vditrack_export.paths.hunyuan import (
+from vditrack_export.families.hunyuan.autoencoder import (
+    HunyuanVideoClipEncoder,
+    HunyuanVideoFrameEncoder,
+)
+from vditrack_export.families.hunyuan.transformer import (
     PIPELINE_GUIDANCE,
     HunyuanPrompt,
     HunyuanVideoPath,
     hunyuan_rotary_axes,
 )
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, TensorName, seeded_noise
+from vditrack_export.families.registry import autoencoder_config, family_of
+from vditrack_export.families.rotary import low_frequency_channels
+from vditrack_export.pipeline.cli import export
+from vditrack_export.pipeline.empty_prompt import empty_prompt
+from vditrack_export.pipeline.onnx_export import export_graph
+from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR
 from vditrack_export.plan.pipeline import transformer_share
-from vditrack_export.text import empty_prompt
 
 LAYERS, HEADS, HEAD_DIM, TEXT_TOKENS, TEXT_DIM, POOLED = 3, 3, 16, 6, 12, 8
 LATENT_SHAPE = (4, 3, 8, 12)

@@ -32,15 +32,15 @@ from vditrack import Tracker
 from vditrack.errors import InputError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import LtxAutoencoder, load_card
-from vditrack_export.checkpoint import random_checkpoint
-from vditrack_export.encoders.forms import original_latents
-from vditrack_export.encoders.ltx_vae import LtxStreamEncoder
-from vditrack_export.families import autoencoder_config, family_of
-from vditrack_export.graph import export_graph
-from vditrack_export.parity import read_whole_model
-from vditrack_export.paths.cut import Cut, Denoising
-from vditrack_export.paths.ltx import LtxPath, ltx_channels, real_tokens
-from vditrack_export.text import empty_prompt, random_prompt
+from vditrack_export.families.ltx.autoencoder import LtxStreamEncoder
+from vditrack_export.families.ltx.transformer import LtxPath, ltx_channels, real_tokens
+from vditrack_export.families.read_spec import Cut, Denoising
+from vditrack_export.families.registry import autoencoder_config, family_of
+from vditrack_export.pipeline.checkpoint import random_checkpoint
+from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
+from vditrack_export.pipeline.encoder_graphs import original_latents
+from vditrack_export.pipeline.onnx_export import export_graph
+from vditrack_export.pipeline.parity import read_whole_model
 
 TOLERANCE = 1e-5
 # A width that six does not divide, as that of LTX-Video: two of its rotary pairs stand still.

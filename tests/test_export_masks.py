@@ -16,7 +16,7 @@ from vditrack import Tracker
 from vditrack.bundle.folder import load_bundle
 from vditrack.errors import InputError
 from vditrack.features.fusion import FusedFeatures
-from vditrack_export.cli import export
+from vditrack_export.pipeline.cli import export
 from vditrack_export.tiny.model import TinyEncoder
 
 POINTS = """

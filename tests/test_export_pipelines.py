@@ -27,8 +27,8 @@ from typer.testing import CliRunner
 
 from vditrack import Tracker, VditrackError
 from vditrack_export.card import load_card
-from vditrack_export.cli import export
-from vditrack_export.text import empty_prompt
+from vditrack_export.pipeline.cli import export
+from vditrack_export.pipeline.empty_prompt import empty_prompt
 
 TEXT_DIM, TEXT_TOKENS = 16, 7
 
@@ -272,7 +272,7 @@ def test_random_weights_need_no_checkpoint(card: Path, tmp_path: Path) -> None:
 def test_a_long_window_is_proved_on_a_small_one(
     card: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vditrack_export.export._PARITY_TOKENS", 10)
+    monkeypatch.setattr("vditrack_export.pipeline.export._PARITY_TOKENS", 10)
     done = run(card, "--weights", checkpoint, "-o", tmp_path / "b", "--json")
     assert done.exception is None, done.exception
     names = set(json.loads(done.stdout)["parity"])

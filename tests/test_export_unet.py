@@ -29,12 +29,12 @@ from vditrack.bundle.folder import load_bundle
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor, SlidingWindow, clip_features
 from vditrack_export.card import load_card
-from vditrack_export.checkpoint import load_checkpoint
-from vditrack_export.cli import export
+from vditrack_export.families.unet.family import unet_family
+from vditrack_export.pipeline.checkpoint import load_checkpoint
+from vditrack_export.pipeline.cli import export
+from vditrack_export.pipeline.empty_prompt import empty_prompt
 from vditrack_export.plan.cli import plan
 from vditrack_export.select.cli import select
-from vditrack_export.text import empty_prompt
-from vditrack_export.unets import unet_family
 
 TEXT_DIM, TEXT_TOKENS = 32, 7
 
@@ -294,7 +294,7 @@ def test_random_weights_need_no_checkpoint(family: str, tmp_path: Path) -> None:
 def test_a_long_window_is_proved_on_a_small_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vditrack_export.export._PARITY_TOKENS", 10)
+    monkeypatch.setattr("vditrack_export.pipeline.export._PARITY_TOKENS", 10)
     card = card_of("stable_diffusion", tmp_path)
     done = run(card, "--random-weights", "-o", tmp_path / "b", "--json")
     assert done.exception is None, done.exception

@@ -29,14 +29,14 @@ from torch import Tensor, nn
 
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
-from vditrack_export.encoder import FramesToLatents
-from vditrack_export.encoders.kl_vae import KlImageEncoder
-from vditrack_export.graph import export_graph
-from vditrack_export.parity import MAX_RELATIVE_ERROR, relative_error
-from vditrack_export.paths.cut import Cut, Denoising, LatentShape, seeded_noise
-from vditrack_export.paths.unet_i2vgen import I2VGenPath
-from vditrack_export.paths.unet_image import ImageUNetPath
-from vditrack_export.paths.unet_svd import StableVideoConditions, StableVideoPath
+from vditrack_export.families.image_input import FramesToLatents
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.families.unet.autoencoder import KlImageEncoder
+from vditrack_export.families.unet.i2vgen import I2VGenPath
+from vditrack_export.families.unet.stable_diffusion import ImageUNetPath
+from vditrack_export.families.unet.stable_video import StableVideoConditions, StableVideoPath
+from vditrack_export.pipeline.onnx_export import export_graph
+from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
 
 WIDTHS, TEXT_DIM, FPS, SCALING = (32, 64, 96, 128), 32, 12.0, 0.2
 DENOISING = Denoising(timestep=51.0, signal=0.9, noise=math.sqrt(1 - 0.9**2), seed=3)

@@ -23,15 +23,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from vditrack_export.families.registry.wan import transformer as wan
 
 from vditrack.errors import InputError, VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
-from vditrack_export.frequencies import low_frequency_channels, wan_rotary_axes
-from vditrack_export.graph import export_graph
-from vditrack_export.parity import MAX_RELATIVE_ERROR, relative_error
-from vditrack_export.paths import wan
-from vditrack_export.paths.cut import Cut, Denoising, LatentShape, seeded_noise
-from vditrack_export.paths.wan import WanKeys
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.families.rotary import low_frequency_channels, wan_rotary_axes
+from vditrack_export.families.wan.transformer import WanKeys
+from vditrack_export.pipeline.onnx_export import export_graph
+from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
 
 LAYERS, HEADS, HEAD_DIM, LATENTS, TEXT_DIM = 4, 3, 32, 8, 16
 LATENT_SHAPE = (LATENTS, 3, 8, 12)

@@ -26,14 +26,14 @@ from vditrack import Tracker, VditrackError
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import WanAutoencoder, load_card
-from vditrack_export.families import autoencoder_config, family_of
-from vditrack_export.parity import MAX_RELATIVE_ERROR, relative_error
-from vditrack_export.paths.cut import Cut, Denoising
-from vditrack_export.paths.wan import WanKeys
+from vditrack_export.families.read_spec import Cut, Denoising
+from vditrack_export.families.registry import autoencoder_config, family_of
+from vditrack_export.families.wan.transformer import WanKeys
+from vditrack_export.pipeline.empty_prompt import empty_prompt
+from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
 from vditrack_export.plan.pipeline import Setting, reference_costs
 from vditrack_export.plan.trace import Fusion
 from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
-from vditrack_export.text import empty_prompt
 
 CARD = load_card("wan2.2-ti2v-5b")
 HEIGHT, WIDTH, FRAMES, CELL = 64, 96, 9, 32

@@ -7,7 +7,7 @@ from diffusers.models.transformers.transformer_cosmos import CosmosRotaryPosEmbe
 from torch import Tensor
 
 from vditrack.errors import InputError
-from vditrack_export.frequencies import cosmos_channels, wan_rotary_axes
+from vditrack_export.families.rotary import cosmos_channels, wan_rotary_axes
 
 HEAD_DIMS = [24, 32, 64, 128]
 

@@ -31,10 +31,10 @@ from vditrack.points.base import descriptor_matching as matching
 from vditrack.points.base import forward_backward as consistency
 from vditrack.points.match_tracker import MatchedPoints
 from vditrack_export.card import Convolutions, Umt5, WanAutoencoder, WanTransformer, load_card
-from vditrack_export.encoder import FramesToLatents
-from vditrack_export.graph import export_graph
-from vditrack_export.paths.cut import Cut, Denoising
-from vditrack_export.paths.wan import WanKeys
+from vditrack_export.families.image_input import FramesToLatents
+from vditrack_export.families.read_spec import Cut, Denoising
+from vditrack_export.families.wan.transformer import WanKeys
+from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.plan.candidates import candidate_runs, holds
 from vditrack_export.plan.cli import plan
 from vditrack_export.plan.convolutions import convolutional_encoder

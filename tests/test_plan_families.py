@@ -14,10 +14,11 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import nn
 from transformers import T5Config, T5EncoderModel
+from vditrack_export.families.registry.cogvideox import transformer as cogvideox
+from vditrack_export.families.registry.cosmos import transformer as cosmos
 
 from test_plan import counted, peak_bytes, question, run, weights_of
 from vditrack.errors import InputError
-from vditrack_export import families
 from vditrack_export.card import (
     T5,
     CogVideoXAutoencoder,
@@ -26,10 +27,10 @@ from vditrack_export.card import (
     Transformer,
     load_card,
 )
-from vditrack_export.encoders.cogvideox_vae import CogVideoXClipEncoder
-from vditrack_export.graph import export_graph
-from vditrack_export.paths import cogvideox, cosmos
-from vditrack_export.paths.cut import Cut, Denoising
+from vditrack_export.families.cogvideox.autoencoder import CogVideoXClipEncoder
+from vditrack_export.families.read_spec import Cut, Denoising
+from vditrack_export.families.registry import registry as families
+from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.plan.cogvideox_vae import cogvideox_decoder, cogvideox_encoder
 from vditrack_export.plan.families import Family, family_of
 from vditrack_export.plan.layers import Reading

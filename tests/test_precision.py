@@ -22,11 +22,11 @@ from vditrack.evaluation.protocols import TapVid
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.points.tracks import Tracks
 from vditrack.synthetic.layers.clips import make_clip
-from vditrack_export.encoders.forms import Graph
-from vditrack_export.gate import GateTracks, TorchSession, judge
-from vditrack_export.graph import export_graph
-from vditrack_export.paths.layers import Attend
-from vditrack_export.precision import lower
+from vditrack_export.families.layers import Attend
+from vditrack_export.pipeline.acceptance import GateTracks, TorchSession, judge
+from vditrack_export.pipeline.encoder_graphs import Graph
+from vditrack_export.pipeline.onnx_export import export_graph
+from vditrack_export.pipeline.precision import lower
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 LOW = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}

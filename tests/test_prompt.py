@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import UMT5Config, UMT5EncoderModel
 
-from vditrack_export.paths.layers import Attend
-from vditrack_export.paths.prompt import merge_tokens
+from vditrack_export.families.layers import Attend
+from vditrack_export.families.prompt_tokens import merge_tokens
 
 WIDTH = 6
 

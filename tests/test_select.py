@@ -30,20 +30,20 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor, _in_windows, clip_features
 from vditrack.synthetic.layers.suite import suite_clips
 from vditrack_export.card import Card, UNet, load_card
-from vditrack_export.checkpoint import random_checkpoint
-from vditrack_export.export import Weights, export_bundle
-from vditrack_export.paths.cut import Denoising, seeded_noise
-from vditrack_export.select import run as run_module
-from vditrack_export.select.accuracy import ClipAccuracy, chance, soft_argmax, still
-from vditrack_export.select.bands import Bands, cosines_by_band, make_bands
+from vditrack_export.families.read_spec import Denoising, seeded_noise
+from vditrack_export.pipeline.checkpoint import random_checkpoint
+from vditrack_export.pipeline.empty_prompt import random_prompt
+from vditrack_export.pipeline.export import Weights, export_bundle
 from vditrack_export.select.cli import select
-from vditrack_export.select.heatmap import draw_heat_map
-from vditrack_export.select.levels import denoising_at
-from vditrack_export.select.pairs import GAPS, Source, needed_windows, sources, windows
-from vditrack_export.select.run import Model, score
-from vditrack_export.select.scores import Scores, Space
-from vditrack_export.select.writing import chosen_feature, write_card
-from vditrack_export.text import random_prompt
+from vditrack_export.select.noise_schedule import denoising_at
+from vditrack_export.select.points import run as run_module
+from vditrack_export.select.points.accuracy import ClipAccuracy, chance, soft_argmax, still
+from vditrack_export.select.points.choice import chosen_feature, write_card
+from vditrack_export.select.points.frequency_bands import Bands, cosines_by_band, make_bands
+from vditrack_export.select.points.heatmap import draw_heat_map
+from vditrack_export.select.points.pairs import GAPS, Source, needed_windows, sources, windows
+from vditrack_export.select.points.run import Model, score
+from vditrack_export.select.points.scores import Scores, Space
 from vditrack_export.tiny.model import TinyEncoder
 
 _CARDS = sorted(path.stem for path in (Path(__file__).parents[1] / "models").glob("*.toml"))

@@ -26,18 +26,24 @@ from vditrack.evaluation.datasets.registry import open_dataset
 from vditrack.evaluation.protocols import Davis
 from vditrack.features.extractor import FeatureExtractor, FeatureMap, clip_features
 from vditrack_export.card import Card, Masks, load_card
-from vditrack_export.checkpoint import random_checkpoint
-from vditrack_export.export import Weights, export_bundle
-from vditrack_export.paths.cut import Denoising
+from vditrack_export.families.read_spec import Denoising
+from vditrack_export.pipeline.checkpoint import random_checkpoint
+from vditrack_export.pipeline.empty_prompt import random_prompt
+from vditrack_export.pipeline.export import Weights, export_bundle
 from vditrack_export.select.cli import select
-from vditrack_export.select.kept_features import Kept, Shape
-from vditrack_export.select.levels import denoising_at
-from vditrack_export.select.mask_curves import draw_curves
-from vditrack_export.select.mask_features import PartModel
-from vditrack_export.select.mask_run import MaskedClip, begun, score_masks
-from vditrack_export.select.mask_scores import MaskClips, MaskScores
-from vditrack_export.select.mask_space import MaskSpace, Setting, Trial, chosen_masks, part_card
-from vditrack_export.text import random_prompt
+from vditrack_export.select.feature_cache import Kept, Shape
+from vditrack_export.select.masks.curves import draw_curves
+from vditrack_export.select.masks.features import PartModel
+from vditrack_export.select.masks.run import MaskedClip, begun, score_masks
+from vditrack_export.select.masks.scores import MaskClips, MaskScores
+from vditrack_export.select.masks.search_space import (
+    MaskSpace,
+    Setting,
+    Trial,
+    chosen_masks,
+    part_card,
+)
+from vditrack_export.select.noise_schedule import denoising_at
 
 CARD = POINTS + MASKS.replace("[0.0, 1.0]", "[0.4, 1.0]").replace('"hidden"', '"keys"', 1)
 """Motion is keys of low frequencies, in windows of five with an overlap of two."""

@@ -49,7 +49,7 @@ def whole_transformer(shape: CogVideoXTransformer, latents: LatentSize, *, fusio
 def truncated_path(
     shape: CogVideoXTransformer, latents: LatentSize, reading: Reading, *, fusion: Fusion
 ) -> Cost:
-    """From latents to descriptors, as `vditrack_export.paths.cogvideox.CogVideoXPath` does it.
+    """From latents to descriptors, as `transformer.CogVideoXPath` does it.
 
     Timestep and positions are constants, and so is the text before the first block; after it the
     text depends on the video and is computed, but for the last block, where it only lends its keys

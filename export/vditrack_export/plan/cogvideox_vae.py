@@ -5,7 +5,7 @@ first batch takes the remainder too. Every temporal downsampling averages pairs 
 alone where their number is odd, and every temporal upsampling repeats likewise.
 
 Frame by frame, as HeFT has it, no frames are averaged or repeated, and each has a latent of its
-own. Then a window is encoded in one piece, as `vditrack_export.encoders.cogvideox_vae` does it,
+own. Then a window is encoded in one piece, as `cogvideox.autoencoder` does it,
 since group norms look at all frames of a batch.
 """
 

@@ -58,7 +58,7 @@ def whole_transformer(shape: CosmosTransformer, latents: LatentSize, *, fusion: 
 def truncated_path(
     shape: CosmosTransformer, latents: LatentSize, reading: Reading, *, fusion: Fusion
 ) -> Cost:
-    """From latents to descriptors, as `vditrack_export.paths.cosmos.CosmosPath` does it.
+    """From latents to descriptors, as `transformer.CosmosPath` does it.
 
     Whatever depends on timestep and prompt alone is a constant, and the masks, which are zero, are
     left out. Of the block that is read only the chosen heads are projected.

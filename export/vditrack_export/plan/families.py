@@ -11,7 +11,7 @@ from vditrack_export.card import (
     Feature,
     WanTransformer,
 )
-from vditrack_export.frequencies import cosmos_channels, low_frequency_channels, wan_rotary_axes
+from vditrack_export.families.rotary import cosmos_channels, low_frequency_channels, wan_rotary_axes
 from vditrack_export.plan import cogvideox, cosmos, wan
 from vditrack_export.plan.trace import Cost
 

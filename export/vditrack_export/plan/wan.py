@@ -48,7 +48,7 @@ def whole_transformer(shape: WanTransformer, latents: LatentSize, *, fusion: Fus
 def truncated_path(
     shape: WanTransformer, latents: LatentSize, reading: Reading, *, fusion: Fusion
 ) -> Cost:
-    """From latents to descriptors, as `vditrack_export.paths.wan.WanKeys` does it.
+    """From latents to descriptors, as `vditrack_export.families.wan.transformer.WanKeys` does it.
 
     Whatever depends on timestep and prompt alone is a constant. The prompt is empty, one token and
     padding whose tokens are merged into one: the keys and values of both count among the weights,

@@ -8,7 +8,7 @@ import typer
 
 from vditrack.errors import InputError, VditrackError
 from vditrack_export.card import Card, load_card, transformer_of
-from vditrack_export.select.asked import (
+from vditrack_export.select.options import (
     Asked,
     asked_bands,
     asked_blocks,
@@ -16,7 +16,7 @@ from vditrack_export.select.asked import (
     asked_mask_levels,
     asked_weights,
 )
-from vditrack_export.select.writing import check_destination
+from vditrack_export.select.points.choice import check_destination
 
 _LOOKALIKES = ("lookalikes:1", "different:1")
 _FEW_CLIPS = 3
@@ -138,7 +138,7 @@ def _select_for_points(
     ranges = asked_bands(bands, wanted)
     datasets = asked.open_datasets("tapvid")
     _require()
-    from vditrack_export.select.point_task import select_for_points
+    from vditrack_export.select.points.task import select_for_points
 
     _warn(asked)
     select_for_points(asked, wanted, levels, tried, ranges, datasets)
@@ -158,7 +158,7 @@ def _select_for_masks(
     tried, motion_weights = asked_blocks(blocks, layers), asked_weights(motion_weight)
     datasets = asked.open_datasets("davis")
     _require()
-    from vditrack_export.select.mask_task import select_for_masks
+    from vditrack_export.select.masks.task import select_for_masks
 
     _warn(asked)
     select_for_masks(asked, card, card.masks, levels, tried, motion_weights, datasets)

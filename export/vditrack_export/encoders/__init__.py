@@ -1,1 +1,0 @@
-"""Video autoencoders as graphs: from frames to the latents that a transformer takes."""

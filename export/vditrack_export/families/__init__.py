@@ -1,0 +1,1 @@
+"""Backbone families: one folder each, over a shared base."""

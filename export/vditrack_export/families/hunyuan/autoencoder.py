@@ -1,0 +1,154 @@
+"""The encoder of ``AutoencoderKLHunyuanVideo``.
+
+Natively 1 + 4k frames give 1 + k latents. diffusers encodes long clips in overlapping pieces of 17
+frames. Within a piece nothing looks ahead in time but the group norms, which take their statistics
+over all of its frames: a latent depends on later frames, and other pieces give other latents.
+
+With a temporal stride of 1 each frame is encoded alone, as the one frame of a clip (DiffTrack,
+arXiv 2506.17220): it then has a latent of its own that depends on no other frame. The convolutions
+begin a clip by repeating its first frame, so in a clip of one they see that frame alone, and their
+kernels can be added up over time.
+"""
+
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLHunyuanVideo
+from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
+    HunyuanVideoCausalConv3d,
+    HunyuanVideoEncoder3D,
+)
+from torch import Tensor, nn
+
+from vditrack.errors import InputError
+from vditrack_export.families.clip_input import as_clip
+
+NATIVE_STRIDE = 4
+PIECE, STEP = 17, 12
+"""Frames that diffusers encodes together, and from one such piece to the next."""
+_KNOWN_FRAMES, _KNOWN_LATENTS = 5, 2
+"""Of a piece, those that it shares with the one before, whose latents count."""
+
+
+class HunyuanVideoClipEncoder(nn.Module):
+    """A whole clip with the native temporal stride, piece by piece as diffusers encodes it.
+
+    Args:
+        vae: in FP32 and for inference; its submodules are shared, not copied.
+
+    Raises:
+        InputError: the autoencoder has another temporal stride, or no attention.
+
+    """
+
+    def __init__(self, vae: AutoencoderKLHunyuanVideo) -> None:
+        super().__init__()
+        _check(vae)
+        self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
+        self.scaling_factor = float(vae.config.scaling_factor)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encode uint8 [1 + 4k, H, W, 3] RGB.
+
+        Returns:
+            Normalised latents, float32 [1, C, 1 + k, h, w], the posterior's mean.
+
+        """
+        clip = as_clip(frames)
+        starts = range(0, max(len(frames) - _KNOWN_FRAMES, 1), STEP)
+        first, *others = (
+            _encoded(self.encoder, clip[:, :, start : start + PIECE]) for start in starts
+        )
+        encoded = torch.cat((first, *[piece[:, :, _KNOWN_LATENTS:] for piece in others]), dim=2)
+        mean: Tensor = self.quant_conv(encoded).chunk(2, dim=1)[0]
+        return mean * self.scaling_factor
+
+
+class HunyuanVideoFrameEncoder(nn.Module):
+    """Single frames, each as a clip of its own.
+
+    Arguments and errors are those of `HunyuanVideoClipEncoder`; the submodules are copied.
+    """
+
+    def __init__(self, vae: AutoencoderKLHunyuanVideo) -> None:
+        super().__init__()
+        _check(vae)
+        with torch.no_grad():
+            self.encoder = _without_time(vae.encoder)
+        self.quant_conv = vae.quant_conv
+        self.scaling_factor = float(vae.config.scaling_factor)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encode uint8 [F, H, W, 3] RGB to normalised latents, float32 [1, C, F, h, w]."""
+        images = as_clip(frames)[0].transpose(0, 1)
+        encoded = _encoded(self.encoder, images).transpose(0, 1)[None]
+        mean: Tensor = self.quant_conv(encoded).chunk(2, dim=1)[0]
+        return mean * self.scaling_factor
+
+
+def _encoded(encoder: HunyuanVideoEncoder3D, x: Tensor) -> Tensor:
+    """From a clip [1, 3, F, H, W], or images [F, 3, H, W], to what the last projection takes."""
+    x = encoder.conv_in(x)
+    for block in encoder.down_blocks:
+        x = block(x)
+    first, last = encoder.mid_block.resnets
+    x = last(_attended(encoder.mid_block.attentions[0], first(x)))
+    encoded: Tensor = encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(x)))
+    return encoded
+
+
+def _attended(attention: Attention, x: Tensor) -> Tensor:
+    """Attention of each cell to all cells of its own and earlier frames of [B, C, T, h, w].
+
+    diffusers masks the later ones, with a table of every cell to every other. Images [B, C, h, w]
+    have one frame each.
+    """
+    cells = x.shape[-2] * x.shape[-1]
+    normed = attention.group_norm(x.flatten(2)).transpose(1, 2)[:, None]
+    query, key, value = attention.to_q(normed), attention.to_k(normed), attention.to_v(normed)
+    attended = [
+        F.scaled_dot_product_attention(
+            query[:, :, now - cells : now], key[:, :, :now], value[:, :, :now]
+        )
+        for now in range(cells, normed.shape[2] + 1, cells)
+    ]
+    out: Tensor = attention.to_out[0](torch.cat(attended, dim=2))
+    return x + out[:, 0].transpose(1, 2).reshape(x.shape)
+
+
+def _without_time(encoder: HunyuanVideoEncoder3D) -> nn.Module:
+    """Return a copy for images [F, 3, H, W]: every convolution without time."""
+    flat: nn.Module = deepcopy(encoder)
+    for parent in [*flat.modules()]:
+        for name, child in parent.named_children():
+            if isinstance(child, HunyuanVideoCausalConv3d):
+                setattr(parent, name, _flattened(child.conv))
+    return flat
+
+
+def _flattened(conv: nn.Conv3d) -> nn.Module:
+    """Return what a convolution computes of one frame, repeated before its beginning."""
+    _, rows, columns = conv.kernel_size
+    _, down, right = conv.stride
+    flat = nn.Conv2d(conv.in_channels, conv.out_channels, (rows, columns), (down, right))
+    flat.weight.copy_(conv.weight.sum(2))
+    assert flat.bias is not None and conv.bias is not None
+    flat.bias.copy_(conv.bias)
+    sides = (columns // 2, columns // 2, rows // 2, rows // 2)
+    return nn.Sequential(nn.ReplicationPad2d(sides), flat) if any(sides) else flat
+
+
+def _check(vae: AutoencoderKLHunyuanVideo) -> None:
+    native = int(vae.config.temporal_compression_ratio)
+    if native != NATIVE_STRIDE:
+        raise InputError(
+            f"the HunyuanVideo autoencoder has a latent every {native} frames; only one every "
+            f"{NATIVE_STRIDE} can be exported."
+        )
+    if not vae.config.mid_block_add_attention:
+        raise InputError(
+            "this HunyuanVideo autoencoder has no attention, which that of every checkpoint has: "
+            "use a checkpoint of HunyuanVideo."
+        )

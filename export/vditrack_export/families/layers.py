@@ -1,0 +1,76 @@
+"""Pieces that the feature paths of several families are made of."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vditrack_export.families.onnx_attention import attention_node
+
+
+class Constant(nn.Module):
+    """The same value whatever the tokens."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value)
+
+    def forward(self, _tokens: Tensor) -> Tensor:
+        return self.value
+
+
+def modulated(norm: nn.LayerNorm, scale: Tensor, shift: Tensor) -> nn.LayerNorm:
+    """Fold a constant modulation, norm(x) (1 + scale) + shift, into the norm's own weights."""
+    folded = nn.LayerNorm(norm.normalized_shape, norm.eps)
+    folded.weight.copy_(1 + scale.flatten())
+    folded.bias.copy_(shift.flatten())
+    return folded
+
+
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn channel pairs (2i, 2i + 1) of [1, N, heads, channels] by their angles."""
+    even, odd = torch.unflatten(x, -1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+
+
+def last_tokens(x: Tensor, count: int) -> Tensor:
+    """Of [1, N, ...], the last ``count`` along N: tokens go frame by frame."""
+    return x if x.shape[1] == count else x[:, -count:]
+
+
+def by_head(x: Tensor, heads: int) -> Tensor:
+    return torch.unflatten(x, -1, (heads, -1))
+
+
+class Attend(nn.Module):
+    """Attention of [1, N, heads, channels] to [1, M, heads, channels], heads joined again.
+
+    What is added to the logits, [M], counts for every query. The softmax is in FP32; its two
+    products are in ``precision``, which `vditrack_export.pipeline.precision` sets. A graph in FP32 has one
+    node of it where nothing is added.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.precision = torch.float32
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = None
+    ) -> Tensor:
+        whole = self.precision == torch.float32 and added is None
+        if whole and torch.onnx.is_in_onnx_export():
+            return attention_node(query, key, value)
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        if self.precision == torch.float32:
+            bias = None if added is None else added[None]
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        else:
+            attended = self._lowered(query * query.shape[-1] ** -0.5, key, value, added)
+        return attended.transpose(1, 2).flatten(-2)
+
+    def _lowered(self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None) -> Tensor:
+        query, key, value = (x.to(self.precision) for x in (query, key, value))
+        logits = (query @ key.transpose(-2, -1)).float()
+        weights = (logits if added is None else logits + added).softmax(-1)
+        return (weights.to(self.precision) @ value).float()

@@ -1,0 +1,1 @@
+"""UNets: Stable Diffusion, Stable Video Diffusion, I2VGen-XL, ADM."""

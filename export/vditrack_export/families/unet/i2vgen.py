@@ -1,0 +1,157 @@
+"""Hidden states of I2VGen-XL's UNet, a window of frames after one denoising step.
+
+TED (arXiv 2512.02339) reads the third block of its decoder as features of motion, at a step with
+much noise, and prints nothing of what else the model is told. Here it is told what its own pipeline
+would tell it of a clip that continues the window's first frame: that frame's latents, clean, and
+for the other frames their place in the window. The image embedding is zero and the prompt empty,
+as in the pipeline's guidance without conditions.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from diffusers import I2VGenXLUNet
+from diffusers.models.resnet import TemporalConvLayer
+from torch import Tensor, nn
+
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.families.unet.layers import (
+    Residual,
+    SpatialTransformer,
+    TemporalTransformer,
+    clip_of,
+    frames_of,
+)
+from vditrack_export.families.unet.path import UNetWalk, described, listed
+
+_POOLED = 32
+"""Side of what the model pools the first frame's latents to (diffusers' ``I2VGenXLUNet``)."""
+
+
+class I2VGenPath(nn.Module):
+    """Hidden states of one decoder layer.
+
+    Args:
+        model: the whole UNet, in FP32; its submodules are shared, not copied.
+        latent_shape: channels, frames, rows, columns of the latents.
+        cut: ``block`` is the layer, counted from 0; all its channels are read.
+        denoising: the step.
+        prompt: text encoder's output, float32 [tokens, text_dim].
+        fps: frames a second that the model is told.
+
+    """
+
+    noise: Tensor
+    places: Tensor
+
+    def __init__(
+        self,
+        model: I2VGenXLUNet,
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        prompt: Tensor,
+        fps: float,
+    ) -> None:
+        super().__init__()
+        self.described, self.signal = cut.described, denoising.signal
+        noise = seeded_noise((1, *latent_shape), denoising.seed)
+        self.register_buffer("noise", denoising.noise * noise)
+        self.register_buffer("places", later_places(latent_shape))
+        self.project = model.image_latents_proj_in
+        self.encode = model.image_latents_temporal_encoder
+        self.conv_in = model.conv_in
+        with torch.no_grad():
+            self.first_tokens = _FirstTokens(model.image_latents_context_embedding, latent_shape)
+            self.transformer_in = TemporalTransformer(model.transformer_in)
+            steps = partial(
+                _steps, _instant(model, denoising.timestep, fps), _context(model, prompt)
+            )
+            self.walk = UNetWalk(model, steps, lambda sampler: sampler, cut.block)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
+        first = latents[:, :, :1]
+        noised = self.signal * latents + self.noise
+        told = self._told(torch.cat((first, self.places), dim=2))
+        frames = self.conv_in(frames_of(torch.cat((noised, told), dim=1)))
+        hidden = self.walk(self.transformer_in(frames), self.first_tokens(first[:, :, 0]))
+        return described(hidden, self.described)
+
+    def _told(self, images: Tensor) -> Tensor:
+        """What the model makes of the first frame and the places [1, C, T, h, w]: as much."""
+        projected = self.project(frames_of(images))
+        frames, channels, rows, columns = projected.shape
+        places = projected.permute(2, 3, 0, 1).flatten(0, 1)
+        encoded = self.encode(places).reshape(rows, columns, frames, channels)
+        return clip_of(encoded.permute(2, 3, 0, 1))
+
+
+def later_places(latent_shape: LatentShape) -> Tensor:
+    """What stands for the latents of the frames after the first, from above 0 to 1.
+
+    As ``I2VGenXLPipeline.prepare_image_latents`` makes it: float32 [1, C, T - 1, h, w].
+    """
+    channels, frames, rows, columns = latent_shape
+    places = torch.arange(1, frames) / max(frames - 1, 1)
+    return places[None, None, :, None, None].expand(1, channels, -1, rows, columns).clone()
+
+
+def _steps(instant: Tensor, context: Tensor, block: nn.Module, index: int) -> Iterator[nn.Module]:
+    yield from (Residual(part, instant) for part in listed(block, "resnets", index))
+    yield from (_OverTime(part) for part in listed(block, "temp_convs", index))
+    yield from (SpatialTransformer(part, context) for part in listed(block, "attentions", index))
+    yield from (TemporalTransformer(part) for part in listed(block, "temp_attentions", index))
+
+
+def _instant(model: I2VGenXLUNet, timestep: float, fps: float) -> Tensor:
+    """Embedding [1, width] of the timestep and of the rate of frames."""
+    instant: Tensor = model.time_embedding(model.time_proj(torch.tensor([timestep])))
+    rate: Tensor = model.fps_embedding(model.time_proj(torch.tensor([fps])))
+    return instant + rate
+
+
+def _context(model: I2VGenXLUNet, prompt: Tensor) -> Tensor:
+    """The prompt's tokens and those of an image embedding of zeros, [tokens, text_dim]."""
+    image = model.context_embedding(torch.zeros(1, prompt.shape[1]))
+    return torch.cat((prompt, image.reshape(-1, prompt.shape[1])))
+
+
+class _OverTime(nn.Module):
+    """Convolutions over time, with a shortcut around them: frames to as many."""
+
+    def __init__(self, layer: TemporalConvLayer) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(layer.conv1, layer.conv2, layer.conv3, layer.conv4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + frames_of(self.convolutions(clip_of(x)))
+
+
+class _FirstTokens(nn.Module):
+    """The first frame's latents [1, C, h, w] as tokens of the context, [M, text_dim]."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, embedding: nn.Sequential, latent_shape: LatentShape) -> None:
+        super().__init__()
+        before, activation, _, *after = embedding.children()
+        self.before = nn.Sequential(before, activation)
+        self.after = nn.Sequential(*after)
+        # The pooling as two products: ONNX has none to a size that does not divide the picture's.
+        rows, columns = (_pooling(side) for side in latent_shape[2:])
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns.T.contiguous())
+
+    def forward(self, first: Tensor) -> Tensor:
+        pooled = self.rows @ self.before(first) @ self.columns
+        tokens: Tensor = self.after(pooled).flatten(2)[0].T
+        return tokens
+
+
+def _pooling(side: int) -> Tensor:
+    """Weights [32, side] of adaptive average pooling along one axis."""
+    return F.adaptive_avg_pool1d(torch.eye(side)[None], _POOLED)[0].T.contiguous()

@@ -1,0 +1,111 @@
+"""The way through a UNet: down its encoder, and up its decoder to the end of one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+
+from vditrack_export.families.unet.layers import SpatialTransformer
+
+LayerSteps = Callable[[nn.Module, int], Iterable[nn.Module]]
+"""What a layer of a block does to frames, step by step: the block, and the layer's index in it."""
+
+
+class UNetWalk(nn.Module):
+    """Frames [F, C, h, w], after the UNet's first convolution, to hidden states of its decoder.
+
+    Args:
+        model: the whole UNet.
+        steps: what its layers do.
+        resized: what stands for a block's halving or doubling of the picture.
+        last: layer of the decoder after which all is left out, from 0. The last one of a level
+            includes what doubles the picture.
+
+    """
+
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401
+        steps: LayerSteps,
+        resized: Callable[[nn.Module], nn.Module],
+        last: int,
+    ) -> None:
+        super().__init__()
+        self.down: Iterable[Any] = nn.ModuleList(
+            _level(block, steps, len(block.resnets), map(resized, block.downsamplers or ()))
+            for block in model.down_blocks
+        )
+        self.middle = _level(model.mid_block, steps, len(model.mid_block.resnets))
+        levels, layers = divmod(last + 1, len(model.up_blocks[0].resnets))
+        up = [
+            _level(block, steps, len(block.resnets), map(resized, block.upsamplers or ()))
+            for block in model.up_blocks[:levels]
+        ]
+        if layers:
+            up.append(_level(model.up_blocks[levels], steps, layers))
+        self.up: Iterable[Any] = nn.ModuleList(up)
+
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Walk; ``added`` is what the context of spatial attention has beside its constants."""
+        skipped = [x]
+        for level in self.down:
+            for layer in level.layers:
+                x = layer(x, added)
+                skipped.append(x)
+            if level.resize is not None:
+                x = level.resize(x)
+                skipped.append(x)
+        for layer in self.middle.layers:
+            x = layer(x, added)
+        for level in self.up:
+            for layer in level.layers:
+                x = layer(torch.cat((x, skipped.pop()), dim=1), added)
+            if isinstance(level.resize, Upsample2D):
+                # A side that was odd is not doubled, but gets the size that it had.
+                x = level.resize(x, skipped[-1].shape[-2:])
+            elif level.resize is not None:
+                x = level.resize(x)
+        return x
+
+
+class _Level(nn.Module):
+    def __init__(self, layers: Iterable[nn.Module], resize: nn.Module | None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.resize = resize
+
+
+class _Layer(nn.Module):
+    def __init__(self, steps: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, x: Tensor, added: Tensor | None) -> Tensor:
+        for step in self.steps:
+            x = step(x, added) if isinstance(step, SpatialTransformer) else step(x)
+        return x
+
+
+def _level(
+    block: Any,  # noqa: ANN401
+    steps: LayerSteps,
+    layers: int,
+    resized: Iterable[nn.Module] = (),
+) -> _Level:
+    """Of the first layers of a block; ``resized`` is one module, or none."""
+    chosen = [_Layer(steps(block, index)) for index in range(layers)]
+    return _Level(chosen, next(iter(resized), None))
+
+
+def listed(block: Any, name: str, index: int) -> list[Any]:  # noqa: ANN401
+    """Return what a block's list of that name has for a layer: one part, or none."""
+    return list(getattr(block, name, ())[index : index + 1])
+
+
+def described(hidden: Tensor, count: int) -> Tensor:
+    """Hidden states [F, D, rows, columns] of the last frames, as [count, rows, columns, D]."""
+    return hidden[-count:].permute(0, 2, 3, 1)

@@ -1,0 +1,75 @@
+"""Hidden states of a UNet that sees single pictures: of Stable Diffusion 2, and like ADM.
+
+The decoder is cut after one of its layers. TED (arXiv 2512.02339) reads such hidden states as
+features of appearance, at a step with little noise. Several frames are as many pictures.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.families.unet.layers import ImageAttention, Residual, SpatialTransformer
+from vditrack_export.families.unet.path import UNetWalk, described, listed
+
+
+class ImageUNetPath(nn.Module):
+    """Hidden states of one decoder layer after one denoising step.
+
+    Args:
+        model: the whole UNet, in FP32; its submodules are shared, not copied.
+        latent_shape: channels, frames, rows, columns of the latents, or of the pixels.
+        cut: ``block`` is the layer, counted from 0; all its channels are read.
+        denoising: the step.
+        prompt: text encoder's output, float32 [tokens, text_dim], for a UNet that takes it.
+
+    """
+
+    noise: Tensor
+
+    def __init__(
+        self,
+        model: UNet2DConditionModel | UNet2DModel,
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> None:
+        super().__init__()
+        self.described, self.signal = cut.described, denoising.signal
+        noise = seeded_noise((1, *latent_shape), denoising.seed)
+        self.register_buffer("noise", denoising.noise * noise)
+        self.conv_in = model.conv_in
+        with torch.no_grad():
+            instant = model.time_embedding(model.time_proj(torch.tensor([denoising.timestep])))
+            steps = (
+                partial(_prompted, instant, prompt)
+                if isinstance(model, UNet2DConditionModel)
+                else partial(_alone, instant)
+            )
+            self.walk = UNetWalk(model, steps, partial(_resized, instant), cut.block)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
+        noised = self.signal * latents + self.noise
+        frames = noised[0].transpose(0, 1)
+        return described(self.walk(self.conv_in(frames)), self.described)
+
+
+def _prompted(instant: Tensor, prompt: Tensor, block: nn.Module, index: int) -> Iterator[nn.Module]:
+    yield from (Residual(part, instant) for part in listed(block, "resnets", index))
+    yield from (SpatialTransformer(part, prompt) for part in listed(block, "attentions", index))
+
+
+def _alone(instant: Tensor, block: nn.Module, index: int) -> Iterator[nn.Module]:
+    yield from (Residual(part, instant) for part in listed(block, "resnets", index))
+    yield from (ImageAttention(part) for part in listed(block, "attentions", index))
+
+
+def _resized(instant: Tensor, sampler: nn.Module) -> nn.Module:
+    """In ADM a residual block resizes the picture; else there is no timestep in it."""
+    return Residual(sampler, instant) if isinstance(sampler, ResnetBlock2D) else sampler

@@ -1,1 +1,0 @@
-"""From latents to descriptors through a video diffusion transformer, one module a family."""

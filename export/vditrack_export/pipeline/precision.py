@@ -1,0 +1,44 @@
+"""Precision below FP32 where it pays: in products of matrices and convolutions alone."""
+
+import torch
+from torch import Tensor, nn
+
+from vditrack_export.families.layers import Attend
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
+
+def lower(graph: nn.Module, precision: str) -> None:
+    """Round weights and what they are multiplied with, in place; what comes out is FP32 again.
+
+    The residual stream, norms, modulation, rotary embedding and softmax so stay in FP32. A model
+    that shares its modules with the graph is changed too.
+
+    Args:
+        graph: in FP32.
+        precision: "fp32", "fp16" or "bf16".
+
+    """
+    dtype = _DTYPES[precision]
+    if dtype == torch.float32:
+        return
+    # ONNX's convolution takes BF16 from opset 22 only. A transformer has one, its first layer.
+    convolutions = _CONVOLUTIONS if dtype == torch.float16 else ()
+    for module in graph.modules():
+        if isinstance(module, Attend):
+            module.precision = dtype
+        elif isinstance(module, (nn.Linear, *convolutions)):
+            module.to(dtype)
+            module.register_forward_pre_hook(_rounded)
+            module.register_forward_hook(_widened)
+
+
+def _rounded(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return inputs[0].to(weight.dtype)
+
+
+def _widened(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+    return output.float()

@@ -1,0 +1,1 @@
+"""Selecting the features that propagate masks best."""

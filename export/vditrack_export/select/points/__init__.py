@@ -1,0 +1,1 @@
+"""Selecting the features that track points best."""
