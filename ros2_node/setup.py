@@ -1,6 +1,6 @@
 """What colcon installs; pip installs the same package with the rest of vditrack."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 NAME = "vditrack_ros"
 SHARED = {
@@ -17,7 +17,7 @@ setup(
     maintainer="The vditrack developers",
     maintainer_email="maintainers@vditrack.invalid",
     license="Apache-2.0",
-    packages=[NAME],
+    packages=find_packages(include=[f"{NAME}*"]),
     package_data={NAME: ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

@@ -17,10 +17,10 @@ from ros_loopback import Camera, Peer, tracker_node
 from vditrack import Tracker
 from vditrack.bundle.folder import bundled_model
 from vditrack.errors import BackendError
-from vditrack_ros.camera import Model, TrackedCamera
+from vditrack_ros.camera.camera import Model, TrackedCamera
 from vditrack_ros.diagnostics import ERROR
 from vditrack_ros.parameters import PARAMETERS, checked_settings
-from vditrack_ros.proving import prove
+from vditrack_ros.self_test import prove
 
 FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
 

@@ -33,14 +33,14 @@ from vditrack import Tracker
 from vditrack.bundle.folder import load_bundle
 from vditrack.errors import BackendError, InputError
 from vditrack.streams.mask_stream import MaskUpdate
+from vditrack_ros.consumer import Shot, Site
 from vditrack_ros.diagnostics import MARK_REASONS, State
-from vditrack_ros.followers import Shot, Site
-from vditrack_ros.marks import Mark, MarkError, WaitingMarks, read_mask
-from vditrack_ros.objects import ObjectMasks
+from vditrack_ros.masks.requests import Mark, MarkError, WaitingMarks, read_mask
+from vditrack_ros.masks.tracking import ObjectMasks
 from vditrack_ros.overlay import Overlay
 from vditrack_ros.parameters import PARAMETERS, checked_settings
-from vditrack_ros.point_objects import PointObjects
-from vditrack_ros.proving import prove
+from vditrack_ros.points.object_ids import PointObjects
+from vditrack_ros.self_test import prove
 
 SIZE = HEIGHT, WIDTH = 96, 128
 SIDE, STEP = 40, 4

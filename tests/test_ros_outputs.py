@@ -20,7 +20,7 @@ from visualization_msgs.msg import Marker
 from vditrack.errors import InputError
 from vditrack.ros_messages.camera_info import Camera, place
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros import outputs
+from vditrack_ros import messages as outputs
 
 K = (500.0, 0.0, 321.5, 0.0, 480.0, 236.25, 0.0, 0.0, 1.0)
 MODELS = {

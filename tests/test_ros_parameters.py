@@ -11,7 +11,7 @@ from rclpy.parameter import Parameter as Set
 
 import ros_loopback  # noqa: F401  (sets the middleware up before rclpy joins it)
 from vditrack.errors import InputError
-from vditrack_ros.declared import DeclaredParameters
+from vditrack_ros.declared_parameters import DeclaredParameters
 from vditrack_ros.parameters import PARAMETERS, Settings, checked_settings
 
 DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}

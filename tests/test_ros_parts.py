@@ -11,7 +11,9 @@ from ros_loopback import camera_info
 from vditrack.errors import InputError
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros.arrivals import SECOND, Arrival, Arrivals
+from vditrack_ros.calibration import Sight
+from vditrack_ros.camera.image_gate import SECOND, Arrival, Arrivals
+from vditrack_ros.camera.subscription import skipped_before
 from vditrack_ros.diagnostics import (
     ERROR,
     OK,
@@ -23,12 +25,10 @@ from vditrack_ros.diagnostics import (
     points_followed,
     resident_memory,
 )
-from vditrack_ros.middleware import skipped_before
 from vditrack_ros.parameters import PARAMETERS, checked_settings
-from vditrack_ros.population import Asked, Population, feature_points, grid_points
-from vditrack_ros.publishing import ray_velocities
-from vditrack_ros.queries import pixel_of_click, pixels_of_cloud
-from vditrack_ros.sight import Sight
+from vditrack_ros.points.population import Asked, Population, feature_points, grid_points
+from vditrack_ros.points.publishers import ray_velocities
+from vditrack_ros.points.requests import pixel_of_click, pixels_of_cloud
 
 SETTINGS = checked_settings({parameter.name: parameter.default for parameter in PARAMETERS})
 SIZE = (120, 160)

@@ -13,11 +13,11 @@ from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from vditrack import Tracker
 from vditrack.errors import InputError, VditrackError
-from vditrack_ros.camera import Model, TrackedCamera
-from vditrack_ros.declared import DeclaredParameters, answer
+from vditrack_ros.camera.camera import Model, TrackedCamera
+from vditrack_ros.declared_parameters import DeclaredParameters, answer
 from vditrack_ros.diagnostics import diagnostic_status, model_report
 from vditrack_ros.parameters import Settings
-from vditrack_ros.proving import prove
+from vditrack_ros.self_test import prove
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 

@@ -9,8 +9,8 @@ from sensor_msgs.msg import Image
 
 from vditrack.io.overlay import mask_overlay
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros.followers import Shot, Site
-from vditrack_ros.outputs import TRAIL, overlay_image, rgb_image
+from vditrack_ros.consumer import Shot, Site
+from vditrack_ros.messages import TRAIL, overlay_image, rgb_image
 from vditrack_ros.parameters import Settings
 
 Trail = tuple[LiveUpdate, ...]

@@ -47,7 +47,7 @@ class Attend(nn.Module):
     """Attention of [1, N, heads, channels] to [1, M, heads, channels], heads joined again.
 
     What is added to the logits, [M], counts for every query. The softmax is in FP32; its two
-    products are in ``precision``, which `vditrack_export.pipeline.precision` sets. A graph in FP32 has one
+    products are in ``precision``, which `pipeline.precision` sets. A graph in FP32 has one
     node of it where nothing is added.
     """
 

@@ -9,7 +9,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from vditrack.errors import InputError
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.images import decode_depth
-from vditrack_ros.arrivals import SECOND
+from vditrack_ros.camera.image_gate import SECOND
 
 Size = tuple[int, int]
 

@@ -14,16 +14,20 @@ from std_srvs.srv import SetBool, Trigger
 from vditrack import Tracker
 from vditrack.errors import InputError
 from vditrack.ros_messages.images import Frame, decode_compressed, decode_image
-from vditrack_ros.arrivals import SECOND, Arrival, Arrivals
+from vditrack_ros.calibration import nanoseconds
+from vditrack_ros.camera.image_gate import SECOND, Arrival, Arrivals
+from vditrack_ros.camera.subscription import (
+    skipped_before,
+    subscribe_telling_losses,
+    tells_sequence,
+)
+from vditrack_ros.consumer import AGAIN, Follower, Shot, Site
 from vditrack_ros.diagnostics import Report, State
-from vditrack_ros.followers import AGAIN, Follower, Shot, Site
-from vditrack_ros.middleware import skipped_before, subscribe_telling_losses, tells_sequence
-from vditrack_ros.objects import ObjectMasks
+from vditrack_ros.masks.tracking import ObjectMasks
 from vditrack_ros.overlay import Overlay
 from vditrack_ros.parameters import Settings
-from vditrack_ros.point_objects import PointObjects
-from vditrack_ros.points import TrackedPoints
-from vditrack_ros.sight import nanoseconds
+from vditrack_ros.points.object_ids import PointObjects
+from vditrack_ros.points.tracking import TrackedPoints
 
 
 @dataclass(frozen=True)

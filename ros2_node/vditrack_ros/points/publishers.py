@@ -13,9 +13,9 @@ from visualization_msgs.msg import MarkerArray
 
 from vditrack.ros_messages.camera_info import Camera, place
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros import outputs
+from vditrack_ros import messages as outputs
+from vditrack_ros.calibration import Sight
 from vditrack_ros.parameters import Settings
-from vditrack_ros.sight import Sight
 
 if outputs.HAS_FOXGLOVE:
     from foxglove_msgs.msg import ImageAnnotations

@@ -13,7 +13,9 @@ from sensor_msgs.msg import Image
 from vditrack import Tracker
 from vditrack.streams.mask_stream import MaskStream, MaskUpdate
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros.arrivals import SECOND
+from vditrack_ros.calibration import nanoseconds
+from vditrack_ros.camera.image_gate import SECOND
+from vditrack_ros.consumer import AGAIN, SETTLED, Shot, Site
 from vditrack_ros.diagnostics import (
     Counts,
     MaskCounts,
@@ -23,13 +25,18 @@ from vditrack_ros.diagnostics import (
     camera_report,
     objects_followed,
 )
-from vditrack_ros.followers import AGAIN, SETTLED, Shot, Site
-from vditrack_ros.marks import Mark, MarkError, WaitingMarks, ahead_error, crowded_error, read_mask
-from vditrack_ros.outputs import masks_image
+from vditrack_ros.masks.requests import (
+    Mark,
+    MarkError,
+    WaitingMarks,
+    ahead_error,
+    crowded_error,
+    read_mask,
+)
+from vditrack_ros.messages import masks_image
 from vditrack_ros.overlay import Overlay, Trail
 from vditrack_ros.parameters import Settings
-from vditrack_ros.point_objects import PointObjects
-from vditrack_ros.sight import nanoseconds
+from vditrack_ros.points.object_ids import PointObjects
 
 
 @dataclass(frozen=True)

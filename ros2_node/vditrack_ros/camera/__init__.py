@@ -1,0 +1,1 @@
+"""Camera subscription, and which of its images are taken."""
