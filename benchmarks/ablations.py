@@ -57,8 +57,8 @@ from vditrack.evaluation.report.summary import MethodSummary, Summary, summarise
 from vditrack.evaluation.run import evaluate
 from vditrack.features.extractor import FeatureExtractor, FeatureMap
 from vditrack.inference.session import Array, OpenGraph, Session, Tensor, open_session
-from vditrack.points.base import flow_tracker as held
-from vditrack.points.base import optical_flow as flow
+from vditrack.points import flow_tracker as held
+from vditrack.points import optical_flow as flow
 from vditrack.points.flow_tracker import HeldPoints
 from vditrack.points.patch_alignment import Placed
 from vditrack.points.tracks import Tracks

@@ -1,0 +1,422 @@
+"""Wan2.2-TI2V-5B: its autoencoder of patches and averages, its timesteps, its card, its plan."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from safetensors.torch import load_file
+from test_export_encoders import wan_latents
+from test_export_pipelines import moving_clip, run, text_encoder, tokenizer
+from test_export_wan import chosen, head_errors, internals, prompt, transformer
+from test_plan import counted, weights_of
+from test_plan import run as run_plan
+from torch import Tensor
+
+from vditrack import Tracker, VditrackError
+from vditrack.bundle.folder import bundled_model, load_bundle
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
+from vditrack_export.card import WanAutoencoder, load_card
+from vditrack_export.families.read_spec import Cut, Denoising
+from vditrack_export.families.registry import autoencoder_config, family_of
+from vditrack_export.families.wan.transformer import WanKeys
+from vditrack_export.pipeline.empty_prompt import empty_prompt
+from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
+from vditrack_export.plan.pipeline import Setting, reference_costs
+from vditrack_export.plan.trace import Fusion
+from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
+
+CARD = load_card("wan2.2-ti2v-5b")
+HEIGHT, WIDTH, FRAMES, CELL = 64, 96, 9, 32
+SMALL = {
+    "input.height": HEIGHT,
+    "input.width": WIDTH,
+    "input.frames": FRAMES,
+    "input.described_frames": FRAMES,
+    "transformer.layers": 3,
+    "transformer.heads": 2,
+    "transformer.head_dim": 32,
+    "transformer.feed_forward": 48,
+    "transformer.in_channels": 4,
+    "transformer.out_channels": 4,
+    "transformer.frequency_dim": 16,
+    "transformer.text_dim": 16,
+    "transformer.text_tokens": 7,
+    "encoder.base_width": 8,
+    "encoder.decoder_base_width": 12,
+    "encoder.multiples": [1, 1, 2, 2],
+    "encoder.residual_blocks": 1,
+    "encoder.latent_channels": 4,
+    "text_encoder.layers": 1,
+    "text_encoder.width": 16,
+    "text_encoder.heads": 2,
+    "text_encoder.head_dim": 8,
+    "text_encoder.feed_forward": 32,
+    "text_encoder.vocabulary": 10,
+    "feature.block": 1,
+}
+# What diffusers' conversion script for Wan2.2-TI2V-5B says and its class does not.
+CONVERTED_TRANSFORMER = {
+    "num_attention_heads": 24,
+    "ffn_dim": 14336,
+    "in_channels": 48,
+    "out_channels": 48,
+    "num_layers": 30,
+}
+CONVERTED_AUTOENCODER = {
+    "base_dim": 160,
+    "z_dim": 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "decoder_base_dim": 256,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+    "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models this small only lose time to threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def small_autoencoder() -> AutoencoderKLWan:
+    torch.manual_seed(0)
+    return AutoencoderKLWan(
+        base_dim=8,
+        decoder_base_dim=12,
+        z_dim=4,
+        dim_mult=[1, 1, 2, 2],
+        num_res_blocks=1,
+        is_residual=True,
+        patch_size=2,
+        in_channels=12,
+        out_channels=12,
+        scale_factor_spatial=16,
+        latents_mean=[0.1, -0.2, 0.3, 0.4],
+        latents_std=[1.0, 2.0, 0.5, 1.0],
+    ).eval()
+
+
+def scheduler() -> UniPCMultistepScheduler:
+    return UniPCMultistepScheduler(
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        num_train_timesteps=1000,
+        flow_shift=5.0,
+    )
+
+
+# The card
+
+
+def test_the_card_has_the_checkpoints_shapes():
+    with torch.device("meta"):
+        model = WanTransformer3DModel(**CONVERTED_TRANSFORMER)
+        vae = AutoencoderKLWan(**CONVERTED_AUTOENCODER)
+    for config, found in (
+        (family_of(CARD).config(CARD.transformer), model.config),
+        (autoencoder_config(CARD.encoder), vae.config),
+    ):
+        assert {name: list_of(found[name]) for name in config} == config
+    assert weights_of(model) == pytest.approx(5e9, rel=0.01)
+    # Of Wan2.2_VAE.pth, as Wan-AI published it.
+    shapes = {name: tuple(value.shape) for name, value in vae.state_dict().items()}
+    assert len(shapes) == 196
+    assert shapes["encoder.conv_in.weight"] == (160, 12, 3, 3, 3)
+    assert shapes["decoder.conv_in.weight"] == (1024, 48, 3, 3, 3)
+    assert shapes["quant_conv.weight"] == (96, 96, 1, 1, 1)
+    assert vae._encode(torch.empty(1, 3, 9, 704, 1280, device="meta")).shape[1:] == (96, 3, 44, 80)
+
+
+def list_of(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_cells_of_32_pixels():
+    assert CARD.encoder.stride * CARD.transformer.patch[1] == CELL
+    assert CARD.encoder.temporal_strides == (4,)
+    assert load_card("wan2.1-t2v-14b").encoder.temporal_strides == (1, 4)
+
+
+def test_the_last_step_is_the_schedulers():
+    stepping = scheduler()
+    stepping.set_timesteps(50)
+    feature = CARD.feature
+    assert float(stepping.timesteps[49]) == feature.timestep
+    assert float(stepping.sigmas[49]) == pytest.approx(feature.noise_level, abs=5e-5)
+    assert feature.signal_level == pytest.approx(1 - feature.noise_level)
+
+
+# One timestep a token
+
+
+def test_the_pipelines_timesteps_a_token_are_the_paths_one():
+    """What the pipeline of this checkpoint hands to its transformer in the last of 50 steps."""
+    model, context = transformer(channels=48), prompt(1, 512)
+    pipeline = WanPipeline(
+        None, None, small_autoencoder(), scheduler(), model, expand_timesteps=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    handed = []
+    hook = model.register_forward_pre_hook(
+        lambda _model, _arguments, named: handed.append(named), with_kwargs=True
+    )
+    with hook:
+        pipeline(
+            prompt_embeds=context[None],
+            height=HEIGHT,
+            width=WIDTH,
+            num_frames=FRAMES,
+            num_inference_steps=50,
+            guidance_scale=1.0,
+            output_type="latent",
+            generator=torch.Generator().manual_seed(0),
+        )
+    noised, timesteps = handed[49]["hidden_states"], handed[49]["timestep"]
+    tokens = 3 * (HEIGHT // CELL) * (WIDTH // CELL)
+    assert noised.shape == (1, 48, 3, HEIGHT // 16, WIDTH // 16)
+    assert timesteps.tolist() == [[CARD.feature.timestep] * tokens]
+    read = internals(model, noised, timesteps, context)
+    as_it_is = Denoising(CARD.feature.timestep, signal=1.0, noise=0.0, seed=0)
+    for (tensor, rotated), blocks in read.items():
+        for block, expected in enumerate(blocks):
+            cut = Cut(block, (0, 1, 2), tuple(range(32)), 3, tensor, rotated)
+            path = WanKeys(model, tuple(noised.shape[1:]), cut, as_it_is, context).eval()
+            with torch.no_grad():
+                found = path(noised)
+            assert head_errors(found, expected) <= MAX_RELATIVE_ERROR, (tensor, rotated, block)
+
+
+# From the pipeline's folder to a bundle
+
+
+def write_card(path: Path, **changes: object) -> Path:
+    """Write the real card with smaller numbers, by section and name."""
+    wanted, section, lines = SMALL | changes, "", []
+    text = (bundled_model().parent / f"{CARD.name}.toml").read_text()
+    for line in text.splitlines():
+        section = line.strip("[]") if line.startswith("[") else section
+        name = line.partition(" = ")[0]
+        value = wanted.pop(f"{section}.{name}", None)
+        lines.append(line if value is None else f"{name} = {value}")
+    assert not wanted
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory) -> Path:
+    return write_card(tmp_path_factory.mktemp("card") / "small.toml")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    model = WanTransformer3DModel(
+        num_layers=3,
+        num_attention_heads=2,
+        attention_head_dim=32,
+        in_channels=4,
+        out_channels=4,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=48,
+    )
+    parts = tokenizer(), text_encoder("wan"), small_autoencoder(), scheduler(), model
+    WanPipeline(*parts, expand_timesteps=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(card, checkpoint, tmp_path_factory) -> tuple[Path, dict]:
+    output = tmp_path_factory.mktemp("bundle") / "bundle"
+    done = run(card, "--weights", checkpoint, "-o", output, "--json")
+    assert done.exception is None, done.exception
+    return output, json.loads(done.stdout)
+
+
+def test_what_was_exported(exported):
+    told = exported[1]
+    assert max(told["parity"].values()) <= MAX_RELATIVE_ERROR
+    assert told["output"]["stride"] == CELL
+    assert told["encoder"]["frames"] == 4
+    assert told["encoder"]["caches"] > 0
+    assert "encoder_start.onnx" in told["files"]
+
+
+def frames(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=generator)
+
+
+def streamed(bundle: Path, clip: Tensor) -> Tensor:
+    """Latents of a clip, one run of four frames after the other."""
+    loaded = load_bundle(bundle)
+    start, step = OnnxRuntimeSession(loaded.encoder_start), OnnxRuntimeSession(loaded.encoder)
+    caches, latents = {}, []
+    for group in clip.split([1, *[4] * (len(clip) // 4)]):
+        graph = step if caches else start
+        found = graph.run({"frames": group.numpy()} | caches)
+        latents.append(torch.tensor(found.pop("latents")))
+        caches = {name.removeprefix("next_"): value for name, value in found.items()}
+    return torch.cat(latents, dim=2)
+
+
+def loaded(folder):
+    """Weights as they are saved: diffusers' own loader wants one more package for this class."""
+    model = WanTransformer3DModel.from_config(WanTransformer3DModel.load_config(folder))
+    shards = [load_file(path) for path in folder.glob("*.safetensors")]
+    model.load_state_dict({name: value for shard in shards for name, value in shard.items()})
+    return model.eval()
+
+
+def test_the_bundle_gives_what_diffusers_gives(exported, card, checkpoint):
+    bundle, told = exported
+    vae = AutoencoderKLWan.from_pretrained(checkpoint / "vae").eval()
+    model = loaded(checkpoint / "transformer")
+    with torch.no_grad():
+        expected = wan_latents(vae, frames(FRAMES), 4)
+    assert expected.shape == (1, 4, 3, HEIGHT // 16, WIDTH // 16)
+    latents = streamed(bundle, frames(FRAMES))
+    relative_error("latents", latents.numpy(), expected)
+    features = OnnxRuntimeSession(load_bundle(bundle).features)
+    (descriptors,) = features.run({"latents": expected.numpy()}).values()
+    noise = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
+    feature = CARD.feature
+    noised = feature.signal_level * expected + feature.noise_level * noise
+    timesteps = torch.full((1, 3 * 2 * 3), feature.timestep)
+    context = empty_prompt(load_card(str(card)), checkpoint, None)
+    read = internals(model, noised, timesteps, context)
+    keys = chosen(read["keys", True][1], [1], told["source"]["channels"])
+    assert descriptors.shape == (3, 2, 3, keys.shape[-1])
+    relative_error("descriptors", descriptors, keys)
+
+
+def test_a_stream_gives_the_latents_of_the_whole_clip(exported, checkpoint):
+    vae, clip = AutoencoderKLWan.from_pretrained(checkpoint / "vae").eval(), frames(21)
+    with torch.no_grad():
+        expected = wan_latents(vae, clip, 4)
+    relative_error("latents", streamed(exported[0], clip).numpy(), expected, allowed=1e-4)
+
+
+def test_it_tracks(exported):
+    tracks = Tracker.load(exported[0]).track(moving_clip(13), [[0, 40, 30], [3, 60, 40]])
+    assert tracks.points.shape == (2, 13, 2)
+    assert np.isfinite(tracks.points).all()
+
+
+@pytest.mark.slow
+def test_random_weights_at_another_size(card, tmp_path):
+    options = ("--size", "32x64", "--frames", "5", "--described", "4", "--json")
+    done = run(card, "--random-weights", "-o", tmp_path / "bundle", *options)
+    assert done.exception is None, done.exception
+    told = json.loads(done.stdout)
+    assert told["source"]["random_weights"] is True
+    assert (told["output"]["rows"], told["output"]["columns"]) == (1, 2)
+
+
+def test_one_latent_a_frame_is_refused(card, checkpoint, tmp_path):
+    for weights in (("--weights", checkpoint), ("--random-weights",)):
+        done = run(card, *weights, "-o", tmp_path / "bundle", "--temporal-stride", "1")
+        assert isinstance(done.exception, VditrackError), done.exception
+        assert "temporal_stride 1 is not one of the encoder's: give 4" in str(done.exception)
+        assert "give 4" in str(done.exception)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("is_residual", False, "is_residual False, the card True"),
+        ("patch_size", None, "patch_size None, the card 2"),
+        ("in_channels", 3, "in_channels 3, the card 12"),
+        ("decoder_base_dim", None, "decoder_base_dim None, the card 12"),
+    ],
+)
+def test_another_autoencoder_is_refused(card, checkpoint, tmp_path, name, value, complaint):
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "vae/config.json").read_text())
+    (folder / "vae/config.json").write_text(json.dumps(config | {name: value}))
+    done = run(card, "--weights", folder, "-o", tmp_path / "bundle")
+    assert isinstance(done.exception, VditrackError), done.exception
+    assert complaint in str(done.exception)
+
+
+# The plan
+
+
+@pytest.mark.parametrize("frames", [1, 5, 13])
+@pytest.mark.parametrize("multiples", [(1, 2, 4, 4), (2, 1, 4, 2)])
+def test_the_autoencoder_is_counted(frames, multiples):
+    shape = WanAutoencoder(
+        image_channels=3,
+        patch=2,
+        base_width=8,
+        decoder_base_width=16,
+        multiples=multiples,
+        residual_blocks=1,
+        temporal_downsample=(False, True, True),
+        latent_channels=4,
+        residual=True,
+    )
+    model = AutoencoderKLWan(
+        base_dim=8,
+        decoder_base_dim=16,
+        z_dim=4,
+        dim_mult=list(multiples),
+        num_res_blocks=1,
+        is_residual=True,
+        patch_size=2,
+        in_channels=12,
+        out_channels=12,
+        latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    ).eval()
+    clip, latents = torch.zeros(1, 3, frames, 32, 48), (1 + frames // 4, 2, 3)
+    for fusion in get_args(Fusion):
+        encoder = wan_encoder(shape, (frames, 32, 48), compressed=True, fusion=fusion)
+        decoder = wan_decoder(shape, latents, compressed=True, fusion=fusion)
+        assert encoder.operations == counted(lambda: model.encode(clip))
+        assert decoder.operations == counted(lambda: model.decode(torch.zeros(1, 4, *latents)))
+        if frames > 1:
+            assert encoder.weights + decoder.weights == weights_of(model)
+
+
+def test_the_plan_at_full_size():
+    """On the meta device: the checkpoint's own sizes and picture, no memory."""
+    setting = Setting(704, 1280, 9, 4)
+    costs = reference_costs(CARD, setting, fusion="all")
+    with torch.device("meta"):
+        model = WanTransformer3DModel(**CONVERTED_TRANSFORMER).eval()
+        vae = AutoencoderKLWan(**CONVERTED_AUTOENCODER).eval()
+        latents, step = torch.empty(1, 48, 3, 44, 80), torch.tensor([96.0])
+        clip, context = torch.empty(1, 3, 9, 704, 1280), torch.empty(1, 512, 4096)
+    assert costs["transformer"].operations == 2 * counted(lambda: model(latents, step, context))
+    assert costs["encoder"].operations == counted(lambda: vae._encode(clip))
+    assert costs["decoder"].operations == counted(lambda: vae._decode(latents))
+
+
+def test_the_printed_plan():
+    assert "6160 tokens" in run_plan(CARD.name, "--device", "orin-agx").stdout
+    told = json.loads(run_plan(CARD.name, "--device", "orin-agx", "--json").stdout)
+    settings = [run["setting"] for run in [*told["candidates"], told["comparisons"][0]]]
+    assert {setting["temporal_stride"] for setting in settings} == {4}
+    assert all(side % CELL == 0 for size in settings for side in (size["height"], size["width"]))

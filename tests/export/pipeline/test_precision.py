@@ -1,0 +1,252 @@
+"""Precisions below FP32: what is rounded, what is not, and the gate that judges it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from safetensors.torch import load_file, save_file
+from test_export_pipelines import BOTTOM, CARDS, TOP, moving_clip, run, save_pipeline
+from torch import nn
+
+from vditrack import Tracker, VditrackError
+from vditrack.annotated_clip import AnnotatedClip
+from vditrack.bundle.folder import Bundle, Input, load_bundle
+from vditrack.evaluation.protocols import TapVid
+from vditrack.inference.onnxruntime import OnnxRuntimeSession
+from vditrack.points.tracks import Tracks
+from vditrack.synthetic.layers.clips import make_clip
+from vditrack_export.families.layers import Attend
+from vditrack_export.pipeline.acceptance import GateTracks, TorchSession, judge
+from vditrack_export.pipeline.encoder_graphs import Graph
+from vditrack_export.pipeline.onnx_export import export_graph
+from vditrack_export.pipeline.precision import lower
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+LOW = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
+
+
+Exported = Callable[[str, str], Bundle]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A family's bundle in a precision, each exported once."""
+    folder = tmp_path_factory.mktemp("precision")
+
+    @cache
+    def export(family: str, precision: str) -> Bundle:
+        card, output = folder / f"{family}.toml", folder / f"{family}-{precision}"
+        if not card.exists():
+            save_pipeline(folder / family, family)
+            card.write_text(TOP + CARDS[family] + BOTTOM)
+        encoder = "fp32" if precision == "bf16" else precision
+        options = ("--precision", precision, "--encoder-precision", encoder, "--accept")
+        done = run(card, "--weights", folder / family, "-o", output, *options)
+        assert done.exception is None, done.exception
+        return load_bundle(output)
+
+    return export
+
+
+def spacing(precision: str) -> float:
+    """Relative distance of neighbouring numbers."""
+    return torch.finfo(DTYPES[precision]).eps
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_products_are_of_rounded_numbers(precision: str) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(40, 30), torch.randn(5, 40)
+    # The product in float64 of what is left of the numbers after rounding.
+    rounded = [v.to(DTYPES[precision]).double() for v in (x, layer.weight, layer.bias)]
+    expected = rounded[0] @ rounded[1].T + rounded[2]
+    lower(layer, precision)
+    found = layer(x)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() <= spacing(precision) * expected.abs().max()
+    assert layer.weight.dtype == DTYPES[precision]
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_what_is_not_a_product_is_left_alone(precision: str) -> None:
+    torch.manual_seed(0)
+    norm, x = nn.LayerNorm(16), torch.randn(3, 16)
+    expected = norm(x)
+    lower(norm, precision)
+    assert torch.equal(norm(x), expected)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_attention_is_that_of_rounded_numbers(precision: str) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 9, 2, 8) for _ in range(3))
+    added = torch.randn(9)
+    expected = Attend()(query.double(), key.double(), value.double(), added.double())
+    attend = Attend()
+    lower(attend, precision)
+    found = attend(query, key, value, added)
+    assert found.dtype == torch.float32
+    error = (found - expected).abs().max()
+    assert 0 < error <= 4 * spacing(precision) * value.abs().max()
+
+
+def test_the_softmax_is_of_fp32() -> None:
+    attend = Attend()
+    lower(attend, "bf16")
+    nothing, value = torch.zeros(1, 2, 1, 2), torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1)
+    # In BF16 these two would be equal.
+    found = attend(nothing[:, :1], nothing, value, torch.tensor([-100_000.0, -99_900.0]))
+    assert found.item() == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "precision"),
+    [("wan", "fp16"), ("wan", "bf16"), ("cosmos", "bf16"), ("cogvideox", "fp16")],
+)
+def test_only_products_are_rounded_in_the_graphs(
+    exported: Exported, family: str, precision: str
+) -> None:
+    bundle = exported(family, precision)
+    assert bundle.manifest.precision.features == precision
+    for graph, wanted in (
+        (bundle.encoder, bundle.manifest.precision.encoder),
+        (bundle.features, precision),
+    ):
+        model = onnx.shape_inference.infer_shapes(onnx.load(graph), data_prop=True)
+        types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+        low = Counter(
+            node.op_type for node in model.graph.node if types.get(node.output[0]) in LOW.values()
+        )
+        # Beside the products, their bias and what only moves numbers or lays them out.
+        products = {"MatMul", "Gemm", "Conv"}
+        moving = {"Cast", "Add", "Transpose", "Reshape", "Concat", "Slice", "Pad", "Identity"}
+        assert low.keys() <= products | moving, low
+        # The first layer of a transformer in BF16, the attention of an autoencoder in FP16.
+        left = 1 if wanted == "bf16" else 2 * (graph == bundle.encoder)
+        if wanted != "fp32":
+            every = sum(node.op_type in products for node in model.graph.node)
+            assert sum(low[kind] for kind in products) >= every - left > 0
+        weights = {w.data_type for w in model.graph.initializer if np.prod(w.dims) > 500}
+        assert (LOW.get(wanted) in weights) == (wanted != "fp32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["wan", "cogvideox"])
+def test_a_bundle_in_fp16_tracks_as_the_one_in_fp32(exported: Exported, family: str) -> None:
+    full, half = exported(family, "fp32"), exported(family, "fp16")
+    gate = half.manifest.gate
+    assert gate is not None
+    assert (gate.frames, gate.height, gate.width) == (16, 64, 96)
+    assert full.manifest.gate is None
+    sizes = [sum(r.size for r in b.manifest.files.values()) for b in (full, half)]
+    assert sizes[1] < sizes[0]
+    clip, queries = moving_clip(7), [[0, 40, 30], [3, 60, 40], [0, 70, 20], [0, 20, 50]]
+    first, second = (Tracker(bundle).track(clip, queries) for bundle in (full, half))
+    assert np.median(np.linalg.norm(first.points - second.points, axis=2)) < 0.5
+    sessions = [OnnxRuntimeSession(bundle.features) for bundle in (full, half)]
+    shape = sessions[0].inputs["latents"].shape
+    latents = np.random.default_rng(0).standard_normal(shape, np.float32)
+    a, b = (session.run({"latents": latents})["descriptors"] for session in sessions)
+    assert 1e-6 < np.abs(a - b).max() / np.abs(a).max() < 1e-2
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_the_written_graph_is_what_the_gate_ran(tmp_path: Path, precision: str) -> None:
+    torch.manual_seed(0)
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.project, self.attend = nn.LayerNorm(16), nn.Linear(16, 16), Attend()
+
+        def forward(self, latents: torch.Tensor) -> torch.Tensor:
+            x = self.project(self.norm(latents)).unflatten(-1, (2, 8))
+            return latents + self.attend(x, x, x)
+
+    module, latents = Small().eval(), torch.randn(1, 6, 16)
+    lower(module, precision)
+    graph = Graph("small.onnx", module, {"latents": latents}, ("descriptors",))
+    session = TorchSession(graph)
+    expected = session.run({"latents": latents.numpy()})["descriptors"]
+    assert session.outputs["descriptors"].shape == (1, 6, 16)
+    export_graph(module, graph.examples, tmp_path / graph.file, outputs=graph.outputs)
+    # ONNX Runtime has no BF16 on the CPU; the reference implementation of ONNX has.
+    (found,) = ReferenceEvaluator(str(tmp_path / graph.file)).run(
+        None, {"latents": latents.numpy()}
+    )
+    assert np.abs(found - expected).max() <= 4 * spacing(precision) * np.abs(expected).max()
+
+
+@pytest.mark.slow
+def test_numbers_beyond_the_precision_are_refused(tmp_path: Path) -> None:
+    folder, card = save_pipeline(tmp_path / "wan", "wan"), tmp_path / "small.toml"
+    card.write_text(TOP + CARDS["wan"] + BOTTOM)
+    for shard in (folder / "transformer").glob("*.safetensors"):
+        weights = load_file(shard)
+        for name in weights:
+            # The network between the two layers is then far above 65,504, and FP32 does not mind.
+            if name == "blocks.0.ffn.net.0.proj.weight":
+                weights[name] *= 1e6
+            if name == "blocks.0.ffn.net.2.weight":
+                weights[name] *= 1e-6
+        save_file(weights, shard, {"format": "pt"})
+    before = sorted(tmp_path.iterdir())
+    done = run(card, "--weights", folder, "-o", tmp_path / "b", "--precision", "fp16", "--accept")
+    assert isinstance(done.exception, VditrackError)
+    assert "descriptors of features.onnx are not finite" in str(done.exception)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+SIZE = Input(height=64, width=96, frames=5, temporal_stride=1, described_frames=5)
+
+
+def perfect() -> GateTracks:
+    clip = make_clip(3, 64, 96, 5, points=40)
+    return GateTracks(SIZE, clip.points, clip.visible, clip.points, clip.visible)
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        (lambda t: t, False),
+        (lambda t: replace(t, found=t.found + np.float32(0.05)), False),
+        (lambda t: replace(t, found=t.found + np.float32(0.4)), True),
+        (lambda t: replace(t, visible=t.visible & (np.arange(40) > 3)[:, None]), True),
+        (lambda t: replace(t, found=np.full_like(t.found, np.nan)), True),
+        (lambda t: replace(t, visible=np.zeros_like(t.visible)), True),
+    ],
+)
+def test_the_gate(change: Callable[[GateTracks], GateTracks], refused: bool) -> None:
+    before = perfect()
+    after = change(before)
+    if refused:
+        with pytest.raises(VditrackError, match="this precision moves the median point by"):
+            judge(before, after, accept=False)
+    else:
+        assert judge(before, after, accept=False).accepted is False
+    assert judge(before, after, accept=True).accepted is refused
+
+
+def test_the_gates_jaccard_is_tap_vids() -> None:
+    clip = make_clip(5, 64, 96, 9, points=40)
+    rng = np.random.default_rng(0)
+    found = (clip.points + rng.normal(0, 3, clip.points.shape)).astype(np.float32)
+    visible = clip.visible ^ (rng.random(clip.visible.shape) < 0.1)
+
+    class Fixed:
+        def track(self, _frames: np.ndarray, queries: np.ndarray) -> Tracks:
+            filler = np.ones(visible.shape, np.float32)
+            return Tracks(queries, found, visible, filler, filler)
+
+    annotated = AnnotatedClip("clip", clip.frames, clip.points, clip.visible)
+    official = TapVid(size="full").run(annotated, "fixed", Fixed())
+    tracks = GateTracks(SIZE, found, visible, clip.points, clip.visible)
+    assert tracks.average_jaccard() == pytest.approx(official.metrics["AJ"])

@@ -1,0 +1,380 @@
+"""What a camera may send, and what the node makes of it, image by image."""
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+from geometry_msgs.msg import PointStamped
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud, PointCloud2, PointField
+from std_srvs.srv import SetBool, Trigger
+from visualization_msgs.msg import MarkerArray
+
+from doubles import ros_loopback as ros
+from doubles.ros_loopback import (
+    SECOND,
+    SENSOR,
+    Camera,
+    Peer,
+    camera_info,
+    image_message,
+    tracker_node,
+)
+from vditrack.synthetic.layers.scenes import random_scene
+
+SIZE = HEIGHT, WIDTH = 240, 320
+STEP = 3
+"""Pixels by which the picture moves to the left from frame to frame."""
+PICTURE = random_scene(np.random.default_rng(0), 480, 640, ()).render(0.0)
+
+
+def shot(n):
+    """The n-th frame [240, 320, 3] of a camera that pans."""
+    left = 20 + STEP * n
+    return PICTURE[100 : 100 + HEIGHT, left : left + WIDTH]
+
+
+@pytest.fixture(scope="module")
+def peer():
+    one = Peer()
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    with tracker_node(tmp_path_factory.mktemp("node"), max_age=0.0, points=40) as one:
+        yield one
+
+
+@pytest.fixture
+def camera(peer, node):
+    """A camera without history."""
+    one = Camera(peer)
+    peer.call(Trigger, "/tracker/reset", Trigger.Request())
+    one.shoot(shot(0))
+    yield one
+    one.close()
+    assert node.alive, node.log
+
+
+def by_id(rows):
+    return {int(row["id"]): row for row in rows}
+
+
+def moved(before, after):
+    """Median displacement of the points in both."""
+    before, after = by_id(before), by_id(after)
+    shared = [n for n in before if n in after and before[n]["visible"] and after[n]["visible"]]
+    assert len(shared) >= 10
+    return np.median(
+        [[after[n][axis] - before[n][axis] for axis in ("u", "v")] for n in shared], axis=0
+    )
+
+
+def test_encodings_and_sizes_change_in_mid_stream(camera):
+    first = camera.shoot(shot(1))
+    np.testing.assert_allclose(moved(first, camera.shoot(shot(2))), [-STEP, 0], atol=0.3)
+    bgr = camera.shoot(shot(3)[..., ::-1], encoding="bgr8")
+    np.testing.assert_allclose(moved(first, bgr), [-2 * STEP, 0], atol=0.4)
+    grey = cv2.cvtColor(shot(4), cv2.COLOR_RGB2GRAY)
+    np.testing.assert_allclose(
+        moved(first, camera.shoot(grey, encoding="mono8")), [-3 * STEP, 0], atol=0.5
+    )
+    small = cv2.resize(shot(4), (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA)
+    small = by_id(camera.shoot(small))
+    # The same points, at half of their coordinates.
+    known = {n: row for n, row in by_id(first).items() if n in small and small[n]["visible"]}
+    assert len(known) >= 10
+    expected = [(row["u"] - 3 * STEP) / 2 for row in known.values()]
+    assert np.median(np.abs([small[n]["u"] for n in known] - np.array(expected))) < 1
+
+
+def test_a_broken_image_is_dropped_and_the_next_is_not(camera, peer, node):
+    before = camera.shoot(shot(1))
+    broken = image_message(shot(2), time.time_ns())
+    broken.data = broken.data[:-5000]
+    camera.publisher.publish(broken)
+    unknown = image_message(shot(2), time.time_ns(), encoding="8UC7")
+    camera.publisher.publish(unknown)
+    peer.until(lambda: "Dropped: an image" in node.log, "a complaint")
+    after = camera.shoot(shot(2))
+    np.testing.assert_allclose(moved(before, after), [-STEP, 0], atol=0.3)
+
+
+def test_repeated_stamps_are_one_image(camera, peer):
+    camera.shoot(shot(1))
+    stamp = camera.stamp
+    # The same stamp again, with other content: ignored.
+    camera.publisher.publish(image_message(shot(9), stamp))
+    camera.shoot(shot(2))
+    stamps = [ros.nanoseconds(cloud.header.stamp) for cloud in camera.tracks]
+    assert stamps.count(stamp) == 1
+
+
+def test_clocks_that_jump(camera, node):
+    before = camera.shoot(shot(1))
+    now = camera.stamp
+    assert len(before) >= 40
+    # An hour back: nothing that was known counts.
+    fresh = camera.shoot(shot(2), stamp=now - 3600 * SECOND)
+    assert len(fresh) == 0 and "clock went back" in node.log
+    back = camera.shoot(shot(3), stamp=now - 3600 * SECOND + SECOND // 30)
+    assert len(back) >= 40 and back["id"].min() > before["id"].max()
+    # And forward by more than max_gap.
+    later = now + SECOND
+    assert len(camera.shoot(shot(4), stamp=later)) == 0 and "longer than max_gap" in node.log
+    again = camera.shoot(shot(5), stamp=later + SECOND // 30)
+    assert again["id"].min() > back["id"].max()
+
+
+def test_images_without_a_stamp(camera, peer):
+    """They keep their empty header; time is that of their arrival."""
+    clouds = []
+    for n in range(1, 4):
+        camera.tracks.clear()
+        clouds.append(camera.shoot(shot(n), stamp=0))
+    # The first came after a jump of the clock.
+    np.testing.assert_allclose(moved(clouds[1], clouds[2]), [-STEP, 0], atol=0.3)
+
+
+def test_old_images_are_dropped(camera, peer, node):
+    assert peer.set(max_age=0.5) == {}
+    late = time.time_ns() - 10 * SECOND
+    camera.publisher.publish(image_message(shot(1), late))
+    peer.until(lambda: "s old and was dropped" in node.log, "a complaint")
+    camera.shoot(shot(2))
+    assert camera.tracks.of(late) is None
+    assert peer.set(max_age=0.0) == {}
+
+
+def test_places_in_space(camera, peer):
+    focal = 200.0
+    info = peer.publisher(CameraInfo, "/camera_info", SENSOR)
+    depth = peer.publisher(Image, "/depth", SENSOR)
+    rows = camera.shoot(shot(1))
+    assert np.isnan([rows[axis] for axis in "xyz"]).all()
+
+    def shoot_until(holds, n, *others):
+        """The messages beside the image may come later than it does."""
+        deadline = time.monotonic() + ros.PATIENCE
+        while time.monotonic() < deadline:
+            stamp = max(camera.stamp + 1, time.time_ns())
+            for publisher, message in others:
+                message.header.stamp = ros.to_time(stamp)
+                publisher.publish(message)
+            peer.listen(0.05)
+            rows = camera.shoot(shot(n), stamp=stamp)
+            if len(rows) and holds(rows):
+                return rows
+        pytest.fail("not placed")
+
+    def expected(rows, z):
+        # By the definition of a pinhole camera; u, v count from the picture's corner.
+        return (rows["u"] - WIDTH / 2) / focal * z, (rows["v"] - HEIGHT / 2) / focal * z
+
+    known = info, camera_info(SIZE, focal)
+    rows = shoot_until(lambda rows: np.isfinite(rows["x"]).all(), 2, known)
+    assert (rows["z"] == 1).all()
+    for axis, values in zip("xy", expected(rows, 1.0), strict=True):
+        np.testing.assert_allclose(rows[axis], values, atol=1e-4)
+    # 1.5 m on the left, 3 m on the right, nothing known at the top.
+    metres = np.full(SIZE, 1500, np.uint16)
+    metres[:, WIDTH // 2 :] = 3000
+    metres[:40] = 0
+    sensed = depth, image_message(metres, 0, encoding="16UC1")
+    rows = shoot_until(lambda rows: (rows["z"] == 3).any(), 3, known, sensed)
+    inside = (rows["u"] >= 0) & (rows["u"] < WIDTH) & (rows["v"] >= 0) & (rows["v"] < HEIGHT)
+    rows = rows[inside]
+    truth = np.where(rows["u"] < WIDTH / 2, 1.5, 3.0)
+    truth[rows["v"] < 40] = np.nan
+    np.testing.assert_allclose(rows["z"], truth)
+    for axis, values in zip("xy", expected(rows, truth), strict=True):
+        np.testing.assert_allclose(rows[axis], values, atol=1e-3)
+    # Depth of another time is none.
+    camera.shoot(shot(4), stamp=camera.stamp + SECOND)
+    assert (ros.rows_of(camera.tracks[-1])["z"] == 1).all()
+    shoot_until(lambda rows: np.isnan(rows["x"]).all(), 5, (info, camera_info(SIZE, 0.0)))
+
+
+def test_features_as_front_ends_take_them(camera, peer):
+    focal = 200.0
+    info = peer.publisher(CameraInfo, "/camera_info", SENSOR)
+    features = peer.collect(PointCloud, "/tracker/features")
+    markers = peer.collect(MarkerArray, "/tracker/markers")
+    n, stamp = 1, time.time_ns()
+    while len(features) < 6 or len(features[-1].points) < 10:
+        stamp += SECOND // 30
+        info.publish(camera_info(SIZE, focal, stamp))
+        peer.listen(0.05)
+        camera.shoot(shot(n), stamp=stamp)
+        n += 1
+        assert n < 40
+    cloud = features[-1]
+    channels = {channel.name: np.array(channel.values) for channel in cloud.channels}
+    points = np.array([(point.x, point.y, point.z) for point in cloud.points])
+    rows = by_id(ros.rows_of(camera.tracks.of(ros.nanoseconds(cloud.header.stamp))))
+    seen = [row for row in rows.values() if row["visible"]]
+    assert channels["id"].astype(int).tolist() == [int(row["id"]) for row in seen]
+    # OpenCV counts pixels from the first one's centre.
+    np.testing.assert_allclose(channels["u"], [row["u"] - 0.5 for row in seen], atol=1e-4)
+    np.testing.assert_allclose(points[:, 0], (channels["u"] + 0.5 - WIDTH / 2) / focal, atol=1e-5)
+    np.testing.assert_array_equal(points[:, 2], 1)
+    # The picture moves by STEP pixels in a thirtieth of a second.
+    np.testing.assert_allclose(np.median(channels["vx"]), -STEP * 30 / focal, atol=0.03)
+    np.testing.assert_allclose(np.median(channels["vy"]), 0, atol=0.03)
+    assert peer.set(min_confidence=1.0) == {}
+    stamp += SECOND // 30
+    camera.shoot(shot(n), stamp=stamp)
+    peer.until(lambda: features.of(stamp) is not None, "features")
+    assert len(features.of(stamp).points) < len(points)
+    assert peer.set(min_confidence=0.5) == {}
+    assert len(markers) and markers[-1].markers[0].header.frame_id == "camera"
+    info.publish(camera_info(SIZE, 0.0))
+    for one in (features, markers):
+        peer.forget(one)
+
+
+def asked_cloud(points):
+    rows = np.array(points, np.float32)
+    fields = [
+        PointField(name=name, offset=4 * n, datatype=PointField.FLOAT32, count=1)
+        for n, name in enumerate("uv")
+    ]
+    return PointCloud2(
+        height=1,
+        width=len(rows),
+        fields=fields,
+        point_step=8,
+        row_step=rows.nbytes,
+        data=rows.tobytes(),
+    )
+
+
+def test_points_that_are_asked_for(camera, peer, node):
+    assert peer.set(population="none") == {}
+    camera.shoot(shot(1))
+    assert len(camera.shoot(shot(2))) == 0
+    clouds = peer.publisher(PointCloud2, "/tracker/add_points")
+    clicks = peer.publisher(PointStamped, "/tracker/add_point")
+    for publisher in (clouds, clicks):
+        peer.until(lambda one=publisher: one.get_subscription_count() > 0, "the node listens")
+    clouds.publish(asked_cloud([[100, 100], [200, 150], [999, 0]]))
+    peer.until(lambda: "2 points added" in node.log, "the points")
+    assert "1 points asked for are outside" in node.log
+    click = PointStamped()
+    click.point.x, click.point.y = 60.0, 200.0
+    clicks.publish(click)
+    peer.until(lambda: "1 points added" in node.log, "the click")
+    rows = camera.shoot(shot(3))
+    places = np.array([[100, 100], [200, 150], [60, 200]]) - (STEP, 0)
+    found = np.stack([rows["u"], rows["v"]], axis=1)
+    seen = rows["visible"] == 1
+    assert len(rows) == 3 and seen.any()
+    np.testing.assert_allclose(found[seen], places[seen], atol=1)
+    answer = peer.call(Trigger, "/tracker/reset", Trigger.Request())
+    assert answer.success and answer.message == "3 points forgotten"
+    assert peer.set(population="grid") == {}
+    later = camera.shoot(shot(4))
+    later = camera.shoot(shot(5))
+    assert len(later) == 40 and later["id"].min() > rows["id"].max()
+
+
+def test_pause(camera, peer):
+    assert peer.call(SetBool, "/tracker/pause", SetBool.Request(data=True)).success
+    count = len(camera.tracks)
+    stamp = time.time_ns()
+    for n in range(3):
+        camera.publisher.publish(image_message(shot(n), stamp + n))
+    # The answer comes after the images were taken, in one thread.
+    assert peer.call(SetBool, "/tracker/pause", SetBool.Request(data=False)).success
+    camera.shoot(shot(4))
+    assert len(camera.tracks) == count + 1
+
+
+def test_overlay_is_for_those_who_look(camera, peer, node):
+    camera.shoot(shot(1))
+    overlays = peer.collect(Image, "/tracker/overlay")
+    while not len(overlays):
+        camera.shoot(shot(2))
+        peer.listen(0.1)
+    drawn = overlays[-1]
+    assert (drawn.height, drawn.width, drawn.encoding) == (*SIZE, "rgb8")
+    picture = np.frombuffer(bytes(drawn.data), np.uint8).reshape(*SIZE, 3)
+    assert (picture != shot(2)).any()
+    assert drawn.header.frame_id == "camera"
+    assert peer.set(overlay=False) == {}
+    count = len(overlays)
+    camera.shoot(shot(3))
+    camera.shoot(shot(4))
+    assert len(overlays) <= count + 1
+    assert peer.set(overlay=True) == {}
+    peer.forget(overlays)
+
+
+def test_number_of_points_changes_live(camera, peer):
+    for count in (12, 40):
+        assert peer.set(points=count) == {}
+        deadline = time.monotonic() + ros.PATIENCE
+        while len(camera.shoot(shot(1))) != count:
+            assert time.monotonic() < deadline
+
+
+def test_two_cameras_share_a_process_and_nodes_share_a_name(peer, node, tmp_path):
+    space = ("-r", "__ns:=/arm")
+    with tracker_node(tmp_path, *space, cameras="[left, wrist/right]", points=20, max_age=0.0):
+        left = Camera(peer, "arm/left/", "/arm/tracker/left/tracks")
+        right = Camera(peer, "arm/wrist/right/", "/arm/tracker/wrist/right/tracks")
+        for n in range(4):
+            rows = {"left": left.shoot(shot(n)), "right": right.shoot(shot(3 - n))}
+            if n == 2:
+                before = rows
+        np.testing.assert_allclose(moved(before["left"], rows["left"]), [-STEP, 0], atol=0.3)
+        np.testing.assert_allclose(moved(before["right"], rows["right"]), [STEP, 0], atol=0.3)
+        # One is reset, the other goes on.
+        peer.call(Trigger, "/arm/tracker/left/reset", Trigger.Request())
+        assert len(left.shoot(shot(4))) == 0 and len(right.shoot(shot(0))) == 20
+        # A node of the same name beside it has its own.
+        plain = Camera(peer)
+        plain.shoot(shot(0))
+        assert plain.tracks[-1].header.stamp != left.tracks[-1].header.stamp
+        for one in (left, right, plain):
+            one.close()
+
+
+def test_compressed_images_in_simulated_time(peer, tmp_path):
+    clock = peer.publisher(Clock, "/clock")
+    options = {"use_sim_time": True, "image_transport": "compressed", "max_age": 0.5}
+    with tracker_node(tmp_path, "-r", "__ns:=/sim", **options) as node:
+        camera = Camera(
+            peer, "sim/", "/sim/tracker/tracks", kind=CompressedImage, topic="image/compressed"
+        )
+
+        def send(n, seconds, kind=".jpg"):
+            """At a time of the simulation, whose clock may be later than the image."""
+            data = cv2.imencode(kind, cv2.cvtColor(shot(n), cv2.COLOR_RGB2BGR))[1].tobytes()
+            stamp = round(seconds * SECOND)
+            clock.publish(Clock(clock=ros.to_time(stamp)))
+            return camera.shoot(CompressedImage(format=kind[1:], data=data), stamp=stamp)
+
+        peer.until(lambda: clock.get_subscription_count() > 0, "the node follows the clock")
+        send(0, 100.0)
+        first = send(1, 100.04)
+        second = send(2, 100.08, ".png")
+        np.testing.assert_allclose(moved(first, second), [-STEP, 0], atol=0.5)
+        # The simulation starts over.
+        assert len(send(3, 5.0)) == 0 and "went back" in node.log
+        assert send(4, 5.04)["id"].min() > second["id"].max()
+        # Old is what is old in the simulation.
+        clock.publish(Clock(clock=ros.to_time(60 * SECOND)))
+        data = cv2.imencode(".png", shot(5))[1].tobytes()
+        late = CompressedImage(format="png", data=data)
+        late.header.stamp = ros.to_time(6 * SECOND)
+        peer.until(lambda: _published(camera, late) and "was dropped" in node.log, "a complaint")
+        camera.close()
+
+
+def _published(camera, message):
+    camera.publisher.publish(message)
+    return True

@@ -1,0 +1,404 @@
+"""Engines are built for real, by TensorRT-RTX, which needs no GPU for it; none is run here."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import onnx
+import pytest
+import tensorrt_rtx
+from onnx import TensorProto, helper
+from rich.console import Console
+from rich.progress import Progress
+from test_engine_identity import DESKTOP, NO_GPU, ORIN
+
+from vditrack.bundle.folder import Bundle, bundled_model, load_bundle, seal_bundle
+from vditrack.engine_builder.engine import configuration, failure
+from vditrack.engine_builder.library import import_library
+from vditrack.engine_builder.network import parsed_network
+from vditrack.engine_builder.options import Options, architectures_for
+from vditrack.engine_builder.run import build_bundle
+from vditrack.engine_builder.timing import attach_timing_cache, timing_cache_of
+from vditrack.engine_builder.workspace import GIB, parse_workspace, workspace_bytes
+from vditrack.errors import EngineError, InputError
+from vditrack.inference.engine_identity import ENGINE_OF, Identity, engine_folders, load_identity
+from vditrack.inference.trt_log import collecting_logger
+
+VERSION = tensorrt_rtx.__version__
+NAME = f"tensorrt-rtx-{VERSION}-sm86-sm89"
+FOR_TWO = Options(target="tensorrt-rtx", architectures=("sm86", "sm89"))
+TO_BUILD = ("--target", "tensorrt-rtx", "--arch", "sm86,sm89")
+QUIET = Progress(disable=True)
+PRODUCTS = ("MatMul", "Gemm", "Conv")
+TYPES = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+
+
+def vditrack(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
+    """The command in a cold process."""
+    code = "from vditrack.cli.app import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def copied(bundle: Path, folder: Path) -> Path:
+    shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("engines", "__pycache__"))
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A copy of the bundled model."""
+    return copied(bundled_model(), tmp_path / "bundle")
+
+
+def files_of(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*")}
+
+
+def test_the_bundled_model_builds_for_two_architectures(root: Path) -> None:
+    before = files_of(root)
+    done = vditrack("build", root, *TO_BUILD, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    folder = root / "engines" / NAME
+    assert told["folder"] == str(folder)
+    engines = {"encoder.engine", "features.engine"}
+    made = {f"engines/{NAME}/{name}" for name in {*engines, "identity.json"}}
+    assert files_of(root) == before | made | {"engines", f"engines/{NAME}"}
+    identity = load_identity(folder)
+    assert msgspec.convert(told["identity"], Identity) == identity
+    assert identity.engines.keys() == engines
+    assert identity.architectures == ("sm86", "sm89")
+    assert (identity.target, identity.version, identity.flags) == ("tensorrt-rtx", VERSION, ())
+    assert identity.precision == {"encoder.onnx": {"fp32": 1.0}, "features.onnx": {"fp32": 1.0}}
+    assert identity.profiles["features.onnx"] == {"latents": ((1, 48, 2, 24, 32),) * 3}
+    assert identity.verified is None
+    # The engines hold the weights: as large as the graphs, and not the same.
+    for graph, engine in ENGINE_OF.items():
+        if graph in identity.graphs:
+            size = identity.engines[engine].size
+            assert size >= 0.9 * (root / graph).stat().st_size
+    # One architecture is another engine of another name, beside it.
+    assert vditrack("build", root, "--target", "tensorrt-rtx", "--arch", "sm120").returncode == 0
+    assert [path.name for path in engine_folders(load_bundle(root))] == [
+        f"tensorrt-rtx-{VERSION}-sm120",
+        NAME,
+    ]
+
+
+def test_inspect_shows_what_would_load(root: Path) -> None:
+    build_bundle(load_bundle(root), FOR_TWO, QUIET)
+    (root / "engines" / "broken").mkdir()
+    shown = " ".join(vditrack("inspect", root).stdout.replace("│", " ").split())
+    assert f"engines/{NAME}" in shown
+    assert "unverified" in shown
+    assert "100.00% fp32" in shown
+    assert "cannot be read" in shown
+    listed = json.loads(vditrack("inspect", root, "--json").stdout)["engines"]
+    assert [build["folder"] for build in listed] == ["broken", NAME]
+    assert listed[0]["identity"] is None
+    assert "cannot be read" in listed[0]["reasons"][0]
+    assert listed[1]["identity"]["architectures"] == ["sm86", "sm89"]
+
+
+def test_a_second_build_replaces_the_first(root: Path) -> None:
+    folder, first = build_bundle(load_bundle(root), FOR_TWO, QUIET)
+    (folder / "encoder_start.engine").write_bytes(b"of an encoder that began otherwise")
+    again, second = build_bundle(load_bundle(root), FOR_TWO, QUIET)
+    assert again == folder
+    assert second.graphs == first.graphs
+    assert {path.name for path in folder.iterdir()} == {*second.engines, "identity.json"}
+
+
+KILLED_WHILE_BUILDING = """
+import sys, time
+from pathlib import Path
+from rich.console import Console
+from rich.progress import Progress
+from vditrack.engine_builder.options import Options
+from vditrack.engine_builder.run import build_bundle
+from vditrack.bundle.folder import load_bundle
+
+FOR_ONE = {"target": "tensorrt-rtx", "architectures": ("sm89",)}
+
+class Stuck(Progress):
+    built = 0
+    def add_task(self, description, **options):
+        Stuck.built += description == "building engine"
+        if Stuck.built == 2:
+            print("half", flush=True)
+            time.sleep(60)
+        return super().add_task(description, **options)
+
+build_bundle(load_bundle(Path(sys.argv[1])), Options(**FOR_ONE), Stuck(disable=True))
+"""
+KILLED_WHILE_WRITING = """
+import sys, time
+from pathlib import Path
+from rich.progress import Progress
+from vditrack.engine_builder.options import Options
+import vditrack.engine_builder.run as run
+from vditrack.bundle.folder import load_bundle
+
+FOR_ONE = {"target": "tensorrt-rtx", "architectures": ("sm89",)}
+
+def stuck(*_):
+    print("half", flush=True)
+    time.sleep(60)
+
+run.write_identity = stuck
+run.build_bundle(load_bundle(Path(sys.argv[1])), Options(**FOR_ONE), Progress(disable=True))
+"""
+
+
+def killed_half_way(code: str, root: Path) -> None:
+    command = [sys.executable, "-c", code, str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as building:
+        assert building.stdout is not None
+        assert building.stdout.readline() == "half\n"
+        building.kill()
+
+
+def test_a_build_killed_half_way_leaves_nothing(root: Path) -> None:
+    before = files_of(root)
+    killed_half_way(KILLED_WHILE_BUILDING, root)
+    assert files_of(root) == before
+
+
+def test_a_build_killed_while_writing_leaves_nothing_that_looks_finished(root: Path) -> None:
+    killed_half_way(KILLED_WHILE_WRITING, root)
+    assert engine_folders(load_bundle(root)) == []
+    folder, _ = build_bundle(load_bundle(root), FOR_TWO, QUIET)
+    assert load_identity(folder).engines
+
+
+def test_ctrl_c_stops_a_build(root: Path) -> None:
+    before = files_of(root)
+
+    class Interrupting(Progress):
+        def add_task(self, description: str, **options: Any) -> Any:
+            if description == "building engine":
+                # The main thread waits by then.
+                time.sleep(0.2)
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                # Else the build may be over before the signal has come.
+                time.sleep(0.2)
+            return super().add_task(description, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_bundle(load_bundle(root), FOR_TWO, Interrupting(disable=True))
+    assert "BuildCanceled" in collecting_logger(tensorrt_rtx).errors[-1]
+    assert files_of(root) == before
+
+
+def test_progress_goes_from_phase_to_phase(root: Path) -> None:
+    seen: list[str] = []
+
+    class Watching(Progress):
+        def add_task(self, description: str, **options: Any) -> Any:
+            seen.append(description)
+            return super().add_task(description, **options)
+
+    with Watching(console=Console(file=StringIO())) as bars:
+        build_bundle(load_bundle(root), FOR_TWO, bars)
+    assert seen.count("building engine") == 2
+    assert len(set(seen)) > 5
+    assert [task.description for task in bars.tasks] == ["engines"]
+    assert bars.tasks[0].completed == 2
+
+
+def with_graph(root: Path, name: str, model: onnx.ModelProto) -> Bundle:
+    """The bundle with another graph in the place of one."""
+    manifest = load_bundle(root).manifest
+    onnx.save(model, root / name)
+    return seal_bundle(root, manifest)
+
+
+def test_an_unsupported_operation_is_named(root: Path) -> None:
+    latents = helper.make_tensor_value_info("latents", TensorProto.FLOAT, [1, 24, 2, 24, 24])
+    found = helper.make_tensor_value_info("descriptors", TensorProto.FLOAT, [1, 24, 2])
+    nodes = [helper.make_node("Det", ["latents"], ["descriptors"], name="volume")]
+    graph = helper.make_graph(nodes, "unsupported", [latents], [found])
+    opset = helper.make_opsetid("", 20)
+    bundle = with_graph(root, "features.onnx", helper.make_model(graph, opset_imports=[opset]))
+    before = files_of(root)
+    with pytest.raises(EngineError, match=r"does not support Det as node 'volume'") as refused:
+        build_bundle(bundle, FOR_TWO, QUIET)
+    assert str(root / "features.onnx") in str(refused.value)
+    assert files_of(root) == before
+    told = vditrack("build", root, *TO_BUILD)
+    assert told.returncode == 2
+    assert "Det" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_graph_that_is_not_onnx_is_refused(root: Path) -> None:
+    manifest = load_bundle(root).manifest
+    (root / "encoder.onnx").write_bytes(b"not a graph")
+    with pytest.raises(EngineError, match=r"encoder\.onnx.*TensorRT-RTX"):
+        build_bundle(seal_bundle(root, manifest), FOR_TWO, QUIET)
+
+
+REFUSED = {
+    "no GPU, no --arch": (Options(target="tensorrt-rtx"), NO_GPU, "Name the GPUs .* --arch"),
+    "Orin": (
+        Options(target="tensorrt-rtx", architectures=("sm87",)),
+        NO_GPU,
+        "does not build for sm87, only for sm75, .* --target tensorrt",
+    ),
+    "timing cache": (
+        Options(target="tensorrt-rtx", architectures=("sm89",), timing_cache=Path("x")),
+        NO_GPU,
+        "TensorRT-RTX has no --timing-cache: it times nothing",
+    ),
+    "level": (
+        Options(target="tensorrt-rtx", architectures=("sm89",), optimization_level=0),
+        NO_GPU,
+        "TensorRT-RTX has no --optimization-level: it builds the same",
+    ),
+    "versions": (
+        Options(target="tensorrt-rtx", architectures=("sm89",), version_compatible=True),
+        NO_GPU,
+        "TensorRT-RTX has no --version-compatible: .* alone",
+    ),
+    "hardware": (
+        Options(target="tensorrt-rtx", architectures=("sm89",), hardware_compatible="ampere_plus"),
+        NO_GPU,
+        "TensorRT-RTX has no --hardware-compatible: name the GPUs with --arch",
+    ),
+    "weights": (
+        Options(target="tensorrt-rtx", architectures=("sm89",), strip_weights=True),
+        NO_GPU,
+        "TensorRT-RTX has no --strip-weights",
+    ),
+    "TensorRT without a GPU": (Options(target="tensorrt"), NO_GPU, "there is none here"),
+    "TensorRT for another GPU": (
+        Options(target="tensorrt", architectures=("sm86",)),
+        DESKTOP,
+        "--arch sm86: TensorRT builds for the GPU it runs on, here sm89",
+    ),
+    "hardware on a Jetson": (
+        Options(target="tensorrt", hardware_compatible="ampere_plus"),
+        ORIN,
+        "does not support it on JetPack",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_library_lacks_is_refused_by_name(case: str) -> None:
+    options, machine, message = REFUSED[case]
+    with pytest.raises(InputError, match=message):
+        architectures_for(options, machine)
+
+
+def test_architectures_default_to_this_machine() -> None:
+    assert architectures_for(Options(target="tensorrt-rtx"), DESKTOP) == ("sm89",)
+    assert architectures_for(Options(target="tensorrt"), ORIN) == ("sm87",)
+    twice = Options(target="tensorrt-rtx", architectures=("sm89", "sm86", "sm89"))
+    assert architectures_for(twice, DESKTOP) == ("sm86", "sm89")
+
+
+def test_tensorrt_rtx_builds_the_same_whatever_the_level(root: Path) -> None:
+    """Why it is refused: that it was asked for would be all that it did."""
+    trt = import_library("tensorrt-rtx")
+    logger = collecting_logger(trt)
+    plans = []
+    for level in (0, 5):
+        builder = trt.Builder(logger)
+        graph = root / "features.onnx"
+        network, _parser = parsed_network(trt, builder, logger, graph, "TensorRT-RTX")
+        config = builder.create_builder_config()
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+        config.builder_optimization_level = level
+        plans.append(bytes(builder.build_serialized_network(network, config)))
+    assert plans[0] == plans[1]
+
+
+def test_options_reach_the_configuration() -> None:
+    """TensorRT's own, in the words of TensorRT-RTX, whose binding has the same names."""
+    trt = import_library("tensorrt-rtx")
+    builder = trt.Builder(collecting_logger(trt))
+    plain = configuration(trt, builder, Options(target="tensorrt"), ("sm87",))
+    assert not plain.get_flag(trt.BuilderFlag.TF32)
+    assert not plain.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    assert not plain.get_flag(trt.BuilderFlag.STRIP_PLAN)
+    asked = Options(
+        target="tensorrt",
+        workspace=1 << 20,
+        optimization_level=5,
+        version_compatible=True,
+        strip_weights=True,
+    )
+    config = configuration(trt, builder, asked, ("sm87",))
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 1 << 20
+    assert config.builder_optimization_level == 5
+    for flag in ("VERSION_COMPATIBLE", "STRIP_PLAN", "REFIT_IDENTICAL"):
+        assert config.get_flag(getattr(trt.BuilderFlag, flag))
+    two = configuration(trt, builder, FOR_TWO, FOR_TWO.architectures)
+    targets = [two.get_compute_capability(i) for i in range(two.num_compute_capabilities)]
+    assert targets == [trt.ComputeCapability.SM86, trt.ComputeCapability.SM89]
+
+
+@pytest.mark.filterwarnings("ignore:Use Deprecated in TensorRT-RTX:DeprecationWarning")
+def test_a_timing_cache_that_is_none_is_refused() -> None:
+    """By TensorRT-RTX, which has the calls, and refuses its use in a build."""
+    trt = import_library("tensorrt-rtx")
+    logger = collecting_logger(trt)
+    config = trt.Builder(logger).create_builder_config()
+    attach_timing_cache(config, b"", Path("new"), logger)
+    assert timing_cache_of(config)
+    with pytest.raises(InputError, match="damaged is a timing cache of another"):
+        attach_timing_cache(config, b"nothing like it" * 20, Path("damaged"), logger)
+
+
+def test_a_library_that_is_missing_says_what_to_install() -> None:
+    with pytest.raises(EngineError, match=r"No module named 'tensorrt'.*python3-libnvinfer"):
+        import_library("tensorrt")
+
+
+MEMORY = [
+    "Could not find any implementation for node {ForeignNode[a...b]}.",
+    "[defaultAllocator.cpp::allocate::56] Error Code 1: Cuda Runtime (out of memory)",
+    "Error Code 2: OutOfMemory (Requested size was 8589934592 bytes.)",
+    "[resources.cpp::catchCudaError] (cudaError 2: CUDA error)",
+    "UNSUPPORTED_STATE: Skipping tactic 0 due to insufficient memory on requested size of 5",
+    "std::bad_alloc",
+]
+
+
+@pytest.mark.parametrize("message", MEMORY)
+def test_out_of_memory_is_named(message: str) -> None:
+    said = failure("TensorRT 10.3.0", ["an earlier error", message, "a later one"], 2 * GIB)
+    assert said.startswith("TensorRT 10.3.0 ran out of memory (with 2.0 GiB of workspace)")
+    assert "--workspace" in said
+    assert message in said
+
+
+def test_other_failures_are_not_called_so() -> None:
+    said = failure("TensorRT 10.3.0", ["(cudaError 35: driver is\ninsufficient)"], None)
+    assert said == "TensorRT 10.3.0 built no engine: (cudaError 35: driver is insufficient)"
+
+
+def test_workspace() -> None:
+    assert parse_workspace("auto") is None
+    assert parse_workspace("0.5") == GIB // 2
+    for wrong in ("0", "-1", "nan", "much", "1e9"):
+        with pytest.raises(InputError, match=f"--workspace {wrong} is neither"):
+            parse_workspace(wrong)
+    half = workspace_bytes(None)
+    assert half is not None
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < half <= total // 2
+    assert workspace_bytes(1 << 20) == 1 << 20
+    assert (workspace_bytes(1 << 50) or 0) <= total // 2

@@ -1,0 +1,325 @@
+"""Which backend is taken, what it falls back from, and what is said of it."""
+
+import json
+import logging
+import subprocess
+import sys
+from datetime import datetime, timezone
+from functools import partial
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from doubles.cuda import CudaDouble, library_double, write_engine
+from doubles.passthrough import write_passthrough
+from vditrack import Tracker
+from vditrack.bundle.folder import file_record
+from vditrack.errors import BackendError, InputError
+from vditrack.inference import engine_loading as builds
+from vditrack.inference import selection
+from vditrack.inference.engine_identity import (
+    ENGINE_OF,
+    SCHEMA_VERSION,
+    Identity,
+    graph_digests,
+    write_identity,
+)
+from vditrack.inference.machine import Machine
+from vditrack.inference.onnxruntime import CUDA
+from vditrack.inference.selection import Fallback, open_backend
+from vditrack.inference.session import open_session
+from vditrack.io.video import write_video
+
+VERSIONS = {"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116"}
+HERE = Machine(
+    tensorrt=VERSIONS["tensorrt"],
+    tensorrt_rtx=VERSIONS["tensorrt-rtx"],
+    architecture="sm86",
+    gpu="NVIDIA RTX A2000",
+    driver="580.95.05",
+    cuda="13.0",
+    jetpack=None,
+)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write_passthrough(tmp_path / "bundle")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Double: a machine with a GPU, and engines that run on it."""
+    cuda = CudaDouble()
+    monkeypatch.setattr(builds, "read_machine", lambda: HERE)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, library_double(cuda))
+    return cuda
+
+
+@pytest.fixture
+def proved_by_azure(monkeypatch):
+    """Stand-in: the one provider beside the CPU's that is installed here, called by CUDA's name."""
+    opener = partial(selection._by_provider, "cuda", "AzureExecutionProvider")
+    monkeypatch.setitem(selection._OPENERS, "cuda", opener)
+
+
+def build(bundle, target, *, version=None, architecture="sm86", flags=(), stands_for=None):
+    """Write a build as `vditrack build` does, its engines for the library's double.
+
+    ``stands_for`` names other graphs for engines to be of.
+    """
+    version = version or VERSIONS[target]
+    folder = bundle.root / "engines" / f"{target}-{version}-{architecture}"
+    graphs = [name for name in ENGINE_OF if name in bundle.manifest.files]
+    stood_for = {name: bundle.root / name for name in graphs} | (stands_for or {})
+    paths = [write_engine(folder / ENGINE_OF[name], stood_for[name]) for name in graphs]
+    shapes = {"frames": ((1, 64, 96, 3),) * 3}
+    identity = Identity(
+        schema_version=SCHEMA_VERSION,
+        target=target,
+        version=version,
+        architectures=(architecture,),
+        gpu=HERE.gpu if target == "tensorrt" else None,
+        cuda=None,
+        driver=None,
+        jetpack=None,
+        precision={name: {"fp32": 1.0} for name in graphs},
+        profiles={"encoder.onnx": shapes},
+        flags=flags,
+        build_seconds=1.0,
+        built_at=datetime.now(timezone.utc).isoformat(),
+        host="here",
+        bundle_sha256="0" * 64,
+        graphs=graph_digests(bundle),
+        engines={path.name: file_record(path) for path in paths},
+        verified=None,
+    )
+    write_identity(folder, identity)
+    return folder
+
+
+def tracks(tracker):
+    frames = np.random.default_rng(0).integers(0, 255, (6, 64, 96, 3), np.uint8)
+    return tracker.track(frames, [[0, 20, 30], [2, 50, 40]])
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_machine_without_a_gpu_takes_the_cpu_and_warns_of_nothing(bundle, caplog):
+    tracker = Tracker.load(bundle.root)
+    assert tracker.backend.name == "cpu"
+    assert [name for name, _ in tracker.backend.fallbacks] == ["tensorrt", "tensorrt-rtx", "cuda"]
+    reasons = dict(tracker.backend.fallbacks)
+    assert f"Run `vditrack build {bundle.root} --target tensorrt`" in reasons["tensorrt"]
+    assert f"here has no {CUDA}. Install" in reasons["cuda"]
+    assert warnings(caplog) == []
+
+
+def test_the_cpu_is_not_proved(bundle):
+    assert open_backend(bundle).open_graph is open_session
+    assert open_backend(bundle, "cpu") == selection.Backend("cpu", open_session)
+
+
+def test_a_provider_that_runs_every_graph_is_taken_and_opened_once(
+    bundle, proved_by_azure, monkeypatch
+):
+    opened = []
+    real = onnxruntime.InferenceSession
+
+    def session(path, *arguments, **options):
+        opened.append(path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    tracker = Tracker.load(bundle.root)
+    assert tracker.backend.name == "cuda"
+    assert [name for name, _ in tracker.backend.fallbacks] == ["tensorrt", "tensorrt-rtx"]
+    assert opened == [str(bundle.encoder), str(bundle.features)]
+
+
+def test_the_graph_of_the_first_frame_is_proved_too(tmp_path, proved_by_azure):
+    bundle = write_passthrough(tmp_path, frames=5, cached=True, temporal_stride=4)
+    open_graph = open_backend(bundle, "cuda").open_graph
+    graphs = (bundle.encoder, bundle.encoder_start, bundle.features)
+    assert len({id(open_graph(graph)) for graph in graphs}) == 3
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_is_silently_left_out_is_warned_of(bundle, monkeypatch, caplog):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])
+    chosen = open_backend(bundle)
+    assert chosen.name == "cpu"
+    (warning,) = warnings(caplog)
+    assert warning == f"backend cuda: {dict(chosen.fallbacks)['cuda']}"
+    assert f"its {CUDA} did not start" in warning
+
+
+def test_numbers_that_are_not_finite_prove_nothing(tmp_path, proved_by_azure):
+    bundle = write_passthrough(tmp_path, context=float("nan"))
+    chosen = open_backend(bundle)
+    assert chosen.name == "cpu"
+    assert "descriptors of zeros is not finite" in dict(chosen.fallbacks)["cuda"]
+
+
+def test_a_graph_that_fails_to_run_proves_nothing(bundle, proved_by_azure):
+    gather = helper.make_node("Gather", ["latents", "beyond"], ["descriptors"])
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [gather],
+        "features",
+        [value("latents", TensorProto.FLOAT, [1, 3, 4, 8, 12])],
+        [value("descriptors", TensorProto.FLOAT, [1, 3, 4, 8, 12])],
+        [onnx.numpy_helper.from_array(np.array([99]), "beyond")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, bundle.features)
+    reason = r"backend cuda: it loads .*features\.onnx, and fails to run it: .*out of .*bounds"
+    with pytest.raises(BackendError, match=reason):
+        open_backend(bundle, "cuda")
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_an_engine_that_fits_runs_the_tracker(bundle, gpu, target):
+    build(bundle, target)
+    by_engine, by_cpu = Tracker.load(bundle.root), Tracker.load(bundle.root, "cpu")
+    assert (by_engine.backend.name, by_cpu.backend.name) == (target, "cpu")
+    for name in ("points", "visible", "confidence", "fb_error"):
+        found, expected = (getattr(tracks(each), name) for each in (by_engine, by_cpu))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_tensorrt_comes_before_tensorrt_rtx(bundle, gpu):
+    for target in ("tensorrt-rtx", "tensorrt"):
+        build(bundle, target)
+    chosen = open_backend(bundle)
+    assert (chosen.name, chosen.engine.version) == ("tensorrt", VERSIONS["tensorrt"])
+    assert open_backend(bundle, "tensorrt-rtx").name == "tensorrt-rtx"
+
+
+def test_among_builds_the_one_that_fits_is_taken(bundle, gpu, caplog):
+    build(bundle, "tensorrt-rtx", version="1.6.0.1")
+    build(bundle, "tensorrt-rtx")
+    chosen = open_backend(bundle)
+    assert chosen.name == "tensorrt-rtx"
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (
+            {"version": "1.6.0.1"},
+            r"built by TensorRT-RTX 1\.6\.0\.1; this machine has 1\.7\.1\.116",
+        ),
+        ({"architecture": "sm120"}, "built for SM120; this machine has SM86"),
+    ],
+)
+def test_an_engine_that_does_not_fit_is_not_loaded(bundle, gpu, caplog, made, reason):
+    folder = build(bundle, "tensorrt-rtx", **made)
+    chosen = open_backend(bundle)
+    assert (chosen.name, gpu.calls) == ("cpu", [])
+    (warning,) = warnings(caplog)
+    assert folder.name in warning and "vditrack build" in warning
+    with pytest.raises(BackendError, match=rf"backend tensorrt-rtx: {folder.name}: .*{reason}"):
+        open_backend(bundle, "tensorrt-rtx")
+
+
+def test_a_truncated_engine_is_not_loaded(bundle, gpu):
+    path = build(bundle, "tensorrt-rtx") / "features.engine"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BackendError, match=r"features\.engine is cut short"):
+        open_backend(bundle, "tensorrt-rtx")
+    assert open_backend(bundle).name == "cpu"
+    assert gpu.calls == []
+
+
+def test_an_engine_that_gives_no_numbers_is_not_taken(tmp_path, gpu, caplog):
+    bundle = write_passthrough(tmp_path / "bundle", context=float("nan"))
+    build(bundle, "tensorrt-rtx")
+    chosen = open_backend(bundle)
+    assert chosen.name == "cpu"
+    assert isinstance(chosen.fallbacks[1], Fallback)
+    assert "runs it wrongly" in chosen.fallbacks[1].reason
+    assert len(warnings(caplog)) == 1
+
+
+def test_an_engine_without_a_driver_says_so(bundle, monkeypatch):
+    # The machine's facts are made up; cuda-python's refusal is real.
+    monkeypatch.setattr(builds, "read_machine", lambda: HERE)
+    build(bundle, "tensorrt-rtx")
+    with pytest.raises(BackendError, match=r"CUDA's \w+ failed|does not load"):
+        open_backend(bundle, "tensorrt-rtx")
+
+
+def test_flags_of_a_build_are_heeded(bundle, gpu, monkeypatch):
+    asked = []
+    session = builds.EngineSession
+
+    def recorded(path, target, **options):
+        asked.append((path.name, options))
+        return session(path, target)
+
+    monkeypatch.setattr(builds, "EngineSession", recorded)
+    build(bundle, "tensorrt", flags=("version_compatible", "strip_weights"))
+    open_backend(bundle, "tensorrt")
+    assert asked == [
+        ("encoder.engine", {"host_code": True, "weights": bundle.encoder}),
+        ("features.engine", {"host_code": True, "weights": bundle.features}),
+    ]
+
+
+def test_an_unknown_name_is_refused(bundle):
+    with pytest.raises(InputError, match=r"no backend 'gpu'\. Give one of auto, tensorrt,"):
+        open_backend(bundle, "gpu")
+
+
+def test_every_name_can_be_opened():
+    names = set(msgspec.inspect.type_info(selection.BackendName).values)
+    assert names == {"auto", "cpu", *selection._OPENERS}
+    assert set(selection.ORDER) <= names
+
+
+COMMAND = "import sys; from vditrack.cli.app import main; sys.exit(main())"
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, "-c", COMMAND, *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_the_command_line_takes_a_backend(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (3, 64, 96, 3), np.uint8)
+    write_video(tmp_path / "clip.mp4", frames, np.arange(3) / 10)
+    refused = run("track", "clip.mp4", "--grid", "2", "--backend", "cuda", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("vditrack: backend cuda: ")
+    assert refused.stderr.count("\n") == 1
+    assert f"no {CUDA}. Install `pip install vditrack[gpu]`" in refused.stderr
+    assert not (tmp_path / "clip_tracks").exists()
+    done = run("track", "clip.mp4", "--grid", "2", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["backend"] == "cpu"
+    assert done.stderr == ""
+
+
+def test_bench_and_demo_take_a_backend(tmp_path):
+    for verb in ("bench", "demo"):
+        refused = run(verb, "--backend", "tensorrt", "--json", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "has no engine for it" in refused.stderr
+
+
+def test_no_engine_is_imported_before_it_is_needed():
+    code = """
+import sys, vditrack.cli.app
+print([name for name in ("onnxruntime", "tensorrt", "tensorrt_rtx", "cuda") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

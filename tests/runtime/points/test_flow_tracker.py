@@ -1,0 +1,179 @@
+"""Points held to their pixels, on rendered frames whose motion is known in closed form."""
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+
+from doubles.passthrough import MATCHING
+from moving_features import wave_field
+from vditrack.bundle.folder import Holding, Visibility
+from vditrack.coordinates import Grid
+from vditrack.features.extractor import FeatureMap
+from vditrack.following import no_points
+from vditrack.points.flow_tracker import HeldPoints
+from vditrack.points.match_tracker import MatchedPoints
+
+GRID = Grid(rows=18, columns=24, stride=8)
+SIZE = GRID.height, GRID.width
+WEIGHTS = Visibility(
+    bias=-6.0, correlation=8.0, first_similarity=2.0, template_similarity=2.0, distance=-0.3
+)
+HOLDING = Holding(recovery_similarity=0.8, recovery_correlation=0.8, visibility=WEIGHTS)
+SETTINGS = msgspec.structs.replace(MATCHING, template_update=0.1, holding=HOLDING)
+FIELD = wave_field(channels=3, seed=5, shortest=9)
+
+
+def texture(places) -> np.ndarray:
+    """Colours uint8 at places [..., 2] of one endless surface."""
+    return np.clip(128 + 40 * FIELD.at(places), 0, 255).astype(np.uint8)
+
+
+def places(offset) -> np.ndarray:
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
+    return np.stack([x, y], axis=-1) - np.asarray(offset)
+
+
+def described(frame) -> FeatureMap:
+    """Colours around each cell, nine to a side, as a model of the picture would have them."""
+    model = cv2.resize(frame, SIZE[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
+    fine = cv2.resize(model, (GRID.columns * 4, GRID.rows * 4), interpolation=cv2.INTER_AREA)
+    padded = np.pad(fine - fine.mean(axis=(0, 1)), ((4, 4), (4, 4), (0, 0)), mode="edge")
+    shifts = [(i, j) for i in range(0, 9, 2) for j in range(0, 9, 2)]
+    cells = [padded[i : i + 4 * GRID.rows : 4, j : j + 4 * GRID.columns : 4] for i, j in shifts]
+    return FeatureMap(GRID, np.concatenate(cells, axis=-1))
+
+
+def followed(frames, points, settings=SETTINGS):
+    """Places [N, T, 2] and visibility [N, T] of points of the first frame."""
+    alive = no_points(GRID, settings)
+    alive.advance(described(frames[0]), frames[0])
+    alive.add(np.arange(len(points)), np.float32(points))
+    tracks, visible = [alive.points], [alive.visible]
+    for frame in frames[1:]:
+        alive.advance(described(frame), frame)
+        tracks.append(alive.points)
+        visible.append(alive.visible)
+    return np.stack(tracks, axis=1), np.stack(visible, axis=1)
+
+
+def test_the_settings_say_how_points_are_followed():
+    assert isinstance(no_points(GRID, SETTINGS), HeldPoints)
+    assert isinstance(no_points(GRID, MATCHING), MatchedPoints)
+
+
+def test_first_patches_take_back_the_drift_of_flow():
+    """Eighty frames to and fro: what is left is not the sum of eighty errors."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform((40, 40), (150, 100), (40, 2))
+    phase = np.arange(80) * 2 * np.pi / 40
+    offsets = np.stack([18 * np.sin(phase), 9 * (1 - np.cos(phase))], axis=1)
+    noise = rng.normal(0, 20, (80, *SIZE, 3))
+    frames = [
+        np.clip(texture(places(offset)) + n, 0, 255).astype(np.uint8)
+        for offset, n in zip(offsets, noise, strict=True)
+    ]
+    tracks, visible = followed(frames, points)
+    errors = np.linalg.norm(tracks - points[:, None] - offsets, axis=2)
+    assert visible.mean() > 0.99
+    assert errors[:, -5:].mean() < 1.5 * errors[:, 1:6].mean() + 0.02
+
+
+def test_a_bar_hides_points_and_they_come_back_to_their_places():
+    offsets = np.arange(50)[:, None] * np.float32([0.6, 0.2])
+    points = np.float32([[60, 50], [70, 90], [85, 70], [95, 60]])
+    frames = []
+    for t, offset in enumerate(offsets):
+        frame = texture(places(offset))
+        left = int(12 * t - 160)
+        frame[:, max(0, left) : max(0, left + 50)] = (30, 160, 90)
+        frames.append(frame)
+    tracks, visible = followed(frames, points)
+    truth = points[:, None] + offsets
+    edges = (12 * np.arange(50) - 160)[None]
+    hidden = (truth[..., 0] >= edges) & (truth[..., 0] < edges + 50)
+    assert hidden.any(axis=1).all()
+    # A frame at either edge of the bar may count either way.
+    inner = hidden[:, 1:-1] & hidden[:, :-2] & hidden[:, 2:]
+    assert not visible[:, 1:-1][inner].any()
+    assert visible[:, -10:].all()
+    assert np.linalg.norm(tracks - truth, axis=2)[:, -10:].max() < 0.5
+
+
+@pytest.mark.parametrize("nearer", [0, 1])
+def test_look_alikes_that_cross_are_not_confused(nearer):
+    """Two identical squares pass each other, one before the other, on a plain backdrop."""
+    side, rate = 44, 6.0
+    square = texture(np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1) + 0.5)
+    lefts = np.stack([10 + rate * np.arange(21), 140 - rate * np.arange(21)]).round().astype(int)
+    frames = []
+    for t in range(21):
+        frame = np.full((*SIZE, 3), 120, np.uint8)
+        for one in (1 - nearer, nearer):
+            frame[50 : 50 + side, lefts[one, t] : lefts[one, t] + side] = square
+        frames.append(frame)
+    inside = np.float32([[15, 65], [30, 65], [15, 80], [30, 80]])
+    across = np.float32([1, 0])
+    points = np.concatenate([inside + lefts[one, 0] * across for one in (0, 1)])
+    tracks, visible = followed(frames, points)
+    ends = np.concatenate([inside + lefts[one, -1] * across for one in (0, 1)])
+    right = np.linalg.norm(tracks[:, -1] - ends, axis=1) < 2
+    # One that is covered for longer than a course is believed in may go to the twin.
+    assert right.sum() >= 7, tracks[:, -1] - ends
+    assert visible[right, -1].all()
+
+
+def test_points_keep_their_patches_when_the_frames_size_changes():
+    """The second half of the clip comes at twice the size, and is followed as closely."""
+    offsets = np.arange(24)[:, None] * np.float32([1.1, -0.4])
+    points = np.float32([[50, 70], [90, 90], [110, 60]])
+    frames = [texture(places(offset)) for offset in offsets]
+    larger = [cv2.resize(f, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for f in frames[12:]]
+    alive = no_points(GRID, SETTINGS)
+    for t, frame in enumerate(frames[:12] + larger):
+        alive.advance(described(frame), frame)
+        if t == 0:
+            alive.add(np.arange(3), points)
+    assert alive.visible.all()
+    # The first patches are compared at the new frames' scale.
+    assert (alive.evidence[:, 0] > 0.9).all()
+    assert np.linalg.norm(alive.points - 2 * (points + offsets[-1]), axis=1).max() < 0.6
+
+
+def test_what_is_forgotten_leaves_the_others_as_they_are():
+    frames = [texture(places((1.5 * t, 0.5 * t))) for t in range(8)]
+    points = np.float32([[40, 50], [70, 80], [100, 60]])
+    whole, _ = followed(frames, points)
+    alive = no_points(GRID, SETTINGS)
+    for t, frame in enumerate(frames):
+        alive.advance(described(frame), frame)
+        if t == 0:
+            alive.add(np.arange(3), points)
+        if t == 3:
+            alive.keep(np.array([True, False, True]))
+    assert alive.ids.tolist() == [0, 2]
+    np.testing.assert_allclose(alive.points, whole[[0, 2], -1], atol=1e-4)
+
+
+def test_flat_surfaces_lose_no_numbers():
+    """Nothing to hold on to: the points stay finite, and are not claimed where all is gone."""
+    frames = [np.full((*SIZE, 3), 128, np.uint8) for _ in range(6)]
+    frames[3:] = [texture(places((0, 0)))] * 3
+    tracks, visible = followed(frames, np.float32([[40, 50], [5, 5], [180, 130]]))
+    assert np.isfinite(tracks).all()
+    assert not visible[:, 4:].any()
+
+
+def test_confidence_is_the_logistic_of_the_evidence():
+    frames = [texture(places((2.0 * t, 0))) for t in range(5)]
+    alive = no_points(GRID, SETTINGS)
+    for t, frame in enumerate(frames):
+        alive.advance(described(frame), frame)
+        if t == 0:
+            alive.add(np.arange(2), np.float32([[60, 50], [90, 90]]))
+    likely = WEIGHTS.bias + alive.evidence @ np.array(WEIGHTS.of_evidence)
+    np.testing.assert_allclose(alive.confidence, 1 / (1 + np.exp(-likely)), rtol=1e-5)
+    assert (alive.visible == (alive.confidence >= 0.5)).all()
+    correlation, first, template, distance = alive.evidence.T
+    assert (correlation > 0.95).all() and (first > 0.9).all() and (distance < 0.1).all()
+    assert (template >= first - 0.05).all()

@@ -1,0 +1,191 @@
+"""The stream of masks: equal to clips, causal, bounded, and plain about clocks and sizes."""
+
+import gc
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+
+from doubles.passthrough import write_passthrough
+from doubles.propagating import write_propagating
+from vditrack import InputError, Tracker
+from vditrack.synthetic.layers.clips import make_clip
+
+HEIGHT, WIDTH = 96, 128
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory) -> Tracker:
+    """On mean colours: fast; motion in groups of 4 frames behind an encoder with caches."""
+    folder = tmp_path_factory.mktemp("parts")
+    motion = write_passthrough(folder / "motion", frames=9, cached=True, temporal_stride=4)
+    single = write_passthrough(folder / "appearance", frames=1, rows=12, columns=16)
+    return Tracker(write_propagating(folder / "whole", motion=motion.root, appearance=single.root))
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return make_clip(seed=4, height=HEIGHT, width=WIDTH, frames=14).frames
+
+
+def block(index: int, x: int, y: int) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[y : y + 32, x : x + 40] = index
+    return mask
+
+
+MARKS = {0: block(3, 20, 30), 5: block(8, 70, 40), 9: block(3, 30, 20)}
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_stream_equals_a_causal_clip(tracker, frames, bundled, tmp_path):
+    if bundled:
+        tracker = Tracker(write_propagating(tmp_path / "bundle"))
+    clip = tracker.propagate(frames, MARKS, causal=True)
+    stream = tracker.mask_stream()
+    for t, frame in enumerate(frames):
+        update = stream.push(frame, t / 30)
+        if t in MARKS:
+            stream.propagate(MARKS[t])
+            update = stream.push(frame, t / 30)
+        np.testing.assert_array_equal(update.mask, clip[t])
+        assert update.stamp == t / 30
+    assert len(np.unique(clip)) == 3
+
+
+def test_the_future_does_not_change_the_past(tracker, frames):
+    whole = tracker.propagate(frames, MARKS[0], causal=True)
+    half = tracker.propagate(frames[:7], MARKS[0], causal=True)
+    np.testing.assert_array_equal(whole[:7], half)
+
+
+def test_indices_and_ages(tracker, frames):
+    stream = tracker.mask_stream()
+    assert not stream.push(frames[0], 0.0).mask.any()
+    assert len(stream.push(frames[0], 0.0).indices) == 0
+    stream.propagate(MARKS[5])
+    stream.push(frames[1], 1.0)
+    stream.propagate(MARKS[0])
+    update = stream.push(frames[2], 2.0)
+    assert (update.indices.tolist(), update.age.tolist()) == ([8, 3], [2, 1])
+    stream.propagate(block(8, 10, 10))
+    update = stream.push(frames[2], 2.0)
+    assert (update.indices.tolist(), update.age.tolist()) == ([8, 3], [0, 1])
+
+
+def test_two_masks_of_one_frame_are_as_one(tracker, frames):
+    """Marked one by one, as a user clicks them, or together."""
+    both = MARKS[0] + MARKS[5]
+    assert np.unique(both).tolist() == [0, 3, 8]
+    together, singly = tracker.mask_stream(), tracker.mask_stream()
+    for stream, masks in ((together, [both]), (singly, [MARKS[0], MARKS[5]])):
+        stream.push(frames[0], 0.0)
+        for mask in masks:
+            stream.propagate(mask)
+    for t, frame in enumerate(frames[:6]):
+        at_once, one_by_one = together.push(frame, float(t)), singly.push(frame, float(t))
+        np.testing.assert_array_equal(at_once.mask, one_by_one.mask)
+
+
+def test_the_same_stamp_is_the_same_frame(tracker, frames):
+    stream = tracker.mask_stream()
+    stream.push(frames[0], 0.0)
+    stream.propagate(MARKS[0])
+    once = stream.push(frames[1], 1.0)
+    again = stream.push(frames[2], 1.0)
+    np.testing.assert_array_equal(once.mask, again.mask)
+    assert once.age.tolist() == again.age.tolist() == [1]
+
+
+def test_an_update_is_the_callers_own(tracker, frames):
+    stream = tracker.mask_stream()
+    stream.push(frames[0], 0.0)
+    stream.propagate(MARKS[0])
+    stream.push(frames[0], 0.0).mask[:] = 77
+    assert 77 not in stream.push(frames[0], 0.0).mask
+    given = MARKS[0].copy()
+    stream.propagate(given)
+    given[:] = 99
+    assert 99 not in stream.push(frames[0], 0.0).mask
+
+
+def test_time_does_not_go_back(tracker, frames):
+    stream = tracker.mask_stream()
+    stream.push(frames[0], 5.0)
+    with pytest.raises(InputError, match=r"older than the last frame's, 5\.0.*reset"):
+        stream.push(frames[1], 4.0)
+    with pytest.raises(InputError, match="nan"):
+        stream.push(frames[1], float("nan"))
+    stream.reset()
+    assert not stream.push(frames[1], 4.0).mask.any()
+
+
+def test_a_reset_stream_begins_anew(tracker, frames):
+    stream, fresh = tracker.mask_stream(), tracker.mask_stream()
+    stream.push(frames[0], 0.0)
+    stream.propagate(MARKS[0])
+    stream.push(frames[1], 1.0)
+    stream.reset()
+    for t, frame in enumerate(frames[5:9]):
+        after, anew = stream.push(frame, float(t)), fresh.push(frame, float(t))
+        np.testing.assert_array_equal(after.mask, anew.mask)
+        assert after.indices.tolist() == anew.indices.tolist()
+        if t == 0:
+            stream.propagate(MARKS[5])
+            fresh.propagate(MARKS[5])
+
+
+def test_objects_keep_their_place_when_the_size_changes(tracker):
+    """A red block on grey is where it was, in frames of twice the size."""
+    frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    frame[32:64, 40:80] = (220, 20, 20)
+    stream = tracker.mask_stream()
+    stream.push(frame, 0.0)
+    stream.propagate((frame[..., 0] == 220).astype(np.uint8))
+    larger = cv2.resize(frame, (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_NEAREST)
+    found, truth = stream.push(larger, 1.0).mask == 1, larger[..., 0] == 220
+    assert (found & truth).sum() / (found | truth).sum() > 0.8
+    with pytest.raises(InputError, match="the mask is 128 x 96, the frame 256 x 192"):
+        stream.propagate(MARKS[0])
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((HEIGHT, WIDTH), np.uint8), "marks no object"),
+        (np.ones((WIDTH, HEIGHT), np.uint8), "is 96 x 128, the frame 128 x 96"),
+        (np.ones((HEIGHT, WIDTH)), "float64"),
+    ],
+)
+def test_what_is_no_mask_changes_nothing(tracker, frames, mask, message):
+    stream = tracker.mask_stream()
+    with pytest.raises(InputError, match="before the first frame"):
+        stream.propagate(MARKS[0])
+    stream.push(frames[0], 0.0)
+    stream.propagate(MARKS[0])
+    with pytest.raises(InputError, match=message):
+        stream.propagate(mask)
+    np.testing.assert_array_equal(stream.push(frames[0], 0.0).mask, MARKS[0])
+    with pytest.raises(InputError, match="a frame is"):
+        stream.push(frames[0].astype(np.float32), 1.0)
+
+
+def test_memory_does_not_grow_with_the_stream(tracker, frames):
+    stream = tracker.mask_stream()
+    stream.push(frames[0], 0.0)
+    stream.propagate(MARKS[0])
+
+    def push_many(first: int) -> int:
+        for t in range(first, first + 60):
+            stream.push(frames[t % 14], float(t))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    push_many(1)
+    tracemalloc.start()
+    try:
+        before = push_many(61)
+        assert push_many(121) - before < 20_000
+    finally:
+        tracemalloc.stop()
