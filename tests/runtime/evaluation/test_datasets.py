@@ -489,7 +489,10 @@ def test_a_path_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "module", "function"),
-    [("synthetic", "suite", "suite_clips"), ("tabletop", "tabletop", "tabletop_clips")],
+    [
+        ("synthetic", "layers.suite", "suite_clips"),
+        ("tabletop", "tabletop.clips", "tabletop_clips"),
+    ],
 )
 def test_rendered_clips(monkeypatch, kind, module, function):
     """The renderers are tested elsewhere; here, that they are asked with the seed."""

@@ -71,14 +71,14 @@ def _rendered(kind: str, seed: str) -> Opened:
     if not (seed.isascii() and seed.isdecimal()):
         raise InputError(f"{seed!r} is no seed. Give a whole number, such as {kind}:0.")
     if kind == "synthetic":
-        from vditrack.synthetic import suite  # noqa: PLC0415
+        from vditrack.synthetic.layers import suite  # noqa: PLC0415
 
         return suite.COUNT, suite.suite_clips(int(seed))
     if kind == "tabletop":
-        from vditrack.synthetic import tabletop  # noqa: PLC0415
+        from vditrack.synthetic.tabletop import clips  # noqa: PLC0415
 
-        return tabletop.COUNT, tabletop.tabletop_clips(int(seed))
-    from vditrack.synthetic import lookalikes  # noqa: PLC0415
+        return clips.COUNT, clips.tabletop_clips(int(seed))
+    from vditrack.synthetic.layers import lookalikes  # noqa: PLC0415
 
     different = kind == "different"
     return lookalikes.COUNT, lookalikes.lookalike_clips(int(seed), different=different)

@@ -97,7 +97,9 @@ def write_html(
         "speed": _speed,
         "jpeg": _jpeg,
     }
-    source = files("vditrack.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    source = (
+        files("vditrack.evaluation.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
     page = environment.from_string(source).render(
         summary=summary,
         facts=facts,
