@@ -46,8 +46,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from vditrack import following
-from vditrack.bundle.folder import ENCODER, Bundle, Encoder, Matching, bundled_model, load_bundle
+from vditrack.arrays import Floats, Grey
+from vditrack.bundle.folder import ENCODER, Bundle, bundled_model, load_bundle
+from vditrack.bundle.manifest import Encoder, Matching
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError, VditrackError
 from vditrack.evaluation.baselines.point_baselines import PointTracker
@@ -55,18 +56,17 @@ from vditrack.evaluation.datasets.registry import open_dataset
 from vditrack.evaluation.protocols import TapVid
 from vditrack.evaluation.report.summary import MethodSummary, Summary, summarise
 from vditrack.evaluation.run import evaluate
-from vditrack.features.extractor import FeatureExtractor, FeatureMap
-from vditrack.inference.session import Array, OpenGraph, Session, Tensor, open_session
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.feature_map import FeatureMap
+from vditrack.inference.onnxruntime import open_session
+from vditrack.inference.session import Array, OpenGraph, Session, Tensor
 from vditrack.points import flow_tracker as held
 from vditrack.points import optical_flow as flow
 from vditrack.points.flow_tracker import HeldPoints
 from vditrack.points.patch_alignment import Placed
 from vditrack.points.tracks import Tracks
+from vditrack.streams import point_stream as following
 from vditrack.tracker import Tracker
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-Grey = NDArray[np.uint8]
 
 CALIBRATED_ON = "synthetic:1"
 COLUMNS = ("AJ", "δ", "OA", "found again", "identity kept")

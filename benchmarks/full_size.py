@@ -20,7 +20,8 @@ import msgspec
 import numpy as np
 import typer
 
-from vditrack.bundle.folder import Precision, load_bundle
+from vditrack.bundle.folder import load_bundle
+from vditrack.bundle.manifest import Precision
 from vditrack_export.card import Card, load_card
 from vditrack_export.plan.pipeline import transformer_share
 

@@ -35,9 +35,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from vditrack.acceptance import MAX_MOVE, follow, gate_clips, gate_frames, median_move, unrefined
 from vditrack.bench.machine import busy, load_average, read_machine
 from vditrack.bundle.folder import ENCODER, FEATURES, Bundle, bundled_model, load_bundle
-from vditrack.features.extractor import FeatureExtractor, causal_features
-from vditrack.inference.onnxruntime import CPU, _options
-from vditrack.inference.session import Array, Session, open_session
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.windows import causal_features
+from vditrack.inference.onnxruntime import CPU, _options, open_session
+from vditrack.inference.session import Array, Session
 from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
 from vditrack.tracker import Tracker
 from vditrack_export.pipeline.acceptance import MAX_LOSS, GateTracks

@@ -15,7 +15,7 @@ import numpy as np
 from moving_features import translated_maps, wave_field
 from vditrack import Matching
 from vditrack.coordinates import Grid
-from vditrack.features.extractor import FeatureMap
+from vditrack.features.feature_map import FeatureMap
 from vditrack.points.match_tracker import MatchedPoints
 
 FRAMES, GRID, CHANNELS, POINTS = 25, Grid(30, 52, 16), 108, 64

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle.folder import Input, Matching, Positive, PositiveReal, Propagation
+from vditrack.bundle.manifest import Input, Matching, Positive, PositiveReal, Propagation
 from vditrack.errors import InputError
 
 Index = Annotated[int, Meta(ge=0)]

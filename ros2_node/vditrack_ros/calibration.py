@@ -9,7 +9,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from vditrack.errors import InputError
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.images import decode_depth
-from vditrack_ros.camera.image_gate import SECOND
+from vditrack_ros.stamps import SECOND, nanoseconds
 
 Size = tuple[int, int]
 
@@ -75,11 +75,6 @@ class Sight:
                 self._depth_message = None
                 self._logger.warning(str(error), throttle_duration_sec=_AGAIN)
         return self._depth
-
-
-def nanoseconds(stamp: Any) -> int:  # noqa: ANN401
-    """Of a builtin_interfaces/Time."""
-    return int(stamp.sec) * SECOND + int(stamp.nanosec)
 
 
 def _apart(one: Any, other: Any) -> int:  # noqa: ANN401

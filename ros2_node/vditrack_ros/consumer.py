@@ -10,7 +10,8 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
-from vditrack_ros.diagnostics import Counts, Report, State
+from vditrack_ros.counters import Counts
+from vditrack_ros.diagnostics import Report, State
 from vditrack_ros.parameters import Settings
 
 AGAIN = 5.0

@@ -13,6 +13,7 @@ from sensor_msgs.msg import ChannelFloat32, Image, PointCloud, PointCloud2, Poin
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from vditrack.arrays import Floats, Frame
 from vditrack.coordinates import cells_from_pixels
 from vditrack.ros_messages.track_cloud import POINT_FIELDS, TRACK_FIELDS, track_rows
 from vditrack.streams.realtime import LiveUpdate
@@ -30,8 +31,6 @@ try:
 except ImportError:
     HAS_FOXGLOVE = False
 
-Floats = NDArray[np.float32]
-Frame = NDArray[np.uint8]
 
 TRAIL = 24
 """Updates over which trails go back."""

@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vditrack.bundle.folder import Bundle, Matching, Propagation, load_bundle
+    from vditrack.bundle.folder import Bundle, load_bundle
+    from vditrack.bundle.manifest import Matching, Propagation
     from vditrack.errors import BackendError, BundleError, InputError, VditrackError
     from vditrack.points.tracks import Tracks
     from vditrack.streams.mask_stream import MaskStream, MaskUpdate
@@ -35,8 +36,8 @@ _MODULES = {
     "InputError": "errors",
     "MaskStream": "streams.mask_stream",
     "MaskUpdate": "streams.mask_stream",
-    "Matching": "bundle.folder",
-    "Propagation": "bundle.folder",
+    "Matching": "bundle.manifest",
+    "Propagation": "bundle.manifest",
     "Stream": "streams.point_stream",
     "StreamUpdate": "streams.point_stream",
     "Tracker": "tracker",

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle.folder import GATE, Bundle, Input, Matching
+from vditrack.bundle.folder import GATE, Bundle
+from vditrack.bundle.manifest import Input, Matching
 from vditrack.errors import BundleError
 from vditrack.inference.engine_identity import Verification
 from vditrack.points.tracks import Tracks

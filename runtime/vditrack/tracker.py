@@ -12,20 +12,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vditrack.acceptance import unrefined, verification
-from vditrack.bundle.folder import Bundle, Matching, Propagation, bundled_model, load_bundle
+from vditrack.arrays import Masks
+from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
+from vditrack.bundle.manifest import Matching, Propagation
 from vditrack.errors import InputError
-from vditrack.features.extractor import FeatureExtractor, FeatureMap, causal_features, clip_features
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.feature_map import FeatureMap
 from vditrack.features.fusion import FusedFeatures
-from vditrack.following import no_points
+from vditrack.features.windows import causal_features, clip_features
 from vditrack.inference.engine_identity import Verification
+from vditrack.inference.onnxruntime import open_session
 from vditrack.inference.selection import Backend, open_backend
-from vditrack.inference.session import OpenGraph, Session, open_session
-from vditrack.masks.objects import MaskedObjects, Masks, checked_masks
-from vditrack.points.base import check_points
+from vditrack.inference.session import OpenGraph, Session
+from vditrack.input_checks import (
+    check_clip,
+    checked_masks,
+    checked_queries,
+)
+from vditrack.masks.objects import MaskedObjects
 from vditrack.points.heft_reference import track_reference
 from vditrack.points.tracks import Tracks
 from vditrack.streams.mask_stream import MaskStream
-from vditrack.streams.point_stream import Stream, check_frame
+from vditrack.streams.point_stream import Stream, no_points
 from vditrack.streams.realtime import LiveStream
 
 Progress = Callable[[int, int], None]
@@ -293,31 +301,6 @@ def _kept(
         if needed > 1 and len(kept) < needed:
             kept.append(features_of_frame)
         yield features_of_frame
-
-
-def check_clip(frames: NDArray[np.uint8]) -> None:
-    """Refuse what is not a uint8 RGB clip [T, H, W, 3] of at least one frame."""
-    if not isinstance(frames, np.ndarray) or frames.ndim != 4 or not len(frames):
-        shape = list(getattr(frames, "shape", ()))
-        raise InputError(f"frames have shape {shape}; give a uint8 array [T, H, W, 3], RGB.")
-    check_frame(frames[0])
-
-
-def checked_queries(queries: ArrayLike, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Queries as float32 [N, 3], each refused that is not on a frame and inside it."""
-    asked = np.asarray(queries, np.float32)
-    if asked.ndim != 2 or asked.shape[1] != 3:
-        raise InputError(f"queries have shape {list(asked.shape)}; give [N, 3] (t, x, y).")
-    times = asked[:, 0]
-    on_a_frame = (times >= 0) & (times < len(frames)) & (np.mod(times, 1) == 0)
-    if not on_a_frame.all():
-        first = int(np.flatnonzero(~on_a_frame)[0])
-        raise InputError(
-            f"query {first} is at t = {times[first]:g}; the clip's frames are 0 to "
-            f"{len(frames) - 1}."
-        )
-    check_points(asked[:, 1:], frames.shape[1:3])
-    return asked
 
 
 def _empty_tracks(queries: NDArray[np.float32], frames: int) -> Tracks:

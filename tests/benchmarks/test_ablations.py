@@ -12,13 +12,14 @@ import pytest
 
 import ablations
 from ablations import ROWS, Given, PixelEncoder, rows_of
-from vditrack import following
-from vditrack.bundle.folder import Holding, Visibility, bundled_model, load_bundle, seal_bundle
+from vditrack.bundle.folder import bundled_model, load_bundle, seal_bundle
+from vditrack.bundle.manifest import Holding, Visibility
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.evaluation.baselines.point_baselines import LucasKanade
 from vditrack.evaluation.protocols import first_queries
 from vditrack.points import flow_tracker as held
+from vditrack.streams import point_stream as following
 from vditrack.synthetic.layers.suite import film, stage
 
 SCRIPT = Path(ablations.__file__)

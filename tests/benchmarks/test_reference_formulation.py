@@ -7,7 +7,7 @@ from doubles.passthrough import MATCHING
 from moving_features import translated_maps, wave_field
 from reference_formulation import ReferenceFormulation, track_clip
 from vditrack.coordinates import Grid
-from vditrack.features.extractor import FeatureMap
+from vditrack.features.feature_map import FeatureMap
 from vditrack.points.match_tracker import MatchedPoints
 
 FRAMES, GRID = 8, Grid(10, 14, 16)

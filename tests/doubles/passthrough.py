@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from vditrack.bundle.folder import (
+from vditrack.bundle.folder import Bundle, seal_bundle
+from vditrack.bundle.manifest import (
     SCHEMA_VERSION,
-    Bundle,
     Encoder,
     Input,
     Manifest,
@@ -17,7 +17,6 @@ from vditrack.bundle.folder import (
     Output,
     Precision,
     Source,
-    seal_bundle,
 )
 
 STRIDE = 8

@@ -9,11 +9,11 @@ from vditrack.bundle.folder import (
     APPEARANCE,
     MOTION,
     Bundle,
-    Propagation,
     bundled_model,
     load_bundle,
     seal_bundle,
 )
+from vditrack.bundle.manifest import Propagation
 
 PROPAGATION = Propagation(motion_weight=0.4, temperature=0.05, top_k=10, radius=15.0, context=8)
 

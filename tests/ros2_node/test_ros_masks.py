@@ -34,7 +34,8 @@ from vditrack.bundle.folder import load_bundle
 from vditrack.errors import BackendError, InputError
 from vditrack.streams.mask_stream import MaskUpdate
 from vditrack_ros.consumer import Shot, Site
-from vditrack_ros.diagnostics import MARK_REASONS, State
+from vditrack_ros.counters import MARK_REASONS
+from vditrack_ros.diagnostics import State
 from vditrack_ros.masks.requests import Mark, MarkError, WaitingMarks, read_mask
 from vditrack_ros.masks.tracking import ObjectMasks
 from vditrack_ros.overlay import Overlay

@@ -18,7 +18,8 @@ import yaml
 
 from doubles import launch as launch_double
 from doubles.ros_loopback import PATIENCE, Process
-from vditrack_ros.diagnostics import Counts, State, camera_report, points_followed
+from vditrack_ros.counters import Counts
+from vditrack_ros.diagnostics import State, camera_report, points_followed
 from vditrack_ros.parameters import PARAMETERS, Settings
 
 if sys.version_info >= (3, 11):

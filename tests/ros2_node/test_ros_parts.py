@@ -12,15 +12,14 @@ from vditrack.errors import InputError
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.calibration import Sight
-from vditrack_ros.camera.image_gate import SECOND, Arrival, Arrivals
+from vditrack_ros.camera.image_gate import Arrival, Arrivals
 from vditrack_ros.camera.subscription import skipped_before
+from vditrack_ros.counters import Counts, Timing
 from vditrack_ros.diagnostics import (
     ERROR,
     OK,
     WARN,
-    Counts,
     State,
-    Timing,
     camera_report,
     points_followed,
     resident_memory,
@@ -29,6 +28,7 @@ from vditrack_ros.parameters import PARAMETERS, checked_settings
 from vditrack_ros.points.population import Asked, Population, feature_points, grid_points
 from vditrack_ros.points.publishers import ray_velocities
 from vditrack_ros.points.requests import pixel_of_click, pixels_of_cloud
+from vditrack_ros.stamps import SECOND
 
 SETTINGS = checked_settings({parameter.name: parameter.default for parameter in PARAMETERS})
 SIZE = (120, 160)

@@ -31,7 +31,8 @@ from vditrack.acceptance import (
     save_gate,
     unrefined,
 )
-from vditrack.bundle.folder import GATE, Input, bundled_model, load_bundle, seal_bundle
+from vditrack.bundle.folder import GATE, bundled_model, load_bundle, seal_bundle
+from vditrack.bundle.manifest import Input
 from vditrack.cli.app import app as cli
 from vditrack.engine_builder import listing, run, verdicts
 from vditrack.engine_builder.options import Options
@@ -39,7 +40,7 @@ from vditrack.errors import BackendError, BundleError, EngineError
 from vditrack.inference import engine_loading as builds
 from vditrack.inference import tensorrt
 from vditrack.inference.engine_identity import load_identity
-from vditrack.inference.session import open_session
+from vditrack.inference.onnxruntime import open_session
 from vditrack.tracker import verify_tracks
 
 SIZE = Input(height=30, width=40, frames=4, temporal_stride=1, described_frames=4)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.coordinates import Grid
 from vditrack.evaluation.protocols import RASTER, Asked, first_queries
-from vditrack.features.extractor import FeatureExtractor, FeatureMap, clip_features
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.feature_map import FeatureMap
+from vditrack.features.windows import clip_features
 
 Advanced = Callable[[float], None]
 """Is told the share of a clip that was done since the last call."""

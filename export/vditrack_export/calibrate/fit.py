@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Visibility
+from vditrack.arrays import Bools
+from vditrack.bundle.manifest import Visibility
 
 Counts = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 PENALTY = 1e-5
 """Of half the squared weights, beside the mean loss: keeps evidence that decides all finite."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from vditrack.bundle.folder import Holding, Matching, Visibility
+from vditrack.bundle.manifest import Holding, Matching, Visibility
 from vditrack.errors import InputError
 from vditrack_export.calibrate.clips import DescribedClip
 from vditrack_export.calibrate.fit import area_under_curve, fitted

@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Holding, Matching, Visibility
+from vditrack.arrays import Bools
+from vditrack.bundle.manifest import Holding, Matching, Visibility
 from vditrack.evaluation.metrics.points import Comparison, PointScores
 from vditrack.points.flow_tracker import HeldPoints
 from vditrack_export.calibrate.clips import Advanced, DescribedClip
 from vditrack_export.calibrate.fit import sigmoid
 
 Counts = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 RIGHT_WITHIN = 8
 """Pixels at 256 x 256 within which a point is where it should be."""

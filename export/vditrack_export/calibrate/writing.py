@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from vditrack.atomic_files import staged_file
-from vditrack.bundle.folder import Holding, Visibility
+from vditrack.bundle.manifest import Holding, Visibility
 from vditrack.errors import InputError
 from vditrack_export.card import Card, load_card
 

@@ -18,7 +18,8 @@ from vditrack.acceptance import (
     median_move,
     unrefined,
 )
-from vditrack.bundle.folder import Bundle, Gate, Input, Manifest
+from vditrack.bundle.folder import Bundle
+from vditrack.bundle.manifest import Gate, Input, Manifest
 from vditrack.errors import VditrackError
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import RASTER

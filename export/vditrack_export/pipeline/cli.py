@@ -7,7 +7,8 @@ import msgspec
 import typer
 from rich.console import Console
 
-from vditrack.bundle.folder import Bundle, Gate, Precision
+from vditrack.bundle.folder import Bundle
+from vditrack.bundle.manifest import Gate, Precision
 from vditrack.errors import InputError, VditrackError
 from vditrack_export.card import Card, load_card
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vditrack.bundle.folder import ENCODER, ENCODER_START, Encoder, Input
+from vditrack.bundle.folder import ENCODER, ENCODER_START
+from vditrack.bundle.manifest import Encoder, Input
 from vditrack_export.card import (
     Card,
     Convolutions,

@@ -19,14 +19,9 @@ from torch import Tensor, nn
 
 from vditrack.acceptance import CLIPS, save_gate
 from vditrack.atomic_files import staged_folder
-from vditrack.bundle.folder import (
-    APPEARANCE,
-    CONTENTS,
-    FEATURES,
-    GATE,
-    MOTION,
+from vditrack.bundle.folder import APPEARANCE, CONTENTS, FEATURES, GATE, MOTION, Bundle, seal_bundle
+from vditrack.bundle.manifest import (
     SCHEMA_VERSION,
-    Bundle,
     Encoder,
     Gate,
     Input,
@@ -34,7 +29,6 @@ from vditrack.bundle.folder import (
     Output,
     Precision,
     Source,
-    seal_bundle,
 )
 from vditrack.errors import InputError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession

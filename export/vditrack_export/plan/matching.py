@@ -7,7 +7,7 @@ operations each. All of it runs in FP32 on the CPU.
 from itertools import product
 from math import ceil
 
-from vditrack.bundle.folder import Matching
+from vditrack.bundle.manifest import Matching
 from vditrack.coordinates import Grid
 from vditrack_export.plan.trace import Cost
 

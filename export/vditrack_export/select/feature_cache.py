@@ -10,7 +10,7 @@ import numpy as np
 
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.features.extractor import FeatureMap
+from vditrack.features.feature_map import FeatureMap
 from vditrack_export.select.masks.search_space import PartName, Setting
 
 _REAL = np.dtype(np.float32)

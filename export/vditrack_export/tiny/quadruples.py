@@ -11,14 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Doubles, Ints
 from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack.synthetic.layers.scenes import Anchors, Layer, Motion, Scene, Waves
 from vditrack.synthetic.layers.textures import blob
 from vditrack_export.tiny.cameras import LitScene, random_camera, random_shade, random_smear
 from vditrack_export.tiny.pictures import Pyramid, draw_picture, look_alike
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 # The parameters of a motion, in the order in which `Waves` holds them.
 _X, _Y, _LOG_SCALE, _ANGLE, _SHEAR, _TILT_X, _TILT_Y, _RIPPLE_X, _RIPPLE_Y = range(9)
@@ -117,7 +115,7 @@ def _view(
     return View(scene, order, (start, start + step))
 
 
-def _places(rng: np.random.Generator, scene: Scene, count: int) -> Floats:
+def _places(rng: np.random.Generator, scene: Scene, count: int) -> Doubles:
     return rng.uniform(0, (scene.width, scene.height), (count, 2))
 
 
@@ -164,7 +162,7 @@ def _object_motion(rng: np.random.Generator, height: int, width: int, aspect: fl
 
 
 def _motion(
-    rng: np.random.Generator, centre: tuple[float, float], aspect: float, extent: Floats
+    rng: np.random.Generator, centre: tuple[float, float], aspect: float, extent: Doubles
 ) -> Motion:
     """Draw a motion about ``centre`` with at most ``extent`` in each parameter."""
     if rng.random() < 0.5:
@@ -219,7 +217,7 @@ def _random_turn(rng: np.random.Generator) -> float:
     return float(rng.uniform(-largest, largest))
 
 
-def _filmed(layer: Layer, zoom: float, turn: float, shift: Floats, middle: Floats) -> Layer:
+def _filmed(layer: Layer, zoom: float, turn: float, shift: Doubles, middle: Doubles) -> Layer:
     """Zoom, turn and shift the camera about the frame's middle."""
     cos, sin = np.cos(turn), np.sin(turn)
     offset = layer.motion.waves.base[[_X, _Y]] - middle
@@ -227,7 +225,7 @@ def _filmed(layer: Layer, zoom: float, turn: float, shift: Floats, middle: Float
     return _shifted(layer, {_X: x, _Y: y, _LOG_SCALE: zoom, _ANGLE: turn})
 
 
-def _changed(layer: Layer, amounts: Floats) -> Layer:
+def _changed(layer: Layer, amounts: Doubles) -> Layer:
     parameters = (_X, _Y, _LOG_SCALE, _ANGLE)
     return _shifted(layer, dict(zip(parameters, amounts, strict=True)))
 

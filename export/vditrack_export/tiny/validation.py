@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vditrack.bundle.folder import Matching
+from vditrack.bundle.manifest import Matching
 from vditrack.coordinates import Grid
-from vditrack.features.extractor import FeatureMap
+from vditrack.features.feature_map import FeatureMap
 from vditrack.points.descriptor_matching import match
 from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack_export.tiny.model import STRIDE

@@ -12,10 +12,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from vditrack import Tracker
+from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.ros_messages.images import Frame, decode_compressed, decode_image
-from vditrack_ros.calibration import nanoseconds
-from vditrack_ros.camera.image_gate import SECOND, Arrival, Arrivals
+from vditrack.ros_messages.images import decode_compressed, decode_image
+from vditrack_ros.camera.image_gate import Arrival, Arrivals
 from vditrack_ros.camera.subscription import (
     skipped_before,
     subscribe_telling_losses,
@@ -28,6 +28,7 @@ from vditrack_ros.overlay import Overlay
 from vditrack_ros.parameters import Settings
 from vditrack_ros.points.object_ids import PointObjects
 from vditrack_ros.points.tracking import TrackedPoints
+from vditrack_ros.stamps import SECOND, nanoseconds
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from enum import Enum
 
-SECOND = 1_000_000_000
-"""In nanoseconds, in which all stamps here are: floats would merge those close together."""
+from vditrack_ros.stamps import SECOND
 
 
 class Arrival(Enum):

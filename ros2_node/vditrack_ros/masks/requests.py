@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Mask
 from vditrack.errors import InputError
-from vditrack.masks.objects import check_mask
-
-Mask = NDArray[np.uint8]
+from vditrack.input_checks import check_mask
 
 _KINDS = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
 """NumPy's kind of each encoding; the second name is that of cv_bridge."""
@@ -26,7 +25,7 @@ class MarkError(InputError):
         """Refuse a mask.
 
         Args:
-            reason: one of `vditrack_ros.diagnostics.MARK_REASONS`.
+            reason: one of `vditrack_ros.counters.MARK_REASONS`.
             text: says it to the user.
 
         """

@@ -13,18 +13,9 @@ from sensor_msgs.msg import Image
 from vditrack import Tracker
 from vditrack.streams.mask_stream import MaskStream, MaskUpdate
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros.calibration import nanoseconds
-from vditrack_ros.camera.image_gate import SECOND
 from vditrack_ros.consumer import AGAIN, SETTLED, Shot, Site
-from vditrack_ros.diagnostics import (
-    Counts,
-    MaskCounts,
-    Report,
-    State,
-    Timing,
-    camera_report,
-    objects_followed,
-)
+from vditrack_ros.counters import Counts, MaskCounts, Timing
+from vditrack_ros.diagnostics import Report, State, camera_report, objects_followed
 from vditrack_ros.masks.requests import (
     Mark,
     MarkError,
@@ -37,6 +28,7 @@ from vditrack_ros.messages import masks_image
 from vditrack_ros.overlay import Overlay, Trail
 from vditrack_ros.parameters import Settings
 from vditrack_ros.points.object_ids import PointObjects
+from vditrack_ros.stamps import SECOND, nanoseconds
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Bools, Floats, Frame
 from vditrack.coordinates import cells_from_pixels, pixels_from_cells
 from vditrack.streams.realtime import LiveStream, LiveUpdate
 from vditrack_ros.parameters import Settings
 
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-Frame = NDArray[np.uint8]
 Size = tuple[int, int]
 
 _PAUSE = 0.2

@@ -11,6 +11,7 @@ from sensor_msgs.msg import PointCloud, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
+from vditrack.arrays import Floats
 from vditrack.ros_messages.camera_info import Camera, place
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros import messages as outputs
@@ -20,7 +21,6 @@ from vditrack_ros.parameters import Settings
 if outputs.HAS_FOXGLOVE:
     from foxglove_msgs.msg import ImageAnnotations
 
-Floats = NDArray[np.float32]
 Size = tuple[int, int]
 
 _DEPTH = 5

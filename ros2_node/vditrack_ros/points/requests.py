@@ -3,12 +3,10 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Floats
 from vditrack.errors import InputError
 from vditrack.ros_messages.camera_info import Camera
-
-Floats = NDArray[np.float32]
 
 _KINDS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 """NumPy's kind of each datatype of sensor_msgs/PointField."""

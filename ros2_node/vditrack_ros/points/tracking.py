@@ -14,22 +14,16 @@ from vditrack import Tracker
 from vditrack.errors import InputError
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.calibration import Sight
-from vditrack_ros.camera.image_gate import SECOND
 from vditrack_ros.consumer import AGAIN, SETTLED, Shot, Site
-from vditrack_ros.diagnostics import (
-    Counts,
-    Report,
-    State,
-    Timing,
-    camera_report,
-    points_followed,
-)
+from vditrack_ros.counters import Counts, Timing
+from vditrack_ros.diagnostics import Report, State, camera_report, points_followed
 from vditrack_ros.overlay import Overlay
 from vditrack_ros.parameters import Settings
 from vditrack_ros.points.object_ids import PointObjects
 from vditrack_ros.points.population import Population
 from vditrack_ros.points.publishers import Publishers
 from vditrack_ros.points.requests import pixel_of_click, pixels_of_cloud
+from vditrack_ros.stamps import SECOND
 
 
 class TrackedPoints:

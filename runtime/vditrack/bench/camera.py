@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from vditrack.arrays import Doubles
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,9 @@ class Passage:
     rate: float
     """Frames a second."""
     offered: int
-    arrived: Floats
+    arrived: Doubles
     """[P] s, when each processed frame was due by the camera's rate."""
-    done: Floats
+    done: Doubles
     """[P] s, when its result was there."""
 
 

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Propagation
+from vditrack.bundle.manifest import Propagation
 
 
 class ObjectFound(msgspec.Struct, frozen=True, kw_only=True):

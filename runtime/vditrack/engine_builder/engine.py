@@ -9,7 +9,7 @@ from types import ModuleType
 
 from rich.progress import Progress
 
-from vditrack.bundle.folder import Precision
+from vditrack.bundle.manifest import Precision
 from vditrack.engine_builder.library import Foreign, progress_monitor
 from vditrack.engine_builder.network import last, parsed_network, profile_of
 from vditrack.engine_builder.options import Options

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from vditrack.bundle.folder import GATE, Bundle, Manifest
+from vditrack.bundle.folder import GATE, Bundle
+from vditrack.bundle.manifest import Manifest
 from vditrack.errors import EngineError
 from vditrack.inference.engine_identity import (
     TITLES,

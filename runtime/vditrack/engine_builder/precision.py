@@ -9,7 +9,8 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
-from vditrack.bundle.folder import FEATURES, Precision
+from vditrack.bundle.folder import FEATURES
+from vditrack.bundle.manifest import Precision
 from vditrack.engine_builder.library import Foreign
 from vditrack.errors import EngineError
 

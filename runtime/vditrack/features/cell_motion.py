@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from itertools import chain, product, repeat
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Displacement
-from vditrack.features.extractor import FeatureMap
-
-Floats = NDArray[np.float32]
+from vditrack.arrays import Floats
+from vditrack.bundle.manifest import Displacement
+from vditrack.features.feature_map import FeatureMap
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,18 @@ from functools import cached_property, lru_cache
 from itertools import repeat
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Bundle, Displacement, Propagation
+from vditrack.arrays import Floats, Frame
+from vditrack.bundle.folder import Bundle
+from vditrack.bundle.manifest import Displacement, Propagation
 from vditrack.coordinates import Grid, cells_from_pixels, hat_weights, pixels_from_cells
 from vditrack.errors import InputError
 from vditrack.features.cell_motion import MotionWindow, clip_motion
-from vditrack.features.extractor import (
-    FeatureExtractor,
-    FeatureMap,
-    Frame,
-    SlidingWindow,
-    clip_features,
-)
-from vditrack.inference.session import OpenGraph, open_session
-
-Floats = NDArray[np.float32]
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.feature_map import FeatureMap
+from vditrack.features.windows import SlidingWindow, clip_features
+from vditrack.inference.onnxruntime import open_session
+from vditrack.inference.session import OpenGraph
 
 Push = Callable[[Frame], FeatureMap]
 

@@ -5,14 +5,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Bundle, Input, latents_of
+from vditrack.arrays import Frame
+from vditrack.bundle.folder import Bundle
+from vditrack.bundle.manifest import Input, latents_of
 from vditrack.errors import BundleError
 from vditrack.inference.session import Array, OpenGraph, Session, Tensor
 from vditrack.stage_timing import stage
 
-Frame = NDArray[np.uint8]
 Caches = Mapping[str, Array]
 """What a run leaves to the next, by the names of the inputs that take it."""
 

@@ -13,16 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from vditrack.atomic_files import staged_file
-from vditrack.bundle.folder import (
-    ENCODER,
-    ENCODER_START,
-    FEATURES,
-    GATE,
-    Bundle,
-    FileRecord,
-    Sha256,
-    file_record,
-)
+from vditrack.bundle.folder import ENCODER, ENCODER_START, FEATURES, GATE, Bundle, file_record
+from vditrack.bundle.manifest import FileRecord, Sha256
 from vditrack.errors import EngineError
 from vditrack.inference.machine import Machine
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vditrack.errors import BackendError
-from vditrack.inference.session import AbsentError, Array, Tensor
+from vditrack.inference.session import AbsentError, Array, Session, Tensor
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -171,3 +171,13 @@ def _tensor(graph: Path, node: object) -> Tensor:
         name = getattr(node, "name", "?")
         raise BackendError(f"{graph}: tensor {name!r} is {kind} {shape}, not of a static shape.")
     return Tensor(tuple(shape), _DTYPES[kind])
+
+
+def open_session(graph: Path) -> Session:
+    """Load a graph on ONNX Runtime's CPU provider, which runs anywhere.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed, or it refuses the graph.
+
+    """
+    return OnnxRuntimeSession(graph)

@@ -11,8 +11,14 @@ from vditrack.bundle.folder import Bundle
 from vditrack.errors import BackendError, InputError, VditrackError
 from vditrack.inference.engine_identity import Identity, Target, engine_folders
 from vditrack.inference.engine_loading import Verify, load_build
-from vditrack.inference.onnxruntime import CUDA, TENSORRT, TENSORRT_RTX, OnnxRuntimeSession
-from vditrack.inference.session import AbsentError, OpenGraph, open_session
+from vditrack.inference.onnxruntime import (
+    CUDA,
+    TENSORRT,
+    TENSORRT_RTX,
+    OnnxRuntimeSession,
+    open_session,
+)
+from vditrack.inference.session import AbsentError, OpenGraph
 from vditrack.inference.smoke_run import proved
 
 BackendName = Literal[

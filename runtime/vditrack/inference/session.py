@@ -38,15 +38,3 @@ OpenGraph = Callable[[Path], Session]
 
 class AbsentError(BackendError):
     """What a backend needs is not installed or not built: nothing that was there has failed."""
-
-
-def open_session(graph: Path) -> Session:
-    """Load a graph on ONNX Runtime's CPU provider, which runs anywhere.
-
-    Raises:
-        BackendError: ONNX Runtime is not installed, or it refuses the graph.
-
-    """
-    from vditrack.inference.onnxruntime import OnnxRuntimeSession  # noqa: PLC0415
-
-    return OnnxRuntimeSession(graph)

@@ -7,12 +7,10 @@ from typing import Any, cast
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Mask
 from vditrack.errors import InputError
 from vditrack.io.overlay import object_colours
-
-Mask = NDArray[np.uint8]
 
 _BLACK_AND_WHITE = "monob"
 

@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Frame
 from vditrack.coordinates import pixel_centres
 from vditrack.points.tracks import Tracks
-
-Frame = NDArray[np.uint8]
 
 _TRAIL = 24
 """Frames that a trail goes back."""

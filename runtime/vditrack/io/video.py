@@ -12,10 +12,10 @@ import av.video
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Frame
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
 
-Frame = NDArray[np.uint8]
 Decoded = Callable[[int, int | None], None]
 
 _MEMORY_SHARE = 0.6

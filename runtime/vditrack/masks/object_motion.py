@@ -8,9 +8,8 @@ well, and it goes on as it went while it is covered. The background is one of th
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from vditrack.arrays import Floats
 
 _TINY = np.finfo(np.float32).tiny
 

@@ -1,19 +1,14 @@
 """Object masks: what is asked for, and the objects as they are carried from frame to frame."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Propagation
-from vditrack.errors import InputError
-from vditrack.masks.label_propagation import LabelPropagation, cell_labels, mask_from_labels
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-Mask = NDArray[np.uint8]
-Masks = Mask | Mapping[int, Mask]
+from vditrack.arrays import Bools, Floats, Mask
+from vditrack.bundle.manifest import Propagation
+from vditrack.masks.label_propagation import LabelPropagation
+from vditrack.masks.soft_labels import cell_labels, mask_from_labels
 
 
 @dataclass(frozen=True)
@@ -130,48 +125,3 @@ def _told(
 def _widened(labels: Floats, count: int) -> Floats:
     """Labels [rows, columns, count], a copy with zeros for those that it does not know."""
     return np.pad(labels, ((0, 0), (0, 0), (0, count - labels.shape[2])))
-
-
-def checked_masks(masks: Masks, frames: NDArray[np.uint8]) -> dict[int, Mask]:
-    """Masks by the frame of the clip [T, H, W, 3] that each is of, in order.
-
-    Raises:
-        InputError: a mask is none for such a frame, or there is no such frame.
-
-    """
-    asked = masks if isinstance(masks, Mapping) else {0: masks}
-    if not asked:
-        raise InputError("there is no mask. Give one for frame 0, or a mapping of frames to masks.")
-    for frame, mask in asked.items():
-        if isinstance(frame, bool) or not isinstance(frame, (int, np.integer)):
-            raise InputError(f"masks are asked for by frame, a whole number; {frame!r} is none.")
-        if not 0 <= frame < len(frames):
-            raise InputError(
-                f"there is a mask of frame {frame}; the clip's frames are 0 to {len(frames) - 1}."
-            )
-        check_mask(mask, frames.shape[1:3], f"the mask of frame {frame}")
-    return {int(frame): asked[frame] for frame in sorted(asked)}
-
-
-def check_mask(mask: Mask, size: tuple[int, int], what: str = "the mask") -> None:
-    """Refuse what does not mark an object on a frame of (height, width).
-
-    Raises:
-        InputError: it is not a uint8 array [height, width], or 0 everywhere; it begins with
-            ``what``.
-
-    """
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2:
-        kind = getattr(mask, "dtype", type(mask).__name__)
-        raise InputError(
-            f"{what} is {kind} {list(getattr(mask, 'shape', ()))}; give a uint8 array [H, W] of "
-            "object indices: 0 is the background, and there may be 255 objects."
-        )
-    height, width = size
-    if mask.shape != (height, width):
-        raise InputError(
-            f"{what} is {mask.shape[1]} x {mask.shape[0]}, the frame {width} x {height}. Give a "
-            "mask of the frame's size."
-        )
-    if not mask.any():
-        raise InputError(f"{what} marks no object: it is 0 everywhere. Give objects indices above.")

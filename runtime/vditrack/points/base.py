@@ -4,18 +4,15 @@ from abc import ABC, abstractmethod
 from collections import deque
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from vditrack.arrays import Bools, Floats, Frame, Grey, Ints
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.features.extractor import FeatureMap, Frame
-from vditrack.points.optical_flow import Grey, grey_levels
+from vditrack.features.feature_map import FeatureMap
+from vditrack.input_checks import check_points
+from vditrack.points.optical_flow import grey_levels
 from vditrack.stage_timing import stage
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
 
 # The products here are small: a second BLAS thread takes longer to wake than it saves, and spins on
 # a core that the inference engine wants next.
@@ -135,19 +132,3 @@ class TrackedPoints(ABC):
         if self._image is None:
             raise InputError("no frame was pushed yet. Push a frame first.")
         return self._grid.model_from_frame(self._image.shape)
-
-
-def check_points(points: Floats, size: tuple[int, int]) -> None:
-    """Refuse points [N, 2] that are not finite positions inside a frame of (height, width)."""
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise InputError(f"points have shape {list(points.shape)}; give [N, 2] (x, y).")
-    height, width = size
-    # Written so that NaN fails too.
-    inside = (points >= 0).all(axis=1) & (points < np.array([width, height])).all(axis=1)
-    if not inside.all():
-        first = int(np.flatnonzero(~inside)[0])
-        x, y = points[first]
-        raise InputError(
-            f"point {first} at ({x:g}, {y:g}) is not inside the frame of {width} x {height} "
-            f"pixels: x must be in [0, {width}), y in [0, {height})."
-        )

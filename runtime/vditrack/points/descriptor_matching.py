@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Matching
+from vditrack.arrays import Floats, Indices
+from vditrack.bundle.manifest import Matching
 from vditrack.coordinates import (
     Reals,
     cells_from_pixels,
@@ -20,10 +21,7 @@ from vditrack.coordinates import (
     pixel_indices,
     pixels_from_cells,
 )
-from vditrack.features.extractor import FeatureMap, half_cell_weights
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.intp]
+from vditrack.features.feature_map import FeatureMap, half_cell_weights
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class _Search:
             best[~anywhere] = self._best_nearby(np.flatnonzero(~anywhere))
         return best
 
-    def _best_anywhere(self, points: Ints) -> Floats:
+    def _best_anywhere(self, points: Indices) -> Floats:
         """Best half cell of the whole map."""
         grid = self.target.grid
         half_rows, half_columns = half_cell_weights(grid.rows), half_cell_weights(grid.columns)
@@ -105,7 +103,7 @@ class _Search:
         cells = np.stack([column, row], axis=1) / 2
         return np.asarray(pixels_from_cells(cells, grid.stride), np.float32)
 
-    def _best_nearby(self, points: Ints) -> Floats:
+    def _best_nearby(self, points: Indices) -> Floats:
         """Best half cell within each point's radius."""
         grid = self.target.grid
         around, radius = self.around[points], self.radius[points]
@@ -124,7 +122,7 @@ class _Search:
         each = np.arange(len(points))
         return np.stack([x[each, column], y[each, row]], axis=1).astype(np.float32)
 
-    def _half_cell_cosines(self, points: Ints, rows: Ints, columns: Ints) -> Floats:
+    def _half_cell_cosines(self, points: Indices, rows: Indices, columns: Indices) -> Floats:
         """Cosines [n, 2 K - 1, 2 K - 1] at cells [n, K] a side and half way between them."""
         grid = self.target.grid
         inside_rows = np.clip(rows, 0, grid.rows - 1)[:, :, None]
@@ -139,7 +137,7 @@ class _Search:
         cosines = dots * norms[half_rows[:, :, None], half_columns[:, None, :]]
         return np.asarray(cosines, np.float32)
 
-    def best_pixel(self, near: Floats) -> tuple[Ints, Ints]:
+    def best_pixel(self, near: Floats) -> tuple[Indices, Indices]:
         """Return (row, column) [N] of the best pixel within one cell of ``near``."""
         reach = self.target.grid.stride
         offsets = np.arange(-reach, reach + 1)
@@ -149,7 +147,9 @@ class _Search:
         each = np.arange(len(near))
         return rows[each, row], columns[each, column]
 
-    def soft_argmax(self, best: tuple[Ints, Ints], radius: float, temperature: float) -> Match:
+    def soft_argmax(
+        self, best: tuple[Indices, Indices], radius: float, temperature: float
+    ) -> Match:
         """Mean position over a disc around the best pixel, weighted by the softmax."""
         offsets = np.arange(-int(radius), int(radius) + 1)
         rows, columns = best[0][:, None] + offsets, best[1][:, None] + offsets
@@ -164,7 +164,7 @@ class _Search:
         peak_pixel = np.stack([pixel_centres(best[1]), pixel_centres(best[0])], axis=1)
         return Match((peak_pixel + shift).astype(np.float32), peak.astype(np.float32))
 
-    def _pixel_cosines(self, rows: Ints, columns: Ints) -> Floats:
+    def _pixel_cosines(self, rows: Indices, columns: Indices) -> Floats:
         """Cosines [N, S, S] at pixels; -inf outside the map and outside the search radius."""
         grid = self.target.grid
         inside_rows = np.clip(rows, 0, grid.height - 1)
@@ -197,7 +197,7 @@ def _within(y: Reals, x: Reals, centres: Floats, radius: Floats) -> NDArray[np.b
     return np.asarray(dy**2 + dx**2 <= (radius**2)[:, None, None], np.bool_)
 
 
-def _nearest_cells(centres: Floats, stride: int, count: int, reach: int) -> Ints:
+def _nearest_cells(centres: Floats, stride: int, count: int, reach: int) -> Indices:
     """Cells [n, 2 reach + 1] around centres along one axis of ``count`` cells, some outside it."""
     middle = np.rint(cells_from_pixels(centres, stride)).astype(np.intp)
     return np.clip(middle, 0, count - 1)[:, None] + np.arange(-reach, reach + 1)
@@ -215,6 +215,6 @@ def _in_range(cells: Floats, count: int) -> NDArray[np.bool_]:
     return np.asarray((cells >= 0) & (cells <= count - 1), np.bool_)
 
 
-def _argmax(values: Floats) -> tuple[Ints, Ints]:
+def _argmax(values: Floats) -> tuple[Indices, Indices]:
     flat = values.reshape(len(values), -1).argmax(axis=1)
     return flat // values.shape[2], flat % values.shape[2]

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vditrack.bundle.folder import Holding, Matching
+from vditrack.arrays import Bools, Floats, Grey, Ints
+from vditrack.bundle.manifest import Holding, Matching
 from vditrack.coordinates import Grid
-from vditrack.features.extractor import FeatureMap
+from vditrack.features.feature_map import FeatureMap
 from vditrack.points.array_tables import chosen, joined
-from vditrack.points.base import Bools, Floats, Ints, TrackedPoints
+from vditrack.points.base import TrackedPoints
 from vditrack.points.descriptor_matching import cosines, match
-from vditrack.points.optical_flow import Grey, at_size, flow_there_and_back
+from vditrack.points.optical_flow import at_size, flow_there_and_back
 from vditrack.points.patch_alignment import (
     Patches,
     PatchLens,

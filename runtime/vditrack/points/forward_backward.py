@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Matching
-from vditrack.features.extractor import FeatureMap
+from vditrack.arrays import Bools, Floats
+from vditrack.bundle.manifest import Matching
+from vditrack.features.feature_map import FeatureMap
 from vditrack.points.descriptor_matching import match
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
 
 
 def backward_error(

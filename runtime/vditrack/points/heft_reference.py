@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Input, Manifest, Matching, Source
+from vditrack.arrays import Bools, Floats, Frame, Indices
+from vditrack.bundle.manifest import Input, Manifest, Matching, Source
 from vditrack.coordinates import (
     Reals,
     cells_from_pixels,
@@ -29,7 +29,9 @@ from vditrack.coordinates import (
     pixel_centres,
     pixel_indices,
 )
-from vditrack.features.extractor import FeatureExtractor, FeatureMap, Frame, clip_features
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.feature_map import FeatureMap
+from vditrack.features.windows import clip_features
 from vditrack.points.tracks import Tracks
 
 CHUNK = 25
@@ -40,9 +42,6 @@ _BLOCK = 256
 
 Chunk = tuple[int, list[FeatureMap]]
 """Index of the first frame, and the feature maps of all."""
-Floats = NDArray[np.float32]
-Ints = NDArray[np.intp]
-Bools = NDArray[np.bool_]
 
 
 def track_reference(
@@ -147,7 +146,7 @@ class _Points:
         sampled = newest.sample(self._trail[seen, frame])
         self._templates[seen] = (1 - weight) * self._templates[seen] + weight * sampled
 
-    def _backward_error(self, points: Ints, first: int, maps: list[FeatureMap]) -> Floats:
+    def _backward_error(self, points: Indices, first: int, maps: list[FeatureMap]) -> Floats:
         """RMS distance [n] of trails in the chunk to the tracks found from their ends backward."""
         last = len(maps) - 1
         begin = np.maximum(self._start[points] - first, 0)
@@ -218,7 +217,7 @@ class _Search:
         best = np.stack([pixel_centres(column), pixel_centres(row)], axis=1)
         return np.asarray(best + shift, np.float32)
 
-    def _best(self) -> tuple[Ints, Ints]:
+    def _best(self) -> tuple[Indices, Indices]:
         """Row and column [n] of the best pixel."""
         grid, reach = self.target.grid, self.radius.max()
         if np.isinf(reach):
@@ -234,7 +233,7 @@ class _Search:
         each = np.arange(len(best))
         return rows[each, best // columns.shape[1]], columns[each, best % columns.shape[1]]
 
-    def _cosines(self, rows: Ints, columns: Ints) -> Floats:
+    def _cosines(self, rows: Indices, columns: Indices) -> Floats:
         """Cosines [n, R, K] at pixels [n, R] x [n, K]; -inf outside the map and the radius."""
         grid = self.target.grid
         y, x = pixel_centres(rows), pixel_centres(columns)
@@ -254,7 +253,7 @@ class _Search:
         return np.asarray(cosines, np.float32)
 
 
-def _weights(pixels: Reals, stride: int, count: int) -> tuple[Ints, Floats]:
+def _weights(pixels: Reals, stride: int, count: int) -> tuple[Indices, Floats]:
     """Cells [n, K] around ascending pixel coordinates [n, S] of an axis, and weights [n, S, K]."""
     return linear_weights(cells_from_pixels(pixels, stride), count)
 

@@ -7,13 +7,13 @@ is visible (HeFT, section 3).
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Matching
+from vditrack.arrays import Bools, Floats, Grey
+from vditrack.bundle.manifest import Matching
 from vditrack.coordinates import Grid
-from vditrack.features.extractor import FeatureMap
-from vditrack.points.base import Bools, Floats, TrackedPoints
+from vditrack.features.feature_map import FeatureMap
+from vditrack.points.base import TrackedPoints
 from vditrack.points.descriptor_matching import match
 from vditrack.points.forward_backward import backward_error
-from vditrack.points.optical_flow import Grey
 from vditrack.stage_timing import stage
 
 

@@ -2,14 +2,9 @@
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Bools, Floats, Frame, Grey
 from vditrack.coordinates import pixel_centres
-from vditrack.features.extractor import Frame
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-Grey = NDArray[np.uint8]
 
 _WINDOW = (15, 15)
 _LEVELS = 4

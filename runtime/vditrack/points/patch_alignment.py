@@ -13,10 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Bools, Floats
 from vditrack.coordinates import pixel_centres
 
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
 Picture = NDArray[np.float32]
 """Grey levels [H, W]."""
 

@@ -1,9 +1,7 @@
 """The result of tracking a clip, and the files of points and tracks."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,99 +77,3 @@ def _placed(shot: Tracks, before: int, after: int) -> tuple[NDArray[Any], ...]:
         np.pad(shot.confidence, around, constant_values=0),
         np.pad(shot.fb_error, around, constant_values=np.inf),
     )
-
-
-def save_npz(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
-    """Write tracks and the frames' times [T] in seconds as named arrays."""
-    objects: dict[str, Any] = {} if tracks.object_id is None else {"object_id": tracks.object_id}
-    np.savez_compressed(
-        path,
-        times=times,
-        queries=tracks.queries,
-        points=tracks.points,
-        visible=tracks.visible,
-        confidence=tracks.confidence,
-        fb_error=tracks.fb_error,
-        **objects,
-    )
-
-
-def save_csv(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
-    """Write one row a point and frame.
-
-    Columns are id, frame, time, x, y, visible, confidence, fb_error, and, where it is known,
-    object_id.
-    """
-    objects = [] if tracks.object_id is None else ["object_id"]
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(
-            ["id", "frame", "time", "x", "y", "visible", "confidence", "fb_error", *objects]
-        )
-        for n, points in enumerate(tracks.points):
-            for t, (x, y) in enumerate(points.tolist()):
-                rows.writerow(
-                    [
-                        n,
-                        t,
-                        f"{times[t]:.6f}",
-                        f"{x:.3f}",
-                        f"{y:.3f}",
-                        int(tracks.visible[n, t]),
-                        f"{tracks.confidence[n, t]:.4f}",
-                        f"{tracks.fb_error[n, t]:.3f}",
-                        *([] if tracks.object_id is None else [int(tracks.object_id[n, t])]),
-                    ]
-                )
-
-
-def read_queries(path: Path) -> NDArray[np.float32]:
-    """Read query points [N, 3] (t, x, y) from a CSV or NumPy file.
-
-    A CSV file has the header ``t,x,y``, or ``x,y`` for points of the first frame; a ``.npy`` file
-    holds [N, 3] or [N, 2] in the same order.
-
-    Raises:
-        InputError: no such file, or not of that form; a CSV's message names the line.
-
-    """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file. Give a CSV with the header t,x,y, or a .npy.")
-    rows = _read_npy(path) if path.suffix == ".npy" else _read_csv(path)
-    if rows.ndim != 2 or rows.shape[1] not in (2, 3) or not len(rows):
-        raise InputError(f"{path} holds {list(rows.shape)} numbers; give [N, 3] (t, x, y).")
-    first_frame = np.zeros((len(rows), 3 - rows.shape[1]), np.float32)
-    return np.concatenate([first_frame, rows], axis=1)
-
-
-def _read_npy(path: Path) -> NDArray[np.float32]:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False), np.float32)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} is not a NumPy array of numbers: {error}") from error
-
-
-def _read_csv(path: Path) -> NDArray[np.float32]:
-    try:
-        lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV file: {error}") from error
-    header = [name.strip().lower() for name in lines[0]] if lines else []
-    if header not in (["t", "x", "y"], ["x", "y"]):
-        raise InputError(f"{path}, line 1: the header is {header}; it should be t,x,y or x,y.")
-    rows = [
-        _numbers(path, number, line, len(header))
-        for number, line in enumerate(lines[1:], start=2)
-        if line
-    ]
-    return np.array(rows, np.float32).reshape(-1, len(header))
-
-
-def _numbers(path: Path, number: int, line: list[str], count: int) -> list[float]:
-    try:
-        values = [float(value) for value in line]
-    except ValueError as error:
-        raise InputError(f"{path}, line {number}: {error}") from error
-    if len(values) != count:
-        raise InputError(f"{path}, line {number}: {len(values)} values, the header has {count}.")
-    return values

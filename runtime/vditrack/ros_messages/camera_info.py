@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Floats
 from vditrack.coordinates import cells_from_pixels, pixel_indices, pixels_from_cells
 from vditrack.errors import InputError
 
-Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 _COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (8, 12, 14), "equidistant": (4,)}

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Frame
 from vditrack.errors import InputError
 
-Frame = NDArray[np.uint8]
 Data: TypeAlias = Any
 """What lends its bytes: bytes, array.array, memoryview, an array of NumPy."""
 

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from vditrack.errors import InputError
 from vditrack.features.fusion import FusedFeatures
-from vditrack.masks.objects import MaskedObjects, check_mask
-from vditrack.streams.point_stream import FrameClock, check_frame
+from vditrack.input_checks import check_frame, check_mask
+from vditrack.masks.objects import MaskedObjects
+from vditrack.streams.frame_clock import FrameClock
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,20 @@
 """Tracking a live stream: causal, with constant memory and constant work a frame."""
 
-from collections import deque
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vditrack.bundle.folder import Matching
+from vditrack.bundle.manifest import Matching
+from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.features.extractor import FeatureExtractor, Frame, SlidingWindow
-from vditrack.following import no_points
-
-_INTERVALS = 30
-"""Frame intervals remembered to know the stream's usual one."""
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.windows import SlidingWindow
+from vditrack.input_checks import check_frame
+from vditrack.points.base import TrackedPoints
+from vditrack.points.flow_tracker import HeldPoints
+from vditrack.points.match_tracker import MatchedPoints
+from vditrack.streams.frame_clock import FrameClock
 
 
 @dataclass(frozen=True)
@@ -37,45 +38,6 @@ class StreamUpdate:
     """[N] forward-backward distance in model pixels (RMS over frames); inf where unknown."""
     age: NDArray[np.int64]
     """[N] frames since the point was added."""
-
-
-class FrameClock:
-    """The stamps of a stream's frames: in order, and how far apart they usually are."""
-
-    def __init__(self) -> None:
-        self.stamp: float | None = None
-        """Of the newest frame."""
-        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
-
-    @property
-    def usual_interval(self) -> float | None:
-        """Median of the last intervals; None before the second frame."""
-        return median(self._intervals) if self._intervals else None
-
-    def advance(self, stamp: float) -> float:
-        """Go on to the next frame.
-
-        Returns:
-            Usual intervals since the last frame, at least 1; 0 for the same frame again.
-
-        Raises:
-            InputError: the stamp is not a number, or older than the last one.
-
-        """
-        if not np.isfinite(stamp):
-            raise InputError(f"stamp {stamp} is not a time.")
-        interval = 0.0 if self.stamp is None else stamp - self.stamp
-        if interval < 0:
-            raise InputError(
-                f"stamp {stamp} is older than the last frame's, {self.stamp}. Push frames in "
-                "order; after a jump of the clock call reset()."
-            )
-        first, self.stamp = self.stamp is None, stamp
-        if interval == 0:
-            return 1.0 if first else 0.0
-        usual = self.usual_interval or interval
-        self._intervals.append(interval)
-        return max(1.0, float(round(interval / usual)))
 
 
 class Stream:
@@ -162,10 +124,8 @@ class Stream:
         )
 
 
-def check_frame(frame: Frame) -> None:
-    """Refuse what is not a uint8 RGB frame [H, W, 3]."""
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
-        kind = getattr(frame, "dtype", type(frame).__name__)
-        raise InputError(f"a frame is {kind}; give a uint8 array [H, W, 3], RGB.")
-    if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-        raise InputError(f"a frame has shape {list(frame.shape)}; give [H, W, 3], RGB.")
+def no_points(grid: Grid, settings: Matching) -> TrackedPoints:
+    """Points to come, held to their pixels where the settings say so, else matched as in HeFT."""
+    if settings.holding is None:
+        return MatchedPoints(grid, settings)
+    return HeldPoints(grid, settings, settings.holding)

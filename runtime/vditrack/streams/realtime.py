@@ -17,19 +17,18 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vditrack.bundle.folder import Matching
+from vditrack.arrays import Bools, Floats, Frame, Grey, Ints
+from vditrack.bundle.manifest import Matching
 from vditrack.errors import InputError
-from vditrack.features.extractor import FeatureExtractor, FeatureMap, Frame, SlidingWindow
-from vditrack.following import no_points
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.feature_map import FeatureMap
+from vditrack.features.windows import SlidingWindow
+from vditrack.input_checks import check_frame, check_points
 from vditrack.points.array_tables import chosen, joined
-from vditrack.points.base import check_points
-from vditrack.points.optical_flow import Grey, at_size, flow_there_and_back, grey_levels, leads_back
+from vditrack.points.optical_flow import at_size, flow_there_and_back, grey_levels, leads_back
 from vditrack.stage_timing import stage
-from vditrack.streams.point_stream import FrameClock, check_frame
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
+from vditrack.streams.frame_clock import FrameClock
+from vditrack.streams.point_stream import no_points
 
 _PACE = 0.8
 """Share of a frame's time that the model may take for each frame to wait for it."""

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from doubles.passthrough import write_passthrough
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.folder import Bundle, Holding, Matching, Visibility, load_bundle, seal_bundle
+from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
+from vditrack.bundle.manifest import Holding, Matching, Visibility
 from vditrack.errors import BundleError, InputError, VditrackError
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import TapVid

@@ -27,7 +27,8 @@ from typer.testing import CliRunner
 
 from vditrack.bundle.folder import load_bundle
 from vditrack.errors import InputError
-from vditrack.features.extractor import FeatureExtractor, SlidingWindow, clip_features
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.windows import SlidingWindow, clip_features
 from vditrack_export.card import load_card
 from vditrack_export.families.unet.family import unet_family
 from vditrack_export.pipeline.checkpoint import load_checkpoint

@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 from vditrack.bundle.folder import GATE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError
-from vditrack.inference.onnxruntime import OnnxRuntimeSession
-from vditrack.inference.session import open_session
+from vditrack.inference.onnxruntime import OnnxRuntimeSession, open_session
 from vditrack.tracker import verify_tracks
 from vditrack_export.card import load_card
 from vditrack_export.pipeline import export as export_module

@@ -17,7 +17,8 @@ from torch import nn
 
 from vditrack import Tracker, VditrackError
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.folder import Bundle, Input, load_bundle
+from vditrack.bundle.folder import Bundle, load_bundle
+from vditrack.bundle.manifest import Input
 from vditrack.evaluation.protocols import TapVid
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.points.tracks import Tracks

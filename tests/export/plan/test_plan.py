@@ -22,11 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import UMT5Config, UMT5EncoderModel
 from typer.testing import CliRunner
 
-from vditrack.bundle.folder import Holding, Visibility, bundled_model
+from vditrack.bundle.folder import bundled_model
+from vditrack.bundle.manifest import Holding, Visibility
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.features import extractor as features
-from vditrack.features.extractor import FeatureMap
+from vditrack.features.feature_map import FeatureMap
 from vditrack.points import descriptor_matching as matching
 from vditrack.points import forward_backward as consistency
 from vditrack.points.match_tracker import MatchedPoints

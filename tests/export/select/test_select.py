@@ -23,11 +23,12 @@ from typer.testing import CliRunner
 
 from vditrack import VditrackError
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.folder import Input, Matching
+from vditrack.bundle.manifest import Input, Matching
 from vditrack.cli.app import app as cli
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack.features.extractor import FeatureExtractor, _in_windows, clip_features
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.windows import _in_windows, clip_features
 from vditrack.synthetic.layers.suite import suite_clips
 from vditrack_export.card import Card, UNet, load_card
 from vditrack_export.families.read_spec import Denoising, seeded_noise

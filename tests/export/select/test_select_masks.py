@@ -19,12 +19,14 @@ from typer.testing import CliRunner
 
 from vditrack import Tracker, VditrackError
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.folder import Propagation
+from vditrack.bundle.manifest import Propagation
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.registry import open_dataset
 from vditrack.evaluation.protocols import Davis
-from vditrack.features.extractor import FeatureExtractor, FeatureMap, clip_features
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.feature_map import FeatureMap
+from vditrack.features.windows import clip_features
 from vditrack_export.card import Card, Masks, load_card
 from vditrack_export.families.read_spec import Denoising
 from vditrack_export.pipeline.checkpoint import random_checkpoint

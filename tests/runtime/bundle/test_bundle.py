@@ -16,6 +16,10 @@ from vditrack.bundle.folder import (
     ENCODER_START,
     FEATURES,
     MANIFEST,
+    load_bundle,
+    seal_bundle,
+)
+from vditrack.bundle.manifest import (
     SCHEMA_VERSION,
     Encoder,
     Input,
@@ -24,8 +28,6 @@ from vditrack.bundle.folder import (
     Output,
     Precision,
     Source,
-    load_bundle,
-    seal_bundle,
 )
 from vditrack.errors import BackendError, BundleError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession

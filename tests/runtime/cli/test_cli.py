@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vditrack.cli.app import DEMO_COLUMNS, DEMO_ROWS
+from vditrack.cli.track import DEMO_COLUMNS, DEMO_ROWS
 from vditrack.io.video import read_video, write_video
 
 COMMAND = Path(sys.executable).with_name("vditrack")

@@ -16,7 +16,8 @@ from test_build import FOR_TWO, QUIET, root
 from test_export_pipelines import BOTTOM, CARDS, TOP, run, save_pipeline
 from torch import Tensor, nn
 
-from vditrack.bundle.folder import Bundle, Precision, load_bundle, seal_bundle
+from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
+from vditrack.bundle.manifest import Precision
 from vditrack.engine_builder.library import import_library
 from vditrack.engine_builder.network import parsed_network
 from vditrack.engine_builder.precision import LEAST_SHARE, product_shares

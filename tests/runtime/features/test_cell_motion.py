@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from vditrack import Tracker
-from vditrack.bundle.folder import Displacement
+from vditrack.bundle.manifest import Displacement
 from vditrack.coordinates import Grid
 from vditrack.evaluation.metrics.masks import mask_scores
 from vditrack.features.cell_motion import MotionWindow, clip_motion, velocities
-from vditrack.features.extractor import FeatureMap
+from vditrack.features.feature_map import FeatureMap
 from vditrack.synthetic.layers.lookalikes import lookalike_clips
 
 SETTINGS = Displacement(

@@ -13,13 +13,9 @@ from hypothesis import strategies as st
 from doubles.passthrough import write_passthrough
 from vditrack import BundleError
 from vditrack.coordinates import Grid, cells_from_pixels, pixels_from_cells
-from vditrack.features.extractor import (
-    FeatureExtractor,
-    FeatureMap,
-    SlidingWindow,
-    causal_features,
-    clip_features,
-)
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.feature_map import FeatureMap
+from vditrack.features.windows import SlidingWindow, causal_features, clip_features
 from vditrack.stage_timing import listening
 
 

@@ -12,9 +12,11 @@ from doubles.propagating import PROPAGATION, write_propagating
 from vditrack import InputError, Tracker
 from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack.coordinates import Grid
-from vditrack.features.extractor import FeatureExtractor, FeatureMap, causal_features, clip_features
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.feature_map import FeatureMap
 from vditrack.features.fusion import FusedFeatures, fuse
-from vditrack.inference.session import open_session
+from vditrack.features.windows import causal_features, clip_features
+from vditrack.inference.onnxruntime import open_session
 
 
 def a_map(seed: int, rows: int, columns: int, channels: int = 5) -> FeatureMap:

@@ -29,9 +29,8 @@ from vditrack.inference.engine_identity import (
     write_identity,
 )
 from vditrack.inference.machine import Machine
-from vditrack.inference.onnxruntime import CUDA
+from vditrack.inference.onnxruntime import CUDA, open_session
 from vditrack.inference.selection import Fallback, open_backend
-from vditrack.inference.session import open_session
 from vditrack.io.video import write_video
 
 VERSIONS = {"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116"}

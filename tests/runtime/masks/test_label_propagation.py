@@ -13,15 +13,15 @@ from torch.nn import functional
 import vditrack.masks.label_propagation
 from moving_features import translated_maps, wave_field
 from propagation import dense_affinity, dense_labels
-from vditrack.bundle.folder import Displacement, Propagation
-from vditrack.masks.label_propagation import (
-    LabelPropagation,
+from vditrack.bundle.manifest import Displacement, Propagation
+from vditrack.masks.label_propagation import LabelPropagation
+from vditrack.masks.objects import MaskedObjects
+from vditrack.masks.soft_labels import (
     cell_labels,
     keypoint_labels,
     keypoints_from_labels,
     mask_from_labels,
 )
-from vditrack.masks.objects import MaskedObjects
 
 SETTINGS = Propagation(motion_weight=0.4, temperature=0.1, top_k=10, radius=4.0, context=3)
 ROWS, COLUMNS, STRIDE = 24, 30, 8
@@ -130,7 +130,7 @@ class DenseMotion:
 
 
 @pytest.mark.parametrize("objects", [1, 2])
-@pytest.mark.parametrize("block", [vditrack.masks.label_propagation.BLOCK_BYTES, 1])
+@pytest.mark.parametrize("block", [vditrack.masks.cell_matching.BLOCK_BYTES, 1])
 @pytest.mark.parametrize(
     ("slack", "drift", "radius", "rows", "columns"),
     [
@@ -206,7 +206,7 @@ def gap_after(affinity: np.ndarray, top_k: int) -> np.ndarray:
         return best[:, top_k - 1] - best[:, top_k]
 
 
-@pytest.mark.parametrize("block", [vditrack.masks.label_propagation.BLOCK_BYTES, 40_000, 1])
+@pytest.mark.parametrize("block", [vditrack.masks.cell_matching.BLOCK_BYTES, 40_000, 1])
 @pytest.mark.parametrize(
     ("changes", "rows", "columns"),
     [
@@ -299,7 +299,7 @@ def test_what_is_returned_cannot_be_spoilt():
 )
 def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
     """Of the first tiles, where all products at once would be 33 and 230 GB."""
-    tiles = vditrack.masks.label_propagation._tiles
+    tiles = vditrack.masks.cell_matching._tiles
     monkeypatch.setattr(
         vditrack.masks.label_propagation, "_tiles", lambda *grid: islice(tiles(*grid), 3)
     )
@@ -314,7 +314,7 @@ def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
     carried.advance(features[-1])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak - labels < 3 * vditrack.masks.label_propagation.BLOCK_BYTES
+    assert peak - labels < 3 * vditrack.masks.cell_matching.BLOCK_BYTES
 
 
 @pytest.mark.parametrize("grid", [(3, 4), (7, 11), (1, 1), (9, 5), (8, 30)])

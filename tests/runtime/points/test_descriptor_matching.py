@@ -7,7 +7,7 @@ import pytest
 from doubles.passthrough import MATCHING
 from moving_features import WaveField, cell_centres, translated_maps, wave_field
 from vditrack.coordinates import Grid
-from vditrack.features.extractor import FeatureMap
+from vditrack.features.feature_map import FeatureMap
 from vditrack.points.descriptor_matching import match
 from vditrack.points.forward_backward import backward_error
 

@@ -7,12 +7,12 @@ import pytest
 
 from doubles.passthrough import MATCHING
 from moving_features import wave_field
-from vditrack.bundle.folder import Holding, Visibility
+from vditrack.bundle.manifest import Holding, Visibility
 from vditrack.coordinates import Grid
-from vditrack.features.extractor import FeatureMap
-from vditrack.following import no_points
+from vditrack.features.feature_map import FeatureMap
 from vditrack.points.flow_tracker import HeldPoints
 from vditrack.points.match_tracker import MatchedPoints
+from vditrack.streams.point_stream import no_points
 
 GRID = Grid(rows=18, columns=24, stride=8)
 SIZE = GRID.height, GRID.width

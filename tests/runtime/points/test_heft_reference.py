@@ -18,7 +18,9 @@ from moving_features import translated_maps, wave_field
 from reference_formulation import ReferenceFormulation, track_clip
 from vditrack import InputError, Tracker
 from vditrack.coordinates import Grid
-from vditrack.features.extractor import FeatureExtractor, FeatureMap, clip_features
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.feature_map import FeatureMap
+from vditrack.features.windows import clip_features
 from vditrack.io.video import write_video
 from vditrack.points import heft_reference as reference
 from vditrack.points.heft_reference import chunks, differences

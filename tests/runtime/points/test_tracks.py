@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from vditrack import InputError, Tracks
+from vditrack.io.track_files import read_queries, save_csv, save_npz
 from vditrack.points.object_ids import objects_at
-from vditrack.points.tracks import joined, read_queries, save_csv, save_npz
+from vditrack.points.tracks import joined
 
 TRACKS = Tracks(
     queries=np.float32([[0, 1.5, 2.5], [1, 3.25, 4]]),

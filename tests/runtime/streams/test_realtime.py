@@ -12,8 +12,8 @@ from doubles.passthrough import write_passthrough
 from vditrack import InputError, Tracker
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.errors import BackendError
-from vditrack.features.extractor import SlidingWindow
-from vditrack.inference.session import open_session
+from vditrack.features.windows import SlidingWindow
+from vditrack.inference.onnxruntime import open_session
 from vditrack.streams.realtime import LiveStream
 from vditrack.synthetic.layers.clips import make_clip
 

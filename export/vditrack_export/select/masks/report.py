@@ -7,11 +7,11 @@ import msgspec
 from rich import box
 from rich.table import Table
 
+from vditrack.arrays import Doubles
 from vditrack.evaluation.report.summary import Estimate, estimate
 from vditrack_export.card import Masks
 from vditrack_export.select.masks.scores import MaskScores
 from vditrack_export.select.masks.search_space import Setting, Trial, chosen_masks
-from vditrack_export.select.points.scores import Floats
 
 SHOWN = 12
 """Trials of the table, beside the best of each part alone and the card's own."""
@@ -79,7 +79,7 @@ def _named(setting: Setting | None) -> str:
     return "-" if setting is None else f"{setting.block} at {setting.denoising.noise:.3g}"
 
 
-def _scored(scores: MaskScores, values: Floats) -> list[str]:
+def _scored(scores: MaskScores, values: Doubles) -> list[str]:
     numbers = range(len(scores.clips.sets))
     by_set = [_interval(scores.estimate(values, number)) for number in numbers]
     return [*by_set, f"{scores.mean(values):.1f}"]
@@ -110,7 +110,7 @@ def _read(setting: Setting | None) -> dict[str, Any] | None:
     }
 
 
-def _values(scores: MaskScores, values: Floats) -> dict[str, Any]:
+def _values(scores: MaskScores, values: Doubles) -> dict[str, Any]:
     return {
         "J&F": round(scores.mean(values), 4),
         "by_set": [round(mean, 4) for mean in scores.by_set(values)],

@@ -9,22 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.folder import Propagation
+from vditrack.arrays import Doubles, Mask
+from vditrack.bundle.manifest import Propagation
 from vditrack.errors import InputError
 from vditrack.evaluation.metrics.masks import mask_scores
-from vditrack.features.extractor import FeatureMap, clip_features
+from vditrack.features.feature_map import FeatureMap
 from vditrack.features.fusion import fuse
-from vditrack.masks.objects import MaskedObjects, check_mask
+from vditrack.features.windows import clip_features
+from vditrack.input_checks import check_mask
+from vditrack.masks.objects import MaskedObjects
 from vditrack_export.select.feature_cache import Kept
 from vditrack_export.select.masks.features import PartModel
 from vditrack_export.select.masks.scores import MaskClips, MaskScores
 from vditrack_export.select.masks.search_space import MaskSpace, Setting, Trial
-from vditrack_export.select.points.scores import Floats
 
 Done = Callable[[], None]
 Report = Callable[[str, int | None], Done]
 """Announces work and how many steps it has, if that is known; what it gives is called at each."""
-Mask = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def score_masks(
         [_score(clip.masks, masks) for clip, masks in zip(clips, unmoved, strict=True)]
     )
 
-    def tried(name: str, trials: Iterable[Trial]) -> Mapping[Trial, Floats]:
+    def tried(name: str, trials: Iterable[Trial]) -> Mapping[Trial, Doubles]:
         different = list(dict.fromkeys(trials))
         done = report(name, len(different) * len(clips))
         return {trial: _scores(trial, settings, clips, kept, done) for trial in different}
@@ -139,7 +140,7 @@ def _scores(
     clips: Sequence[MaskedClip],
     kept: Kept,
     done: Done,
-) -> Floats:
+) -> Doubles:
     """[clips] J&F of a trial."""
     weighted = msgspec.structs.replace(settings, motion_weight=trial.weight)
     found = []

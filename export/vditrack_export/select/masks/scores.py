@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Doubles
 from vditrack.evaluation.report.summary import Estimate, estimate
 from vditrack_export.select.masks.search_space import PartName, Setting, Trial
-from vditrack_export.select.points.scores import Floats
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class MaskScores:
     """J&F in percent, the mean over a clip's objects and frames."""
 
     clips: MaskClips
-    tried: Mapping[Trial, Floats]
+    tried: Mapping[Trial, Doubles]
     """[clips] by trial."""
-    still: Floats
+    still: Doubles
     """[clips] of masks that do not move."""
 
     @cached_property
@@ -42,16 +42,16 @@ class MaskScores:
         """All trials, the best mean first; of equal ones the first tried."""
         return tuple(sorted(self.tried, key=lambda trial: -self.mean(self.tried[trial])))
 
-    def mean(self, values: Floats) -> float:
+    def mean(self, values: Doubles) -> float:
         """Mean over sets of the means over their clips."""
         return float(np.mean(self.by_set(values)))
 
-    def by_set(self, values: Floats) -> list[float]:
+    def by_set(self, values: Doubles) -> list[float]:
         """[sets] mean over clips."""
         numbers = range(len(self.clips.sets))
         return [float(np.mean(values[self.clips.within(number)])) for number in numbers]
 
-    def estimate(self, values: Floats, number: int) -> Estimate:
+    def estimate(self, values: Doubles, number: int) -> Estimate:
         """Mean over the clips of one set with its interval."""
         return estimate(list(values[self.clips.within(number)]))
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.folder import Matching
+from vditrack.bundle.manifest import Matching
 from vditrack.coordinates import Grid, pixels_from_cells
 from vditrack.evaluation.metrics.points import THRESHOLDS
 from vditrack.evaluation.protocols import RASTER
-from vditrack.features.extractor import FeatureMap
+from vditrack.features.feature_map import FeatureMap
 from vditrack_export.select.points.frequency_bands import Bands, cosines_by_band
 from vditrack_export.select.points.pairs import GAPS, Source
 

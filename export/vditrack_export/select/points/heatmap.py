@@ -10,8 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from vditrack.arrays import Doubles
 from vditrack_export.select.points.report import band_name
-from vditrack_export.select.points.scores import Floats, Scores, over
+from vditrack_export.select.points.scores import Scores, over
 
 _CELL = 0.34
 """Inches of a square of a map, where it is small."""
@@ -31,7 +32,7 @@ class _Panel:
     kind: str
     """What a row is."""
     rows: list[str]
-    values: Floats
+    values: Doubles
     marked: int | None
     """Row of the best choice, if it is here."""
 

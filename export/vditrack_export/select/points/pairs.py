@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Input
+from vditrack.bundle.manifest import Input
 
 GAPS = (1, 4, 8, 16)
 """Frames from where a point is taken to where it is sought."""

@@ -7,9 +7,10 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from vditrack.arrays import Doubles
 from vditrack.evaluation.report.summary import Estimate, estimate
 from vditrack_export.select.points.pairs import GAPS
-from vditrack_export.select.points.scores import Choice, Floats, Scores, over
+from vditrack_export.select.points.scores import Choice, Scores, over
 
 SHOWN = 12
 """Choices of the table, beside the card's own."""
@@ -104,7 +105,7 @@ def _interval(value: Estimate) -> str:
     return f"{value.mean:.1f} [{value.low:.1f}, {value.high:.1f}]".replace("[", r"\[")
 
 
-def _by_gap(values: Floats) -> list[str]:
+def _by_gap(values: Doubles) -> list[str]:
     return [f"{value:.1f}" if np.isfinite(value) else "-" for value in values]
 
 
@@ -124,7 +125,7 @@ def _told(scores: Scores, choice: Choice) -> dict[str, Any]:
     }
 
 
-def _told_baseline(by_gap: Floats) -> dict[str, Any]:
+def _told_baseline(by_gap: Doubles) -> dict[str, Any]:
     return {"accuracy": _plain(over(over(by_gap, -1), 0)), "by_gap": _plain(over(by_gap, 0))}
 
 

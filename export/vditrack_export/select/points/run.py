@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vditrack.annotated_clip import AnnotatedClip
+from vditrack.arrays import Doubles
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack_export.card import Card
@@ -16,7 +17,7 @@ from vditrack_export.pipeline.encoder_graphs import original_latents
 from vditrack_export.pipeline.parity import Reading, read_blocks
 from vditrack_export.select.points.accuracy import ClipAccuracy, chance, still
 from vditrack_export.select.points.pairs import GAPS, Window, needed_windows, sources
-from vditrack_export.select.points.scores import Floats, Scores, Space
+from vditrack_export.select.points.scores import Scores, Space
 
 Report = Callable[[str, float], None]
 
@@ -56,7 +57,7 @@ def score(
 
     """
     names: list[str] = []
-    found: list[tuple[Floats, Floats, Floats]] = []
+    found: list[tuple[Doubles, Doubles, Doubles]] = []
     for clip in clips:
         names.append(clip.name)
         found.append(_clip_scores(model, space, _cropped(clip, frames, model.grid), report))
@@ -87,7 +88,7 @@ def _cropped(clip: AnnotatedClip, frames: int, grid: Grid) -> AnnotatedClip:
 
 def _clip_scores(
     model: Model, space: Space, clip: AnnotatedClip, report: Report
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[Doubles, Doubles, Doubles]:
     """Accuracies [levels, blocks, bands, readings, gaps], of chance [gaps] and of rest [gaps]."""
     size, length = model.card.input, len(clip.frames)
     looked_at = needed_windows(length, size)

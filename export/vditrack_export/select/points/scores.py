@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Doubles
 from vditrack.evaluation.report.summary import Estimate, estimate
 from vditrack_export.card import Card
 from vditrack_export.families.read_spec import Denoising
 from vditrack_export.select.points.frequency_bands import Bands, make_bands
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,15 +54,15 @@ class Scores:
 
     space: Space
     clips: tuple[str, ...]
-    accuracy: Floats
+    accuracy: Doubles
     """[clips, levels, blocks, bands, readings, gaps]"""
-    chance: Floats
+    chance: Doubles
     """[clips, gaps] of a random cell."""
-    still: Floats
+    still: Doubles
     """[clips, gaps] of no motion."""
 
     @property
-    def mean(self) -> Floats:
+    def mean(self) -> Doubles:
         """[levels, blocks, bands, readings]: mean over gaps, then over clips."""
         return over(over(self.accuracy, -1), 0)
 
@@ -87,11 +85,11 @@ class Scores:
             channels=len(heads) * len(self.space.bands.channels[band]),
         )
 
-    def of_clips(self, choice: Choice) -> Floats:
+    def of_clips(self, choice: Choice) -> Doubles:
         """[clips] mean over gaps."""
         return over(self.accuracy[(slice(None), *choice.place)], -1)
 
-    def by_gap(self, choice: Choice) -> Floats:
+    def by_gap(self, choice: Choice) -> Doubles:
         """[gaps] mean over clips."""
         return over(self.accuracy[(slice(None), *choice.place)], 0)
 
@@ -121,7 +119,7 @@ class Scores:
         return self.choice((noises[feature.noise_level], block, band, readings[heads]))
 
 
-def over(values: Floats, axis: int) -> Floats:
+def over(values: Doubles, axis: int) -> Doubles:
     """Mean along an axis of what is defined; NaN where nothing is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.uint8]
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float32]
+from vditrack.arrays import Bools, Floats, Mask
+
 Pose = NDArray[np.float64]
 """[3, 3] homogeneous similarity of positions in pixels."""
 Step = Callable[[Mask, Mask, Floats], tuple[Floats, Bools]]

@@ -8,14 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Bools, Floats, Grey
 from vditrack.coordinates import pixel_centres
 from vditrack.evaluation.baselines.masks_from_points import Step, move_masks
 from vditrack.evaluation.baselines.raw_patch_masks import propagate_patches
 from vditrack.points.tracks import Tracks
-
-Grey = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
 
 _CENTRE = np.float32(pixel_centres(np.zeros(1, np.intp))[0])
 """OpenCV counts from the first pixel's centre."""

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle.folder import Propagation
+from vditrack.arrays import Floats
+from vditrack.bundle.manifest import Propagation
 from vditrack.masks.objects import MaskedObjects
 
 Image = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 STRIDE = 8
 """Side of a cell, in pixels of the frame."""

@@ -15,14 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
+from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets.image_files import (
-    Frame,
-    decoded,
-    image_paths,
-    read_bytes,
-    read_frames,
-)
+from vditrack.evaluation.datasets.image_files import decoded, image_paths, read_bytes, read_frames
 
 _ANNOTATIONS, _EXTRA = "joint_annotations", "extra_videos"
 _JOINTS = 37

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
+from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets.image_files import Frame, image_paths, read_frames, read_masks
+from vditrack.evaluation.datasets.image_files import image_paths, read_frames, read_masks
 from vditrack.evaluation.datasets.tapvid import annotated_tracks
 
 FRAMES, MASKS, TRACKS = "frames", "masks", "tracks.npz"

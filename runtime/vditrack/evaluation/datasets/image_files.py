@@ -5,11 +5,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Frame
 from vditrack.errors import InputError
-
-Frame = NDArray[np.uint8]
 
 FRAME_TYPES = (".jpg", ".jpeg", ".png")
 _VOID = 255

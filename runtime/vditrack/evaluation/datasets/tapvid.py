@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
+from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets.image_files import Frame, decoded, joined
+from vditrack.evaluation.datasets.image_files import decoded, joined
 from vditrack.evaluation.datasets.safe_pickle import load_plain_pickle
 
 Named = list[tuple[str, object]]

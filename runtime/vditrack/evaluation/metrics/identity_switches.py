@@ -4,14 +4,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
+from vditrack.arrays import Bools, MaskClip
 from vditrack.evaluation.metrics.results import Share
 
-Masks = NDArray[np.uint8]
 Indices = NDArray[np.uint8]
-Bools = NDArray[np.bool_]
 
 
-def touching(masks: Masks, alike: tuple[int, ...]) -> Bools:
+def touching(masks: MaskClip, alike: tuple[int, ...]) -> Bools:
     """Tell when objects that look the same touch one another.
 
     Two touch while their masks [T, H, W] have neighbouring pixels, or while one that touched the
@@ -38,7 +37,7 @@ def touching(masks: Masks, alike: tuple[int, ...]) -> Bools:
     return np.asarray(pairs.any(axis=2).T, np.bool_)
 
 
-def identities_kept(clip: AnnotatedClip, found: Masks) -> Share:
+def identities_kept(clip: AnnotatedClip, found: MaskClip) -> Share:
     """Whether objects that look the same are still told apart when all their crossings are over.
 
     What counts are the frames after the last one in which any two of them touch (`touching`), taken
@@ -67,7 +66,7 @@ def identities_kept(clip: AnnotatedClip, found: Masks) -> Share:
     return Share(int(_told_apart(truth, found[after], judged, alike)), 1)
 
 
-def _told_apart(truth: Masks, found: Masks, judged: Indices, alike: Indices) -> bool:
+def _told_apart(truth: MaskClip, found: MaskClip, judged: Indices, alike: Indices) -> bool:
     """Tell whether each of the objects judged [J] is found on itself, in masks [T, H, W]."""
     common = np.zeros((256, 256), np.int64)
     np.add.at(common, (found, truth), 1)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
+from vditrack.arrays import Bools
 
 _REACH = 0.008
 """Of the image diagonal: how far from each other boundaries still match."""
@@ -62,13 +62,13 @@ def mask_scores(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> MaskScore
     return MaskScores(region, boundary, scores.mean(axis=(0, 1)), objects)
 
 
-def _region(truth: Mask, found: Mask) -> float:
+def _region(truth: Bools, found: Bools) -> float:
     """Intersection over union; 1 of two empty masks."""
     union = np.count_nonzero(truth | found)
     return np.count_nonzero(truth & found) / union if union else 1.0
 
 
-def _boundary(truth: Mask, found: Mask, reach: int) -> float:
+def _boundary(truth: Bools, found: Bools, reach: int) -> float:
     """F-measure of boundaries [H, W], matched within ``reach`` pixels; 1 where both have none."""
     true_edge, found_edge = _edge(truth), _edge(found)
     true_count, found_count = np.count_nonzero(true_edge), np.count_nonzero(found_edge)
@@ -80,7 +80,7 @@ def _boundary(truth: Mask, found: Mask, reach: int) -> float:
     return 2 * precision * recall / both if both else 0.0
 
 
-def _edge(mask: Mask) -> Mask:
+def _edge(mask: Bools) -> Bools:
     """Pixels that differ from a neighbour to the right, below, or both.
 
     A boundary so lies half a pixel up and to the left of where it is; so it does in both masks.
@@ -90,7 +90,7 @@ def _edge(mask: Mask) -> Mask:
     return np.asarray((mask != right) | (mask != below) | (mask != across), np.bool_)
 
 
-def _grown(edge: Mask, reach: int) -> Mask:
+def _grown(edge: Bools, reach: int) -> Bools:
     """Pixels no farther than ``reach`` from an edge."""
     span = np.arange(-reach, reach + 1)
     disk = (span**2 + span[:, None] ** 2 <= reach**2).astype(np.uint8)

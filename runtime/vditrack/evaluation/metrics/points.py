@@ -7,15 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
+from vditrack.arrays import Bools, Floats, MaskClip
 from vditrack.evaluation.metrics.identity_switches import touching
 from vditrack.evaluation.metrics.results import Curve, Share
 from vditrack.points.tracks import Tracks
 
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float32]
 Counts = NDArray[np.float64]
 Indices = NDArray[np.intp]
-Masks = NDArray[np.uint8]
 
 THRESHOLDS = (1, 2, 4, 8, 16)
 """Distances in pixels of the 256 x 256 raster."""
@@ -206,7 +204,7 @@ def _ever(happening: Bools) -> Bools:
     return np.logical_or.accumulate(happening, axis=1)
 
 
-def _indices_at(masks: Masks, frames: Indices, places: Floats) -> Indices:
+def _indices_at(masks: MaskClip, frames: Indices, places: Floats) -> Indices:
     """[E] index of the object at places [E, 2] (x, y) of frames [E]; -1 outside the picture."""
     inside = ((places >= 0) & (places < masks.shape[:0:-1])).all(axis=1)
     columns, rows = places[inside].astype(np.intp).T

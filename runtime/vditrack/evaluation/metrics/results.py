@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from vditrack.arrays import Doubles
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Curve:
 
     bins: tuple[str, ...]
     """[B] what each bin holds, as it is written under a plot."""
-    hits: Floats
+    hits: Doubles
     """[B] count of what succeeded."""
-    totals: Floats
+    totals: Doubles
     """[B] count of all."""
 
     def __add__(self, other: "Curve") -> "Curve":
@@ -25,7 +25,7 @@ class Curve:
         return Curve(self.bins, self.hits + other.hits, self.totals + other.totals)
 
     @property
-    def percent(self) -> Floats:
+    def percent(self) -> Doubles:
         """[B]; NaN where a bin is empty."""
         share = np.full(len(self.totals), np.nan)
         np.divide(self.hits, self.totals, out=share, where=self.totals > 0)

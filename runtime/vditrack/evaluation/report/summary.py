@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap, norm, t
 
+from vditrack.arrays import Doubles
 from vditrack.errors import InputError
-from vditrack.evaluation.metrics.results import Curve, Floats, Result
+from vditrack.evaluation.metrics.results import Curve, Result
 
 Verdict = Literal["better", "worse", "no clear difference", "too few clips"]
 
@@ -180,7 +181,7 @@ def estimate(values: Sequence[float], counts: Sequence[int] | None = None) -> Es
     return Estimate(float(mean), low, high, len(defined), int(weights.sum()))
 
 
-def _interval(values: Floats, weights: Floats) -> tuple[float, float]:
+def _interval(values: Doubles, weights: Doubles) -> tuple[float, float]:
     """Bootstrap over clips: BCa, or percentiles where all resamples have nearly one mean.
 
     With few clips both are too narrow, by the spread's divisor n and by leaving Student's t out.
@@ -201,7 +202,7 @@ def _interval(values: Floats, weights: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _mean(values: Floats, weights: Floats, axis: int) -> Floats:
+def _mean(values: Doubles, weights: Doubles, axis: int) -> Doubles:
     return np.asarray(np.average(values, axis=axis, weights=weights))
 
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Frame
 from vditrack.errors import InputError
 from vditrack.io.rosbag.bags import Bag, open_bag
-from vditrack.io.video import Decoded, Frame, GrowingClip, Video
+from vditrack.io.video import Decoded, GrowingClip, Video
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.images import decode_compressed, decode_image
 

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Frame
 from vditrack.atomic_files import staged_file
 from vditrack.io.rosbag.bags import rosbags_library
 from vditrack.io.rosbag.recordings import Recording
-from vditrack.io.video import Frame
 from vditrack.points.tracks import Tracks
 from vditrack.ros_messages.camera_info import Camera, place
 from vditrack.ros_messages.track_cloud import POINT_FIELDS, TRACK_FIELDS, track_rows

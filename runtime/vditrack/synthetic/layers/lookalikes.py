@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
+from vditrack.arrays import Bools, Doubles
 from vditrack.synthetic.layers.challenges import ALMOST_PERFECT, CALM, SIZE, backdrop, bent, surface
 from vditrack.synthetic.layers.scenes import Layer, Motion, Scene, Waves
 from vditrack.synthetic.layers.textures import blob
 from vditrack.synthetic.layers.trajectories import arc, sway, there_and_back
 
 Image = NDArray[np.uint8]
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 Place = tuple[float, float]
 
 COUNT = 30
@@ -133,7 +132,7 @@ PATHS: Mapping[str, Callable[[np.random.Generator, int], list[Waves]]] = {
 }
 
 
-def _headings(rng: np.random.Generator, count: int) -> Floats:
+def _headings(rng: np.random.Generator, count: int) -> Doubles:
     """Draw directions [count] in radians, all round."""
     around = 2 * np.pi * np.arange(count) / count + rng.uniform(-0.3, 0.3, count)
     return np.asarray(around + rng.uniform(0, 2 * np.pi))

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Doubles
 from vditrack.synthetic.layers.textures import blob, texture
 
 Image = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 # The parameters of a motion, in the order in which `Waves` holds them.
 _X, _Y, _LOG_SCALE, _ANGLE, _SHEAR, _TILT_X, _TILT_Y, _RIPPLE_X, _RIPPLE_Y = range(9)
@@ -33,10 +33,10 @@ class Waves:
     ``base`` is ``[P]``; ``amplitude``, ``rate`` (radians a frame) and ``phase`` are ``[P, K]``.
     """
 
-    base: Floats
-    amplitude: Floats
-    rate: Floats
-    phase: Floats
+    base: Doubles
+    amplitude: Doubles
+    rate: Doubles
+    phase: Doubles
 
     def __add__(self, other: "Waves") -> "Waves":
         """Join two changes of the same parameters into one."""
@@ -47,7 +47,7 @@ class Waves:
             np.hstack([self.phase, other.phase]),
         )
 
-    def at(self, time: float) -> Floats:
+    def at(self, time: float) -> Doubles:
         """Return the parameters ``[P]`` at ``time``."""
         swing = self.amplitude * np.sin(self.rate * time + self.phase)
         return np.asarray(self.base + swing.sum(axis=1))
@@ -62,7 +62,7 @@ class Motion:
     ripple_rate: tuple[float, float]
     ripple_phase: tuple[float, float]
 
-    def forward(self, surface: Floats, time: float) -> Floats:
+    def forward(self, surface: Doubles, time: float) -> Doubles:
         """Map surface points ``[..., 2]`` to frame positions ``[..., 2]``."""
         pose = self.waves.at(time)
         x, y = surface[..., 0], surface[..., 1]
@@ -70,7 +70,7 @@ class Motion:
         y = y + pose[_RIPPLE_Y] * np.sin(self.ripple_rate[1] * x + self.ripple_phase[1])
         return _project(self._homography(pose), x, y)
 
-    def inverse(self, position: Floats, time: float) -> Floats:
+    def inverse(self, position: Doubles, time: float) -> Doubles:
         """Map frame positions ``[..., 2]`` to the surface points ``[..., 2]`` seen there."""
         pose = self.waves.at(time)
         back = np.linalg.inv(self._homography(pose)).astype(position.dtype)
@@ -82,7 +82,7 @@ class Motion:
             x -= pose[_RIPPLE_X] * np.sin(self.ripple_rate[0] * y + self.ripple_phase[0])
         return surface
 
-    def _homography(self, pose: Floats) -> Floats:
+    def _homography(self, pose: Doubles) -> Doubles:
         cos, sin = np.cos(pose[_ANGLE]), np.sin(pose[_ANGLE])
         turn = np.exp(pose[_LOG_SCALE]) * np.array([[cos, -sin], [sin, cos]])
         linear = np.diag([self.aspect, 1.0]) @ turn @ np.array([[1.0, pose[_SHEAR]], [0.0, 1.0]])
@@ -92,7 +92,7 @@ class Motion:
         return np.block([[linear + np.outer(centre, tilt), centre[:, None]], [tilt, 1.0]])
 
 
-def _project(homography: Floats, x: Floats, y: Floats) -> Floats:
+def _project(homography: Doubles, x: Doubles, y: Doubles) -> Doubles:
     (a, b, c), (d, e, f), (g, h, i) = homography
     depth = g * x + h * y + i
     return np.stack([(a * x + b * y + c) / depth, (d * x + e * y + f) / depth], axis=-1)
@@ -120,7 +120,7 @@ class Layer:
         picked = cv2.remap(self.picture, columns, rows, cv2.INTER_LINEAR, borderMode=border)
         return np.asarray(picked, dtype=np.uint8)
 
-    def covers(self, positions: Floats, time: float) -> NDArray[np.bool_]:
+    def covers(self, positions: Doubles, time: float) -> NDArray[np.bool_]:
         """Tell at which positions ``[N, 2]`` the layer hides what lies behind it."""
         if len(positions) == 0:
             return np.zeros(0, dtype=bool)
@@ -156,7 +156,7 @@ class Anchors:
     """Points fixed to surfaces: the index of the layer ``[N]`` and the place on it ``[N, 2]``."""
 
     layer: NDArray[np.int64]
-    surface: Floats
+    surface: Doubles
 
 
 @dataclass(frozen=True)
@@ -185,14 +185,14 @@ class Scene:
             top[layer.silhouette(time, self.height, self.width)] = index
         return top
 
-    def top_layers(self, positions: Floats, time: float) -> NDArray[np.int64]:
+    def top_layers(self, positions: Doubles, time: float) -> NDArray[np.int64]:
         """Return the index of the layer seen at each of ``positions [N, 2]``."""
         top = np.zeros(len(positions), np.int64)
         for index, layer in enumerate(self.layers[1:], start=1):
             top[layer.covers(positions, time)] = index
         return top
 
-    def anchor(self, positions: Floats, time: float) -> Anchors:
+    def anchor(self, positions: Doubles, time: float) -> Anchors:
         """Fix what is seen at ``positions [N, 2]`` at ``time`` to the surface it lies on."""
         layer = self.top_layers(positions, time)
         surface = np.empty_like(positions, dtype=np.float64)
@@ -292,7 +292,7 @@ def _random_motion(
     rng: np.random.Generator,
     centre: tuple[float, float],
     aspect: float,
-    swing: Floats,
+    swing: Doubles,
     elasticity: float,
 ) -> Motion:
     """Draw a motion about ``centre``; ``swing`` is its largest extent in each rigid parameter."""

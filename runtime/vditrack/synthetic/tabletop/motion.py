@@ -3,18 +3,17 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from vditrack.arrays import Doubles
 
 
 @dataclass(frozen=True)
 class Push:
     """A straight push with a gentle start and end, facing along it."""
 
-    start: Floats
+    start: Doubles
     """[2]"""
-    end: Floats
+    end: Doubles
     """[2]"""
     height: float
 
@@ -24,7 +23,7 @@ class Push:
         across, along = self.end - self.start
         return float(np.arctan2(along, across))
 
-    def at(self, share: float) -> Floats:
+    def at(self, share: float) -> Doubles:
         """Return the place ``[3]`` after a ``share`` of the time, 0 to 1."""
         done = share * share * (3 - 2 * share)
         return np.append(self.start + done * (self.end - self.start), self.height)
@@ -37,10 +36,10 @@ class Orbit:
     azimuth: float
     elevation: float
     distance: float
-    sway: Floats
+    sway: Doubles
     """[3, 3]: for each of the above its extent, its rate in radians a clip, and its phase."""
 
-    def at(self, share: float) -> tuple[Floats, Floats]:
+    def at(self, share: float) -> tuple[Doubles, Doubles]:
         """Return place ``[3]`` and turn ``[3, 3]`` after a ``share`` of the time, 0 to 1."""
         extent, rate, phase = self.sway.T
         middle = np.array([self.azimuth, self.elevation, self.distance])

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Doubles
 from vditrack.coordinates import pixel_indices
-
-Floats = NDArray[np.float64]
 
 _SLACK = 0.001
 """Metres: far above the depth buffer's rounding, far below the thickness of any object."""
@@ -29,13 +28,13 @@ class Footage:
     """[T, H, W] distance along the camera's axis at each pixel's centre."""
     bodies: NDArray[np.int16]
     """[T, H, W] index of the rigid body at each pixel's centre, -1 where there is none."""
-    body_place: Floats
+    body_place: Doubles
     """[T, G, 3]"""
-    body_turn: Floats
+    body_turn: Doubles
     """[T, G, 3, 3]"""
-    camera_place: Floats
+    camera_place: Doubles
     """[T, 3]"""
-    camera_turn: Floats
+    camera_turn: Doubles
     """[T, 3, 3]"""
 
 
@@ -44,10 +43,10 @@ class BodyAnchors:
     """Points fixed to rigid bodies: index ``[N]``, and place in the body's own axes ``[N, 3]``."""
 
     body: NDArray[np.int64]
-    place: Floats
+    place: Doubles
 
 
-def anchor(footage: Footage, time: int, positions: Floats) -> BodyAnchors:
+def anchor(footage: Footage, time: int, positions: Doubles) -> BodyAnchors:
     """Fix what is seen in frame ``time`` at pixel centres ``positions [N, 2]`` to its body."""
     columns, rows = pixel_indices(positions).T
     height, width = footage.depth.shape[1:]
@@ -78,7 +77,9 @@ def track(footage: Footage, anchors: BodyAnchors) -> tuple[NDArray[np.float32], 
     return points.astype(np.float32), visible
 
 
-def _seen_at(footage: Footage, anchors: BodyAnchors, time: int) -> tuple[Floats, NDArray[np.bool_]]:
+def _seen_at(
+    footage: Footage, anchors: BodyAnchors, time: int
+) -> tuple[Doubles, NDArray[np.bool_]]:
     positions, ahead = _projected(footage, anchors, time)
     height, width = footage.depth.shape[1:]
     seen: NDArray[np.bool_] = (ahead > 0) & ((positions >= 0) & (positions < (width, height))).all(
@@ -92,7 +93,7 @@ def _seen_at(footage: Footage, anchors: BodyAnchors, time: int) -> tuple[Floats,
     return positions, seen
 
 
-def _projected(footage: Footage, anchors: BodyAnchors, time: int) -> tuple[Floats, Floats]:
+def _projected(footage: Footage, anchors: BodyAnchors, time: int) -> tuple[Doubles, Doubles]:
     """Return raster positions ``[N, 2]`` and distances along the axis ``[N]``."""
     turn = footage.body_turn[time, anchors.body]
     world = footage.body_place[time, anchors.body] + np.einsum("nij,nj->ni", turn, anchors.place)
@@ -108,7 +109,7 @@ def _projected(footage: Footage, anchors: BodyAnchors, time: int) -> tuple[Float
 
 def _around(
     footage: Footage, time: int, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> tuple[Floats, NDArray[np.int16]]:
+) -> tuple[Doubles, NDArray[np.int16]]:
     """Return depth and body ``[N, 9]`` of pixels and their neighbours, the pixel itself first."""
     height, width = footage.depth.shape[1:]
     steps = np.array([(0, 0), *((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j)])

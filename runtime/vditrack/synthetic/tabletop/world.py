@@ -9,14 +9,13 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Doubles
 from vditrack.synthetic.layers.textures import grained, pattern
 from vditrack.synthetic.tabletop.motion import Orbit, Push
 
-Floats = NDArray[np.float64]
 Element = ElementTree.Element
-Value = str | float | Sequence[float] | Floats
+Value = str | float | Sequence[float] | Doubles
 
 FIELD_OF_VIEW = 45.0
 """Of the camera, from the top of the picture to its bottom, in degrees."""
@@ -106,7 +105,7 @@ def _add_texture(
     _child(asset, "material", name=name, texture=name, specular=0.1, texrepeat=repeats)
 
 
-def _places(rng: np.random.Generator, count: int) -> Floats:
+def _places(rng: np.random.Generator, count: int) -> Doubles:
     """Draw places ``[count, 2]`` in cells wide enough for any of the things."""
     cells = np.array([(i - 1.5, j - 1.0) for i in range(4) for j in range(3)]) * _CELL
     return rng.permutation(cells)[:count] + rng.uniform(-0.01, 0.01, (count, 2))
@@ -139,7 +138,7 @@ def _shape(rng: np.random.Generator) -> _Thing:
 
 
 def _add_thing(
-    rng: np.random.Generator, world: Element, name: str, look: str, place: Floats, thing: _Thing
+    rng: np.random.Generator, world: Element, name: str, look: str, place: Doubles, thing: _Thing
 ) -> None:
     yaw = rng.uniform(0, 360)
     body = _child(
@@ -164,7 +163,7 @@ def _add_thing(
     )
 
 
-def _push(rng: np.random.Generator, target: Floats) -> Push:
+def _push(rng: np.random.Generator, target: Doubles) -> Push:
     """Come in from the table's edge nearest to ``target`` and shove it towards the middle."""
     edge = np.array([0.36, 0.3])
     axis = int(np.argmin(edge - np.abs(target)))

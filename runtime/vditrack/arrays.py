@@ -1,0 +1,23 @@
+"""Array types that annotations share; shapes stand beside each use."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Indices = NDArray[np.intp]
+
+Frame = NDArray[np.uint8]
+"""uint8 [H, W, 3], RGB."""
+Grey = NDArray[np.uint8]
+"""uint8 [H, W] grey levels."""
+Mask = NDArray[np.uint8]
+"""uint8 [H, W]: the index of the object at each pixel, 0 for the background."""
+MaskClip = NDArray[np.uint8]
+"""uint8 [T, H, W] of the same indices."""
+Masks = Mask | Mapping[int, Mask]
+"""The mask of frame 0, or masks by their frames."""

@@ -1,0 +1,114 @@
+"""Descriptors of one frame, interpolated between the cells of their grid."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from vditrack.arrays import Floats
+from vditrack.coordinates import Grid, cells_from_pixels, hat_weights, linear_weights, pixel_centres
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Descriptors of one frame, read between cells by bilinear interpolation.
+
+    The similarity is a cosine, and the norm of an interpolated descriptor is not the interpolated
+    norm. It depends on no template, so it is worked out once a frame, without interpolating the
+    descriptors themselves: the squared norm is a sum over pairs of neighbouring cells.
+    """
+
+    grid: Grid
+    descriptors: Floats
+    """[rows, columns, C]"""
+
+    @cached_property
+    def pixel_inverse_norms(self) -> Floats:
+        """[height, width]: one over the norm at the centre of every model pixel."""
+        grid = self.grid
+        rows = _interpolation(grid.rows, grid.stride)
+        columns = _interpolation(grid.columns, grid.stride)
+        return _inverse_norms(self.descriptors, rows, columns)
+
+    @cached_property
+    def half_cell_inverse_norms(self) -> Floats:
+        """[2 rows - 1, 2 columns - 1]: the same at cell centres and half way between them."""
+        rows, columns = half_cell_weights(self.grid.rows), half_cell_weights(self.grid.columns)
+        return _inverse_norms(self.descriptors, rows, columns)
+
+    def sample(self, points: Floats) -> Floats:
+        """Descriptors [N, C] around points [N, 2] (x, y) in model pixels.
+
+        A mean over the 3 x 3 places one pixel apart, weighted by exp(-3 distance) (HeFT).
+        """
+        places = points[:, :, None] + _STENCIL
+        cells = cells_from_pixels(places, self.grid.stride)
+        columns, column_weights = linear_weights(cells[:, 0], self.grid.columns)
+        rows, row_weights = linear_weights(cells[:, 1], self.grid.rows)
+        weights = row_weights.transpose(0, 2, 1) @ _STENCIL_WEIGHTS @ column_weights
+        around = self.descriptors[rows[:, :, None], columns[:, None, :]]
+        return np.asarray(np.einsum("nij,nijc->nc", weights, around), np.float32)
+
+
+def _frame_by_frame(maps: Iterable[FeatureMap], stride: int) -> Iterator[FeatureMap]:
+    """Maps of all frames from those of latents, which lie at the first and every stride after it.
+
+    Between two latents descriptors are linear in time (HeFT).
+    """
+    before: FeatureMap | None = None
+    for newest in maps:
+        if before is not None:
+            for step in range(1, stride):
+                yield _between(before, newest, step / stride)
+        yield newest
+        before = newest
+
+
+def _between(before: FeatureMap, after: FeatureMap, weight: float) -> FeatureMap:
+    descriptors = (1 - weight) * before.descriptors + weight * after.descriptors
+    return FeatureMap(after.grid, descriptors)
+
+
+_TINY = np.float32(1e-12)
+
+
+_STENCIL = np.arange(-1, 2, dtype=np.float32)
+
+
+_STENCIL_WEIGHTS = np.exp(-3 * np.hypot(_STENCIL[:, None], _STENCIL)).astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _interpolation(count: int, stride: int) -> Floats:
+    """Return the weights [count * stride, count] of the cells at every pixel centre of an axis."""
+    centres = cells_from_pixels(pixel_centres(np.arange(count * stride)), stride)
+    weights = hat_weights(np.clip(centres, 0, count - 1), np.arange(count))
+    return np.asarray(weights, np.float32)
+
+
+@lru_cache(maxsize=16)
+def half_cell_weights(count: int) -> Floats:
+    """Return the weights [2 count - 1, count] of the cells at centres and half way between."""
+    return np.asarray(hat_weights(np.arange(2 * count - 1) / 2, np.arange(count)), np.float32)
+
+
+def _inverse_norms(descriptors: Floats, rows: Floats, columns: Floats) -> Floats:
+    """1 / |sum_ij rows[y, i] columns[x, j] d_ij| for every (y, x): [Y, X].
+
+    Each sample lies between at most two rows and two columns, so only products of neighbouring
+    descriptors have weight: with itself, the next row, the next column, and both diagonals.
+    """
+    d = descriptors
+    own_rows, own_columns = rows**2, columns**2
+    pair_rows, pair_columns = 2 * rows[:, :-1] * rows[:, 1:], 2 * columns[:, :-1] * columns[:, 1:]
+    diagonals = _products(d[:-1, :-1], d[1:, 1:]) + _products(d[:-1, 1:], d[1:, :-1])
+    squared = own_rows @ _products(d, d) @ own_columns.T
+    squared += pair_rows @ _products(d[:-1], d[1:]) @ own_columns.T
+    squared += own_rows @ _products(d[:, :-1], d[:, 1:]) @ pair_columns.T
+    squared += pair_rows @ (diagonals / 2) @ pair_columns.T
+    return np.asarray(1 / np.sqrt(np.maximum(squared, _TINY)), np.float32)
+
+
+def _products(a: Floats, b: Floats) -> Floats:
+    return np.asarray(np.einsum("ijc,ijc->ij", a, b), np.float32)

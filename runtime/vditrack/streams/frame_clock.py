@@ -1,0 +1,50 @@
+"""The time stamps of a stream's frames."""
+
+from collections import deque
+from statistics import median
+
+import numpy as np
+
+from vditrack.errors import InputError
+
+_INTERVALS = 30
+"""Frame intervals remembered to know the stream's usual one."""
+
+
+class FrameClock:
+    """The stamps of a stream's frames: in order, and how far apart they usually are."""
+
+    def __init__(self) -> None:
+        self.stamp: float | None = None
+        """Of the newest frame."""
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+
+    @property
+    def usual_interval(self) -> float | None:
+        """Median of the last intervals; None before the second frame."""
+        return median(self._intervals) if self._intervals else None
+
+    def advance(self, stamp: float) -> float:
+        """Go on to the next frame.
+
+        Returns:
+            Usual intervals since the last frame, at least 1; 0 for the same frame again.
+
+        Raises:
+            InputError: the stamp is not a number, or older than the last one.
+
+        """
+        if not np.isfinite(stamp):
+            raise InputError(f"stamp {stamp} is not a time.")
+        interval = 0.0 if self.stamp is None else stamp - self.stamp
+        if interval < 0:
+            raise InputError(
+                f"stamp {stamp} is older than the last frame's, {self.stamp}. Push frames in "
+                "order; after a jump of the clock call reset()."
+            )
+        first, self.stamp = self.stamp is None, stamp
+        if interval == 0:
+            return 1.0 if first else 0.0
+        usual = self.usual_interval or interval
+        self._intervals.append(interval)
+        return max(1.0, float(round(interval / usual)))
