@@ -59,10 +59,10 @@ from vditrack.evaluation.run import evaluate
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.inference.onnxruntime import open_session
-from vditrack.inference.session import Array, OpenGraph, Session, Tensor
+from vditrack.inference.session import Array, OpenGraph, Session, TensorSpec
 from vditrack.points import flow_tracker as held
 from vditrack.points import optical_flow as flow
-from vditrack.points.flow_tracker import HeldPoints
+from vditrack.points.flow_tracker import FlowTracker
 from vditrack.points.patch_alignment import Placed
 from vditrack.points.tracks import Tracks
 from vditrack.streams import point_stream as following
@@ -98,20 +98,20 @@ class Ablated:
     """A tracker that holds points another way."""
 
     tracker: Tracker
-    points: type[HeldPoints] = HeldPoints
+    points: type[FlowTracker] = FlowTracker
     changed: Mapping[str, object] = field(default_factory=dict)
     """Names in `vditrack.points.flow_tracker`, and what stands there while this tracks."""
 
     def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
         """See `PointTracker`."""
         with ExitStack() as changes:
-            changes.enter_context(patch.object(following, "HeldPoints", self.points))
+            changes.enter_context(patch.object(following, "FlowTracker", self.points))
             for name, value in self.changed.items():
                 changes.enter_context(patch.object(held, name, value))
             return self.tracker.track(frames, queries)
 
 
-class LostForGood(HeldPoints):
+class LostForGood(FlowTracker):
     """Points that are lost are neither sought nor seen."""
 
     def _recover(self, memory: held._Memory, view: held._View, placed: Placed) -> None:
@@ -153,10 +153,10 @@ class PixelEncoder:
 
     def __init__(self, grid: Grid) -> None:
         self._grid, self._side = grid, 2 * grid.stride
-        frames = Tensor((1, grid.height, grid.width, 3), np.dtype(np.uint8))
+        frames = TensorSpec((1, grid.height, grid.width, 3), np.dtype(np.uint8))
         self.inputs = {"frames": frames}
         channels = 3 * self._side**2
-        latents = Tensor((1, channels, 1, grid.rows, grid.columns), np.dtype(np.float32))
+        latents = TensorSpec((1, channels, 1, grid.rows, grid.columns), np.dtype(np.float32))
         self.outputs = {"latents": latents}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -175,10 +175,10 @@ class PixelEncoder:
 class Unchanged:
     """In a transformer's place: descriptors that are the latents."""
 
-    def __init__(self, latents: Tensor) -> None:
+    def __init__(self, latents: TensorSpec) -> None:
         _, channels, count, rows, columns = latents.shape
         self.inputs = {"latents": latents}
-        self.outputs = {"descriptors": Tensor((count, rows, columns, channels), latents.dtype)}
+        self.outputs = {"descriptors": TensorSpec((count, rows, columns, channels), latents.dtype)}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `vditrack.inference.session.Session`."""
@@ -258,7 +258,7 @@ def _flow_there(
 
 
 def _held(
-    points: type[HeldPoints] = HeldPoints, **changed: object
+    points: type[FlowTracker] = FlowTracker, **changed: object
 ) -> Callable[[Given], PointTracker]:
     return lambda given: Ablated(Tracker(given.bundle), points, changed)
 

@@ -16,7 +16,7 @@ from moving_features import translated_maps, wave_field
 from vditrack import Matching
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
-from vditrack.points.match_tracker import MatchedPoints
+from vditrack.points.match_tracker import MatchTracker
 
 FRAMES, GRID, CHANNELS, POINTS = 25, Grid(30, 52, 16), 108, 64
 # HeFT's values for Wan2.1-T2V-1.3B; the horizon spans the clip, nothing is refined on pixels.
@@ -47,7 +47,7 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 def ours(maps: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions [N, T, 2] and visibility [N, T]."""
-    alive = MatchedPoints(GRID, SETTINGS)
+    alive = MatchTracker(GRID, SETTINGS)
     picture = np.zeros((GRID.height, GRID.width, 3), np.uint8)
     trail, visible = [], []
     for index, descriptors in enumerate(maps):

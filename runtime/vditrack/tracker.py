@@ -247,7 +247,7 @@ class Tracker:
             tracks.points[alive.ids, frame] = alive.points
             tracks.visible[alive.ids, frame] = alive.visible
             tracks.confidence[alive.ids, frame] = alive.confidence
-            tracks.fb_error[alive.ids, frame] = alive.fb_error
+            tracks.forward_backward_error[alive.ids, frame] = alive.forward_backward_error
 
 
 def verify_tracks(bundle: Bundle, open_graph: OpenGraph, where: str) -> Verification:
@@ -310,5 +310,5 @@ def _empty_tracks(queries: NDArray[np.float32], frames: int) -> Tracks:
         points=np.zeros((*shape, 2), np.float32),
         visible=np.zeros(shape, np.bool_),
         confidence=np.zeros(shape, np.float32),
-        fb_error=np.full(shape, np.inf, np.float32),
+        forward_backward_error=np.full(shape, np.inf, np.float32),
     )

@@ -165,8 +165,8 @@ def test_flow_alone_goes_where_opencv_does_and_never_comes_back(given, clip):
 def test_without_the_way_back_flow_never_misses_its_start(given, clip, trained):
     found = ROWS["no-forward-backward"](given).track(*clip)
     asked_for = since_queries(found)
-    assert set(np.unique(found.fb_error[asked_for])) <= {0, np.inf}
-    assert len(np.unique(trained.fb_error[asked_for])) > 100
+    assert set(np.unique(found.forward_backward_error[asked_for])) <= {0, np.inf}
+    assert len(np.unique(trained.forward_backward_error[asked_for])) > 100
 
 
 def test_without_memory_a_point_that_was_covered_is_not_seen_again(given, clip, trained):

@@ -8,7 +8,7 @@ from moving_features import translated_maps, wave_field
 from reference_formulation import ReferenceFormulation, track_clip
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
-from vditrack.points.match_tracker import MatchedPoints
+from vditrack.points.match_tracker import MatchTracker
 
 FRAMES, GRID = 8, Grid(10, 14, 16)
 SETTINGS = msgspec.structs.replace(
@@ -37,7 +37,7 @@ def test_positions_and_visibility_equal_the_plain_formulation():
     points = (rng.random((40, 2)) * inner + GRID.stride).astype(np.float32)
 
     trail, visible = ReferenceFormulation(maps, GRID.stride, SETTINGS).track(points)
-    alive = MatchedPoints(GRID, SETTINGS)
+    alive = MatchTracker(GRID, SETTINGS)
     picture = np.zeros((GRID.height, GRID.width, 3), np.uint8)
     alive.advance(FeatureMap(GRID, maps[0]), picture)
     alive.add(np.arange(len(points)), points)

@@ -59,7 +59,7 @@ def update(points, visible=True, ids=None, stamp=0.0, **others) -> LiveUpdate:
         "points": points,
         "visible": np.broadcast_to(np.asarray(visible, np.bool_), count),
         "confidence": np.full(count, 0.75, np.float32),
-        "fb_error": np.full(count, 0.25, np.float32),
+        "forward_backward_error": np.full(count, 0.25, np.float32),
         "frames": np.zeros(count, np.int64),
         "age": np.zeros(count, np.float32),
         "bridged": False,
@@ -201,7 +201,7 @@ def test_tracks_say_all_that_is_known_of_each_point():
         visible=[True, False],
         ids=[7, 2**31 - 1],
         confidence=np.float32([0.9, 0.2]),
-        fb_error=np.float32([0.5, np.inf]),
+        forward_backward_error=np.float32([0.5, np.inf]),
         age=np.float32([0, 0.125]),
     )
     xyz = np.float32([[0.1, -0.2, 1.5], [np.nan] * 3])
@@ -212,7 +212,19 @@ def test_tracks_say_all_that_is_known_of_each_point():
     assert cloud.header == HEADER
     assert not cloud.is_dense
     at = {field.name: field.offset for field in cloud.fields}
-    names = ["x", "y", "z", "u", "v", "id", "visible", "object_id", "confidence", "fb_error", "age"]
+    names = [
+        "x",
+        "y",
+        "z",
+        "u",
+        "v",
+        "id",
+        "visible",
+        "object_id",
+        "confidence",
+        "forward_backward_error",
+        "age",
+    ]
     assert list(at) == names
     # As a C compiler lays them out.
     assert at["object_id"] == at["visible"] + 1

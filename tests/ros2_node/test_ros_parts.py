@@ -132,7 +132,7 @@ class Stream:
             points=self.points,
             visible=~np.isin(self.ids, hidden),
             confidence=np.ones(count, np.float32),
-            fb_error=np.zeros(count, np.float32),
+            forward_backward_error=np.zeros(count, np.float32),
             frames=np.zeros(count, np.int64),
             age=np.zeros(count, np.float32),
             bridged=False,

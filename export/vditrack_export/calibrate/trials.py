@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vditrack.arrays import Bools
 from vditrack.bundle.manifest import Holding, Matching, Visibility
 from vditrack.evaluation.metrics.points import Comparison, PointScores
-from vditrack.points.flow_tracker import HeldPoints
+from vditrack.points.flow_tracker import FlowTracker
 from vditrack_export.calibrate.clips import Advanced, DescribedClip
 from vditrack_export.calibrate.fit import sigmoid
 
@@ -29,7 +29,7 @@ class Trial:
     compared: Comparison
     """With the truth: visible is what was said, counted what comes after the query."""
     evidence: NDArray[np.float32]
-    """[Q, T, 4] as in `HeldPoints.evidence`; 0 where a point is not followed."""
+    """[Q, T, 4] as in `FlowTracker.evidence`; 0 where a point is not followed."""
     inside: Bools
     """[Q, T] followed, and within the picture: elsewhere a point is hidden whatever it looks like.
     """
@@ -94,7 +94,7 @@ def follow(
 
     """
     clip, asked, starts = described.clip, described.asked, described.starts
-    alive = HeldPoints(
+    alive = FlowTracker(
         described.grid, settings, msgspec.structs.replace(holding, visibility=weights)
     )
     shape = asked.counted.shape

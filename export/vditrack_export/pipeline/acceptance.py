@@ -23,8 +23,7 @@ from vditrack.bundle.manifest import Gate, Input, Manifest
 from vditrack.errors import VditrackError
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import RASTER
-from vditrack.inference.session import Array
-from vditrack.inference.session import Tensor as Described
+from vditrack.inference.session import Array, TensorSpec
 from vditrack.tracker import Tracker
 from vditrack_export.pipeline.encoder_graphs import Graph, shapes_of
 
@@ -139,5 +138,5 @@ class TorchSession:
         return {name: value.numpy() for name, value in named.items()}
 
 
-def _described(value: Tensor) -> Described:
-    return Described(tuple(value.shape), np.dtype(str(value.dtype).removeprefix("torch.")))
+def _described(value: Tensor) -> TensorSpec:
+    return TensorSpec(tuple(value.shape), np.dtype(str(value.dtype).removeprefix("torch.")))

@@ -11,7 +11,7 @@ from vditrack.coordinates import Grid
 from vditrack.features.feature_map import _STENCIL_WEIGHTS, FeatureMap, _frame_by_frame
 from vditrack.features.latent_encoder import LatentEncoder, require_tensors
 from vditrack.inference.onnxruntime import open_session
-from vditrack.inference.session import Array, OpenGraph, Tensor
+from vditrack.inference.session import Array, OpenGraph, TensorSpec
 from vditrack.stage_timing import stage
 
 
@@ -34,7 +34,7 @@ class FeatureExtractor:
         self.encoder = LatentEncoder(bundle, open_graph)
         self._features = open_graph(bundle.features)
         shape = (inp.described_latents, out.rows, out.columns, out.channels)
-        descriptors = Tensor(shape, np.dtype(np.float32))
+        descriptors = TensorSpec(shape, np.dtype(np.float32))
         require_tensors(bundle.features, self._features.outputs, {"descriptors": descriptors})
         latents = _windowed(self.encoder.latents, inp.latents)
         require_tensors(bundle.features, self._features.inputs, {"latents": latents})
@@ -64,6 +64,6 @@ class FeatureExtractor:
 _STENCIL_WEIGHTS /= _STENCIL_WEIGHTS.sum()
 
 
-def _windowed(latents: Tensor, count: int) -> Tensor:
+def _windowed(latents: TensorSpec, count: int) -> TensorSpec:
     batch, channels, _, rows, columns = latents.shape
-    return Tensor((batch, channels, count, rows, columns), latents.dtype)
+    return TensorSpec((batch, channels, count, rows, columns), latents.dtype)

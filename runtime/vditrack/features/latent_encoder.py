@@ -10,7 +10,7 @@ from vditrack.arrays import Frame
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Input, latents_of
 from vditrack.errors import BundleError
-from vditrack.inference.session import Array, OpenGraph, Session, Tensor
+from vditrack.inference.session import Array, OpenGraph, Session, TensorSpec
 from vditrack.stage_timing import stage
 
 Caches = Mapping[str, Array]
@@ -80,7 +80,7 @@ class LatentEncoder:
 
 
 def require_tensors(
-    graph: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor | None]
+    graph: Path, found: Mapping[str, TensorSpec], expected: Mapping[str, TensorSpec | None]
 ) -> None:
     """Refuse a graph whose inputs or outputs are not those expected; None stands for any tensor.
 
@@ -119,7 +119,9 @@ def _open_encoder(bundle: Bundle, open_graph: OpenGraph) -> Session:
     return session
 
 
-def _open_start(bundle: Bundle, open_graph: OpenGraph, outputs: Mapping[str, Tensor]) -> Session:
+def _open_start(
+    bundle: Bundle, open_graph: OpenGraph, outputs: Mapping[str, TensorSpec]
+) -> Session:
     """The graph of the first frame alone, which leaves what every other run leaves."""
     session = open_graph(bundle.encoder_start)
     frames = _frames(1, bundle.manifest.input)
@@ -128,8 +130,8 @@ def _open_start(bundle: Bundle, open_graph: OpenGraph, outputs: Mapping[str, Ten
     return session
 
 
-def _frames(count: int, inp: Input) -> Tensor:
-    return Tensor((count, inp.height, inp.width, 3), np.dtype(np.uint8))
+def _frames(count: int, inp: Input) -> TensorSpec:
+    return TensorSpec((count, inp.height, inp.width, 3), np.dtype(np.uint8))
 
 
 def _stacked(frames: Sequence[Frame]) -> Frame:

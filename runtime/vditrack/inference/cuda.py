@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vditrack.errors import BackendError
-from vditrack.inference.session import AbsentError, Array, Tensor
+from vditrack.inference.session import AbsentError, Array, TensorSpec
 
 _LOG = logging.getLogger("vditrack")
 _OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
@@ -49,7 +49,7 @@ class Stream:
             self._call("cudaStreamCreateWithFlags", self._api.cudaStreamNonBlocking),
         )
 
-    def buffer(self, tensor: Tensor) -> Buffer:
+    def buffer(self, tensor: TensorSpec) -> Buffer:
         """Allocate memory for a tensor: zeros on the host, not initialised on the GPU.
 
         Raises:

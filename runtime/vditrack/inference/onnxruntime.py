@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vditrack.errors import BackendError
-from vditrack.inference.session import AbsentError, Array, Session, Tensor
+from vditrack.inference.session import AbsentError, Array, Session, TensorSpec
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -165,12 +165,12 @@ def _preload_cuda(onnxruntime: ModuleType) -> None:
         _LOG.debug("%s", told.getvalue())
 
 
-def _tensor(graph: Path, node: object) -> Tensor:
+def _tensor(graph: Path, node: object) -> TensorSpec:
     shape, kind = getattr(node, "shape", ()), getattr(node, "type", "")
     if kind not in _DTYPES or not all(isinstance(side, int) for side in shape):
         name = getattr(node, "name", "?")
         raise BackendError(f"{graph}: tensor {name!r} is {kind} {shape}, not of a static shape.")
-    return Tensor(tuple(shape), _DTYPES[kind])
+    return TensorSpec(tuple(shape), _DTYPES[kind])
 
 
 def open_session(graph: Path) -> Session:

@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSpec:
     """Static shape and dtype of one named input or output of a graph."""
 
     shape: tuple[int, ...]
@@ -24,8 +24,8 @@ class Tensor:
 class Session(Protocol):
     """One loaded graph."""
 
-    inputs: dict[str, Tensor]
-    outputs: dict[str, Tensor]
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph once."""

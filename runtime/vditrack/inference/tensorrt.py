@@ -19,7 +19,7 @@ from vditrack.atomic_files import staged_file
 from vditrack.errors import BackendError, InputError
 from vditrack.inference.cuda import Stream
 from vditrack.inference.engine_identity import TITLES, Target
-from vditrack.inference.session import AbsentError, Array, Tensor
+from vditrack.inference.session import AbsentError, Array, TensorSpec
 from vditrack.inference.trt_log import collecting_logger
 
 KEPT = ".runtime_cache"
@@ -163,7 +163,7 @@ def _tensors(
     library: ModuleType,
     engine: Any,  # noqa: ANN401
     path: Path,
-) -> dict[str, tuple[Tensor, bool]]:
+) -> dict[str, tuple[TensorSpec, bool]]:
     """Inputs and outputs, each with whether it is an input."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     enters = library.TensorIOMode.INPUT
@@ -173,11 +173,11 @@ def _tensors(
     }
 
 
-def _tensor(engine: Any, path: Path, name: str) -> Tensor:  # noqa: ANN401
+def _tensor(engine: Any, path: Path, name: str) -> TensorSpec:  # noqa: ANN401
     shape, kind = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name).name
     if kind not in _DTYPES or min(shape, default=0) < 0:
         raise BackendError(f"{path}: tensor {name!r} is {kind} {shape}, not of a static shape.")
-    return Tensor(shape, _DTYPES[kind])
+    return TensorSpec(shape, _DTYPES[kind])
 
 
 def _kept(engine: Path) -> bytes:

@@ -21,7 +21,7 @@ def save_npz(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
         points=tracks.points,
         visible=tracks.visible,
         confidence=tracks.confidence,
-        fb_error=tracks.fb_error,
+        forward_backward_error=tracks.forward_backward_error,
         **objects,
     )
 
@@ -29,14 +29,24 @@ def save_npz(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
 def save_csv(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
     """Write one row a point and frame.
 
-    Columns are id, frame, time, x, y, visible, confidence, fb_error, and, where it is known,
+    Columns are id, frame, time, x, y, visible, confidence, forward_backward_error, and, where it is known,
     object_id.
     """
     objects = [] if tracks.object_id is None else ["object_id"]
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(
-            ["id", "frame", "time", "x", "y", "visible", "confidence", "fb_error", *objects]
+            [
+                "id",
+                "frame",
+                "time",
+                "x",
+                "y",
+                "visible",
+                "confidence",
+                "forward_backward_error",
+                *objects,
+            ]
         )
         for n, points in enumerate(tracks.points):
             for t, (x, y) in enumerate(points.tolist()):
@@ -49,7 +59,7 @@ def save_csv(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
                         f"{y:.3f}",
                         int(tracks.visible[n, t]),
                         f"{tracks.confidence[n, t]:.4f}",
-                        f"{tracks.fb_error[n, t]:.3f}",
+                        f"{tracks.forward_backward_error[n, t]:.3f}",
                         *([] if tracks.object_id is None else [int(tracks.object_id[n, t])]),
                     ]
                 )

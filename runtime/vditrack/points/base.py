@@ -19,7 +19,7 @@ from vditrack.stage_timing import stage
 _BLAS = ThreadpoolController()
 
 
-class TrackedPoints(ABC):
+class PointTracker(ABC):
     """N points carried from frame to frame, with bounded memory.
 
     Positions are kept in model pixels, so a change of the frames' size moves no point.
@@ -31,7 +31,7 @@ class TrackedPoints(ABC):
         self.ids: Ints = np.zeros(0, np.int64)
         self.age: Ints = np.zeros(0, np.int64)
         self.confidence: Floats = np.zeros(0, np.float32)
-        self.fb_error: Floats = np.zeros(0, np.float32)
+        self.forward_backward_error: Floats = np.zeros(0, np.float32)
         self._maps: deque[FeatureMap] = deque(maxlen=history)
         self._places: Floats = np.zeros((0, 2), np.float32)
         self._visible: Bools = np.zeros(0, np.bool_)
@@ -60,7 +60,9 @@ class TrackedPoints(ABC):
         self.ids = np.concatenate([self.ids, ids])
         self.age = np.concatenate([self.age, np.zeros(count, np.int64)])
         self.confidence = np.concatenate([self.confidence, np.ones(count, np.float32)])
-        self.fb_error = np.concatenate([self.fb_error, np.zeros(count, np.float32)])
+        self.forward_backward_error = np.concatenate(
+            [self.forward_backward_error, np.zeros(count, np.float32)]
+        )
         self._places = np.concatenate([self._places, places])
         self._visible = np.concatenate([self._visible, np.ones(count, np.bool_)])
         if count:
@@ -69,7 +71,10 @@ class TrackedPoints(ABC):
     def keep(self, kept: Bools) -> None:
         """Forget the points that are not kept, [N]."""
         self.ids, self.age = self.ids[kept], self.age[kept]
-        self.confidence, self.fb_error = self.confidence[kept], self.fb_error[kept]
+        self.confidence, self.forward_backward_error = (
+            self.confidence[kept],
+            self.forward_backward_error[kept],
+        )
         self._places, self._visible = self._places[kept], self._visible[kept]
         self._forget(kept)
 
@@ -112,7 +117,7 @@ class TrackedPoints(ABC):
     def _step(
         self, features: FeatureMap, before: Grey, image: Grey, start: Floats, reach: float
     ) -> None:
-        """Bring places, visibility, confidence and ``fb_error`` to the next frame.
+        """Bring places, visibility, confidence and ``forward_backward_error`` to the next frame.
 
         Args:
             features: of that frame.

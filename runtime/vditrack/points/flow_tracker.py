@@ -16,7 +16,7 @@ from vditrack.bundle.manifest import Holding, Matching
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.array_tables import chosen, joined
-from vditrack.points.base import TrackedPoints
+from vditrack.points.base import PointTracker
 from vditrack.points.descriptor_matching import cosines, match
 from vditrack.points.optical_flow import at_size, flow_there_and_back
 from vditrack.points.patch_alignment import (
@@ -112,7 +112,7 @@ class _Flow:
     """[N]"""
 
 
-class HeldPoints(TrackedPoints):
+class FlowTracker(PointTracker):
     """A step goes one way: flow, first patch, seek what is lost, judge what is seen."""
 
     def __init__(self, grid: Grid, settings: Matching, holding: Holding) -> None:
@@ -240,7 +240,9 @@ class HeldPoints(TrackedPoints):
         likely = weights.bias + self.evidence @ weights.of_evidence
         self.confidence = np.asarray(self._inside() / (1 + np.exp(-likely)), np.float32)
         self._visible = self.confidence >= 0.5
-        self.fb_error = np.asarray(distance * view.unit * view.scale.max(), np.float32)
+        self.forward_backward_error = np.asarray(
+            distance * view.unit * view.scale.max(), np.float32
+        )
         weight, seen = self._settings.template_update, self._visible
         memory.template[seen] = (1 - weight) * memory.template[seen] + weight * now[seen]
 

@@ -11,13 +11,13 @@ from vditrack.arrays import Bools, Floats, Grey
 from vditrack.bundle.manifest import Matching
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
-from vditrack.points.base import TrackedPoints
+from vditrack.points.base import PointTracker
 from vditrack.points.descriptor_matching import match
 from vditrack.points.forward_backward import backward_error
 from vditrack.stage_timing import stage
 
 
-class MatchedPoints(TrackedPoints):
+class MatchTracker(PointTracker):
     """A step goes one way: match the templates, check backward, update what was seen."""
 
     def __init__(self, grid: Grid, settings: Matching) -> None:
@@ -53,7 +53,7 @@ class MatchedPoints(TrackedPoints):
         self._trail = _shifted(self._trail, self._places)
         self._seen = _shifted(self._seen, np.zeros(len(self.ids), np.bool_))
         with stage("consistency"):
-            self.fb_error = self._backward_error()
+            self.forward_backward_error = self._backward_error()
         self.confidence = self._confidence(found.similarity)
         self._visible = self.confidence >= 0.5
         self._seen[:, -1] = self._visible
@@ -69,10 +69,10 @@ class MatchedPoints(TrackedPoints):
     def _confidence(self, similarity: Floats) -> Floats:
         """Of each test, one half at its threshold; the worst of them counts."""
         settings = self._settings
-        returning = np.isinf(self.fb_error)
+        returning = np.isinf(self.forward_backward_error)
         threshold = np.where(returning, settings.recovery_threshold, settings.similarity_threshold)
         of_similarity = 0.5 ** ((1 - similarity) / (1 - threshold))
-        of_distance = 0.5 ** (self.fb_error / settings.visibility_threshold)
+        of_distance = 0.5 ** (self.forward_backward_error / settings.visibility_threshold)
         confidence = np.where(returning, of_similarity, np.minimum(of_similarity, of_distance))
         return np.asarray(np.clip(confidence * self._inside(), 0, 1), np.float32)
 

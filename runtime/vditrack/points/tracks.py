@@ -27,7 +27,7 @@ class Tracks:
     """[N, T]"""
     confidence: NDArray[np.float32]
     """[N, T] in [0, 1]; at least 0.5 exactly where the point is visible."""
-    fb_error: NDArray[np.float32]
+    forward_backward_error: NDArray[np.float32]
     """[N, T] forward-backward distance in model pixels (RMS over frames); inf where unknown."""
     object_id: NDArray[np.uint8] | None = None
     """[N, T] index of the object that each point is on, 0 for none and where it is invisible; None
@@ -75,5 +75,5 @@ def _placed(shot: Tracks, before: int, after: int) -> tuple[NDArray[Any], ...]:
         np.pad(shot.points, (*around, (0, 0)), mode="edge"),
         np.pad(shot.visible, around, constant_values=False),
         np.pad(shot.confidence, around, constant_values=0),
-        np.pad(shot.fb_error, around, constant_values=np.inf),
+        np.pad(shot.forward_backward_error, around, constant_values=np.inf),
     )

@@ -16,7 +16,7 @@ TRACK_FIELDS = np.dtype(
         ("visible", "u1"),
         ("object_id", "u1"),
         ("confidence", "<f4"),
-        ("fb_error", "<f4"),
+        ("forward_backward_error", "<f4"),
         ("age", "<f4"),
     ],
     # Readers that lay a C struct over a row expect each field where a compiler puts it.
@@ -30,7 +30,7 @@ TRACK_FIELDS = np.dtype(
 - visible: 1 or 0.
 - object_id: index of the object that the point is on; 0: of none, or not known.
 - confidence: in [0, 1]; at least 0.5 exactly where the point is visible.
-- fb_error: forward-backward distance in model pixels; inf where unknown.
+- forward_backward_error: forward-backward distance in model pixels; inf where unknown.
 - age: seconds since the frame in which the model last placed the point; 0: in this one.
 """
 
@@ -64,7 +64,7 @@ class PlacedPoints(Protocol):
         """Of each [N]."""
 
     @property
-    def fb_error(self) -> NDArray[np.float32]:
+    def forward_backward_error(self) -> NDArray[np.float32]:
         """Of each [N]."""
 
     @property
@@ -90,6 +90,6 @@ def track_rows(
     rows["visible"] = update.visible
     rows["object_id"] = 0 if objects is None else objects
     rows["confidence"] = update.confidence
-    rows["fb_error"] = update.fb_error
+    rows["forward_backward_error"] = update.forward_backward_error
     rows["age"] = update.age
     return rows

@@ -11,9 +11,9 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow
 from vditrack.input_checks import check_frame
-from vditrack.points.base import TrackedPoints
-from vditrack.points.flow_tracker import HeldPoints
-from vditrack.points.match_tracker import MatchedPoints
+from vditrack.points.base import PointTracker
+from vditrack.points.flow_tracker import FlowTracker
+from vditrack.points.match_tracker import MatchTracker
 from vditrack.streams.frame_clock import FrameClock
 
 
@@ -34,7 +34,7 @@ class StreamUpdate:
     """[N]"""
     confidence: NDArray[np.float32]
     """[N] in [0, 1]; at least 0.5 exactly where the point is visible."""
-    fb_error: NDArray[np.float32]
+    forward_backward_error: NDArray[np.float32]
     """[N] forward-backward distance in model pixels (RMS over frames); inf where unknown."""
     age: NDArray[np.int64]
     """[N] frames since the point was added."""
@@ -119,13 +119,13 @@ class Stream:
             points=alive.points,
             visible=alive.visible,
             confidence=alive.confidence.copy(),
-            fb_error=alive.fb_error.copy(),
+            forward_backward_error=alive.forward_backward_error.copy(),
             age=alive.age.copy(),
         )
 
 
-def no_points(grid: Grid, settings: Matching) -> TrackedPoints:
+def no_points(grid: Grid, settings: Matching) -> PointTracker:
     """Points to come, held to their pixels where the settings say so, else matched as in HeFT."""
     if settings.holding is None:
-        return MatchedPoints(grid, settings)
-    return HeldPoints(grid, settings, settings.holding)
+        return MatchTracker(grid, settings)
+    return FlowTracker(grid, settings, settings.holding)

@@ -61,7 +61,7 @@ class LiveUpdate:
     """[N]"""
     confidence: Floats
     """[N] in [0, 1]; at least 0.5 exactly where the point is visible."""
-    fb_error: Floats
+    forward_backward_error: Floats
     """[N] forward-backward distance in model pixels (RMS over frames); inf where unknown."""
     frames: Ints
     """[N] frames since the point was added."""
@@ -81,7 +81,7 @@ class _Points:
     """Whether flow held on to the point since the model placed it."""
     confidence: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     """Of the model, or 1 until it has seen the point."""
-    fb_error: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    forward_backward_error: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     frames: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     placed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     """Stamps."""
@@ -93,7 +93,7 @@ class _Points:
             places=places,
             followed=np.ones(count, np.bool_),
             confidence=np.ones(count, np.float32),
-            fb_error=np.zeros(count, np.float32),
+            forward_backward_error=np.zeros(count, np.float32),
             frames=np.zeros(count, np.int64),
             placed=np.full(count, stamp),
         )
@@ -334,7 +334,10 @@ class LiveStream:
         """Take over what the model says of the job's frame into the newest one."""
         alive, points = self._alive, self._points
         rows = np.searchsorted(points.ids, alive.ids)
-        points.confidence[rows], points.fb_error[rows] = alive.confidence, alive.fb_error
+        points.confidence[rows], points.forward_backward_error[rows] = (
+            alive.confidence,
+            alive.forward_backward_error,
+        )
         points.placed[rows], points.followed[rows] = job.stamp, True
         newest = self._image
         if newest is None or newest is job.image:
@@ -369,7 +372,7 @@ class LiveStream:
             points=points.places.copy(),
             visible=points.visible,
             confidence=np.asarray(points.confidence * held, np.float32),
-            fb_error=points.fb_error.copy(),
+            forward_backward_error=points.forward_backward_error.copy(),
             frames=points.frames.copy(),
             age=np.asarray(stamp - points.placed, np.float32),
             bridged=not self._describes(stamp),

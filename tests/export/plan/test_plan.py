@@ -30,7 +30,7 @@ from vditrack.features import extractor as features
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points import descriptor_matching as matching
 from vditrack.points import forward_backward as consistency
-from vditrack.points.match_tracker import MatchedPoints
+from vditrack.points.match_tracker import MatchTracker
 from vditrack_export.card import Convolutions, Umt5, WanAutoencoder, WanTransformer, load_card
 from vditrack_export.families.image_input import FramesToLatents
 from vditrack_export.families.read_spec import Cut, Denoising
@@ -368,7 +368,7 @@ def test_matching(monkeypatch, points):
     random = np.random.default_rng(0)
     descriptors = random.normal(size=(20, 30, channels)).astype(np.float32)
     picture = np.zeros((grid.height, grid.width, 3), np.uint8)
-    alive = MatchedPoints(grid, settings)
+    alive = MatchTracker(grid, settings)
     for frame in range(horizon + 3):
         Counted.operations = 0
         alive.advance(FeatureMap(grid, descriptors.view(Counted)), picture)

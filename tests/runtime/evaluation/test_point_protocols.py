@@ -31,7 +31,7 @@ class Scripted:
             points=self.points[:count, :length],
             visible=self.visible[:count, :length],
             confidence=self.visible[:count, :length].astype(np.float32),
-            fb_error=np.zeros((count, length), np.float32),
+            forward_backward_error=np.zeros((count, length), np.float32),
         )
 
 

@@ -190,7 +190,7 @@ def test_an_engine_that_fits_runs_the_tracker(bundle, gpu, target):
     build(bundle, target)
     by_engine, by_cpu = Tracker.load(bundle.root), Tracker.load(bundle.root, "cpu")
     assert (by_engine.backend.name, by_cpu.backend.name) == (target, "cpu")
-    for name in ("points", "visible", "confidence", "fb_error"):
+    for name in ("points", "visible", "confidence", "forward_backward_error"):
         found, expected = (getattr(tracks(each), name) for each in (by_engine, by_cpu))
         np.testing.assert_array_equal(found, expected)
 

@@ -199,7 +199,7 @@ def test_a_bag_is_tracked_into_a_bag(tmp_path, storage):
             points = tracks["points"][:, t]
             np.testing.assert_array_equal(rows["id"], [0, 1])
             np.testing.assert_array_equal(np.stack([rows["u"], rows["v"]], axis=1), points)
-            for name in ("visible", "object_id", "confidence", "fb_error"):
+            for name in ("visible", "object_id", "confidence", "forward_backward_error"):
                 np.testing.assert_array_equal(rows[name], tracks[name][:, t], err_msg=name)
             np.testing.assert_array_equal(rows["age"], 0)
             # Focal length 100; the principal point is the picture's middle, (64, 48) from its edge.

@@ -10,8 +10,8 @@ from moving_features import wave_field
 from vditrack.bundle.manifest import Holding, Visibility
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
-from vditrack.points.flow_tracker import HeldPoints
-from vditrack.points.match_tracker import MatchedPoints
+from vditrack.points.flow_tracker import FlowTracker
+from vditrack.points.match_tracker import MatchTracker
 from vditrack.streams.point_stream import no_points
 
 GRID = Grid(rows=18, columns=24, stride=8)
@@ -58,8 +58,8 @@ def followed(frames, points, settings=SETTINGS):
 
 
 def test_the_settings_say_how_points_are_followed():
-    assert isinstance(no_points(GRID, SETTINGS), HeldPoints)
-    assert isinstance(no_points(GRID, MATCHING), MatchedPoints)
+    assert isinstance(no_points(GRID, SETTINGS), FlowTracker)
+    assert isinstance(no_points(GRID, MATCHING), MatchTracker)
 
 
 def test_first_patches_take_back_the_drift_of_flow():

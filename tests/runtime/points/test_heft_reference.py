@@ -240,8 +240,8 @@ def test_before_its_query_a_point_waits_unseen(tmp_path):
     assert not tracks.visible[0, :4].any()
     assert tracks.visible[0, 4]
     np.testing.assert_allclose(tracks.points[0, :5], np.tile([50, 30], (5, 1)))
-    assert np.isinf(tracks.fb_error[0, :4]).all()
-    assert tracks.fb_error[0, 4] == 0
+    assert np.isinf(tracks.forward_backward_error[0, :4]).all()
+    assert tracks.forward_backward_error[0, 4] == 0
     assert done == [(4, 6), (6, 6)]
 
 

@@ -15,7 +15,7 @@ TRACKS = Tracks(
     points=np.float32([[[1.5, 2.5], [1.75, 2.25]], [[3, 4.5], [3.25, 4]]]),
     visible=np.array([[True, False], [True, True]]),
     confidence=np.float32([[1, 0.25], [0.75, 1]]),
-    fb_error=np.float32([[0, np.inf], [1.5, 0]]),
+    forward_backward_error=np.float32([[0, np.inf], [1.5, 0]]),
 )
 TIMES = np.array([0.0, 0.04])
 
@@ -30,14 +30,14 @@ def test_joined_shots_keep_their_own_frames():
     np.testing.assert_array_equal(whole.visible[2:, 2:], TRACKS.visible)
     assert not whole.visible[:2, 2:].any()
     assert not whole.visible[2:, :2].any()
-    assert np.isinf(whole.fb_error[2:, :2]).all()
+    assert np.isinf(whole.forward_backward_error[2:, :2]).all()
     assert not whole.confidence[2:, :2].any()
 
 
 def test_npz(tmp_path):
     save_npz(tmp_path / "t.npz", TRACKS, TIMES)
     with np.load(tmp_path / "t.npz", allow_pickle=False) as saved:
-        for name in ("queries", "points", "visible", "confidence", "fb_error"):
+        for name in ("queries", "points", "visible", "confidence", "forward_backward_error"):
             np.testing.assert_array_equal(saved[name], getattr(TRACKS, name))
         np.testing.assert_array_equal(saved["times"], TIMES)
 
@@ -54,7 +54,7 @@ def test_csv(tmp_path):
         "y": "2.250",
         "visible": "0",
         "confidence": "0.2500",
-        "fb_error": "inf",
+        "forward_backward_error": "inf",
     }
 
 

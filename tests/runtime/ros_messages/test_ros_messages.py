@@ -407,7 +407,7 @@ def test_rows_of_a_cloud():
         points=np.array([[1.5, 2.5], [3.25, 4.0]], np.float32),
         visible=np.array([True, False]),
         confidence=np.array([0.75, 0.25], np.float32),
-        fb_error=np.array([0.5, np.inf], np.float32),
+        forward_backward_error=np.array([0.5, np.inf], np.float32),
         age=np.array([0, 0.125], np.float32),
     )
     xyz = np.array([[1, 2, 3], [np.nan, np.nan, np.nan]], np.float32)
@@ -423,9 +423,13 @@ def test_rows_of_a_cloud():
     )
     assert first == {
         **{"x": 1, "y": 2, "z": 3, "u": 1.5, "v": 2.5, "id": 7, "visible": 1},
-        **{"object_id": 255, "confidence": 0.75, "fb_error": 0.5, "age": 0},
+        **{"object_id": 255, "confidence": 0.75, "forward_backward_error": 0.5, "age": 0},
     }
-    assert (second["id"], second["visible"], second["fb_error"]) == (2**31 - 1, 0, float("inf"))
+    assert (second["id"], second["visible"], second["forward_backward_error"]) == (
+        2**31 - 1,
+        0,
+        float("inf"),
+    )
     assert np.isnan([second["x"], second["y"], second["z"]]).all()
     assert second["object_id"] == 0 and not track_rows(xyz, update)["object_id"].any()
 

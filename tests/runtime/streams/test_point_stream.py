@@ -50,7 +50,9 @@ def check_stream_against_clip(tracker, frames):
         update = stream.push(frame, t / 30)
         rows = update.ids
         np.testing.assert_allclose(update.points, clip.points[rows, t], atol=1e-4)
-        np.testing.assert_allclose(update.fb_error, clip.fb_error[rows, t], atol=1e-4)
+        np.testing.assert_allclose(
+            update.forward_backward_error, clip.forward_backward_error[rows, t], atol=1e-4
+        )
         assert (update.visible == clip.visible[rows, t]).all()
         assert update.age.tolist() == (t - starts[rows]).tolist()
         stream.add(POINTS[starts == t])

@@ -92,7 +92,7 @@ def test_with_a_quick_model_it_equals_the_stream(bundle, clip):
         for t, frame in enumerate(clip.frames):
             wanted, got = stream.push(frame, 10.0 * t), live.push(frame, 10.0 * t)
             assert not got.bridged
-            for name in ("ids", "points", "visible", "confidence", "fb_error"):
+            for name in ("ids", "points", "visible", "confidence", "forward_backward_error"):
                 np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
             np.testing.assert_array_equal(got.frames, wanted.age)
             assert (got.age == 0).all()

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from vditrack.bundle.folder import FEATURES, Bundle
 from vditrack.features.extractor import FeatureExtractor
-from vditrack.inference.session import Array
-from vditrack.inference.session import Tensor as Described
+from vditrack.inference.session import Array, TensorSpec
 from vditrack_export.card import Card
 from vditrack_export.families.read_spec import Denoising
 from vditrack_export.pipeline.acceptance import TorchSession
@@ -69,8 +68,8 @@ class _BlocksSession:
         grid = (size.height // cell, size.width // cell)
         shape = (size.described_latents, *grid, channels)
         real = np.dtype(np.float32)
-        self.inputs = {"latents": Described((1, *cutting.latent_shape(size)), real)}
-        self.outputs = {"descriptors": Described(shape, real)}
+        self.inputs = {"latents": TensorSpec((1, *cutting.latent_shape(size)), real)}
+        self.outputs = {"descriptors": TensorSpec(shape, real)}
         self._cutting, self._blocks, self._denoising = cutting, blocks, denoising
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -164,7 +164,7 @@ def _held(frames: NDArray[np.uint8], queries: Floats) -> Tracks:
         points=np.repeat(queries[:, None, 1:], length, axis=1).astype(np.float32),
         visible=np.ones((count, length), np.bool_),
         confidence=np.ones((count, length), np.float32),
-        fb_error=np.full((count, length), np.inf, np.float32),
+        forward_backward_error=np.full((count, length), np.inf, np.float32),
     )
 
 

@@ -117,7 +117,7 @@ class _PointsInFrame:
     points: NDArray[np.float32]
     visible: NDArray[np.bool_]
     confidence: NDArray[np.float32]
-    fb_error: NDArray[np.float32]
+    forward_backward_error: NDArray[np.float32]
     age: NDArray[np.float32]
 
 
@@ -129,7 +129,7 @@ def _rows(camera: Camera | None, tracks: Tracks, t: int) -> NDArray[np.void]:
         points=points,
         visible=tracks.visible[:, t],
         confidence=tracks.confidence[:, t],
-        fb_error=tracks.fb_error[:, t],
+        forward_backward_error=tracks.forward_backward_error[:, t],
         # In a clip the model places every point in every frame.
         age=np.zeros(count, np.float32),
     )
