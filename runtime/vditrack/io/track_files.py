@@ -29,8 +29,8 @@ def save_npz(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
 def save_csv(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
     """Write one row a point and frame.
 
-    Columns are id, frame, time, x, y, visible, confidence, forward_backward_error, and, where it is known,
-    object_id.
+    Columns are id, frame, time, x, y, visible, confidence, forward_backward_error, and, where it
+    is known, object_id.
     """
     objects = [] if tracks.object_id is None else ["object_id"]
     with path.open("w", newline="") as file:
