@@ -1,7 +1,6 @@
 """The truncated CogVideoX gives what the unmodified diffusers model computes."""
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -36,15 +35,6 @@ LATENT_SHAPE = (4, 3, 8, 12)
 DENOISING = Denoising(timestep=19.0, signal=0.97291982, noise=0.23114286, seed=3)
 CHANNELS = (0, 1, 6, 7, 10, 11, 12, 13)
 ROTARY = pytest.mark.parametrize("rotary", [False, True], ids=["absolute", "rotary"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @cache

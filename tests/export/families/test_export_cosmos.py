@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -42,15 +42,6 @@ DENOISING = Denoising(timestep=0.2, signal=0.8, noise=0.2, seed=3)
 RANGE = (0.3, 1.0)
 CHANNELS = tuple(cosmos_channels(HEAD_DIM, RANGE, "rotary"))
 EVERY_HEAD, EVERY_CHANNEL = tuple(range(HEADS)), tuple(range(HEAD_DIM))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @cache

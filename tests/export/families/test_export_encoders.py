@@ -35,13 +35,9 @@ WAN, WAN_5B = {}, {"is_residual": True, "patch_size": 2, "in_channels": 12, "out
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def no_gradients():
     with torch.no_grad():
         yield
-    torch.set_num_threads(threads)
 
 
 @cache

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -71,15 +71,6 @@ CHANNELS = (0, 1, 6, 7, 10, 11, 12, 13)
 EVERY_CHANNEL = tuple(range(HEAD_DIM))
 REAL = 3
 """Tokens of the prompt that are not padding."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def shaken(model: nn.Module) -> nn.Module:

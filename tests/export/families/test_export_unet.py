@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,15 +124,6 @@ CARDS = {
     "attention_heads = [2, 4]\nimage_dim = 32\ncondition_dim = 16\nfps = 7\nmotion_bucket = 127\n"
     f"noise_augmentation = 0.0{SHAPES}{VAE}temporal_decoder = true\n",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def unet(family: str) -> torch.nn.Module:

@@ -1,7 +1,7 @@
 """Paths cut out of UNets give what the unmodified diffusers models compute on the way."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,15 +51,6 @@ SHAPES: dict[str, LatentShape] = {
     "adm": (3, 2, 16, 24),
 }
 LAYERS = {name: 3 * len(WIDTHS) for name in SHAPES}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def kinds(down: str, up: str, attending: str, levels: int) -> dict[str, list[str]]:

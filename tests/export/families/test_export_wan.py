@@ -1,7 +1,7 @@
 """The truncated transformer gives what the unmodified diffusers model computes on the way."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from functools import cache
@@ -44,15 +44,6 @@ CHANNELS = [4, 5, 10, 11, 16, 17, 20, 21, 30, 31]
 READINGS = [("keys", True), ("keys", False), ("queries", True), ("queries", False)]
 READINGS += [("hidden", True)]
 Reading = tuple[str, bool]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @cache

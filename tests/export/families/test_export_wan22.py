@@ -86,15 +86,6 @@ CONVERTED_AUTOENCODER = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def small_autoencoder() -> AutoencoderKLWan:
     torch.manual_seed(0)
     return AutoencoderKLWan(

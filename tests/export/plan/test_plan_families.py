@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,14 +72,6 @@ STEP = Denoising(timestep=50.0, signal=0.95, noise=0.05, seed=0)
 SHAPES = pytest.mark.parametrize(
     "shape", [ABSOLUTE, ROTARY, COSMOS], ids=["absolute", "rotary", "cosmos"]
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def family(shape: Transformer) -> tuple[families.Family, Family]:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from itertools import product
 from pathlib import Path
@@ -69,15 +68,6 @@ kind = "convolutions"
 widths = [32, 64, 128]
 latent_channels = 24
 {BOTTOM}""".replace("described_frames = 2", "described_frames = 1")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

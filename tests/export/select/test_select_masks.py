@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
-import torch
 import typer
 from test_export_masks import MASKS, POINTS
 from test_export_pipelines import BOTTOM, CARDS, TOP
@@ -49,15 +47,6 @@ from vditrack_export.select.noise_schedule import denoising_at
 
 CARD = POINTS + MASKS.replace("[0.0, 1.0]", "[0.4, 1.0]").replace('"hidden"', '"keys"', 1)
 """Motion is keys of low frequencies, in windows of five with an overlap of two."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose time to threads that wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
