@@ -1,7 +1,97 @@
-"""For all tests."""
+"""Fixtures of all tests: the command line, and the bundled model."""
 
+import os
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
+
+Completed = subprocess.CompletedProcess[str]
 
 # A shell lets what it runs in the background ignore an interrupt, and all that this starts too.
 # Tests interrupt what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> Bundle:
+    """The bundled model."""
+    return load_bundle(bundled_model())
+
+
+@pytest.fixture(scope="session")
+def spawn_vditrack() -> Callable[..., Completed]:
+    """Run ``vditrack ARGUMENTS`` in a process of its own, in the folder ``cwd``."""
+
+    def spawn(*arguments: object, cwd: Path | None = None) -> Completed:
+        command = [str(Path(sys.executable).with_name("vditrack")), *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+    return spawn
+
+
+@pytest.fixture
+def run_vditrack(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Completed]:
+    """Run ``vditrack ARGUMENTS`` in this process, in the folder ``cwd``.
+
+    It takes the way of the installed command, and saves the second that a new process needs to
+    import. An error that the command line does not handle ends the test.
+    """
+
+    def run(*arguments: object, cwd: Path | None = None) -> Completed:
+        from vditrack.__main__ import main  # noqa: PLC0415
+
+        command = ["vditrack", *map(str, arguments)]
+        stdout, stderr = StringIO(), StringIO()
+        before = Path.cwd()
+        with monkeypatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+            patch.setattr(sys, "argv", command)
+            os.chdir(cwd or before)
+            try:
+                main()
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            finally:
+                os.chdir(before)
+        return Completed(command, code, stdout.getvalue(), stderr.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def assert_refused(run_vditrack: Callable[..., Completed]) -> Callable[..., None]:
+    """Check that a command exits with 2 and one line that has a message, and leaves no file."""
+
+    def check(*arguments: object, message: str, cwd: Path) -> None:
+        before = sorted(cwd.rglob("*"))
+        done = run_vditrack(*arguments, cwd=cwd)
+        assert done.returncode == 2, done.stderr
+        lines = [line for line in done.stderr.splitlines() if line.startswith("vditrack:")]
+        assert len(lines) == 1
+        assert message in lines[0]
+        assert "Traceback" not in done.stderr
+        assert sorted(cwd.rglob("*")) == before
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def invoke_verb() -> Callable[..., object]:
+    """Call the function of a verb with the arguments of a command line, errors not handled."""
+
+    def invoke(verb: Callable[..., object], *arguments: object, **options: object) -> object:
+        app = typer.Typer()
+        app.command()(verb)
+        return CliRunner().invoke(app, list(map(str, arguments)), **options)
+
+    return invoke
