@@ -74,7 +74,7 @@ def objects_followed(
         now: on the clock of ``counts``.
 
     """
-    ages = [] if update is None else update.age.tolist()
+    ages = [] if update is None else update.frames_since_marked.tolist()
     present = 0 if update is None else int(np.isin(update.indices, update.mask).sum())
     values = {
         "images passed over": str(counts.passed_over),

@@ -59,7 +59,7 @@ def _prove_masks(tracker: Tracker) -> None:
     mask[:, : width // 2] = 1
     stream = tracker.mask_stream()
     stream.push(frame, 0.0)
-    stream.propagate(mask)
+    stream.add_masks(mask)
     # Of features that are not finite no object comes.
     if not stream.push(frame, 1.0).mask.any():
         raise _senseless(tracker, "an object is not found again in the same picture")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from vditrack.points.tracks import Tracks
     from vditrack.streams.mask_stream import MaskStream, MaskUpdate
     from vditrack.streams.point_stream import Stream, StreamUpdate
+    from vditrack.streams.realtime import LiveStream, LiveUpdate
     from vditrack.tracker import Tracker
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Bundle",
     "BundleError",
     "InputError",
+    "LiveStream",
+    "LiveUpdate",
     "MaskStream",
     "MaskUpdate",
     "Matching",
@@ -34,6 +37,8 @@ _MODULES = {
     "Bundle": "bundle.folder",
     "BundleError": "errors",
     "InputError": "errors",
+    "LiveStream": "streams.realtime",
+    "LiveUpdate": "streams.realtime",
     "MaskStream": "streams.mask_stream",
     "MaskUpdate": "streams.mask_stream",
     "Matching": "bundle.manifest",

@@ -474,7 +474,7 @@ class Recorder:
         count = sum(isinstance(one, str) and one != "new" for one in self.told)
         return MaskUpdate(stamp, mask, np.arange(1, count + 1, dtype=np.uint8), np.zeros(count))
 
-    def propagate(self, mask):
+    def add_masks(self, mask):
         self.told.append(f"mark {mask.max()}")
 
 

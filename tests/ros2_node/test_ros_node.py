@@ -134,7 +134,7 @@ def test_twice_the_rate_that_the_model_holds(peer, tmp_path):
         described, out = rates()
     assert 0 < described < 55, (described, out)
     clouds = clouds_by_frame(clouds[since:], tmp_path)
-    ages = np.concatenate([rows["age"] for _, rows in clouds])
+    ages = np.concatenate([rows["seconds_since_model"] for _, rows in clouds])
     assert (ages > 0).mean() > 0.2 and np.median(ages) < 1
     found = errors(scene, clouds)
     assert np.median(found) < 2, np.percentile(found, [50, 75, 90])

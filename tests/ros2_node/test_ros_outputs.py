@@ -60,8 +60,8 @@ def update(points, visible=True, ids=None, stamp=0.0, **others) -> LiveUpdate:
         "visible": np.broadcast_to(np.asarray(visible, np.bool_), count),
         "confidence": np.full(count, 0.75, np.float32),
         "forward_backward_error": np.full(count, 0.25, np.float32),
-        "frames": np.zeros(count, np.int64),
-        "age": np.zeros(count, np.float32),
+        "age": np.zeros(count, np.int64),
+        "seconds_since_model": np.zeros(count, np.float32),
         "bridged": False,
     }
     return LiveUpdate(**given | others)
@@ -202,7 +202,7 @@ def test_tracks_say_all_that_is_known_of_each_point():
         ids=[7, 2**31 - 1],
         confidence=np.float32([0.9, 0.2]),
         forward_backward_error=np.float32([0.5, np.inf]),
-        age=np.float32([0, 0.125]),
+        seconds_since_model=np.float32([0, 0.125]),
     )
     xyz = np.float32([[0.1, -0.2, 1.5], [np.nan] * 3])
     sent = outputs.tracks_cloud(HEADER, now, np.uint8([3, 0]), xyz)
@@ -223,7 +223,7 @@ def test_tracks_say_all_that_is_known_of_each_point():
         "object_id",
         "confidence",
         "forward_backward_error",
-        "age",
+        "seconds_since_model",
     ]
     assert list(at) == names
     # As a C compiler lays them out.

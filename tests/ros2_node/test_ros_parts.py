@@ -133,8 +133,8 @@ class Stream:
             visible=~np.isin(self.ids, hidden),
             confidence=np.ones(count, np.float32),
             forward_backward_error=np.zeros(count, np.float32),
-            frames=np.zeros(count, np.int64),
-            age=np.zeros(count, np.float32),
+            age=np.zeros(count, np.int64),
+            seconds_since_model=np.zeros(count, np.float32),
             bridged=False,
         )
 

@@ -276,6 +276,6 @@ def _carried(
     update = stream.push(shot.frame, stamp)
     if masks:
         for mask in masks:
-            stream.propagate(mask)
+            stream.add_masks(mask)
         update = stream.push(shot.frame, stamp)
     return update, time.perf_counter() - began

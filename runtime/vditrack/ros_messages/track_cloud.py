@@ -17,7 +17,7 @@ TRACK_FIELDS = np.dtype(
         ("object_id", "u1"),
         ("confidence", "<f4"),
         ("forward_backward_error", "<f4"),
-        ("age", "<f4"),
+        ("seconds_since_model", "<f4"),
     ],
     # Readers that lay a C struct over a row expect each field where a compiler puts it.
     align=True,
@@ -31,7 +31,7 @@ TRACK_FIELDS = np.dtype(
 - object_id: index of the object that the point is on; 0: of none, or not known.
 - confidence: in [0, 1]; at least 0.5 exactly where the point is visible.
 - forward_backward_error: forward-backward distance in model pixels; inf where unknown.
-- age: seconds since the frame in which the model last placed the point; 0: in this one.
+- seconds_since_model: seconds since the model last placed the point; 0: in this frame.
 """
 
 _POINT_FIELD = {"u1": 2, "i4": 5, "f4": 7}
@@ -68,7 +68,7 @@ class PlacedPoints(Protocol):
         """Of each [N]."""
 
     @property
-    def age(self) -> NDArray[np.float32]:
+    def seconds_since_model(self) -> NDArray[np.float32]:
         """Of each [N], in seconds."""
 
 
@@ -91,5 +91,5 @@ def track_rows(
     rows["object_id"] = 0 if objects is None else objects
     rows["confidence"] = update.confidence
     rows["forward_backward_error"] = update.forward_backward_error
-    rows["age"] = update.age
+    rows["seconds_since_model"] = update.seconds_since_model
     return rows

@@ -22,8 +22,8 @@ class MaskUpdate:
     indices: NDArray[np.uint8]
     """[N] of all objects marked so far, in the order in which they came; also of those that are
     nowhere in the frame."""
-    age: NDArray[np.int64]
-    """[N] frames since the object was marked last."""
+    frames_since_marked: NDArray[np.int64]
+    """[N] frames since a mask last named the object."""
 
 
 class MaskStream:
@@ -46,9 +46,9 @@ class MaskStream:
         self._window = self._features.window()
         self._objects = MaskedObjects(self._features.settings)
         self._clock = FrameClock()
-        self._age = np.zeros(0, np.int64)
+        self._frames_since_marked = np.zeros(0, np.int64)
 
-    def propagate(self, mask: NDArray[np.uint8]) -> None:
+    def add_masks(self, mask: NDArray[np.uint8]) -> None:
         """Mark objects on the last frame pushed, to be carried on from there.
 
         An object that the mask names is afterwards where the mask has it, and nowhere else. The
@@ -66,16 +66,16 @@ class MaskStream:
             raise InputError("a mask was given before the first frame. Push a frame first.")
         check_mask(mask, self._size)
         self._objects.mark(mask)
-        indices = self._objects.indices[1:]
-        age = np.pad(self._age, (0, len(indices) - len(self._age)))
-        self._age = np.where(np.isin(indices, mask), 0, age)
+        indices, known = self._objects.indices[1:], self._frames_since_marked
+        frames = np.pad(known, (0, len(indices) - len(known)))
+        self._frames_since_marked = np.where(np.isin(indices, mask), 0, frames)
 
     def push(self, frame: NDArray[np.uint8], stamp: float) -> MaskUpdate:
         """Carry all objects into the next frame.
 
         Args:
             frame: uint8 [H, W, 3] RGB.
-            stamp: the frame's time, in any unit, from the camera.
+            stamp: the frame's time, in seconds, of any epoch.
 
         Raises:
             InputError: the frame is not such an array, or its stamp is not a number or older than
@@ -86,12 +86,12 @@ class MaskStream:
         if self._clock.advance(stamp) > 0:
             fused = self._window.push(frame)
             self._objects.advance(fused.descriptors, frame.shape[:2], fused.velocity)
-            self._age = self._age + 1
+            self._frames_since_marked = self._frames_since_marked + 1
         return MaskUpdate(
             stamp=stamp,
             mask=self._objects.mask,
             indices=self._objects.indices[1:].copy(),
-            age=self._age.copy(),
+            frames_since_marked=self._frames_since_marked.copy(),
         )
 
     @property

@@ -97,7 +97,7 @@ class Stream:
 
         Args:
             frame: uint8 [H, W, 3] RGB.
-            stamp: the frame's time, in any unit, from the camera.
+            stamp: the frame's time, in seconds, of any epoch.
 
         Raises:
             InputError: the frame is not such an array, or its stamp is not a number or older than

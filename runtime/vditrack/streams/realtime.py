@@ -63,10 +63,10 @@ class LiveUpdate:
     """[N] in [0, 1]; at least 0.5 exactly where the point is visible."""
     forward_backward_error: Floats
     """[N] forward-backward distance in model pixels (RMS over frames); inf where unknown."""
-    frames: Ints
+    age: Ints
     """[N] frames since the point was added."""
-    age: Floats
-    """[N] seconds since the frame in which the model last placed the point."""
+    seconds_since_model: Floats
+    """[N] seconds since the frame in which the model last placed the point; 0 in that frame."""
     bridged: bool
     """Whether flow alone has carried the points into this frame."""
 
@@ -82,7 +82,7 @@ class _Points:
     confidence: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     """Of the model, or 1 until it has seen the point."""
     forward_backward_error: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
-    frames: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    age: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     placed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     """Stamps."""
 
@@ -94,7 +94,7 @@ class _Points:
             followed=np.ones(count, np.bool_),
             confidence=np.ones(count, np.float32),
             forward_backward_error=np.zeros(count, np.float32),
-            frames=np.zeros(count, np.int64),
+            age=np.zeros(count, np.int64),
             placed=np.full(count, stamp),
         )
         return joined(self, new)
@@ -243,7 +243,7 @@ class LiveStream:
         if before is not None:
             self._see_interval(stamp - before)
         image = grey_levels(frame)
-        self._points.frames += 1
+        self._points.age += 1
         if self._job is not None and self._job.described.done():
             self._correct()
         waits = self._job is None and (before is None or self._keeps_pace())
@@ -373,8 +373,8 @@ class LiveStream:
             visible=points.visible,
             confidence=np.asarray(points.confidence * held, np.float32),
             forward_backward_error=points.forward_backward_error.copy(),
-            frames=points.frames.copy(),
-            age=np.asarray(stamp - points.placed, np.float32),
+            age=points.age.copy(),
+            seconds_since_model=np.asarray(stamp - points.placed, np.float32),
             bridged=not self._describes(stamp),
         )
 

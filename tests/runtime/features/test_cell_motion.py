@@ -129,7 +129,7 @@ def test_a_stream_of_the_bundled_model_is_its_causal_clip(crossing):
     for t, frame in enumerate(frames):
         update = stream.push(frame, t)
         if t == 0:
-            stream.propagate(crossing.masks[0])
+            stream.add_masks(crossing.masks[0])
         else:
             np.testing.assert_array_equal(update.mask, expected[t])
 

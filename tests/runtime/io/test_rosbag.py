@@ -201,7 +201,7 @@ def test_a_bag_is_tracked_into_a_bag(tmp_path, storage):
             np.testing.assert_array_equal(np.stack([rows["u"], rows["v"]], axis=1), points)
             for name in ("visible", "object_id", "confidence", "forward_backward_error"):
                 np.testing.assert_array_equal(rows[name], tracks[name][:, t], err_msg=name)
-            np.testing.assert_array_equal(rows["age"], 0)
+            np.testing.assert_array_equal(rows["seconds_since_model"], 0)
             # Focal length 100; the principal point is the picture's middle, (64, 48) from its edge.
             expected = np.column_stack([(points - [64, 48]) / 100, [1, 1]])
             xyz = np.stack([rows["x"], rows["y"], rows["z"]], axis=1)

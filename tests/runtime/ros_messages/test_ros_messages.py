@@ -408,7 +408,7 @@ def test_rows_of_a_cloud():
         visible=np.array([True, False]),
         confidence=np.array([0.75, 0.25], np.float32),
         forward_backward_error=np.array([0.5, np.inf], np.float32),
-        age=np.array([0, 0.125], np.float32),
+        seconds_since_model=np.array([0, 0.125], np.float32),
     )
     xyz = np.array([[1, 2, 3], [np.nan, np.nan, np.nan]], np.float32)
     data = track_rows(xyz, update, np.array([255, 0], np.uint8)).tobytes()
@@ -423,7 +423,12 @@ def test_rows_of_a_cloud():
     )
     assert first == {
         **{"x": 1, "y": 2, "z": 3, "u": 1.5, "v": 2.5, "id": 7, "visible": 1},
-        **{"object_id": 255, "confidence": 0.75, "forward_backward_error": 0.5, "age": 0},
+        **{
+            "object_id": 255,
+            "confidence": 0.75,
+            "forward_backward_error": 0.5,
+            "seconds_since_model": 0,
+        },
     }
     assert (second["id"], second["visible"], second["forward_backward_error"]) == (
         2**31 - 1,

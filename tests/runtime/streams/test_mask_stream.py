@@ -47,7 +47,7 @@ def test_stream_equals_a_causal_clip(tracker, frames, bundled, tmp_path):
     for t, frame in enumerate(frames):
         update = stream.push(frame, t / 30)
         if t in MARKS:
-            stream.propagate(MARKS[t])
+            stream.add_masks(MARKS[t])
             update = stream.push(frame, t / 30)
         np.testing.assert_array_equal(update.mask, clip[t])
         assert update.stamp == t / 30
@@ -64,14 +64,14 @@ def test_indices_and_ages(tracker, frames):
     stream = tracker.mask_stream()
     assert not stream.push(frames[0], 0.0).mask.any()
     assert len(stream.push(frames[0], 0.0).indices) == 0
-    stream.propagate(MARKS[5])
+    stream.add_masks(MARKS[5])
     stream.push(frames[1], 1.0)
-    stream.propagate(MARKS[0])
+    stream.add_masks(MARKS[0])
     update = stream.push(frames[2], 2.0)
-    assert (update.indices.tolist(), update.age.tolist()) == ([8, 3], [2, 1])
-    stream.propagate(block(8, 10, 10))
+    assert (update.indices.tolist(), update.frames_since_marked.tolist()) == ([8, 3], [2, 1])
+    stream.add_masks(block(8, 10, 10))
     update = stream.push(frames[2], 2.0)
-    assert (update.indices.tolist(), update.age.tolist()) == ([8, 3], [0, 1])
+    assert (update.indices.tolist(), update.frames_since_marked.tolist()) == ([8, 3], [0, 1])
 
 
 def test_two_masks_of_one_frame_are_as_one(tracker, frames):
@@ -82,7 +82,7 @@ def test_two_masks_of_one_frame_are_as_one(tracker, frames):
     for stream, masks in ((together, [both]), (singly, [MARKS[0], MARKS[5]])):
         stream.push(frames[0], 0.0)
         for mask in masks:
-            stream.propagate(mask)
+            stream.add_masks(mask)
     for t, frame in enumerate(frames[:6]):
         at_once, one_by_one = together.push(frame, float(t)), singly.push(frame, float(t))
         np.testing.assert_array_equal(at_once.mask, one_by_one.mask)
@@ -91,21 +91,21 @@ def test_two_masks_of_one_frame_are_as_one(tracker, frames):
 def test_the_same_stamp_is_the_same_frame(tracker, frames):
     stream = tracker.mask_stream()
     stream.push(frames[0], 0.0)
-    stream.propagate(MARKS[0])
+    stream.add_masks(MARKS[0])
     once = stream.push(frames[1], 1.0)
     again = stream.push(frames[2], 1.0)
     np.testing.assert_array_equal(once.mask, again.mask)
-    assert once.age.tolist() == again.age.tolist() == [1]
+    assert once.frames_since_marked.tolist() == again.frames_since_marked.tolist() == [1]
 
 
 def test_an_update_is_the_callers_own(tracker, frames):
     stream = tracker.mask_stream()
     stream.push(frames[0], 0.0)
-    stream.propagate(MARKS[0])
+    stream.add_masks(MARKS[0])
     stream.push(frames[0], 0.0).mask[:] = 77
     assert 77 not in stream.push(frames[0], 0.0).mask
     given = MARKS[0].copy()
-    stream.propagate(given)
+    stream.add_masks(given)
     given[:] = 99
     assert 99 not in stream.push(frames[0], 0.0).mask
 
@@ -124,7 +124,7 @@ def test_time_does_not_go_back(tracker, frames):
 def test_a_reset_stream_begins_anew(tracker, frames):
     stream, fresh = tracker.mask_stream(), tracker.mask_stream()
     stream.push(frames[0], 0.0)
-    stream.propagate(MARKS[0])
+    stream.add_masks(MARKS[0])
     stream.push(frames[1], 1.0)
     stream.reset()
     for t, frame in enumerate(frames[5:9]):
@@ -132,8 +132,8 @@ def test_a_reset_stream_begins_anew(tracker, frames):
         np.testing.assert_array_equal(after.mask, anew.mask)
         assert after.indices.tolist() == anew.indices.tolist()
         if t == 0:
-            stream.propagate(MARKS[5])
-            fresh.propagate(MARKS[5])
+            stream.add_masks(MARKS[5])
+            fresh.add_masks(MARKS[5])
 
 
 def test_objects_keep_their_place_when_the_size_changes(tracker):
@@ -142,12 +142,12 @@ def test_objects_keep_their_place_when_the_size_changes(tracker):
     frame[32:64, 40:80] = (220, 20, 20)
     stream = tracker.mask_stream()
     stream.push(frame, 0.0)
-    stream.propagate((frame[..., 0] == 220).astype(np.uint8))
+    stream.add_masks((frame[..., 0] == 220).astype(np.uint8))
     larger = cv2.resize(frame, (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_NEAREST)
     found, truth = stream.push(larger, 1.0).mask == 1, larger[..., 0] == 220
     assert (found & truth).sum() / (found | truth).sum() > 0.8
     with pytest.raises(InputError, match="the mask is 128 x 96, the frame 256 x 192"):
-        stream.propagate(MARKS[0])
+        stream.add_masks(MARKS[0])
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_objects_keep_their_place_when_the_size_changes(tracker):
 def test_what_is_no_mask_changes_nothing(tracker, frames, mask, message):
     stream = tracker.mask_stream()
     with pytest.raises(InputError, match="before the first frame"):
-        stream.propagate(MARKS[0])
+        stream.add_masks(MARKS[0])
     stream.push(frames[0], 0.0)
-    stream.propagate(MARKS[0])
+    stream.add_masks(MARKS[0])
     with pytest.raises(InputError, match=message):
-        stream.propagate(mask)
+        stream.add_masks(mask)
     np.testing.assert_array_equal(stream.push(frames[0], 0.0).mask, MARKS[0])
     with pytest.raises(InputError, match="a frame is"):
         stream.push(frames[0].astype(np.float32), 1.0)
@@ -174,7 +174,7 @@ def test_what_is_no_mask_changes_nothing(tracker, frames, mask, message):
 def test_memory_does_not_grow_with_the_stream(tracker, frames):
     stream = tracker.mask_stream()
     stream.push(frames[0], 0.0)
-    stream.propagate(MARKS[0])
+    stream.add_masks(MARKS[0])
 
     def push_many(first: int) -> int:
         for t in range(first, first + 60):

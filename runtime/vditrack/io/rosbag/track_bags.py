@@ -118,7 +118,7 @@ class _PointsInFrame:
     visible: NDArray[np.bool_]
     confidence: NDArray[np.float32]
     forward_backward_error: NDArray[np.float32]
-    age: NDArray[np.float32]
+    seconds_since_model: NDArray[np.float32]
 
 
 def _rows(camera: Camera | None, tracks: Tracks, t: int) -> NDArray[np.void]:
@@ -131,7 +131,7 @@ def _rows(camera: Camera | None, tracks: Tracks, t: int) -> NDArray[np.void]:
         confidence=tracks.confidence[:, t],
         forward_backward_error=tracks.forward_backward_error[:, t],
         # In a clip the model places every point in every frame.
-        age=np.zeros(count, np.float32),
+        seconds_since_model=np.zeros(count, np.float32),
     )
     objects = None if tracks.object_id is None else tracks.object_id[:, t]
     return track_rows(place(points, camera, None), update, objects)
