@@ -9,11 +9,10 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
-import typer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from typer.testing import CliRunner
 
+from doubles.commands import run_command
 from doubles.passthrough import write_passthrough
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
@@ -343,9 +342,7 @@ def test_a_card_that_cannot_be_edited_stays(card):
 
 
 def run(bundle: Path, *options: object) -> Any:
-    app = typer.Typer()
-    app.command()(calibrate)
-    return CliRunner().invoke(app, [str(bundle), *map(str, options)])
+    return run_command(calibrate, bundle, *options)
 
 
 def refusal(bundle: Path, *options: object) -> VditrackError:

@@ -23,11 +23,11 @@ from diffusers.models.transformers.transformer_ltx import LTXVideoRotaryPosEmbed
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
 from diffusers.video_processor import VideoProcessor
 from PIL import Image
-from test_export_pipelines import BOTTOM, moving_clip, run, tokenizer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import T5Config, T5EncoderModel
 
+from doubles.pipelines import CARD_BOTTOM, make_tokenizer, moving_clip, run_export
 from vditrack import Tracker
 from vditrack.errors import InputError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
@@ -503,7 +503,7 @@ vocabulary = 10
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
     file = tmp_path / "small.toml"
-    file.write_text(SMALL + BOTTOM)
+    file.write_text(SMALL + CARD_BOTTOM)
     return file
 
 
@@ -513,7 +513,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformer().save_pretrained(folder / "transformer", max_shard_size="100KB")
     autoencoder().save_pretrained(folder / "vae")
     text_encoder().save_pretrained(folder / "text_encoder")
-    tokenizer().save_pretrained(folder / "tokenizer")
+    make_tokenizer().save_pretrained(folder / "tokenizer")
     return folder
 
 
@@ -538,7 +538,7 @@ def bundle_latents(bundle: Path) -> Tensor:
 @pytest.mark.slow
 def test_a_bundle_that_tracks(card: Path, checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
-    done = run(card, "--weights", checkpoint, "-o", output, "--json")
+    done = run_export(card, "--weights", checkpoint, "-o", output, "--json")
     assert done.exception is None, done.exception
     told = json.loads(done.stdout)
     assert told["parity"]["encoder_vs_original"] <= 1e-4
@@ -573,13 +573,13 @@ def test_random_weights_need_no_checkpoint(card: Path) -> None:
 def test_the_empty_prompt_is_the_pipelines(card: Path, checkpoint: Path) -> None:
     """Padding is masked in the transformer alone: the text encoder sees it."""
     encoder = T5EncoderModel.from_pretrained(checkpoint / "text_encoder", dtype=torch.bfloat16)
-    pipeline = LTXPipeline(scheduler(), autoencoder(), encoder, tokenizer(), transformer())
+    pipeline = LTXPipeline(scheduler(), autoencoder(), encoder, make_tokenizer(), transformer())
     embedding, mask = pipeline._get_t5_prompt_embeds("", max_sequence_length=7)
     found = empty_prompt(load_card(str(card)), checkpoint, None)
     assert torch.equal(real_tokens(found), mask[0])
     assert torch.equal(found[mask[0]], embedding[mask].float())
     assert found[~mask[0]].abs().max() == 0
-    alone = encoder(tokenizer()("", return_tensors="pt").input_ids)[0]
+    alone = encoder(make_tokenizer()("", return_tensors="pt").input_ids)[0]
     assert error(alone[0].float(), found[:1]) > 1e-2
 
 
@@ -618,7 +618,7 @@ def test_a_later_versions_autoencoder_is_refused(
     content = config.read_text()
     later = json.loads(content) | {"down_block_types": ["LTXVideo095DownBlock3D"] * 4}
     config.write_text(json.dumps(later))
-    done = run(card, "--weights", checkpoint, "-o", tmp_path / "bundle")
+    done = run_export(card, "--weights", checkpoint, "-o", tmp_path / "bundle")
     config.write_text(content)
     assert isinstance(done.exception, InputError), done.exception
     assert "has down_block_types ['LTXVideo095" in str(done.exception)

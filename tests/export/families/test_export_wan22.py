@@ -16,12 +16,12 @@ from diffusers import (
 )
 from safetensors.torch import load_file
 from test_export_encoders import wan_latents
-from test_export_pipelines import moving_clip, run, text_encoder, tokenizer
 from test_export_wan import chosen, head_errors, internals, prompt, transformer
 from test_plan import counted, weights_of
 from test_plan import run as run_plan
 from torch import Tensor
 
+from doubles.pipelines import make_text_encoder, make_tokenizer, moving_clip, run_export
 from vditrack import Tracker, VditrackError
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
@@ -230,7 +230,7 @@ def checkpoint(tmp_path_factory) -> Path:
         freq_dim=16,
         ffn_dim=48,
     )
-    parts = tokenizer(), text_encoder("wan"), small_autoencoder(), scheduler(), model
+    parts = make_tokenizer(), make_text_encoder("wan"), small_autoencoder(), scheduler(), model
     WanPipeline(*parts, expand_timesteps=True).save_pretrained(folder)
     return folder
 
@@ -238,7 +238,7 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def exported(card, checkpoint, tmp_path_factory) -> tuple[Path, dict]:
     output = tmp_path_factory.mktemp("bundle") / "bundle"
-    done = run(card, "--weights", checkpoint, "-o", output, "--json")
+    done = run_export(card, "--weights", checkpoint, "-o", output, "--json")
     assert done.exception is None, done.exception
     return output, json.loads(done.stdout)
 
@@ -316,7 +316,7 @@ def test_it_tracks(exported):
 @pytest.mark.slow
 def test_random_weights_at_another_size(card, tmp_path):
     options = ("--size", "32x64", "--frames", "5", "--described", "4", "--json")
-    done = run(card, "--random-weights", "-o", tmp_path / "bundle", *options)
+    done = run_export(card, "--random-weights", "-o", tmp_path / "bundle", *options)
     assert done.exception is None, done.exception
     told = json.loads(done.stdout)
     assert told["source"]["random_weights"] is True
@@ -325,7 +325,7 @@ def test_random_weights_at_another_size(card, tmp_path):
 
 def test_one_latent_a_frame_is_refused(card, checkpoint, tmp_path):
     for weights in (("--weights", checkpoint), ("--random-weights",)):
-        done = run(card, *weights, "-o", tmp_path / "bundle", "--temporal-stride", "1")
+        done = run_export(card, *weights, "-o", tmp_path / "bundle", "--temporal-stride", "1")
         assert isinstance(done.exception, VditrackError), done.exception
         assert "temporal_stride 1 is not one of the encoder's: give 4" in str(done.exception)
         assert "give 4" in str(done.exception)
@@ -346,7 +346,7 @@ def test_another_autoencoder_is_refused(card, checkpoint, tmp_path, name, value,
     shutil.copytree(checkpoint, folder)
     config = json.loads((folder / "vae/config.json").read_text())
     (folder / "vae/config.json").write_text(json.dumps(config | {name: value}))
-    done = run(card, "--weights", folder, "-o", tmp_path / "bundle")
+    done = run_export(card, "--weights", folder, "-o", tmp_path / "bundle")
     assert isinstance(done.exception, VditrackError), done.exception
     assert complaint in str(done.exception)
 

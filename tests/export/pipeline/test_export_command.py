@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
-from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
+from doubles.pipelines import run_export
+from doubles.tiny_checkpoint import TINY_CARD, make_tiny_transformer, save_tiny_checkpoint
 from vditrack.bundle.folder import GATE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession, open_session
@@ -23,58 +22,12 @@ from vditrack_export.card import load_card
 from vditrack_export.pipeline import export as export_module
 from vditrack_export.pipeline import onnx_export as graph_module
 from vditrack_export.pipeline.checkpoint import load_checkpoint
-from vditrack_export.pipeline.cli import export
-from vditrack_export.tiny.model import TinyEncoder
 
 WEIGHTS = "vdit/diffusion_pytorch_model.safetensors"
 
-CARD = """
-name = "small"
-checkpoint = "random numbers"
-licence = "Apache-2.0"
-notes = "for tests"
-[input]
-height = 32
-width = 48
-frames = 4
-described_frames = 4
-temporal_stride = 1
-[transformer]
-family = "wan"
-layers = 3
-heads = 2
-head_dim = 32
-feed_forward = 64
-in_channels = 24
-out_channels = 24
-patch = [1, 1, 1]
-frequency_dim = 32
-text_dim = 16
-text_tokens = 1
-[encoder]
-kind = "convolutions"
-widths = [32, 64, 128]
-latent_channels = 24
-[feature]
-block = 1
-heads = [1, 0]
-tensor = "keys"
-frequency_range = [0.4, 1.0]
-signal_level = 0.9
-noise_level = 0.1
-timestep = 100.0
-noise_seed = 0
-[matching]
-temperature = 0.05
-argmax_radius = 12
-search_radius = 48
-visibility_threshold = 12
-similarity_threshold = 0.4
-recovery_threshold = 0.6
-template_update = 0.05
-update_after_loss = true
-horizon = 8
-"""
+CARD = TINY_CARD.replace("\nframes = 2", "\nframes = 4").replace(
+    "described_frames = 1", "described_frames = 4"
+)
 
 
 @pytest.fixture
@@ -88,29 +41,11 @@ def card(tmp_path: Path) -> Path:
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    torch.manual_seed(0)
-    TinyEncoder(24, (32, 64, 128)).save(folder)
-    _transformer().save_pretrained(folder / "vdit")
-    return folder
-
-
-def _transformer(**changes: int) -> WanTransformer3DModel:
-    shape = {"num_attention_heads": 2, "attention_head_dim": 32, "in_channels": 24, "num_layers": 3}
-    return WanTransformer3DModel(
-        patch_size=(1, 1, 1),
-        out_channels=24,
-        text_dim=16,
-        freq_dim=32,
-        ffn_dim=64,
-        **(shape | changes),
-    )
+    return save_tiny_checkpoint(folder)
 
 
 def run(card: Path | str, weights: Path, output: Path, *options: str) -> Any:
-    app = typer.Typer()
-    app.command()(export)
-    arguments = [str(card), "--weights", str(weights), "-o", str(output), *options]
-    return CliRunner().invoke(app, arguments)
+    return run_export(card, "--weights", weights, "-o", output, *options)
 
 
 def refusal(card: Path | str, weights: Path, output: Path) -> str:
@@ -155,7 +90,7 @@ def test_a_bundle_is_replaced_and_digests_follow_the_weights(
     output = tmp_path / "bundle"
     assert run(card, checkpoint, output).exception is None
     first = load_bundle(output).manifest
-    _transformer().save_pretrained(checkpoint / "vdit")
+    make_tiny_transformer(seed=2).save_pretrained(checkpoint / "vdit")
     assert run(card, checkpoint, output).exception is None
     second = load_bundle(output).manifest
     assert first.source.checkpoint_sha256 != second.source.checkpoint_sha256
@@ -176,7 +111,7 @@ def test_weights_too_large_for_one_file(
 
 def test_weights_in_shards(card: Path, checkpoint: Path) -> None:
     whole = load_checkpoint(load_card(str(card)), checkpoint)
-    original = _transformer()
+    original = make_tiny_transformer()
     original.load_state_dict(load_file(checkpoint / WEIGHTS))
     (checkpoint / WEIGHTS).unlink()
     original.save_pretrained(checkpoint / "vdit", max_shard_size="200KB")
@@ -206,7 +141,7 @@ def _cut_short(name: str) -> Callable[[Path], None]:
 
 
 def _other_transformer(**changes: int) -> Callable[[Path], None]:
-    return lambda checkpoint: _transformer(**changes).save_pretrained(checkpoint / "vdit")
+    return lambda checkpoint: make_tiny_transformer(**changes).save_pretrained(checkpoint / "vdit")
 
 
 @pytest.mark.parametrize(

@@ -7,144 +7,37 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-import typer
-from diffusers import WanTransformer3DModel
 from torch import Tensor
-from typer.testing import CliRunner
 
+from doubles.pipelines import run_export
+from doubles.tiny_checkpoint import (
+    MASK_SECTIONS,
+    TINY_CARD,
+    make_tiny_transformer,
+    save_tiny_checkpoint,
+)
 from vditrack import Tracker
 from vditrack.bundle.folder import load_bundle
 from vditrack.errors import InputError
 from vditrack.features.fusion import FusedFeatures
-from vditrack_export.pipeline.cli import export
 from vditrack_export.tiny.model import TinyEncoder
-
-POINTS = """
-name = "small"
-checkpoint = "random numbers"
-licence = "Apache-2.0"
-notes = "for tests"
-[input]
-height = 32
-width = 48
-frames = 2
-described_frames = 1
-temporal_stride = 1
-[transformer]
-family = "wan"
-layers = 3
-heads = 2
-head_dim = 32
-feed_forward = 64
-in_channels = 24
-out_channels = 24
-patch = [1, 1, 1]
-frequency_dim = 32
-text_dim = 16
-text_tokens = 1
-[encoder]
-kind = "convolutions"
-widths = [32, 64, 128]
-latent_channels = 24
-[feature]
-block = 1
-heads = [1, 0]
-tensor = "keys"
-frequency_range = [0.4, 1.0]
-signal_level = 0.9
-noise_level = 0.1
-timestep = 100.0
-noise_seed = 0
-[matching]
-temperature = 0.05
-argmax_radius = 12
-search_radius = 48
-visibility_threshold = 12
-similarity_threshold = 0.4
-recovery_threshold = 0.6
-template_update = 0.05
-update_after_loss = true
-horizon = 8
-"""
-MASKS = """
-[masks.propagation]
-motion_weight = 0.6
-temperature = 0.1
-top_k = 10
-radius = 5
-context = 4
-[masks.motion.input]
-height = 32
-width = 48
-frames = 5
-described_frames = 5
-temporal_stride = 1
-overlap = 2
-[masks.motion.feature]
-block = 2
-heads = [0, 1]
-tensor = "hidden"
-frequency_range = [0.0, 1.0]
-signal_level = 0.3
-noise_level = 0.7
-timestep = 700.0
-noise_seed = 0
-[masks.appearance.input]
-height = 64
-width = 80
-frames = 1
-described_frames = 1
-temporal_stride = 1
-[masks.appearance.feature]
-block = 0
-heads = [0, 1]
-tensor = "hidden"
-frequency_range = [0.0, 1.0]
-signal_level = 0.949
-noise_level = 0.051
-timestep = 51.0
-noise_seed = 1
-"""
-
-
-def transformer() -> WanTransformer3DModel:
-    """The same random numbers each time."""
-    torch.manual_seed(1)
-    return WanTransformer3DModel(
-        patch_size=(1, 1, 1),
-        num_attention_heads=2,
-        attention_head_dim=32,
-        in_channels=24,
-        out_channels=24,
-        text_dim=16,
-        freq_dim=32,
-        ffn_dim=64,
-        num_layers=3,
-    )
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    TinyEncoder(24, (32, 64, 128)).save(folder)
-    transformer().save_pretrained(folder / "vdit")
-    return folder
+    return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 def run(card: str, checkpoint: Path, output: Path, *options: str) -> Any:
     path = output.parent / "small.toml"
     path.write_text(card)
-    app = typer.Typer()
-    app.command()(export)
-    arguments = [str(path), "--weights", str(checkpoint), "-o", str(output), *options]
-    return CliRunner().invoke(app, arguments)
+    return run_export(path, "--weights", checkpoint, "-o", output, *options)
 
 
 @pytest.fixture(scope="module")
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("exported") / "bundle"
-    result = run(POINTS + MASKS, checkpoint, output, "--masks")
+    result = run(TINY_CARD + MASK_SECTIONS, checkpoint, output, "--masks")
     assert result.exception is None, result.output
     return output
 
@@ -168,7 +61,7 @@ def test_each_part_is_a_bundle_of_its_own(exported: Path) -> None:
 def hidden(checkpoint: Path, frames: np.ndarray, block: int, noise: float, seed: int) -> Tensor:
     """What the unmodified model's block puts out: [T, rows, columns, width]."""
     encoder = TinyEncoder.load(checkpoint)
-    model = transformer().eval()
+    model = make_tiny_transformer().eval()
     given = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
     latents = encoder(given).transpose(0, 1)[None]
     drawn = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))
@@ -219,7 +112,7 @@ def test_masks_are_propagated_with_it(exported: Path) -> None:
 
 def test_without_the_option_the_parts_are_left_out(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "bundle"
-    assert run(POINTS + MASKS, checkpoint, output).exception is None
+    assert run(TINY_CARD + MASK_SECTIONS, checkpoint, output).exception is None
     assert load_bundle(output).manifest.propagation is None
     assert not (output / "motion").exists()
     with pytest.raises(InputError, match="tracks points alone"):
@@ -227,20 +120,20 @@ def test_without_the_option_the_parts_are_left_out(checkpoint: Path, tmp_path: P
 
 
 def test_a_card_without_masks_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    result = run(POINTS, checkpoint, tmp_path / "bundle", "--masks")
+    result = run(TINY_CARD, checkpoint, tmp_path / "bundle", "--masks")
     assert isinstance(result.exception, InputError)
     assert "has no [masks]" in str(result.exception)
     assert not (tmp_path / "bundle").exists()
 
 
 def test_appearance_is_of_single_frames(checkpoint: Path, tmp_path: Path) -> None:
-    wrong = MASKS.replace("frames = 1\n", "frames = 2\n")
-    result = run(POINTS + wrong, checkpoint, tmp_path / "bundle", "--masks")
+    wrong = MASK_SECTIONS.replace("frames = 1\n", "frames = 2\n")
+    result = run(TINY_CARD + wrong, checkpoint, tmp_path / "bundle", "--masks")
     assert "appearance is read of single frames" in str(result.exception)
 
 
 def test_motion_may_be_the_displacement_of_appearance(checkpoint: Path, tmp_path: Path) -> None:
-    head, _, rest = MASKS.partition("[masks.motion.input]")
+    head, _, rest = MASK_SECTIONS.partition("[masks.motion.input]")
     displacement = """
 [masks.propagation.displacement]
 frames = 2
@@ -254,7 +147,7 @@ deviation = 0.5
 falloff = 0.05
 uncovered = 0.02
 """
-    both = run(POINTS + MASKS + displacement, checkpoint, tmp_path / "both", "--masks")
+    both = run(TINY_CARD + MASK_SECTIONS + displacement, checkpoint, tmp_path / "both", "--masks")
     assert "motion is either a part of its own, or a displacement" in str(both.exception)
     alone = (
         head
@@ -262,7 +155,7 @@ uncovered = 0.02
         + "[masks.appearance.input]"
         + rest.partition("[masks.appearance.input]")[2]
     )
-    result = run(POINTS + alone, checkpoint, tmp_path / "bundle", "--masks")
+    result = run(TINY_CARD + alone, checkpoint, tmp_path / "bundle", "--masks")
     assert result.exception is None, result.output
     tracker = Tracker.load(tmp_path / "bundle")
     assert not (tmp_path / "bundle" / "motion").exists()

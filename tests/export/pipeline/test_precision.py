@@ -12,9 +12,9 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file, save_file
-from test_export_pipelines import BOTTOM, CARDS, TOP, moving_clip, run, save_pipeline
 from torch import nn
 
+from doubles.pipelines import card_text, moving_clip, run_export, save_pipeline
 from vditrack import Tracker, VditrackError
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.folder import Bundle, load_bundle
@@ -46,10 +46,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         card, output = folder / f"{family}.toml", folder / f"{family}-{precision}"
         if not card.exists():
             save_pipeline(folder / family, family)
-            card.write_text(TOP + CARDS[family] + BOTTOM)
+            card.write_text(card_text(family))
         encoder = "fp32" if precision == "bf16" else precision
         options = ("--precision", precision, "--encoder-precision", encoder, "--accept")
-        done = run(card, "--weights", folder / family, "-o", output, *options)
+        done = run_export(card, "--weights", folder / family, "-o", output, *options)
         assert done.exception is None, done.exception
         return load_bundle(output)
 
@@ -189,7 +189,7 @@ def test_the_written_graph_is_what_the_gate_ran(tmp_path: Path, precision: str) 
 @pytest.mark.slow
 def test_numbers_beyond_the_precision_are_refused(tmp_path: Path) -> None:
     folder, card = save_pipeline(tmp_path / "wan", "wan"), tmp_path / "small.toml"
-    card.write_text(TOP + CARDS["wan"] + BOTTOM)
+    card.write_text(card_text("wan"))
     for shard in (folder / "transformer").glob("*.safetensors"):
         weights = load_file(shard)
         for name in weights:
@@ -200,7 +200,9 @@ def test_numbers_beyond_the_precision_are_refused(tmp_path: Path) -> None:
                 weights[name] *= 1e-6
         save_file(weights, shard, {"format": "pt"})
     before = sorted(tmp_path.iterdir())
-    done = run(card, "--weights", folder, "-o", tmp_path / "b", "--precision", "fp16", "--accept")
+    done = run_export(
+        card, "--weights", folder, "-o", tmp_path / "b", "--precision", "fp16", "--accept"
+    )
     assert isinstance(done.exception, VditrackError)
     assert "descriptors of features.onnx are not finite" in str(done.exception)
     assert sorted(tmp_path.iterdir()) == before

@@ -12,14 +12,13 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-import typer
 from diffusers import CogVideoXDPMScheduler, FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_export_pipelines import BOTTOM, CARDS, TOP
 from torch import Tensor
-from typer.testing import CliRunner
 
+from doubles.commands import run_command
+from doubles.pipelines import CARD_BOTTOM, CARD_TOP, FAMILY_SECTIONS
 from vditrack import VditrackError
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.manifest import Input, Matching
@@ -50,7 +49,7 @@ _CARDS = sorted(path.stem for path in (Path(__file__).parents[3] / "models").glo
 # A UNet has neither heads nor rotary frequencies to choose.
 SHIPPED = [name for name in _CARDS if not isinstance(load_card(name).transformer, UNet)]
 
-TINY = f"""{TOP.replace("frames = 5", "frames = 2").replace("width = 96", "width = 64")}
+TINY = f"""{CARD_TOP.replace("frames = 5", "frames = 2").replace("width = 96", "width = 64")}
 [transformer]
 family = "wan"
 layers = 3
@@ -67,7 +66,7 @@ text_tokens = 1
 kind = "convolutions"
 widths = [32, 64, 128]
 latent_channels = 24
-{BOTTOM}""".replace("described_frames = 2", "described_frames = 1")
+{CARD_BOTTOM}""".replace("described_frames = 2", "described_frames = 1")
 
 
 @pytest.fixture
@@ -78,9 +77,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def run(card: Path | str, *options: object) -> Any:
-    app = typer.Typer()
-    app.command()(select)
-    return CliRunner().invoke(app, [str(card), *map(str, options)])
+    return run_command(select, card, *options)
 
 
 # What is scored is what export cuts
@@ -112,14 +109,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", CARDS)
+@pytest.mark.parametrize("family", FAMILY_SECTIONS)
 def test_descriptors_are_those_of_the_bundle(family: str, tmp_path: Path, seen: Seen) -> None:
     """From frames, through windows, encoder, noise and rotation to heads and channels."""
-    bottom = BOTTOM
+    bottom = CARD_BOTTOM
     if family == "cogvideox":
         # It takes its levels from a schedule of steps.
-        bottom = BOTTOM.replace("100.0", "19.0").replace("0.1\n", "0.23114286\n", 1)
-    (tmp_path / "small.toml").write_text(TOP + CARDS[family] + bottom)
+        bottom = CARD_BOTTOM.replace("100.0", "19.0").replace("0.1\n", "0.23114286\n", 1)
+    (tmp_path / "small.toml").write_text(CARD_TOP + FAMILY_SECTIONS[family] + bottom)
     assert compared_with_bundle(tmp_path, 9, seen) == {0, 1, 4, 8}
 
 

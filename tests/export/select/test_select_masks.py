@@ -10,11 +10,10 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
-import typer
-from test_export_masks import MASKS, POINTS
-from test_export_pipelines import BOTTOM, CARDS, TOP
-from typer.testing import CliRunner
 
+from doubles.commands import run_command
+from doubles.pipelines import CARD_BOTTOM, CARD_TOP, FAMILY_SECTIONS
+from doubles.tiny_checkpoint import MASK_SECTIONS, TINY_CARD
 from vditrack import Tracker, VditrackError
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.manifest import Propagation
@@ -45,7 +44,9 @@ from vditrack_export.select.masks.search_space import (
 )
 from vditrack_export.select.noise_schedule import denoising_at
 
-CARD = POINTS + MASKS.replace("[0.0, 1.0]", "[0.4, 1.0]").replace('"hidden"', '"keys"', 1)
+CARD = TINY_CARD + MASK_SECTIONS.replace("[0.0, 1.0]", "[0.4, 1.0]").replace(
+    '"hidden"', '"keys"', 1
+)
 """Motion is keys of low frequencies, in windows of five with an overlap of two."""
 
 
@@ -57,9 +58,7 @@ def card(tmp_path: Path) -> Path:
 
 
 def run(card: Path | str, *options: object) -> Any:
-    app = typer.Typer()
-    app.command()(select)
-    return CliRunner().invoke(app, [str(card), "--task", "masks", *map(str, options)])
+    return run_command(select, card, "--task", "masks", *options)
 
 
 # What is scored is what a bundle gives
@@ -70,9 +69,9 @@ def run(card: Path | str, *options: object) -> Any:
 def test_features_are_those_of_the_bundle(family: str, tensor: str, tmp_path: Path) -> None:
     """An encoder that carries caches and one of whole windows, and a clip with a tail."""
     path = tmp_path / "small.toml"
-    bottom = BOTTOM.replace('"keys"', f'"{tensor}"').replace("[0.0, 1.0]", "[0.3, 1.0]")
-    top = TOP.replace("temporal_stride = 1", "temporal_stride = 4")
-    path.write_text(top + CARDS[family] + bottom)
+    bottom = CARD_BOTTOM.replace('"keys"', f'"{tensor}"').replace("[0.0, 1.0]", "[0.3, 1.0]")
+    top = CARD_TOP.replace("temporal_stride = 1", "temporal_stride = 4")
+    path.write_text(top + FAMILY_SECTIONS[family] + bottom)
     compared_with_bundle(load_card(str(path)), tmp_path, blocks=[0, 1, 2])
 
 
@@ -333,7 +332,7 @@ def test_options_that_make_no_sense(
 
 def test_cards_that_cannot_be_tried_are_refused(tmp_path: Path) -> None:
     points = tmp_path / "points.toml"
-    points.write_text(POINTS)
+    points.write_text(TINY_CARD)
     assert "has no [masks]" in str(run(points, "--random-weights").exception)
     assert "has a UNet" in str(run("i2vgen-xl", "--random-weights").exception)
 

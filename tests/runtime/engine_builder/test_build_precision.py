@@ -13,9 +13,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from test_build import FOR_TWO, QUIET, root
-from test_export_pipelines import BOTTOM, CARDS, TOP, run, save_pipeline
 from torch import Tensor, nn
 
+from doubles.pipelines import card_text, run_export, save_pipeline
 from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
 from vditrack.bundle.manifest import Precision
 from vditrack.engine_builder.library import import_library
@@ -135,13 +135,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A small Wan of random weights, with its encoder, in a precision."""
     folder = tmp_path_factory.mktemp("wan")
     save_pipeline(folder / "wan", "wan")
-    (folder / "wan.toml").write_text(TOP + CARDS["wan"] + BOTTOM)
+    (folder / "wan.toml").write_text(card_text("wan"))
 
     def export(precision: str) -> Bundle:
         encoder = "fp32" if precision == "bf16" else precision
         options = ("--precision", precision, "--encoder-precision", encoder, "--accept")
         output = folder / precision
-        done = run(folder / "wan.toml", "--weights", folder / "wan", "-o", output, *options)
+        done = run_export(folder / "wan.toml", "--weights", folder / "wan", "-o", output, *options)
         assert done.exception is None, done.exception
         return load_bundle(output)
 

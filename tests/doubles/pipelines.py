@@ -1,0 +1,190 @@
+"""Small random checkpoints as diffusers pipelines save them, their cards, and their export."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    AutoencoderKLWan,
+    CogVideoXTransformer3DModel,
+    CosmosTransformer3DModel,
+    WanTransformer3DModel,
+)
+from tokenizers import Tokenizer, models, processors
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import UMT5Config as Umt5Config
+from transformers import UMT5EncoderModel as Umt5EncoderModel
+from typer.testing import Result
+
+from doubles.commands import run_command
+from vditrack_export.pipeline.cli import export
+
+TEXT_DIM, TEXT_TOKENS = 16, 7
+
+CARD_TOP = """
+name = "small"
+checkpoint = "random numbers"
+licence = "Apache-2.0"
+notes = "for tests"
+[input]
+height = 64
+width = 96
+frames = 5
+described_frames = 5
+temporal_stride = 1
+"""
+CARD_BOTTOM = """
+[feature]
+block = 1
+heads = [1]
+tensor = "keys"
+frequency_range = [0.0, 1.0]
+signal_level = 0.9
+noise_level = 0.1
+timestep = 100.0
+noise_seed = 0
+[matching]
+temperature = 0.05
+argmax_radius = 12
+search_radius = 48
+visibility_threshold = 12
+similarity_threshold = 0.4
+recovery_threshold = 0.6
+template_update = 0.05
+update_after_loss = true
+horizon = 4
+"""
+COMMON = """
+layers = 3
+heads = 2
+head_dim = 32
+in_channels = 4
+out_channels = 4
+patch = [1, 2, 2]
+text_dim = 16
+text_tokens = 7
+"""
+TEXT = """
+layers = 1
+width = 16
+heads = 2
+head_dim = 8
+feed_forward = 32
+vocabulary = 10
+"""
+WAN_VAE = """
+[encoder]
+kind = "wan_autoencoder"
+image_channels = 3
+base_width = 8
+multiples = [1, 1, 2, 2]
+residual_blocks = 1
+temporal_downsample = [false, true, true]
+latent_channels = 4
+"""
+FAMILY_SECTIONS = {
+    "wan": f'[transformer]\nfamily = "wan"\nfeed_forward = 48\nfrequency_dim = 16{COMMON}{WAN_VAE}'
+    f'[text_encoder]\nkind = "umt5"{TEXT}',
+    "cosmos": f'[transformer]\nfamily = "cosmos"\nfeed_forward = 256\nmodulation_dim = 8\n'
+    f"rope_scale = [1.0, 3.0, 3.0]{COMMON}{WAN_VAE}"
+    f'[text_encoder]\nkind = "t5"\ngated = false{TEXT}',
+    "cogvideox": f'[transformer]\nfamily = "cogvideox"\nfeed_forward = 256\ntime_dim = 24\n'
+    f"rotary = true{COMMON}"
+    '[encoder]\nkind = "cogvideox_autoencoder"\nimage_channels = 3\nwidths = [32, 32, 32, 32]\n'
+    "residual_blocks = 1\ntemporal_stride = 4\nlatent_channels = 4\n"
+    f'[text_encoder]\nkind = "t5"\ngated = false{TEXT}',
+}
+
+
+def make_transformer(family: str) -> torch.nn.Module:
+    shape: dict[str, Any] = {
+        "num_layers": 3,
+        "num_attention_heads": 2,
+        "attention_head_dim": 32,
+        "out_channels": 4,
+    }
+    if family == "wan":
+        return WanTransformer3DModel(
+            **shape, in_channels=4, text_dim=TEXT_DIM, freq_dim=16, ffn_dim=48
+        )
+    if family == "cogvideox":
+        return CogVideoXTransformer3DModel(
+            **shape,
+            in_channels=4,
+            time_embed_dim=24,
+            text_embed_dim=TEXT_DIM,
+            max_text_seq_length=TEXT_TOKENS,
+            sample_height=8,
+            sample_width=12,
+            use_rotary_positional_embeddings=True,
+        )
+    return CosmosTransformer3DModel(
+        **shape,
+        in_channels=5,
+        text_embed_dim=TEXT_DIM,
+        adaln_lora_dim=8,
+        rope_scale=(1.0, 3.0, 3.0),
+        extra_pos_embed_type=None,
+    )
+
+
+def make_autoencoder(family: str) -> torch.nn.Module:
+    if family == "cogvideox":
+        return AutoencoderKLCogVideoX(
+            block_out_channels=(32, 32, 32, 32), layers_per_block=1, latent_channels=4
+        )
+    return AutoencoderKLWan(
+        base_dim=8,
+        dim_mult=[1, 1, 2, 2],
+        num_res_blocks=1,
+        z_dim=4,
+        latents_mean=[0.1, 0.2, 0.3, 0.4],
+        latents_std=[1.0, 2.0, 0.5, 1.0],
+    )
+
+
+def make_text_encoder(family: str) -> torch.nn.Module:
+    shape = {
+        "vocab_size": 10,
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+    }
+    if family == "wan":
+        return Umt5EncoderModel(Umt5Config(**shape))
+    return T5EncoderModel(T5Config(**shape))
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
+    words.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>")
+
+
+def card_text(family: str) -> str:
+    """Return the card of a family's small checkpoint."""
+    return CARD_TOP + FAMILY_SECTIONS[family] + CARD_BOTTOM
+
+
+def save_pipeline(folder: Path, family: str) -> Path:
+    torch.manual_seed(0)
+    make_transformer(family).save_pretrained(folder / "transformer", max_shard_size="100KB")
+    make_autoencoder(family).save_pretrained(folder / "vae")
+    make_text_encoder(family).save_pretrained(folder / "text_encoder")
+    make_tokenizer().save_pretrained(folder / "tokenizer")
+    return folder
+
+
+def run_export(card: Path | str, *options: Path | str) -> Result:
+    """Run ``vditrack export`` on a card in this process."""
+    return run_command(export, card, *options)
+
+
+def moving_clip(frames: int) -> np.ndarray:
+    picture = np.random.default_rng(0).integers(0, 255, (10, 14, 3), np.uint8)
+    large = np.kron(picture, np.ones((8, 8, 1), np.uint8))
+    return np.stack([large[:64, t : t + 96] for t in range(frames)])
