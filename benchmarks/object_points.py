@@ -12,7 +12,7 @@ from vditrack import Tracker
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.cli.progress import progress_bars
 from vditrack.evaluation.datasets.registry import open_dataset
-from vditrack.evaluation.metrics.identity_switches import touching
+from vditrack.evaluation.metrics.identity_switches import find_contacts
 
 POINTS = 60
 """About as many on each object."""
@@ -43,7 +43,7 @@ def tally(clip: AnnotatedClip, tracker: Tracker) -> np.ndarray:
     tracks = tracker.track(clip.frames, queries)
     told = tracks.on_objects(tracker.propagate(clip.frames, clip.masks[0])).object_id
     true = tracks.on_objects(clip.masks).object_id
-    after = int(np.flatnonzero(touching(clip.masks, clip.alike).any(axis=0))[-1]) + 1
+    after = int(np.flatnonzero(find_contacts(clip.masks, clip.alike).any(axis=0))[-1]) + 1
     told, true = told[:, after:], true[:, after:]
     alike, own = np.isin(true, clip.alike), owners[:, None]
     visible = tracks.visible[:, after:]

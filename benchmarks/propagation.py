@@ -79,7 +79,7 @@ def compare() -> None:
     features, first = scene()
     carried = LabelPropagation(SETTINGS)
     carried.advance(features[0])
-    carried.mark(first)
+    carried.set_labels(first)
     context_labels = np.stack([first, *map(carried.advance, features[1:-1])])
     ours, seconds, peak = measure("ours", lambda: carried.advance(features[-1]))
     plain, dense_seconds, dense_peak = measure("dense", lambda: dense(features, context_labels))

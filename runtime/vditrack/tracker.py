@@ -163,7 +163,7 @@ class Tracker:
         for t, described in counted:
             objects.advance(described.descriptors, frames.shape[1:3], described.velocity)
             if t in marks:
-                objects.mark(marks[t])
+                objects.add_masks(marks[t])
             carried[t] = objects.mask
         return carried
 

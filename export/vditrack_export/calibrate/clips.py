@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.coordinates import Grid
-from vditrack.evaluation.protocols import RASTER, Asked, first_queries
+from vditrack.evaluation.protocols import RASTER, PointQueries, first_queries
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import clip_features
@@ -26,7 +26,7 @@ class DescribedClip:
 
     clip: AnnotatedClip
     """Of 256 x 256 pixels."""
-    asked: Asked
+    asked: PointQueries
     """Each track where it is first visible."""
     grid: Grid
     descriptors: Path

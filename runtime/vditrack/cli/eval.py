@@ -66,15 +66,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Score trackers by the official protocols, on your own copies of the data sets."""
-    from vditrack.evaluation.datasets.registry import natural_protocol, open_dataset
+    from vditrack.evaluation.datasets.registry import default_protocol, open_dataset
 
     if output is not None and output.is_dir():
         raise InputError(f"{output} is a folder. Choose the name of a file with -o.")
-    protocol = protocol or natural_protocol(data)
+    protocol = protocol or default_protocol(data)
     chosen = _protocol(protocol, query, size)
     try:
-        from vditrack.evaluation.report.report import as_json as plain_json
-        from vditrack.evaluation.report.report import table, write_html
+        from vditrack.evaluation.report.report import format_table, summary_json, write_html
         from vditrack.evaluation.report.summary import summarise
     except ModuleNotFoundError as error:
         raise VditrackError(
@@ -95,9 +94,9 @@ def evaluate(
     if output:
         write_html(output, summary, results, facts)
     if as_json:
-        typer.echo(json.dumps(plain_json(summary, results, facts), allow_nan=False))
+        typer.echo(json.dumps(summary_json(summary, results, facts), allow_nan=False))
         return
-    Console().print(table(summary, facts))
+    Console().print(format_table(summary, facts))
     if output:
         typer.echo(f"report: {output}")
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
 from vditrack.evaluation.baselines.point_baselines import MaskPropagator, Method, PointTracker
-from vditrack.evaluation.metrics.identity_switches import identities_kept
+from vditrack.evaluation.metrics.identity_switches import score_mask_identities
 from vditrack.evaluation.metrics.keypoints import keypoint_scores
 from vditrack.evaluation.metrics.masks import mask_scores
-from vditrack.evaluation.metrics.points import Comparison, identity_kept, true_motion
+from vditrack.evaluation.metrics.points import Comparison, score_point_identities, true_motion
 from vditrack.evaluation.metrics.results import Curve, Result, Share
 from vditrack.evaluation.report.pictures import mask_picture, point_picture
 from vditrack.points.tracks import Tracks
@@ -51,7 +51,7 @@ class EvaluationProtocol(Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
+class PointQueries:
     """Query points of a clip and the frames in which each is evaluated."""
 
     tracks: NDArray[np.intp]
@@ -62,29 +62,29 @@ class Asked:
     """[Q, T]"""
 
 
-def first_queries(visible: NDArray[np.bool_]) -> Asked:
+def first_queries(visible: NDArray[np.bool_]) -> PointQueries:
     """Ask for each track where it is first visible [N, T]; the frames after that count.
 
     A track that is never visible is not asked for.
     """
     tracks = np.flatnonzero(visible.any(axis=1))
     frames = visible[tracks].argmax(axis=1)
-    return Asked(tracks, frames, np.arange(visible.shape[1]) > frames[:, None])
+    return PointQueries(tracks, frames, np.arange(visible.shape[1]) > frames[:, None])
 
 
-def strided_queries(visible: NDArray[np.bool_]) -> Asked:
+def strided_queries(visible: NDArray[np.bool_]) -> PointQueries:
     """Ask in every fifth frame for each track visible there; all other frames count."""
     asked = np.zeros_like(visible)
     asked[:, ::STRIDED_STEP] = visible[:, ::STRIDED_STEP]
     tracks, frames = np.nonzero(asked)
-    return Asked(tracks, frames, np.arange(visible.shape[1]) != frames[:, None])
+    return PointQueries(tracks, frames, np.arange(visible.shape[1]) != frames[:, None])
 
 
-def start_queries(visible: NDArray[np.bool_]) -> Asked:
+def start_queries(visible: NDArray[np.bool_]) -> PointQueries:
     """Ask for each track visible in frame 0; every frame counts, the query's too (HeFT)."""
     tracks = np.flatnonzero(visible[:, :1].any(axis=1))
     counted = np.ones((len(tracks), visible.shape[1]), np.bool_)
-    return Asked(tracks, np.zeros_like(tracks), counted)
+    return PointQueries(tracks, np.zeros_like(tracks), counted)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Davis:
         seconds = time.perf_counter() - began
         scores = mask_scores(clip.masks, masks)
         values = ((scores.region + scores.boundary) / 2, scores.region, scores.boundary)
-        identities = identities_kept(clip, masks)
+        identities = score_mask_identities(clip, masks)
         return Result(
             clip=clip.name,
             method=name,
@@ -197,7 +197,7 @@ class Badja:
 def _point_result(
     metrics: Sequence[str],
     clip: AnnotatedClip,
-    asked: Asked,
+    asked: PointQueries,
     name: str,
     method: Method,
     true_scale: NDArray[np.floating[Any]],
@@ -224,17 +224,17 @@ def _point_result(
 
 
 def _events(
-    clip: AnnotatedClip, compared: Comparison, asked: Asked, tracks: Tracks
+    clip: AnnotatedClip, compared: Comparison, asked: PointQueries, tracks: Tracks
 ) -> dict[str, Share]:
     shares = {
         "found again": compared.found_again(asked.frames),
-        "identity kept": identity_kept(clip, asked.tracks, asked.frames, tracks),
+        "identity kept": score_point_identities(clip, asked.tracks, asked.frames, tracks),
     }
     return {name: share for name, share in shares.items() if share.total}
 
 
 def _point_curves(
-    compared: Comparison, on_raster: NDArray[np.float32], asked: Asked
+    compared: Comparison, on_raster: NDArray[np.float32], asked: PointQueries
 ) -> dict[str, Curve]:
     motion = true_motion(on_raster, compared.true_visible)
     since = np.abs(np.arange(motion.shape[1]) - asked.frames[:, None]).astype(np.float64)
@@ -249,7 +249,9 @@ def _point_curves(
     }
 
 
-def _track(clip: AnnotatedClip, asked: Asked, name: str, method: Method) -> tuple[Tracks, float]:
+def _track(
+    clip: AnnotatedClip, asked: PointQueries, name: str, method: Method
+) -> tuple[Tracks, float]:
     """Tracks of the queries, and the seconds they took."""
     if not isinstance(method, PointTracker):
         raise InputError(f"{name} tracks no points, as the protocol asks. Leave it out.")

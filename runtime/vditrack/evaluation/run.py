@@ -22,7 +22,7 @@ from vditrack.evaluation.metrics.results import Result
 from vditrack.evaluation.protocols import EvaluationProtocol
 from vditrack.tracker import Tracker
 
-PEERS: dict[str, type[Method]] = {
+BASELINES: dict[str, type[Method]] = {
     "klt": LucasKanade,
     "dis": DenseFlow,
     "patches": Patches,
@@ -56,8 +56,8 @@ def open_method(name: str) -> Method:
         BundleError: the bundle does not load.
 
     """
-    if name in PEERS:
-        return PEERS[name]()
+    if name in BASELINES:
+        return BASELINES[name]()
     if name == OURS:
         return Tracker.load()
     if name in ABLATIONS:
@@ -66,7 +66,7 @@ def open_method(name: str) -> Method:
         return _MasksAlone(Tracker.load(propagation=asked))
     if Path(name).is_dir():
         return Tracker.load(name)
-    named = ", ".join((OURS, *ABLATIONS, *PEERS))
+    named = ", ".join((OURS, *ABLATIONS, *BASELINES))
     raise InputError(f"no method {name!r}: there are {named}, and the folder of any bundle.")
 
 

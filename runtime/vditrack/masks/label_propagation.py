@@ -72,7 +72,7 @@ class LabelPropagation:
         )
         return labels
 
-    def mark(self, labels: Floats, earlier: Sequence[Floats] | None = None) -> None:
+    def set_labels(self, labels: Floats, earlier: Sequence[Floats] | None = None) -> None:
         """Put labels in the place of those that the newest frame got, and keep that frame for good.
 
         Args:

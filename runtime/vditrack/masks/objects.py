@@ -65,7 +65,7 @@ class MaskedObjects:
         self._carried = self.indices[mask_from_labels(self._labels, *size)]
         self._given = np.zeros(size, np.uint8)
 
-    def mark(self, mask: Mask) -> None:
+    def add_masks(self, mask: Mask) -> None:
         """Mark objects on the newest frame.
 
         An object that the mask names is afterwards where the mask has it, and nowhere else. The
@@ -81,7 +81,7 @@ class MaskedObjects:
         named = np.isin(self.indices, self._given) & (self.indices > 0)
         labels = self._marked(named)
         told = _told(self._earlier, _Anchor(self._features, labels), named, self._settings)
-        self._propagation.mark(labels, told)
+        self._propagation.set_labels(labels, told)
         earlier = [
             replace(anchor, labels=known) for anchor, known in zip(self._earlier, told, strict=True)
         ]
@@ -111,7 +111,7 @@ def _told(
     """
     backward, told = LabelPropagation(settings), list[Floats]()
     backward.advance(newest.features)
-    backward.mark(newest.labels)
+    backward.set_labels(newest.labels)
     for anchor in reversed(earlier):
         found = backward.advance(anchor.features) * named
         labels = _widened(anchor.labels, len(named))

@@ -65,7 +65,7 @@ class MaskStream:
         if self._clock.stamp is None:
             raise InputError("a mask was given before the first frame. Push a frame first.")
         check_mask(mask, self._size)
-        self._objects.mark(mask)
+        self._objects.add_masks(mask)
         indices, known = self._objects.indices[1:], self._frames_since_marked
         frames = np.pad(known, (0, len(indices) - len(known)))
         self._frames_since_marked = np.where(np.isin(indices, mask), 0, frames)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vditrack import InputError
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.evaluation.datasets.registry import natural_protocol, open_dataset
+from vditrack.evaluation.datasets.registry import default_protocol, open_dataset
 from vditrack.synthetic.layers.lookalikes import lookalike_clips
 
 REAL = Path(__file__).parents[4] / "shared/data/davis32_dev"
@@ -515,7 +515,7 @@ def test_rendered_masks(kind):
     assert (dataset.name, dataset.length) == (f"{kind}:3", 30)
     expected = next(lookalike_clips(3, different=kind == "different"))
     np.testing.assert_array_equal(next(dataset.clips).frames, expected.frames)
-    assert natural_protocol(f"{kind}:3") == "davis"
+    assert default_protocol(f"{kind}:3") == "davis"
     with pytest.raises(InputError, match="is no seed"):
         open_dataset(f"{kind}:x", "davis")
     with pytest.raises(InputError, match=f"{kind}:3 is masks without tracks.*--protocol davis"):
@@ -524,7 +524,7 @@ def test_rendered_masks(kind):
 
 @pytest.mark.parametrize("source", ["synthetic:0", "tabletop:0", "lookalikes", "a/davis"])
 def test_others_are_for_points(source):
-    assert natural_protocol(source) == "tapvid"
+    assert default_protocol(source) == "tapvid"
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the data are not here")

@@ -10,7 +10,7 @@ from doubles.propagating import PROPAGATION, write_propagating
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
 from vditrack.evaluation.baselines.point_baselines import Still
-from vditrack.evaluation.metrics.identity_switches import identities_kept
+from vditrack.evaluation.metrics.identity_switches import score_mask_identities
 from vditrack.evaluation.metrics.results import Share
 from vditrack.evaluation.protocols import Davis, TapVid
 from vditrack.evaluation.run import open_method
@@ -47,7 +47,7 @@ def judged(*last, masks=CROSSING, alike=(1, 2)):
     """Found masks that are right but for the last frames."""
     found = masks.copy()
     found[len(masks) - len(last) :] = strip(*last) if last else found[:0]
-    return identities_kept(clip_of(masks, alike), found)
+    return score_mask_identities(clip_of(masks, alike), found)
 
 
 def test_the_truth_keeps_them():
@@ -91,9 +91,9 @@ def test_a_mask_that_is_more_on_another_object_than_on_its_own():
 def test_frames_up_to_the_last_crossing_do_not_count():
     found = CROSSING.copy()
     found[1:4] = 0
-    assert identities_kept(clip_of(CROSSING), found) == KEPT
+    assert score_mask_identities(clip_of(CROSSING), found) == KEPT
     found[1:4] = 3 - CROSSING[1:4] * (CROSSING[1:4] > 0)
-    assert identities_kept(clip_of(CROSSING), found) == KEPT
+    assert score_mask_identities(clip_of(CROSSING), found) == KEPT
 
 
 def test_an_object_that_is_covered_goes_on_touching():
@@ -177,7 +177,7 @@ def test_as_defined():
             found = np.array([0, 2, 1, 3])[found]
         clip = clip_of(masks, ((), (1, 2), (1, 2, 3))[rng.integers(0, 3)])
         expected = as_defined(clip, found.astype(np.uint8))
-        assert identities_kept(clip, found.astype(np.uint8)) == expected
+        assert score_mask_identities(clip, found.astype(np.uint8)) == expected
         counted[expected] += 1
     assert min(counted.values()) > 10
 

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.evaluation.metrics.points import Comparison, frames_since_reappearing, identity_kept
+from vditrack.evaluation.metrics.points import (
+    Comparison,
+    frames_since_reappearing,
+    score_point_identities,
+)
 from vditrack.evaluation.metrics.results import Share
 from vditrack.points.tracks import Tracks
 
@@ -142,7 +146,7 @@ def judged(columns, said=None, *, masks=CROSSING, truth="VVVVVVV", own=1, alike=
     visible = seen(truth)[None]
     clip = crossing_clip(masks, visible, [own], alike)
     tracks = tracks_at([columns], None if said is None else seen(said)[None])
-    return identity_kept(clip, np.zeros(1, np.intp), np.array([query]), tracks)
+    return score_point_identities(clip, np.zeros(1, np.intp), np.array([query]), tracks)
 
 
 ON_OWN = [0, 1, 2, 3, 4, 5, 6]
@@ -213,7 +217,7 @@ def test_where_there_is_nothing_to_judge(case):
 def test_a_clip_without_masks_has_nothing_to_judge():
     visible = np.ones((1, 7), bool)
     clip = AnnotatedClip("made", np.zeros((7, 1, 9, 3), np.uint8), np.zeros((1, 7, 2)), visible)
-    assert identity_kept(clip, QUERY, QUERY, tracks_at([ON_OWN])) == NO_EVENT
+    assert score_point_identities(clip, QUERY, QUERY, tracks_at([ON_OWN])) == NO_EVENT
 
 
 def pairs_touching(clip):
@@ -292,6 +296,6 @@ def test_identity_as_defined():
                 if len(rows):
                     tracks.points[row, t] = columns[0] + 0.5, rows[0] + 0.5
         expected = identities(clip, asked, query, tracks)
-        assert identity_kept(clip, asked, query, tracks) == expected
+        assert score_point_identities(clip, asked, query, tracks) == expected
         kept, events = kept + expected.hits, events + expected.total
     assert 20 < kept < events - 20

@@ -89,7 +89,7 @@ def words(text):
 
 
 def test_table_shows_means_intervals_and_verdicts(summary):
-    text = plain(printed(report.table(summary, FACTS), 160))
+    text = plain(printed(report.format_table(summary, FACTS), 160))
     for method in summary.methods[:3]:
         mean = method.means["AJ"]
         assert f"{mean.mean:.1f} {interval(mean)}" in text
@@ -107,7 +107,7 @@ def test_table_shows_means_intervals_and_verdicts(summary):
 
 
 def test_best_mean_of_a_metric_is_bold(summary):
-    text = printed(report.table(summary, FACTS), 160)
+    text = printed(report.format_table(summary, FACTS), 160)
     best = max(method.means["AJ"].mean for method in summary.methods)
     bold = re.findall(r"\x1b\[1m(\d+\.\d)", text)
     assert f"{best:.1f}" in bold
@@ -123,13 +123,13 @@ def test_three_metrics_and_two_kinds_of_event_fit_into_eighty_columns():
         for method, shift in (("ours", 0.0), ("patches", -9.0))
         for n, value in enumerate(values.tolist())
     ]
-    text = plain(printed(report.table(summarise(results, "ours"), {}), 80))
+    text = plain(printed(report.format_table(summarise(results, "ours"), {}), 80))
     assert len(re.findall(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", text)) == 2 * (3 + 2)
     assert text.count("360 events in 12 clips") == text.count("336 events in 12 clips") == 2
 
 
 def test_json_holds_everything(summary, results):
-    told = json.loads(json.dumps(report.as_json(summary, results, FACTS), allow_nan=False))
+    told = json.loads(json.dumps(report.summary_json(summary, results, FACTS), allow_nan=False))
     assert told["facts"] == FACTS
     assert (told["reference"], told["metrics"]) == ("ours", ["AJ", "OA"])
     assert told["events"] == ["found again"]
@@ -267,14 +267,14 @@ def test_same_input_same_bytes(page, summary, results, tmp_path):
 def test_one_clip_of_one_method(tmp_path):
     alone = [Result("only", "ours", {"PCK 0.2": 40.0, "PCK 3 px": NAN}, {}, {}, 10, 0.0, None)]
     summary = summarise(alone, "ours")
-    text = words(printed(report.table(summary, {}), 80))
+    text = words(printed(report.format_table(summary, {}), 80))
     assert "One clip says nothing of the spread." in text
     assert "nan" not in text
     report.write_html(tmp_path / "report.html", summary, alone, {})
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "One clip says nothing of the spread." in page
     assert not re.search(r"\bnan\b", page, re.IGNORECASE)
-    json.dumps(report.as_json(summary, alone, {}), allow_nan=False)
+    json.dumps(report.summary_json(summary, alone, {}), allow_nan=False)
 
 
 @pytest.mark.parametrize(

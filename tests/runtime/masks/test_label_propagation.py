@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-import vditrack.masks.label_propagation
+import vditrack.masks.cell_matching
 from moving_features import translated_maps, wave_field
 from propagation import dense_affinity, dense_labels
 from vditrack.bundle.manifest import Displacement, Propagation
@@ -78,7 +78,7 @@ def assert_equals_dense(
             assert difference[decided].max() < 1e-5
         if t in marks:
             found = labels_of(rng, rows, columns, marks[t])
-            carried.mark(found)
+            carried.set_labels(found)
         known.append(found)
 
 
@@ -143,7 +143,7 @@ class DenseMotion:
 def test_labels_move_on_with_their_objects(
     monkeypatch, block, slack, drift, radius, rows, columns, objects
 ):
-    monkeypatch.setattr(vditrack.masks.label_propagation, "BLOCK_BYTES", block)
+    monkeypatch.setattr(vditrack.masks.cell_matching, "BLOCK_BYTES", block)
     how = displacement(slack=slack, drift=drift, deviation=0.7, falloff=0.3, uncovered=0.2)
     settings = changed(radius=radius, displacement=how)
     rng = np.random.default_rng(11)
@@ -161,7 +161,7 @@ def test_labels_move_on_with_their_objects(
         found = carried.advance(features[t], velocity)
         if t == 0:
             found = first
-            carried.mark(first)
+            carried.set_labels(first)
         else:
             affinity = dense.affinity(features[t], velocity)
             known = np.stack([frame[1] for frame in dense.frames])
@@ -188,10 +188,10 @@ def test_nothing_but_velocity_tells_where_an_object_went():
     for t in range(11):
         objects.advance(same, size, velocity)
         if t == 0:
-            objects.mark(first)
+            objects.add_masks(first)
         if t == 6:
             # From here on the frames between the marks are forgotten, but not their time.
-            objects.mark(second)
+            objects.add_masks(second)
     across = np.mgrid[:8, :40][1]
     assert across[objects.mask == 1].mean() == pytest.approx(6 + 1.5 * 10, abs=0.6)
     assert across[objects.mask == 2].mean() == pytest.approx(32.5 + 1.5 * 4, abs=1.1)
@@ -225,7 +225,7 @@ def gap_after(affinity: np.ndarray, top_k: int) -> np.ndarray:
 )
 def test_labels_equal_the_dense_formulation(monkeypatch, changes, rows, columns, block):
     """Also where few products fit into memory at a time."""
-    monkeypatch.setattr(vditrack.masks.label_propagation, "BLOCK_BYTES", block)
+    monkeypatch.setattr(vditrack.masks.cell_matching, "BLOCK_BYTES", block)
     assert_equals_dense(changed(**changes), rows, columns, {0: 3})
 
 
@@ -249,7 +249,7 @@ def test_labels_by_hand():
     labels = np.array([[[1, 0], [0, 1], [0.5, 0.5]]], np.float32)
     carried = LabelPropagation(changed(radius=1.0, top_k=2, temperature=0.5))
     carried.advance(features)
-    carried.mark(labels)
+    carried.set_labels(labels)
     found = carried.advance(np.array([[[1, 0], [1, 0], [0, 2]]], np.float32))
     # Products 1 and 0; 1, 0 and 0.6; 2 and 1.6, each over the temperature.
     first, second, third = (1 / (1 + np.exp(-x)) for x in (2, 0.8, 0.8))
@@ -267,7 +267,7 @@ def test_marking_again_replaces_the_mark():
         carried = LabelPropagation(SETTINGS)
         carried.advance(features[0])
         for labels in marks:
-            carried.mark(labels)
+            carried.set_labels(labels)
         results.append(carried.advance(features[1]))
     np.testing.assert_array_equal(*results)
 
@@ -279,7 +279,7 @@ def test_marked_frames_outlive_the_queue():
     labels[..., 0], labels[2:4, 3:6] = 1, (0, 1)
     carried = LabelPropagation(changed(context=2, top_k=1))
     carried.advance(features)
-    carried.mark(labels)
+    carried.set_labels(labels)
     for other in features_of(rng, 5, 6, 8, 64):
         carried.advance(other)
     np.testing.assert_array_equal(carried.advance(features), labels)
@@ -289,7 +289,7 @@ def test_what_is_returned_cannot_be_spoilt():
     carried = LabelPropagation(SETTINGS)
     features = features_of(np.random.default_rng(3), 2, 4, 5)
     carried.advance(features[0])
-    carried.mark(np.ones((4, 5, 1), np.float32))
+    carried.set_labels(np.ones((4, 5, 1), np.float32))
     with pytest.raises(ValueError, match="read-only"):
         carried.advance(features[1])[0, 0, 0] = 7
 
@@ -301,12 +301,12 @@ def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
     """Of the first tiles, where all products at once would be 33 and 230 GB."""
     tiles = vditrack.masks.cell_matching._tiles
     monkeypatch.setattr(
-        vditrack.masks.label_propagation, "_tiles", lambda *grid: islice(tiles(*grid), 3)
+        vditrack.masks.cell_matching, "_tiles", lambda *grid: islice(tiles(*grid), 3)
     )
     features = features_of(np.random.default_rng(4), length + 2, rows, columns, 4)
     carried = LabelPropagation(changed(radius=radius, context=length))
     carried.advance(features[0])
-    carried.mark(np.full((rows, columns, 2), 0.5, np.float32))
+    carried.set_labels(np.full((rows, columns, 2), 0.5, np.float32))
     for newest in features[1:-1]:
         carried.advance(newest)
     labels = rows * columns * 2 * 4
@@ -398,7 +398,7 @@ def test_keypoints_follow_what_moves_and_are_found_again(maps):
     points = np.array([[60, 50], [110, 90], [84, 130]], np.float32)
     carried = LabelPropagation(changed(temperature=0.02, context=2, radius=15.0))
     carried.advance(maps[0])
-    carried.mark(keypoint_labels(points, SIZE, ROWS, COLUMNS))
+    carried.set_labels(keypoint_labels(points, SIZE, ROWS, COLUMNS))
     for t, newest in enumerate(maps[1:], start=1):
         found, there = keypoints_from_labels(carried.advance(newest), SIZE)
         assert there.all() == (t not in (6, 7, 8))
@@ -410,7 +410,7 @@ def test_masks_follow_what_moves(maps):
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]
     carried = LabelPropagation(changed(temperature=0.02, radius=15.0))
     carried.advance(maps[0])
-    carried.mark(cell_labels(disc(x, y, 80, 70), ROWS, COLUMNS, 2))
+    carried.set_labels(cell_labels(disc(x, y, 80, 70), ROWS, COLUMNS, 2))
     for t, newest in enumerate(maps[1:6], start=1):
         mask = mask_from_labels(carried.advance(newest), *SIZE) > 0
         truth = disc(x, y, 80 + 4.4 * t, 70 + 2.7 * t) > 0

@@ -93,7 +93,7 @@ def kept(settings: Propagation, ways: Ways) -> float:
         appearance = 0.5 * np.eye(2, dtype=np.float32)[(mask > 0).astype(int)]
         objects.advance(appearance, size, velocity)
         if t == 0:
-            objects.mark(mask)
+            objects.add_masks(mask)
     pairs = [(objects.mask == index, mask == index) for index in (1, 2)]
     return min((found & true).sum() / (found | true).sum() for found, true in pairs)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vditrack.evaluation.baselines.point_baselines import Still
-from vditrack.evaluation.metrics.identity_switches import identities_kept
+from vditrack.evaluation.metrics.identity_switches import score_mask_identities
 from vditrack.synthetic.layers.lookalikes import (
     COUNT,
     FRAMES,
@@ -157,6 +157,6 @@ def test_the_same_seed_makes_the_same_clip_whatever_came_before():
 def test_no_motion_at_all_keeps_no_identity():
     """Nor in round trips, at whose end some objects are where they began."""
     for number, clip in zip(range(3), lookalike_clips(SEED), strict=False):
-        still = identities_kept(clip, Still().propagate(clip.frames, clip.masks[0]))
+        still = score_mask_identities(clip, Still().propagate(clip.frames, clip.masks[0]))
         assert (still.hits, still.total) == (0, 1), number
-        assert identities_kept(clip, clip.masks).hits == 1
+        assert score_mask_identities(clip, clip.masks).hits == 1

@@ -170,7 +170,7 @@ def _propagated(
     for number, (motion, appearance) in enumerate(maps):
         objects.advance(fuse(motion, appearance, settings.motion_weight), clip.masks.shape[1:])
         if number == 0:
-            objects.mark(clip.masks[0])
+            objects.add_masks(clip.masks[0])
         carried[number] = objects.mask
     return carried
 

@@ -35,7 +35,7 @@ def propagate_patches(frames: Image, first: Image) -> Image:
     """
     objects, masks = MaskedObjects(SETTINGS), [first]
     objects.advance(patch_features(frames[0]), first.shape)
-    objects.mark(first)
+    objects.add_masks(first)
     for frame in frames[1:]:
         objects.advance(patch_features(frame), first.shape)
         masks.append(objects.mask)

@@ -36,7 +36,7 @@ class Dataset:
     """May raise InputError for a clip that is damaged."""
 
 
-def natural_protocol(source: str) -> ProtocolName:
+def default_protocol(source: str) -> ProtocolName:
     """Return the protocol that a data set is for where none is asked for."""
     kind, separator, _ = source.partition(":")
     return "davis" if separator and kind in _MASKS_ALONE else "tapvid"

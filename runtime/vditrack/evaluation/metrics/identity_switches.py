@@ -10,7 +10,7 @@ from vditrack.evaluation.metrics.results import Share
 Indices = NDArray[np.uint8]
 
 
-def touching(masks: MaskClip, alike: tuple[int, ...]) -> Bools:
+def find_contacts(masks: MaskClip, alike: tuple[int, ...]) -> Bools:
     """Tell when objects that look the same touch one another.
 
     Two touch while their masks [T, H, W] have neighbouring pixels, or while one that touched the
@@ -37,15 +37,14 @@ def touching(masks: MaskClip, alike: tuple[int, ...]) -> Bools:
     return np.asarray(pairs.any(axis=2).T, np.bool_)
 
 
-def identities_kept(clip: AnnotatedClip, found: MaskClip) -> Share:
+def score_mask_identities(clip: AnnotatedClip, found: MaskClip) -> Share:
     """Whether objects that look the same are still told apart when all their crossings are over.
 
-    What counts are the frames after the last one in which any two of them touch (`touching`), taken
-    together, and the objects that are in the first true mask and in that of such a frame. The clip
-    is one event. It went well if each of these objects is found on more than half of the pixels
-    where it truly is, and if what is found as it has more pixels in common with its own true mask
-    than with that of any other of ``alike``. So an object that is lost, or of which a scrap is left
-    where it should be, is not kept.
+    The frames after the last one in which any two of them touch (`find_contacts`) are judged
+    together, with the objects that are in the first true mask and in at least one of these frames.
+    The clip is one event. Identities are kept if every one of these objects is found on more than
+    half of its true pixels, and if its found pixels overlap its own true mask more than that of any
+    other object of ``alike``. An object that is lost, or reduced to a scrap, is not kept.
 
     Args:
         clip: has ``masks`` and ``alike``. There is no event without them, where nothing touches or
@@ -55,7 +54,7 @@ def identities_kept(clip: AnnotatedClip, found: MaskClip) -> Share:
     """
     if clip.masks is None or not clip.alike:
         return Share(0, 0)
-    met = np.flatnonzero(touching(clip.masks, clip.alike).any(axis=0))
+    met = np.flatnonzero(find_contacts(clip.masks, clip.alike).any(axis=0))
     after = slice(met[-1] + 1 if len(met) else len(found), None)
     truth = clip.masks[after]
     alike = np.array(clip.alike, np.uint8)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Bools, Floats, MaskClip
-from vditrack.evaluation.metrics.identity_switches import touching
+from vditrack.evaluation.metrics.identity_switches import find_contacts
 from vditrack.evaluation.metrics.results import Curve, Share
 from vditrack.points.tracks import Tracks
 
@@ -163,7 +163,7 @@ def frames_since_reappearing(visible: Bools, query_frames: Indices) -> Counts:
     return since
 
 
-def identity_kept(
+def score_point_identities(
     clip: AnnotatedClip, asked: Indices, query_frames: Indices, tracks: Tracks
 ) -> Share:
     """Points on objects that look the same which are still on their own after a crossing.
@@ -187,7 +187,7 @@ def identity_kept(
     if clip.masks is None or clip.objects is None or not clip.alike:
         return Share(0, 0)
     own = clip.objects[asked]
-    touches = touching(clip.masks, clip.alike)[own]
+    touches = find_contacts(clip.masks, clip.alike)[own]
     since_query = np.arange(len(clip.frames)) > query_frames[:, None]
     crossed = _ever(touches & since_query)
     apart = crossed & ~touches & clip.visible[asked]

@@ -32,7 +32,7 @@ _VERDICT_STYLES = {"better": "green", "worse": "red"}
 _JPEG_QUALITY = 85
 
 
-def table(summary: Summary, facts: Mapping[str, str]) -> Group:
+def format_table(summary: Summary, facts: Mapping[str, str]) -> Group:
     """Lay out methods x metrics for the terminal, the best mean of each metric in bold.
 
     Shares of events are in a table of their own, for 80 columns have room for three metrics.
@@ -63,7 +63,7 @@ def _without_rows(metrics: Sequence[str]) -> Table:
     return laid_out
 
 
-def as_json(
+def summary_json(
     summary: Summary, results: Sequence[Result], facts: Mapping[str, str]
 ) -> dict[str, Any]:
     """Give everything but the pictures as plain JSON: percent, and null where there is no value."""
