@@ -5,7 +5,6 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from geometry_msgs.msg import Point, Point32
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from vditrack.arrays import Floats, Frame
 from vditrack.coordinates import cells_from_pixels
+from vditrack.io.overlay import draw_point, draw_trails, fixed_point, point_radius
 from vditrack.ros_messages.track_cloud import POINT_FIELDS, TRACK_FIELDS, track_rows
 from vditrack.streams.realtime import LiveUpdate
 
@@ -42,8 +42,7 @@ _APPARENT = 0.01
 """Size of a marker, as a share of the points' distance."""
 _LIFETIME = 1
 """Seconds that a marker outlives the image it belongs to."""
-_SHIFT = 4
-"""Binary digits after the point in the coordinates that OpenCV draws at."""
+_TRAIL_OPACITY = 0.5
 
 _FIELDS = [
     PointField(name=name, offset=offset, datatype=datatype, count=1)
@@ -179,17 +178,17 @@ def overlay_image(header: Header, frame: Frame, updates: Sequence[LiveUpdate]) -
         updates: the last of them in time, `TRAIL` or fewer, ending with this frame's.
 
     """
-    height, width = frame.shape[:2]
     newest = updates[-1]
     colours = [tuple(round(255 * part) for part in rgb) for rgb in _colours(newest.ids)]
-    # OpenCV draws a circle of less than 3 pixels as a diamond.
-    radius = max(3.0, min(height, width) / 80)
-    canvas = _with_trails(frame, updates, colours, max(1, round(radius / 2)))
-    shown = zip(_fixed_point(newest.points).tolist(), newest.visible, colours, strict=True)
-    for place, seen, colour in shown:
-        thickness = cv2.FILLED if seen else max(1, round(radius / 3))
-        size = round(radius * 2**_SHIFT)
-        cv2.circle(canvas, place, size, colour, thickness, cv2.LINE_AA, _SHIFT)
+    radius = point_radius(frame.shape[:2])
+    places, seen = _history(updates)
+    linked = seen[:, 1:] & seen[:, :-1]
+    canvas = np.array(frame, np.uint8, order="C")
+    thickness = max(1, round(radius / 2))
+    draw_trails(canvas, fixed_point(places), linked, colours, thickness, (_TRAIL_OPACITY,))
+    shown = zip(fixed_point(newest.points), newest.visible.tolist(), colours, strict=True)
+    for place, visible, colour in shown:
+        draw_point(canvas, place, visible, colour, radius)
     return rgb_image(header, canvas)
 
 
@@ -218,20 +217,6 @@ def _image(header: Header, pixels: NDArray[np.uint8], encoding: str) -> Image:
     )
 
 
-def _with_trails(
-    frame: Frame, updates: Sequence[LiveUpdate], colours: Sequence[tuple[int, ...]], thickness: int
-) -> Frame:
-    """A copy of the frame with the trails of the points in the newest update."""
-    layer = np.array(frame, np.uint8, order="C")
-    places, seen = _history(updates)
-    for path, shown, colour in zip(_fixed_point(places), seen, colours, strict=True):
-        turns = np.flatnonzero(np.diff(shown)) + 1
-        # Runs of visible and invisible updates take turns.
-        runs = np.split(path, turns)[0 if shown[0] else 1 :: 2]
-        cv2.polylines(layer, runs, False, colour, thickness, cv2.LINE_8, _SHIFT)
-    return np.asarray(cv2.addWeighted(layer, 0.5, frame, 0.5, 0), np.uint8)
-
-
 def _history(updates: Sequence[LiveUpdate]) -> tuple[Floats, NDArray[np.bool_]]:
     """Where the points of the newest update were [N, T, 2], and whether they were seen [N, T]."""
     ids = updates[-1].ids
@@ -242,13 +227,6 @@ def _history(updates: Sequence[LiveUpdate]) -> tuple[Floats, NDArray[np.bool_]]:
         places[there, t] = update.points[here]
         seen[there, t] = update.visible[here]
     return places, seen
-
-
-def _fixed_point(points: Floats) -> NDArray[np.int32]:
-    """Coordinates as OpenCV draws them: counted from the first pixel's centre, scaled."""
-    # Far outside the picture nothing is drawn, and the scaled numbers would overflow.
-    near = np.clip(cells_from_pixels(points, 1), -9999, 99999)
-    return np.asarray(np.rint(near * 2**_SHIFT), np.int32)
 
 
 def _colours(ids: NDArray[np.int64]) -> list[tuple[float, float, float]]:

@@ -1,13 +1,13 @@
 """Tracks and masks drawn over the frames they belong to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Frame
-from vditrack.coordinates import pixel_centres
+from vditrack.arrays import Floats, Frame
+from vditrack.coordinates import cells_from_pixels
 from vditrack.points.tracks import Tracks
 
 _TRAIL = 24
@@ -48,16 +48,15 @@ def overlay(
     """
     size = frames.shape[1:3]
     colours = point_colours(tracks.queries, size).tolist()
-    # OpenCV draws a circle of less than 3 pixels as a diamond.
-    radius = max(3.0, min(size) / 80)
-    places = _fixed_point(tracks.points)
+    radius = point_radius(size)
+    places = fixed_point(tracks.points)
     linked = tracks.visible[:, 1:] & tracks.visible[:, :-1]
     below = frames if masks is None else mask_overlay(frames, masks)
     for t, frame in enumerate(below):
         canvas = np.array(frame, np.uint8, order="C")
-        _draw_trails(canvas, places[:, : t + 1], linked[:, :t], colours, max(1, round(radius / 2)))
+        draw_trails(canvas, places[:, : t + 1], linked[:, :t], colours, max(1, round(radius / 2)))
         for n, colour in enumerate(colours):
-            _draw_point(canvas, places[n, t], tracks.visible[n, t], colour, radius)
+            draw_point(canvas, places[n, t], tracks.visible[n, t], colour, radius)
         yield canvas
 
 
@@ -92,28 +91,53 @@ def mask_overlay(frames: Frame, masks: NDArray[np.uint8]) -> Iterator[Frame]:
         yield np.where(border[..., None] & inside, painted, canvas)
 
 
-def _draw_trails(
+def draw_trails(
     canvas: Frame,
     places: NDArray[np.int32],
     linked: NDArray[np.bool_],
-    colours: list[list[int]],
+    colours: Sequence[Sequence[int]],
     thickness: int,
+    opacities: Sequence[float] = _FADES,
 ) -> None:
-    """Draw the last steps between places [N, K, 2], where both ends are linked [N, K - 1]."""
+    """Draw the trails of N points on a picture, as far back as trails go.
+
+    Args:
+        canvas: uint8 [H, W, 3] RGB, drawn on in place.
+        places: [N, K, 2] positions in K successive frames, from `fixed_point`.
+        linked: [N, K - 1]; a step is drawn where it is true.
+        colours: N colours, RGB.
+        thickness: of the lines, in pixels.
+        opacities: of equal parts of the trail, oldest first.
+
+    """
     latest = linked.shape[1]
-    band = _TRAIL // len(_FADES)
-    for age, opacity in zip(range(len(_FADES), 0, -1), _FADES, strict=True):
+    band = _TRAIL // len(opacities)
+    for age, opacity in zip(range(len(opacities), 0, -1), opacities, strict=True):
         first, end = max(0, latest - age * band), max(0, latest - (age - 1) * band)
         layer = canvas.copy()
-        for n, step in np.argwhere(linked[:, first:end]).tolist():
-            a, b = places[n, first + step : first + step + 2].tolist()
-            cv2.line(layer, a, b, colours[n], thickness, cv2.LINE_AA, _SHIFT)
+        for path, steps, colour in zip(
+            places[:, first:], linked[:, first:end], colours, strict=True
+        ):
+            # A run of linked steps begins and ends where the flag changes.
+            turns = np.flatnonzero(np.diff(np.pad(steps.astype(np.int8), 1)))
+            runs = [path[begin : stop + 1] for begin, stop in turns.reshape(-1, 2).tolist()]
+            cv2.polylines(layer, runs, False, colour, thickness, cv2.LINE_AA, _SHIFT)
         cv2.addWeighted(layer, opacity, canvas, 1 - opacity, 0, dst=canvas)
 
 
-def _draw_point(
-    canvas: Frame, place: NDArray[np.int32], seen: bool, colour: list[int], radius: float
+def draw_point(
+    canvas: Frame, place: NDArray[np.int32], seen: bool, colour: Sequence[int], radius: float
 ) -> None:
+    """Draw a point on a picture: a disc with a dark rim if it is visible, otherwise a ring.
+
+    Args:
+        canvas: uint8 [H, W, 3] RGB, drawn on in place.
+        place: [2] position, from `fixed_point`.
+        seen: whether the point is visible.
+        colour: RGB.
+        radius: in pixels.
+
+    """
     centre, size = place.tolist(), round(radius * 2**_SHIFT)
     if seen:
         # A dark rim keeps the disc apart from a ground of its own colour.
@@ -125,9 +149,17 @@ def _draw_point(
         cv2.circle(canvas, centre, size, colour, thickness, cv2.LINE_AA, _SHIFT)
 
 
-def _fixed_point(points: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Coordinates as OpenCV draws them: counted from the first pixel's centre, scaled."""
-    centre = pixel_centres(np.zeros(1, np.intp))
+def point_radius(size: tuple[int, int]) -> float:
+    """Return the radius of points, in pixels, on a picture of (height, width)."""
+    # OpenCV draws a circle of less than 3 pixels as a diamond.
+    return max(3.0, min(size) / 80)
+
+
+def fixed_point(points: Floats) -> NDArray[np.int32]:
+    """Return pixel coordinates [..., 2] as OpenCV draws them, in fixed-point numbers.
+
+    OpenCV counts from the first pixel's centre, points from its corner.
+    """
     # Far outside the picture nothing is drawn, and the scaled numbers would overflow.
-    fixed = np.rint(np.clip(points - centre, -9999, 99999) * 2**_SHIFT)
-    return np.asarray(fixed, np.int32)
+    near = np.clip(cells_from_pixels(points, 1), -9999, 99999)
+    return np.asarray(np.rint(near * 2**_SHIFT), np.int32)
