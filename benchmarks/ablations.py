@@ -59,6 +59,7 @@ from vditrack.evaluation.run import evaluate
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.inference.onnxruntime import open_session
+from vditrack.inference.selection import Backend
 from vditrack.inference.session import Array, OpenGraph, Session, TensorSpec
 from vditrack.points import flow_tracker as held
 from vditrack.points import optical_flow as flow
@@ -246,7 +247,7 @@ def refitted(given: Given, bundle: Bundle, open_graph: OpenGraph = open_session)
         weights = calibrated(read, given.settings, _silent).chosen.weights
     holding = msgspec.structs.replace(required_holding(given.settings), visibility=weights)
     settings = msgspec.structs.replace(given.settings, holding=holding)
-    return Tracker(bundle, settings, open_graph)
+    return Tracker(bundle, Backend("own", open_graph), settings)
 
 
 def _flow_there(
@@ -283,7 +284,7 @@ def _no_frequency_selection(given: Given) -> PointTracker:
 
 
 def _features_alone(given: Given) -> PointTracker:
-    return Tracker(given.bundle, msgspec.structs.replace(given.settings, holding=None))
+    return Tracker(given.bundle, settings=msgspec.structs.replace(given.settings, holding=None))
 
 
 # No correlation is above 1 or below -1.

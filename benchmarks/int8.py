@@ -32,7 +32,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from vditrack.acceptance import MAX_MOVE, follow, gate_clips, gate_frames, median_move, unrefined
+from vditrack.acceptance import MAX_MOVE, follow, gate_clips, gate_frames, median_move
 from vditrack.bench.machine import busy, load_average, read_machine
 from vditrack.bundle.folder import ENCODER, FEATURES, Bundle, bundled_model, load_bundle
 from vditrack.features.extractor import FeatureExtractor
@@ -40,7 +40,6 @@ from vditrack.features.windows import causal_features
 from vditrack.inference.onnxruntime import CPU, _options, open_session
 from vditrack.inference.session import Array, Session
 from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
-from vditrack.tracker import Tracker
 from vditrack_export.pipeline.acceptance import MAX_LOSS, GateTracks
 
 CALIBRATION = range(1000, 1004)
@@ -180,9 +179,7 @@ def _without_weights(path: Path) -> list[str]:
 def tracked(bundle: Bundle, graphs: Mapping[str, Path], clips: Sequence[SyntheticClip]) -> Tracked:
     """Track the gate's clips by their matches alone."""
     sessions = {name: Recording(open_session(graph)) for name, graph in graphs.items()}
-    settings = unrefined(bundle.manifest.matching)
-    tracker = Tracker(bundle, settings, lambda graph: sessions[graph.name])
-    followed = follow(tracker.track, clips)
+    followed = follow(bundle, lambda graph: sessions[graph.name], clips)
     tracks = GateTracks(
         size=bundle.manifest.input,
         found=followed.points,

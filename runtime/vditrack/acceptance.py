@@ -7,7 +7,7 @@ it may be unable to run is then not needed there.
 
 import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from vditrack.bundle.folder import GATE, Bundle
 from vditrack.bundle.manifest import Input, Matching
 from vditrack.errors import BundleError
+from vditrack.features.extractor import FeatureExtractor
 from vditrack.inference.engine_identity import Verification
-from vditrack.points.tracks import Tracks
+from vditrack.inference.session import OpenGraph
+from vditrack.points.clip_tracking import track_clip
 from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
 
 CLIPS = 4
@@ -32,9 +34,6 @@ MAX_MOVE = 0.5
 """Pixels, of the median point."""
 _SAME_QUERY = 0.01
 """Pixels; what another machine's sines may do to where a point was picked."""
-
-Track = Callable[[NDArray[np.uint8], NDArray[np.float32]], Tracks]
-"""Tracks queries [N, 3] (t, x, y) through a clip uint8 [T, H, W, 3]."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,13 @@ class Followed:
         return seen
 
 
-def unrefined(matching: Matching) -> Matching:
-    """Settings by which what a model matches is left as it is.
+def match_only(settings: Matching) -> Matching:
+    """Return the settings without optical flow and patches, so that only matching is compared.
 
-    Refinement on the original pixels finds most points of these clips again from matches that are
-    several pixels off: it would hide what an engine does wrong.
+    Flow and patches find most points of these clips again from matches that are several pixels off,
+    which would hide a wrong engine.
     """
-    return msgspec.structs.replace(matching, holding=None)
+    return msgspec.structs.replace(settings, holding=None)
 
 
 def gate_frames(size: Input) -> int:
@@ -76,9 +75,17 @@ def gate_clips(size: Input, count: int = CLIPS) -> list[SyntheticClip]:
     ]
 
 
-def follow(track: Track, clips: Sequence[SyntheticClip]) -> Followed:
-    """Track the points of the gate's clips."""
-    tracks = [track(clip.frames, _queries(clip)) for clip in clips]
+def follow(bundle: Bundle, open_graph: OpenGraph, clips: Sequence[SyntheticClip]) -> Followed:
+    """Track the points of acceptance clips with a bundle's graphs, by matching alone.
+
+    Args:
+        bundle: the graphs' bundle.
+        open_graph: loads each of the graphs.
+        clips: as large as the model's input.
+
+    """
+    extractor, settings = FeatureExtractor(bundle, open_graph), match_only(bundle.manifest.matching)
+    tracks = [track_clip(extractor, clip.frames, _queries(clip), settings) for clip in clips]
     return Followed(
         np.concatenate([each.points for each in tracks]),
         np.concatenate([each.visible for each in tracks]),
@@ -146,27 +153,27 @@ def _refused(path: Path, complaint: str) -> BundleError:
     return BundleError(f"{path}: {complaint}. Export the bundle again.")
 
 
-def verification(bundle: Bundle, track: Track, where: str) -> Verification:
-    """Track the gate's clips, and compare with the tracks that were recorded at export.
+def verify_tracks(bundle: Bundle, open_graph: OpenGraph, where: str) -> Verification:
+    """Track the acceptance clips, and compare with the tracks that were recorded at export.
 
     Args:
-        bundle: that has recorded some.
-        track: runs what is to be compared, `unrefined`.
-        where: the GPU that it runs on.
+        bundle: with recorded tracks.
+        open_graph: loads each of the graphs to be compared.
+        where: name of the GPU that runs them.
 
     Raises:
-        BundleError: it has none, or not of these clips.
+        BundleError: The bundle has no recorded tracks, or they are of other clips.
 
     """
     size, recorded = bundle.manifest.input, load_gate(bundle)
     clips = gate_clips(size, len(recorded.points) // POINTS)
-    # An engine is not to answer for clips that another version of this program rendered.
-    picked = np.concatenate([clip.points[:, 0] for clip in clips])
-    if np.abs(picked - recorded.points[:, 0]).max() > _SAME_QUERY:
+    # An engine is not to blame for clips that another version of this program rendered.
+    queries = np.concatenate([clip.points[:, 0] for clip in clips])
+    if np.abs(queries - recorded.points[:, 0]).max() > _SAME_QUERY:
         raise _refused(bundle.root / GATE, "it is of other clips than this vditrack and NumPy make")
     return Verification(
         where=where,
         when=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        median_move=median_move(recorded, follow(track, clips), size),
+        median_move=median_move(recorded, follow(bundle, open_graph, clips), size),
         limit=MAX_MOVE,
     )

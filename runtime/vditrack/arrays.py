@@ -13,6 +13,8 @@ Indices = NDArray[np.intp]
 
 Frame = NDArray[np.uint8]
 """uint8 [H, W, 3], RGB."""
+FrameClip = NDArray[np.uint8]
+"""uint8 [T, H, W, 3], RGB."""
 Grey = NDArray[np.uint8]
 """uint8 [H, W] grey levels."""
 Mask = NDArray[np.uint8]

@@ -1,43 +1,33 @@
-"""The tracker: a bundle loaded once, for clips and for streams."""
+"""The tracker: a bundle that is loaded once, for clips and for streams."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from vditrack.acceptance import unrefined, verification
-from vditrack.arrays import Masks
+from vditrack.acceptance import verify_tracks
+from vditrack.arrays import FrameClip, MaskClip, Masks
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.bundle.manifest import Matching, Propagation
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
-from vditrack.features.feature_map import FeatureMap
 from vditrack.features.fusion import FusedFeatures
-from vditrack.features.windows import causal_features, clip_features
-from vditrack.inference.engine_identity import Verification
-from vditrack.inference.onnxruntime import open_session
-from vditrack.inference.selection import Backend, open_backend
-from vditrack.inference.session import OpenGraph, Session
-from vditrack.input_checks import (
-    check_clip,
-    checked_masks,
-    checked_queries,
-)
+from vditrack.inference.selection import CPU, Backend, open_backend
+from vditrack.input_checks import check_clip, checked_masks
 from vditrack.masks.objects import MaskedObjects
-from vditrack.points.heft_reference import track_reference
+from vditrack.points.clip_tracking import Progress, TrackMode, track_clip
 from vditrack.points.tracks import Tracks
 from vditrack.streams.mask_stream import MaskStream
-from vditrack.streams.point_stream import Stream, no_points
+from vditrack.streams.point_stream import Stream
 from vditrack.streams.realtime import LiveStream
 
-Progress = Callable[[int, int], None]
-Step = TypeVar("Step")
+PropagateMode = Literal["offline", "causal"]
+"""How masks are propagated through a clip: with windows that look ahead, or as in a stream."""
 
 
 class Tracker:
@@ -46,27 +36,30 @@ class Tracker:
     def __init__(
         self,
         bundle: Bundle,
+        backend: Backend = CPU,
         settings: Matching | None = None,
-        open_graph: OpenGraph = open_session,
         *,
         propagation: Propagation | None = None,
     ) -> None:
-        """Load a checked bundle's graphs; those that propagate masks at the first use.
+        """Load the bundle's graphs; those for masks are loaded when they are first used.
 
         Args:
-            bundle: of the model.
-            settings: in the place of its matching defaults.
-            open_graph: loads each of its graphs.
-            propagation: in the place of its settings for masks.
+            bundle: a checked bundle.
+            backend: runs the graphs of the bundle and of the bundles within it.
+            settings: replace the bundle's settings for points.
+            propagation: replaces the bundle's settings for masks.
+
+        Raises:
+            BackendError: No inference engine is installed, or it refuses a graph.
+            BundleError: A graph does not have the inputs and outputs that the manifest claims.
 
         """
         self.bundle = bundle
+        self.backend = backend
+        """What runs the graphs, and which backends were tried before it and why they failed."""
         self.settings = settings or bundle.manifest.matching
-        self.backend = Backend("cpu" if open_graph is open_session else "own", open_graph)
-        """What runs the graphs: its name, and what was tried before it and why it was not taken."""
-        self._extractor = FeatureExtractor(bundle, open_graph)
-        self._asked_propagation = propagation
-        self._open_part = open_graph
+        self._extractor = FeatureExtractor(bundle, backend.open_graph)
+        self._propagation = propagation
 
     @classmethod
     def load(
@@ -79,236 +72,134 @@ class Tracker:
         """Load the bundle at ``path``, or the model that comes with the package.
 
         The first time that an engine is loaded on a GPU, its tracks are compared with the bundle's
-        (`vditrack.acceptance`), and it is taken only if they agree.
+        (`vditrack.acceptance`). It is used only if they agree.
 
         Args:
-            path: folder of a bundle.
-            backend: "auto" takes the best that works here and falls back; one of
-                `vditrack.inference.selection.BackendName` is taken or refused.
-            propagation: in the place of the bundle's settings for masks.
+            path: folder of a bundle; None for the bundled model.
+            backend: "auto" takes the fastest backend that works on this machine. Any other name of
+                `vditrack.inference.selection.BackendName` is used or refused.
+            propagation: replaces the bundle's settings for masks.
 
         Raises:
-            BundleError: the bundle is missing, damaged, or not of this version.
-            BackendError: no inference engine is installed, it refuses the model, or the backend
-                named does not work here.
-            InputError: there is no backend of that name.
+            BundleError: The bundle is missing, damaged, or of an unknown version.
+            BackendError: No inference engine is installed, it refuses the model, or the backend
+                named does not work on this machine.
+            InputError: There is no backend of that name.
 
         """
         bundle = load_bundle(bundled_model() if path is None else path)
-        chosen = open_backend(bundle, backend, verify_tracks)
-        tracker = cls(bundle, open_graph=chosen.open_graph, propagation=propagation)
-        tracker.backend = chosen
-        tracker._open_part = _on_backend(backend)
-        return tracker
+        return cls(bundle, open_backend(bundle, backend, verify_tracks), propagation=propagation)
 
     def stream(self) -> Stream:
-        """Start on a live stream. Streams of one tracker are independent of each other."""
+        """Start a live stream of points. Streams of one tracker are independent of each other."""
         return Stream(self._extractor, self.settings)
 
     def live(self, worker: Executor | None = None) -> LiveStream:
-        """Start on a live stream that keeps the camera's pace where the model does not.
+        """Start a live stream of points that keeps the camera's rate with a slower model.
 
         Args:
-            worker: runs the model, in one thread; give one to several streams for them to share.
+            worker: runs the model, in one thread; several streams may share one.
 
         """
         return LiveStream(self._extractor, self.settings, worker)
 
     def mask_stream(self) -> MaskStream:
-        """Start on masks of objects in a live stream; streams are independent of each other.
+        """Start a live stream of object masks. Streams are independent of each other.
 
         Raises:
-            InputError: the bundle has no features that propagate masks.
+            InputError: The bundle has no features for masks.
 
         """
         return MaskStream(self._fused)
 
-    def propagate(
-        self,
-        frames: NDArray[np.uint8],
-        masks: Masks,
-        *,
-        causal: bool = False,
-        progress: Progress | None = None,
-    ) -> NDArray[np.uint8]:
-        """Carry masks of objects through a whole clip, forward from where they are marked.
-
-        An object that a later mask names is from there on where that mask has it. The others stay
-        where they are, but for the pixels that it takes.
-
-        Args:
-            frames: uint8 [T, H, W, 3] RGB.
-            masks: of frame 0, uint8 [H, W]: the index of the object at each pixel, 0 for the
-                background; or masks by their frames, for objects that enter later. Indices may
-                have gaps.
-            causal: read each frame's features from the windows that end with it, as a stream must,
-                in place of windows that also look ahead: gives what `mask_stream` would have given.
-            progress: called with (frames done, frames in all).
-
-        Returns:
-            uint8 [T, H, W] of the same indices; background before the first mask.
-
-        Raises:
-            InputError: the bundle has no features that propagate masks, frames are not such an
-                array, or a mask is none for its frame.
-
-        """
-        fused = self._fused
-        check_clip(frames)
-        marks = checked_masks(masks, frames)
-        carried = np.zeros(frames.shape[:3], np.uint8)
-        objects = MaskedObjects(fused.settings)
-        features = map(fused.window().push, frames) if causal else fused.clip(frames)
-        counted = _Counter(len(frames), progress).counted(enumerate(features))
-        for t, described in counted:
-            objects.advance(described.descriptors, frames.shape[1:3], described.velocity)
-            if t in marks:
-                objects.add_masks(marks[t])
-            carried[t] = objects.mask
-        return carried
-
-    @property
-    def propagation(self) -> Propagation:
-        """Settings by which masks are propagated.
-
-        Raises:
-            InputError: the bundle has no features that propagate masks.
-
-        """
-        return self._fused.settings
-
-    @cached_property
-    def _fused(self) -> FusedFeatures:
-        return FusedFeatures(self.bundle, self._open_part, self._asked_propagation)
-
     def track(
         self,
-        frames: NDArray[np.uint8],
+        frames: FrameClip,
         queries: ArrayLike,
         *,
-        causal: bool = False,
-        reference: bool = False,
+        mode: TrackMode = "offline",
         progress: Progress | None = None,
     ) -> Tracks:
-        """Track points through a whole clip, forward and backward from where they are asked for.
+        """Track points through a whole clip, forward and backward from each query.
 
         Args:
             frames: uint8 [T, H, W, 3] RGB.
-            queries: [N, 3] (t, x, y): a frame's index and a position in its pixels, (0, 0) being
-                the upper-left corner of the upper-left pixel.
-            causal: read each frame's features from the window that ends with it, as a stream must,
-                in place of windows that also look ahead: gives what `stream` would have given.
-            reference: track as HeFT does, chunk by chunk and from the query onward only, with the
-                settings' radii, visibility threshold and template update; to reproduce the paper.
+            queries: [N, 3] (t, x, y): a frame's index and a position in its pixels; (0, 0) is the
+                upper-left corner of the upper-left pixel.
+            mode: "offline" reads features from windows that also look ahead. "causal" gives what
+                `stream` would have given. "reference" tracks as HeFT does (arXiv 2512.04619), chunk
+                by chunk and from the query forward only, to reproduce the paper.
             progress: called with (steps done, steps in all).
 
         Returns:
             Tracks over all T frames. Each depends on its own query alone.
 
         Raises:
-            InputError: frames or queries are not such arrays, a query lies outside the clip, or
-                both ``causal`` and ``reference`` are asked for.
+            InputError: The frames or queries are no such arrays, a query lies outside the clip, or
+                there is no such mode.
 
         """
-        check_clip(frames)
-        asked = checked_queries(queries, frames)
-        if reference:
-            if causal:
-                raise InputError(
-                    "reference windows look ahead. Give causal or reference, not both."
-                )
-            return track_reference(self._extractor, frames, asked, self.settings, progress)
-        tracks = _empty_tracks(asked, len(frames))
-        last = int(asked[:, 0].max(initial=0))
-        report = _Counter(len(frames) + (last + 1 if last else 0), progress)
-        maps: list[FeatureMap] = []
-        source = causal_features if causal else clip_features
-        forward = enumerate(_kept(source(self._extractor, frames), maps, needed=last + 1))
-        self._follow(tracks, frames, report.counted(forward))
-        if last > 0:
-            # Points asked for later in the clip are followed back to its start as well.
-            backward = ((frame, maps[frame]) for frame in range(last, -1, -1))
-            self._follow(tracks, frames, report.counted(backward))
-        return tracks
+        return track_clip(self._extractor, frames, queries, self.settings, mode, progress)
 
-    def _follow(
+    def propagate(
         self,
-        tracks: Tracks,
-        frames: NDArray[np.uint8],
-        steps: Iterable[tuple[int, FeatureMap]],
-    ) -> None:
-        """Follow every point from its query in the order of the steps, writing into ``tracks``."""
-        alive = no_points(self._extractor.grid, self.settings)
-        for frame, features in steps:
-            alive.advance(features, frames[frame])
-            starting = np.flatnonzero(tracks.queries[:, 0] == frame)
-            if len(starting):
-                alive.add(starting, tracks.queries[starting, 1:])
-            tracks.points[alive.ids, frame] = alive.points
-            tracks.visible[alive.ids, frame] = alive.visible
-            tracks.confidence[alive.ids, frame] = alive.confidence
-            tracks.forward_backward_error[alive.ids, frame] = alive.forward_backward_error
+        frames: FrameClip,
+        masks: Masks,
+        *,
+        mode: PropagateMode = "offline",
+        progress: Progress | None = None,
+    ) -> MaskClip:
+        """Propagate object masks through a whole clip, forward from the frames they are given for.
 
+        An object that a later mask names moves to where that mask has it. The other objects stay
+        where they are, except for the pixels that the mask takes.
 
-def verify_tracks(bundle: Bundle, open_graph: OpenGraph, where: str) -> Verification:
-    """Compare the tracks that graphs give with a bundle's own: see `vditrack.acceptance`.
+        Args:
+            frames: uint8 [T, H, W, 3] RGB.
+            masks: the mask of frame 0, uint8 [H, W]: the index of the object at each pixel, 0 for
+                the background. Or masks by their frames, for objects that enter later. Indices may
+                have gaps.
+            mode: "offline" reads features from windows that also look ahead. "causal" gives what
+                `mask_stream` would have given.
+            progress: called with (frames done, frames in all).
 
-    Args:
-        bundle: whose graphs they are.
-        open_graph: loads each of the graphs.
-        where: GPU that they run on.
+        Returns:
+            uint8 [T, H, W] of the same indices; background before the first mask.
 
-    Raises:
-        BundleError: it has no tracks of the gate's clips.
+        Raises:
+            InputError: The bundle has no features for masks, the frames are no such array, a mask
+                does not fit its frame, or there is no such mode.
 
-    """
-    tracker = Tracker(bundle, unrefined(bundle.manifest.matching), open_graph)
-    return verification(bundle, tracker.track, where)
+        """
+        if mode not in get_args(PropagateMode):
+            known = ", ".join(get_args(PropagateMode))
+            raise InputError(f"there is no mode {mode!r}. Give one of {known}.")
+        fused = self._fused
+        check_clip(frames)
+        given = checked_masks(masks, frames)
+        propagated = np.zeros(frames.shape[:3], np.uint8)
+        objects = MaskedObjects(fused.settings)
+        causal = mode == "causal"
+        features = map(fused.window().push, frames) if causal else fused.clip(frames)
+        for t, fused_map in enumerate(features):
+            objects.advance(fused_map.descriptors, frames.shape[1:3], fused_map.velocity)
+            if t in given:
+                objects.add_masks(given[t])
+            propagated[t] = objects.mask
+            if progress is not None:
+                progress(t + 1, len(frames))
+        return propagated
 
+    @property
+    def propagation(self) -> Propagation:
+        """Settings for masks.
 
-def _on_backend(name: str) -> OpenGraph:
-    """Load graphs of bundles within a bundle: what runs the outer one's may know of no other."""
+        Raises:
+            InputError: The bundle has no features for masks.
 
-    @cache
-    def opened(root: Path) -> OpenGraph:
-        return open_backend(load_bundle(root), name, verify_tracks).open_graph
+        """
+        return self._fused.settings
 
-    def open_graph(graph: Path) -> Session:
-        return opened(graph.parent)(graph)
-
-    return open_graph
-
-
-class _Counter:
-    """Tells a progress callback how many of the steps are done."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def counted(self, steps: Iterable[Step]) -> Iterator[Step]:
-        for step in steps:
-            yield step
-            self._done += 1
-            if self._progress is not None:
-                self._progress(self._done, self._total)
-
-
-def _kept(
-    features: Iterable[FeatureMap], kept: list[FeatureMap], needed: int
-) -> Iterator[FeatureMap]:
-    """Pass features on, and keep as many as the way back needs."""
-    for features_of_frame in features:
-        if needed > 1 and len(kept) < needed:
-            kept.append(features_of_frame)
-        yield features_of_frame
-
-
-def _empty_tracks(queries: NDArray[np.float32], frames: int) -> Tracks:
-    shape = (len(queries), frames)
-    return Tracks(
-        queries=queries,
-        points=np.zeros((*shape, 2), np.float32),
-        visible=np.zeros(shape, np.bool_),
-        confidence=np.zeros(shape, np.float32),
-        forward_backward_error=np.full(shape, np.inf, np.float32),
-    )
+    @cached_property
+    def _fused(self) -> FusedFeatures:
+        return FusedFeatures(self.bundle, self.backend.open_graph, self._propagation)

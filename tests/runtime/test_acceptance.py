@@ -29,11 +29,11 @@ from vditrack.acceptance import (
     load_gate,
     median_move,
     save_gate,
-    unrefined,
+    verify_tracks,
 )
 from vditrack.bundle.folder import GATE, bundled_model, load_bundle, seal_bundle
 from vditrack.bundle.manifest import Input
-from vditrack.cli.app import app as cli
+from vditrack.cli import app as cli
 from vditrack.engine_builder import listing, run, verdicts
 from vditrack.engine_builder.options import Options
 from vditrack.errors import BackendError, BundleError, EngineError
@@ -41,7 +41,6 @@ from vditrack.inference import engine_loading as builds
 from vditrack.inference import tensorrt
 from vditrack.inference.engine_identity import load_identity
 from vditrack.inference.onnxruntime import open_session
-from vditrack.tracker import verify_tracks
 
 SIZE = Input(height=30, width=40, frames=4, temporal_stride=1, described_frames=4)
 DIAGONAL = 50.0
@@ -55,8 +54,7 @@ def recorded(folder, **options):
 
 
 def record_tracks(bundle, clips=CLIPS):
-    tracker = Tracker(bundle, unrefined(bundle.manifest.matching))
-    followed = follow(tracker.track, gate_clips(bundle.manifest.input, clips))
+    followed = follow(bundle, open_session, gate_clips(bundle.manifest.input, clips))
     save_gate(bundle.root / GATE, followed)
     return seal_bundle(bundle.root, bundle.manifest)
 

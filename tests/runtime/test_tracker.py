@@ -154,3 +154,13 @@ def test_queries_are_checked(small, query, message):
 def test_clips_are_checked(small, shape):
     with pytest.raises(InputError, match=r"frame.*\[(T, )?H, W, 3\]"):
         small.track(np.zeros(shape, np.uint8), [[0, 5, 5]])
+
+
+def test_a_mode_that_there_is_not_is_refused(tracker):
+    clip = np.zeros((3, 64, 96, 3), np.uint8)
+    with pytest.raises(
+        InputError, match=r"no mode 'heft'\. Give one of offline, causal, reference"
+    ):
+        tracker.track(clip, [[0, 5, 5]], mode="heft")
+    with pytest.raises(InputError, match=r"no mode 'reference'\. Give one of offline, causal"):
+        tracker.propagate(clip, clip[0, :, :, 0], mode="reference")

@@ -76,9 +76,9 @@ def _calibrated(
     bundle: Bundle, datasets: Sequence[Dataset], clips: int | None, *, quiet: bool
 ) -> tuple[Calibration, int]:
     """Calibrate on so many clips of each data set; and how many those were in all."""
+    from vditrack.acceptance import verify_tracks
     from vditrack.features.extractor import FeatureExtractor
     from vditrack.inference.selection import open_backend
-    from vditrack.tracker import verify_tracks
     from vditrack_export.calibrate.clips import described
     from vditrack_export.calibrate.rounds import FOLLOWED, calibrated
 

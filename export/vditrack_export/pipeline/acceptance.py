@@ -16,7 +16,6 @@ from vditrack.acceptance import (
     follow,
     gate_clips,
     median_move,
-    unrefined,
 )
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Gate, Input, Manifest
@@ -24,7 +23,6 @@ from vditrack.errors import VditrackError
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import RASTER
 from vditrack.inference.session import Array, TensorSpec
-from vditrack.tracker import Tracker
 from vditrack_export.pipeline.encoder_graphs import Graph, shapes_of
 
 MAX_LOSS = 1.0
@@ -71,10 +69,8 @@ def gate_tracks(manifest: Manifest, graphs: Sequence[Graph], count: int = CLIPS)
 
     """
     sessions = {graph.file: TorchSession(graph) for graph in graphs}
-    bundle, settings = Bundle(Path(), manifest), unrefined(manifest.matching)
-    tracker = Tracker(bundle, settings, lambda path: sessions[path.name])
     clips = gate_clips(manifest.input, count)
-    followed = follow(tracker.track, clips)
+    followed = follow(Bundle(Path(), manifest), lambda path: sessions[path.name], clips)
     return GateTracks(
         size=manifest.input,
         found=followed.points,

@@ -27,6 +27,7 @@ from vditrack.io.rosbag.recordings import Recording, read_recording
 from vditrack.io.rosbag.track_bags import write_tracks
 from vditrack.io.track_files import read_queries, save_csv, save_npz
 from vditrack.io.video import Decoded, Video, read_video, write_video
+from vditrack.points.clip_tracking import TrackMode
 from vditrack.points.heft_reference import differences
 from vditrack.points.tracks import Tracks, joined
 from vditrack.tracker import Tracker
@@ -224,13 +225,14 @@ def _track_each(
 ) -> list[Tracks]:
     """Tracks of each shot; progress is shown over all of them."""
     tracked: list[Tracks] = []
+    mode: TrackMode = "reference" if reference else "offline"
     frames, before = sum(map(len, shots)), 0
     for shot in shots:
         # Points asked for late in a clip are followed back too: then there are more steps.
         def shown(done: int, steps: int, before: int = before) -> None:
             show(before + done, max(frames, steps))
 
-        tracked.append(tracker.track(shot, asked.on(shot), reference=reference, progress=shown))
+        tracked.append(tracker.track(shot, asked.on(shot), mode=mode, progress=shown))
         before += len(shot)
     return tracked
 

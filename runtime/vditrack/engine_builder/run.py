@@ -10,6 +10,7 @@ from types import ModuleType
 
 from rich.progress import Progress
 
+from vditrack.acceptance import verify_tracks
 from vditrack.atomic_files import staged_folder
 from vditrack.bundle.folder import MANIFEST, Bundle, file_record
 from vditrack.engine_builder.engine import Built, build_engine
@@ -31,7 +32,6 @@ from vditrack.inference.engine_loading import verified_build
 from vditrack.inference.machine import Machine, read_machine
 from vditrack.inference.session import AbsentError
 from vditrack.inference.tensorrt import KEPT
-from vditrack.tracker import verify_tracks
 
 _REPLACEABLE = {
     IDENTITY,

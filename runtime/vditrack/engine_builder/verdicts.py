@@ -4,12 +4,12 @@ from pathlib import Path
 
 import msgspec
 
+from vditrack.acceptance import verify_tracks
 from vditrack.bundle.folder import GATE, Bundle
 from vditrack.errors import EngineError, InputError, VditrackError
 from vditrack.inference.engine_identity import Identity, engine_folders, load_identity, mismatches
 from vditrack.inference.engine_loading import record, verified_build
 from vditrack.inference.machine import Machine, read_machine
-from vditrack.tracker import verify_tracks
 
 
 def verify_builds(bundle: Bundle) -> list[str]:

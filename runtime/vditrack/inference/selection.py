@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from vditrack.bundle.folder import Bundle
+from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack.errors import BackendError, InputError, VditrackError
 from vditrack.inference.engine_identity import Identity, Target, engine_folders
 from vditrack.inference.engine_loading import Verify, load_build
@@ -18,7 +18,7 @@ from vditrack.inference.onnxruntime import (
     OnnxRuntimeSession,
     open_session,
 )
-from vditrack.inference.session import AbsentError, OpenGraph
+from vditrack.inference.session import AbsentError, OpenGraph, Session
 from vditrack.inference.smoke_run import proved
 
 BackendName = Literal[
@@ -59,6 +59,10 @@ class Backend:
     """What was tried before it, in that order."""
 
 
+CPU = Backend("cpu", open_session)
+"""ONNX Runtime's CPU provider, which opens the graphs of any bundle."""
+
+
 def open_backend(bundle: Bundle, name: str = "auto", verify: Verify | None = None) -> Backend:
     """Open a bundle's graphs on the best backend there is here, or on the one named.
 
@@ -77,6 +81,30 @@ def open_backend(bundle: Bundle, name: str = "auto", verify: Verify | None = Non
         BackendError: the one named is not installed, does not fit or fails; why, and what to do.
 
     """
+    backend = _open_own(bundle, name, verify)
+    if bundle.manifest.propagation is None:
+        return backend
+    return replace(backend, open_graph=_with_parts(bundle, backend.open_graph, name, verify))
+
+
+def _with_parts(bundle: Bundle, open_own: OpenGraph, name: str, verify: Verify | None) -> OpenGraph:
+    """Open graphs of the bundles within a bundle too, each on the backend of that name.
+
+    Engines belong to one bundle, so a bundle within it may run on another backend.
+    """
+
+    @cache
+    def open_part(root: Path) -> OpenGraph:
+        return _open_own(load_bundle(root), name, verify).open_graph
+
+    def open_graph(graph: Path) -> Session:
+        return (open_own if graph.parent == bundle.root else open_part(graph.parent))(graph)
+
+    return open_graph
+
+
+def _open_own(bundle: Bundle, name: str, verify: Verify | None) -> Backend:
+    """Open the graphs of the bundle itself."""
     if name == "auto":
         return _best(bundle, verify)
     if name not in get_args(BackendName):

@@ -6,14 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vditrack.bundle.manifest import Matching
-from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow
 from vditrack.input_checks import check_frame
-from vditrack.points.base import PointTracker
-from vditrack.points.flow_tracker import FlowTracker
-from vditrack.points.match_tracker import MatchTracker
+from vditrack.points.factory import create_point_tracker
 from vditrack.streams.frame_clock import FrameClock
 
 
@@ -62,7 +59,7 @@ class Stream:
     def reset(self) -> None:
         """Forget all points and frames; ids go on counting."""
         self._window = SlidingWindow(self._extractor)
-        self._alive = no_points(self._extractor.grid, self._settings)
+        self._alive = create_point_tracker(self._extractor.grid, self._settings)
         self._clock = FrameClock()
 
     def add(self, points: ArrayLike) -> NDArray[np.int64]:
@@ -122,10 +119,3 @@ class Stream:
             forward_backward_error=alive.forward_backward_error.copy(),
             age=alive.age.copy(),
         )
-
-
-def no_points(grid: Grid, settings: Matching) -> PointTracker:
-    """Points to come, held to their pixels where the settings say so, else matched as in HeFT."""
-    if settings.holding is None:
-        return MatchTracker(grid, settings)
-    return FlowTracker(grid, settings, settings.holding)

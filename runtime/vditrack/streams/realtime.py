@@ -25,10 +25,10 @@ from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import SlidingWindow
 from vditrack.input_checks import check_frame, check_points
 from vditrack.points.array_tables import chosen, joined
+from vditrack.points.factory import create_point_tracker
 from vditrack.points.optical_flow import at_size, flow_there_and_back, grey_levels, leads_back
 from vditrack.stage_timing import stage
 from vditrack.streams.frame_clock import FrameClock
-from vditrack.streams.point_stream import no_points
 
 _PACE = 0.8
 """Share of a frame's time that the model may take for each frame to wait for it."""
@@ -154,7 +154,7 @@ class LiveStream:
         # What the model still works on belongs to the past.
         self._job = None
         self._window = SlidingWindow(self._extractor)
-        self._alive = no_points(self._extractor.grid, self._settings)
+        self._alive = create_point_tracker(self._extractor.grid, self._settings)
         self._points = _Points()
         self._clock = FrameClock()
         self._image: Grey | None = None

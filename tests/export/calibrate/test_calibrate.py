@@ -221,7 +221,7 @@ def test_points_are_followed_and_scored_as_eval_does(held, films, tmp_path, weig
     trial = follow(made, held.manifest.matching, HOLDING, weights, shares.append)
     assert sum(shares) == pytest.approx(1)
     scores = trial.scores()
-    result = TapVid().run(clip, "ours", Tracker(held, settings))
+    result = TapVid().run(clip, "ours", Tracker(held, settings=settings))
     assert result.metrics == {
         "AJ": scores.average_jaccard,
         "δ": scores.position_accuracy,
@@ -389,7 +389,7 @@ def test_the_command_makes_tracks_better(held, films, calibrated):
     assert scored(after) >= max(map(scored, told["tried"])) - FLAT
     assert scored(after) > scored(before)
     # The official protocol says so too.
-    tracker = Tracker(held, with_holding(held.manifest, weights_in(card)))
+    tracker = Tracker(held, settings=with_holding(held.manifest, weights_in(card)))
     metrics = [TapVid().run(clip, "", tracker).metrics for clip in films]
     for name, key in (("AJ", "average_jaccard"), ("δ", "position_accuracy")):
         assert np.mean([m[name] for m in metrics]) == pytest.approx(after[key])

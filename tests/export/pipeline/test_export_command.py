@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from doubles.pipelines import run_export
 from doubles.tiny_checkpoint import TINY_CARD, make_tiny_transformer, save_tiny_checkpoint
+from vditrack.acceptance import verify_tracks
 from vditrack.bundle.folder import GATE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession, open_session
-from vditrack.tracker import verify_tracks
 from vditrack_export.card import load_card
 from vditrack_export.pipeline import export as export_module
 from vditrack_export.pipeline import onnx_export as graph_module

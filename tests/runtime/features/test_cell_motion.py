@@ -124,7 +124,7 @@ def crossing():
 
 def test_a_stream_of_the_bundled_model_is_its_causal_clip(crossing):
     tracker, frames = Tracker.load(), crossing.frames[:4]
-    expected = tracker.propagate(frames, crossing.masks[0], causal=True)
+    expected = tracker.propagate(frames, crossing.masks[0], mode="causal")
     stream = tracker.mask_stream()
     for t, frame in enumerate(frames):
         update = stream.push(frame, t)

@@ -17,6 +17,7 @@ from vditrack.features.feature_map import FeatureMap
 from vditrack.features.fusion import FusedFeatures, fuse
 from vditrack.features.windows import causal_features, clip_features
 from vditrack.inference.onnxruntime import open_session
+from vditrack.inference.selection import Backend
 
 
 def a_map(seed: int, rows: int, columns: int, channels: int = 5) -> FeatureMap:
@@ -115,7 +116,8 @@ def test_a_part_without_weight_is_not_even_loaded(bundle, frames, weight, part):
 
 def test_points_alone_do_not_pay_for_masks(bundle, frames):
     opened: list[Path] = []
-    tracker = Tracker(bundle, open_graph=lambda graph: opened.append(graph) or open_session(graph))
+    backend = Backend("own", lambda graph: opened.append(graph) or open_session(graph))
+    tracker = Tracker(bundle, backend)
     tracker.track(frames[:2], np.float32([[0, 30, 30]]))
     assert {graph.parent for graph in opened} == {bundle.root}
 

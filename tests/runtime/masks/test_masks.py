@@ -50,14 +50,14 @@ ACROSS = [(8 + 4 * t, 2) for t in range(16)]
 BACK = [(100 - 5 * t, 62) for t in range(16)]
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_a_square_is_followed(tracker, causal):
+@pytest.mark.parametrize("mode", ["offline", "causal"])
+def test_a_square_is_followed(tracker, mode):
     frames, inside = film(ACROSS)
     told: list[tuple[int, int]] = []
     carried = tracker.propagate(
         frames,
         inside[0, 0].astype(np.uint8),
-        causal=causal,
+        mode=mode,
         progress=lambda *counts: told.append(counts),
     )
     assert (carried.dtype, carried.shape) == (np.uint8, frames.shape[:3])

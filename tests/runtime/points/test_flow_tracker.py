@@ -10,9 +10,9 @@ from moving_features import wave_field
 from vditrack.bundle.manifest import Holding, Visibility
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
+from vditrack.points.factory import create_point_tracker
 from vditrack.points.flow_tracker import FlowTracker
 from vditrack.points.match_tracker import MatchTracker
-from vditrack.streams.point_stream import no_points
 
 GRID = Grid(rows=18, columns=24, stride=8)
 SIZE = GRID.height, GRID.width
@@ -46,7 +46,7 @@ def described(frame) -> FeatureMap:
 
 def followed(frames, points, settings=SETTINGS):
     """Places [N, T, 2] and visibility [N, T] of points of the first frame."""
-    alive = no_points(GRID, settings)
+    alive = create_point_tracker(GRID, settings)
     alive.advance(described(frames[0]), frames[0])
     alive.add(np.arange(len(points)), np.float32(points))
     tracks, visible = [alive.points], [alive.visible]
@@ -58,8 +58,8 @@ def followed(frames, points, settings=SETTINGS):
 
 
 def test_the_settings_say_how_points_are_followed():
-    assert isinstance(no_points(GRID, SETTINGS), FlowTracker)
-    assert isinstance(no_points(GRID, MATCHING), MatchTracker)
+    assert isinstance(create_point_tracker(GRID, SETTINGS), FlowTracker)
+    assert isinstance(create_point_tracker(GRID, MATCHING), MatchTracker)
 
 
 def test_first_patches_take_back_the_drift_of_flow():
@@ -129,7 +129,7 @@ def test_points_keep_their_patches_when_the_frames_size_changes():
     points = np.float32([[50, 70], [90, 90], [110, 60]])
     frames = [texture(places(offset)) for offset in offsets]
     larger = [cv2.resize(f, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for f in frames[12:]]
-    alive = no_points(GRID, SETTINGS)
+    alive = create_point_tracker(GRID, SETTINGS)
     for t, frame in enumerate(frames[:12] + larger):
         alive.advance(described(frame), frame)
         if t == 0:
@@ -144,7 +144,7 @@ def test_what_is_forgotten_leaves_the_others_as_they_are():
     frames = [texture(places((1.5 * t, 0.5 * t))) for t in range(8)]
     points = np.float32([[40, 50], [70, 80], [100, 60]])
     whole, _ = followed(frames, points)
-    alive = no_points(GRID, SETTINGS)
+    alive = create_point_tracker(GRID, SETTINGS)
     for t, frame in enumerate(frames):
         alive.advance(described(frame), frame)
         if t == 0:
@@ -166,7 +166,7 @@ def test_flat_surfaces_lose_no_numbers():
 
 def test_confidence_is_the_logistic_of_the_evidence():
     frames = [texture(places((2.0 * t, 0))) for t in range(5)]
-    alive = no_points(GRID, SETTINGS)
+    alive = create_point_tracker(GRID, SETTINGS)
     for t, frame in enumerate(frames):
         alive.advance(described(frame), frame)
         if t == 0:

@@ -16,7 +16,7 @@ import reference_formulation
 from doubles.passthrough import MATCHING, write_passthrough
 from moving_features import translated_maps, wave_field
 from reference_formulation import ReferenceFormulation, track_clip
-from vditrack import InputError, Tracker
+from vditrack import Tracker
 from vditrack.coordinates import Grid
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
@@ -114,13 +114,13 @@ class GivenFeatures:
 def test_random_features(tmp_path, monkeypatch, seed, frames, window):
     given = GivenFeatures(seed, frames, window)
     monkeypatch.setattr(reference, "clip_features", given.clip_features)
-    tracker = Tracker(write_passthrough(tmp_path / "bundle", frames=window), SETTINGS)
+    tracker = Tracker(write_passthrough(tmp_path / "bundle", frames=window), settings=SETTINGS)
     # From the first frame, from one that two chunks share, from a later one, and from the last.
     times = [0, window - 1, window + 5, frames - 1]
     queries = asked(times, [10, 2, 3, 1], 16, (GRID.width - 16, GRID.height - 16), seed)
     numbers = np.arange(frames, dtype=np.uint8)[:, None, None, None]
     clip = np.broadcast_to(numbers, (frames, GRID.height, GRID.width, 3))
-    tracks = tracker.track(clip, queries, reference=True)
+    tracks = tracker.track(clip, queries, mode="reference")
 
     trail, visible = formulation(given.parts(), GRID, queries)
     assert_equal(tracks, trail, visible)
@@ -143,9 +143,9 @@ def test_mean_colours_of_photographs(tmp_path, monkeypatch):
     corners = [(14 + int(6 * np.cos(t / 2)), 14 + int(8 * np.sin(t / 3))) for t in range(12)]
     clip = np.stack([pictures[y : y + 64, x : x + 96] for y, x in corners])
     clip[3:6, :, :32] = 255 - clip[3:6, :, :32]
-    tracker = Tracker(write_passthrough(tmp_path / "bundle", frames=5), SETTINGS)
+    tracker = Tracker(write_passthrough(tmp_path / "bundle", frames=5), settings=SETTINGS)
     queries = asked([0, 4, 6], [16, 4, 4], 16, (80, 48), seed=0)
-    tracks = tracker.track(clip, queries, reference=True)
+    tracks = tracker.track(clip, queries, mode="reference")
 
     parts = cut(clip.reshape(12, 8, 8, 12, 8, 3).mean(axis=(2, 4), dtype=np.float32), 5)
     trail, visible = formulation(parts, GRID, queries)
@@ -183,7 +183,7 @@ def test_photographs_in_the_bundled_model(monkeypatch):
     for t in range(3, 6):
         clip[t, :, 60 : 60 + 30 * t] = chelsea()[:240, 60 : 60 + 30 * t]
     queries = asked([0, 4, 6], [6, 1, 1], 40, (280, 200), seed=0)
-    tracks = tracker.track(clip, queries, reference=True)
+    tracks = tracker.track(clip, queries, mode="reference")
 
     scale = grid.model_from_frame(clip.shape[1:3])
     extractor = FeatureExtractor(tracker.bundle)
@@ -230,12 +230,12 @@ def test_a_chunk_is_described_in_one_window(tmp_path, monkeypatch):
 
 
 def test_before_its_query_a_point_waits_unseen(tmp_path):
-    tracker = Tracker(write_passthrough(tmp_path, frames=4), SETTINGS)
+    tracker = Tracker(write_passthrough(tmp_path, frames=4), settings=SETTINGS)
     clip = np.random.default_rng(0).integers(0, 255, (6, 64, 96, 3), np.uint8)
     done = []
     queries = np.float32([[4, 50, 30]])
     tracks = tracker.track(
-        clip, queries, reference=True, progress=lambda now, total: done.append((now, total))
+        clip, queries, mode="reference", progress=lambda now, total: done.append((now, total))
     )
     assert not tracks.visible[0, :4].any()
     assert tracks.visible[0, 4]
@@ -246,16 +246,9 @@ def test_before_its_query_a_point_waits_unseen(tmp_path):
 
 
 def test_no_queries(tmp_path):
-    tracker = Tracker(write_passthrough(tmp_path, frames=4), SETTINGS)
-    tracks = tracker.track(np.zeros((6, 64, 96, 3), np.uint8), np.zeros((0, 3)), reference=True)
+    tracker = Tracker(write_passthrough(tmp_path, frames=4), settings=SETTINGS)
+    tracks = tracker.track(np.zeros((6, 64, 96, 3), np.uint8), np.zeros((0, 3)), mode="reference")
     assert tracks.points.shape == (0, 6, 2)
-
-
-def test_it_is_not_causal(tmp_path):
-    tracker = Tracker(write_passthrough(tmp_path), SETTINGS)
-    clip = np.zeros((3, 64, 96, 3), np.uint8)
-    with pytest.raises(InputError, match="causal or reference, not both"):
-        tracker.track(clip, [[0, 5, 5]], causal=True, reference=True)
 
 
 HEFT_WAN = {

@@ -42,7 +42,7 @@ MARKS = {0: block(3, 20, 30), 5: block(8, 70, 40), 9: block(3, 30, 20)}
 def test_stream_equals_a_causal_clip(tracker, frames, bundled, tmp_path):
     if bundled:
         tracker = Tracker(write_propagating(tmp_path / "bundle"))
-    clip = tracker.propagate(frames, MARKS, causal=True)
+    clip = tracker.propagate(frames, MARKS, mode="causal")
     stream = tracker.mask_stream()
     for t, frame in enumerate(frames):
         update = stream.push(frame, t / 30)
@@ -55,8 +55,8 @@ def test_stream_equals_a_causal_clip(tracker, frames, bundled, tmp_path):
 
 
 def test_the_future_does_not_change_the_past(tracker, frames):
-    whole = tracker.propagate(frames, MARKS[0], causal=True)
-    half = tracker.propagate(frames[:7], MARKS[0], causal=True)
+    whole = tracker.propagate(frames, MARKS[0], mode="causal")
+    half = tracker.propagate(frames[:7], MARKS[0], mode="causal")
     np.testing.assert_array_equal(whole[:7], half)
 
 

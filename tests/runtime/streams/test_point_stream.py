@@ -44,7 +44,7 @@ def test_stream_with_caches_equals_clip_tracking(cached, frames):
 def check_stream_against_clip(tracker, frames):
     starts = np.array([0, 0, 3, 7])
     queries = np.column_stack([starts, POINTS]).astype(np.float32)
-    clip = tracker.track(frames, queries, causal=True)
+    clip = tracker.track(frames, queries, mode="causal")
     stream = tracker.stream()
     for t, frame in enumerate(frames):
         update = stream.push(frame, t / 30)
@@ -62,8 +62,8 @@ def check_stream_against_clip(tracker, frames):
 def test_the_future_does_not_change_the_past(tracker, cached, frames):
     queries = np.column_stack([np.zeros(4), POINTS])
     for one in (tracker, cached):
-        whole = one.track(frames, queries, causal=True)
-        half = one.track(frames[:7], queries, causal=True)
+        whole = one.track(frames, queries, mode="causal")
+        half = one.track(frames[:7], queries, mode="causal")
         np.testing.assert_array_equal(whole.points[:, :7], half.points)
 
 
@@ -126,7 +126,7 @@ def coloured_dot(column: int) -> np.ndarray:
 
 def test_dropped_frames_widen_the_search(tmp_path):
     settings = MATCHING.__class__(**{**_fields(MATCHING), "search_radius": 12.0})
-    tracker = Tracker(write_passthrough(tmp_path, frames=1), settings)
+    tracker = Tracker(write_passthrough(tmp_path, frames=1), settings=settings)
 
     def last_position(stamps):
         stream = tracker.stream()

@@ -14,6 +14,7 @@ from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.errors import BackendError
 from vditrack.features.windows import SlidingWindow
 from vditrack.inference.onnxruntime import open_session
+from vditrack.inference.selection import Backend
 from vditrack.streams.realtime import LiveStream
 from vditrack.synthetic.layers.clips import make_clip
 
@@ -43,7 +44,7 @@ class Held:
 
     def __init__(self, bundle, *, fails=()):
         self.let, self.fails, self.runs = threading.Semaphore(0), set(fails), 0
-        self.tracker = Tracker(bundle, open_graph=self.open)
+        self.tracker = Tracker(bundle, Backend("own", self.open))
 
     def open(self, graph):
         session = open_session(graph)
