@@ -89,9 +89,9 @@ def build_wrongly(bundle, tmp_path, target="tensorrt-rtx"):
 def verifications(monkeypatch):
     """How often clips were tracked to verify an engine."""
     made = []
-    real = builds.verified_build
+    real = builds.verify_build
     monkeypatch.setattr(
-        builds, "verified_build", lambda *given: made.append(given[0].name) or real(*given)
+        builds, "verify_build", lambda *given: made.append(given[0].name) or real(*given)
     )
     return made
 
@@ -156,7 +156,7 @@ def test_an_engine_that_agrees_is_verified_once(bundle, gpu, verifications, capl
         assert Tracker.load(bundle.root).backend.name == "tensorrt-rtx"
     told = [line.getMessage() for line in caplog.records if line.levelno == logging.INFO]
     assert "comparing its tracks with the bundle's" in told[0]
-    assert "the median point moves by 0.000 pixels, at most 0.5 are allowed" in told[1]
+    assert "the median point moved by 0.000 pixels; the limit is 0.5" in told[1]
     verified = load_identity(folder).verified
     assert (verified.where, verified.limit) == (HERE.gpu, MAX_MOVE)
     assert verified.median_move < 1e-3
@@ -185,7 +185,7 @@ def test_an_engine_whose_tracks_moved_stays_refused(
     target,
 ):
     folder = build_wrongly(bundle, tmp_path, target)
-    reason = "its tracks are not the bundle's: on NVIDIA RTX A2000 the median point moved by"
+    reason = "its tracks differ from the bundle's: on NVIDIA RTX A2000 the median point moved by"
     for _ in range(2):
         backend = Tracker.load(bundle.root).backend
         assert backend.name == "cpu"
@@ -218,7 +218,7 @@ def test_what_cannot_be_kept_is_found_again(bundle, gpu, verifications, monkeypa
     for count in (1, 2):
         assert Tracker.load(bundle.root).backend.name == "tensorrt"
         (*_, warning) = warnings(caplog)
-        assert f"{folder.name}: what was found of its tracks is not kept" in warning
+        assert f"{folder.name}: the verdict on its tracks is not stored" in warning
         assert len(warnings(caplog)) == count
     assert verifications == [folder.name] * 2
     assert load_identity(folder).verified is None
@@ -229,7 +229,7 @@ def test_a_bundle_without_tracks_loads_unverified(tmp_path, gpu, verifications, 
     folder = build(bundle, "tensorrt-rtx")
     with caplog.at_level(logging.DEBUG, "vditrack"):
         assert Tracker.load(bundle.root).backend.name == "tensorrt-rtx"
-    assert f"{folder.name}: not verified, {bundle.root} has no gate.npz" in caplog.text
+    assert f"{folder.name}: not verified because {bundle.root} has no gate.npz" in caplog.text
     assert verifications == []
     assert load_identity(folder).verified is None
 
@@ -325,7 +325,7 @@ def test_inspect_verifies_and_records(bundle, desk, monkeypatch, capsys):
     assert load_identity(elsewhere).verified is None
     # Again, whatever was found before.
     bad = msgspec.structs.replace(first, median_move=9.0)
-    builds.record(folder, msgspec.structs.replace(load_identity(folder), verified=bad))
+    builds.record_verdict(folder, msgspec.structs.replace(load_identity(folder), verified=bad))
     code, out, _ = vditrack(monkeypatch, capsys, "inspect", bundle.root, "--verify", "--json")
     assert code == 0
     listed = {each["folder"]: each for each in json.loads(out)["engines"]}
@@ -337,7 +337,7 @@ def test_inspect_shows_everything_before_it_fails(bundle, desk, monkeypatch, cap
     wrong, right = build_wrongly(bundle, tmp_path), build(bundle, "tensorrt")
     code, out, err = vditrack(monkeypatch, capsys, "inspect", bundle.root, "--verify")
     assert code == 2
-    assert err.startswith(f"vditrack: {wrong.name}: its tracks are not the bundle's")
+    assert err.startswith(f"vditrack: {wrong.name}: its tracks differ from the bundle's")
     assert err.count("\n") == 1
     assert right.name not in err
     assert f"engines/{wrong.name}" in out
@@ -356,7 +356,7 @@ def test_inspect_names_an_engine_that_does_not_run(bundle, desk, monkeypatch, ca
     code, out, err = vditrack(monkeypatch, capsys, "inspect", bundle.root, "--verify")
     assert code == 2
     assert err.startswith(f"vditrack: {folder.name}: ")
-    assert "does not run" in err
+    assert "fails to run" in err
     assert f"engines/{folder.name}" in out
     assert load_identity(folder).verified is None
 
@@ -446,7 +446,9 @@ def test_a_build_whose_tracks_moved_is_not_written(tiny, monkeypatch, tmp_path):
     shutil.copy(bundle.features, wrong)
     spoil(wrong, axis=2)
     runs_as(monkeypatch, cuda, {"encoder.onnx": bundle.encoder, "features.onnx": wrong})
-    with pytest.raises(EngineError, match="nothing was written: its tracks are not the bundle's"):
+    with pytest.raises(
+        EngineError, match="nothing was written: its tracks differ from the bundle's"
+    ):
         run.build_bundle(bundle, AT, Progress(disable=True))
     assert {*bundle.root.rglob("*")} - {*before} <= {bundle.root / "engines"}
 

@@ -28,15 +28,15 @@ from vditrack.inference.engine_identity import (
     mismatches,
     write_identity,
 )
-from vditrack.inference.engine_loading import verified_build
+from vditrack.inference.engine_loading import verify_build
 from vditrack.inference.machine import Machine, read_machine
 from vditrack.inference.session import AbsentError
-from vditrack.inference.tensorrt import KEPT
+from vditrack.inference.tensorrt import RUNTIME_CACHE
 
 _REPLACEABLE = {
     IDENTITY,
     *ENGINE_OF.values(),
-    *(str(Path(engine).with_suffix(KEPT)) for engine in ENGINE_OF.values()),
+    *(str(Path(engine).with_suffix(RUNTIME_CACHE)) for engine in ENGINE_OF.values()),
 }
 _LOG = logging.getLogger("vditrack")
 
@@ -86,7 +86,7 @@ def _verified(folder: Path, bundle: Bundle, identity: Identity, machine: Machine
     if bundle.gate is None or mismatches(identity, bundle, machine):
         return identity
     try:
-        _, verified = verified_build(folder, bundle, identity, machine, verify_tracks)
+        _, verified = verify_build(folder, bundle, identity, machine, verify_tracks)
     except AbsentError as error:
         _LOG.info("not verified: %s", error)
         return identity

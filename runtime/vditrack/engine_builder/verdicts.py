@@ -8,7 +8,7 @@ from vditrack.acceptance import verify_tracks
 from vditrack.bundle.folder import GATE, Bundle
 from vditrack.errors import EngineError, InputError, VditrackError
 from vditrack.inference.engine_identity import Identity, engine_folders, load_identity, mismatches
-from vditrack.inference.engine_loading import record, verified_build
+from vditrack.inference.engine_loading import record_verdict, verify_build
 from vditrack.inference.machine import Machine, read_machine
 
 
@@ -41,11 +41,11 @@ def verify_builds(bundle: Bundle) -> list[str]:
     reasons: list[str] = []
     for folder, identity in fitting:
         try:
-            _, verified = verified_build(folder, bundle, identity, machine, verify_tracks)
+            _, verified = verify_build(folder, bundle, identity, machine, verify_tracks)
         except VditrackError as error:
             reasons.append(f"{folder.name}: {error}")
             continue
-        record(folder, verified)
+        record_verdict(folder, verified)
         reasons += [f"{folder.name}: {reason}" for reason in mismatches(verified, bundle, machine)]
     return reasons
 

@@ -1,4 +1,4 @@
-"""CUDA through cuda-python: pinned and device memory, a stream, and graphs of what it does."""
+"""CUDA through cuda-python: pinned and device memory, a stream, and CUDA graphs."""
 
 import ctypes
 import logging
@@ -20,17 +20,17 @@ _OUT_OF_MEMORY = "cudaErrorMemoryAllocation"
 
 @dataclass(frozen=True)
 class Buffer:
-    """An array on the host, in memory that the GPU copies from and to by itself, and on the GPU."""
+    """An array in pinned host memory, and its counterpart on the GPU."""
 
     host: Array
     device: int
-    """Address."""
+    """Address on the GPU."""
 
 
 class Stream:
-    """A stream of the first GPU, with its own memory, which lives as long as it does.
+    """A stream of the first GPU, which owns the memory that it allocates.
 
-    Written for the CUDA runtime API as cuda-python 12 and 13 bind it (`cuda.bindings.runtime`).
+    It uses the CUDA runtime API as cuda-python 12 and 13 bind it (`cuda.bindings.runtime`).
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Stream:
 
         Raises:
             AbsentError: cuda-bindings is not installed.
-            BackendError: there is no driver, or none that is new enough, or no GPU.
+            BackendError: There is no GPU, no driver, or the driver is too old.
 
         """
         self._api = _api()
@@ -50,10 +50,10 @@ class Stream:
         )
 
     def buffer(self, tensor: TensorSpec) -> Buffer:
-        """Allocate memory for a tensor: zeros on the host, not initialised on the GPU.
+        """Allocate memory for a tensor: zeros on the host, uninitialised on the GPU.
 
         Raises:
-            BackendError: the memory is not enough.
+            BackendError: There is not enough memory.
 
         """
         size = int(np.prod(tensor.shape, dtype=np.int64)) * tensor.dtype.itemsize
@@ -64,39 +64,39 @@ class Stream:
         return Buffer(host.reshape(tensor.shape), device)
 
     def upload(self, buffer: Buffer) -> None:
-        """Have the host's array copied to the GPU."""
+        """Enqueue a copy of the host's array to the GPU."""
         to_device = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._copy(buffer.device, buffer.host.ctypes.data, buffer.host.nbytes, to_device)
 
     def download(self, buffer: Buffer) -> None:
-        """Have the GPU's array copied to the host."""
+        """Enqueue a copy of the GPU's array to the host."""
         to_host = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(buffer.host.ctypes.data, buffer.device, buffer.host.nbytes, to_host)
 
     def wait(self) -> None:
-        """Wait until all that was asked for is done."""
+        """Wait until all enqueued work is done."""
         self._call("cudaStreamSynchronize", self.handle)
 
-    def recorded(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """Record what ``work`` asks of the stream, without doing it, into one CUDA graph.
+    def capture_graph(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """Record the calls that ``work`` enqueues into one CUDA graph, without running them.
 
         Returns:
-            What launches the graph; None where it cannot be recorded.
+            A function that launches the graph; None if the work cannot be captured.
 
         """
         try:
-            graph = self._captured(work)
+            graph = self._capture(work)
             launch = self._call("cudaGraphInstantiate", graph, 0)
             self._owned("cudaGraphExecDestroy", launch)
             self._call("cudaGraphDestroy", graph)
         except BackendError as reason:
             _LOG.debug("no CUDA graph: %s", reason)
-            # It would be taken for an error of the next launch.
+            # Otherwise the next launch would report this error.
             self._api.cudaGetLastError()
             return None
         return lambda: self._call("cudaGraphLaunch", launch, self.handle)
 
-    def _captured(self, work: Callable[[], None]) -> Any:  # noqa: ANN401 - it ships no types
+    def _capture(self, work: Callable[[], None]) -> Any:  # noqa: ANN401 - it ships no types
         mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", self.handle, mode)
         try:
@@ -116,14 +116,14 @@ class Stream:
         code, *results = getattr(self._api, name)(*arguments)
         if code.name == _OUT_OF_MEMORY:
             raise BackendError(
-                f"CUDA's {name} finds no memory left, on the GPU or to pin. Close what else uses "
-                "it, or take a smaller bundle."
+                f"CUDA's {name} failed: out of GPU memory or pinned memory. Close other programs "
+                "that use it, or take a smaller bundle."
             )
         if int(code):
             text = self._api.cudaGetErrorString(code)[1].decode()
             raise BackendError(
-                f"CUDA's {name} failed: {text} ({code.name}). `vditrack doctor` says what the "
-                "machine lacks."
+                f"CUDA's {name} failed: {text} ({code.name}). `vditrack doctor` shows what is "
+                "missing."
             )
         return results[0] if results else None
 
@@ -133,6 +133,6 @@ def _api() -> Any:  # noqa: ANN401
         return import_module("cuda.bindings.runtime")
     except ImportError as error:
         raise AbsentError(
-            "cuda-bindings (cuda-python) is not installed. Run `pip install cuda-bindings` of the "
-            "driver's CUDA: 'cuda-bindings<13' for CUDA 12, as on JetPack 6."
+            "cuda-bindings (cuda-python) is not installed. Run `pip install cuda-bindings` in the "
+            "version of the driver's CUDA: 'cuda-bindings<13' for CUDA 12, as on JetPack 6."
         ) from error

@@ -1,8 +1,8 @@
-"""The identity beside each engine: from what, by what and for what it was built.
+"""The identity file beside each build: its bundle, its library and the GPU that it was built for.
 
-An engine does not say whether it will load. Its identity does: it is compared with the bundle and
-the machine before the engine is opened, and nothing that does not fit is ever loaded or rebuilt
-without being asked for.
+An engine file does not tell whether it will load. Its identity is compared with the bundle and the
+machine before the engine is opened. An engine that does not fit is never loaded, and never rebuilt
+unless the user asks for it.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from vditrack.inference.machine import Machine
 SCHEMA_VERSION = 1
 IDENTITY = "identity.json"
 ENGINES = "engines"
-"""Folder of a bundle that holds one folder a build."""
+"""Folder of a bundle that holds one folder per build."""
 EngineName = Literal["encoder.engine", "encoder_start.engine", "features.engine"]
 ENGINE_OF: dict[str, EngineName] = {
     ENCODER: "encoder.engine",
     ENCODER_START: "encoder_start.engine",
     FEATURES: "features.engine",
 }
-"""The engine of each graph."""
+"""Engine file names by the graph that they are built from."""
 
 Target = Literal["tensorrt", "tensorrt-rtx"]
 TITLES: dict[Target, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
@@ -42,67 +42,75 @@ Shape = tuple[int, ...]
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far the engines' tracks are from the bundle's own, on the gate's rendered clips."""
+    """The distance between the engines' tracks and the bundle's golden tracks on rendered clips."""
 
     where: str
-    """GPU that ran them."""
+    """Name of the GPU that ran the engines."""
     when: str
     """UTC, ISO 8601."""
     median_move: float
-    """Of points, in pixels of the clips."""
+    """Median distance of visible points from the golden tracks, in pixels of the clips."""
     limit: float
+    """Largest accepted ``median_move``."""
 
     @property
     def passed(self) -> bool:
+        """Whether the median move is within the limit; False for NaN."""
         # Written so that NaN fails.
         return self.median_move <= self.limit
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The content of ``identity.json``."""
+    """The content of ``identity.json``: what a build was made from, by and for."""
 
     schema_version: int
     target: Target
     version: str
-    """Of the library that built it, exact."""
+    """Exact version of the library that built it."""
     architectures: Annotated[tuple[str, ...], Meta(min_length=1)]
     """Compute capabilities it was built for, as in ("sm86", "sm89")."""
     gpu: str | None
     """Name of the GPU it was built on; None where it was built without one."""
     cuda: str | None
+    """Newest CUDA that the builder's driver runs; None without a driver."""
     driver: str | None
+    """Version of the builder's driver."""
     jetpack: str | None
+    """Version of the builder's JetPack."""
     precision: dict[str, dict[str, float]]
-    """Share of each type in the products (matrices, convolutions, attention), by multiply-adds."""
+    """Share of each data type in the multiply-adds of products and convolutions, by graph."""
     profiles: dict[str, dict[str, tuple[Shape, Shape, Shape]]]
-    """Least, best and largest shape of each input."""
+    """Minimum, optimum and maximum shape of each input, by graph."""
     flags: tuple[Flag, ...]
+    """Options that widen where the engines load, or that leave their weights out."""
     build_seconds: float
     built_at: str
     """UTC, ISO 8601."""
     host: str
+    """Name of the computer that built it."""
     bundle_sha256: Sha256
-    """Of ``bundle.json``: where it comes from. Whether it fits is said by the graphs."""
+    """Digest of ``bundle.json`` at build time; ``graphs`` decide whether a build fits."""
     graphs: dict[str, Sha256]
     """Digests of the graphs and of their external weights."""
     engines: dict[EngineName, FileRecord]
+    """Size and digest of each engine file."""
     verified: Verification | None
-    """None until its tracks were compared with the bundle's on a machine that can run it."""
+    """Verdict on the tracks; None until a machine that can run the engines compared them."""
 
 
 class _Sealed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is written: the identity, and the digest that shows that nobody edited it."""
+    """The file's content: the identity, and its digest, which reveals edits."""
 
     sha256: Sha256
     identity: msgspec.Raw
 
 
 def engine_folders(bundle: Bundle) -> list[Path]:
-    """Folders of a bundle's builds, in the order of their names."""
+    """Return the folders of a bundle's builds, sorted by name."""
     folder = bundle.root / ENGINES
     if not folder.is_dir():
         return []
-    # Names that begin with a dot are builds that are not finished.
+    # Names that begin with a dot are unfinished builds.
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
@@ -118,8 +126,8 @@ def load_identity(folder: Path) -> Identity:
     """Read the identity of the build in ``folder`` and check its engines against it.
 
     Raises:
-        EngineError: the identity is missing, edited, of another version or not one; an engine is
-            missing or altered.
+        EngineError: The identity is missing, edited, of another schema version or malformed; an
+            engine is missing or altered.
 
     """
     path = folder / IDENTITY
@@ -134,49 +142,49 @@ def load_identity(folder: Path) -> Identity:
 
 
 def graph_digests(bundle: Bundle) -> dict[str, str]:
-    """Digests of a bundle's graphs and their external weights: what an engine is built from."""
+    """Return the digests of a bundle's graphs and external weights: the sources of engines."""
     files = bundle.manifest.files.items()
-    # Bundles within it have engines of their own.
+    # Bundles inside this bundle have engines of their own.
     own = ((name, record) for name, record in files if "/" not in name)
     return {name: record.sha256 for name, record in own if name != GATE}
 
 
 def mismatches(identity: Identity, bundle: Bundle, machine: Machine) -> list[str]:
-    """Say why a build does not fit its bundle and the machine, and what to do; nothing if it fits.
+    """List why a build does not fit its bundle and this machine, each with a remedy.
 
-    TensorRT: an engine loads in the version that built it, and in later ones if it was built
-    version compatible; on the GPU model that it was built on, and on others if it was built
-    hardware compatible (developer guide, "Engine Compatibility"). TensorRT-RTX: in the release
-    that built it alone, on the compute capabilities that it was built for.
+    A TensorRT engine loads in the version that built it, and in later ones if it is version
+    compatible; on the GPU model that it was built on, and on others if it is hardware compatible
+    (developer guide, "Engine Compatibility"). A TensorRT-RTX engine loads only in the release that
+    built it, on the compute capabilities that it was built for.
     """
     rebuild = _rebuild_command(identity, bundle, machine)
     found = [
-        _of_graphs(identity, bundle),
-        _of_profiles(identity, bundle),
-        _of_version(identity, machine),
-        _of_architecture(identity, machine),
-        _of_gpu(identity, machine),
+        _compare_graphs(identity, bundle),
+        _compare_profiles(identity, bundle),
+        _compare_version(identity, machine),
+        _compare_architecture(identity, machine),
+        _compare_gpu(identity, machine),
     ]
     reasons = [f"{reason}: rebuild with `{rebuild}`" for reason in found if reason]
-    if reason := _of_tracks(identity):
+    if reason := _compare_tracks(identity):
         reasons.append(
-            f"{reason}: rebuild with `{rebuild}`, or, if that moves them too, export the bundle in "
+            f"{reason}: rebuild with `{rebuild}`; if that does not help, export the bundle with "
             "another --precision"
         )
     if machine.architecture is None:
         reasons.append(
-            "there is no NVIDIA GPU here that a driver can use: track with ONNX Runtime, or ask "
-            "`vditrack doctor` what the driver lacks"
+            "no NVIDIA GPU was found, or its driver does not work: track with ONNX Runtime, or run "
+            "`vditrack doctor` to find out why"
         )
     return reasons
 
 
-_INSTALL = "`vditrack doctor` says what to install"
+_INSTALL = "`vditrack doctor` shows what to install"
 _REBUILD = "Delete the folder and build it again with `vditrack build`."
 
 
 class _Versioned(msgspec.Struct):
-    """The part of every schema that is read first: another's fields must not be complained of."""
+    """The schema version, which is read before the other fields are checked."""
 
     schema_version: int
 
@@ -186,17 +194,17 @@ def _digest(content: bytes) -> str:
 
 
 def _unsealed(path: Path) -> bytes:
-    """Content of an identity that nobody edited, of the version that is read here."""
+    """Return the content of an unedited identity of this schema version."""
     try:
         sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
     except OSError as error:
         raise EngineError(
-            f"{path} cannot be read ({error.strerror}): nobody knows what the engines beside it "
-            f"were built for. {_REBUILD}"
+            f"{path} cannot be read ({error.strerror}), so it is unknown what the engines beside "
+            f"it were built for. {_REBUILD}"
         ) from error
     content = bytes(sealed.identity)
     if sealed.sha256 != _digest(content):
-        raise EngineError(f"{path} was edited: its digest is not that of its content. {_REBUILD}")
+        raise EngineError(f"{path} was edited: its digest does not match its content. {_REBUILD}")
     version = msgspec.json.decode(content, type=_Versioned).schema_version
     if version != SCHEMA_VERSION:
         raise EngineError(
@@ -209,34 +217,36 @@ def _check_engine(path: Path, record: FileRecord) -> None:
     if not path.is_file():
         raise EngineError(f"{path} is missing. {_REBUILD}")
     try:
-        # Size first: it is free, and a truncated copy is the usual damage.
+        # Size first: it costs nothing and finds truncated copies.
         size = path.stat().st_size
         intact = size == record.size and file_record(path) == record
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror}.") from error
     if size != record.size:
         raise EngineError(
-            f"{path} is cut short or grown: {size} bytes, not the {record.size} that were built. "
+            f"{path} has {size} bytes instead of {record.size}. "
             "Copy it again, or build it again with `vditrack build`."
         )
     if not intact:
         raise EngineError(
-            f"{path} was altered: its sha256 is not the one in {IDENTITY}. "
+            f"{path} was altered: its sha256 differs from the one in {IDENTITY}. "
             "Copy it again, or build it again with `vditrack build`."
         )
 
 
-def _of_graphs(identity: Identity, bundle: Bundle) -> str | None:
+def _compare_graphs(identity: Identity, bundle: Bundle) -> str | None:
     now = graph_digests(bundle)
     changed = sorted(
         name for name in {*now, *identity.graphs} if now.get(name) != identity.graphs.get(name)
     )
     return (
-        f"built from another {' and '.join(changed)} than the bundle has now" if changed else None
+        f"built from a different {' and '.join(changed)} than the bundle has now"
+        if changed
+        else None
     )
 
 
-def _of_profiles(identity: Identity, bundle: Bundle) -> str | None:
+def _compare_profiles(identity: Identity, bundle: Bundle) -> str | None:
     inp, frames = bundle.manifest.input, bundle.manifest.encoder.frames
     wanted = (frames, inp.height, inp.width, 3)
     least, _, largest = identity.profiles.get(ENCODER, {}).get("frames", ((), (), ()))
@@ -249,20 +259,20 @@ def _of_profiles(identity: Identity, bundle: Bundle) -> str | None:
     return f"built for frames {built}; the bundle's are {list(wanted)}"
 
 
-def _of_version(identity: Identity, machine: Machine) -> str | None:
+def _compare_version(identity: Identity, machine: Machine) -> str | None:
     title = TITLES[identity.target]
     here = machine.tensorrt if identity.target == "tensorrt" else machine.tensorrt_rtx
     if here is None:
-        return f"built by {title} {identity.version}, of which no version loads here ({_INSTALL})"
+        return f"built by {title} {identity.version}, which is not installed here ({_INSTALL})"
     if here == identity.version:
         return None
-    later = _numbers(here) > _numbers(identity.version)
+    later = _version_numbers(here) > _version_numbers(identity.version)
     if "version_compatible" in identity.flags and later:
         return None
     return f"built by {title} {identity.version}; this machine has {here}"
 
 
-def _of_architecture(identity: Identity, machine: Machine) -> str | None:
+def _compare_architecture(identity: Identity, machine: Machine) -> str | None:
     here = machine.architecture
     if here is None or here in identity.architectures:
         return None
@@ -272,8 +282,8 @@ def _of_architecture(identity: Identity, machine: Machine) -> str | None:
     return f"built for {built}; this machine has {here.upper()}"
 
 
-def _of_gpu(identity: Identity, machine: Machine) -> str | None:
-    """TensorRT times its kernels on one GPU model; on others of its kind they may not fit."""
+def _compare_gpu(identity: Identity, machine: Machine) -> str | None:
+    """Compare GPU models: TensorRT times its kernels on one model, and they may not fit others."""
     widened = {"ampere_plus", "same_compute_capability"} & set(identity.flags)
     same = machine.gpu is None or machine.gpu == identity.gpu
     if identity.target == "tensorrt-rtx" or identity.gpu is None or widened or same:
@@ -281,23 +291,23 @@ def _of_gpu(identity: Identity, machine: Machine) -> str | None:
     return f"built on a {identity.gpu}; this machine has a {machine.gpu}"
 
 
-def _of_tracks(identity: Identity) -> str | None:
+def _compare_tracks(identity: Identity) -> str | None:
     verified = identity.verified
     if verified is None or verified.passed:
         return None
     return (
-        f"its tracks are not the bundle's: on {verified.where} the median point moved by "
-        f"{verified.median_move:.2f} pixels, at most {verified.limit:g} are allowed"
+        f"its tracks differ from the bundle's: on {verified.where} the median point moved by "
+        f"{verified.median_move:.2f} pixels; the limit is {verified.limit:g}"
     )
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def _version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def _rebuild_command(identity: Identity, bundle: Bundle, machine: Machine) -> str:
-    """How to get an engine that fits here, or where it was meant for."""
+    """Return the command that builds an engine for this machine, else for its old targets."""
     command = f"vditrack build {bundle.root} --target {identity.target}"
     architectures = machine.architecture or ",".join(identity.architectures)
-    # TensorRT builds for the GPU at hand; only TensorRT-RTX is told for which.
+    # TensorRT builds for the GPU of this machine; only TensorRT-RTX takes architectures.
     return f"{command} --arch {architectures}" if identity.target == "tensorrt-rtx" else command

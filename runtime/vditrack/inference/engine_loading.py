@@ -1,4 +1,4 @@
-"""A build's engines as a bundle's graphs: compared with the machine, proved, and verified."""
+"""Loading of built engines: identity check, smoke run, comparison of their tracks."""
 
 import logging
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from vditrack.inference.engine_identity import (
 )
 from vditrack.inference.machine import Machine, read_machine
 from vditrack.inference.session import OpenGraph
-from vditrack.inference.smoke_run import proved
+from vditrack.inference.smoke_run import open_with_smoke_run
 from vditrack.inference.tensorrt import EngineSession
 
 Verify = Callable[[Bundle, OpenGraph, str], Verification]
-"""Compares the tracks that graphs give, on the GPU named, with the bundle's own."""
+"""Compares the tracks that graphs give on the named GPU with the bundle's golden tracks."""
 
 _LOG = logging.getLogger("vditrack")
 
@@ -31,34 +31,37 @@ def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> tuple[Ope
     """Open the engines of a build that fits this machine.
 
     Args:
-        folder: of the build.
-        bundle: that it belongs to.
-        verify: compares its tracks with the bundle's, if that was not done on this GPU before. What
-            it finds is kept in the build's identity.
+        folder: Folder of the build.
+        bundle: The bundle that it was built from.
+        verify: Compares the engines' tracks with the bundle's, if that was not done on this GPU
+            before. The verdict is stored in the build's identity.
 
     Returns:
-        What opens them, and their identity.
+        A function that opens the engines, and their identity.
 
     Raises:
-        EngineError: the build is damaged, does not fit, or tracks otherwise than the bundle.
-        BackendError: an engine does not load or does not run.
-        BundleError: the tracks to compare with are not such.
+        EngineError: The build is damaged, does not fit, or its tracks differ from the bundle's.
+        BackendError: An engine does not load or does not run.
+        BundleError: The bundle's golden tracks cannot be read.
 
     """
     identity, machine = load_identity(folder), read_machine()
     _require_fit(identity, bundle, machine)
     if bundle.gate is None:
-        _LOG.debug("%s: not verified, %s has no %s", folder.name, bundle.root, GATE)
+        _LOG.debug("%s: not verified because %s has no %s", folder.name, bundle.root, GATE)
     if bundle.gate is None or verify is None or _verified_on(identity, machine):
         return open_build(folder, bundle, identity), identity
-    open_graph, identity = verified_build(folder, bundle, identity, machine, verify)
-    record(folder, identity)
+    open_graph, identity = verify_build(folder, bundle, identity, machine, verify)
+    record_verdict(folder, identity)
     _require_fit(identity, bundle, machine)
     return open_graph, identity
 
 
 def open_build(folder: Path, bundle: Bundle, identity: Identity) -> OpenGraph:
-    """Open and prove the engines of a build, whatever the machine."""
+    """Return a function that opens the engines of a build, after a smoke run.
+
+    Whether the build fits the machine is not checked.
+    """
 
     def open_graph(graph: Path) -> EngineSession:
         return EngineSession(
@@ -68,27 +71,28 @@ def open_build(folder: Path, bundle: Bundle, identity: Identity) -> OpenGraph:
             weights=graph if "strip_weights" in identity.flags else None,
         )
 
-    return proved(bundle, open_graph)
+    return open_with_smoke_run(bundle, open_graph)
 
 
-def verified_build(
+def verify_build(
     folder: Path, bundle: Bundle, identity: Identity, machine: Machine, verify: Verify
 ) -> tuple[OpenGraph, Identity]:
-    """Open and prove a build's engines, and compare their tracks with the bundle's.
+    """Open a build's engines and compare their tracks with the bundle's.
 
     Returns:
-        What opens them, and the identity with the verdict, which `mismatches` reads.
+        A function that opens the engines, and the identity with the verdict, which `mismatches`
+        reads.
 
     Raises:
-        BackendError: an engine does not load or does not run.
-        BundleError: the tracks to compare with are not such.
+        BackendError: An engine does not load or does not run.
+        BundleError: The bundle's golden tracks cannot be read.
 
     """
     open_graph = open_build(folder, bundle, identity)
-    _LOG.info("%s: comparing its tracks with the bundle's", folder.name)
+    _LOG.info("%s: comparing its tracks with the bundle's tracks", folder.name)
     verified = verify(bundle, open_graph, str(machine.gpu))
     _LOG.info(
-        "%s: the median point moves by %.3f pixels, at most %g are allowed",
+        "%s: the median point moved by %.3f pixels; the limit is %g",
         folder.name,
         verified.median_move,
         verified.limit,
@@ -96,12 +100,12 @@ def verified_build(
     return open_graph, msgspec.structs.replace(identity, verified=verified)
 
 
-def record(folder: Path, identity: Identity) -> None:
-    """Keep a verdict; where bundles may only be read, it is found again at the next load."""
+def record_verdict(folder: Path, identity: Identity) -> None:
+    """Store an identity with its verdict; if the bundle is read-only, log a warning instead."""
     try:
         write_identity(folder, identity)
     except (OSError, InputError) as error:
-        _LOG.warning("%s: what was found of its tracks is not kept: %s", folder.name, error)
+        _LOG.warning("%s: the verdict on its tracks is not stored: %s", folder.name, error)
 
 
 def _require_fit(identity: Identity, bundle: Bundle, machine: Machine) -> None:
@@ -110,5 +114,5 @@ def _require_fit(identity: Identity, bundle: Bundle, machine: Machine) -> None:
 
 
 def _verified_on(identity: Identity, machine: Machine) -> bool:
-    """Whether it was verified on such a GPU: another one runs other code of the same engine."""
+    """Return whether it was verified on this GPU model: others run other code of an engine."""
     return identity.verified is not None and identity.verified.where == str(machine.gpu)

@@ -1,4 +1,4 @@
-"""What this machine has that an engine must fit: libraries, driver and GPU."""
+"""The libraries, driver and GPU of this machine, which an engine has to fit."""
 
 import ctypes
 import re
@@ -15,7 +15,7 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Machine:
-    """Libraries that can be imported, and the first GPU; None where there is none."""
+    """Versions of libraries that can be imported, and the first GPU; None for what is absent."""
 
     tensorrt: str | None
     """Version of TensorRT, as in "10.3.0"."""
@@ -34,7 +34,7 @@ class Machine:
 
 
 def read_machine() -> Machine:
-    """Ask this machine. Whatever is absent or broken is None; nothing is raised for it."""
+    """Return what this machine has; whatever is absent or broken is None."""
     driver_api = _library("libcuda.so.1", "nvcuda.dll", "cuInit", 0)
     return Machine(
         tensorrt=library_version("tensorrt"),
@@ -48,16 +48,16 @@ def read_machine() -> Machine:
 
 
 def library_version(name: str) -> str | None:
-    """Version of an inference library; None where it is not installed or does not load."""
+    """Return the version of an inference library; None if it is not installed or does not load."""
     try:
         return str(import_module(name).__version__)
-    # A missing module, or one whose shared libraries are missing or broken.
+    # The module, or a shared library that it needs, is missing or broken.
     except (ImportError, OSError, AttributeError):
         return None
 
 
 def free_device_memory() -> int | None:
-    """Free memory of the first GPU in bytes; None without one."""
+    """Return the free memory of the first GPU in bytes; None without a GPU."""
     driver_api = _library("libcuda.so.1", "nvcuda.dll", "cuInit", 0)
     context = ctypes.c_void_p()
     if driver_api is None or driver_api.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0):
@@ -71,7 +71,7 @@ def free_device_memory() -> int | None:
 
 
 def _library(linux: str, windows: str, start: str, *arguments: int) -> ctypes.CDLL | None:
-    """One of the driver's libraries, started; None where it is missing or has no device."""
+    """Load and start one of the driver's libraries; None if it is missing or has no device."""
     for name in (linux, windows):
         try:
             library = ctypes.CDLL(name)
@@ -116,7 +116,7 @@ def _driver_version() -> str | None:
 
 
 def _jetpack() -> str | None:
-    """JetPack by its package, or Jetson Linux by its release file where that is not installed."""
+    """Return JetPack's version by its package, else that of Jetson Linux by its release file."""
     package = re.search(
         r"^Package: nvidia-jetpack\n(?:.+\n)*?Version: ([\d.]+)", _text(DPKG_STATUS), re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the engine that runs anywhere, and faster where it has a provider for the GPU."""
+"""Sessions on ONNX Runtime: its CPU provider runs anywhere, others use the GPU."""
 
 import io
 import logging
@@ -22,14 +22,14 @@ TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
 
 _LOG = logging.getLogger("vditrack")
 _OPTIONS: dict[str, dict[str, str]] = {
-    # Precision is in the graph: what it leaves in FP32 is not to be rounded to 10 bits after all.
+    # The graph defines the precision: TF32 would round its FP32 products to 10 bits.
     CUDA: {"use_tf32": "0"},
 }
 _NEXT = {TENSORRT: [CUDA]}
-"""Providers that take the nodes that one leaves, before the CPU does."""
+"""Providers that run the nodes which a provider cannot, before the CPU provider does."""
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
 _GPU_WHEEL = (
-    "Install `pip install vditrack[gpu]` in the place of vditrack[cpu]; on a Jetson, the wheel "
+    "Run `pip install vditrack[gpu]` instead of vditrack[cpu]; on a Jetson, install the wheel "
     "made for its JetPack."
 )
 _REMEDIES = {
@@ -42,22 +42,22 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
 }
-_NO_BF16 = ". On the CPU it has no BF16: export with --precision fp32 or fp16 for it."
+_NO_BF16 = ". Its CPU provider does not support BF16: export with --precision fp32 or fp16."
 
 
 class OnnxRuntimeSession:
-    """A graph on one of ONNX Runtime's providers."""
+    """A graph loaded on one of ONNX Runtime's execution providers."""
 
     def __init__(self, graph: Path, provider: str = CPU) -> None:
         """Load a graph.
 
         Args:
-            graph: an ONNX file.
-            provider: ONNX Runtime's name of it. Nodes that it cannot run are left to the CPU.
+            graph: Path of an ONNX file.
+            provider: ONNX Runtime's name of the provider. The CPU runs nodes that it cannot.
 
         Raises:
-            AbsentError: ONNX Runtime or this provider of it is not installed.
-            BackendError: the provider does not start here, or refuses the graph.
+            AbsentError: ONNX Runtime or its provider is not installed.
+            BackendError: The provider does not start, or it refuses the graph.
 
         """
         onnxruntime = _library()
@@ -78,19 +78,20 @@ class OnnxRuntimeSession:
                 f"ONNX Runtime {onnxruntime.__version__} does not load {graph}"
                 f"{'' if provider == CPU else f' on its {provider}'}: {error}{_NO_BF16 * bf16}"
             ) from error
-        # A provider whose libraries are missing is left out without an exception.
+        # ONNX Runtime drops a provider whose libraries are missing without an exception.
         if (found := self._session.get_providers()[0]) != provider:
             raise BackendError(
-                f"ONNX Runtime {onnxruntime.__version__} took its {found}: its {provider} did not "
-                "start. The lines that it printed say why; mostly the driver, CUDA or cuDNN is "
-                "missing or of another version."
+                f"ONNX Runtime {onnxruntime.__version__} chose {found} because its {provider} did "
+                "not start. The lines that it printed give the reason; most often the driver, CUDA "
+                "or cuDNN is missing or has the wrong version."
             )
-        # Else an error of the GPU would be answered by opening the graph anew on the CPU.
+        # Otherwise ONNX Runtime would answer a GPU error by reloading the graph on the CPU.
         self._session.disable_fallback()
         self.inputs = {node.name: _tensor(graph, node) for node in self._session.get_inputs()}
         self.outputs = {node.name: _tensor(graph, node) for node in self._session.get_outputs()}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph once, as `vditrack.inference.session.Session` defines it."""
         names = list(self.outputs)
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
@@ -100,17 +101,17 @@ def _library() -> ModuleType:
         return import_module("onnxruntime")
     except ImportError as error:
         raise AbsentError(
-            "ONNX Runtime is not installed. Install one of `pip install vditrack[cpu]` and "
-            "`pip install vditrack[gpu]`; on a Jetson, the wheel made for its JetPack."
+            "ONNX Runtime is not installed. Run `pip install vditrack[cpu]` or "
+            "`pip install vditrack[gpu]`; on a Jetson, install the wheel made for its JetPack."
         ) from error
 
 
 def _options(onnxruntime: ModuleType) -> Any:  # noqa: ANN401 - it ships no types
     options = onnxruntime.SessionOptions()
-    # Idle threads would spin, and take the cores from OpenCV and NumPy between two runs.
+    # Spinning idle threads would take the cores from OpenCV and NumPy between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A block laid out by the first run's pattern would come beside what that run allocated and
-    # the arena keeps: more memory, and no time saved.
+    # The memory pattern of the first run would be allocated beside what the arena already keeps:
+    # more memory, and no time saved.
     options.enable_mem_pattern = False
     return options
 
@@ -120,7 +121,7 @@ def _providers(
     provider: str,
     options: Any,  # noqa: ANN401
 ) -> list[tuple[str, dict[str, str]]] | None:
-    """Providers in the order in which they choose nodes; None for a plug-in: it is in options."""
+    """Return providers in the order in which they choose nodes; None for a plug-in in options."""
     compiled_in = onnxruntime.get_available_providers()
     if provider not in compiled_in and provider == TENSORRT_RTX:
         options.add_provider_for_devices(_plugin_devices(onnxruntime), {})
@@ -137,7 +138,7 @@ def _providers(
 
 @cache
 def _plugin_devices(onnxruntime: ModuleType) -> list[Any]:
-    """Devices of the TensorRT-RTX plug-in (TensorRT RTX EP, integration guide), loaded once."""
+    """Load the TensorRT-RTX plug-in once; return its devices (TensorRT RTX EP guide)."""
     try:
         plugin = import_module(_PLUGIN)
     except ImportError as error:
@@ -146,7 +147,7 @@ def _plugin_devices(onnxruntime: ModuleType) -> list[Any]:
         ) from error
     try:
         onnxruntime.register_execution_provider_library(TENSORRT_RTX, plugin.get_library_path())
-    # As above.
+    # ONNX Runtime's exceptions share no base class of their own.
     except Exception as error:
         raise BackendError(f"ONNX Runtime's {TENSORRT_RTX} does not load: {error}.") from error
     devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == TENSORRT_RTX]
@@ -157,19 +158,22 @@ def _plugin_devices(onnxruntime: ModuleType) -> list[Any]:
 
 @cache
 def _preload_cuda(onnxruntime: ModuleType) -> None:
-    """Load CUDA and cuDNN from NVIDIA's wheels, where the system's loader would not look."""
-    # From 1.21 on. What it does not find may be elsewhere: only the provider's start decides.
+    """Load CUDA and cuDNN from NVIDIA's wheels, where the system's loader does not look."""
+    # Exists from 1.21 on. A library that it misses may be elsewhere: the provider's start decides.
     if hasattr(onnxruntime, "preload_dlls"):
-        with redirect_stdout(io.StringIO()) as told:
+        with redirect_stdout(io.StringIO()) as printed:
             onnxruntime.preload_dlls()
-        _LOG.debug("%s", told.getvalue())
+        _LOG.debug("%s", printed.getvalue())
 
 
 def _tensor(graph: Path, node: object) -> TensorSpec:
     shape, kind = getattr(node, "shape", ()), getattr(node, "type", "")
     if kind not in _DTYPES or not all(isinstance(side, int) for side in shape):
         name = getattr(node, "name", "?")
-        raise BackendError(f"{graph}: tensor {name!r} is {kind} {shape}, not of a static shape.")
+        raise BackendError(
+            f"{graph}: tensor {name!r} is {kind} {shape}; static shapes of uint8, float32 or "
+            "float16 are needed. Export the bundle again."
+        )
     return TensorSpec(tuple(shape), _DTYPES[kind])
 
 

@@ -1,4 +1,4 @@
-"""Which backend runs a bundle: the best that fits and was proved here, or the one asked for."""
+"""Selection of the backend that runs a bundle: the fastest that works here, or a named one."""
 
 import logging
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from vditrack.inference.onnxruntime import (
     open_session,
 )
 from vditrack.inference.session import AbsentError, OpenGraph, Session
-from vditrack.inference.smoke_run import proved
+from vditrack.inference.smoke_run import open_with_smoke_run
 
 BackendName = Literal[
     "auto",
@@ -31,17 +31,17 @@ BackendName = Literal[
     "onnxruntime-tensorrt-rtx",
 ]
 ORDER = ("tensorrt", "tensorrt-rtx", "cuda")
-"""What ``auto`` tries before the CPU, the fastest first.
+"""Backends that ``auto`` tries before the CPU, the fastest first.
 
-ONNX Runtime's own TensorRT providers are not among them: they build engines whenever they load a
-graph, for minutes maybe, and nobody asked for that. `vditrack build` does it once.
+ONNX Runtime's own TensorRT providers are left out: they may build engines for minutes whenever they
+load a graph. `vditrack build` does that once.
 """
 
 _LOG = logging.getLogger("vditrack")
 
 
 class Fallback(NamedTuple):
-    """A backend that was tried and not taken."""
+    """A backend that was tried and rejected, and the reason."""
 
     name: str
     reason: str
@@ -49,14 +49,14 @@ class Fallback(NamedTuple):
 
 @dataclass(frozen=True)
 class Backend:
-    """What runs a bundle's graphs."""
+    """The inference engine that runs a bundle's graphs."""
 
     name: str
     open_graph: OpenGraph
     engine: Identity | None = None
-    """Identity of the build whose engines these are."""
+    """Identity of the build that holds the engines; None for ONNX Runtime."""
     fallbacks: tuple[Fallback, ...] = ()
-    """What was tried before it, in that order."""
+    """Backends that were tried before it, in that order."""
 
 
 CPU = Backend("cpu", open_session)
@@ -64,21 +64,22 @@ CPU = Backend("cpu", open_session)
 
 
 def open_backend(bundle: Bundle, name: str = "auto", verify: Verify | None = None) -> Backend:
-    """Open a bundle's graphs on the best backend there is here, or on the one named.
+    """Open a bundle's graphs on the fastest backend that works here, or on a named one.
 
-    ``auto`` takes the first that fits of a TensorRT engine and a TensorRT-RTX engine in the
-    bundle, ONNX Runtime's CUDA provider, and its CPU provider. A named one never falls back. Each
-    but the CPU is proved: every graph is run once, on zeros, and must give finite numbers.
+    ``auto`` takes the first that fits of: a TensorRT engine in the bundle, a TensorRT-RTX engine in
+    the bundle, ONNX Runtime's CUDA provider, its CPU provider. A named backend never falls back.
+    Every backend but the CPU passes a smoke run: each graph runs once on zeros and must return
+    finite numbers.
 
     Args:
-        bundle: a checked bundle.
-        name: one of `BackendName`.
-        verify: compares the tracks of engines with the bundle's, where nobody has done so yet;
-            None to take engines on their proof alone.
+        bundle: A checked bundle.
+        name: One of `BackendName`.
+        verify: Compares the tracks of engines with the bundle's own, if that was not done on this
+            GPU before; None to accept engines after the smoke run alone.
 
     Raises:
-        InputError: there is no backend of that name.
-        BackendError: the one named is not installed, does not fit or fails; why, and what to do.
+        InputError: There is no backend of that name.
+        BackendError: The named backend is not installed, does not fit the machine, or fails.
 
     """
     backend = _open_own(bundle, name, verify)
@@ -125,20 +126,20 @@ def _best(bundle: Bundle, verify: Verify | None) -> Backend:
         try:
             return replace(_OPENERS[name](bundle, verify), fallbacks=tuple(fallbacks))
         except BackendError as error:
-            # That a laptop has no GPU is no news.
+            # A machine without a GPU is nothing to warn about.
             level = logging.DEBUG if isinstance(error, AbsentError) else logging.WARNING
             _LOG.log(level, "backend %s: %s", name, error)
             fallbacks.append(Fallback(name, str(error)))
-    # Not proved: there is nothing to fall back to, and its first run says the same.
+    # No smoke run: there is nothing left to fall back to.
     return Backend("cpu", open_session, fallbacks=tuple(fallbacks))
 
 
-def _by_engine(target: Target, bundle: Bundle, verify: Verify | None) -> Backend:
-    """Graphs as engines of the first build for the target that fits and runs."""
-    folders = [path for path in engine_folders(bundle) if _target(path) == target]
+def _open_engine(target: Target, bundle: Bundle, verify: Verify | None) -> Backend:
+    """Open the engines of the first build for a target that fits and runs."""
+    folders = [path for path in engine_folders(bundle) if _target_of(path) == target]
     if not folders:
         raise AbsentError(
-            f"{bundle.root} has no engine for it. "
+            f"{bundle.root} has no engine for {target}. "
             f"Run `vditrack build {bundle.root} --target {target}`."
         )
     reasons = []
@@ -152,21 +153,22 @@ def _by_engine(target: Target, bundle: Bundle, verify: Verify | None) -> Backend
     raise BackendError(" ".join(reasons))
 
 
-def _by_provider(
+def _open_provider(
     name: BackendName, provider: str, bundle: Bundle, _verify: Verify | None
 ) -> Backend:
-    return Backend(name, proved(bundle, lambda graph: OnnxRuntimeSession(graph, provider)))
+    open_graph = open_with_smoke_run(bundle, lambda graph: OnnxRuntimeSession(graph, provider))
+    return Backend(name, open_graph)
 
 
 _OPENERS: dict[str, Callable[[Bundle, Verify | None], Backend]] = {
-    "tensorrt": partial(_by_engine, "tensorrt"),
-    "tensorrt-rtx": partial(_by_engine, "tensorrt-rtx"),
-    "cuda": partial(_by_provider, "cuda", CUDA),
-    "onnxruntime-tensorrt": partial(_by_provider, "onnxruntime-tensorrt", TENSORRT),
-    "onnxruntime-tensorrt-rtx": partial(_by_provider, "onnxruntime-tensorrt-rtx", TENSORRT_RTX),
+    "tensorrt": partial(_open_engine, "tensorrt"),
+    "tensorrt-rtx": partial(_open_engine, "tensorrt-rtx"),
+    "cuda": partial(_open_provider, "cuda", CUDA),
+    "onnxruntime-tensorrt": partial(_open_provider, "onnxruntime-tensorrt", TENSORRT),
+    "onnxruntime-tensorrt-rtx": partial(_open_provider, "onnxruntime-tensorrt-rtx", TENSORRT_RTX),
 }
 
 
-def _target(folder: Path) -> Target:
-    """Of a build, by its name: an identity is read only where it is needed, with its engines."""
+def _target_of(folder: Path) -> Target:
+    """Return the target of a build by its folder's name, without reading its identity."""
     return "tensorrt-rtx" if folder.name.startswith("tensorrt-rtx-") else "tensorrt"

@@ -1,4 +1,4 @@
-"""Inference engines behind one protocol: named numpy arrays in, named numpy arrays out."""
+"""The protocol of inference sessions: named NumPy arrays in, named NumPy arrays out."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,26 +15,34 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Static shape and dtype of one named input or output of a graph."""
+    """The static shape and dtype of one named input or output of a graph."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 class Session(Protocol):
-    """One loaded graph."""
+    """A loaded graph that is ready to run."""
 
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the graph once."""
+        """Run the graph once.
+
+        Args:
+            inputs: Arrays by input name, of the shapes and dtypes in ``inputs``.
+
+        Returns:
+            Arrays by output name, of the shapes and dtypes in ``outputs``.
+
+        """
         ...
 
 
 OpenGraph = Callable[[Path], Session]
-"""Loads a graph of a bundle on some engine."""
+"""Loads one ONNX graph of a bundle on an inference engine."""
 
 
 class AbsentError(BackendError):
-    """What a backend needs is not installed or not built: nothing that was there has failed."""
+    """A backend is not available: a library is not installed, or no engine was built."""

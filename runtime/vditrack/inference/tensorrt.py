@@ -1,8 +1,8 @@
-"""TensorRT and TensorRT-RTX: an engine that `vditrack build` made, run as it is.
+"""Sessions on TensorRT and TensorRT-RTX engines that `vditrack build` made.
 
-Both have the same Python API ("TensorRT Python API Reference", IExecutionContext). What differs is
-how launches are saved: TensorRT's work is recorded into a CUDA graph here, TensorRT-RTX does it
-itself, and what it compiles for this GPU is kept in a file beside the engine.
+Both have the same Python API ("TensorRT Python API Reference", IExecutionContext). They differ in
+how they save launches: TensorRT's work is captured into a CUDA graph here; TensorRT-RTX captures
+it by itself and compiles kernels for this GPU, which are cached in a file beside the engine.
 """
 
 import logging
@@ -22,8 +22,8 @@ from vditrack.inference.engine_identity import TITLES, Target
 from vditrack.inference.session import AbsentError, Array, TensorSpec
 from vditrack.inference.trt_log import collecting_logger
 
-KEPT = ".runtime_cache"
-"""Suffix of what was compiled for this GPU; it goes with the build when that is replaced."""
+RUNTIME_CACHE = ".runtime_cache"
+"""Suffix of the file with kernels compiled for this GPU; replacing the build removes it."""
 _LOG = logging.getLogger("vditrack")
 _MODULES: dict[Target, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -34,10 +34,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 
 class EngineSession:
-    """One engine on the first GPU: see `vditrack.inference.session.Session`.
+    """An engine loaded on the first GPU; it follows `vditrack.inference.session.Session`.
 
-    Its memory, on the GPU and pinned on the host, is allocated once. Runs follow each other, also
-    those of several threads.
+    Its memory, on the GPU and pinned on the host, is allocated once. Runs from several threads are
+    serialised.
     """
 
     def __init__(
@@ -46,20 +46,20 @@ class EngineSession:
         """Load an engine, ready to run.
 
         Args:
-            path: of the engine.
-            target: the library that built it.
-            host_code: whether it brings its own runtime, as a version compatible one does.
-            weights: ONNX file that it was built from, where its weights were stripped.
+            path: Path of the engine.
+            target: The library that built it.
+            host_code: Whether the engine contains its own runtime, as version compatible ones do.
+            weights: The ONNX file that it was built from, if its weights were stripped.
 
         Raises:
-            AbsentError: the library or cuda-bindings is not installed.
-            BackendError: there is no GPU, it has not the memory, or the engine does not load.
+            AbsentError: The library or cuda-bindings is not installed.
+            BackendError: There is no GPU, not enough memory, or the engine does not load.
 
         """
         library = _library(target)
-        # CUDA first: without a GPU its message is the clearer one.
+        # CUDA first: without a GPU it gives the clearer message.
         self._stream = Stream()
-        engine = _deserialised(library, path, target, host_code=host_code)
+        engine = _deserialise(library, path, target, host_code=host_code)
         if weights is not None:
             _refit(library, engine, path, weights)
         tensors = _tensors(library, engine, path)
@@ -78,6 +78,7 @@ class EngineSession:
             self._start(engine)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the engine once, as `vditrack.inference.session.Session` defines it."""
         with self._lock:
             for name in self.inputs:
                 np.copyto(self._buffers[name].host, inputs[name], casting="no")
@@ -87,30 +88,30 @@ class EngineSession:
 
     def _start(self, engine: Any) -> None:  # noqa: ANN401 - it ships no types
         self._bind(engine.create_execution_context())
-        # The first run does what cannot be recorded (TensorRT developer guide, "CUDA Graphs").
+        # The first run does what cannot be captured (TensorRT developer guide, "CUDA Graphs").
         self._enqueue()
         self._stream.wait()
-        self._graph = self._stream.recorded(self._enqueue)
+        self._graph = self._stream.capture_graph(self._enqueue)
 
     def _start_rtx(self, library: ModuleType, engine: Any) -> None:  # noqa: ANN401
         config = engine.create_runtime_config()
         config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        compiled = config.create_runtime_cache()
-        kept = _kept(self._path)
-        # It refuses what another version, driver or GPU left, and begins anew.
-        if kept and not compiled.deserialize(kept):
-            _LOG.debug("%s: of another GPU, driver or version; compiled anew", self._path)
-        config.set_runtime_cache(compiled)
-        # It compiles here, and not in the first run, as no shape is left open.
+        cache = config.create_runtime_cache()
+        stored = _read_runtime_cache(self._path)
+        # A cache of another version, driver or GPU is refused; the kernels are compiled again.
+        if stored and not cache.deserialize(stored):
+            _LOG.debug("%s: its runtime cache is of another GPU, driver or version", self._path)
+        config.set_runtime_cache(cache)
+        # Compilation happens here and not in the first run, since all shapes are static.
         self._bind(engine.create_execution_context(config))
-        if (content := bytes(compiled.serialize())) != kept:
-            _keep(self._path, content)
+        if (content := bytes(cache.serialize())) != stored:
+            _write_runtime_cache(self._path, content)
 
     def _bind(self, context: Any) -> None:  # noqa: ANN401
         if context is None:
             raise BackendError(
-                f"{self._path} loads, and cannot be run: {_reason(self._errors)}. Mostly the GPU's "
-                "memory is not enough: close what else uses it."
+                f"{self._path} loads but cannot run: {_format_errors(self._errors)}. Most often "
+                "the GPU is out of memory: close other programs that use it."
             )
         for name, buffer in self._buffers.items():
             context.set_tensor_address(name, buffer.device)
@@ -120,7 +121,7 @@ class EngineSession:
         for name in self.inputs:
             self._stream.upload(self._buffers[name])
         if not self._context.execute_async_v3(int(self._stream.handle)):
-            raise BackendError(f"{self._path} does not run: {_reason(self._errors)}.")
+            raise BackendError(f"{self._path} fails to run: {_format_errors(self._errors)}.")
         for name in self.outputs:
             self._stream.download(self._buffers[name])
 
@@ -132,7 +133,7 @@ def _library(target: Target) -> ModuleType:
         raise AbsentError(f"{TITLES[target]} is not installed ({error}).") from error
 
 
-def _deserialised(library: ModuleType, path: Path, target: Target, *, host_code: bool) -> Any:  # noqa: ANN401
+def _deserialise(library: ModuleType, path: Path, target: Target, *, host_code: bool) -> Any:  # noqa: ANN401
     log = collecting_logger(library)
     log.errors.clear()
     runtime = library.Runtime(log)
@@ -140,7 +141,8 @@ def _deserialised(library: ModuleType, path: Path, target: Target, *, host_code:
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise BackendError(
-            f"{TITLES[target]} {library.__version__} does not load {path}: {_reason(log.errors)}."
+            f"{TITLES[target]} {library.__version__} does not load {path}: "
+            f"{_format_errors(log.errors)}."
         )
     return engine
 
@@ -151,12 +153,12 @@ def _refit(library: ModuleType, engine: Any, path: Path, weights: Path) -> None:
     parser = library.OnnxParserRefitter(refitter, log)
     if not (parser.refit_from_file(str(weights)) and refitter.refit_cuda_engine()):
         raise BackendError(
-            f"{path} does not take its weights from {weights}: {_reason(log.errors)}."
+            f"{path} does not accept the weights of {weights}: {_format_errors(log.errors)}."
         )
 
 
-def _reason(errors: list[str]) -> str:
-    return "; ".join(errors) or "the library does not say why"
+def _format_errors(errors: list[str]) -> str:
+    return "; ".join(errors) or "the library gives no reason"
 
 
 def _tensors(
@@ -164,7 +166,7 @@ def _tensors(
     engine: Any,  # noqa: ANN401
     path: Path,
 ) -> dict[str, tuple[TensorSpec, bool]]:
-    """Inputs and outputs, each with whether it is an input."""
+    """Return inputs and outputs by name, each with whether it is an input."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     enters = library.TensorIOMode.INPUT
     return {
@@ -176,21 +178,24 @@ def _tensors(
 def _tensor(engine: Any, path: Path, name: str) -> TensorSpec:  # noqa: ANN401
     shape, kind = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name).name
     if kind not in _DTYPES or min(shape, default=0) < 0:
-        raise BackendError(f"{path}: tensor {name!r} is {kind} {shape}, not of a static shape.")
+        raise BackendError(
+            f"{path}: tensor {name!r} is {kind} {shape}; static shapes of uint8, float32 or "
+            "float16 are needed. Build the engine again."
+        )
     return TensorSpec(shape, _DTYPES[kind])
 
 
-def _kept(engine: Path) -> bytes:
+def _read_runtime_cache(engine: Path) -> bytes:
     try:
-        return engine.with_suffix(KEPT).read_bytes()
+        return engine.with_suffix(RUNTIME_CACHE).read_bytes()
     except FileNotFoundError:
         return b""
 
 
-def _keep(engine: Path, content: bytes) -> None:
+def _write_runtime_cache(engine: Path, content: bytes) -> None:
     try:
-        with staged_file(engine.with_suffix(KEPT)) as path:
+        with staged_file(engine.with_suffix(RUNTIME_CACHE)) as path:
             path.write_bytes(content)
-    # Where bundles may only be read, each start compiles anew.
+    # With a read-only bundle, each start compiles again.
     except (OSError, InputError) as error:
-        _LOG.debug("what TensorRT-RTX compiled is not kept: %s", error)
+        _LOG.debug("the runtime cache of TensorRT-RTX is not stored: %s", error)

@@ -1,4 +1,4 @@
-"""What TensorRT and TensorRT-RTX log, while they build and while they run."""
+"""The logger of TensorRT and TensorRT-RTX, for builds and for sessions."""
 
 import logging
 from functools import cache
@@ -10,10 +10,10 @@ _LOG = logging.getLogger("vditrack")
 
 @cache
 def collecting_logger(library: ModuleType) -> Any:  # noqa: ANN401 - it ships no types
-    """Return the logger, which prints nothing and keeps what goes wrong in its list ``errors``.
+    """Return a logger that prints nothing and collects errors in its list ``errors``.
 
-    A library takes the first that it is given for all that it does in a process, so builds and
-    sessions share one.
+    A library uses the first logger that it gets for the whole process, so builds and sessions share
+    one.
     """
 
     class CollectingLogger(library.ILogger):  # type: ignore[misc, name-defined]

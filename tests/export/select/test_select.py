@@ -22,7 +22,7 @@ from doubles.pipelines import CARD_BOTTOM, CARD_TOP, FAMILY_SECTIONS
 from vditrack import VditrackError
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.manifest import Input, Matching
-from vditrack.cli.app import app as cli
+from vditrack.cli import app as cli
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor

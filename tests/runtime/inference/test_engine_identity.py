@@ -1,4 +1,4 @@
-"""Whether an engine fits is known before it is opened; what does not fit is said in words."""
+"""Whether an engine fits is known before it is opened; reasons are given in words."""
 
 import hashlib
 import json
@@ -139,7 +139,7 @@ DAMAGE = {
         "Invalid enum value '../features.engine'",
     ),
     "no engine": (lambda f: (f / "features.engine").unlink(), "features.engine is missing"),
-    "truncated": (truncate, "features.engine is cut short or grown: 1499 bytes, not the 1500"),
+    "truncated": (truncate, "features.engine has 1499 bytes instead of 1500"),
     "altered": (alter, "features.engine was altered: its sha256"),
 }
 
@@ -159,9 +159,8 @@ RTX: dict[str, Any] = {"target": "tensorrt-rtx", "version": "1.7.1.116", "gpu": 
 RTX |= {"architectures": ("sm86", "sm89")}
 FRAMES = ((1, 96, 128, 3),) * 3
 MOVED = (
-    "its tracks are not the bundle's: on Orin the median point moved by {move} pixels, at most "
-    f"0.5 are allowed: {REBUILD}, or, if that moves them too, export the bundle in another "
-    "--precision"
+    "its tracks differ from the bundle's: on Orin the median point moved by {move} pixels; the "
+    f"limit is 0.5: {REBUILD}; if that does not help, export the bundle with another --precision"
 )
 
 
@@ -190,7 +189,7 @@ MISMATCHES: dict[str, tuple[dict[str, Any], Machine, list[str]]] = {
         {},
         replace(ORIN, tensorrt=None),
         [
-            "built by TensorRT 10.3.0, of which no version loads here (`vditrack doctor` says what "
+            "built by TensorRT 10.3.0, which is not installed here (`vditrack doctor` shows what "
             f"to install): {REBUILD}"
         ],
     ),
@@ -237,7 +236,8 @@ MISMATCHES: dict[str, tuple[dict[str, Any], Machine, list[str]]] = {
         {"graphs": {"encoder.onnx": "0" * 64, "features.onnx": "1" * 64}},
         ORIN,
         [
-            "built from another encoder.onnx and features.onnx than the bundle has now: " + REBUILD,
+            "built from a different encoder.onnx and features.onnx than the bundle has now: "
+            + REBUILD,
         ],
     ),
     "other frames": (
@@ -278,8 +278,8 @@ MISMATCHES: dict[str, tuple[dict[str, Any], Machine, list[str]]] = {
         RTX,
         NO_GPU,
         [
-            "there is no NVIDIA GPU here that a driver can use: track with ONNX Runtime, or ask "
-            "`vditrack doctor` what the driver lacks"
+            "no NVIDIA GPU was found, or its driver does not work: track with ONNX Runtime, or run "
+            "`vditrack doctor` to find out why"
         ],
     ),
     "no GPU, and another release": (
@@ -288,8 +288,8 @@ MISMATCHES: dict[str, tuple[dict[str, Any], Machine, list[str]]] = {
         [
             "built by TensorRT-RTX 1.6.0; this machine has 1.7.1.116: "
             + REBUILD_RTX.replace("{arch}", "sm86,sm89"),
-            "there is no NVIDIA GPU here that a driver can use: track with ONNX Runtime, or ask "
-            "`vditrack doctor` what the driver lacks",
+            "no NVIDIA GPU was found, or its driver does not work: track with ONNX Runtime, or run "
+            "`vditrack doctor` to find out why",
         ],
     ),
 }

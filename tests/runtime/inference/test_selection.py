@@ -64,7 +64,7 @@ def gpu(monkeypatch):
 @pytest.fixture
 def proved_by_azure(monkeypatch):
     """Stand-in: the one provider beside the CPU's that is installed here, called by CUDA's name."""
-    opener = partial(selection._by_provider, "cuda", "AzureExecutionProvider")
+    opener = partial(selection._open_provider, "cuda", "AzureExecutionProvider")
     monkeypatch.setitem(selection._OPENERS, "cuda", opener)
 
 
@@ -118,7 +118,7 @@ def test_a_machine_without_a_gpu_takes_the_cpu_and_warns_of_nothing(bundle, capl
     assert [name for name, _ in tracker.backend.fallbacks] == ["tensorrt", "tensorrt-rtx", "cuda"]
     reasons = dict(tracker.backend.fallbacks)
     assert f"Run `vditrack build {bundle.root} --target tensorrt`" in reasons["tensorrt"]
-    assert f"here has no {CUDA}. Install" in reasons["cuda"]
+    assert f"here has no {CUDA}. Run" in reasons["cuda"]
     assert warnings(caplog) == []
 
 
@@ -165,7 +165,7 @@ def test_numbers_that_are_not_finite_prove_nothing(tmp_path, proved_by_azure):
     bundle = write_passthrough(tmp_path, context=float("nan"))
     chosen = open_backend(bundle)
     assert chosen.name == "cpu"
-    assert "descriptors of zeros is not finite" in dict(chosen.fallbacks)["cuda"]
+    assert "descriptors for zeros is not finite" in dict(chosen.fallbacks)["cuda"]
 
 
 def test_a_graph_that_fails_to_run_proves_nothing(bundle, proved_by_azure):
@@ -180,7 +180,7 @@ def test_a_graph_that_fails_to_run_proves_nothing(bundle, proved_by_azure):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, bundle.features)
-    reason = r"backend cuda: it loads .*features\.onnx, and fails to run it: .*out of .*bounds"
+    reason = r"backend cuda: .*features\.onnx loads but fails to run: .*out of .*bounds"
     with pytest.raises(BackendError, match=reason):
         open_backend(bundle, "cuda")
 
@@ -234,7 +234,7 @@ def test_an_engine_that_does_not_fit_is_not_loaded(bundle, gpu, caplog, made, re
 def test_a_truncated_engine_is_not_loaded(bundle, gpu):
     path = build(bundle, "tensorrt-rtx") / "features.engine"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BackendError, match=r"features\.engine is cut short"):
+    with pytest.raises(BackendError, match=r"features\.engine has [0-9]+ bytes instead of"):
         open_backend(bundle, "tensorrt-rtx")
     assert open_backend(bundle).name == "cpu"
     assert gpu.calls == []
@@ -246,7 +246,7 @@ def test_an_engine_that_gives_no_numbers_is_not_taken(tmp_path, gpu, caplog):
     chosen = open_backend(bundle)
     assert chosen.name == "cpu"
     assert isinstance(chosen.fallbacks[1], Fallback)
-    assert "runs it wrongly" in chosen.fallbacks[1].reason
+    assert "gives wrong results" in chosen.fallbacks[1].reason
     assert len(warnings(caplog)) == 1
 
 
@@ -301,7 +301,7 @@ def test_the_command_line_takes_a_backend(tmp_path):
     assert refused.returncode == 2
     assert refused.stderr.startswith("vditrack: backend cuda: ")
     assert refused.stderr.count("\n") == 1
-    assert f"no {CUDA}. Install `pip install vditrack[gpu]`" in refused.stderr
+    assert f"no {CUDA}. Run `pip install vditrack[gpu]`" in refused.stderr
     assert not (tmp_path / "clip_tracks").exists()
     done = run("track", "clip.mp4", "--grid", "2", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["backend"] == "cpu"
@@ -312,7 +312,7 @@ def test_bench_and_demo_take_a_backend(tmp_path):
     for verb in ("bench", "demo"):
         refused = run(verb, "--backend", "tensorrt", "--json", cwd=tmp_path)
         assert refused.returncode == 2
-        assert "has no engine for it" in refused.stderr
+        assert "has no engine for tensorrt" in refused.stderr
 
 
 def test_no_engine_is_imported_before_it_is_needed():
