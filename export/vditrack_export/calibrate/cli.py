@@ -16,8 +16,8 @@ from rich.console import Console
 
 from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack.cli.progress import progress_bars
+from vditrack.errors import VditrackError
 from vditrack.evaluation.datasets.registry import Dataset, open_dataset
-from vditrack_export.calibrate.writing import check_card, write_weights
 
 if TYPE_CHECKING:
     from vditrack_export.calibrate.rounds import Calibration
@@ -53,6 +53,9 @@ def calibrate(
     checked = load_bundle(bundle)
     required_holding(checked.manifest.matching)
     if write is not None:
+        _require_editor()
+        from vditrack_export.calibrate.writing import check_card, write_weights
+
         check_card(write, checked.manifest.source.card)
     datasets = [open_dataset(source, "tapvid") for source in dict.fromkeys(on or DATA)]
     found, count = _calibrated(checked, datasets, clips, quiet=as_json)
@@ -70,6 +73,18 @@ def calibrate(
         write_weights(write, found.chosen.weights, _origin(found, facts))
         if not as_json:
             typer.echo(f"written: {write}; export it again for a bundle with these weights.")
+
+
+def _require_editor() -> None:
+    """Check before the work begins that the card can be edited at its end."""
+    from importlib import import_module
+
+    try:
+        import_module("tomlkit")
+    except ModuleNotFoundError as error:
+        raise VditrackError(
+            f"--write needs {error.name}, which is not installed. Run `pip install tomlkit`."
+        ) from error
 
 
 def _calibrated(

@@ -15,8 +15,8 @@ from vditrack_export.select.options import (
     asked_levels,
     asked_mask_levels,
     asked_weights,
+    check_destination,
 )
-from vditrack_export.select.points.choice import check_destination
 
 _LOOKALIKES = ("lookalikes:1", "different:1")
 _FEW_CLIPS = 3

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -77,6 +78,24 @@ class Asked:
             return
         with staged_folder(self.output, names) as folder:
             yield folder
+
+
+def check_destination(destination: Path) -> None:
+    """Check that a new card can be written to a path.
+
+    Raises:
+        InputError: the name does not end in .toml, or a file of this name exists.
+
+    """
+    if destination.suffix != ".toml":
+        raise InputError(f"--write {destination} is not a card. Give a name that ends in .toml.")
+    shipped = Path(str(resources.files("vditrack.models"))).resolve()
+    if destination.exists() and destination.resolve().parent == shipped:
+        raise InputError(
+            f"{destination} comes with vditrack and is not overwritten. Give another name."
+        )
+    if destination.exists():
+        raise InputError(f"{destination} exists already. Give another name with --write.")
 
 
 def asked_blocks(text: str | None, layers: int) -> tuple[int, ...]:

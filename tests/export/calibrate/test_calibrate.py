@@ -1,6 +1,7 @@
 """`vditrack calibrate`: the fit is the likeliest, the threshold the best, and the card keeps."""
 
 import json
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -332,7 +333,7 @@ def test_a_card_that_cannot_be_edited_stays(card):
     )
     text = card_text(HELD.replace(TABLE, inline))
     card.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match="a value a line"):
+    with pytest.raises(InputError, match="one value per line"):
         write_weights(card, PLANTED, "fitted")
     assert card.read_text(encoding="utf-8") == text
     assert [path.name for path in card.parent.iterdir()] == [card.name]
@@ -455,3 +456,10 @@ def test_cards_that_are_refused_before_work_begins(held, tmp_path, card):
 
 def test_the_bundle_stays_as_it_is(held, calibrated):
     assert load_bundle(held.root).manifest == held.manifest
+
+
+def test_without_the_editor_of_cards_nothing_is_begun(held, card, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tomlkit", None)
+    error = run(held.root, "--on", "synthetic:1", "--write", card).exception
+    assert isinstance(error, VditrackError)
+    assert "pip install tomlkit" in str(error)

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    WanPipeline,
-)
+from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 from transformers import UMT5EncoderModel as Umt5EncoderModel
 

@@ -543,7 +543,7 @@ def test_cards_are_not_overwritten(tiny: Path, tmp_path: Path) -> None:
     before, card = shipped.read_bytes(), load_card("tiny")
     for place, complaint in [
         (shipped, "comes with vditrack"),
-        (tiny, "is there already"),
+        (tiny, "exists already"),
         (tmp_path / "card.txt", "ends in .toml"),
     ]:
         with pytest.raises(InputError, match=complaint):
