@@ -24,7 +24,7 @@ import typer
 from onnx.inliner import inline_local_functions
 
 from matching import resident
-from vditrack.bench.machine import busy, load_average, read_machine
+from vditrack.bench.machine import format_load_warning, read_load_average, read_machine
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.inference.session import Array
 from vditrack_export.card import Card, load_card
@@ -110,7 +110,7 @@ def main(card: Annotated[str, typer.Argument(help="Name of a model card.")] = "t
     """Compare fused attention with the plain one on this machine's CPU."""
     machine, own = read_machine(), load_card(card)
     print(f"{machine.cpu}, {machine.cores} cores; ONNX Runtime {onnxruntime.__version__}")
-    if warning := busy(machine, load_average()):
+    if warning := format_load_warning(machine, read_load_average()):
         print(warning)
     for frames, described in WINDOWS:
         size = msgspec.structs.replace(own.input, frames=frames, described_frames=described)

@@ -33,7 +33,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from vditrack.acceptance import MAX_MOVE, follow, gate_clips, gate_frames, median_move
-from vditrack.bench.machine import busy, load_average, read_machine
+from vditrack.bench.machine import format_load_warning, read_load_average, read_machine
 from vditrack.bundle.folder import ENCODER, FEATURES, Bundle, bundled_model, load_bundle
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import causal_features
@@ -277,7 +277,7 @@ def main(
     """Compare INT8 with FP32 on this machine's CPU."""
     machine = read_machine()
     print(f"{machine.cpu}, {machine.cores} cores; ONNX Runtime {onnxruntime.__version__}")
-    if warning := busy(machine, load_average()):
+    if warning := format_load_warning(machine, read_load_average()):
         print(warning)
     with tempfile.TemporaryDirectory() as folder:
         measure(load_bundle(bundle or bundled_model()), Path(folder))

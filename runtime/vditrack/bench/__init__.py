@@ -1,1 +1,1 @@
-"""Speed of the live stream: stages, latency behind a camera, drops, memory, beside a baseline."""
+"""Speed of the live stream: time by stage, latency behind a camera, drops, memory, a baseline."""

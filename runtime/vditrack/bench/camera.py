@@ -1,4 +1,4 @@
-"""A camera of a fixed rate before a queue of one frame, on a clock that can be exchanged."""
+"""A simulated camera of a fixed rate in front of a queue of one frame."""
 
 import time
 from collections.abc import Callable
@@ -11,43 +11,48 @@ from vditrack.arrays import Doubles
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds that pass."""
+    """A source of time, which tests replace."""
 
     now: Callable[[], float]
+    """Returns the time in seconds."""
     sleep: Callable[[float], None]
+    """Waits for a number of seconds."""
 
 
 CLOCK = Clock(time.perf_counter, time.sleep)
-"""The real one."""
+"""The clock of this machine."""
 
 
 @dataclass(frozen=True)
-class Passage:
-    """What became of the frames that a camera offered; P of them were processed."""
+class FrameTimes:
+    """Times of the P frames that were processed, of those that a camera offered."""
 
     rate: float
-    """Frames a second."""
+    """Frames per second of the camera."""
     offered: int
+    """Number of frames that the camera offered."""
     arrived: Doubles
-    """[P] s, when each processed frame was due by the camera's rate."""
+    """[P] seconds at which each processed frame was due by the camera's rate."""
     done: Doubles
-    """[P] s, when its result was there."""
+    """[P] seconds at which its result was ready."""
 
 
-def film(rate: float, offered: int, work: Callable[[int], object], clock: Clock) -> Passage:
-    """Process what a camera offers, the newest frame each time, as a robot's subscription does.
+def simulate_camera(
+    rate: float, offered: int, process: Callable[[int], object], clock: Clock
+) -> FrameTimes:
+    """Process frames of a camera, always the newest one, as a robot's subscription does.
 
     Frame i arrives i / rate seconds after the call. The queue holds one frame: when the work on a
-    frame ends, the newest that has arrived by then is next, and those it replaced were dropped;
-    a frame that arrives at that very moment has arrived. One thread is enough for this, because
-    the queue's state at the end of the work follows from the clock alone. The last frame offered
-    is replaced by none, so it is always processed.
+    frame ends, the newest frame that has arrived by then is next, and the frames it replaced are
+    dropped. A frame that arrives at that very moment counts as arrived. One thread is enough,
+    because the state of the queue at the end of the work follows from the clock alone. The last
+    frame offered is replaced by none, so it is always processed.
 
     Args:
-        rate: frames a second.
+        rate: frames per second.
         offered: number of frames, at least 1.
-        work: called with the index of each frame that is processed.
-        clock: the clock to go by.
+        process: called with the index of each frame that is processed.
+        clock: the source of time.
 
     """
     start = clock.now()
@@ -58,11 +63,11 @@ def film(rate: float, offered: int, work: Callable[[int], object], clock: Clock)
         now = clock.now()
         while index + 1 < offered and start + (index + 1) / rate <= now:
             index += 1
-        work(index)
+        process(index)
         arrived.append(start + index / rate)
         done.append(clock.now())
         index += 1
-    return Passage(rate, offered, np.array(arrived), np.array(done))
+    return FrameTimes(rate, offered, np.array(arrived), np.array(done))
 
 
 def _sleep_until(due: float, clock: Clock) -> None:

@@ -1,54 +1,59 @@
-"""Two results beside each other, and whether they may be compared at all."""
+"""Comparison of two results, with the differences that make them incomparable."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from vditrack.bench.machine import busy
+from vditrack.bench.machine import format_load_warning
 from vditrack.bench.result import BenchResult
+
+_CONDITIONS = ("machine", "versions", "bundle", "clip", "settings")
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One figure of both results; None where one has it not."""
+    """One figure of both results; None where a result does not have it."""
 
     figure: str
     a: float | None
     b: float | None
     ratio: float | None
-    """b / a"""
+    """b / a; None where either is None or a is 0."""
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """Two results, and what else differs between them than speed."""
+    """Two results, and what else differs between them."""
 
     warnings: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
-def compare(a: BenchResult, b: BenchResult) -> Comparison:
-    """Compare figure by figure; what was not the same for both is warned of."""
-    figures_a, figures_b = (dict(_flat(msgspec.to_builtins(x.figures))) for x in (a, b))
-    rows = [_row(name, figures_a.get(name), figures_b.get(name)) for name in figures_a | figures_b]
-    return Comparison((*_differences(a, b), *_busy(a, b)), tuple(rows))
+def compare_results(a: BenchResult, b: BenchResult) -> Comparison:
+    """Compare all figures, and warn of conditions that differ and of machines under load."""
+    figures_a, figures_b = (dict(_flatten(msgspec.to_builtins(x.figures))) for x in (a, b))
+    rows = [
+        _make_row(name, figures_a.get(name), figures_b.get(name)) for name in figures_a | figures_b
+    ]
+    return Comparison((*_list_differences(a, b), *_list_load_warnings(a, b)), tuple(rows))
 
 
-def _row(figure: str, a: float | None, b: float | None) -> Row:
+def _make_row(figure: str, a: float | None, b: float | None) -> Row:
     return Row(figure, a, b, None if a is None or b is None or a == 0 else b / a)
 
 
-def _flat(figures: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, float | None]]:
-    """Every number in nested mappings, under the names on the way to it."""
+def _flatten(figures: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, float | None]]:
+    """Yield each number in nested mappings, under its keys joined by spaces."""
     for key, value in figures.items():
         path = f"{name} {key}".strip()
         if isinstance(value, Mapping):
-            yield from _flat(value, path)
+            yield from _flatten(value, path)
         else:
             yield path, value
 
 
-def _differences(a: BenchResult, b: BenchResult) -> Iterator[str]:
-    for subject, of_a, of_b in zip(_CONDITIONS, _conditions(a), _conditions(b), strict=True):
+def _list_differences(a: BenchResult, b: BenchResult) -> Iterator[str]:
+    conditions = zip(_CONDITIONS, _conditions_of(a), _conditions_of(b), strict=True)
+    for subject, of_a, of_b in conditions:
         differing = [
             f"{key} {of_a.get(key)} and {of_b.get(key)}"
             for key in of_a | of_b
@@ -58,10 +63,8 @@ def _differences(a: BenchResult, b: BenchResult) -> Iterator[str]:
             yield f"not the same {subject}: {'; '.join(differing)}"
 
 
-_CONDITIONS = ("machine", "versions", "bundle", "clip", "settings")
-
-
-def _conditions(result: BenchResult) -> tuple[dict[str, object], ...]:
+def _conditions_of(result: BenchResult) -> tuple[dict[str, object], ...]:
+    """Return what a result was measured with, in the order of ``_CONDITIONS``."""
     return (
         msgspec.structs.asdict(result.machine),
         {"backend": result.backend, **result.versions},
@@ -71,8 +74,8 @@ def _conditions(result: BenchResult) -> tuple[dict[str, object], ...]:
     )
 
 
-def _busy(a: BenchResult, b: BenchResult) -> Iterator[str]:
+def _list_load_warnings(a: BenchResult, b: BenchResult) -> Iterator[str]:
     for name, result in (("A", a), ("B", b)):
-        warning = busy(result.machine, result.load_average)
+        warning = format_load_warning(result.machine, result.load_average)
         if warning:
             yield f"{name}: {warning}"

@@ -1,4 +1,4 @@
-"""GPUs as NVIDIA's management library (NVML) knows them, where it is installed."""
+"""GPUs as NVIDIA's management library (NVML) reports them, where it is installed."""
 
 import os
 from collections.abc import Callable
@@ -8,36 +8,36 @@ from typing import Any, TypeVar
 Answer = TypeVar("Answer")
 
 
-def gpu_names() -> tuple[str, ...]:
-    """Names of the GPUs; none where NVML or a driver is missing."""
-    return _ask(lambda nvml: tuple(map(nvml.nvmlDeviceGetName, _devices(nvml)))) or ()
+def read_gpu_names() -> tuple[str, ...]:
+    """Return the names of the GPUs; empty without NVML or a driver."""
+    return _query(lambda nvml: tuple(map(nvml.nvmlDeviceGetName, _list_devices(nvml)))) or ()
 
 
-def gpu_memory_mib() -> float | None:
-    """Memory that this process uses on all GPUs, in MiB.
+def read_gpu_memory_mib() -> float | None:
+    """Return the memory that this process uses on all GPUs, in MiB.
 
-    None without NVML or a driver, and where NVML does not list this process or says nothing of its
-    memory: inside a container that numbers processes anew, and where no GPU is in use.
+    None without NVML or a driver, and where NVML does not list this process or its memory: in a
+    container with process numbers of its own, and where no GPU is in use.
     """
-    return _ask(_memory_of_this_process)
+    return _query(_sum_memory_of_this_process)
 
 
-def _memory_of_this_process(nvml: Any) -> float | None:  # noqa: ANN401 - it ships no types
+def _sum_memory_of_this_process(nvml: Any) -> float | None:  # noqa: ANN401 - it ships no types
     used = [
         process.usedGpuMemory
-        for device in _devices(nvml)
+        for device in _list_devices(nvml)
         for process in nvml.nvmlDeviceGetComputeRunningProcesses(device)
         if process.pid == os.getpid() and process.usedGpuMemory is not None
     ]
     return float(sum(used) / 2**20) if used else None
 
 
-def _devices(nvml: Any) -> list[Any]:  # noqa: ANN401
+def _list_devices(nvml: Any) -> list[Any]:  # noqa: ANN401
     return [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
 
 
-def _ask(question: Callable[[Any], Answer]) -> Answer | None:
-    """Answer of the library; None where it is missing, or has no driver, or cannot tell."""
+def _query(question: Callable[[Any], Answer]) -> Answer | None:
+    """Return the library's answer; None where it is missing, has no driver or fails."""
     try:
         nvml = import_module("pynvml")
     except ImportError:

@@ -1,4 +1,4 @@
-"""The machine and the programs that a measurement ran on."""
+"""The machine and the software that a measurement ran on."""
 
 import os
 import platform
@@ -9,44 +9,44 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vditrack.bench.gpu import gpu_names
+from vditrack.bench.gpu import read_gpu_names
 from vditrack.bench.result import Machine
 
-BUSY = 0.25
-"""Load average, as a share of the cores, from which on a machine counts as busy."""
+BUSY_LOAD = 0.25
+"""Load average per core from which on a machine counts as busy."""
 
 
 def read_machine() -> Machine:
-    """Describe this machine."""
+    """Return the description of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
-        cpu=_cpu_model(),
-        cores=_cores(),
-        cpu_limit=_cpu_limit(),
+        cpu=_read_cpu_model(),
+        cores=_count_cores(),
+        cpu_limit=_read_cpu_limit(),
         memory_gib=round(memory / 2**30, 1),
         system=platform.platform(),
-        governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        gpus=gpu_names(),
+        governor=_read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        gpus=read_gpu_names(),
     )
 
 
-def load_average() -> float:
-    """Processes that ran or waited to, as a mean over the last minute."""
+def read_load_average() -> float:
+    """Return the mean number of processes that ran or waited to run in the last minute."""
     return os.getloadavg()[0]
 
 
-def busy(machine: Machine, load: float) -> str | None:
-    """Warn of a machine that was doing something else."""
-    if load < BUSY * machine.cores:
+def format_load_warning(machine: Machine, load: float) -> str | None:
+    """Return a warning if the load average shows that the machine did other work, else None."""
+    if load < BUSY_LOAD * machine.cores:
         return None
     return (
         f"the machine was busy at the start: load average {load:.2f} on {machine.cores} "
-        "cores. The figures are of a machine that is shared."
+        "cores. Other work slows the measurement. Stop it and measure again."
     )
 
 
-def versions(backend: str) -> dict[str, str]:
-    """Versions of the programs that do the work, once a tracker was loaded on that backend."""
+def read_versions(backend: str) -> dict[str, str]:
+    """Return the versions of the software in use, after a tracker was loaded on ``backend``."""
     engine = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}.get(backend, "onnxruntime")
     return {
         "python": platform.python_version(),
@@ -57,8 +57,8 @@ def versions(backend: str) -> dict[str, str]:
     }
 
 
-def peak_resident_mib() -> float:
-    """Largest resident memory of this process so far, in MiB."""
+def read_peak_memory_mib() -> float:
+    """Return the peak resident memory of this process so far, in MiB."""
     # Windows has no such module, and imports this one for the other verbs.
     import resource  # noqa: PLC0415
 
@@ -67,29 +67,31 @@ def peak_resident_mib() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
-def _cpu_model() -> str:
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
+def _read_cpu_model() -> str:
+    for line in (_read_text("/proc/cpuinfo") or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == "model name":
             return value.strip()
-    # Arm cores do not name themselves; the board that they are on does.
-    board = _read("/proc/device-tree/model")
+    # Arm cores do not report a name; their board does.
+    board = _read_text("/proc/device-tree/model")
     return board.rstrip("\0") if board else platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def _count_cores() -> int:
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _cpu_limit() -> float | None:
-    """Read the quota of the control group (version 2): microseconds of CPU time a period."""
-    quota, _, period = (_read("/sys/fs/cgroup/cpu.max") or "max").partition(" ")
+def _read_cpu_limit() -> float | None:
+    """Return the CPU quota of the control group (version 2), in cores; None without one."""
+    # CPU time and period, both in microseconds.
+    quota, _, period = (_read_text("/sys/fs/cgroup/cpu.max") or "max").partition(" ")
     return None if quota == "max" else int(quota) / int(period)
 
 
-def _read(path: str) -> str | None:
+def _read_text(path: str) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -3,41 +3,60 @@
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Floats, Frame
 from vditrack.bench.baseline import LucasKanadeStream
 from vditrack.bench.camera import CLOCK, Clock
-from vditrack.bench.feed import WHOLE, Feed
-from vditrack.bench.gpu import gpu_memory_mib
-from vditrack.bench.machine import load_average, peak_resident_mib, read_machine, versions
+from vditrack.bench.feed import WHOLE, Feed, StageSeconds
+from vditrack.bench.gpu import read_gpu_memory_mib
+from vditrack.bench.machine import (
+    read_load_average,
+    read_machine,
+    read_peak_memory_mib,
+    read_versions,
+)
 from vditrack.bench.result import (
     SCHEMA_VERSION,
     BenchResult,
     BundleIdentity,
+    CameraRun,
+    Distribution,
     Figures,
     Memory,
     Settings,
-    distribution,
-    filmed,
-    wholes,
-    work,
+    seconds_of_pushes,
+    summarize_camera,
+    summarize_durations,
+    summarize_stages,
 )
-from vditrack.bench.search import search
+from vditrack.bench.search import search_highest_rate
 from vditrack.bundle.folder import MANIFEST, Bundle
 from vditrack.synthetic.layers.clips import make_clip
 from vditrack.tracker import Tracker
 
 Report = Callable[[str, float], None]
-"""Called with what is done next and about how many seconds are left in all."""
+"""Called with the name of the next step and about how many seconds are left in all."""
 
 CLIP_FRAMES = 24
 WARM_UP_SECONDS, WARM_UP_FRAMES = 2.0, 20
 """The warm-up ends with whichever comes first."""
 BASELINE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A tracker whose stream tracks the points, after the warm-up."""
+
+    tracker: Tracker
+    feed: Feed
+    first_result: float
+    """Seconds from the start of loading to the first positions."""
+    warm_up: list[StageSeconds]
 
 
 def measure(
@@ -48,74 +67,112 @@ def measure(
     *,
     backend: str = "auto",
 ) -> BenchResult:
-    """Measure a bundle, the bundled model by default, on a rendered clip.
+    """Measure a bundle on a rendered clip.
+
+    Args:
+        bundle: folder of the bundle; None for the bundled model.
+        settings: rate, duration, number of points and size of the frames.
+        report: called before each step.
+        clock: the source of time.
+        backend: name of the backend that runs the model.
 
     Raises:
-        BundleError: the bundle is missing, damaged, or not of this version.
+        BundleError: the bundle is missing, damaged, or of another version.
         BackendError: no inference engine is installed, it refuses the model, or the backend named
             does not work here.
 
     """
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    machine, load = read_machine(), load_average()
+    machine, load = read_machine(), read_load_average()
     left = BASELINE_SECONDS + 2 * settings.duration
     report("rendering the clip", left + WARM_UP_SECONDS)
     frames = make_clip(0, settings.height, settings.width, CLIP_FRAMES, points=0).frames
-    points = grid(settings.points, settings.width, settings.height)
-    before_load = peak_resident_mib()
+    points = make_grid(settings.points, settings.width, settings.height)
+    memory_before = read_peak_memory_mib()
 
     report("loading and warming up", left + WARM_UP_SECONDS)
-    began = clock.now()
-    tracker = Tracker.load(bundle, backend)
-    stream = tracker.stream()
-    feed = Feed(stream.push, frames, clock)
-    feed.once()
-    stream.add(points)
-    feed.once()
-    first_result = clock.now() - began
-    warm_up = feed.freely(WARM_UP_SECONDS, WARM_UP_FRAMES)
-
-    report(f"a camera of {settings.rate:g} frames a second", left)
-    passage, pushes = feed.filmed(settings.rate, settings.duration)
-    memory = Memory(peak_before_load=before_load, peak=peak_resident_mib(), gpu=gpu_memory_mib())
-    left -= settings.duration
-    report("the baseline, Lucas-Kanade", left)
-    klt = Feed(LucasKanadeStream(points).push, frames, clock)
-    klt.once()
-    klt_ms = distribution(wholes(klt.freely(BASELINE_SECONDS)))
-    report("highest rate: free run", settings.duration)
-    found = search(feed, settings.duration, report)
-    work_ms = work(pushes)
+    started = _start(bundle, backend, frames, points, clock)
+    figures, trials = _measure_figures(
+        started, frames, points, settings, memory_before, report, clock
+    )
     return BenchResult(
         schema_version=SCHEMA_VERSION,
         date=date,
         machine=machine,
         load_average=load,
-        versions=versions(tracker.backend.name),
-        backend=tracker.backend.name,
-        bundle=_identity(tracker.bundle),
+        versions=read_versions(started.tracker.backend.name),
+        backend=started.tracker.backend.name,
+        bundle=_identify(started.tracker.bundle),
         clip_sha256=hashlib.sha256(frames.data).hexdigest(),
         settings=settings,
-        figures=Figures(
-            first_result_ms=1e3 * first_result,
-            warm_up_frames=len(warm_up),
-            warm_up_ms=distribution(wholes(warm_up)),
-            work_ms=work_ms,
-            fixed_rate=filmed(passage),
-            free_rate=found.free_rate,
-            highest_rate=found.highest_rate,
-            klt_ms=klt_ms,
-            times_of_klt=work_ms[WHOLE].mean / klt_ms.mean,
-            memory_mib=memory,
-        ),
-        trials=found.trials,
+        figures=figures,
+        trials=trials,
     )
 
 
-def grid(count: int, width: int, height: int) -> NDArray[np.float32]:
-    """Points [count, 2] (x, y) row by row on a grid of about square cells over the picture.
+def _measure_figures(
+    started: _Started,
+    frames: Frame,
+    points: Floats,
+    settings: Settings,
+    memory_before: float,
+    report: Report,
+    clock: Clock,
+) -> tuple[Figures, tuple[CameraRun, ...]]:
+    """Return all figures, and the trials of the search for the highest rate."""
+    left = BASELINE_SECONDS + 2 * settings.duration
+    report(f"a camera of {settings.rate:g} frames per second", left)
+    times, pushes = started.feed.push_at_rate(settings.rate, settings.duration)
+    memory = Memory(
+        peak_before_load=memory_before, peak=read_peak_memory_mib(), gpu=read_gpu_memory_mib()
+    )
+    report("the baseline, Lucas-Kanade", left - settings.duration)
+    klt_ms = _measure_baseline(frames, points, clock)
+    report("highest rate: free run", settings.duration)
+    search = search_highest_rate(started.feed, settings.duration, report)
+    work_ms = summarize_stages(pushes)
+    figures = Figures(
+        first_result_ms=1e3 * started.first_result,
+        warm_up_frames=len(started.warm_up),
+        warm_up_ms=summarize_durations(seconds_of_pushes(started.warm_up)),
+        work_ms=work_ms,
+        fixed_rate=summarize_camera(times),
+        free_rate=search.free_rate,
+        highest_rate=search.highest_rate,
+        klt_ms=klt_ms,
+        times_of_klt=work_ms[WHOLE].mean / klt_ms.mean,
+        memory_mib=memory,
+    )
+    return figures, search.trials
 
-    The last row is not full where the count does not divide.
+
+def _start(
+    bundle: Path | None, backend: str, frames: Frame, points: Floats, clock: Clock
+) -> _Started:
+    """Load the tracker, add the points and warm up."""
+    began = clock.now()
+    tracker = Tracker.load(bundle, backend)
+    stream = tracker.stream()
+    feed = Feed(stream.push, frames, clock)
+    feed.push_next()
+    stream.add(points)
+    feed.push_next()
+    first_result = clock.now() - began
+    warm_up = feed.push_unpaced(WARM_UP_SECONDS, WARM_UP_FRAMES)
+    return _Started(tracker, feed, first_result, warm_up)
+
+
+def _measure_baseline(frames: Frame, points: Floats, clock: Clock) -> Distribution:
+    """Return the time of a Lucas-Kanade step on the same frames and points, in milliseconds."""
+    feed = Feed(LucasKanadeStream(points).push, frames, clock)
+    feed.push_next()
+    return summarize_durations(seconds_of_pushes(feed.push_unpaced(BASELINE_SECONDS)))
+
+
+def make_grid(count: int, width: int, height: int) -> Floats:
+    """Return points float32 [count, 2] (x, y) on a grid of nearly square cells, row by row.
+
+    The last row is not full where ``count`` does not divide.
     """
     columns = min(count, max(1, round(math.sqrt(count * width / height))))
     rows = math.ceil(count / columns)
@@ -125,6 +182,6 @@ def grid(count: int, width: int, height: int) -> NDArray[np.float32]:
     return np.stack([x, y], axis=1).astype(np.float32)
 
 
-def _identity(bundle: Bundle) -> BundleIdentity:
+def _identify(bundle: Bundle) -> BundleIdentity:
     digest = hashlib.sha256((bundle.root / MANIFEST).read_bytes()).hexdigest()
     return BundleIdentity(name=bundle.manifest.name, sha256=digest)

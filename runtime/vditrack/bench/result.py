@@ -1,4 +1,4 @@
-"""The result of a measurement: what is in its file, and the figures of raw times."""
+"""The result of a measurement: the content of its JSON file, computed from raw times."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,17 +8,17 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vditrack.bench.camera import Passage
-from vditrack.bench.feed import WHOLE, Spent
+from vditrack.bench.camera import FrameTimes
+from vditrack.bench.feed import WHOLE, StageSeconds
 from vditrack.errors import InputError
 
 SCHEMA_VERSION = 1
 OTHER = "other"
-"""What a push spends outside of its stages."""
+"""Name of the time that a push spends outside of its stages."""
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of durations in milliseconds; percentiles interpolate linearly, as numpy's do."""
+    """Durations in milliseconds; percentiles are interpolated linearly, as in numpy."""
 
     mean: float
     p50: float
@@ -28,167 +28,174 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Latency(Distribution, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From the moment a frame was due to its result, over the processed frames, in ms."""
+    """Time from when a frame was due to its result, in ms, over the processed frames."""
 
     first: float
+    """Latency of the first processed frame."""
     last: float
+    """Latency of the last processed frame."""
 
 
-class Filmed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stream behind a camera of a fixed rate, with a queue of one frame."""
+class CameraRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run behind a camera of a fixed rate, with a queue of one frame."""
 
     rate: float
-    """Frames a second offered."""
+    """Frames per second that the camera offered."""
     offered: int
+    """Number of frames."""
     processed: int
     dropped: int
     output_rate: float | None
-    """Results a second from the first to the last; null for fewer than two."""
+    """Results per second from the first to the last; null for fewer than two."""
     jitter_ms: float | None
-    """Standard deviation of the time between consecutive results; null for fewer than three."""
+    """Standard deviation of the time between results; null for fewer than three."""
     latency_ms: Latency
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """In MiB (2^20 bytes)."""
+    """Memory of the process, in MiB (2^20 bytes)."""
 
     peak_before_load: float
-    """Peak resident memory of the process before the tracker was loaded: Python and the clip."""
+    """Peak resident memory before the tracker was loaded: Python and the clip."""
     peak: float
-    """The same at the end of the fixed rate (getrusage, which is VmHWM on Linux)."""
+    """Peak resident memory at the end of the fixed rate (getrusage; on Linux this is VmHWM)."""
     gpu: float | None
-    """Used by this process on all GPUs, by NVML; null without NVML or where it does not say."""
+    """Memory used on all GPUs, by NVML; null without NVML or where it does not report it."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was measured."""
+    """The figures measured."""
 
     first_result_ms: float
-    """From the start of loading to the first positions: load, push, add the points, push."""
+    """Time from the start of loading to the first positions: load, push, add the points, push."""
     warm_up_frames: int
     warm_up_ms: Distribution
-    """Pushes after the first result that are left out of everything else."""
+    """Pushes after the first result, which all other figures leave out."""
     work_ms: dict[str, Distribution]
-    """By stage, at the fixed rate, then ``other`` and ``whole``: milliseconds a push."""
-    fixed_rate: Filmed
+    """Time of a push at the fixed rate, by stage, then ``other`` and ``whole``."""
+    fixed_rate: CameraRun
     free_rate: float
-    """Frames a second when the next is pushed as soon as the last one is done."""
+    """Frames per second if each frame is pushed as soon as the one before is done."""
     highest_rate: float | None
-    """Highest rate tried at which at most 5% of the frames were dropped; null if none."""
+    """Highest rate tried at which at most 5% of the frames were dropped; null if there is none."""
     klt_ms: Distribution
     """OpenCV's pyramidal Lucas-Kanade, forward and backward, on the same frames and points."""
     times_of_klt: float
-    """Mean of the whole push over mean of Lucas-Kanade's step."""
+    """Mean time of the whole push divided by the mean time of Lucas-Kanade."""
     memory_mib: Memory
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was asked for."""
+    """The options of the measurement."""
 
     rate: float
+    """Frames per second of the camera."""
     duration: float
-    """Seconds at the fixed rate; the search for the highest takes about as many again."""
+    """Seconds at the fixed rate; the search for the highest rate takes as long again."""
     points: int
+    """Number of points tracked."""
     width: int
+    """Pixels."""
     height: int
+    """Pixels."""
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where it was measured."""
+    """The machine of the measurement."""
 
     cpu: str
     cores: int
-    """That this process may use."""
+    """Cores that this process may use."""
     cpu_limit: float | None
-    """Cores' worth of time that the container may use; null where there is no such limit."""
+    """CPU quota of the container, in cores; null without one."""
     memory_gib: float
     system: str
     governor: str | None
-    """Of CPU frequency, on the first core; null where it cannot be read."""
+    """CPU frequency governor of the first core; null where it cannot be read."""
     gpus: tuple[str, ...]
 
 
 class BundleIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which model ran."""
+    """The bundle that was measured."""
 
     name: str
     sha256: str
-    """Of ``bundle.json``, which holds the digests of the other files."""
+    """Digest of ``bundle.json``, which holds the digests of the other files."""
 
 
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run of ``vditrack bench``: the content of its JSON."""
+    """One run of ``vditrack bench``: the content of its JSON file."""
 
     schema_version: int
     date: str
     """UTC, ISO 8601."""
     machine: Machine
     load_average: float
-    """Over the minute before the start."""
+    """Load average of the minute before the start."""
     versions: dict[str, str]
     backend: str
     bundle: BundleIdentity
     clip_sha256: str
     settings: Settings
     figures: Figures
-    trials: tuple[Filmed, ...]
-    """The search for the highest rate, in its order."""
+    trials: tuple[CameraRun, ...]
+    """Trials of the search for the highest rate, in order."""
 
 
-def distribution(seconds: ArrayLike) -> Distribution:
-    """Figures of durations [N] in seconds."""
+def summarize_durations(seconds: ArrayLike) -> Distribution:
+    """Return the distribution of durations [N], given in seconds."""
     milliseconds = 1e3 * np.asarray(seconds, np.float64)
     p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99]).tolist()
     mean, largest = float(milliseconds.mean()), float(milliseconds.max())
     return Distribution(mean=mean, p50=p50, p95=p95, p99=p99, max=largest)
 
 
-def filmed(passage: Passage) -> Filmed:
-    """Figures of a passage, as ros2_benchmark names them, with tails.
+def summarize_camera(times: FrameTimes) -> CameraRun:
+    """Return the figures of a run behind a camera, named as in ros2_benchmark.
 
-    Two definitions differ from its: it counts one frame more in the output rate, and its jitter
-    is the mean change between consecutive intervals.
+    Two definitions differ from ros2_benchmark: it counts one frame more in the output rate, and its
+    jitter is the mean change between consecutive intervals.
     """
-    done, processed = passage.done, len(passage.done)
-    latency = done - passage.arrived
-    return Filmed(
-        rate=passage.rate,
-        offered=passage.offered,
+    done, processed = times.done, len(times.done)
+    latency = done - times.arrived
+    return CameraRun(
+        rate=times.rate,
+        offered=times.offered,
         processed=processed,
-        dropped=passage.offered - processed,
+        dropped=times.offered - processed,
         output_rate=float((processed - 1) / (done[-1] - done[0])) if processed > 1 else None,
         jitter_ms=float(1e3 * np.diff(done).std()) if processed > 2 else None,
         latency_ms=Latency(
-            **msgspec.structs.asdict(distribution(latency)),
+            **msgspec.structs.asdict(summarize_durations(latency)),
             first=float(1e3 * latency[0]),
             last=float(1e3 * latency[-1]),
         ),
     )
 
 
-def work(pushes: Sequence[Spent]) -> dict[str, Distribution]:
-    """Figures of each stage in the order of the work, of the rest of a push, and of the whole."""
+def summarize_stages(pushes: Sequence[StageSeconds]) -> dict[str, Distribution]:
+    """Return the distribution of each stage in the order of work, then ``other`` and ``whole``."""
     stages = list(dict.fromkeys(name for spent in pushes for name in spent if name != WHOLE))
     times = {name: [spent.get(name, 0.0) for spent in pushes] for name in stages}
-    whole = wholes(pushes)
+    whole = seconds_of_pushes(pushes)
     times[OTHER] = [
         total - sum(spent[name] for name in spent if name != WHOLE)
         for total, spent in zip(whole, pushes, strict=True)
     ]
     times[WHOLE] = whole
-    return {name: distribution(seconds) for name, seconds in times.items()}
+    return {name: summarize_durations(seconds) for name, seconds in times.items()}
 
 
-def wholes(pushes: Iterable[Spent]) -> list[float]:
-    """Seconds of each push."""
+def seconds_of_pushes(pushes: Iterable[StageSeconds]) -> list[float]:
+    """Return the seconds that each push took as a whole."""
     return [spent[WHOLE] for spent in pushes]
 
 
 def read_result(path: Path) -> BenchResult:
-    """Read a result's file.
+    """Read the file of a result.
 
     Raises:
-        InputError: no file there, or it is not such a result, or of another schema version.
+        InputError: the file cannot be read, is not a result, or has another schema version.
 
     """
     try:
@@ -196,18 +203,20 @@ def read_result(path: Path) -> BenchResult:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     _check_version(path, content)
-    return _decoded(path, content, BenchResult)
+    return _decode(path, content, BenchResult)
 
 
 class _Versioned(msgspec.Struct):
+    """The fields that tell a result of any schema version from other JSON files."""
+
     schema_version: int
-    # Another program's file may well have a version too.
+    # Files of other programs may have a schema version too.
     clip_sha256: str
 
 
 def _check_version(path: Path, content: bytes) -> None:
-    # The version is read first and alone: another schema's fields must not be complained about.
-    version = _decoded(path, content, _Versioned).schema_version
+    # Read the version alone first, so that the error is not about a field of another schema.
+    version = _decode(path, content, _Versioned).schema_version
     if version != SCHEMA_VERSION:
         remedy = "Update vditrack" if version > SCHEMA_VERSION else "Measure again"
         raise InputError(
@@ -218,10 +227,10 @@ def _check_version(path: Path, content: bytes) -> None:
 _Kind = TypeVar("_Kind")
 
 
-def _decoded(path: Path, content: bytes, kind: type[_Kind]) -> _Kind:
+def _decode(path: Path, content: bytes, kind: type[_Kind]) -> _Kind:
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.DecodeError as error:
         raise InputError(
-            f"{path} is not a result of `vditrack bench`: {error}. Give a file it wrote with -o."
+            f"{path} is not a result of `vditrack bench`: {error}. Give a file written with -o."
         ) from error

@@ -1,4 +1,4 @@
-"""The verb ``vditrack bench``."""
+"""Verb ``bench``: measure the speed of the live stream."""
 
 import math
 from collections.abc import Callable
@@ -10,61 +10,67 @@ import typer
 from rich.console import Console
 
 from vditrack.atomic_files import staged_file
-from vditrack.bench.compare import Comparison
-from vditrack.bench.compare import compare as compared
-from vditrack.bench.machine import busy, load_average, read_machine
+from vditrack.bench.compare import Comparison, compare_results
+from vditrack.bench.machine import format_load_warning, read_load_average, read_machine
 from vditrack.bench.measure import measure
 from vditrack.bench.result import BenchResult, Settings, read_result
 from vditrack.bench.tables import print_comparison, print_result
+from vditrack.cli.options import BackendOption, BundleArgument, Json
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
 
 
 def bench(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="Folder of a bundle; the bundled model by default.")
-    ] = None,
-    rate: Annotated[float, typer.Option(help="Frames a second of the camera.")] = 30.0,
+    bundle: BundleArgument = None,
+    rate: Annotated[
+        float, typer.Option(help="Rate of the camera, in frames per second, up to 1000.")
+    ] = 30.0,
     duration: Annotated[
-        float, typer.Option(help="Seconds at that rate; as many again look for the highest.")
+        float,
+        typer.Option(
+            help="Length of the run at that rate, in seconds; the search for the highest rate "
+            "takes as long again."
+        ),
     ] = 20.0,
-    points: Annotated[int, typer.Option(help="Points that are tracked.")] = 64,
-    size: Annotated[str, typer.Option(help="Of the frames, as WIDTHxHEIGHT.")] = "640x480",
-    backend: Annotated[
-        BackendName, typer.Option(help="What runs the model; auto alone falls back.")
-    ] = "auto",
+    points: Annotated[int, typer.Option(help="Number of points to track, up to 10000.")] = 64,
+    size: Annotated[
+        str, typer.Option(help="Size of the frames, WIDTHxHEIGHT in pixels.")
+    ] = "640x480",
+    backend: BackendOption = "auto",
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="Two results A.json B.json to compare; measures nothing."),
+        typer.Option(help="Compare two results A.json B.json instead of measuring."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for the result, as JSON.")
+        Path | None,
+        typer.Option("--output", "-o", help="JSON file that the result is written to."),
     ] = None,
 ) -> None:
-    """Measure the live stream's speed: stages, latency, drops, highest rate, memory."""
+    """Measure the live stream: time by stage, latency, dropped frames, highest rate, memory."""
     if compare is None:
-        settings = _settings(rate, duration, points, size)
-        _saved(lambda: _measured(bundle, backend, settings, as_json=as_json), output)
+        settings = _make_settings(rate, duration, points, size)
+        _run_and_save(lambda: _measure(bundle, backend, settings, as_json=as_json), output)
     elif bundle is not None:
-        raise InputError("--compare takes no bundle: it reads two results, and measures nothing.")
+        raise InputError("--compare takes no bundle: it reads two results and measures nothing.")
     else:
-        _saved(lambda: _compared(*compare, as_json=as_json), output)
+        _run_and_save(lambda: _compare(*compare, as_json=as_json), output)
 
 
-def _settings(rate: float, duration: float, points: int, size: str) -> Settings:
+def _make_settings(rate: float, duration: float, points: int, size: str) -> Settings:
     # Written so that NaN fails too.
     if not 0 < rate <= 1000:
-        raise InputError(f"--rate {rate:g} is not in (0, 1000] frames a second.")
+        raise InputError(f"--rate {rate:g} is not in (0, 1000] frames per second.")
     if not 1 <= duration < math.inf:
         raise InputError(f"--duration {duration:g} is not a number of seconds, 1 or more.")
     if not 1 <= points <= 10_000:
         raise InputError(f"--points {points} is not in 1 to 10000.")
-    width, height = _size(size)
+    width, height = _parse_size(size)
     return Settings(rate=rate, duration=duration, points=points, width=width, height=height)
 
 
-def _size(text: str) -> tuple[int, int]:
+def _parse_size(text: str) -> tuple[int, int]:
+    """Return the width and height of a text ``WIDTHxHEIGHT``."""
     try:
         width, height = (int(side) for side in text.lower().split("x"))
     except ValueError as error:
@@ -74,16 +80,18 @@ def _size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _measured(
+def _measure(
     bundle: Path | None, backend: BackendName, settings: Settings, *, as_json: bool
 ) -> BenchResult:
     notes = Console(stderr=True, quiet=as_json)
 
-    # Lines between the steps: a bar that moves would take its time from what is measured.
+    # Lines between the steps: a progress bar would take time from what is measured.
     def report(step: str, left: float) -> None:
         notes.print(f"{step}  [dim](about {left:.0f} s left)[/dim]")
 
-    _warn(busy(read_machine(), load_average()))
+    warning = format_load_warning(read_machine(), read_load_average())
+    if warning:
+        typer.echo(f"warning: {warning}", err=True)
     result = measure(bundle, settings, report, backend=backend)
     if as_json:
         typer.echo(msgspec.json.encode(result).decode())
@@ -92,8 +100,8 @@ def _measured(
     return result
 
 
-def _compared(a: Path, b: Path, *, as_json: bool) -> Comparison:
-    comparison = compared(read_result(a), read_result(b))
+def _compare(a: Path, b: Path, *, as_json: bool) -> Comparison:
+    comparison = compare_results(read_result(a), read_result(b))
     if as_json:
         typer.echo(msgspec.json.encode(comparison).decode())
     else:
@@ -101,8 +109,8 @@ def _compared(a: Path, b: Path, *, as_json: bool) -> Comparison:
     return comparison
 
 
-def _saved(run: Callable[[], BenchResult | Comparison], output: Path | None) -> None:
-    """Run, and write the result; a file that cannot be written is refused before the minute."""
+def _run_and_save(run: Callable[[], BenchResult | Comparison], output: Path | None) -> None:
+    """Call ``run`` and write its result; refuse a file that cannot be written before the run."""
     if output is None:
         run()
         return
@@ -111,8 +119,3 @@ def _saved(run: Callable[[], BenchResult | Comparison], output: Path | None) -> 
     with staged_file(output) as path:
         content = msgspec.json.format(msgspec.json.encode(run()), indent=2)
         path.write_bytes(content + b"\n")
-
-
-def _warn(warning: str | None) -> None:
-    if warning:
-        typer.echo(f"warning: {warning}", err=True)

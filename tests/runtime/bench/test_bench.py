@@ -2,39 +2,39 @@
 
 import hashlib
 import json
-import subprocess
 import sys
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
-from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import psutil
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from doubles.passthrough import write_passthrough
 from vditrack import InputError, Tracker
 from vditrack.bench import gpu, machine
 from vditrack.bench.baseline import LucasKanadeStream
-from vditrack.bench.camera import CLOCK, Clock, film
-from vditrack.bench.compare import compare
-from vditrack.bench.feed import Feed, there_and_back
-from vditrack.bench.measure import grid
-from vditrack.bench.result import distribution, filmed, read_result, work
-from vditrack.bench.search import search
+from vditrack.bench.camera import CLOCK, Clock, simulate_camera
+from vditrack.bench.compare import compare_results
+from vditrack.bench.feed import Feed, ping_pong_index
+from vditrack.bench.measure import make_grid
+from vditrack.bench.result import (
+    read_result,
+    summarize_camera,
+    summarize_durations,
+    summarize_stages,
+)
+from vditrack.bench.search import search_highest_rate
 from vditrack.cli.bench import bench
 from vditrack.stage_timing import listening, stage
 from vditrack.synthetic.layers.clips import make_clip
 
-COMMAND = Path(sys.executable).with_name("vditrack")
 STAGES = [
     "resize",
     "encoder",
@@ -70,7 +70,7 @@ def processed(rate, offered, seconds, time) -> tuple[list[int], object]:
         taken.append(index)
         time.pass_by(seconds)
 
-    return taken, film(rate, offered, worked, time.clock)
+    return taken, simulate_camera(rate, offered, worked, time.clock)
 
 
 def test_slow_work_drops_every_third_frame():
@@ -78,7 +78,7 @@ def test_slow_work_drops_every_third_frame():
     interval = 1 / 32
     taken, passage = processed(32.0, 31, 1.5 * interval, Time(start=8.0))
     assert taken == [i for i in range(31) if i % 3 != 2]
-    figures = filmed(passage)
+    figures = summarize_camera(passage)
     assert (figures.offered, figures.processed, figures.dropped) == (31, 21, 10)
     assert figures.output_rate == pytest.approx(32 / 1.5)
     assert figures.jitter_ms == pytest.approx(0, abs=1e-9)
@@ -93,7 +93,7 @@ def test_slow_work_drops_every_third_frame():
 def test_fast_work_waits_for_each_frame():
     taken, passage = processed(30.0, 90, 0.010, Time(start=123.4))
     assert taken == list(range(90))
-    figures = filmed(passage)
+    figures = summarize_camera(passage)
     assert figures.dropped == 0
     assert figures.output_rate == pytest.approx(30)
     assert figures.jitter_ms == pytest.approx(0, abs=1e-6)
@@ -131,13 +131,13 @@ def test_oversleeping_costs_frames():
     taken, passage = processed(32.0, 9, 1 / 64, Time(oversleep=1.25 / 32))
     # Frame 0 is there at once; then each wait ends 1.25 intervals late.
     assert taken == [0, 2, 4, 6, 8]
-    assert filmed(passage).latency_ms.max == pytest.approx((0.25 + 0.5) * 1e3 / 32)
+    assert summarize_camera(passage).latency_ms.max == pytest.approx((0.25 + 0.5) * 1e3 / 32)
 
 
 def test_few_results_have_no_rate_and_no_jitter():
-    one = filmed(processed(10.0, 1, 0.5, Time())[1])
+    one = summarize_camera(processed(10.0, 1, 0.5, Time())[1])
     assert (one.output_rate, one.jitter_ms, one.latency_ms.last) == (None, None, 500)
-    two = filmed(processed(10.0, 2, 0.05, Time())[1])
+    two = summarize_camera(processed(10.0, 2, 0.05, Time())[1])
     assert two.output_rate == pytest.approx(10)
     assert two.jitter_ms is None
 
@@ -145,17 +145,17 @@ def test_few_results_have_no_rate_and_no_jitter():
 def test_jitter_is_the_deviation_of_intervals():
     durations = iter([0.01, 0.03, 0.01, 0.05])
     time = Time()
-    passage = film(10.0, 4, lambda _: time.pass_by(next(durations)), time.clock)
-    assert filmed(passage).jitter_ms == pytest.approx(np.std([120, 80, 140]))
+    passage = simulate_camera(10.0, 4, lambda _: time.pass_by(next(durations)), time.clock)
+    assert summarize_camera(passage).jitter_ms == pytest.approx(np.std([120, 80, 140]))
 
 
 def test_percentiles():
     times = np.random.default_rng(0).permutation(np.arange(1, 102)) / 1000
-    figures = distribution(times)
+    figures = summarize_durations(times)
     assert msgspec.structs.astuple(figures) == pytest.approx((51, 51, 96, 100, 101))
     uneven = np.random.default_rng(1).gamma(2, 0.02, 77)
     p50, p95, p99 = np.quantile(uneven, [0.5, 0.95, 0.99])
-    figures = distribution(uneven)
+    figures = summarize_durations(uneven)
     assert (figures.p50, figures.p95, figures.p99) == pytest.approx(
         (1e3 * p50, 1e3 * p95, 1e3 * p99)
     )
@@ -169,7 +169,9 @@ def feed_of(seconds, time) -> Feed:
 @pytest.mark.parametrize("seconds", [0.01, 0.05, 0.1])
 def test_the_highest_rate_of_constant_work(seconds):
     time, told = Time(), []
-    found = search(feed_of(seconds, time), 600 * seconds, lambda *told_now: told.append(told_now))
+    found = search_highest_rate(
+        feed_of(seconds, time), 600 * seconds, lambda *told_now: told.append(told_now)
+    )
     assert found.free_rate == pytest.approx(1 / seconds)
     # 5% of frames may go; the bracket ends 0.6 / 32 wide, and a trial of 100 frames hides one drop.
     assert 0.98 / 0.95 / seconds <= found.highest_rate <= 1 / 0.94 / seconds
@@ -184,24 +186,24 @@ def test_the_highest_rate_of_work_that_varies():
     feed = Feed(
         lambda *_: time.pass_by(0.05 if next(count) % 10 == 0 else 0.01), NO_FRAMES, time.clock
     )
-    found = search(feed, 60, lambda *_: None)
+    found = search_highest_rate(feed, 60, lambda *_: None)
     best = max(trial.rate for trial in found.trials if trial.dropped <= 0.05 * trial.offered)
     assert found.highest_rate == best < 0.9 * found.free_rate
 
 
 def test_a_slow_stream_is_not_searched_for_ever():
     time = Time()
-    assert len(search(feed_of(0.5, time), 20, lambda *_: None).trials) == 1
+    assert len(search_highest_rate(feed_of(0.5, time), 20, lambda *_: None).trials) == 1
     assert time.now < 1.5 * 20
     time = Time()
-    found = search(feed_of(3.0, time), 6, lambda *_: None)
+    found = search_highest_rate(feed_of(3.0, time), 6, lambda *_: None)
     assert (found.trials, found.highest_rate) == ((), None)
     assert time.now == 3.0
 
 
 def test_a_feed_goes_there_and_back_and_counts_dropped_frames():
-    assert [there_and_back(i, 4) for i in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]
-    assert [there_and_back(i, 2) for i in range(4)] == [0, 1, 0, 1]
+    assert [ping_pong_index(i, 4) for i in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]
+    assert [ping_pong_index(i, 2) for i in range(4)] == [0, 1, 0, 1]
     pushed, time = [], Time()
 
     def push(frame, stamp):
@@ -210,9 +212,9 @@ def test_a_feed_goes_there_and_back_and_counts_dropped_frames():
 
     frames = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     feed = Feed(push, frames, time.clock)
-    feed.once()
-    feed.filmed(32.0, 4 / 32)
-    feed.freely(1.0, most=2)
+    feed.push_next()
+    feed.push_at_rate(32.0, 4 / 32)
+    feed.push_unpaced(1.0, limit=2)
     assert pushed == [(0, 0.0), (1, 1.0), (2, 2.0), (2, 4.0), (1, 5.0), (0, 6.0)]
 
 
@@ -248,20 +250,20 @@ def bundle(tmp_path_factory):
 def timed_pushes(tracker, frames, points) -> list[dict]:
     stream = tracker.stream()
     feed = Feed(stream.push, frames, CLOCK)
-    feed.once()
+    feed.push_next()
     stream.add(points)
-    return [feed.once() for _ in range(14)]
+    return [feed.push_next() for _ in range(14)]
 
 
 @pytest.mark.parametrize("encoder_frames", [1, 4])
 def test_stages_do_not_overlap(tmp_path, encoder_frames):
     tracker = Tracker(write_passthrough(tmp_path, encoder_frames=encoder_frames))
     frames = make_clip(seed=1, height=64, width=96, frames=5).frames
-    pushes = timed_pushes(tracker, frames, grid(12, 96, 64))
+    pushes = timed_pushes(tracker, frames, make_grid(12, 96, 64))
     for spent in pushes:
         assert list(spent) == [*STAGES, "whole"]
         assert sum(spent[name] for name in STAGES) <= spent["whole"]
-    figures = work(pushes)
+    figures = summarize_stages(pushes)
     assert list(figures) == [*STAGES, "other", "whole"]
     parts = sum(figures[name].mean for name in [*STAGES, "other"])
     assert parts == pytest.approx(figures["whole"].mean)
@@ -269,7 +271,7 @@ def test_stages_do_not_overlap(tmp_path, encoder_frames):
 
 def test_stages_account_for_nearly_all_of_a_push():
     frames = make_clip(seed=1, height=480, width=640, frames=3).frames
-    figures = work(timed_pushes(Tracker.load(), frames, grid(64, 640, 480)))
+    figures = summarize_stages(timed_pushes(Tracker.load(), frames, make_grid(64, 640, 480)))
     assert figures["other"].p50 < 0.05 * figures["whole"].p50
 
 
@@ -277,7 +279,7 @@ def test_stages_account_for_nearly_all_of_a_push():
     ("count", "width", "height"), [(1, 640, 480), (64, 640, 480), (7, 16, 8192), (10_000, 16, 16)]
 )
 def test_grid(count, width, height):
-    points = grid(count, width, height)
+    points = make_grid(count, width, height)
     assert points.shape == (count, 2)
     assert points.dtype == np.float32
     assert len(np.unique(points, axis=0)) == count
@@ -286,7 +288,7 @@ def test_grid(count, width, height):
 
 def test_the_baseline_finds_a_shift():
     clip = make_clip(seed=2, height=96, width=128, frames=1, perfect_camera=True).frames[0]
-    baseline = LucasKanadeStream(grid(20, 128, 96))
+    baseline = LucasKanadeStream(make_grid(20, 128, 96))
     assert baseline.push(clip, 0.0) is None
     assert baseline.push(np.roll(clip, 2, axis=1), 1.0).mean() > 0.7
     noise = np.random.default_rng(0).integers(0, 255, clip.shape, np.uint8)
@@ -295,16 +297,14 @@ def test_the_baseline_finds_a_shift():
 
 # From the command line, in this process and in one of its own.
 
-APP = typer.Typer()
-APP.command()(bench)
 SMALL = ["--duration", "1", "--rate", "40", "--size", "96x64", "--points", "10"]
 
 
 @pytest.fixture(scope="module")
-def measured(bundle, tmp_path_factory):
+def measured(bundle, tmp_path_factory, invoke_verb):
     """A measurement's file and what it printed."""
     path = tmp_path_factory.mktemp("results") / "a.json"
-    done = CliRunner().invoke(APP, [str(bundle.root), *SMALL, "-o", str(path)])
+    done = invoke_verb(bench, bundle.root, *SMALL, "-o", path)
     assert done.exit_code == 0, done.exception
     return path, done
 
@@ -322,7 +322,7 @@ def test_a_measurement(measured, bundle):
     assert {trial.rate for trial in result.trials} >= {figures.highest_rate} - {None}
     for row in (*STAGES, "other", "whole", "latency from arrival", "Lucas-Kanade", "passthrough"):
         assert row in done.stdout
-    assert "a camera of 40 frames a second" in done.output
+    assert "a camera of 40 frames per second" in done.output
 
 
 def test_a_measurement_says_what_was_measured(measured, bundle):
@@ -342,19 +342,16 @@ def test_a_measurement_says_what_was_measured(measured, bundle):
     assert msgspec.structs.astuple(result.settings) == (40.0, 1.0, 10, 96, 64)
 
 
-def test_as_a_user_runs_it(bundle, tmp_path):
-    def call(*arguments) -> subprocess.CompletedProcess[str]:
-        command = [str(COMMAND), "bench", *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    done = call(bundle.root, *SMALL, "--json", "-o", "out/r.json")
+def test_as_a_user_runs_it(bundle, tmp_path, spawn_vditrack, run_vditrack):
+    done = spawn_vditrack("bench", bundle.root, *SMALL, "--json", "-o", "out/r.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told == json.loads((tmp_path / "out" / "r.json").read_text())
     # In a new process the engine itself has to be loaded.
     assert told["figures"]["first_result_ms"] > 2 * told["figures"]["work_ms"]["whole"]["mean"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["r.json"]
-    refused = call("nowhere", "--duration", "1", "--size", "32x32", "-o", "r.json")
+    small = ("--duration", "1", "--size", "32x32")
+    refused = run_vditrack("bench", "nowhere", *small, "-o", "r.json", cwd=tmp_path)
     assert refused.returncode == 2
     lines = [line for line in refused.stderr.splitlines() if line.startswith("vditrack:")]
     assert len(lines) == 1
@@ -363,9 +360,8 @@ def test_as_a_user_runs_it(bundle, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_bundled_model(tmp_path):
-    command = [str(COMMAND), "bench", "--duration", "3", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+def test_the_bundled_model(tmp_path, spawn_vditrack):
+    done = spawn_vditrack("bench", "--duration", "3", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["bundle"]["name"] == "tiny"
@@ -377,7 +373,7 @@ def test_the_bundled_model(tmp_path):
 
 def test_a_result_with_itself(measured):
     result = msgspec.structs.replace(read_result(measured[0]), load_average=0.0)
-    comparison = compare(result, result)
+    comparison = compare_results(result, result)
     assert comparison.warnings == ()
     ratios = {row.figure: row.ratio for row in comparison.rows if row.a}
     assert set(ratios.values()) == {1.0}
@@ -406,10 +402,9 @@ def other(measured, tmp_path):
     return path
 
 
-def test_results_that_differ(measured, other, tmp_path):
+def test_results_that_differ(measured, other, tmp_path, invoke_verb):
     saved = tmp_path / "comparison.json"
-    arguments = ["--compare", str(measured[0]), str(other), "-o", str(saved)]
-    done = CliRunner().invoke(APP, arguments)
+    done = invoke_verb(bench, "--compare", measured[0], other, "-o", saved)
     assert done.exit_code == 0, done.exception
     cpu = read_result(measured[0]).machine.cpu
     assert f"not the same machine: cpu {cpu} and Abacus [7]; cores" in done.stdout
@@ -418,7 +413,7 @@ def test_results_that_differ(measured, other, tmp_path):
     assert "not the same clip: sha256" in done.stdout
     assert "not the same settings: points 10 and 11\n" in done.stdout
     assert "B: the machine was busy at the start: load average 2.50 on 3 cores" in done.stdout
-    printed = CliRunner().invoke(APP, ["--compare", str(measured[0]), str(other), "--json"])
+    printed = invoke_verb(bench, "--compare", measured[0], other, "--json")
     assert json.loads(printed.stdout) == json.loads(saved.read_text())
     rows = {row["figure"]: row for row in json.loads(printed.stdout)["rows"]}
     assert rows["free_rate"]["ratio"] == 2
@@ -459,7 +454,7 @@ class Mistake:
         Mistake(["--compare", "a.json", "less.json"], "less.json is not a result.*figures"),
     ],
 )
-def test_a_mistake_is_refused(mistake, measured, bundle, tmp_path, monkeypatch):
+def test_a_mistake_is_refused(mistake, measured, bundle, tmp_path, monkeypatch, invoke_verb):
     monkeypatch.chdir(tmp_path)
     result = json.loads(measured[0].read_text())
     files = {
@@ -473,7 +468,7 @@ def test_a_mistake_is_refused(mistake, measured, bundle, tmp_path, monkeypatch):
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "text.json").write_text("not JSON")
     before = sorted(tmp_path.iterdir())
-    done = CliRunner().invoke(APP, mistake.arguments)
+    done = invoke_verb(bench, *mistake.arguments)
     assert isinstance(done.exception, InputError), (done.exception, done.output)
     with pytest.raises(InputError, match=mistake.message):
         raise done.exception
@@ -484,17 +479,17 @@ def test_a_mistake_is_refused(mistake, measured, bundle, tmp_path, monkeypatch):
 
 
 def test_peak_memory_is_in_mib():
-    before = machine.peak_resident_mib()
+    before = machine.read_peak_memory_mib()
     assert before >= 0.99 * psutil.Process().memory_info().rss / 2**20
     room = np.ones(200 * 2**17)
-    assert machine.peak_resident_mib() >= 0.99 * psutil.Process().memory_info().rss / 2**20
+    assert machine.read_peak_memory_mib() >= 0.99 * psutil.Process().memory_info().rss / 2**20
     assert room.nbytes == 200 * 2**20
-    assert machine.peak_resident_mib() <= before + 210
+    assert machine.read_peak_memory_mib() <= before + 210
 
 
 def test_the_limit_of_a_container(monkeypatch):
     files = {"/proc/device-tree/model": "Orin Nano\0", "/sys/fs/cgroup/cpu.max": "150000 100000"}
-    monkeypatch.setattr(machine, "_read", files.get)
+    monkeypatch.setattr(machine, "_read_text", files.get)
     read = machine.read_machine()
     assert (read.cpu, read.cpu_limit, read.governor) == ("Orin Nano", 1.5, None)
     files["/sys/fs/cgroup/cpu.max"] = "max 100000"
@@ -505,8 +500,8 @@ def test_the_limit_of_a_container(monkeypatch):
 
 def test_a_busy_machine_is_warned_of():
     four = msgspec.structs.replace(machine.read_machine(), cores=4)
-    assert machine.busy(four, 0.99) is None
-    assert "load average 1.00 on 4 cores" in machine.busy(four, 1.0)
+    assert machine.format_load_warning(four, 0.99) is None
+    assert "load average 1.00 on 4 cores" in machine.format_load_warning(four, 1.0)
 
 
 class NvmlError(Exception):
@@ -536,11 +531,11 @@ def test_gpu_memory_is_that_of_this_process(monkeypatch):
 
     def memory(library) -> float | None:
         monkeypatch.setitem(sys.modules, "pynvml", library)
-        return gpu.gpu_memory_mib()
+        return gpu.read_gpu_memory_mib()
 
     processes = [[(own, 3 * 2**20), (own + 1, 2**30)], [(own, 2**19)]]
     assert memory(nvml(processes)) == 3.5
-    assert gpu.gpu_names() == ("GPU 0", "GPU 1")
+    assert gpu.read_gpu_names() == ("GPU 0", "GPU 1")
     assert memory(nvml([[(own + 1, 2**30)], []])) is None
     assert memory(nvml([[(own, None)], []])) is None
     assert memory(nvml(None)) is None
@@ -549,5 +544,5 @@ def test_gpu_memory_is_that_of_this_process(monkeypatch):
         raise NvmlError("driver not loaded")
 
     assert memory(nvml(processes, no_driver)) is None
-    assert gpu.gpu_names() == ()
+    assert gpu.read_gpu_names() == ()
     assert memory(None) is None
