@@ -13,7 +13,7 @@ def main() -> None:
         from vditrack.cli.app import main as run  # noqa: PLC0415
     except ImportError as error:
         reason = " ".join(str(error).split())
-        print(f"vditrack: {reason}. `vditrack doctor` says what mends it.", file=sys.stderr)
+        print(f"vditrack: {reason}. `vditrack doctor` says how to fix it.", file=sys.stderr)
         raise SystemExit(2) from error
     run()
 

@@ -1,4 +1,4 @@
-"""The verb ``vditrack build``."""
+"""Verb ``build``: build the engines of a bundle."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from vditrack.bundle.folder import load_bundle
+from vditrack.cli.options import Json
 from vditrack.cli.progress import progress_bars
 from vditrack.engine_builder.listing import ListedBuild, build_table
 from vditrack.engine_builder.options import Compatibility, Options
@@ -18,41 +19,63 @@ from vditrack.inference.machine import read_machine
 
 
 def build(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle; its engines go into it.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="Folder of the bundle; the engines are written into it.")
+    ],
     target: Annotated[Target, typer.Option(help="Library that will run the engines.")],
     arch: Annotated[
         str | None,
         typer.Option(
-            help="TensorRT-RTX: GPUs to build for, as in sm86,sm89; this machine's by default."
+            help="GPU architectures to build for, as in sm86,sm89; TensorRT-RTX only. Default: "
+            "that of this machine's GPU."
         ),
     ] = None,
     workspace: Annotated[
-        str, typer.Option(help="Scratch memory in GiB; auto is what is free, or half of it.")
+        str,
+        typer.Option(
+            help="Limit of scratch memory, in GiB. auto takes the free memory of the GPU or, "
+            "without a GPU, half of the free memory of the host."
+        ),
     ] = "auto",
     optimization_level: Annotated[
-        int | None, typer.Option(min=0, max=5, help="TensorRT: how long it looks for kernels.")
+        int | None,
+        typer.Option(
+            min=0,
+            max=5,
+            help="How long to search for fast kernels, 0 to 5; TensorRT only. Default: TensorRT's.",
+        ),
     ] = None,
     timing_cache: Annotated[
         Path | None,
         typer.Option(
-            help="TensorRT: file that keeps what builds measured. TensorRT-RTX measures nothing."
+            help="File that keeps kernel timings between builds; TensorRT only. Default: none."
         ),
     ] = None,
     version_compatible: Annotated[
         bool,
-        typer.Option("--version-compatible", help="TensorRT: run in later versions too; slower."),
+        typer.Option(
+            "--version-compatible",
+            help="Build an engine that later versions run too, and that is slower; TensorRT only.",
+        ),
     ] = False,
     hardware_compatible: Annotated[
         Compatibility | None,
-        typer.Option(help="TensorRT, not on JetPack: run on other GPUs too; slower."),
+        typer.Option(
+            help="Build an engine that other GPUs run too, and that is slower; TensorRT only, not "
+            "on JetPack. Default: for this GPU only."
+        ),
     ] = None,
     strip_weights: Annotated[
         bool,
-        typer.Option("--strip-weights", help="TensorRT: take the weights from the graphs."),
+        typer.Option(
+            "--strip-weights",
+            help="Leave the weights out of the engine; they are read from the graphs at load. "
+            "TensorRT only.",
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Build a bundle's engines for TensorRT, or, without a GPU, for TensorRT-RTX."""
+    """Build the engines of a bundle for TensorRT or, without a GPU, for TensorRT-RTX."""
     options = Options(
         target=target,
         architectures=tuple(arch.lower().replace(" ", "").split(",")) if arch else (),
@@ -67,8 +90,8 @@ def build(
     with progress_bars(quiet=as_json) as bars:
         folder, identity = build_bundle(checked, options, bars)
     if as_json:
-        told = {"folder": str(folder), "identity": identity}
-        typer.echo(msgspec.json.encode(told).decode())
+        content = {"folder": str(folder), "identity": identity}
+        typer.echo(msgspec.json.encode(content).decode())
         return
     reasons = mismatches(identity, checked, read_machine())
     Console().print(build_table(ListedBuild(folder.name, identity, reasons), checked.manifest))

@@ -13,26 +13,36 @@ from vditrack.errors import InputError
 
 def combine(
     points: Annotated[Path, typer.Argument(help="Folder of the bundle that tracks points.")],
-    motion: Annotated[Path, typer.Option(help="Bundle of motion features.", show_default=False)],
+    motion: Annotated[
+        Path, typer.Option(help="Folder of the bundle of motion features.", show_default=False)
+    ],
     appearance: Annotated[
-        Path, typer.Option(help="Bundle of appearance features.", show_default=False)
+        Path, typer.Option(help="Folder of the bundle of appearance features.", show_default=False)
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the new bundle.", show_default=False)
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder that the new bundle is written to.", show_default=False
+        ),
     ],
     motion_weight: Annotated[
-        float, typer.Option(min=0, max=1, help="Of motion features, beside appearance.")
+        float,
+        typer.Option(min=0, max=1, help="Weight of motion features; the rest is appearance."),
     ] = 0.4,
-    temperature: Annotated[float, typer.Option(help="Of the softmax over products.")] = 0.2,
-    top_k: Annotated[int, typer.Option(min=1, help="Cells that give a cell its label.")] = 10,
+    temperature: Annotated[
+        float, typer.Option(help="Temperature of the softmax over similarities.")
+    ] = 0.2,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of nearest neighbours of a cell.")] = 10,
     radius: Annotated[
-        float, typer.Option(help="How far these are at most, in cells of appearance.")
+        float, typer.Option(help="Largest distance of a neighbour, in cells of appearance.")
     ] = 15.0,
-    context: Annotated[int, typer.Option(min=1, help="Last frames that are remembered.")] = 28,
+    context: Annotated[
+        int, typer.Option(min=1, help="Number of past frames that labels are taken from.")
+    ] = 28,
 ) -> None:
     """Join bundles of points, motion and appearance to one that propagates masks.
 
-    The settings are TED's for DAVIS where none are given.
+    Defaults are TED's settings for DAVIS.
     """
     # Written so that NaN fails too.
     for option, value in (("--temperature", temperature), ("--radius", radius)):
@@ -45,7 +55,7 @@ def combine(
         radius=radius,
         context=context,
     )
-    done = combine_bundles(
+    combined = combine_bundles(
         load_bundle(points), load_bundle(motion), load_bundle(appearance), settings, output
     )
-    typer.echo(f"{done.root} propagates masks ({done.manifest.name})")
+    typer.echo(f"{combined.root} propagates masks ({combined.manifest.name})")

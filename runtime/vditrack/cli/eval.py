@@ -1,4 +1,4 @@
-"""The verb ``vditrack eval``."""
+"""Verb ``eval``: score trackers by official protocols."""
 
 import json
 import platform
@@ -14,14 +14,15 @@ import cv2
 import typer
 from rich.console import Console
 
+from vditrack.cli.options import Json
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import InputError, VditrackError
 
 if TYPE_CHECKING:
     from vditrack.evaluation.protocols import EvaluationProtocol
 
-ALL = ("ours", "klt", "dis", "patches", "still")
-OF_MASKS = ("ours", "appearance", "klt", "dis", "patches", "still")
+POINT_METHODS = ("ours", "klt", "dis", "patches", "still")
+MASK_METHODS = ("ours", "appearance", "klt", "dis", "patches", "still")
 
 ProtocolName = Literal["tapvid", "heft", "davis", "badja"]
 Query = Literal["first", "strided"]
@@ -33,45 +34,57 @@ def evaluate(
     data: Annotated[
         str,
         typer.Argument(
-            help="A file or folder of a public data set, or synthetic:SEED, tabletop:SEED, "
-            "lookalikes:SEED or different:SEED.",
+            help="File or folder of a public data set, or synthetic:SEED, tabletop:SEED, "
+            "lookalikes:SEED or different:SEED for clips that are rendered.",
             show_default=False,
         ),
     ],
     protocol: Annotated[
         ProtocolName | None,
         typer.Option(
-            help="What is asked, and how it is scored. By default davis for lookalikes:SEED and "
-            "different:SEED, otherwise tapvid.",
+            help="Protocol that chooses the queries and the metrics. Default: davis for "
+            "lookalikes:SEED and different:SEED, otherwise tapvid.",
             show_default=False,
         ),
     ] = None,
-    query: Annotated[Query, typer.Option(help="Where tapvid asks for a point.")] = "first",
+    query: Annotated[
+        Query,
+        typer.Option(
+            help="Queries of tapvid: the first visible frame of each point, or every fifth frame."
+        ),
+    ] = "first",
     size: Annotated[
         Size | None,
-        typer.Option(help="Of the frames: 256 is tapvid's default, full that of the others."),
+        typer.Option(
+            help="Size of the frames: 256 x 256, or full. Default: 256 for tapvid, otherwise full."
+        ),
     ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="ours, klt, dis, patches, still, or a bundle's folder; for masks also appearance "
-            "and motion, which are ours with one kind of features alone. May be given again; the "
-            "others are compared with the first. By default all but motion that fit the protocol."
+            help="Method to score: ours, klt, dis, patches, still, or the folder of a bundle; for "
+            "masks also appearance and motion, which are ours with one kind of features. "
+            "Repeatable; the others are compared with the first. Default: all methods of the "
+            "protocol except motion."
         ),
     ] = None,
-    clips: Annotated[int | None, typer.Option(min=1, help="Only the first clips.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="HTML file of the full report.")
+    clips: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of clips to score, from the first. Default: all."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="HTML file that the full report is written to."),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Score trackers by the official protocols, on your own copies of the data sets."""
+    """Score trackers by official protocols, on your own copies of the data sets."""
     from vditrack.evaluation.datasets.registry import default_protocol, open_dataset
 
     if output is not None and output.is_dir():
         raise InputError(f"{output} is a folder. Choose the name of a file with -o.")
     protocol = protocol or default_protocol(data)
-    chosen = _protocol(protocol, query, size)
+    chosen = _make_protocol(protocol, query, size)
     try:
         from vditrack.evaluation.report.report import format_table, summary_json, write_html
         from vditrack.evaluation.report.summary import summarise
@@ -83,14 +96,14 @@ def evaluate(
     from vditrack.evaluation.run import evaluate as evaluate_all
     from vditrack.evaluation.run import open_method
 
-    names = list(dict.fromkeys(method or _fitting(protocol)))
+    names = list(dict.fromkeys(method or _default_methods(protocol)))
     methods = {name: open_method(name) for name in names}
     dataset = open_dataset(data, protocol)
     length = dataset.length if clips is None else min(clips, dataset.length or clips)
-    with _progress(length and length * len(names), quiet=as_json) as show:
+    with _progress_bar(length and length * len(names), quiet=as_json) as show:
         results = evaluate_all(islice(dataset.clips, clips), methods, chosen, show)
     summary = summarise(results, names[0])
-    facts = _facts(dataset.name, chosen, len(results) // len(names))
+    facts = _describe_run(dataset.name, chosen, len(results) // len(names))
     if output:
         write_html(output, summary, results, facts)
     if as_json:
@@ -101,23 +114,25 @@ def evaluate(
         typer.echo(f"report: {output}")
 
 
-def _protocol(name: ProtocolName, query: Query, size: Size | None) -> "EvaluationProtocol":
+def _make_protocol(name: ProtocolName, query: Query, size: Size | None) -> "EvaluationProtocol":
     from vditrack.evaluation.protocols import Badja, Davis, Heft, TapVid
 
     if name == "tapvid":
         return TapVid(query, size or _SIZES[name])
     if size not in (None, _SIZES[name]) or query != "first":
-        raise InputError(f"--protocol {name} has its own queries and size. Leave both options out.")
+        raise InputError(
+            f"--protocol {name} has its own queries and size. Leave out --query and --size."
+        )
     other: dict[str, type[Heft | Davis | Badja]] = {"heft": Heft, "davis": Davis, "badja": Badja}
     return other[name]()
 
 
-def _fitting(protocol: ProtocolName) -> tuple[str, ...]:
-    return OF_MASKS if protocol == "davis" else ALL
+def _default_methods(protocol: ProtocolName) -> tuple[str, ...]:
+    return MASK_METHODS if protocol == "davis" else POINT_METHODS
 
 
-def _facts(dataset: str, protocol: "EvaluationProtocol", clips: int) -> dict[str, str]:
-    """What a reader needs to know to run the same again."""
+def _describe_run(dataset: str, protocol: "EvaluationProtocol", clips: int) -> dict[str, str]:
+    """Return what a reader needs to repeat the run."""
     options: dict[str, Any] = {
         name: getattr(protocol, name) for name in ("query", "size") if hasattr(protocol, name)
     }
@@ -135,8 +150,8 @@ def _facts(dataset: str, protocol: "EvaluationProtocol", clips: int) -> dict[str
 
 
 @contextmanager
-def _progress(total: int | None, *, quiet: bool) -> Iterator[Callable[[str, str], None]]:
-    """Yield what to call as a method begins on a clip."""
+def _progress_bar(total: int | None, *, quiet: bool) -> Iterator[Callable[[str, str], None]]:
+    """Yield the callback for each (clip, method) that begins."""
     with progress_bars(quiet=quiet) as bars:
         task = bars.add_task("reading", total=total)
         begun = 0

@@ -1,4 +1,4 @@
-"""What a user marks: masks and objects in files, each of a frame."""
+"""Objects that the options ``--mask`` and ``--object`` mark."""
 
 import re
 from collections.abc import Sequence
@@ -6,95 +6,98 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Mask
 from vditrack.errors import InputError
 from vditrack.io.mask_png import read_mask
 
-_OBJECTS = 255
-"""As many as a mask has indices for."""
+_MAX_OBJECTS = 255
+"""Indices that a mask of 8 bits has, without the background."""
 
 
 @dataclass(frozen=True)
-class Marks:
-    """Masks by frame, and what their objects are called."""
+class MarkedObjects:
+    """Marked masks by frame, and names of their objects."""
 
-    masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
-    """[H, W] of indices."""
+    masks: dict[int, Mask] = field(default_factory=dict)
+    """Masks uint8 [H, W] of object indices, by frame number."""
     names: dict[int, str] = field(default_factory=dict)
-    """By index, of the objects that came in a file each: its name without suffix."""
+    """Names by index, of objects in files of their own: the file name without suffix."""
 
 
-def read_marks(masks: Sequence[str], objects: Sequence[str]) -> Marks:
-    """Read what is to be marked.
+def read_marked_objects(masks: Sequence[str], objects: Sequence[str]) -> MarkedObjects:
+    """Read the masks and objects that a user marks.
 
     Args:
-        masks: texts ``FILE`` (of frame 0) or ``FRAME:FILE``: PNGs of object indices, one a frame.
-        objects: texts ``FILE`` or ``FRAME:FILE``: PNGs of one object each, where they are not 0,
-            or folders of such, in the order of their names. Objects get the indices that follow the
-            highest in ``masks``, or 1; where two overlap, the later one has the pixels.
+        masks: texts ``FILE`` (for frame 0) or ``FRAME:FILE``: PNGs of object indices, one a frame.
+        objects: texts ``FILE`` or ``FRAME:FILE``: PNGs that mark one object each where they are not
+            0, or folders of such PNGs, read in the order of their names. Indices follow the highest
+            one in ``masks``, or start at 1. Where two objects overlap, the later one is kept.
 
     Raises:
         InputError: a file cannot be read, marks nothing or has another size than the others of its
-            frame, a frame has two masks, there are more than 255 objects, or there is nothing.
+            frame, a frame has two masks, there are more than 255 objects, or no object is marked.
 
     """
-    marks = Marks()
-    for frame, path in map(_placed, masks):
-        if frame in marks.masks:
+    marked = MarkedObjects()
+    for frame, path in map(_split_frame, masks):
+        if frame in marked.masks:
             raise InputError(
-                f"frame {frame} has two masks; the second is {path}. Files of one object each are "
-                "given with --object."
+                f"frame {frame} has two masks; the second is {path}. Give files of one object each "
+                "with --object."
             )
-        marks.masks[frame] = _marking(path)
-    last = max((int(mask.max()) for mask in marks.masks.values()), default=0)
-    files = [(frame, file) for text in objects for frame, file in _files(text)]
-    if last + len(files) > _OBJECTS:
+        marked.masks[frame] = _read_nonempty(path)
+    last = max((int(mask.max()) for mask in marked.masks.values()), default=0)
+    files = [(frame, file) for text in objects for frame, file in _list_files(text)]
+    if last + len(files) > _MAX_OBJECTS:
         raise InputError(
-            f"{len(files)} objects after index {last} are more than masks have indices for, "
-            f"{_OBJECTS}. Give fewer."
+            f"{len(files)} objects after index {last} are too many: a mask has {_MAX_OBJECTS} "
+            "indices. Give fewer."
         )
     for index, (frame, path) in enumerate(files, start=last + 1):
-        _add(marks, frame, path, index)
-    if not marks.masks:
+        _add_object(marked, frame, path, index)
+    if not marked.masks:
         raise InputError("no object is marked. Give --mask FIRST.png, or --object for each object.")
-    return marks
+    return marked
 
 
-def _add(marks: Marks, frame: int, path: Path, index: int) -> None:
-    shown = _marking(path) > 0
-    mask = marks.masks.setdefault(frame, np.zeros(shown.shape, np.uint8))
+def _add_object(marked: MarkedObjects, frame: int, path: Path, index: int) -> None:
+    shown = _read_nonempty(path) > 0
+    mask = marked.masks.setdefault(frame, np.zeros(shown.shape, np.uint8))
     if mask.shape != shown.shape:
         sizes = [f"{shape[1]} x {shape[0]}" for shape in (shown.shape, mask.shape)]
-        raise InputError(f"{path} is {sizes[0]}, what was marked before it {sizes[1]}.")
-    marks.masks[frame] = np.where(shown, np.uint8(index), mask)
-    covered = np.setdiff1d(mask, marks.masks[frame])
-    # The background may be covered wholly.
+        raise InputError(
+            f"{path} is {sizes[0]}, the files before it for frame {frame} {sizes[1]}. Give files "
+            "of one size."
+        )
+    marked.masks[frame] = np.where(shown, np.uint8(index), mask)
+    covered = np.setdiff1d(mask, marked.masks[frame])
+    # The background may be covered entirely.
     if covered.any():
         raise InputError(
             f"{path} covers the whole of object {covered.max()} in frame {frame}. Give an object "
-            "that lies before others in a later --object."
+            "in front of others in a later --object."
         )
-    marks.names[index] = path.stem
+    marked.names[index] = path.stem
 
 
-def _marking(path: Path) -> NDArray[np.uint8]:
+def _read_nonempty(path: Path) -> Mask:
     mask = read_mask(path)
     if not mask.any():
         raise InputError(f"{path} marks no object: it is 0 everywhere.")
     return mask
 
 
-def _placed(text: str) -> tuple[int, Path]:
-    """Frame and path of ``FRAME:FILE`` or ``FILE``."""
+def _split_frame(text: str) -> tuple[int, Path]:
+    """Return the frame number and the path of ``FRAME:FILE`` or ``FILE``."""
     found = re.fullmatch(r"(?:(\d+):)?(.+)", text, re.DOTALL)
     if found is None:
         raise InputError("an empty name is no mask. Give FILE or FRAME:FILE.")
     return int(found[1] or 0), Path(found[2])
 
 
-def _files(text: str) -> list[tuple[int, Path]]:
-    frame, path = _placed(text)
+def _list_files(text: str) -> list[tuple[int, Path]]:
+    frame, path = _split_frame(text)
     if not path.is_dir():
         return [(frame, path)]
     files = sorted(path.glob("*.png"))

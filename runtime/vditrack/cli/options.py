@@ -1,4 +1,8 @@
-"""Options that several verbs share."""
+"""Options that several verbs share.
+
+Help texts follow one convention: what the option does, its unit, its default. Typer prints the
+default itself, except where it is None; then the text ends with "Default: ...".
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +13,46 @@ from vditrack.inference.selection import BackendName
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-
-BundleFolder = Annotated[
-    Path | None, typer.Option(help="Folder of a bundle; the bundled model by default.")
+BundleOption = Annotated[
+    Path | None, typer.Option("--bundle", help="Folder of the bundle. Default: the bundled model.")
 ]
 
+BundleArgument = Annotated[
+    Path | None, typer.Argument(help="Folder of the bundle. Default: the bundled model.")
+]
 
 BackendOption = Annotated[
-    BackendName, typer.Option("--backend", help="What runs the model; auto alone falls back.")
+    BackendName,
+    typer.Option(
+        "--backend", help="Library that runs the model. auto takes the fastest one that works."
+    ),
+]
+
+MaskOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mask",
+        help="PNG of object indices (palette or grey) that marks objects in the first frame, or "
+        "FRAME:FILE for another frame. Repeatable.",
+    ),
+]
+
+ObjectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--object",
+        help="PNG that marks one object where it is not 0, or a folder of such PNGs; also "
+        "FRAME:FILE. Objects are numbered in the order given, in a folder by name. Repeatable.",
+    ),
+]
+
+StartOption = Annotated[
+    float, typer.Option("--start", min=0, help="Start of the stretch to read, in seconds.")
+]
+
+EndOption = Annotated[
+    float | None,
+    typer.Option(
+        "--end", help="End of the stretch to read, in seconds. Default: the end of the video."
+    ),
 ]

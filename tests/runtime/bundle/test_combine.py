@@ -1,17 +1,18 @@
 """Bundles that were exported apart, joined to one that propagates masks."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from doubles.propagating import PROPAGATION, write_propagating
 from vditrack.bundle.combine import combine_bundles
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle, seal_bundle
-from vditrack.cli.app import app
+from vditrack.cli.combine import combine
 from vditrack.errors import InputError
 from vditrack.tracker import Tracker
 
@@ -66,14 +67,16 @@ def test_a_part_that_propagates_masks_itself_gives_its_own_features_alone(
     assert not (whole.motion.root / "motion").exists()
 
 
-def test_the_command_joins_what_then_propagates(tmp_path: Path) -> None:
+def test_the_command_joins_what_then_propagates(
+    tmp_path: Path, invoke_verb: Callable[..., Any]
+) -> None:
     single = tmp_path / "single"
     tiny = write_propagating(tmp_path / "tiny")
     _single_frames(tiny.appearance, single)
     out = tmp_path / "whole"
     bundles = [str(tiny.root), "--motion", str(tiny.motion.root), "--appearance", str(single)]
     settings = ["--motion-weight", "1", "--temperature", "0.05"]
-    result = CliRunner().invoke(app, ["combine", *bundles, "-o", str(out), *settings])
+    result = invoke_verb(combine, *bundles, "-o", out, *settings)
     assert result.exit_code == 0, result.output
     # Motion alone, whose graphs really are of the windows that they claim.
     frames = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), np.uint8)
@@ -99,9 +102,11 @@ def test_appearance_of_windows_is_refused_and_nothing_is_left(tmp_path: Path) ->
 
 @pytest.mark.parametrize("option", ["--temperature", "--radius"])
 @pytest.mark.parametrize("value", ["nan", "0", "-1", "inf"])
-def test_settings_that_are_no_numbers_above_zero_are_refused(option: str, value: str) -> None:
+def test_settings_that_are_no_numbers_above_zero_are_refused(
+    option: str, value: str, invoke_verb: Callable[..., Any]
+) -> None:
     tiny = str(bundled_model())
-    arguments = ["combine", tiny, "--motion", tiny, "--appearance", tiny, "-o", "nowhere"]
-    result = CliRunner().invoke(app, [*arguments, option, value])
+    arguments = [tiny, "--motion", tiny, "--appearance", tiny, "-o", "nowhere"]
+    result = invoke_verb(combine, *arguments, option, value)
     assert isinstance(result.exception, InputError)
     assert f"{option} {value}" in str(result.exception)

@@ -1,4 +1,4 @@
-"""The command as a user runs it: a process of its own."""
+"""The command as a user runs it."""
 
 import json
 import os
@@ -11,15 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vditrack.cli.track import DEMO_COLUMNS, DEMO_ROWS
+from vditrack.cli.demo import DEMO_COLUMNS, DEMO_ROWS
 from vditrack.io.video import read_video, write_video
-
-COMMAND = Path(sys.executable).with_name("vditrack")
-
-
-def run(*arguments, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(COMMAND), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -32,8 +25,10 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_track_writes_tracks_and_an_overlay(folder):
-    done = run("track", "clip.mp4", "--at", "0,64,48", "--at", "3,20.5,30", "--json", cwd=folder)
+def test_track_writes_tracks_and_an_overlay(folder, spawn_vditrack):
+    done = spawn_vditrack(
+        "track", "clip.mp4", "--at", "0,64,48", "--at", "3,20.5,30", "--json", cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["frames"], told["points"], told["width"], told["height"]) == (6, 2, 128, 96)
@@ -45,15 +40,15 @@ def test_track_writes_tracks_and_an_overlay(folder):
     assert overlay.frames.shape == (6, 96, 128, 3)
 
 
-def test_grid_and_points_file_and_a_stretch(folder):
-    assert run("track", "clip.mp4", "--grid", "3", "-o", "out", cwd=folder).returncode == 0
-    again = run(
+def test_grid_and_points_file_and_a_stretch(folder, run_vditrack):
+    assert run_vditrack("track", "clip.mp4", "--grid", "3", "-o", "out", cwd=folder).returncode == 0
+    again = run_vditrack(
         "track", "clip.mp4", "--grid", "2", "-o", "out", "--start", "0.2", "--json", cwd=folder
     )
     assert json.loads(again.stdout)["points"] == 4
     assert json.loads(again.stdout)["frames"] == 4
     (folder / "points.csv").write_text("x,y\n64,48\n")
-    told = run("track", "clip.mp4", "--points", "points.csv", cwd=folder)
+    told = run_vditrack("track", "clip.mp4", "--points", "points.csv", cwd=folder)
     assert "tracked 1 points through 6 frames of 128 x 96" in told.stdout
     assert "clip_tracks/overlay.mp4" in told.stdout
 
@@ -77,38 +72,38 @@ def test_grid_and_points_file_and_a_stretch(folder):
         (["clip.mp4", "--grid", "2", "--start", "9"], "no video frame"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(folder, arguments, message):
+def test_a_mistake_is_one_line_and_leaves_nothing(folder, arguments, message, assert_refused):
     (folder / "text.mp4").write_text("no video\n" * 50)
     (folder / "cut.mp4").write_bytes((folder / "clip.mp4").read_bytes()[:700])
     (folder / "taken").mkdir()
     (folder / "taken" / "thesis.tex").write_text("years of work")
-    before = sorted(folder.rglob("*"))
-    done = run("track", *arguments, cwd=folder)
+    assert_refused("track", *arguments, message=message, cwd=folder)
+
+
+def test_a_mistake_ends_the_process_with_code_2(folder, spawn_vditrack):
+    done = spawn_vditrack("track", "absent.mp4", "--grid", "2", cwd=folder)
     assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if line.startswith("vditrack:")]
-    assert len(lines) == 1
-    assert message in lines[0]
+    assert done.stderr.splitlines()[-1] == "vditrack: absent.mp4 is not a file."
     assert "Traceback" not in done.stderr
-    assert sorted(folder.rglob("*")) == before
 
 
-def test_inspect(tmp_path):
-    told = run("inspect", cwd=tmp_path)
+def test_inspect(tmp_path, run_vditrack):
+    told = run_vditrack("inspect", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "encoder.onnx" in told.stdout
-    manifest = json.loads(run("inspect", "--json", cwd=tmp_path).stdout)
+    manifest = json.loads(run_vditrack("inspect", "--json", cwd=tmp_path).stdout)
     assert manifest["name"] == "tiny"
-    refused = run("inspect", tmp_path, cwd=tmp_path)
+    refused = run_vditrack("inspect", tmp_path, cwd=tmp_path)
     assert refused.returncode == 2
     assert "bundle.json cannot be read" in refused.stderr
 
 
-def test_help_and_version(tmp_path):
-    told = run("--help", cwd=tmp_path)
+def test_help_and_version(tmp_path, spawn_vditrack):
+    told = spawn_vditrack("--help", cwd=tmp_path)
     assert told.returncode == 0
     for verb in ("demo", "track", "inspect", "export"):
         assert verb in told.stdout
-    assert run("--version", cwd=tmp_path).stdout.strip().count(".") == 2
+    assert spawn_vditrack("--version", cwd=tmp_path).stdout.strip().count(".") == 2
 
 
 def test_a_verb_that_does_not_load_harms_no_other(tmp_path):
@@ -139,7 +134,7 @@ def test_an_interrupt_leaves_nothing(folder):
     frames = np.random.default_rng(0).integers(0, 255, (300, 96, 128, 3), np.uint8)
     write_video(folder / "long.mp4", frames, np.arange(300) / 10)
     before = sorted(folder.rglob("*"))
-    command = [str(COMMAND), "track", "long.mp4", "--grid", "10"]
+    command = [str(Path(sys.executable).with_name("vditrack")), "track", "long.mp4", "--grid", "10"]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as running:
         until = time.monotonic() + 30
         while sorted(folder.rglob("*")) == before and time.monotonic() < until:
@@ -152,8 +147,8 @@ def test_an_interrupt_leaves_nothing(folder):
 
 
 @pytest.mark.slow
-def test_demo(tmp_path):
-    done = run("demo", "--json", cwd=tmp_path)
+def test_demo(tmp_path, spawn_vditrack):
+    done = spawn_vditrack("demo", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["frames"], told["width"], told["height"]) == (250, 640, 272)

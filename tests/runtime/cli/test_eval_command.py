@@ -1,9 +1,9 @@
-"""The verb `eval` as a user runs it: a process of its own, on files in the published layouts."""
+"""The verb `eval` as a user runs it, on files in the published layouts."""
 
 import json
 import pickle
 import subprocess
-import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,13 +13,12 @@ import pytest
 
 from vditrack.synthetic.layers.textures import pattern
 
-COMMAND = Path(sys.executable).with_name("vditrack")
 DAVIS32 = Path(__file__).parents[4] / "shared" / "data" / "davis32_dev"
 
 
-def evaluate(*arguments, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(COMMAND), "eval", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+@pytest.fixture
+def evaluate(run_vditrack):
+    return partial(run_vditrack, "eval")
 
 
 def scores(told: subprocess.CompletedProcess[str], method: str) -> dict[str, float]:
@@ -49,7 +48,7 @@ def videos(tmp_path) -> Path:
     return tmp_path / "videos"
 
 
-def test_methods_side_by_side(videos, tmp_path):
+def test_methods_side_by_side(videos, tmp_path, evaluate):
     told = evaluate(
         "videos", "--method", "klt", "--method", "still", "-o", "out.html", "--json", cwd=tmp_path
     )
@@ -79,7 +78,7 @@ def external_references(page: str) -> list[str]:
     return [link for link in found if not link.startswith(inside)]
 
 
-def test_masks_and_other_protocols(videos, tmp_path):
+def test_masks_and_other_protocols(videos, tmp_path, evaluate):
     methods = ("--method", "klt", "--method", "dis", "--method", "still")
     told = evaluate("videos", "--protocol", "davis", *methods, "--json", cwd=tmp_path)
     flows = min(scores(told, "klt")["J&F"], scores(told, "dis")["J&F"])
@@ -89,7 +88,7 @@ def test_masks_and_other_protocols(videos, tmp_path):
     assert scores(strided, "klt")["AJ"] > 90
 
 
-def test_look_alikes_are_for_masks(tmp_path):
+def test_look_alikes_are_for_masks(tmp_path, evaluate):
     methods = ("--method", "klt", "--method", "still", "--clips", "2", "--json")
     told = evaluate("lookalikes:0", *methods, cwd=tmp_path)
     assert json.loads(told.stdout)["facts"]["protocol"] == "davis"
@@ -121,13 +120,13 @@ def clip_pickle(**changes) -> dict:
     return {"made": {**clip, **changes}}
 
 
-def test_a_whole_pickle_is_read(tmp_path):
+def test_a_whole_pickle_is_read(tmp_path, evaluate):
     (tmp_path / "made.pkl").write_bytes(pickle.dumps(clip_pickle()))
     told = evaluate("made.pkl", "--method", "still", "--json", cwd=tmp_path)
     assert scores(told, "still") == {"AJ": 100, "δ": 100, "OA": 100}
 
 
-def test_a_hostile_pickle_is_refused_and_not_run(tmp_path):
+def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, evaluate):
     marker = tmp_path / "marker"
     content = pickle.dumps(clip_pickle(video=Payload(marker)))
     (tmp_path / "hostile.pkl").write_bytes(content)
@@ -165,21 +164,14 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_and_leaves_nothing(videos, tmp_path, mistake):
+def test_a_mistake_is_one_line_and_leaves_nothing(videos, tmp_path, mistake, assert_refused):
     arguments, message = MISTAKES[mistake]
     (tmp_path / "truncated.pkl").write_bytes(pickle.dumps(clip_pickle())[:-700])
     wrong = np.zeros((2, 3, 2), np.float32)
     (tmp_path / "points.pkl").write_bytes(pickle.dumps(clip_pickle(points=wrong)))
     wrong = np.zeros((5, 4), bool)
     (tmp_path / "occluded.pkl").write_bytes(pickle.dumps(clip_pickle(occluded=wrong)))
-    before = sorted(tmp_path.rglob("*"))
-    refused = evaluate("-o", "out.html", *arguments, cwd=tmp_path)
-    assert refused.returncode == 2, refused.stderr
-    lines = [line for line in refused.stderr.splitlines() if line.startswith("vditrack:")]
-    assert len(lines) == 1
-    assert message in lines[0]
-    assert "Traceback" not in refused.stderr
-    assert sorted(tmp_path.rglob("*")) == before
+    assert_refused("eval", "-o", "out.html", *arguments, message=message, cwd=tmp_path)
 
 
 @pytest.mark.slow
@@ -187,14 +179,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(videos, tmp_path, mistake):
 @pytest.mark.parametrize(
     ("size", "published"), [("256", (49.4, 61.4, 76.4)), ("full", (55.0, 67.1, 71.2))]
 )
-def test_klt_has_its_known_figures(tmp_path, size, published):
+def test_klt_has_its_known_figures(tmp_path, size, published, evaluate):
     told = evaluate(DAVIS32, "--method", "klt", "--size", size, "--json", cwd=tmp_path)
     found = scores(told, "klt")
     np.testing.assert_allclose([found[name] for name in ("AJ", "δ", "OA")], published, atol=0.5)
 
 
 @pytest.mark.slow
-def test_the_synthetic_set(tmp_path):
+def test_the_synthetic_set(tmp_path, evaluate):
     methods = ("--method", "ours", "--method", "klt", "--method", "still")
     told = evaluate("synthetic:0", *methods, "-o", "out.html", "--json", cwd=tmp_path)
     assert (

@@ -1,8 +1,7 @@
 """``vditrack propagate`` as a user runs it, and the mask files beside another reader and writer."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,21 +12,20 @@ from skimage.data import astronaut
 
 from doubles.propagating import write_propagating
 from vditrack import InputError, Tracker
-from vditrack.cli.propagate_result import objects_found
+from vditrack.cli.propagate_result import list_objects
 from vditrack.io.mask_png import read_mask, write_mask
 from vditrack.io.overlay import mask_overlay, object_colours
 from vditrack.io.video import read_video, write_video
 
-COMMAND = Path(sys.executable).with_name("vditrack")
 HEIGHT, WIDTH = 96, 128
 # As devkits print them: the colours of the PASCAL VOC colour map, which DAVIS uses.
 DAVIS = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128)}
 DAVIS |= {8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
 
 
-def run(*arguments, cwd: Path, verb: str = "propagate") -> subprocess.CompletedProcess[str]:
-    command = [str(COMMAND), verb, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(run_vditrack):
+    return partial(run_vditrack, "propagate")
 
 
 def box(index: int, x: int, y: int) -> np.ndarray:
@@ -63,7 +61,7 @@ def masks_in(folder: Path) -> np.ndarray:
     return np.stack([np.array(image) for image in images])
 
 
-def test_masks_an_overlay_and_a_summary_are_written(folder, bundle):
+def test_masks_an_overlay_and_a_summary_are_written(folder, bundle, run):
     done = run("clip.mp4", "--mask", "first.png", "--bundle", bundle, "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     out = folder / "clip_masks"
@@ -83,7 +81,7 @@ def test_masks_an_overlay_and_a_summary_are_written(folder, bundle):
     assert told["bundle"] == str(bundle)
 
 
-def test_the_bundled_model_needs_nothing_given(folder):
+def test_the_bundled_model_needs_nothing_given(folder, run):
     done = run("clip.mp4", "--mask", "first.png", "-o", "out", cwd=folder)
     assert done.returncode == 0, done.stderr
     masks, truth = masks_in(folder / "out" / "masks"), box(1, 8 - 2 * 4, 10)
@@ -93,9 +91,9 @@ def test_the_bundled_model_needs_nothing_given(folder):
     assert (found & (truth > 0)).sum() / (found | (truth > 0)).sum() > 0.5
 
 
-def test_tracks_say_which_object_a_point_is_on(folder):
+def test_tracks_say_which_object_a_point_is_on(folder, run_vditrack):
     arguments = ["clip.mp4", "--grid", "8", "-o", "tracks"]
-    done = run(*arguments, "--mask", "first.png", cwd=folder, verb="track")
+    done = run_vditrack("track", *arguments, "--mask", "first.png", cwd=folder)
     assert done.returncode == 0, done.stderr
     video = read_video(folder / "clip.mp4")
     masks = Tracker.load().propagate(video.frames, np.array(Image.open(folder / "first.png")))
@@ -111,21 +109,21 @@ def test_tracks_say_which_object_a_point_is_on(folder):
             np.testing.assert_array_equal(found[shown], expected)
             assert not found[~shown].any()
     tinted = read_video(folder / "tracks" / "overlay.mp4").frames.astype(int)
-    assert run(*arguments, cwd=folder, verb="track").returncode == 0
+    assert run_vditrack("track", *arguments, cwd=folder).returncode == 0
     plain = read_video(folder / "tracks" / "overlay.mp4").frames.astype(int)
     changed = np.abs(tinted - plain).mean(axis=(1, 2, 3), where=masks[..., None] > 0)
     assert changed.min() > 3 * np.abs(tinted - plain).mean(where=masks[..., None] == 0)
 
 
-def test_points_of_a_bundle_without_masks_are_on_no_object(folder):
+def test_points_of_a_bundle_without_masks_are_on_no_object(folder, run_vditrack):
     write_propagating(folder / "points", None)
     arguments = ["clip.mp4", "--grid", "2", "--mask", "first.png", "--bundle", "points"]
-    done = run(*arguments, cwd=folder, verb="track")
+    done = run_vditrack("track", *arguments, cwd=folder)
     assert done.returncode == 2 and "tracks points alone" in done.stderr
     assert not (folder / "clip_tracks").exists()
 
 
-def test_objects_in_files_of_their_own_are_numbered_and_named(folder, bundle):
+def test_objects_in_files_of_their_own_are_numbered_and_named(folder, bundle, run):
     done = run(
         "clip.mp4", "--object", "parts", "--object", "2:late.png", "--mask", "first.png",
         "--bundle", bundle, "-o", "out", cwd=folder,
@@ -143,7 +141,7 @@ def test_objects_in_files_of_their_own_are_numbered_and_named(folder, bundle):
     assert not (masks[:2] == 10).any()
 
 
-def test_masks_of_other_frames_and_appearance_alone(folder, bundle):
+def test_masks_of_other_frames_and_appearance_alone(folder, bundle, run):
     arguments = ["clip.mp4", "--mask", "0:first.png", "--mask", "3:late.png", "--bundle", bundle]
     done = run(*arguments, "--motion-weight", "0", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -181,7 +179,9 @@ def test_masks_of_other_frames_and_appearance_alone(folder, bundle):
         (["--mask", "first.png", "--bundle", "plain"], "plain) tracks points alone"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(folder, bundle, arguments, message):
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    folder, bundle, arguments, message, assert_refused
+):
     first = np.array(Image.open(folder / "first.png"))
     Image.fromarray(first[::2, ::2]).save(folder / "small.png")
     Image.fromarray(0 * first).save(folder / "empty.png")
@@ -197,15 +197,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(folder, bundle, arguments, mes
         Image.fromarray(first).save(folder / "many" / f"{n}.png")
     if "plain" in arguments:
         write_propagating(folder / "plain", settings=None)
-    before = sorted(folder.rglob("*"))
     chosen = arguments if "--bundle" in arguments else [*arguments, "--bundle", bundle]
-    done = run("clip.mp4", *chosen, cwd=folder)
-    assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if line.startswith("vditrack:")]
-    assert len(lines) == 1
-    assert message in lines[0]
-    assert "Traceback" not in done.stderr
-    assert sorted(folder.rglob("*")) == before
+    assert_refused("propagate", "clip.mp4", *chosen, message=message, cwd=folder)
 
 
 def labelled(seed: int = 0) -> np.ndarray:
@@ -272,7 +265,7 @@ def test_when_an_object_was_lost():
     carried[0, :2], carried[1, :1], carried[3, 0, 0] = 6, 6, 6
     carried[2:, 2:] = 4
     marks = {0: np.full((4, 4), 6, np.uint8), 2: 4 * np.tri(4, dtype=np.uint8)}
-    four, six = objects_found(carried, marks, {6: "cup"})
+    four, six = list_objects(carried, marks, {6: "cup"})
     assert (four.index, four.name, four.marked) == (4, None, [2])
     assert (four.pixels, four.frames_present, four.lost_at) == ([0, 0, 8, 8, 8], 3, None)
     assert (six.index, six.name, six.marked) == (6, "cup", [0])

@@ -192,7 +192,7 @@ def test_without_opencv(tmp_path):
     refused = subprocess.run([*command, "demo"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
-    assert "No module named 'cv2'. `vditrack doctor` says what mends it." in refused.stderr
+    assert "No module named 'cv2'. `vditrack doctor` says how to fix it." in refused.stderr
 
 
 def test_both_wheels_of_onnx_runtime(tmp_path):

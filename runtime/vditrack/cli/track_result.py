@@ -1,0 +1,100 @@
+"""Summary of a run of ``track`` or ``demo``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import typer
+
+from vditrack.io.rosbag.recordings import Recording
+from vditrack.io.video import Video
+from vditrack.points.tracks import Tracks
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """What a run did, as printed by ``--json``."""
+
+    video: str
+    frames: int
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    points: int
+    visible_share: float
+    """Share of all positions that are visible, 0 to 1."""
+    tracking_seconds: float
+    frames_per_second: float
+    backend: str
+    tracks: list[str]
+    """Paths of the track files."""
+    overlay: str
+    """Path of the video."""
+    bag: str | None = None
+    """Path of the bag of tracks; None if the input is a video file."""
+    remarks: tuple[str, ...] = ()
+    """What the input bag lacks."""
+    differs_from_heft: list[str] | None = None
+    """Differences from HeFT in reference mode; None in other modes."""
+
+
+def summarize_tracks(
+    path: Path,
+    video: Video,
+    shots: Sequence[Tracks],
+    seconds: float,
+    output: Path,
+    backend: str,
+) -> TrackResult:
+    """Return the summary of a run.
+
+    Args:
+        path: the input.
+        video: the decoded input.
+        shots: tracks of each shot.
+        seconds: time that tracking took.
+        output: folder of the results.
+        backend: name of the backend that ran the model.
+
+    """
+    recording = video if isinstance(video, Recording) else None
+    visible = np.concatenate([tracks.visible.ravel() for tracks in shots])
+    count, height, width = video.frames.shape[:3]
+    return TrackResult(
+        video=str(path),
+        frames=count,
+        width=width,
+        height=height,
+        points=sum(len(tracks.queries) for tracks in shots),
+        visible_share=round(float(visible.mean()), 4),
+        tracking_seconds=round(seconds, 2),
+        frames_per_second=round(count / seconds, 1),
+        backend=backend,
+        tracks=[str(output / "tracks.npz"), str(output / "tracks.csv")],
+        overlay=str(output / "overlay.mp4"),
+        bag=str(output / "tracks.mcap") if recording else None,
+        remarks=recording.remarks if recording else (),
+    )
+
+
+def print_result(result: TrackResult, *, as_json: bool) -> None:
+    """Print the summary on stdout, as JSON or as text, and remarks on stderr."""
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+        return
+    typer.echo(
+        f"tracked {result.points} points through {result.frames} frames of {result.width} x "
+        f"{result.height} at {result.frames_per_second} frames per second ({result.backend})"
+    )
+    typer.echo(f"visible: {100 * result.visible_share:.0f}% of positions")
+    typer.echo(f"video:   {result.overlay}")
+    typer.echo(f"tracks:  {', '.join(result.tracks)}")
+    if result.bag:
+        typer.echo(f"bag:     {result.bag}")
+    for remark in result.remarks:
+        typer.echo(f"note: {remark}", err=True)
+    for difference in result.differs_from_heft or []:
+        typer.echo(f"differs from HeFT: {difference}", err=True)
