@@ -286,31 +286,23 @@ def test_every_name_can_be_opened():
     assert set(selection.ORDER) <= names
 
 
-COMMAND = "import sys; from vditrack.cli.app import main; sys.exit(main())"
-
-
-def run(*arguments, cwd):
-    command = [sys.executable, "-c", COMMAND, *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-
-def test_the_command_line_takes_a_backend(tmp_path):
+def test_the_command_line_takes_a_backend(tmp_path, run_vditrack):
     frames = np.random.default_rng(0).integers(0, 255, (3, 64, 96, 3), np.uint8)
     write_video(tmp_path / "clip.mp4", frames, np.arange(3) / 10)
-    refused = run("track", "clip.mp4", "--grid", "2", "--backend", "cuda", cwd=tmp_path)
+    refused = run_vditrack("track", "clip.mp4", "--grid", "2", "--backend", "cuda", cwd=tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.startswith("vditrack: backend cuda: ")
     assert refused.stderr.count("\n") == 1
     assert f"no {CUDA}. Run `pip install vditrack[gpu]`" in refused.stderr
     assert not (tmp_path / "clip_tracks").exists()
-    done = run("track", "clip.mp4", "--grid", "2", "--json", cwd=tmp_path)
+    done = run_vditrack("track", "clip.mp4", "--grid", "2", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["backend"] == "cpu"
     assert done.stderr == ""
 
 
-def test_bench_and_demo_take_a_backend(tmp_path):
+def test_bench_and_demo_take_a_backend(tmp_path, run_vditrack):
     for verb in ("bench", "demo"):
-        refused = run(verb, "--backend", "tensorrt", "--json", cwd=tmp_path)
+        refused = run_vditrack(verb, "--backend", "tensorrt", "--json", cwd=tmp_path)
         assert refused.returncode == 2
         assert "has no engine for tensorrt" in refused.stderr
 

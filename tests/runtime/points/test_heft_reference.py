@@ -1,8 +1,6 @@
 """Reference mode against the paper's formulation, rendered plainly, through several chunks."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -314,18 +312,16 @@ def test_what_the_clip_differs_in_is_said(tmp_path):
     ]
 
 
-def test_the_command_says_what_differs(tmp_path):
+def test_the_command_says_what_differs(tmp_path, run_vditrack):
     picture = np.kron(
         np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8),
         np.ones((8, 8, 1), np.uint8),
     )
     write_video(tmp_path / "clip.mp4", [np.roll(picture, t, axis=1) for t in range(6)], range(6))
-    command = [Path(sys.executable).with_name("vditrack"), "track", "clip.mp4", "--grid", "2"]
-    command.append("--reference")
-    told, as_json = (
-        subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, check=True)
-        for more in ([], ["--json"])
-    )
+    command = ["track", "clip.mp4", "--grid", "2", "--reference"]
+    told = run_vditrack(*command, cwd=tmp_path)
+    as_json = run_vditrack(*command, "--json", cwd=tmp_path)
+    assert (told.returncode, as_json.returncode) == (0, 0)
     differs = json.loads(as_json.stdout)["differs_from_heft"]
     assert any("windows of 2 frames, not 25" in line for line in differs)
     assert any("vditrack tiny" in line for line in differs)
