@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from vditrack.cli.app import app
+from vditrack.cli.app import build_app
 
 ROOT = Path(__file__).parents[2]
 UNITS = ("runtime", "export", "ros2_node", "benchmarks")
@@ -18,8 +18,6 @@ KNOWN = {
     "export/vditrack_export/families/registry.py",
     "export/vditrack_export/pipeline/export.py",
     "export/vditrack_export/pipeline/export.py export_bundle",
-    "runtime/vditrack/bench/measure.py measure",
-    "runtime/vditrack/cli/track.py _run",
     "tests/export/families/test_export_attention.py",
     "tests/export/families/test_export_ltx.py",
     "tests/export/families/test_export_wan22.py",
@@ -35,7 +33,7 @@ KNOWN = {
 
 def verbs() -> set[tuple[str, str]]:
     """Functions that are command-line verbs, each as its file and name."""
-    callbacks = [command.callback for command in app.registered_commands]
+    callbacks = [command.callback for command in build_app().registered_commands]
     callbacks += [entry.load() for entry in metadata.entry_points(group="vditrack.commands")]
     return {(verb.__code__.co_filename, verb.__name__) for verb in callbacks if verb is not None}
 

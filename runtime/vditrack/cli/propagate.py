@@ -84,8 +84,8 @@ def _load_tracker(path: Path | None, backend: BackendName, motion_weight: float 
     """Return the tracker of a bundle that propagates masks.
 
     Raises:
-        InputError: ``motion_weight`` is not from 0 to 1.
-        BundleError: the bundle does not propagate masks, or is damaged.
+        InputError: ``motion_weight`` is not from 0 to 1, or the bundle does not propagate masks.
+        BundleError: The bundle is damaged.
 
     """
     settings = None

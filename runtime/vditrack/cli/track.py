@@ -153,8 +153,9 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
     """Decode the video, track the points, write the results and print a summary.
 
     Raises:
-        InputError: the video, the points or the masks are not valid.
-        BundleError: the bundle is damaged, or masks are given and it does not propagate masks.
+        InputError: The video, the points or the masks are not valid, or masks are given and the
+            bundle does not propagate masks.
+        BundleError: The bundle is damaged.
 
     """
     tracker = Tracker.load(request.bundle, request.backend)
