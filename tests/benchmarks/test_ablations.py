@@ -22,6 +22,8 @@ from vditrack.points import flow_tracker as held
 from vditrack.streams import point_stream as following
 from vditrack.synthetic.layers.suite import film, stage
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(ablations.__file__)
 WEIGHTS = Visibility(
     bias=-8, correlation=6, first_similarity=3, template_similarity=5, distance=-0.3
@@ -229,7 +231,6 @@ def test_a_bundle_that_holds_no_points_is_refused(given):
         ablations.run(unheld, "trained", ["synthetic:0"])
 
 
-@pytest.mark.slow
 def test_no_frequency_selection_reads_all_channels_of_the_bundles_own_checkpoint(
     tmp_path, monkeypatch
 ):

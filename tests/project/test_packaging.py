@@ -12,6 +12,8 @@ import pytest
 
 from vditrack.io.video import write_video
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # JetPack 6 and ROS 2 Humble are on the first, Jazzy and Kilted on the second.
 VERSIONS = ("3.10", "3.12")
@@ -46,7 +48,6 @@ def wheel(tmp_path_factory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("version", interpreters())
 def test_wheel_in_an_empty_environment(wheel, tmp_path, version):
     environment = tmp_path / "environment"

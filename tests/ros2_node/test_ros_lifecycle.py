@@ -22,6 +22,8 @@ from vditrack_ros.diagnostics import ERROR
 from vditrack_ros.parameters import PARAMETERS, checked_settings
 from vditrack_ros.self_test import prove
 
+pytestmark = pytest.mark.slow
+
 FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
 
 
@@ -135,7 +137,6 @@ def test_parameters_while_it_runs(peer, tmp_path):
         assert len(left.shoot(FRAME)) == 12
 
 
-@pytest.mark.slow
 def test_memory_is_given_back(peer, tmp_path):
     with tracker_node(tmp_path, autostart=False, max_age=0.0) as node:
         resident = lambda: psutil.Process(node.pid).memory_info().rss / 1e6  # noqa: E731

@@ -43,6 +43,8 @@ from vditrack_ros.parameters import PARAMETERS, checked_settings
 from vditrack_ros.points.object_ids import PointObjects
 from vditrack_ros.self_test import prove
 
+pytestmark = pytest.mark.slow
+
 SIZE = HEIGHT, WIDTH = 96, 128
 SIDE, STEP = 40, 4
 GREEN = np.zeros(SIZE, np.uint8)
@@ -408,7 +410,6 @@ def test_points_alone_need_no_masks(peer, tmp_path):
         assert "Traceback" not in node.log
 
 
-@pytest.mark.slow
 def test_masks_follow_a_camera_at_30_hz(peer, tmp_path):
     """With real graphs: the bundled model as motion and as appearance."""
     write_propagating(tmp_path / "bundle")

@@ -27,6 +27,8 @@ from doubles.ros_loopback import (
 from vditrack.synthetic.layers.camera_effects import PERFECT
 from vditrack.synthetic.layers.scenes import random_scene
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 40
 """Frames of the clip."""
 
@@ -82,7 +84,6 @@ def errors(scene, told):
     return np.array(found)
 
 
-@pytest.mark.slow
 def test_points_follow_a_camera_at_30_hz(peer, scene, frames, tmp_path):
     clouds = peer.collect(PointCloud2, "/tracker/tracks")
     with tracker_node(tmp_path, max_age=2.0) as node, camera_process(tmp_path, frames, 30):
@@ -108,7 +109,6 @@ def test_points_follow_a_camera_at_30_hz(peer, scene, frames, tmp_path):
     assert np.median(found) < 2, np.percentile(found, [50, 75, 90])
 
 
-@pytest.mark.slow
 def test_twice_the_rate_that_the_model_holds(peer, tmp_path):
     # Images small enough that the middleware brings them faster than the model describes them,
     # however little of the processor is left to the test.
@@ -140,7 +140,6 @@ def test_twice_the_rate_that_the_model_holds(peer, tmp_path):
     assert np.median(found) < 2, np.percentile(found, [50, 75, 90])
 
 
-@pytest.mark.slow
 def test_late_listeners_killed_nodes_and_cameras_that_return(peer, frames, tmp_path):
     told = peer.collect(DiagnosticArray, "/diagnostics")
     with ExitStack() as running:

@@ -23,6 +23,8 @@ from doubles.ros_loopback import (
 )
 from vditrack.synthetic.layers.scenes import random_scene
 
+pytestmark = pytest.mark.slow
+
 SIZE = HEIGHT, WIDTH = 240, 320
 STEP = 3
 """Pixels by which the picture moves to the left from frame to frame."""

@@ -137,6 +137,7 @@ def test_what_the_bundle_does_not_see_is_not_compared():
     assert median_move(nothing, before, SIZE) == DIAGONAL
 
 
+@pytest.mark.slow
 def test_the_bundled_model_carries_its_tracks():
     bundle = load_bundle(bundled_model())
     found = verify_tracks(bundle, open_session, "here")
@@ -165,6 +166,7 @@ def test_an_engine_that_agrees_is_verified_once(bundle, gpu, verifications, capl
     assert warnings(caplog) == []
 
 
+@pytest.mark.slow
 def test_another_gpu_verifies_anew(bundle, gpu, verifications, monkeypatch):  # noqa: F811
     folder = build(bundle, "tensorrt-rtx")
     Tracker.load(bundle.root)
@@ -175,6 +177,7 @@ def test_another_gpu_verifies_anew(bundle, gpu, verifications, monkeypatch):  # 
     assert load_identity(folder).verified.where == other.gpu
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
 def test_an_engine_whose_tracks_moved_stays_refused(
     bundle,
@@ -197,12 +200,14 @@ def test_an_engine_whose_tracks_moved_stays_refused(
         Tracker.load(bundle.root, target)
 
 
+@pytest.mark.slow
 def test_another_build_takes_its_place(bundle, gpu, tmp_path):  # noqa: F811
     build_wrongly(bundle, tmp_path, "tensorrt")
     build(bundle, "tensorrt-rtx")
     assert Tracker.load(bundle.root).backend.name == "tensorrt-rtx"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_kept_is_found_again(bundle, gpu, verifications, monkeypatch, caplog):  # noqa: F811
     folder = build(bundle, "tensorrt")
 
@@ -265,6 +270,7 @@ MALFORMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_tracks_are_refused(bundle, gpu, kind):  # noqa: F811
     content, complaint = MALFORMED[kind]
@@ -423,6 +429,7 @@ def tiny(tmp_path, monkeypatch):
     return bundle, cuda
 
 
+@pytest.mark.slow
 def test_a_build_that_can_be_run_is_verified(tiny, verifications):
     bundle, _ = tiny
     folder, identity = run.build_bundle(bundle, AT, Progress(disable=True))

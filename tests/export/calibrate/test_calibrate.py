@@ -213,6 +213,7 @@ def with_holding(manifest: Any, weights: Visibility = NEUTRAL) -> Matching:
     return msgspec.structs.replace(settings, holding=holding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [NEUTRAL, PLANTED])
 def test_points_are_followed_and_scored_as_eval_does(held, films, tmp_path, weights):
     clip = films[0]
@@ -375,6 +376,7 @@ def calibrated(held, data, tmp_path_factory) -> tuple[dict[str, Any], Path]:
     return json.loads(done.stdout), card
 
 
+@pytest.mark.slow
 def test_the_command_makes_tracks_better(held, films, calibrated):
     told, card = calibrated
     before, after = (told["tried"][n] for n in (0, told["chosen"]))
@@ -424,6 +426,7 @@ def still(tmp_path) -> Path:
     return folder.parent
 
 
+@pytest.mark.slow
 def test_tables_and_refusals(held, tmp_path, still, card):
     text = card.read_text(encoding="utf-8")
     shown = run(held.root, "--on", "synthetic:1", "--clips", 1)

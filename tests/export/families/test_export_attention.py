@@ -18,6 +18,8 @@ from vditrack_export.families.layers import Attend
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.pipeline.precision import lower
 
+pytestmark = pytest.mark.slow
+
 HEADS, CHANNELS, ASKING, EVERY = 3, 8, 5, 7
 
 

@@ -259,6 +259,7 @@ def exported(
     return file, rotary, cut
 
 
+@pytest.mark.slow
 def test_graph_gives_what_the_whole_model_computes(exported: tuple[Path, bool, Cut]) -> None:
     file, rotary, cut = exported
     outputs = OnnxRuntimeSession(file).run({"latents": latents().numpy()})

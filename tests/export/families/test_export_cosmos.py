@@ -303,6 +303,7 @@ def exported(
     return file, request.param
 
 
+@pytest.mark.slow
 def test_graph_gives_what_the_whole_model_computes(exported: tuple[Path, Cut]) -> None:
     file, cut = exported
     outputs = OnnxRuntimeSession(file).run({"latents": latents().numpy()})

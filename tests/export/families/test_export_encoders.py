@@ -29,6 +29,8 @@ from vditrack_export.families.cogvideox.autoencoder import (
 from vditrack_export.families.wan.autoencoder import WanClipEncoder, WanStreamEncoder
 from vditrack_export.pipeline.onnx_export import export_graph
 
+pytestmark = pytest.mark.slow
+
 MAX_RELATIVE_ERROR = 1e-5
 HEIGHT, WIDTH, LATENTS = 32, 48, 4
 WAN, WAN_5B = {}, {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12}
@@ -300,7 +302,6 @@ CLIPS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", CLIPS)
 def test_graph_of_a_clip(form: str, tmp_path: Path) -> None:
     encoder, expected = CLIPS[form]()
@@ -329,7 +330,6 @@ STREAMS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", STREAMS)
 def test_graphs_of_a_stream(form: str, tmp_path: Path) -> None:
     """The first graph's caches go into the second, and the second's into itself."""

@@ -328,6 +328,7 @@ EXPORTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", EXPORTED, ids=["block-0", "keys", "unrotated-queries", "hidden"])
 def test_graph_gives_what_the_whole_model_computes(cut: Cut, tmp_path: Path) -> None:
     file = tmp_path / "features.onnx"
@@ -665,6 +666,7 @@ def moving_clip(count: int) -> np.ndarray:
     return np.stack([large[:32, t : t + 48] for t in range(count)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 4])
 def test_a_bundle_that_tracks(card: Path, checkpoint: Path, tmp_path: Path, stride: int) -> None:
     output = tmp_path / "bundle"
@@ -680,6 +682,7 @@ def test_a_bundle_that_tracks(card: Path, checkpoint: Path, tmp_path: Path, stri
     assert np.isfinite(tracks.points).all()
 
 
+@pytest.mark.slow
 def test_random_weights_and_unrotated_queries(card: Path, tmp_path: Path) -> None:
     text = card.read_text().replace('"keys"', '"queries"\nrotated = false')
     card.write_text(text)

@@ -308,6 +308,7 @@ def test_every_block_at_full_depth() -> None:
 # Graphs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "reading", "tokens", "described"),
     [(0, ("keys", True), 1, 3), (2, ("keys", True), 5, 1), (1, ("hidden", True), 1, 2)],

@@ -37,6 +37,8 @@ from vditrack_export.pipeline.empty_prompt import empty_prompt
 from vditrack_export.plan.cli import plan
 from vditrack_export.select.cli import select
 
+pytestmark = pytest.mark.slow
+
 TEXT_DIM, TEXT_TOKENS = 32, 7
 
 TOP = """

@@ -38,6 +38,8 @@ from vditrack_export.families.unet.stable_video import StableVideoConditions, St
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
 
+pytestmark = pytest.mark.slow
+
 WIDTHS, TEXT_DIM, FPS, SCALING = (32, 64, 96, 128), 32, 12.0, 0.2
 DENOISING = Denoising(timestep=51.0, signal=0.9, noise=math.sqrt(1 - 0.9**2), seed=3)
 CONDITIONS = StableVideoConditions(

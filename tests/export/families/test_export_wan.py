@@ -185,6 +185,7 @@ def truncated(
     return WanKeys(transformer(patch), LATENT_SHAPE, cut, DENOISING, context).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", range(LAYERS))
 @pytest.mark.parametrize("tokens", [1, 5])
 @pytest.mark.parametrize("patch", PATCHES)
@@ -376,6 +377,7 @@ def _export(module: WanKeys, path: Path) -> None:
 Exported = tuple[Path, tuple[int, int, int], int, int]
 
 
+@pytest.mark.slow
 def test_graph_gives_the_keys_of_the_whole_model(exported: Exported) -> None:
     path, patch, tokens, block = exported
     outputs = OnnxRuntimeSession(path).run({"latents": latents().numpy()})
@@ -383,6 +385,7 @@ def test_graph_gives_the_keys_of_the_whole_model(exported: Exported) -> None:
     assert relative_error(path, outputs["descriptors"], expected) <= MAX_RELATIVE_ERROR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reading", "block", "newest"),
     [(("keys", False), 1, 3), (("queries", True), 2, 1), (("hidden", True), 1, 2)],
@@ -457,6 +460,7 @@ def test_graph_tells_nothing_of_the_machine(exported: Exported) -> None:
     assert b".py" not in content
 
 
+@pytest.mark.slow
 def test_same_module_same_file(exported: Exported, tmp_path: Path) -> None:
     path, patch, tokens, block = exported
     _export(truncated(patch, tokens, block, [2, 0]), tmp_path / "again.onnx")

@@ -35,6 +35,8 @@ from vditrack_export.plan.pipeline import Setting, reference_costs
 from vditrack_export.plan.trace import Fusion
 from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
 
+pytestmark = pytest.mark.slow
+
 CARD = load_card("wan2.2-ti2v-5b")
 HEIGHT, WIDTH, FRAMES, CELL = 64, 96, 9, 32
 SMALL = {
@@ -313,7 +315,6 @@ def test_it_tracks(exported):
     assert np.isfinite(tracks.points).all()
 
 
-@pytest.mark.slow
 def test_random_weights_at_another_size(card, tmp_path):
     options = ("--size", "32x64", "--frames", "5", "--described", "4", "--json")
     done = run_export(card, "--random-weights", "-o", tmp_path / "bundle", *options)

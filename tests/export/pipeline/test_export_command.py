@@ -23,6 +23,8 @@ from vditrack_export.pipeline import export as export_module
 from vditrack_export.pipeline import onnx_export as graph_module
 from vditrack_export.pipeline.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = "vdit/diffusion_pytorch_model.safetensors"
 
 CARD = TINY_CARD.replace("\nframes = 2", "\nframes = 4").replace(

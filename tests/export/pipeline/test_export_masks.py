@@ -22,6 +22,8 @@ from vditrack.errors import InputError
 from vditrack.features.fusion import FusedFeatures
 from vditrack_export.tiny.model import TinyEncoder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -27,6 +27,8 @@ from vditrack import Tracker, VditrackError
 from vditrack_export.card import load_card
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=FAMILY_SECTIONS)
 def family(request: pytest.FixtureRequest) -> str:

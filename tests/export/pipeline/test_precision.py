@@ -29,6 +29,8 @@ from vditrack_export.pipeline.encoder_graphs import Graph
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.pipeline.precision import lower
 
+pytestmark = pytest.mark.slow
+
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 LOW = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
 
@@ -107,7 +109,6 @@ def test_the_softmax_is_of_fp32() -> None:
     assert found.item() == 1.0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "precision"),
     [("wan", "fp16"), ("wan", "bf16"), ("cosmos", "bf16"), ("cogvideox", "fp16")],
@@ -139,7 +140,6 @@ def test_only_products_are_rounded_in_the_graphs(
         assert (LOW.get(wanted) in weights) == (wanted != "fp32")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", ["wan", "cogvideox"])
 def test_a_bundle_in_fp16_tracks_as_the_one_in_fp32(exported: Exported, family: str) -> None:
     full, half = exported(family, "fp32"), exported(family, "fp16")
@@ -186,7 +186,6 @@ def test_the_written_graph_is_what_the_gate_ran(tmp_path: Path, precision: str) 
     assert np.abs(found - expected).max() <= 4 * spacing(precision) * np.abs(expected).max()
 
 
-@pytest.mark.slow
 def test_numbers_beyond_the_precision_are_refused(tmp_path: Path) -> None:
     folder, card = save_pipeline(tmp_path / "wan", "wan"), tmp_path / "small.toml"
     card.write_text(card_text("wan"))

@@ -207,6 +207,7 @@ def no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cosmos, "merge_tokens", lambda prompt: merged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 4])
 @pytest.mark.parametrize("name", CARDS)
 @pytest.mark.usefixtures("no_numbers")
@@ -235,6 +236,7 @@ def test_transformers_at_full_size(name, stride):
     assert transformer_share(card) == kept / whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressed", [True, False])
 def test_autoencoder_at_full_size(compressed):
     card = load_card("cogvideox-2b")

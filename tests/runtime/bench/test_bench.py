@@ -342,6 +342,7 @@ def test_a_measurement_says_what_was_measured(measured, bundle):
     assert msgspec.structs.astuple(result.settings) == (40.0, 1.0, 10, 96, 64)
 
 
+@pytest.mark.slow
 def test_as_a_user_runs_it(bundle, tmp_path, spawn_vditrack, run_vditrack):
     done = spawn_vditrack("bench", bundle.root, *SMALL, "--json", "-o", "out/r.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

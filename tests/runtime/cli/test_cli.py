@@ -53,6 +53,7 @@ def test_grid_and_points_file_and_a_stretch(folder, run_vditrack):
     assert "clip_tracks/overlay.mp4" in told.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -98,6 +99,7 @@ def test_inspect(tmp_path, run_vditrack):
     assert "bundle.json cannot be read" in refused.stderr
 
 
+@pytest.mark.slow
 def test_help_and_version(tmp_path, spawn_vditrack):
     told = spawn_vditrack("--help", cwd=tmp_path)
     assert told.returncode == 0

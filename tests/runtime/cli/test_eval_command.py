@@ -13,6 +13,8 @@ import pytest
 
 from vditrack.synthetic.layers.textures import pattern
 
+pytestmark = pytest.mark.slow
+
 DAVIS32 = Path(__file__).parents[4] / "shared" / "data" / "davis32_dev"
 
 
@@ -174,7 +176,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(videos, tmp_path, mistake, ass
     assert_refused("eval", "-o", "out.html", *arguments, message=message, cwd=tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not DAVIS32.is_dir(), reason="needs the annotated clips, which are not ours")
 @pytest.mark.parametrize(
     ("size", "published"), [("256", (49.4, 61.4, 76.4)), ("full", (55.0, 67.1, 71.2))]
@@ -185,7 +186,6 @@ def test_klt_has_its_known_figures(tmp_path, size, published, evaluate):
     np.testing.assert_allclose([found[name] for name in ("AJ", "δ", "OA")], published, atol=0.5)
 
 
-@pytest.mark.slow
 def test_the_synthetic_set(tmp_path, evaluate):
     methods = ("--method", "ours", "--method", "klt", "--method", "still")
     told = evaluate("synthetic:0", *methods, "-o", "out.html", "--json", cwd=tmp_path)

@@ -17,6 +17,8 @@ from vditrack.io.mask_png import read_mask, write_mask
 from vditrack.io.overlay import mask_overlay, object_colours
 from vditrack.io.video import read_video, write_video
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH = 96, 128
 # As devkits print them: the colours of the PASCAL VOC colour map, which DAVIS uses.
 DAVIS = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128)}

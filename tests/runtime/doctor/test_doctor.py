@@ -91,6 +91,7 @@ def here(tmp_path_factory):
     return examine(cwd=tmp_path_factory.mktemp("here"))
 
 
+@pytest.mark.slow
 def test_nothing_is_broken_here(here):
     code, findings, _ = here
     assert (code, broken(findings)) == (0, set())
@@ -176,6 +177,7 @@ def test_model_and_track(here):
         assert here[1]["backend"].found == "cpu"
 
 
+@pytest.mark.slow
 def test_without_opencv(tmp_path):
     python, _ = environment(tmp_path / "environment", without="opencv-python-headless")
     code, findings, _ = examine(python=python, cwd=tmp_path)
@@ -264,6 +266,7 @@ def test_onnx_runtime_cut_short(tmp_path):
     assert findings["bundled model"].state == "works"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kept", "told"), [(10, "file too short"), (4096, r"crashes with SIG(BUS|SEGV)")]
 )
@@ -362,6 +365,7 @@ def test_power_mode(tmp_path, monkeypatch):
     assert finding.found.startswith("MODE_30W")
 
 
+@pytest.mark.slow
 def test_report_holds_no_secrets(tmp_path):
     home = tmp_path / "home" / "alice"
     home.mkdir(parents=True)

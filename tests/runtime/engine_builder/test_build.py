@@ -64,6 +64,7 @@ def files_of(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*")}
 
 
+@pytest.mark.slow
 def test_the_bundled_model_builds_for_two_architectures(root: Path) -> None:
     before = files_of(root)
     done = vditrack("build", root, *TO_BUILD, "--json")
@@ -95,6 +96,7 @@ def test_the_bundled_model_builds_for_two_architectures(root: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_inspect_shows_what_would_load(root: Path) -> None:
     build_bundle(load_bundle(root), FOR_TWO, QUIET)
     (root / "engines" / "broken").mkdir()
@@ -174,6 +176,7 @@ def test_a_build_killed_half_way_leaves_nothing(root: Path) -> None:
     assert files_of(root) == before
 
 
+@pytest.mark.slow
 def test_a_build_killed_while_writing_leaves_nothing_that_looks_finished(root: Path) -> None:
     killed_half_way(KILLED_WHILE_WRITING, root)
     assert engine_folders(load_bundle(root)) == []

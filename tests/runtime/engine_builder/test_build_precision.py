@@ -29,6 +29,8 @@ from vditrack_export.families.layers import Attend
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.pipeline.precision import lower
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["root"]
 """A fixture of the neighbour's."""
 PRODUCTS = ("MatMul", "Gemm", "Conv")
@@ -148,7 +150,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_a_small_wan_builds(exported: Exported, precision: str) -> None:
     bundle = exported(precision)

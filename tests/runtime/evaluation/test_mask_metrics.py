@@ -50,6 +50,7 @@ def boundary_by_distance_transform(truth, found, reach):
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boundary", [boundary_by_pairs, boundary_by_distance_transform])
 @pytest.mark.parametrize(("height", "width"), [(12, 17), (30, 21), (90, 130)])
 def test_random_masks(height, width, boundary):

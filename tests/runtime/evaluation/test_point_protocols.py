@@ -94,6 +94,7 @@ def random_case(rng):
     return truth, visible, points, rng.random((rows, length)) < rng.random()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", ["first", "strided"])
 def test_the_published_definition(query):
     rng = np.random.default_rng(0)

@@ -55,6 +55,7 @@ def test_clips_all_alike_have_an_interval_without_width(same):
     assert (mean.low, mean.mean, mean.high) == (same[0],) * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [8, 12, 30])
 def test_interval_covers_the_truth_as_often_as_it_says(count):
     """A plain bootstrap interval fails this for 8 clips: it covers about 87%."""
@@ -98,6 +99,7 @@ def test_exactly_constant_difference():
     )
 
 
+@pytest.mark.slow
 def test_noise_is_rarely_called_a_difference():
     rng = np.random.default_rng(1)
     verdicts = []

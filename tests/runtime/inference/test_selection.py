@@ -300,6 +300,7 @@ def test_the_command_line_takes_a_backend(tmp_path, run_vditrack):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_bench_and_demo_take_a_backend(tmp_path, run_vditrack):
     for verb in ("bench", "demo"):
         refused = run_vditrack(verb, "--backend", "tensorrt", "--json", cwd=tmp_path)

@@ -101,6 +101,7 @@ def test_runs_of_several_threads_follow_each_other(bundle, target, tmp_path):
         check_equal(given, graph.run(taken))
 
 
+@pytest.mark.slow
 def test_memory_is_allocated_once_and_given_back(bundle, target, cuda, tmp_path):
     engine = EngineSession(write_engine(tmp_path / "encoder.engine", bundle.encoder), target)
     sizes = sorted(len(block) for block in cuda.device.values())

@@ -155,6 +155,7 @@ def stamp_of(message) -> int:
     return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", StoragePlugin)
 def test_a_bag_is_tracked_into_a_bag(tmp_path, storage, run_vditrack):
     bag = write_bag(tmp_path / "drive", images(), camera_info(), text(), storage=storage)
@@ -476,6 +477,7 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

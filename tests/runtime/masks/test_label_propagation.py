@@ -294,6 +294,7 @@ def test_what_is_returned_cannot_be_spoilt():
         carried.advance(features[1])[0, 0, 0] = 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "columns", "radius", "length"), [(60, 107, 15.0, 200), (300, 400, 1000.0, 3)]
 )

@@ -50,6 +50,7 @@ ACROSS = [(8 + 4 * t, 2) for t in range(16)]
 BACK = [(100 - 5 * t, 62) for t in range(16)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["offline", "causal"])
 def test_a_square_is_followed(tracker, mode):
     frames, inside = film(ACROSS)

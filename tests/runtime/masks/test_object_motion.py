@@ -98,6 +98,7 @@ def kept(settings: Propagation, ways: Ways) -> float:
     return min((found & true).sum() / (found | true).sum() for found, true in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ways", [straight, turning])
 def test_nothing_but_motion_tells_objects_apart(ways):
     assert kept(SETTINGS, ways) > 0.8

@@ -62,6 +62,7 @@ def test_the_settings_say_how_points_are_followed():
     assert isinstance(create_point_tracker(GRID, MATCHING), MatchTracker)
 
 
+@pytest.mark.slow
 def test_first_patches_take_back_the_drift_of_flow():
     """Eighty frames to and fro: what is left is not the sum of eighty errors."""
     rng = np.random.default_rng(0)
@@ -79,6 +80,7 @@ def test_first_patches_take_back_the_drift_of_flow():
     assert errors[:, -5:].mean() < 1.5 * errors[:, 1:6].mean() + 0.02
 
 
+@pytest.mark.slow
 def test_a_bar_hides_points_and_they_come_back_to_their_places():
     offsets = np.arange(50)[:, None] * np.float32([0.6, 0.2])
     points = np.float32([[60, 50], [70, 90], [85, 70], [95, 60]])

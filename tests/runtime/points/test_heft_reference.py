@@ -108,6 +108,7 @@ class GivenFeatures:
         return (FeatureMap(GRID, descriptors) for descriptors in self.described(begin))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "frames", "window"), [(0, 52, 25), (1, 30, 9), (2, 30, 9)])
 def test_random_features(tmp_path, monkeypatch, seed, frames, window):
     given = GivenFeatures(seed, frames, window)

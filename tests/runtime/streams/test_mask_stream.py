@@ -38,6 +38,7 @@ def block(index: int, x: int, y: int) -> np.ndarray:
 MARKS = {0: block(3, 20, 30), 5: block(8, 70, 40), 9: block(3, 30, 20)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundled", [False, True])
 def test_stream_equals_a_causal_clip(tracker, frames, bundled, tmp_path):
     if bundled:
@@ -171,6 +172,7 @@ def test_what_is_no_mask_changes_nothing(tracker, frames, mask, message):
         stream.push(frames[0].astype(np.float32), 1.0)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_stream(tracker, frames):
     stream = tracker.mask_stream()
     stream.push(frames[0], 0.0)

@@ -32,6 +32,7 @@ def frames() -> np.ndarray:
 POINTS = np.float32([[30.5, 40.25], [64.0, 48.0], [100.75, 20.5], [12.5, 80.0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundled", [False, True])
 def test_stream_equals_clip_tracking(tracker, frames, bundled):
     check_stream_against_clip(Tracker.load() if bundled else tracker, frames)
@@ -186,6 +187,7 @@ def test_what_is_no_frame_is_refused(tracker, frame):
         tracker.stream().push(frame, 0.0)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow(tracker, frames):
     stream = tracker.stream()
     sizes = []

@@ -45,6 +45,7 @@ def test_the_set_has_ten_clips_of_each_kind_and_of_each_number_of_objects():
     assert len({clip_name(number) for number in range(COUNT)}) == COUNT
 
 
+@pytest.mark.slow
 def test_two_to_four_objects_have_one_picture(scenes):
     assert [len(filmed.layers) - 1 for filmed in scenes] == [2, 2, 2, 3, 3, 3, 4, 4, 4]
     for filmed in scenes:
@@ -63,6 +64,7 @@ def test_they_begin_and_end_apart_and_cross_in_between(scenes):
         assert max(common(silhouettes(filmed, time)) for time in range(24)) >= 1 / 3
 
 
+@pytest.mark.slow
 def test_they_move_at_2_to_8_pixels_a_frame_and_pass_without_turning(scenes):
     # The last two are drawn again, since one would turn back in the middle of another.
     drawn_again = [scene(2, 5, different=False)[0], scene(0, 29, different=False)[0]]
@@ -113,6 +115,7 @@ def pair():
     return next(lookalike_clips(SEED)), next(lookalike_clips(SEED, different=True))
 
 
+@pytest.mark.slow
 def test_a_clip_holds_what_it_promises(pair, scenes):
     clip = pair[0]
     assert clip.name == "straight-00"
@@ -138,6 +141,7 @@ def test_the_control_differs_in_looks_alone(pair):
     assert np.count_nonzero(beside[alike.masks[0] != 2].any(axis=1)) < 400
 
 
+@pytest.mark.slow
 def test_pictures_of_the_control_differ_from_each_other():
     for number in NUMBERS:
         pictures = [
@@ -154,6 +158,7 @@ def test_the_same_seed_makes_the_same_clip_whatever_came_before():
         assert np.abs(other[0].render(9.0).astype(int) - again).mean() > 10
 
 
+@pytest.mark.slow
 def test_no_motion_at_all_keeps_no_identity():
     """Nor in round trips, at whose end some objects are where they began."""
     for number, clip in zip(range(3), lookalike_clips(SEED), strict=False):

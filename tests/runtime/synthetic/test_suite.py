@@ -56,6 +56,7 @@ def bilinear(frame: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[n
     return np.asarray(above * (1 - down) + below * down)
 
 
+@pytest.mark.slow
 def test_the_suite_has_three_clips_of_each_kind(clips):
     kinds = [clip.name.rpartition("-")[0] for clip in clips]
     assert {kind: kinds.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, 3)
@@ -73,6 +74,7 @@ def test_every_clip_has_the_shapes_it_promises_and_each_point_is_seen(clips):
         assert clip.visible[np.arange(count), PICKED].all() and inside(clip)[clip.visible].all()
 
 
+@pytest.mark.slow
 def test_clips_come_when_asked_for_and_do_not_depend_on_each_other():
     first = next(suite_clips(SEED))
     set_up, rng = stage(SEED, 0)
