@@ -11,18 +11,18 @@ Each row is scored as ``vditrack eval`` scores it: tapvid, queries where points 
   as wide as its cell;
 - ``random-weights``: the card's architecture, which has learnt nothing;
 - ``no-frequency-selection``: all channels of the heads, in the place of the card's frequencies;
-- ``features-alone``: points go where the descriptors match, as in HeFT, and nothing is done on
-  pixels;
-- ``flow-alone``: points go where flow leads, held to their course, and are seen until it loses
-  them, for good; no descriptors, no patches;
-- ``no-forward-backward``: flow is believed wherever there is texture to follow: the distance there
-  and back is taken as 0;
-- ``no-first-patch``: the flow's answer is left as it is; the patch still tells what is lost, finds
-  it again and judges what is seen, but in the shape it had when asked for or found again;
-- ``no-memory``: how a point looked first is forgotten: descriptors and patches are always those of
-  the frame before, and what is lost is never found again nor seen;
-- ``no-course``: neither flow nor a return is held to the point's course; what is lost still goes
-  on at its last pace, and is first sought around there.
+- ``features-alone``: points go where the descriptors match, as in HeFT; pixels are not used;
+- ``flow-alone``: points go where optical flow leads, near their predicted positions, and are
+  visible until flow loses them for good; no descriptors, no patches;
+- ``no-forward-backward``: flow is trusted wherever there is texture to follow: its forward-backward
+  error counts as 0;
+- ``no-first-patch``: flow is not corrected by the query's patch; the patch still decides what is
+  lost, recovers it and contributes to visibility, in the shape that it had at the query or at the
+  last recovery;
+- ``no-memory``: the query's appearance is forgotten: descriptors and patches are always those of
+  the frame before, and lost points are never recovered nor visible;
+- ``no-prediction``: neither flow nor recovery has to stay near the predicted position; a lost point
+  still moves on at its last velocity, and is first searched for there.
 
 All rows but three have the bundle's weights of visibility. Rows with other descriptors
 (``raw-pixels``, ``random-weights``, ``no-frequency-selection``) would be judged by weights that
@@ -33,22 +33,19 @@ synthetic:1: do not give that as DATA. Their least similarity of a return stays 
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
-from unittest.mock import patch
 
 import cv2
-import msgspec
 import numpy as np
 import typer
-from numpy.typing import NDArray
+from msgspec.structs import replace
 
-from vditrack.arrays import Floats, Grey
+from vditrack.bundle.configuration import FlowTracking, Matching, Visibility
 from vditrack.bundle.folder import ENCODER, Bundle, bundled_model, load_bundle
-from vditrack.bundle.manifest import Encoder, Matching
+from vditrack.bundle.manifest import Encoder
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError, VditrackError
 from vditrack.evaluation.baselines.point_baselines import PointTracker
@@ -57,16 +54,9 @@ from vditrack.evaluation.protocols import TapVid
 from vditrack.evaluation.report.summary import MethodSummary, Summary, summarise
 from vditrack.evaluation.run import evaluate
 from vditrack.features.extractor import FeatureExtractor
-from vditrack.features.feature_map import FeatureMap
 from vditrack.inference.onnxruntime import open_session
 from vditrack.inference.selection import Backend
 from vditrack.inference.session import Array, OpenGraph, Session, TensorSpec
-from vditrack.points import flow_tracker as held
-from vditrack.points import optical_flow as flow
-from vditrack.points.flow_tracker import FlowTracker
-from vditrack.points.patch_alignment import Placed
-from vditrack.points.tracks import Tracks
-from vditrack.streams import point_stream as following
 from vditrack.tracker import Tracker
 
 CALIBRATED_ON = "synthetic:1"
@@ -92,61 +82,6 @@ class Given:
     def settings(self) -> Matching:
         """Those of every row."""
         return self.bundle.manifest.matching
-
-
-@dataclass(frozen=True)
-class Ablated:
-    """A tracker that holds points another way."""
-
-    tracker: Tracker
-    points: type[FlowTracker] = FlowTracker
-    changed: Mapping[str, object] = field(default_factory=dict)
-    """Names in `vditrack.points.flow_tracker`, and what stands there while this tracks."""
-
-    def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
-        """See `PointTracker`."""
-        with ExitStack() as changes:
-            changes.enter_context(patch.object(following, "FlowTracker", self.points))
-            for name, value in self.changed.items():
-                changes.enter_context(patch.object(held, name, value))
-            return self.tracker.track(frames, queries)
-
-
-class LostForGood(FlowTracker):
-    """Points that are lost are neither sought nor seen."""
-
-    def _recover(self, memory: held._Memory, view: held._View, placed: Placed) -> None:
-        """Leave them lost."""
-
-    def _judge(
-        self, memory: held._Memory, view: held._View, placed: Placed, distance: Floats
-    ) -> None:
-        super()._judge(memory, view, placed, distance)
-        self.confidence = np.where(memory.lost == 0, self._likely(), np.float32(0))
-        self._visible = self.confidence >= 0.5
-
-    def _likely(self) -> Floats:
-        """How likely points are seen [N] that are not lost."""
-        return self.confidence
-
-
-class Flowing(LostForGood):
-    """Points are seen for as long as flow holds them."""
-
-    def _likely(self) -> Floats:
-        return self._inside().astype(np.float32)
-
-
-class Forgetting(LostForGood):
-    """Points look as they did in the frame before, and never looked otherwise."""
-
-    def _step(
-        self, features: FeatureMap, before: Grey, image: Grey, start: Floats, reach: float
-    ) -> None:
-        super()._step(features, before, image, start, reach)
-        kept, self._memory = self._memory, None
-        self._begin(self._places, features, image)
-        self._memory = replace(self._memory, pace=kept.pace, paced=kept.paced, lost=kept.lost)
 
 
 class PixelEncoder:
@@ -186,19 +121,33 @@ class Unchanged:
         return {"descriptors": inputs["latents"][0].transpose(1, 2, 3, 0)}
 
 
+def require_flow_tracking(bundle: Bundle) -> FlowTracking:
+    """Return how a bundle tracks by optical flow.
+
+    Raises:
+        InputError: It does not.
+
+    """
+    settings = bundle.manifest.matching.flow_tracking
+    if settings is None:
+        raise InputError(
+            f"{bundle.root} tracks by matching alone: its settings have no `flow_tracking`, of "
+            "which the rows leave out parts. Give another bundle with --bundle."
+        )
+    return settings
+
+
 def of_pixels(bundle: Bundle) -> tuple[Bundle, OpenGraph]:
     """Make a bundle of the same grid whose descriptors are pixels, and what opens its graphs."""
     manifest = bundle.manifest
     out = manifest.output
     encoder = PixelEncoder(Grid(out.rows, out.columns, out.stride))
     latents = encoder.outputs["latents"]
-    described = msgspec.structs.replace(
+    described = replace(
         manifest,
-        input=msgspec.structs.replace(
-            manifest.input, frames=1, temporal_stride=1, described_frames=1
-        ),
+        input=replace(manifest.input, frames=1, temporal_stride=1, described_frames=1),
         encoder=Encoder(frames=1, caches=0),
-        output=msgspec.structs.replace(out, channels=latents.shape[1]),
+        output=replace(out, channels=latents.shape[1]),
     )
 
     def open_graph(path: Path) -> Session:
@@ -221,9 +170,7 @@ def exported(given: Given, weights: Path | None, **feature: object) -> Bundle:
     from vditrack_export.pipeline.export import Weights, export_bundle  # noqa: PLC0415
 
     card = load_card(given.card)
-    changed = msgspec.structs.replace(
-        card, feature=msgspec.structs.replace(card.feature, **feature)
-    )
+    changed = replace(card, feature=replace(card.feature, **feature))
     folder = given.scratch / ("random" if weights is None else "changed")
     return export_bundle(changed, Weights(weights), folder, _tell)
 
@@ -234,7 +181,7 @@ def refitted(given: Given, bundle: Bundle, open_graph: OpenGraph = open_session)
     These are fitted to the descriptors, on the clips of `CALIBRATED_ON`.
     """
     from vditrack_export.calibrate.clips import described  # noqa: PLC0415
-    from vditrack_export.calibrate.rounds import calibrated, required_holding  # noqa: PLC0415
+    from vditrack_export.calibrate.rounds import calibrated  # noqa: PLC0415
 
     _tell("fitting weights of visibility", CALIBRATED_ON)
     extractor = FeatureExtractor(bundle, open_graph)
@@ -245,23 +192,47 @@ def refitted(given: Given, bundle: Bundle, open_graph: OpenGraph = open_session)
             for number, clip in enumerate(clips)
         ]
         weights = calibrated(read, given.settings, _silent).chosen.weights
-    holding = msgspec.structs.replace(required_holding(given.settings), visibility=weights)
-    settings = msgspec.structs.replace(given.settings, holding=holding)
+    flow_tracking = replace(require_flow_tracking(given.bundle), visibility=weights)
+    settings = replace(given.settings, flow_tracking=flow_tracking)
     return Tracker(bundle, Backend("own", open_graph), settings)
 
 
-def _flow_there(
-    previous: Grey, current: Grey, start: Floats, guess: Floats
-) -> tuple[Floats, Floats]:
-    """In the place of `flow_there_and_back`: as if the way back led to the start."""
-    there, found = flow._flow(previous, current, start, guess, flow._TEXTURE)
-    return there, np.where(found, np.float32(0), np.float32(np.inf))
+def _with(change: Callable[[FlowTracking], FlowTracking]) -> Callable[[Given], PointTracker]:
+    """Return what makes a tracker of the bundle whose flow tracking is configured otherwise."""
+
+    def make(given: Given) -> PointTracker:
+        flow_tracking = change(require_flow_tracking(given.bundle))
+        settings = replace(given.settings, flow_tracking=flow_tracking)
+        return Tracker(given.bundle, settings=settings)
+
+    return make
 
 
-def _held(
-    points: type[FlowTracker] = FlowTracker, **changed: object
-) -> Callable[[Given], PointTracker]:
-    return lambda given: Ablated(Tracker(given.bundle), points, changed)
+def _flow_alone(settings: FlowTracking) -> FlowTracking:
+    # Points are visible until they are lost, and no correlation is below -1.
+    always = Visibility(
+        bias=100.0, correlation=0, first_similarity=0, template_similarity=0, distance=0
+    )
+    whole = replace(_no_first_patch(settings), min_correlation=-2.0)
+    return replace(whole, recovery=None, visibility=always)
+
+
+def _no_forward_backward(settings: FlowTracking) -> FlowTracking:
+    return replace(settings, optical_flow=replace(settings.optical_flow, check_backward=False))
+
+
+def _no_first_patch(settings: FlowTracking) -> FlowTracking:
+    # No correlation is above 1.
+    return replace(settings, patches=replace(settings.patches, min_correlation=2.0))
+
+
+def _no_memory(settings: FlowTracking) -> FlowTracking:
+    return replace(settings, recovery=None, remember_query=False)
+
+
+def _no_prediction(settings: FlowTracking) -> FlowTracking:
+    recovery = settings.recovery and replace(settings.recovery, radius=np.inf)
+    return replace(settings, max_departure=np.inf, recovery=recovery)
 
 
 def _raw_pixels(given: Given) -> PointTracker:
@@ -284,23 +255,20 @@ def _no_frequency_selection(given: Given) -> PointTracker:
 
 
 def _features_alone(given: Given) -> PointTracker:
-    return Tracker(given.bundle, settings=msgspec.structs.replace(given.settings, holding=None))
+    return Tracker(given.bundle, settings=replace(given.settings, flow_tracking=None))
 
-
-# No correlation is above 1 or below -1.
-_NEVER, _ALWAYS = 2.0, -2.0
 
 ROWS: dict[str, Callable[[Given], PointTracker]] = {
-    "trained": _held(),
+    "trained": _with(lambda settings: settings),
     "raw-pixels": _raw_pixels,
     "random-weights": _random_weights,
     "no-frequency-selection": _no_frequency_selection,
     "features-alone": _features_alone,
-    "flow-alone": _held(Flowing, _LEAST_CORRELATION=_NEVER, _LOST_CORRELATION=_ALWAYS),
-    "no-forward-backward": _held(flow_there_and_back=_flow_there),
-    "no-first-patch": _held(_LEAST_CORRELATION=_NEVER),
-    "no-memory": _held(Forgetting),
-    "no-course": _held(_OFF_COURSE=np.inf, _STRAYS=np.inf),
+    "flow-alone": _with(_flow_alone),
+    "no-forward-backward": _with(_no_forward_backward),
+    "no-first-patch": _with(_no_first_patch),
+    "no-memory": _with(_no_memory),
+    "no-prediction": _with(_no_prediction),
 }
 NEED_WEIGHTS = ("no-frequency-selection",)
 
@@ -374,11 +342,7 @@ def run(given: Given, asked: str, data: Sequence[str]) -> None:
         VditrackError: a row cannot be made, or a data set cannot be read.
 
     """
-    if given.settings.holding is None:
-        raise InputError(
-            f"{given.bundle.root} holds no points: its settings lack `holding`, of which the rows "
-            "leave out parts. Give another with --bundle."
-        )
+    require_flow_tracking(given.bundle)
     names = rows_of(asked, given.weights)
     methods = {name: ROWS[name](given) for name in names}
     for each in data:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from vditrack.bundle.manifest import Propagation
+from vditrack.bundle.configuration import Propagation
 from vditrack.masks.label_propagation import LabelPropagation
 
 ROWS, COLUMNS, CHANNELS, LABELS = 60, 107, 256, 4

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle.manifest import Input, Matching, Positive, PositiveReal, Propagation
+from vditrack.bundle.configuration import Matching, Positive, PositiveReal, Propagation
+from vditrack.bundle.manifest import Input
 from vditrack.errors import InputError
 
 Index = Annotated[int, Meta(ge=0)]

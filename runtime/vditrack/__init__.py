@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vditrack.bundle.configuration import Matching, Propagation
     from vditrack.bundle.folder import Bundle, load_bundle
-    from vditrack.bundle.manifest import Matching, Propagation
     from vditrack.errors import BackendError, BundleError, InputError, VditrackError
     from vditrack.points.tracks import Tracks
     from vditrack.streams.mask_stream import MaskStream, MaskUpdate
@@ -41,8 +41,8 @@ _MODULES = {
     "LiveUpdate": "streams.realtime",
     "MaskStream": "streams.mask_stream",
     "MaskUpdate": "streams.mask_stream",
-    "Matching": "bundle.manifest",
-    "Propagation": "bundle.manifest",
+    "Matching": "bundle.configuration",
+    "Propagation": "bundle.configuration",
     "Stream": "streams.point_stream",
     "StreamUpdate": "streams.point_stream",
     "Tracker": "tracker",

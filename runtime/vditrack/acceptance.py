@@ -16,8 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.bundle.configuration import Matching
 from vditrack.bundle.folder import GATE, Bundle
-from vditrack.bundle.manifest import Input, Matching
+from vditrack.bundle.manifest import Input
 from vditrack.errors import BundleError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.inference.engine_identity import Verification
@@ -59,7 +60,7 @@ def match_only(settings: Matching) -> Matching:
     Flow and patches find most points of these clips again from matches that are several pixels off,
     which would hide a wrong engine.
     """
-    return msgspec.structs.replace(settings, holding=None)
+    return msgspec.structs.replace(settings, flow_tracking=None)
 
 
 def gate_frames(size: Input) -> int:

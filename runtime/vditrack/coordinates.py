@@ -38,6 +38,11 @@ class Grid:
         return np.array([self.width / width, self.height / height], np.float32)
 
 
+def pixel_unit(size: tuple[int, ...]) -> float:
+    """Return the pixels of a frame of (height, width) that one pixel at a width of 256 is."""
+    return float(max(size) / 256)
+
+
 def cells_from_pixels(pixels: Reals, stride: int) -> Reals:
     """Cell coordinates of pixel coordinates, along either axis."""
     return pixels / stride - 0.5

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from vditrack.acceptance import verify_tracks
 from vditrack.arrays import FrameClip, MaskClip, Masks
+from vditrack.bundle.configuration import Matching, Propagation, Streaming
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
-from vditrack.bundle.manifest import Matching, Propagation
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.fusion import FusedFeatures
@@ -40,6 +40,7 @@ class Tracker:
         settings: Matching | None = None,
         *,
         propagation: Propagation | None = None,
+        streaming: Streaming | None = None,
     ) -> None:
         """Load the bundle's graphs; those for masks are loaded when they are first used.
 
@@ -48,6 +49,7 @@ class Tracker:
             backend: runs the graphs of the bundle and of the bundles within it.
             settings: replace the bundle's settings for points.
             propagation: replaces the bundle's settings for masks.
+            streaming: replaces the bundle's settings for live streams.
 
         Raises:
             BackendError: No inference engine is installed, or it refuses a graph.
@@ -58,6 +60,7 @@ class Tracker:
         self.backend = backend
         """What runs the graphs, and which backends were tried before it and why they failed."""
         self.settings = settings or bundle.manifest.matching
+        self.streaming = streaming or bundle.manifest.streaming
         self._extractor = FeatureExtractor(bundle, backend.open_graph)
         self._propagation = propagation
 
@@ -92,7 +95,7 @@ class Tracker:
 
     def stream(self) -> Stream:
         """Start a live stream of points. Streams of one tracker are independent of each other."""
-        return Stream(self._extractor, self.settings)
+        return Stream(self._extractor, self.settings, self.streaming)
 
     def live(self, worker: Executor | None = None) -> LiveStream:
         """Start a live stream of points that keeps the camera's rate with a slower model.
@@ -101,7 +104,7 @@ class Tracker:
             worker: runs the model, in one thread; several streams may share one.
 
         """
-        return LiveStream(self._extractor, self.settings, worker)
+        return LiveStream(self._extractor, self.settings, self.streaming, worker)
 
     def mask_stream(self) -> MaskStream:
         """Start a live stream of object masks. Streams are independent of each other.
@@ -110,7 +113,7 @@ class Tracker:
             InputError: The bundle has no features for masks.
 
         """
-        return MaskStream(self._fused)
+        return MaskStream(self._fused, self.streaming)
 
     def track(
         self,

@@ -7,13 +7,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from vditrack.bundle.configuration import Matching
 from vditrack.bundle.folder import Bundle, seal_bundle
 from vditrack.bundle.manifest import (
     SCHEMA_VERSION,
     Encoder,
     Input,
     Manifest,
-    Matching,
     Output,
     Precision,
     Source,
@@ -94,7 +94,7 @@ def write_passthrough(
         output=Output(rows=rows, columns=columns, stride=STRIDE, channels=3),
         matching=MATCHING,
         precision=Precision(encoder="fp32", features="fp32"),
-        gate=None,
+        precision_check=None,
         files={},
         parity={},
         tools={},

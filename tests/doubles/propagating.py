@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from vditrack.bundle.configuration import Propagation
 from vditrack.bundle.folder import (
     APPEARANCE,
     MOTION,
@@ -13,7 +14,6 @@ from vditrack.bundle.folder import (
     load_bundle,
     seal_bundle,
 )
-from vditrack.bundle.manifest import Propagation
 
 PROPAGATION = Propagation(motion_weight=0.4, temperature=0.05, top_k=10, radius=15.0, context=8)
 

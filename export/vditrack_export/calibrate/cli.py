@@ -48,10 +48,10 @@ def calibrate(
     """Fit how much each sign that a point is seen weighs, on clips with truth."""
     from vditrack_export.calibrate.report import as_json as plain_json
     from vditrack_export.calibrate.report import tables
-    from vditrack_export.calibrate.rounds import required_holding
+    from vditrack_export.calibrate.rounds import require_flow_tracking
 
     checked = load_bundle(bundle)
-    required_holding(checked.manifest.matching)
+    require_flow_tracking(checked.manifest.matching)
     if write is not None:
         _require_editor()
         from vditrack_export.calibrate.writing import check_card, write_weights

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.arrays import Bools
-from vditrack.bundle.manifest import Visibility
+from vditrack.bundle.configuration import Visibility
 
 Counts = NDArray[np.float64]
 

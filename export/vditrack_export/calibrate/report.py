@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from vditrack.bundle.manifest import Visibility
+from vditrack.bundle.configuration import Visibility
 from vditrack_export.calibrate.rounds import Calibration
 
 _SIGNALS = Visibility.__struct_fields__[1:]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from vditrack.bundle.manifest import Holding, Matching, Visibility
+from vditrack.bundle.configuration import FlowTracking, Matching, Visibility
 from vditrack.errors import InputError
 from vditrack_export.calibrate.clips import DescribedClip
 from vditrack_export.calibrate.fit import area_under_curve, fitted
@@ -84,13 +84,13 @@ def calibrated(
         InputError: the settings hold no points, or the clips hold nothing to tell apart.
 
     """
-    holding = required_holding(settings)
+    flow_tracking = require_flow_tracking(settings)
 
     def trials(weights: Visibility) -> list[Trial]:
-        return [follow(clip, settings, holding, weights, advanced) for clip in clips]
+        return [follow(clip, settings, flow_tracking, weights, advanced) for clip in clips]
 
-    found = trials(holding.visibility)
-    tried, fits = [Tried(holding.visibility, _means(found))], []
+    found = trials(flow_tracking.visibility)
+    tried, fits = [Tried(flow_tracking.visibility, _means(found))], []
     for _ in range(ROUNDS):
         fits.append(_fit(found))
         found = trials(fits[-1].weights)
@@ -98,19 +98,19 @@ def calibrated(
     return Calibration(tuple(tried), tuple(fits))
 
 
-def required_holding(settings: Matching) -> Holding:
+def require_flow_tracking(settings: Matching) -> FlowTracking:
     """Return how a bundle holds points.
 
     Raises:
         InputError: it does not.
 
     """
-    if settings.holding is None:
+    if settings.flow_tracking is None:
         raise InputError(
             "the bundle's points are not held, so no weights tell whether they are seen. Add "
-            "[matching.holding] to its card and export it again."
+            "[matching.flow_tracking] to its card and export it again."
         )
-    return settings.holding
+    return settings.flow_tracking
 
 
 def rounded(weights: Visibility) -> Visibility:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.bundle.manifest import Visibility
+from vditrack.bundle.configuration import Visibility
 from vditrack.evaluation.metrics.points import PointScores
 from vditrack_export.calibrate.trials import Trial
 

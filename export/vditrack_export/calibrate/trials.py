@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.arrays import Bools
-from vditrack.bundle.manifest import Holding, Matching, Visibility
+from vditrack.bundle.configuration import FlowTracking, Matching, Visibility
 from vditrack.evaluation.metrics.points import Comparison, PointScores
 from vditrack.points.flow_tracker import FlowTracker
 from vditrack_export.calibrate.clips import Advanced, DescribedClip
@@ -79,7 +79,7 @@ def rows_of(trials: Sequence[Trial]) -> Rows:
 def follow(
     described: DescribedClip,
     settings: Matching,
-    holding: Holding,
+    flow_tracking: FlowTracking,
     weights: Visibility,
     advanced: Advanced,
 ) -> Trial:
@@ -88,14 +88,14 @@ def follow(
     Args:
         described: the clip.
         settings: of the bundle.
-        holding: the same's.
-        weights: in the place of those in ``holding``.
+        flow_tracking: the same's.
+        weights: in the place of those in ``flow_tracking``.
         advanced: see `Advanced`.
 
     """
     clip, asked, starts = described.clip, described.asked, described.starts
     alive = FlowTracker(
-        described.grid, settings, msgspec.structs.replace(holding, visibility=weights)
+        described.grid, settings, msgspec.structs.replace(flow_tracking, visibility=weights)
     )
     shape = asked.counted.shape
     points, visible = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.bool_)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import msgspec
 
-from vditrack.bundle.manifest import Holding, Visibility
+from vditrack.bundle.configuration import FlowTracking, Visibility
 from vditrack.errors import InputError
 from vditrack_export.card import Card, load_card
 from vditrack_export.card_edit import edit_section, read_document, save_card
 
-_SECTION = "matching.holding.visibility"
+_SECTION = "matching.flow_tracking.visibility"
 
 
 def check_card(path: Path, name: str) -> None:
@@ -20,13 +20,14 @@ def check_card(path: Path, name: str) -> None:
         name: name of the card that the bundle was exported from.
 
     Raises:
-        InputError: the file is not a card, has another name, or has no ``[matching.holding]``.
+        InputError: the file is not a card, has another name, or has no
+            ``[matching.flow_tracking]``.
 
     """
     if path.suffix != ".toml":
         raise InputError(f"--write {path} is not a card. Give the path of a .toml file.")
     card = load_card(str(path))
-    _require_holding(card, path)
+    _require_flow_tracking(card, path)
     if card.name != name:
         raise InputError(
             f"card {path} is named {card.name}, but the bundle was exported from {name}. Weights "
@@ -35,7 +36,7 @@ def check_card(path: Path, name: str) -> None:
 
 
 def write_weights(path: Path, weights: Visibility, origin: str) -> None:
-    """Write weights into ``[matching.holding.visibility]`` of a card; all else in it stays.
+    """Write weights into ``[matching.flow_tracking.visibility]`` of a card; all else in it stays.
 
     Args:
         path: path of a card that `check_card` accepts.
@@ -47,17 +48,18 @@ def write_weights(path: Path, weights: Visibility, origin: str) -> None:
 
     """
     card = load_card(str(path))
-    holding = msgspec.structs.replace(_require_holding(card, path), visibility=weights)
-    matching = msgspec.structs.replace(card.matching, holding=holding)
+    flow_tracking = msgspec.structs.replace(_require_flow_tracking(card, path), visibility=weights)
+    matching = msgspec.structs.replace(card.matching, flow_tracking=flow_tracking)
     wanted = msgspec.structs.replace(card, matching=matching)
     document = read_document(path)
     edit_section(document, _SECTION, msgspec.structs.asdict(weights), f'"calibrate": {origin}')
     save_card(document, wanted, path.resolve(), (path, [_SECTION]))
 
 
-def _require_holding(card: Card, path: Path) -> Holding:
-    if card.matching.holding is None:
+def _require_flow_tracking(card: Card, path: Path) -> FlowTracking:
+    if card.matching.flow_tracking is None:
         raise InputError(
-            f"card {path} has no [matching.holding]. Add that section and export the card again."
+            f"card {path} has no [matching.flow_tracking]. Add that section and export the card "
+            "again."
         )
-    return card.matching.holding
+    return card.matching.flow_tracking

@@ -18,7 +18,7 @@ from vditrack.acceptance import (
     median_move,
 )
 from vditrack.bundle.folder import Bundle
-from vditrack.bundle.manifest import Gate, Input, Manifest
+from vditrack.bundle.manifest import Input, Manifest, PrecisionCheck
 from vditrack.errors import VditrackError
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import RASTER
@@ -80,7 +80,7 @@ def gate_tracks(manifest: Manifest, graphs: Sequence[Graph], count: int = CLIPS)
     )
 
 
-def judge(before: GateTracks, after: GateTracks, *, accept: bool) -> Gate:
+def judge(before: GateTracks, after: GateTracks, *, accept: bool) -> PrecisionCheck:
     """Compare tracks in FP32 with those of the same clips in another precision.
 
     Raises:
@@ -97,7 +97,7 @@ def judge(before: GateTracks, after: GateTracks, *, accept: bool) -> Gate:
             f"the Average Jaccard from {first:.1f} to {second:.1f} (at most {MAX_LOSS} less). "
             "Nothing was written; give another precision, or --accept."
         )
-    return Gate(
+    return PrecisionCheck(
         clips=CLIPS,
         frames=before.found.shape[1],
         height=before.size.height,

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from vditrack.bundle.folder import Bundle
-from vditrack.bundle.manifest import Gate, Precision
+from vditrack.bundle.manifest import Precision, PrecisionCheck
 from vditrack.errors import InputError, VditrackError
 from vditrack_export.card import Card, load_card
 
@@ -152,11 +152,11 @@ def _summarise(bundle: Bundle) -> None:
         typer.echo("  random weights: for benchmarks and engine builds, it tracks nothing")
     for comparison, error in manifest.parity.items():
         typer.echo(f"  {comparison.replace('_', ' ')}: largest relative error {error:.1e}")
-    if manifest.gate is not None:
-        _summarise_gate(manifest.precision, manifest.gate)
+    if manifest.precision_check is not None:
+        _summarise_gate(manifest.precision, manifest.precision_check)
 
 
-def _summarise_gate(precision: Precision, gate: Gate) -> None:
+def _summarise_gate(precision: Precision, gate: PrecisionCheck) -> None:
     typer.echo(
         f"  encoder in {precision.encoder}, transformer in {precision.features}: over {gate.clips} "
         f"clips of {gate.height} x {gate.width} x {gate.frames} the median point moves by "

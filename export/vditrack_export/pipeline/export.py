@@ -23,11 +23,11 @@ from vditrack.bundle.folder import APPEARANCE, CONTENTS, FEATURES, GATE, MOTION,
 from vditrack.bundle.manifest import (
     SCHEMA_VERSION,
     Encoder,
-    Gate,
     Input,
     Manifest,
     Output,
     Precision,
+    PrecisionCheck,
     Source,
 )
 from vditrack.errors import InputError
@@ -139,7 +139,7 @@ def export_bundle(
         manifest = msgspec.structs.replace(
             manifest,
             precision=rounding.precision,
-            gate=gate,
+            precision_check=gate,
             propagation=card.masks.propagation if masks and card.masks else None,
         )
         sealed = seal_bundle(folder, manifest)
@@ -253,7 +253,7 @@ def _proved_size(card: Card) -> Input:
 
 def _lower(
     cutting: Cutting, wanted: nn.Module, size: Input, rounding: Rounding, report: Report
-) -> Gate | None:
+) -> PrecisionCheck | None:
     """Lower the precision of the encoder and the path ``wanted``, if the gate lets it.
 
     The gate's clips have the given size, since they are tracked twice with the whole path.
@@ -403,7 +403,7 @@ def bundle_manifest(
         ),
         matching=card.matching,
         precision=NONE.precision,
-        gate=None,
+        precision_check=None,
         files={},
         parity=parity,
         tools={"python": platform.python_version(), "vditrack": version("vditrack")}

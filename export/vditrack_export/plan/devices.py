@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle.manifest import PositiveReal
+from vditrack.bundle.configuration import PositiveReal
 from vditrack.errors import InputError
 from vditrack_export.plan.trace import Fusion
 

@@ -7,7 +7,7 @@ operations each. All of it runs in FP32 on the CPU.
 from itertools import product
 from math import ceil
 
-from vditrack.bundle.manifest import Matching
+from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import Grid
 from vditrack_export.plan.trace import Cost
 
@@ -24,7 +24,7 @@ def matching_cost(grid: Grid, channels: int, points: int, settings: Matching) ->
     """
     cells = grid.rows * grid.columns
     pixels = grid.height * grid.width
-    if settings.holding is not None:
+    if settings.flow_tracking is not None:
         operations = points * _sample(grid, channels)
         return Cost(operations, weights=0, moved=cells * channels, peak=cells * channels)
     matches = 1 + settings.horizon

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vditrack.bundle.manifest import Matching
+from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.descriptor_matching import match
@@ -134,7 +134,13 @@ def _find(clip: SyntheticClip, maps: list[FeatureMap], target: int) -> _Found:
     sought = clip.visible[:, 0]
     places, seen = clip.points[sought], clip.visible[sought, target]
     anywhere = np.zeros(len(places), np.bool_)
-    found = match(maps[0].sample(places[:, 0]), maps[target], places[:, 0], anywhere, _MATCHING)
+    found = match(
+        maps[0].sample(places[:, 0], _MATCHING.template_falloff),
+        maps[target],
+        places[:, 0],
+        anywhere,
+        _MATCHING,
+    )
     errors = np.linalg.norm(found.points - places[:, target], axis=1)[seen]
     return _Found(errors, found.similarity[seen], found.similarity[~seen])
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 
 from vditrack.atomic_files import staged_folder
+from vditrack.bundle.configuration import Propagation
 from vditrack.bundle.folder import APPEARANCE, CONTENTS, MOTION, Bundle, seal_bundle
-from vditrack.bundle.manifest import Propagation
 from vditrack.errors import InputError
 
 _PARTS = (MOTION, APPEARANCE)

@@ -7,13 +7,16 @@ size and sha256. Nothing in a bundle is ever unpickled.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
 
 from vditrack.bundle.manifest import SCHEMA_VERSION, FileRecord, Manifest
+from vditrack.bundle.upgrade import OLDEST_VERSION, ManifestError, upgrade_manifest
 from vditrack.errors import BundleError
 
 MANIFEST = "bundle.json"
@@ -123,31 +126,43 @@ def _read_manifest(root: Path) -> Manifest:
             f"no bundle at {root}: {MANIFEST} cannot be read ({error.strerror}). "
             "Give a folder that `vditrack export` wrote."
         ) from error
-    _check_version(path, content)
     try:
-        return msgspec.json.decode(content, type=Manifest)
-    except msgspec.DecodeError as error:
+        # The version is read first and alone: another schema's fields are not to be complained of.
+        version = msgspec.json.decode(content, type=_Versioned).schema_version
+        _check_version(path, version)
+        fields = upgrade_manifest(msgspec.json.decode(content, type=dict[str, Any]))
+        manifest = msgspec.convert(fields, type=Manifest)
+    except (msgspec.DecodeError, ManifestError) as error:
         raise BundleError(
             f"{path} is not a bundle's manifest: {error}. Export it again."
         ) from error
+    # The defaults of this version may not be those that the bundle was exported with.
+    if missing := _first_missing(msgspec.to_builtins(manifest), fields):
+        raise BundleError(f"{path} does not have the field {missing}. Export it again.")
+    return manifest
 
 
-def _check_version(path: Path, content: bytes) -> None:
-    # The version is read first and alone: another schema's fields must not be complained about.
-    class Versioned(msgspec.Struct):
-        schema_version: int
+class _Versioned(msgspec.Struct):
+    schema_version: int
 
-    try:
-        version = msgspec.json.decode(content, type=Versioned).schema_version
-    except msgspec.DecodeError as error:
-        raise BundleError(
-            f"{path} is not a bundle's manifest: {error}. Export it again."
-        ) from error
-    if version != SCHEMA_VERSION:
+
+def _check_version(path: Path, version: int) -> None:
+    if not OLDEST_VERSION <= version <= SCHEMA_VERSION:
         remedy = "Update vditrack" if version > SCHEMA_VERSION else "Export the bundle again"
         raise BundleError(
-            f"{path} has schema version {version}; this vditrack reads {SCHEMA_VERSION}. {remedy}."
+            f"{path} has schema version {version}; this vditrack reads {OLDEST_VERSION} to "
+            f"{SCHEMA_VERSION}. {remedy}."
         )
+
+
+def _first_missing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """Return the path of the first field that ``found`` does not have; None if it has all."""
+    for name, value in expected.items():
+        if name not in found:
+            return name
+        if isinstance(value, dict) and (deeper := _first_missing(value, found[name])):
+            return f"{name}.{deeper}"
+    return None
 
 
 def _check_consistency(root: Path, manifest: Manifest) -> None:

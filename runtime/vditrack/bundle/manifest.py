@@ -7,13 +7,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-SCHEMA_VERSION = 6
+from vditrack.bundle.configuration import Matching, Positive, Propagation, Share, Streaming
 
-
-Positive = Annotated[int, Meta(gt=0)]
-
-
-PositiveReal = Annotated[float, Meta(gt=0)]
+SCHEMA_VERSION = 7
 
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -35,8 +31,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     channels: Annotated[tuple[int, ...], Meta(min_length=1)]
     """Channels kept of each head, after selection by rotary frequency."""
     timestep: float
-    signal_level: Annotated[float, Meta(ge=0, le=1)]
-    noise_level: Annotated[float, Meta(ge=0, le=1)]
+    signal_level: Share
+    noise_level: Share
     """The transformer sees signal_level x latents + noise_level x noise."""
     noise_seed: int
     random_weights: bool
@@ -122,106 +118,6 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     channels: Positive
 
 
-class Visibility(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A logistic regression: the confidence that a point is seen where it is placed."""
-
-    bias: float
-    correlation: float
-    """Weight of the correlation of the point's first patch with the frame."""
-    first_similarity: float
-    """Of the cosine similarity with the point's first descriptor."""
-    template_similarity: float
-    """Of that with its template."""
-    distance: float
-    """Of the way that flow there and back misses its start by, in pixels at a width of 256."""
-
-    @property
-    def of_evidence(self) -> tuple[float, float, float, float]:
-        """All weights, in the order above."""
-        return self.correlation, self.first_similarity, self.template_similarity, self.distance
-
-
-class Holding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How points are held to the pixels that they were asked for on (`vditrack.points`)."""
-
-    recovery_similarity: Annotated[float, Meta(ge=-1, lt=1)]
-    """Least cosine with its first descriptor, of a place where a lost point is taken up again."""
-    recovery_correlation: Annotated[float, Meta(ge=-1, lt=1)]
-    """Least correlation of its first patches there."""
-    visibility: Visibility
-
-
-class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How descriptors become tracks (HeFT, arXiv 2512.04619); lengths in model pixels."""
-
-    temperature: PositiveReal
-    """Of the softmax over cosine similarities; 1 is the paper's."""
-    argmax_radius: PositiveReal
-    search_radius: PositiveReal
-    visibility_threshold: PositiveReal
-    """Largest forward-backward distance (RMS over frames) of a visible point."""
-    similarity_threshold: Annotated[float, Meta(ge=-1, lt=1)]
-    """Least cosine similarity of a visible point with its template; -1 is the paper's."""
-    recovery_threshold: Annotated[float, Meta(ge=-1, lt=1)]
-    """The same for a point that was not seen within the horizon, so cannot be checked backward."""
-    template_update: Annotated[float, Meta(ge=0, le=1)]
-    """Weight of the newest descriptor in a visible point's template."""
-    update_after_loss: bool
-    """Whether a template is still updated after its point was lost once; true is the paper's."""
-    horizon: Positive
-    """Frames that the backward check goes back at most."""
-    holding: Holding | None = None
-    """None: points go where they match, which is the paper's; the five settings from
-    ``visibility_threshold`` to ``recovery_threshold``, ``update_after_loss`` and ``horizon`` are
-    of that alone."""
-
-
-class Displacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How motion is read of where appearance goes (`vditrack.features.cell_motion`)."""
-
-    frames: Positive
-    """Up to how many frames away, before and after, a cell is looked for."""
-    reach: PositiveReal
-    """How far it may go in a frame, in cells."""
-    temperature: PositiveReal
-    """Of the softmax over cosines with the places where it may be."""
-    gain: PositiveReal
-    """What velocities are multiplied by: descriptors that know their place, or much of what is
-    around, draw them towards rest."""
-    deviation: Annotated[float, Meta(ge=0, le=1)]
-    """What share of its deviation from its object's velocity a cell is expected to keep."""
-    spread: PositiveReal
-    """Difference of velocities, in cells a frame, at which they agree by exp(-1/2)."""
-    slack: Annotated[float, Meta(ge=1)]
-    """How far, in cells, from where their object has moved to, labels are taken."""
-    drift: Annotated[float, Meta(ge=0)]
-    """How much farther for each frame since; no farther than ``radius`` in all."""
-    falloff: Annotated[float, Meta(ge=0)]
-    """How much less a product is as far from there as labels are taken, with the square of the
-    distance, where there are several objects to be told apart."""
-    uncovered: Annotated[float, Meta(ge=0)]
-    """How much less a product counts with background farther away than that, by up to ``slack``
-    again: what comes into view looks like what is next to it."""
-
-
-class Propagation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How object masks are propagated with fused features (TED, arXiv 2512.02339)."""
-
-    motion_weight: Annotated[float, Meta(ge=0, le=1)]
-    """λ: the fused descriptor is λ x motion beside (1 - λ) x appearance, each of length 1."""
-    temperature: PositiveReal
-    """Of the softmax over dot products of fused descriptors."""
-    top_k: Positive
-    """Cells, of all context frames together, that a cell takes its label from."""
-    radius: PositiveReal
-    """Largest distance of such a cell, in cells of the appearance grid."""
-    context: Positive
-    """Frames before the newest whose labels are asked, beside the first frame's."""
-    displacement: Displacement | None = None
-    """Reads motion of the appearance features; None where a bundle in ``motion`` has features of
-    its own."""
-
-
 class Precision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What products of matrices and convolutions are rounded to; all else is in FP32."""
 
@@ -229,8 +125,8 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     features: Literal["fp32", "fp16", "bf16"]
 
 
-class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a precision below FP32 did to tracks, measured at export on rendered clips.
+class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a precision below FP32 changed tracks, measured at export on rendered clips.
 
     The clips have the size at which they were tracked; lengths are in their pixels.
     """
@@ -240,12 +136,14 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     height: Positive
     width: Positive
     median_move: float
-    """Of points from where they were in FP32, over frames in which they are visible."""
+    """Median distance of points from where they were in FP32, over frames in which they are
+    visible."""
     average_jaccard_fp32: float
+    """TAP-Vid's Average Jaccard in FP32, in percent."""
     average_jaccard: float
-    """Of TAP-Vid, in percent."""
+    """The same in the bundle's precision."""
     accepted: bool
-    """Whether it went beyond the limits, and was accepted nevertheless."""
+    """Whether a limit was exceeded and the user accepted it."""
 
 
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -266,11 +164,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     encoder: Encoder
     output: Output
     matching: Matching
+    streaming: Streaming = Streaming()
     propagation: Propagation | None = None
     """How masks are propagated, with the bundles in ``appearance`` and, as a rule, ``motion``; None
-    where the bundle has neither."""
+    if the bundle has neither."""
     precision: Precision
-    gate: Gate | None
+    precision_check: PrecisionCheck | None
     """None in FP32, where parity says all, and with random weights, which track nothing."""
     files: dict[str, FileRecord]
     parity: dict[str, float]

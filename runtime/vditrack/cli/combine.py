@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from vditrack.bundle.combine import combine_bundles
+from vditrack.bundle.configuration import Propagation
 from vditrack.bundle.folder import load_bundle
-from vditrack.bundle.manifest import Propagation
 from vditrack.errors import InputError
 
 

@@ -44,7 +44,15 @@ def _print_bundle(checked: Bundle, builds: Sequence[ListedBuild]) -> None:
     manifest = checked.manifest
     console = Console()
     console.print(f"[bold]{manifest.name}[/bold]  {checked.root}\n{manifest.notes}\n")
-    for title in ("source", "input", "encoder", "output", "matching", "precision", "gate"):
+    for title in (
+        "source",
+        "input",
+        "encoder",
+        "output",
+        "matching",
+        "precision",
+        "precision_check",
+    ):
         if (part := getattr(manifest, title)) is not None:
             console.print(_make_table(title, msgspec.structs.asdict(part).items()))
     sizes = {name: f"{record.size / 1e6:.2f} MB" for name, record in manifest.files.items()}

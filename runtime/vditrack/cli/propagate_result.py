@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from vditrack.arrays import Indices, Mask, MaskClip
-from vditrack.bundle.manifest import Propagation
+from vditrack.bundle.configuration import Propagation
 
 
 class PropagatedObject(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,7 +35,7 @@ from vditrack.io.rosbag.track_bags import write_tracks
 from vditrack.io.track_files import read_queries, save_csv, save_npz
 from vditrack.io.video import Video, read_video, write_video
 from vditrack.points.clip_tracking import TrackMode
-from vditrack.points.heft_reference import differences
+from vditrack.points.heft_differences import list_differences
 from vditrack.points.tracks import Tracks, joined
 from vditrack.tracker import Tracker
 
@@ -193,7 +193,7 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
     )
     if request.mode == "reference":
         manifest, queries = tracker.bundle.manifest, tracks.queries
-        differs = differences(manifest, tracker.settings, len(video.frames), queries)
+        differs = list_differences(manifest, tracker.settings, len(video.frames), queries)
         result = replace(result, differs_from_heft=differs)
     print_result(result, as_json=as_json)
 

@@ -13,7 +13,7 @@ from itertools import chain, product, repeat
 import numpy as np
 
 from vditrack.arrays import Floats
-from vditrack.bundle.manifest import Displacement
+from vditrack.bundle.configuration import Displacement
 from vditrack.features.feature_map import FeatureMap
 
 

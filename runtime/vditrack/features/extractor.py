@@ -8,7 +8,7 @@ import numpy as np
 from vditrack.arrays import Frame
 from vditrack.bundle.folder import Bundle
 from vditrack.coordinates import Grid
-from vditrack.features.feature_map import _STENCIL_WEIGHTS, FeatureMap, _frame_by_frame
+from vditrack.features.feature_map import FeatureMap, _frame_by_frame
 from vditrack.features.latent_encoder import LatentEncoder, require_tensors
 from vditrack.inference.onnxruntime import open_session
 from vditrack.inference.session import Array, OpenGraph, TensorSpec
@@ -59,9 +59,6 @@ class FeatureExtractor:
         """Maps of the newest of a window's resized frames, encoded from the window's beginning."""
         latents = list(self.encoder.from_beginning(window))
         return _frame_by_frame(self.describe(latents), self.temporal_stride)
-
-
-_STENCIL_WEIGHTS /= _STENCIL_WEIGHTS.sum()
 
 
 def _windowed(latents: TensorSpec, count: int) -> TensorSpec:

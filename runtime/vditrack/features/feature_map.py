@@ -37,16 +37,19 @@ class FeatureMap:
         rows, columns = half_cell_weights(self.grid.rows), half_cell_weights(self.grid.columns)
         return _inverse_norms(self.descriptors, rows, columns)
 
-    def sample(self, points: Floats) -> Floats:
-        """Descriptors [N, C] around points [N, 2] (x, y) in model pixels.
+    def sample(self, points: Floats, falloff: float) -> Floats:
+        """Return the descriptors [N, C] at points, averaged over 3 x 3 places one pixel apart.
 
-        A mean over the 3 x 3 places one pixel apart, weighted by exp(-3 distance) (HeFT).
+        Args:
+            points: [N, 2] (x, y) in model pixels.
+            falloff: places are weighted by exp(-falloff x distance); 3 in HeFT (section 3).
+
         """
         places = points[:, :, None] + _STENCIL
         cells = cells_from_pixels(places, self.grid.stride)
         columns, column_weights = linear_weights(cells[:, 0], self.grid.columns)
         rows, row_weights = linear_weights(cells[:, 1], self.grid.rows)
-        weights = row_weights.transpose(0, 2, 1) @ _STENCIL_WEIGHTS @ column_weights
+        weights = row_weights.transpose(0, 2, 1) @ _stencil_weights(falloff) @ column_weights
         around = self.descriptors[rows[:, :, None], columns[:, None, :]]
         return np.asarray(np.einsum("nij,nijc->nc", weights, around), np.float32)
 
@@ -76,7 +79,11 @@ _TINY = np.float32(1e-12)
 _STENCIL = np.arange(-1, 2, dtype=np.float32)
 
 
-_STENCIL_WEIGHTS = np.exp(-3 * np.hypot(_STENCIL[:, None], _STENCIL)).astype(np.float32)
+@lru_cache(maxsize=16)
+def _stencil_weights(falloff: float) -> Floats:
+    """Return the weights [3, 3] of the places around a point, which sum to 1."""
+    weights = np.exp(-falloff * np.hypot(_STENCIL[:, None], _STENCIL)).astype(np.float32)
+    return np.asarray(weights / weights.sum(), np.float32)
 
 
 @lru_cache(maxsize=16)

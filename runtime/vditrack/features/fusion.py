@@ -8,8 +8,8 @@ from itertools import repeat
 import numpy as np
 
 from vditrack.arrays import Floats, Frame
+from vditrack.bundle.configuration import Displacement, Propagation
 from vditrack.bundle.folder import Bundle
-from vditrack.bundle.manifest import Displacement, Propagation
 from vditrack.coordinates import Grid, cells_from_pixels, hat_weights, pixels_from_cells
 from vditrack.errors import InputError
 from vditrack.features.cell_motion import MotionWindow, clip_motion

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from vditrack.arrays import Bools, Floats, Indices
-from vditrack.bundle.manifest import Displacement, Propagation
+from vditrack.bundle.configuration import Displacement, Propagation
 from vditrack.masks.object_motion import ObjectMotion
 
 Span = tuple[int, int]

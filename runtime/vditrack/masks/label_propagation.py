@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from vditrack.arrays import Floats
-from vditrack.bundle.manifest import Propagation
+from vditrack.bundle.configuration import Propagation
 from vditrack.masks.cell_matching import _carried, _Frame, _Moving
 from vditrack.masks.object_motion import ObjectMotion, extents
 

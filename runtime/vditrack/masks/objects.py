@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vditrack.arrays import Bools, Floats, Mask
-from vditrack.bundle.manifest import Propagation
+from vditrack.bundle.configuration import Propagation
 from vditrack.masks.label_propagation import LabelPropagation
 from vditrack.masks.soft_labels import cell_labels, mask_from_labels
 

@@ -1,4 +1,4 @@
-"""Tables: dataclasses whose arrays have a row for each point, tables within tables too."""
+"""Tables: dataclasses whose arrays have one row a point. A field may be a table itself."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -10,20 +10,32 @@ from numpy.typing import NDArray
 Table = TypeVar("Table")
 
 
-def chosen(table: Table, rows: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Table:
-    """Return some rows of a table, by a mask [N] or by their numbers."""
-    return _each(table, lambda array: array[rows])
+def select_rows(table: Table, rows: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Table:
+    """Return some rows of a table, given a mask [N] or row numbers."""
+    return _map_arrays(table, lambda array: array[rows])
 
 
-def joined(first: Table, second: Table) -> Table:
-    """Return the rows of one table and then those of another."""
-    return _each(first, lambda a, b: np.concatenate([a, b]), second)
+def concatenate_rows(first: Table, second: Table) -> Table:
+    """Return the rows of one table, followed by those of another."""
+    return _map_arrays(first, lambda a, b: np.concatenate([a, b]), second)
 
 
-def _each(table: Table, change: Callable[..., NDArray[Any]], *others: Table) -> Table:
+def assign_rows(table: Table, rows: NDArray[np.integer[Any]], values: Table) -> None:
+    """Write the rows of ``values`` over the given rows of a table, in place."""
+
+    def assign(array: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
+        array[rows] = new
+        return array
+
+    _map_arrays(table, assign, values)
+
+
+def _map_arrays(table: Table, change: Callable[..., NDArray[Any]], *others: Table) -> Table:
     parts: dict[str, Any] = {}
     for part in fields(table):  # type: ignore[arg-type]
         values = [getattr(one, part.name) for one in (table, *others)]
-        arrays = isinstance(values[0], np.ndarray)
-        parts[part.name] = change(*values) if arrays else _each(values[0], change, *values[1:])
+        is_array = isinstance(values[0], np.ndarray)
+        parts[part.name] = (
+            change(*values) if is_array else _map_arrays(values[0], change, *values[1:])
+        )
     return type(table)(**parts)

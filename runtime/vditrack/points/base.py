@@ -1,4 +1,4 @@
-"""The points alive in a stream or clip: what every way of following them has in common."""
+"""The base class of point trackers: the points of a stream or clip, and what all trackers share."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -14,18 +14,32 @@ from vditrack.input_checks import check_points
 from vditrack.points.optical_flow import grey_levels
 from vditrack.stage_timing import stage
 
-# The products here are small: a second BLAS thread takes longer to wake than it saves, and spins on
-# a core that the inference engine wants next.
+# The matrix products here are small: a second BLAS thread takes longer to wake than it saves, and
+# spins on a core that the inference engine needs next.
 _BLAS = ThreadpoolController()
 
 
 class PointTracker(ABC):
-    """N points carried from frame to frame, with bounded memory.
+    """N points that are tracked from frame to frame, with bounded memory.
 
     Positions are kept in model pixels, so a change of the frames' size moves no point.
+
+    Attributes:
+        ids: [N].
+        age: [N] frames since the point was added.
+        confidence: [N] in [0, 1]; at least 0.5 exactly where the point is visible.
+        forward_backward_error: [N] in model pixels; inf where unknown.
+
     """
 
     def __init__(self, grid: Grid, history: int) -> None:
+        """Start without points.
+
+        Args:
+            grid: the bundle's feature grid.
+            history: feature maps that are kept.
+
+        """
         self._grid = grid
         self._image: Grey | None = None
         self.ids: Ints = np.zeros(0, np.int64)
@@ -33,66 +47,66 @@ class PointTracker(ABC):
         self.confidence: Floats = np.zeros(0, np.float32)
         self.forward_backward_error: Floats = np.zeros(0, np.float32)
         self._maps: deque[FeatureMap] = deque(maxlen=history)
-        self._places: Floats = np.zeros((0, 2), np.float32)
+        self._positions: Floats = np.zeros((0, 2), np.float32)
         self._visible: Bools = np.zeros(0, np.bool_)
 
     @property
     def points(self) -> Floats:
-        """[N, 2] (x, y) in pixels of the last frame."""
-        return np.asarray(self._places / self._scale(), np.float32)
+        """Positions [N, 2] (x, y) in pixels of the last frame."""
+        return np.asarray(self._positions / self._scale(), np.float32)
 
     @property
     def visible(self) -> Bools:
-        """[N] in the last frame."""
+        """Visibility [N] in the last frame."""
         return self._visible.copy()
 
     def add(self, ids: Ints, points: Floats) -> None:
-        """Start points [N, 2] on the last frame, in its pixels.
+        """Add points [N, 2] on the last frame, in its pixels.
 
         Raises:
-            InputError: a point is not a finite position inside the frame.
+            InputError: There is no frame yet, or a point is not a finite position inside it.
 
         """
         if self._image is None:
             raise InputError("points were added before the first frame. Push a frame first.")
         check_points(points, self._image.shape)
-        count, places = len(points), np.asarray(points * self._scale(), np.float32)
+        count, positions = len(points), np.asarray(points * self._scale(), np.float32)
         self.ids = np.concatenate([self.ids, ids])
         self.age = np.concatenate([self.age, np.zeros(count, np.int64)])
         self.confidence = np.concatenate([self.confidence, np.ones(count, np.float32)])
         self.forward_backward_error = np.concatenate(
             [self.forward_backward_error, np.zeros(count, np.float32)]
         )
-        self._places = np.concatenate([self._places, places])
+        self._positions = np.concatenate([self._positions, positions])
         self._visible = np.concatenate([self._visible, np.ones(count, np.bool_)])
         if count:
-            self._begin(places, self._maps[-1], self._image)
+            self._start_points(positions, self._maps[-1], self._image)
 
     def keep(self, kept: Bools) -> None:
-        """Forget the points that are not kept, [N]."""
+        """Drop the points where the mask [N] is false."""
         self.ids, self.age = self.ids[kept], self.age[kept]
-        self.confidence, self.forward_backward_error = (
-            self.confidence[kept],
-            self.forward_backward_error[kept],
-        )
-        self._places, self._visible = self._places[kept], self._visible[kept]
-        self._forget(kept)
+        self.confidence = self.confidence[kept]
+        self.forward_backward_error = self.forward_backward_error[kept]
+        self._positions, self._visible = self._positions[kept], self._visible[kept]
+        self._keep_points(kept)
 
     def advance(
         self,
         features: FeatureMap,
         frame: Frame,
-        reach: float = 1.0,
+        intervals: float = 1.0,
         carried: Floats | None = None,
     ) -> None:
-        """Take one step: the next frame's features and pixels.
+        """Track all points into the next frame.
 
         Args:
             features: the frame's feature map.
-            frame: uint8 [H, W, 3] RGB; of any size, the one before may have had another.
-            reach: factor on the search radius, more than 1 after frames were missed.
-            carried: [N, 2] (x, y) in pixels of this frame, where flow through the missed frames
-                has brought the points; searches begin there. Else where they were before.
+            frame: uint8 [H, W, 3] RGB; its size may differ from that of the frame before.
+            intervals: usual frame intervals since the frame before; more than 1 after dropped
+                frames, which makes searches so many times wider.
+            carried: [N, 2] (x, y) in pixels of this frame, where optical flow through the dropped
+                frames has carried the points. Searches begin there; by default, at the last
+                positions.
 
         """
         with stage("grey"):
@@ -100,40 +114,42 @@ class PointTracker(ABC):
         self._maps.append(features)
         before, self._image = self._image, image
         if before is not None and len(self.ids):
-            start = self._places if carried is None else carried * self._scale()
+            start = self._positions if carried is None else carried * self._scale()
             self.age = self.age + 1
             with _BLAS.limit(limits=1, user_api="blas"):
-                self._step(features, before, image, start, reach)
+                self._track(features, before, image, start, intervals)
 
     @abstractmethod
-    def _begin(self, places: Floats, features: FeatureMap, image: Grey) -> None:
-        """Remember how new points [N, 2], in model pixels, look in the last frame."""
+    def _start_points(self, positions: Floats, features: FeatureMap, image: Grey) -> None:
+        """Remember how new points at [N, 2], in model pixels, look in the last frame."""
 
     @abstractmethod
-    def _forget(self, kept: Bools) -> None:
-        """Drop what is remembered of the points that are not kept."""
+    def _keep_points(self, kept: Bools) -> None:
+        """Drop what is remembered of points where the mask [N] is false."""
 
     @abstractmethod
-    def _step(
-        self, features: FeatureMap, before: Grey, image: Grey, start: Floats, reach: float
+    def _track(
+        self, features: FeatureMap, before: Grey, image: Grey, start: Floats, intervals: float
     ) -> None:
-        """Bring places, visibility, confidence and ``forward_backward_error`` to the next frame.
+        """Update positions, visibility, confidence and forward-backward error to the next frame.
 
         Args:
-            features: of that frame.
-            before: the frame before, of any size.
-            image: that frame.
-            start: [N, 2] in model pixels, where to begin to look.
-            reach: factor on the search radius.
+            features: the frame's feature map.
+            before: grey levels of the frame before, of any size.
+            image: grey levels of the frame.
+            start: [N, 2] in model pixels, where searches begin.
+            intervals: usual frame intervals since the frame before.
 
         """
 
     def _inside(self) -> Bools:
+        """Return which points [N] are inside the frame."""
         size = np.array([self._grid.width, self._grid.height], np.float32)
-        return np.asarray(((self._places >= 0) & (self._places < size)).all(axis=1), np.bool_)
+        inside = ((self._positions >= 0) & (self._positions < size)).all(axis=1)
+        return np.asarray(inside, np.bool_)
 
     def _scale(self) -> Floats:
-        """Model pixels a pixel of the last frame, (x, y)."""
+        """Return the model pixels in a pixel of the last frame, (x, y)."""
         if self._image is None:
             raise InputError("no frame was pushed yet. Push a frame first.")
         return self._grid.model_from_frame(self._image.shape)

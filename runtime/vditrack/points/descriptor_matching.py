@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.arrays import Floats, Indices
-from vditrack.bundle.manifest import Matching
+from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import (
     Reals,
     cells_from_pixels,
@@ -40,7 +40,7 @@ def match(
     around: Floats,
     limited: NDArray[np.bool_],
     settings: Matching,
-    reach: float = 1.0,
+    radius_factor: float = 1.0,
 ) -> Match:
     """Find each template in a feature map.
 
@@ -50,7 +50,7 @@ def match(
         around: [N, 2] (x, y) in model pixels, the centre of each search.
         limited: [N] whether the search keeps within the search radius; else it is over all cells.
         settings: radii and temperature.
-        reach: factor on the search radius, more than 1 after frames were missed.
+        radius_factor: factor on the search radius, more than 1 after dropped frames.
 
     """
     if not len(templates):
@@ -59,7 +59,7 @@ def match(
     cells = target.descriptors.reshape(-1, templates.shape[1])
     lengths = np.linalg.norm(templates, axis=1, keepdims=True)
     dots = (templates / np.maximum(lengths, 1e-12) @ cells.T).reshape(-1, grid.rows, grid.columns)
-    radius = np.where(limited, settings.search_radius * reach, np.inf).astype(np.float32)
+    radius = np.where(limited, settings.search_radius * radius_factor, np.inf).astype(np.float32)
     # A circle that holds the whole map limits nothing, and its window would be larger than the map.
     radius[radius >= np.hypot(grid.width, grid.height)] = np.inf
     search = _Search(target, dots, around, radius)

@@ -1,6 +1,6 @@
 """Selection of the point tracker that a bundle's configuration asks for."""
 
-from vditrack.bundle.manifest import Matching
+from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import Grid
 from vditrack.points.base import PointTracker
 from vditrack.points.flow_tracker import FlowTracker
@@ -12,9 +12,9 @@ def create_point_tracker(grid: Grid, settings: Matching) -> PointTracker:
 
     Args:
         grid: the bundle's feature grid.
-        settings: with `holding`, points are tracked by optical flow; without, by matching alone.
+        settings: points are tracked by optical flow if it has `flow_tracking`, else by matching.
 
     """
-    if settings.holding is None:
+    if settings.flow_tracking is None:
         return MatchTracker(grid, settings)
-    return FlowTracker(grid, settings, settings.holding)
+    return FlowTracker(grid, settings, settings.flow_tracking)

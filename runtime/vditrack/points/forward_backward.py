@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.arrays import Bools, Floats
-from vditrack.bundle.manifest import Matching
+from vditrack.bundle.configuration import Matching
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.descriptor_matching import match
 
@@ -33,7 +33,7 @@ def backward_error(
 
     """
     last = len(maps) - 1
-    templates = maps[last].sample(trail[:, last])
+    templates = maps[last].sample(trail[:, last], settings.template_falloff)
     found = trail[:, last].copy()
     squared = np.zeros(len(trail), np.float64)
     count = np.zeros(len(trail), np.int64)

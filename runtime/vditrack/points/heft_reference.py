@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from vditrack.arrays import Bools, Floats, Frame, Indices
-from vditrack.bundle.manifest import Input, Manifest, Matching, Source
+from vditrack.arrays import Bools, Floats, FrameClip, Indices
+from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import (
     Reals,
     cells_from_pixels,
@@ -34,9 +34,6 @@ from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import clip_features
 from vditrack.points.tracks import Tracks
 
-CHUNK = 25
-"""Frames in a chunk of HeFT's."""
-
 _BLOCK = 256
 """Points looked for at a time."""
 
@@ -46,7 +43,7 @@ Chunk = tuple[int, list[FeatureMap]]
 
 def track_reference(
     extractor: FeatureExtractor,
-    frames: Frame,
+    frames: FrameClip,
     queries: Floats,
     settings: Matching,
     progress: Callable[[int, int], None] | None = None,
@@ -68,25 +65,26 @@ def track_reference(
     """
     scale = extractor.grid.model_from_frame(frames.shape[1:3])
     points = _Points(queries, len(frames), scale, settings)
-    for first, maps in chunks(extractor, frames):
+    for first, maps in chunks(extractor, frames, settings.reference_chunk):
         points.follow(first, maps)
         if progress is not None:
             progress(first + len(maps), len(frames))
     return points.tracks()
 
 
-def chunks(extractor: FeatureExtractor, frames: Frame) -> Iterator[Chunk]:
-    """Cut a clip up into chunks that overlap by one frame, and describe them.
+def chunks(extractor: FeatureExtractor, frames: FrameClip, length: int) -> Iterator[Chunk]:
+    """Split a clip into chunks that overlap by one frame, and describe them.
 
     A chunk is a window of the model, except where a window describes fewer than two frames or not
-    all of its own: each frame then has the features it has in every mode, in chunks as HeFT's.
+    all of its own. Each frame then has the features that it has in every mode, in chunks of
+    ``length`` frames.
     """
     if 1 < extractor.window == extractor.described:
         return _window_chunks(extractor, frames)
-    return _overlapping(clip_features(extractor, frames), len(frames))
+    return _overlapping(clip_features(extractor, frames), len(frames), length)
 
 
-def _window_chunks(extractor: FeatureExtractor, frames: Frame) -> Iterator[Chunk]:
+def _window_chunks(extractor: FeatureExtractor, frames: FrameClip) -> Iterator[Chunk]:
     """Chunks of a window each. The last may be shorter: its window is that which ends the clip."""
     count, length = len(frames), extractor.window
     for first in range(0, max(count - 1, 1), length - 1):
@@ -95,12 +93,12 @@ def _window_chunks(extractor: FeatureExtractor, frames: Frame) -> Iterator[Chunk
         yield first, maps[first - begin :]
 
 
-def _overlapping(features: Iterable[FeatureMap], count: int) -> Iterator[Chunk]:
-    """Chunks of HeFT's length, of maps of ``count`` frames; the last may be shorter."""
+def _overlapping(features: Iterable[FeatureMap], count: int, length: int) -> Iterator[Chunk]:
+    """Yield chunks of ``length`` of the maps of ``count`` frames; the last may be shorter."""
     maps: list[FeatureMap] = []
     for frame, newest in enumerate(features):
         maps.append(newest)
-        if len(maps) == CHUNK or frame == count - 1:
+        if len(maps) == length or frame == count - 1:
             yield frame - len(maps) + 1, maps
             maps = [newest]
 
@@ -128,7 +126,9 @@ class _Points:
                 self._step(first, maps[: index + 1])
             # In the frame that two chunks share, from the features of the later.
             new = self._start == first + index
-            self._templates[new] = features.sample(self._trail[new, first + index])
+            self._templates[new] = features.sample(
+                self._trail[new, first + index], self._settings.template_falloff
+            )
 
     def _step(self, first: int, maps: list[FeatureMap]) -> None:
         """Find the points that have started in the newest of a chunk's maps so far."""
@@ -143,7 +143,7 @@ class _Points:
         self._error[alive, frame], self._confidence[alive, frame] = error, confidence
         self._visible[alive, frame] = confidence >= 0.5
         seen, weight = alive[confidence >= 0.5], settings.template_update
-        sampled = newest.sample(self._trail[seen, frame])
+        sampled = newest.sample(self._trail[seen, frame], settings.template_falloff)
         self._templates[seen] = (1 - weight) * self._templates[seen] + weight * sampled
 
     def _backward_error(self, points: Indices, first: int, maps: list[FeatureMap]) -> Floats:
@@ -152,7 +152,8 @@ class _Points:
         begin = np.maximum(self._start[points] - first, 0)
         trail = self._trail[points, first : first + last + 1]
         visible = self._visible[points, first : first + last + 1]
-        templates, position = maps[last].sample(trail[:, last]), trail[:, last].copy()
+        falloff, position = self._settings.template_falloff, trail[:, last].copy()
+        templates = maps[last].sample(position, falloff)
         limited = np.ones(len(points), np.bool_)
         squared, count = np.zeros(len(points)), np.zeros(len(points))
         for index in range(last - 1, -1, -1):
@@ -256,104 +257,3 @@ class _Search:
 def _weights(pixels: Reals, stride: int, count: int) -> tuple[Indices, Floats]:
     """Cells [n, K] around ascending pixel coordinates [n, S] of an axis, and weights [n, S, K]."""
     return linear_weights(cells_from_pixels(pixels, stride), count)
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What HeFT chose for one checkpoint; lengths in model pixels."""
-
-    block: int
-    head: int
-    channels: int
-    """Kept of the head's, by rotary frequency."""
-    height: int
-    width: int
-    argmax_radius: float
-    search_radius: float
-    visibility_threshold: float
-    template_update: float
-
-
-_CHOICES = {
-    "Cosmos-Predict2-2B-Video2World": _Choice(18, 6, 116, 704, 1280, 18, 42, 26, 0.05),
-    "Wan2.1-T2V-1.3B-Diffusers": _Choice(18, 1, 110, 480, 832, 17, 42, 18, 0.05),
-    "CogVideoX-2b": _Choice(15, 19, 64, 480, 720, 13, 43, 27, 0.1),
-}
-"""By the checkpoint's name, without its owner."""
-
-
-def differences(manifest: Manifest, settings: Matching, length: int, queries: Floats) -> list[str]:
-    """Say how reference tracking with a bundle differs from what HeFT does.
-
-    Not compared: the denoising step, which is another noise level with every scheduler, and how a
-    video is resized.
-
-    Args:
-        manifest: the bundle's.
-        settings: the tracker's.
-        length: frames of the clip.
-        queries: [N, 3] (t, x, y).
-
-    Returns:
-        One sentence a difference, without a full stop.
-
-    """
-    choice = _CHOICES.get(manifest.source.checkpoint.rsplit("/", 1)[-1])
-    return [
-        *_of_features(manifest.source, choice),
-        *(_of_sizes(manifest.input, settings, choice) if choice else []),
-        *_of_windows(manifest.input),
-        *_of_clip(length, queries),
-    ]
-
-
-def _of_features(source: Source, choice: _Choice | None) -> list[str]:
-    if choice is None:
-        return [f"features, radii and thresholds of {source.checkpoint!r}, not of HeFT's models"]
-    said = []
-    if source.block != choice.block:
-        said.append(f"block {source.block}, not {choice.block}")
-    if source.heads != (choice.head,):
-        said.append(f"heads {list(source.heads)}, not [{choice.head}]")
-    if len(source.channels) != choice.channels:
-        said.append(f"{len(source.channels)} channels a head, not {choice.channels}")
-    if source.tensor != "keys" or not source.rotated:
-        said.append(f"{'' if source.rotated else 'unrotated '}{source.tensor}, not rotated keys")
-    if source.random_weights:
-        said.append("random weights")
-    return said
-
-
-def _of_sizes(size: Input, settings: Matching, choice: _Choice) -> list[str]:
-    said = []
-    if (size.height, size.width) != (choice.height, choice.width):
-        said.append(f"frames of {size.height} x {size.width}, not {choice.height} x {choice.width}")
-    for name in ("argmax_radius", "search_radius", "visibility_threshold", "template_update"):
-        ours, theirs = getattr(settings, name), getattr(choice, name)
-        if ours != theirs:
-            said.append(f"{name.replace('_', ' ')} {ours:g}, not {theirs:g}")
-    return said
-
-
-def _of_windows(size: Input) -> list[str]:
-    said = []
-    if size.frames != CHUNK:
-        said.append(f"windows of {size.frames} frames, not {CHUNK}")
-    if size.described_frames != size.frames:
-        said.append(
-            f"described frames: the newest {size.described_frames} of a window's {size.frames}, "
-            f"in chunks of {CHUNK}, not all of a chunk in one window"
-        )
-    if size.temporal_stride != 1:
-        said.append(f"a latent for every {size.temporal_stride} frames, not one a frame")
-    return said
-
-
-def _of_clip(length: int, queries: Floats) -> list[str]:
-    said = []
-    tail, late = length % CHUNK, int((queries[:, 0] > 0).sum())
-    if tail:
-        said.append(f"the tail is kept: HeFT drops the last {tail} of {length} frames")
-    if late:
-        said.append(f"{late} of {len(queries)} points start after frame 0, where HeFT asks for all")
-    return said

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.arrays import Bools, Floats, Grey
-from vditrack.bundle.manifest import Matching
+from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.base import PointTracker
@@ -29,28 +29,30 @@ class MatchTracker(PointTracker):
         self._seen = np.zeros((0, length), np.bool_)
         self._was_lost = np.zeros(0, np.bool_)
 
-    def _begin(self, places: Floats, features: FeatureMap, image: Grey) -> None:
-        count, length = len(places), self._trail.shape[1]
-        templates = features.sample(places)
+    def _start_points(self, positions: Floats, features: FeatureMap, image: Grey) -> None:
+        count, length = len(positions), self._trail.shape[1]
+        templates = features.sample(positions, self._settings.template_falloff)
         self._templates = np.concatenate(
             [self._templates.reshape(-1, templates.shape[1]), templates]
         )
-        trail = np.repeat(places[:, None], length, axis=1)
+        trail = np.repeat(positions[:, None], length, axis=1)
         self._trail = np.concatenate([self._trail, trail])
         self._seen = np.concatenate([self._seen, np.ones((count, length), np.bool_)])
         self._was_lost = np.concatenate([self._was_lost, np.zeros(count, np.bool_)])
 
-    def _forget(self, kept: Bools) -> None:
+    def _keep_points(self, kept: Bools) -> None:
         self._templates, self._was_lost = self._templates[kept], self._was_lost[kept]
         self._trail, self._seen = self._trail[kept], self._seen[kept]
 
-    def _step(
-        self, features: FeatureMap, before: Grey, image: Grey, start: Floats, reach: float
+    def _track(
+        self, features: FeatureMap, before: Grey, image: Grey, start: Floats, intervals: float
     ) -> None:
         with stage("matching"):
-            found = match(self._templates, features, start, self._visible, self._settings, reach)
-        self._places = found.points
-        self._trail = _shifted(self._trail, self._places)
+            found = match(
+                self._templates, features, start, self._visible, self._settings, intervals
+            )
+        self._positions = found.points
+        self._trail = _shifted(self._trail, self._positions)
         self._seen = _shifted(self._seen, np.zeros(len(self.ids), np.bool_))
         with stage("consistency"):
             self.forward_backward_error = self._backward_error()
@@ -81,7 +83,7 @@ class MatchTracker(PointTracker):
         if not self._settings.update_after_loss:
             # Else a mistaken return would be learnt, and never mended.
             seen = seen & ~self._was_lost
-        newest = features.sample(self._places[seen])
+        newest = features.sample(self._positions[seen], self._settings.template_falloff)
         self._templates[seen] = (1 - weight) * self._templates[seen] + weight * newest
 
 

@@ -7,31 +7,34 @@ import numpy as np
 
 from vditrack.errors import InputError
 
-_INTERVALS = 30
-"""Frame intervals remembered to know the stream's usual one."""
-
 
 class FrameClock:
-    """The stamps of a stream's frames: in order, and how far apart they usually are."""
+    """Checks that the stamps of a stream's frames are in order, and measures the usual interval."""
 
-    def __init__(self) -> None:
+    def __init__(self, history: int) -> None:
+        """Start before the first frame.
+
+        Args:
+            history: frame intervals whose median is the usual interval.
+
+        """
         self.stamp: float | None = None
-        """Of the newest frame."""
-        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+        """Stamp of the newest frame, in seconds."""
+        self._intervals: deque[float] = deque(maxlen=history)
 
     @property
     def usual_interval(self) -> float | None:
-        """Median of the last intervals; None before the second frame."""
+        """Median of the last intervals, in seconds; None before the second frame."""
         return median(self._intervals) if self._intervals else None
 
     def advance(self, stamp: float) -> float:
-        """Go on to the next frame.
+        """Take the stamp of the next frame, in seconds.
 
         Returns:
             Usual intervals since the last frame, at least 1; 0 for the same frame again.
 
         Raises:
-            InputError: the stamp is not a number, or older than the last one.
+            InputError: The stamp is not a number, or older than the last one.
 
         """
         if not np.isfinite(stamp):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.bundle.configuration import Streaming
 from vditrack.errors import InputError
 from vditrack.features.fusion import FusedFeatures
 from vditrack.input_checks import check_frame, check_mask
@@ -37,15 +38,22 @@ class MaskStream:
     - When the frame size changes, objects keep their place in the picture.
     """
 
-    def __init__(self, features: FusedFeatures) -> None:
-        self._features = features
+    def __init__(self, features: FusedFeatures, streaming: Streaming) -> None:
+        """Start a live stream.
+
+        Args:
+            features: the bundle's fused features.
+            streaming: how the stream treats time.
+
+        """
+        self._features, self._streaming = features, streaming
         self.reset()
 
     def reset(self) -> None:
         """Forget all objects and frames."""
         self._window = self._features.window()
         self._objects = MaskedObjects(self._features.settings)
-        self._clock = FrameClock()
+        self._clock = FrameClock(self._streaming.interval_history)
         self._frames_since_marked = np.zeros(0, np.int64)
 
     def add_masks(self, mask: NDArray[np.uint8]) -> None:

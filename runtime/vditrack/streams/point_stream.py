@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vditrack.bundle.manifest import Matching
+from vditrack.bundle.configuration import Matching, Streaming
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow
@@ -50,17 +50,27 @@ class Stream:
     - When the frame size changes, points keep their place in the picture.
     """
 
-    def __init__(self, extractor: FeatureExtractor, settings: Matching) -> None:
+    def __init__(
+        self, extractor: FeatureExtractor, settings: Matching, streaming: Streaming
+    ) -> None:
+        """Start a live stream.
+
+        Args:
+            extractor: the bundle's graphs.
+            settings: of the point tracker.
+            streaming: how the stream treats time.
+
+        """
         self._extractor = extractor
-        self._settings = settings
+        self._settings, self._streaming = settings, streaming
         self._next_id = 0
         self.reset()
 
     def reset(self) -> None:
         """Forget all points and frames; ids go on counting."""
         self._window = SlidingWindow(self._extractor)
-        self._alive = create_point_tracker(self._extractor.grid, self._settings)
-        self._clock = FrameClock()
+        self._tracker = create_point_tracker(self._extractor.grid, self._settings)
+        self._clock = FrameClock(self._streaming.interval_history)
 
     def add(self, points: ArrayLike) -> NDArray[np.int64]:
         """Start tracking points [N, 2] (x, y), in pixels of the last frame pushed; return ids [N].
@@ -72,7 +82,7 @@ class Stream:
         positions = np.asarray(points, np.float32)
         count = len(positions) if positions.ndim else 0
         ids = np.arange(self._next_id, self._next_id + count, dtype=np.int64)
-        self._alive.add(ids, positions)
+        self._tracker.add(ids, positions)
         self._next_id += count
         return ids
 
@@ -84,10 +94,10 @@ class Stream:
 
         """
         gone = np.atleast_1d(np.asarray(ids, np.int64))
-        unknown = np.setdiff1d(gone, self._alive.ids)
+        unknown = np.setdiff1d(gone, self._tracker.ids)
         if len(unknown):
             raise InputError(f"no point with id {unknown[0]} is alive in this stream.")
-        self._alive.keep(~np.isin(self._alive.ids, gone))
+        self._tracker.keep(~np.isin(self._tracker.ids, gone))
 
     def push(self, frame: NDArray[np.uint8], stamp: float) -> StreamUpdate:
         """Track all points into the next frame.
@@ -102,20 +112,20 @@ class Stream:
 
         """
         check_frame(frame)
-        reach = self._clock.advance(stamp)
-        if reach > 0:
+        intervals = self._clock.advance(stamp)
+        if intervals > 0:
             features = self._window.push(frame)
-            self._alive.advance(features, frame, reach)
+            self._tracker.advance(features, frame, intervals)
         return self._update(stamp)
 
     def _update(self, stamp: float) -> StreamUpdate:
-        alive = self._alive
+        tracker = self._tracker
         return StreamUpdate(
             stamp=stamp,
-            ids=alive.ids.copy(),
-            points=alive.points,
-            visible=alive.visible,
-            confidence=alive.confidence.copy(),
-            forward_backward_error=alive.forward_backward_error.copy(),
-            age=alive.age.copy(),
+            ids=tracker.ids.copy(),
+            points=tracker.points,
+            visible=tracker.visible,
+            confidence=tracker.confidence.copy(),
+            forward_backward_error=tracker.forward_backward_error.copy(),
+            age=tracker.age.copy(),
         )

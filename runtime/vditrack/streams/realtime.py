@@ -18,30 +18,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vditrack.arrays import Bools, Floats, Frame, Grey, Ints
-from vditrack.bundle.manifest import Matching
+from vditrack.bundle.configuration import Matching, OpticalFlow, Streaming
+from vditrack.coordinates import pixel_unit
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import SlidingWindow
 from vditrack.input_checks import check_frame, check_points
-from vditrack.points.array_tables import chosen, joined
+from vditrack.points.array_tables import concatenate_rows, select_rows
 from vditrack.points.factory import create_point_tracker
-from vditrack.points.optical_flow import at_size, flow_there_and_back, grey_levels, leads_back
+from vditrack.points.optical_flow import (
+    grey_levels,
+    is_consistent,
+    resize_grey,
+    track_forward_backward,
+)
 from vditrack.stage_timing import stage
 from vditrack.streams.frame_clock import FrameClock
-
-_PACE = 0.8
-"""Share of a frame's time that the model may take for each frame to wait for it."""
-_IDLE = 0.5
-"""Share of the time between two frames that a push may take, for that time to be the camera's."""
-_REMEMBERED = 15
-"""Frames over which the model's time and rate are measured."""
-_AGREES = 1.0
-"""Pixels at a width of 256 by which the model may correct flow that need not be followed anew."""
-_FLAT = 1e-6
-"""Least texture that flow follows from frame to frame: else points on asphalt would come and go."""
-_LOST_BY_FLOW = 0.49
-"""Factor on the confidence of a point that flow did not hold: below one half whatever it was."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +90,7 @@ class _Points:
             age=np.zeros(count, np.int64),
             placed=np.full(count, stamp),
         )
-        return joined(self, new)
+        return concatenate_rows(self, new)
 
     @property
     def visible(self) -> Bools:
@@ -112,7 +105,7 @@ class _Job:
     frame: Frame
     image: Grey
     stamp: float
-    reach: float
+    intervals: float
     ids: Ints
     places: Floats
     carried: bool
@@ -129,24 +122,29 @@ class LiveStream:
     """
 
     def __init__(
-        self, extractor: FeatureExtractor, settings: Matching, worker: Executor | None = None
+        self,
+        extractor: FeatureExtractor,
+        settings: Matching,
+        streaming: Streaming,
+        worker: Executor | None = None,
     ) -> None:
-        """Start on a live stream.
+        """Start a live stream.
 
         Args:
-            extractor: a bundle's graphs.
-            settings: of matching.
-            worker: runs the model, in one thread; shared by several streams, each waits its turn.
-                One of its own by default.
+            extractor: the bundle's graphs.
+            settings: of the point tracker.
+            streaming: how the stream treats time, and frames that the model does not describe.
+            worker: runs the model, in one thread; several streams may share one. By default the
+                stream has a thread of its own.
 
         """
         self._extractor = extractor
-        self._settings = settings
+        self._settings, self._streaming, self._live = settings, streaming, streaming.live
         self._owned = worker is None
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="vditrack")
         self._next_id = 0
         self._job: _Job | None = None
-        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
+        self._seconds: deque[float] = deque(maxlen=self._live.history)
         self.reset()
 
     def reset(self) -> None:
@@ -154,12 +152,12 @@ class LiveStream:
         # What the model still works on belongs to the past.
         self._job = None
         self._window = SlidingWindow(self._extractor)
-        self._alive = create_point_tracker(self._extractor.grid, self._settings)
+        self._tracker = create_point_tracker(self._extractor.grid, self._settings)
         self._points = _Points()
-        self._clock = FrameClock()
+        self._clock = FrameClock(self._streaming.interval_history)
         self._image: Grey | None = None
-        self._described: deque[float] = deque(maxlen=_REMEMBERED)
-        self._intervals: deque[float | None] = deque(maxlen=_REMEMBERED)
+        self._described: deque[float] = deque(maxlen=self._live.history)
+        self._intervals: deque[float | None] = deque(maxlen=self._live.history)
         self._busy = 0.0
 
     def close(self) -> None:
@@ -203,7 +201,7 @@ class LiveStream:
         check_points(positions, self._image.shape)
         ids = np.arange(self._next_id, self._next_id + len(positions), dtype=np.int64)
         if self._describes(self._clock.stamp):
-            self._alive.add(ids, positions)
+            self._tracker.add(ids, positions)
         self._points = self._points.with_new(ids, positions, self._clock.stamp)
         self._next_id += len(ids)
         return ids
@@ -212,15 +210,15 @@ class LiveStream:
         """Stop tracking points.
 
         Raises:
-            InputError: an id is not alive.
+            InputError: an id is not tracker.
 
         """
         gone = np.atleast_1d(np.asarray(ids, np.int64))
         unknown = np.setdiff1d(gone, self._points.ids)
         if len(unknown):
             raise InputError(f"no point with id {unknown[0]} is alive in this stream.")
-        self._points = chosen(self._points, ~np.isin(self._points.ids, gone))
-        self._alive.keep(~np.isin(self._alive.ids, gone))
+        self._points = select_rows(self._points, ~np.isin(self._points.ids, gone))
+        self._tracker.keep(~np.isin(self._tracker.ids, gone))
 
     def push(self, frame: Frame, stamp: float) -> LiveUpdate:
         """Track all points into the next frame.
@@ -266,23 +264,25 @@ class LiveStream:
     def _see_interval(self, interval: float) -> None:
         # A push that waits for a slow model makes frames go by unseen, and the time to the next
         # one as long as the model takes: it says nothing of the camera.
-        self._intervals.append(interval if self._busy <= _IDLE * interval else None)
+        self._intervals.append(
+            interval if self._busy <= self._live.max_push_share * interval else None
+        )
 
     def _keeps_pace(self) -> bool:
         """Whether the model is quicker than the camera; when in doubt not, which shows it."""
         intervals = [interval for interval in self._intervals if interval is not None]
         if not intervals or not self._seconds:
             return False
-        return median(self._seconds) <= _PACE * median(intervals)
+        return median(self._seconds) <= self._live.max_model_share * median(intervals)
 
     def _start(self, frame: Frame, image: Grey, stamp: float, *, carried: bool) -> None:
-        interval, reach = self._clock.usual_interval, 1.0
+        interval, intervals = self._clock.usual_interval, 1.0
         if self._described and interval:
-            reach = max(1.0, float(round((stamp - self._described[-1]) / interval)))
+            intervals = max(1.0, float(round((stamp - self._described[-1]) / interval)))
         described = self._worker.submit(self._describe, self._window, frame)
         points = self._points
         self._job = _Job(
-            described, frame, image, stamp, reach, points.ids, points.places.copy(), carried
+            described, frame, image, stamp, intervals, points.ids, points.places.copy(), carried
         )
 
     def _describe(self, window: SlidingWindow, frame: Frame) -> FeatureMap:
@@ -303,9 +303,13 @@ class LiveStream:
         if len(seen):
             with stage("flow"):
                 places = points.places[seen]
-                before = at_size(newest, image.shape)
-                flowed, distance = flow_there_and_back(before, image, places, places, _FLAT)
-                held = leads_back(distance, image.shape)
+                flowed, held = self._flow(
+                    resize_grey(newest, image.shape),
+                    image,
+                    places,
+                    places,
+                    self._live.optical_flow,
+                )
             points.places[seen[held]] = flowed[held]
             points.followed[seen[~held]] = False
 
@@ -316,9 +320,9 @@ class LiveStream:
             return
         features = job.described.result()
         self._described.append(job.stamp)
-        alive = self._alive
-        carried = job.places[np.searchsorted(job.ids, alive.ids)] if job.carried else None
-        alive.advance(features, job.frame, job.reach, carried)
+        tracker = self._tracker
+        carried = job.places[np.searchsorted(job.ids, tracker.ids)] if job.carried else None
+        tracker.advance(features, job.frame, job.intervals, carried)
         self._describe_new(job)
         self._take_over(job)
 
@@ -326,46 +330,53 @@ class LiveStream:
         """Give their template to points that were added since the frame described before."""
         height, width = job.image.shape
         inside = ((job.places >= 0) & (job.places < (width, height))).all(axis=1)
-        new = inside & np.isin(job.ids, self._points.ids) & ~np.isin(job.ids, self._alive.ids)
+        new = inside & np.isin(job.ids, self._points.ids) & ~np.isin(job.ids, self._tracker.ids)
         if new.any():
-            self._alive.add(job.ids[new], job.places[new])
+            self._tracker.add(job.ids[new], job.places[new])
 
     def _take_over(self, job: _Job) -> None:
         """Take over what the model says of the job's frame into the newest one."""
-        alive, points = self._alive, self._points
-        rows = np.searchsorted(points.ids, alive.ids)
+        tracker, points = self._tracker, self._points
+        rows = np.searchsorted(points.ids, tracker.ids)
         points.confidence[rows], points.forward_backward_error[rows] = (
-            alive.confidence,
-            alive.forward_backward_error,
+            tracker.confidence,
+            tracker.forward_backward_error,
         )
         points.placed[rows], points.followed[rows] = job.stamp, True
         newest = self._image
         if newest is None or newest is job.image:
-            points.places[rows] = alive.points
+            points.places[rows] = tracker.points
             return
-        was = job.places[np.searchsorted(job.ids, alive.ids)]
+        was = job.places[np.searchsorted(job.ids, tracker.ids)]
         factor = _factor(job.image, newest)
-        correction = (alive.points - was) * factor
+        correction = (tracker.points - was) * factor
         points.places[rows] += correction
-        limit = _AGREES * max(newest.shape) / 256
-        differs = alive.visible & (np.linalg.norm(correction, axis=1) > limit)
+        limit = self._live.max_correction * pixel_unit(newest.shape)
+        differs = tracker.visible & (np.linalg.norm(correction, axis=1) > limit)
         if differs.any():
-            self._follow_anew(job, newest, alive.points[differs] * factor, rows[differs])
+            self._follow_anew(job, newest, tracker.points[differs] * factor, rows[differs])
 
     def _follow_anew(self, job: _Job, newest: Grey, placed: Floats, rows: Ints) -> None:
         """Follow points that flow had brought elsewhere from where the model places them."""
         points = self._points
         with stage("flow"):
-            described = at_size(job.image, newest.shape)
-            there = points.places[rows]
-            flowed, distance = flow_there_and_back(described, newest, placed, there)
-            held = leads_back(distance, newest.shape)
+            described = resize_grey(job.image, newest.shape)
+            flowed, held = self._flow(
+                described, newest, placed, points.places[rows], self._live.correction_flow
+            )
         points.places[rows[held]] = flowed[held]
         points.followed[rows[~held]] = False
 
+    def _flow(
+        self, before: Grey, image: Grey, points: Floats, guess: Floats, settings: OpticalFlow
+    ) -> tuple[Floats, Bools]:
+        """Track points [N, 2] by optical flow; return positions, and which of them to believe."""
+        tracked, error = track_forward_backward(before, image, points, guess, settings)
+        return tracked, is_consistent(error, image.shape, self._live.max_flow_error)
+
     def _update(self, stamp: float) -> LiveUpdate:
         points = self._points
-        held = np.where(points.followed, 1, _LOST_BY_FLOW)
+        held = np.where(points.followed, 1, self._live.lost_confidence)
         return LiveUpdate(
             stamp=stamp,
             ids=points.ids.copy(),

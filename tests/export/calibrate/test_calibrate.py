@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 from doubles.commands import run_command
 from doubles.passthrough import write_passthrough
 from vditrack.annotated_clip import AnnotatedClip
+from vditrack.bundle.configuration import FlowTracking, Matching, Recovery, Visibility
 from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
-from vditrack.bundle.manifest import Holding, Matching, Visibility
 from vditrack.errors import BundleError, InputError, VditrackError
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import TapVid
@@ -39,7 +39,9 @@ PLANTED = Visibility(
 NEUTRAL = Visibility(
     bias=-4.0, correlation=4.0, first_similarity=2.0, template_similarity=2.0, distance=-0.5
 )
-HOLDING = Holding(recovery_similarity=0.9, recovery_correlation=0.75, visibility=NEUTRAL)
+FLOW_TRACKING = FlowTracking(
+    recovery=Recovery(min_similarity=0.9, min_correlation=0.75), visibility=NEUTRAL
+)
 
 
 def evidence_of(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -204,23 +206,25 @@ def held(tmp_path_factory) -> Bundle:
     """The bundle of mean colours, with points that are held."""
     folder = tmp_path_factory.mktemp("held")
     manifest = write_passthrough(folder).manifest
-    return seal_bundle(folder, msgspec.structs.replace(manifest, matching=with_holding(manifest)))
+    return seal_bundle(
+        folder, msgspec.structs.replace(manifest, matching=with_flow_tracking(manifest))
+    )
 
 
-def with_holding(manifest: Any, weights: Visibility = NEUTRAL) -> Matching:
-    holding = msgspec.structs.replace(HOLDING, visibility=weights)
+def with_flow_tracking(manifest: Any, weights: Visibility = NEUTRAL) -> Matching:
+    flow_tracking = msgspec.structs.replace(FLOW_TRACKING, visibility=weights)
     settings = msgspec.structs.replace(manifest.matching, template_update=0.3)
-    return msgspec.structs.replace(settings, holding=holding)
+    return msgspec.structs.replace(settings, flow_tracking=flow_tracking)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", [NEUTRAL, PLANTED])
 def test_points_are_followed_and_scored_as_eval_does(held, films, tmp_path, weights):
     clip = films[0]
-    settings = with_holding(held.manifest, weights)
+    settings = with_flow_tracking(held.manifest, weights)
     made = described(clip, FeatureExtractor(held), tmp_path / "maps.npy", lambda _: None)
     shares: list[float] = []
-    trial = follow(made, held.manifest.matching, HOLDING, weights, shares.append)
+    trial = follow(made, held.manifest.matching, FLOW_TRACKING, weights, shares.append)
     assert sum(shares) == pytest.approx(1)
     scores = trial.scores()
     result = TapVid().run(clip, "ours", Tracker(held, settings=settings))
@@ -241,7 +245,7 @@ def test_points_are_followed_and_scored_as_eval_does(held, films, tmp_path, weig
 
 TINY = (Path(__file__).parents[3] / "models" / "tiny.toml").read_text(encoding="utf-8")
 TABLE = """\
-[matching.holding.visibility]  # a regression
+[matching.flow_tracking.visibility]  # a regression
 # begun at
 bias = -4   # neutral
 correlation=4.0
@@ -262,10 +266,11 @@ update_after_loss = false
 horizon = 6
 """
 HELD = f"""{MATCHING}
-[matching.holding]
-recovery_similarity = 0.6
-recovery_correlation = 0.75  # chosen
+[matching.flow_tracking]
 {TABLE}
+[matching.flow_tracking.recovery]
+min_similarity = 0.6
+min_correlation = 0.75  # chosen
 """
 
 
@@ -282,9 +287,9 @@ def card(tmp_path) -> Path:
 
 
 def weights_in(card: Path) -> Visibility:
-    holding = load_card(str(card)).matching.holding
-    assert holding is not None
-    return holding.visibility
+    flow_tracking = load_card(str(card)).matching.flow_tracking
+    assert flow_tracking is not None
+    return flow_tracking.visibility
 
 
 def test_the_card_keeps_all_but_the_weights(card):
@@ -293,7 +298,7 @@ def test_the_card_keeps_all_but_the_weights(card):
         HELD.replace(
             TABLE,
             """\
-[matching.holding.visibility]  # a regression
+[matching.flow_tracking.visibility]  # a regression
 # "calibrate": fitted on a, b (2 clips)
 # begun at
 bias = -3.5   # neutral
@@ -392,7 +397,7 @@ def test_the_command_makes_tracks_better(held, films, calibrated):
     assert scored(after) >= max(map(scored, told["tried"])) - FLAT
     assert scored(after) > scored(before)
     # The official protocol says so too.
-    tracker = Tracker(held, settings=with_holding(held.manifest, weights_in(card)))
+    tracker = Tracker(held, settings=with_flow_tracking(held.manifest, weights_in(card)))
     metrics = [TapVid().run(clip, "", tracker).metrics for clip in films]
     for name, key in (("AJ", "average_jaccard"), ("δ", "position_accuracy")):
         assert np.mean([m[name] for m in metrics]) == pytest.approx(after[key])
@@ -435,7 +440,7 @@ def test_tables_and_refusals(held, tmp_path, still, card):
         assert part in shown.stdout
     assert isinstance(refusal(tmp_path), BundleError)
     never_held = write_passthrough(tmp_path / "matched").root
-    assert "Add [matching.holding] to its card" in str(refusal(never_held))
+    assert "Add [matching.flow_tracking] to its card" in str(refusal(never_held))
     assert "nothing to tell apart" in str(refusal(held.root, "--on", still, "--write", card))
     tracks = np.load(still / "still" / "tracks.npz")
     np.savez(still / "still" / "tracks.npz", points=tracks["points"], occluded=~tracks["occluded"])
@@ -452,7 +457,7 @@ def test_cards_that_are_refused_before_work_begins(held, tmp_path, card):
     assert "Give the path of a .toml" in told(tmp_path / "passthrough")
     assert "cannot be read" in told(tmp_path / "absent.toml")
     card.write_text(card_text(MATCHING), encoding="utf-8")
-    assert "no [matching.holding]" in told(card)
+    assert "no [matching.flow_tracking]" in told(card)
     card.write_text(card_text(name="other"), encoding="utf-8")
     assert "exported from passthrough" in told(card)
 

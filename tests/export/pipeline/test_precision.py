@@ -143,10 +143,10 @@ def test_only_products_are_rounded_in_the_graphs(
 @pytest.mark.parametrize("family", ["wan", "cogvideox"])
 def test_a_bundle_in_fp16_tracks_as_the_one_in_fp32(exported: Exported, family: str) -> None:
     full, half = exported(family, "fp32"), exported(family, "fp16")
-    gate = half.manifest.gate
+    gate = half.manifest.precision_check
     assert gate is not None
     assert (gate.frames, gate.height, gate.width) == (16, 64, 96)
-    assert full.manifest.gate is None
+    assert full.manifest.precision_check is None
     sizes = [sum(r.size for r in b.manifest.files.values()) for b in (full, half)]
     assert sizes[1] < sizes[0]
     clip, queries = moving_clip(7), [[0, 40, 30], [3, 60, 40], [0, 70, 20], [0, 20, 50]]

@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import UMT5Config, UMT5EncoderModel
 from typer.testing import CliRunner
 
+from vditrack.bundle.configuration import FlowTracking, Recovery, Visibility
 from vditrack.bundle.folder import bundled_model
-from vditrack.bundle.manifest import Holding, Visibility
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.features import extractor as features
@@ -378,8 +378,10 @@ def test_points_that_are_held_cost_a_look_at_their_places():
     weights = Visibility(
         bias=0.0, correlation=1.0, first_similarity=1.0, template_similarity=1.0, distance=0.0
     )
-    holding = Holding(recovery_similarity=0.5, recovery_correlation=0.5, visibility=weights)
-    settings = msgspec.structs.replace(WAN.matching, holding=holding)
+    flow_tracking = FlowTracking(
+        recovery=Recovery(min_similarity=0.5, min_correlation=0.5), visibility=weights
+    )
+    settings = msgspec.structs.replace(WAN.matching, flow_tracking=flow_tracking)
     held, matched = (matching_cost(grid, 40, 64, each) for each in (settings, WAN.matching))
     assert held.operations < 0.05 * matched.operations and held.peak < matched.peak
     assert held.operations == 2 * matching_cost(grid, 40, 32, settings).operations

@@ -21,7 +21,8 @@ from doubles.commands import run_command
 from doubles.pipelines import CARD_BOTTOM, CARD_TOP, FAMILY_SECTIONS
 from vditrack import VditrackError
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.manifest import Input, Matching
+from vditrack.bundle.configuration import Matching
+from vditrack.bundle.manifest import Input
 from vditrack.cli import app as cli
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError

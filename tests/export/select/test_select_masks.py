@@ -16,7 +16,7 @@ from doubles.pipelines import CARD_BOTTOM, CARD_TOP, FAMILY_SECTIONS
 from doubles.tiny_checkpoint import MASK_SECTIONS, TINY_CARD
 from vditrack import Tracker, VditrackError
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.manifest import Propagation
+from vditrack.bundle.configuration import Propagation
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.registry import open_dataset

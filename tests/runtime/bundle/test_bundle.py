@@ -11,6 +11,7 @@ import onnx
 import onnx.external_data_helper
 import pytest
 
+from vditrack.bundle.configuration import Matching
 from vditrack.bundle.folder import (
     ENCODER,
     ENCODER_START,
@@ -24,11 +25,11 @@ from vditrack.bundle.manifest import (
     Encoder,
     Input,
     Manifest,
-    Matching,
     Output,
     Precision,
     Source,
 )
+from vditrack.bundle.upgrade import OLDEST_VERSION
 from vditrack.errors import BackendError, BundleError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 
@@ -67,7 +68,7 @@ MANIFEST_OF_TWO_CELLS = Manifest(
         horizon=8,
     ),
     precision=Precision(encoder="fp32", features="fp32"),
-    gate=None,
+    precision_check=None,
     files={},
     parity={"features_vs_full_model": 1e-7},
     tools={"torch": "2"},
@@ -183,7 +184,7 @@ def test_damaged_file(
 
 @pytest.mark.parametrize(
     ("version", "remedy"),
-    [(SCHEMA_VERSION + 1, "Update vditrack"), (SCHEMA_VERSION - 1, "Export the bundle again")],
+    [(SCHEMA_VERSION + 1, "Update vditrack"), (OLDEST_VERSION - 1, "Export the bundle again")],
 )
 def test_other_schema(root: Path, version: int, remedy: str) -> None:
     # The other schema's fields are of no concern.
@@ -229,6 +230,30 @@ def test_manifest_of_wrong_form(
     assert complaint in message
     assert str(root / MANIFEST) in message
     assert "Export it again" in message
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        (("matching",), "template_falloff"),
+        (("matching",), "flow_tracking"),
+        (("streaming", "live", "optical_flow"), "min_texture"),
+        (("input",), "overlap"),
+        ((), "streaming"),
+    ],
+)
+def test_a_default_is_not_taken_for_a_field_that_is_not_there(
+    root: Path, part: tuple[str, ...], field: str
+) -> None:
+    """Else the same bundle could give other tracks with the next release."""
+
+    def remove(manifest: dict[str, Any]) -> None:
+        for name in part:
+            manifest = manifest[name]
+        del manifest[field]
+
+    edit(root, remove)
+    assert f"does not have the field {'.'.join((*part, field))}." in refusal(root)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema_version": 1'])

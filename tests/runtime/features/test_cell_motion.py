@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vditrack import Tracker
-from vditrack.bundle.manifest import Displacement
+from vditrack.bundle.configuration import Displacement
 from vditrack.coordinates import Grid
 from vditrack.evaluation.metrics.masks import mask_scores
 from vditrack.features.cell_motion import MotionWindow, clip_motion, velocities

@@ -58,7 +58,7 @@ def test_sample_reads_what_upsampling_holds():
             expected += np.exp(-3 * np.hypot(dx, dy)) * full[y + dy, x + dx]
     expected /= np.exp(-3 * np.hypot(*np.mgrid[-1:2, -1:2])).sum()
     centres = np.stack([x + 0.5, y + 0.5], axis=1).astype(np.float32)
-    np.testing.assert_allclose(features.sample(centres), expected, atol=1e-5)
+    np.testing.assert_allclose(features.sample(centres, 3.0), expected, atol=1e-5)
 
 
 def test_cell_centres_follow_the_convention():

@@ -13,7 +13,7 @@ from torch.nn import functional
 import vditrack.masks.cell_matching
 from moving_features import translated_maps, wave_field
 from propagation import dense_affinity, dense_labels
-from vditrack.bundle.manifest import Displacement, Propagation
+from vditrack.bundle.configuration import Displacement, Propagation
 from vditrack.masks.label_propagation import LabelPropagation
 from vditrack.masks.objects import MaskedObjects
 from vditrack.masks.soft_labels import (

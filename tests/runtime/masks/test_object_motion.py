@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from vditrack.bundle.manifest import Displacement, Propagation
+from vditrack.bundle.configuration import Displacement, Propagation
 from vditrack.masks.object_motion import ObjectMotion, extents
 from vditrack.masks.objects import MaskedObjects
 

@@ -35,7 +35,7 @@ def points() -> np.ndarray:
 @pytest.mark.parametrize("offset", [(0, 0), (8, -16), (3.3, 5.7), (-21.2, 11.4), (0.5, 0.25)])
 @pytest.mark.parametrize("limited", [True, False])
 def test_translation_is_found(field, points, offset, limited):
-    templates = moved(field, (0, 0)).sample(points)
+    templates = moved(field, (0, 0)).sample(points, 3.0)
     found = match(templates, moved(field, offset), points, np.full(30, limited), SETTINGS)
     error = np.linalg.norm(found.points - (points + np.float32(offset)), axis=1)
     assert np.median(error) < 0.5
@@ -44,19 +44,19 @@ def test_translation_is_found(field, points, offset, limited):
 
 
 def test_search_radius_limits_and_reach_widens(field, points):
-    templates, target = moved(field, (0, 0)).sample(points), moved(field, (30, 0))
+    templates, target = moved(field, (0, 0)).sample(points, 3.0), moved(field, (30, 0))
     narrow = msgspec.structs.replace(SETTINGS, search_radius=20.0)
     limited = np.ones(len(points), np.bool_)
     held = match(templates, target, points, limited, narrow)
     assert np.linalg.norm(held.points - points, axis=1).max() <= 20 + 1e-3
-    reaching = match(templates, target, points, limited, narrow, reach=2.0)
+    reaching = match(templates, target, points, limited, narrow, radius_factor=2.0)
     assert np.abs(reaching.points - (points + np.float32([30, 0]))).max() < 1.5
 
 
 def test_a_very_long_reach_is_the_whole_map(field, points):
-    templates, target = moved(field, (0, 0)).sample(points), moved(field, (30, 0))
+    templates, target = moved(field, (0, 0)).sample(points, 3.0), moved(field, (30, 0))
     limited = np.ones(len(points), np.bool_)
-    far = match(templates, target, points, limited, SETTINGS, reach=1e6)
+    far = match(templates, target, points, limited, SETTINGS, radius_factor=1e6)
     free = match(templates, target, points, ~limited, SETTINGS)
     np.testing.assert_array_equal(far.points, free.points)
 
@@ -92,7 +92,7 @@ def test_softmax_weights_by_hand():
 
 
 def test_a_match_does_not_depend_on_the_other_points(field, points):
-    templates, target = moved(field, (0, 0)).sample(points), moved(field, (5, 3))
+    templates, target = moved(field, (0, 0)).sample(points, 3.0), moved(field, (5, 3))
     limited = np.arange(30) % 2 == 0
     together = match(templates, target, points, limited, SETTINGS)
     for i in range(0, 30, 7):

@@ -7,7 +7,7 @@ import pytest
 
 from doubles.passthrough import MATCHING
 from moving_features import wave_field
-from vditrack.bundle.manifest import Holding, Visibility
+from vditrack.bundle.configuration import FlowTracking, Recovery, Visibility
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.factory import create_point_tracker
@@ -19,8 +19,10 @@ SIZE = GRID.height, GRID.width
 WEIGHTS = Visibility(
     bias=-6.0, correlation=8.0, first_similarity=2.0, template_similarity=2.0, distance=-0.3
 )
-HOLDING = Holding(recovery_similarity=0.8, recovery_correlation=0.8, visibility=WEIGHTS)
-SETTINGS = msgspec.structs.replace(MATCHING, template_update=0.1, holding=HOLDING)
+FLOW_TRACKING = FlowTracking(
+    recovery=Recovery(min_similarity=0.8, min_correlation=0.8), visibility=WEIGHTS
+)
+SETTINGS = msgspec.structs.replace(MATCHING, template_update=0.1, flow_tracking=FLOW_TRACKING)
 FIELD = wave_field(channels=3, seed=5, shortest=9)
 
 

@@ -15,13 +15,15 @@ from doubles.passthrough import MATCHING, write_passthrough
 from moving_features import translated_maps, wave_field
 from reference_formulation import ReferenceFormulation, track_clip
 from vditrack import Tracker
+from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.coordinates import Grid
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import clip_features
 from vditrack.io.video import write_video
-from vditrack.points import heft_reference as reference
-from vditrack.points.heft_reference import chunks, differences
+from vditrack.points import heft_reference
+from vditrack.points.heft_differences import list_differences
+from vditrack.points.heft_reference import chunks
 from vditrack.points.tracks import Tracks
 
 GRID = Grid(8, 12, 8)
@@ -112,7 +114,7 @@ class GivenFeatures:
 @pytest.mark.parametrize(("seed", "frames", "window"), [(0, 52, 25), (1, 30, 9), (2, 30, 9)])
 def test_random_features(tmp_path, monkeypatch, seed, frames, window):
     given = GivenFeatures(seed, frames, window)
-    monkeypatch.setattr(reference, "clip_features", given.clip_features)
+    monkeypatch.setattr(heft_reference, "clip_features", given.clip_features)
     tracker = Tracker(write_passthrough(tmp_path / "bundle", frames=window), settings=SETTINGS)
     # From the first frame, from one that two chunks share, from a later one, and from the last.
     times = [0, window - 1, window + 5, frames - 1]
@@ -171,10 +173,11 @@ class Rounded(ReferenceFormulation):
         return exact + 4e-7 * torch.from_numpy(self.noise.normal(size=exact.shape)).float()
 
 
-def test_photographs_in_the_bundled_model(monkeypatch):
+def test_photographs_in_the_bundled_model():
     """Short chunks, since the plain formulation takes long; a board passes before the picture."""
-    monkeypatch.setattr(reference, "CHUNK", 5)
-    tracker = Tracker.load()
+    bundle = load_bundle(bundled_model())
+    settings = msgspec.structs.replace(bundle.manifest.matching, reference_chunk=5)
+    tracker = Tracker(bundle, settings=settings)
     out = tracker.bundle.manifest.output
     grid = Grid(out.rows, out.columns, out.stride)
     views = [(100 - 4 * t, 100 + 3 * t) for t in range(10)]
@@ -201,7 +204,7 @@ def test_chunks_overlap_by_one_frame(tmp_path, window, described, count):
     clip = np.broadcast_to(levels, (count, 64, 96, 3))
     length = 4 if (window, described) == (4, 4) else 25
     end = 0
-    for first, maps in chunks(FeatureExtractor(bundle), clip):
+    for first, maps in chunks(FeatureExtractor(bundle), clip, 25):
         assert first == end
         end = first + len(maps) - 1
         assert [float(each.descriptors.mean()) for each in maps] == [*range(first, end + 1)]
@@ -217,10 +220,10 @@ def test_a_chunk_is_described_in_one_window(tmp_path, monkeypatch):
         windows.append([*frames[:, 0, 0, 0]])
         return clip_features(extractor, frames)
 
-    monkeypatch.setattr(reference, "clip_features", recorded)
+    monkeypatch.setattr(heft_reference, "clip_features", recorded)
     extractor = FeatureExtractor(write_passthrough(tmp_path, frames=4))
     clip = np.broadcast_to(np.arange(9, dtype=np.uint8)[:, None, None, None], (9, 64, 96, 3))
-    assert [(first, len(maps)) for first, maps in chunks(extractor, clip)] == [
+    assert [(first, len(maps)) for first, maps in chunks(extractor, clip, 25)] == [
         (0, 4),
         (3, 4),
         (6, 3),
@@ -276,7 +279,7 @@ def differing(folder: Path, change: dict, length=50, queries=((0, 5, 5),)) -> li
         for part, values in HEFT_WAN.items()
     }
     manifest = msgspec.structs.replace(manifest, **parts)
-    return differences(manifest, manifest.matching, length, np.float32(queries))
+    return list_differences(manifest, manifest.matching, length, np.float32(queries))
 
 
 def test_nothing_differs_from_heft_where_its_choices_are_made(tmp_path):

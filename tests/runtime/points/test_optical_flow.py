@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from moving_features import wave_field
-from vditrack.points.optical_flow import at_size, flow_there_and_back, grey_levels, leads_back
+from vditrack.bundle.configuration import OpticalFlow
+from vditrack.points.optical_flow import (
+    grey_levels,
+    is_consistent,
+    resize_grey,
+    track_forward_backward,
+)
 
 POINTS = np.float32([[60.3, 50.2], [80.5, 60.5], [100.9, 75.1], [130.2, 90.8]])
 
@@ -21,7 +27,7 @@ def picture(offset=(0.0, 0.0), seed=0) -> np.ndarray:
 @pytest.mark.parametrize("offset", [(0.0, 0.0), (0.37, -0.81), (5.25, 3.5), (-9.6, 7.1)])
 def test_a_known_motion_is_found_to_a_fraction_of_a_pixel(offset):
     before, after = grey_levels(picture()), grey_levels(picture(offset))
-    there, distance = flow_there_and_back(before, after, POINTS, POINTS)
+    there, distance = track_forward_backward(before, after, POINTS, POINTS, OpticalFlow())
     assert np.linalg.norm(there - POINTS - np.float32(offset), axis=1).max() < 0.1
     assert distance.max() < 0.1
 
@@ -30,7 +36,9 @@ def test_a_large_motion_is_found_from_a_guess():
     offset = np.float32([60, 31])
     before, after = grey_levels(picture()), grey_levels(picture(offset))
     inside = POINTS[:2]
-    there, distance = flow_there_and_back(before, after, inside, inside + offset + 1.5)
+    there, distance = track_forward_backward(
+        before, after, inside, inside + offset + 1.5, OpticalFlow()
+    )
     assert np.linalg.norm(there - inside - offset, axis=1).max() < 0.1
     assert distance.max() < 0.1
 
@@ -39,34 +47,34 @@ def test_pictures_with_nothing_in_common_do_not_lead_back():
     rng = np.random.default_rng(0)
     before, after = (grey_levels(rng.integers(0, 255, (144, 192, 3), np.uint8)) for _ in range(2))
     points = rng.uniform((10, 10), (180, 130), (200, 2)).astype(np.float32)
-    there, distance = flow_there_and_back(before, after, points, points)
+    there, distance = track_forward_backward(before, after, points, points, OpticalFlow())
     assert there.shape == points.shape
-    assert leads_back(distance, before.shape).mean() < 0.2
+    assert is_consistent(distance, before.shape, 1.0).mean() < 0.2
 
 
 def test_a_flat_picture_has_nothing_to_follow():
     grey = np.full((144, 192), 90, np.uint8)
-    _, distance = flow_there_and_back(grey, grey, POINTS, POINTS)
+    _, distance = track_forward_backward(grey, grey, POINTS, POINTS, OpticalFlow())
     assert np.isinf(distance).all()
 
 
 def test_one_pixel_is_allowed_at_a_width_of_256_and_as_much_more_as_frames_are_larger():
     distance = np.float32([0.9, 1.1, 2.4, 2.6])
-    assert leads_back(distance, (144, 192)).tolist() == [True, False, False, False]
-    assert leads_back(distance, (480, 640)).tolist() == [True, True, True, False]
+    assert is_consistent(distance, (144, 192), 1.0).tolist() == [True, False, False, False]
+    assert is_consistent(distance, (480, 640), 1.0).tolist() == [True, True, True, False]
 
 
 @pytest.mark.parametrize("size", [(2, 3), (17, 9), (31, 200)])
 def test_small_frames(size):
     grey = grey_levels(cv2.resize(picture(), size[::-1]))
     centre = np.float32([[size[1] / 2, size[0] / 2]])
-    there, distance = flow_there_and_back(grey, grey, centre, centre)
+    there, distance = track_forward_backward(grey, grey, centre, centre, OpticalFlow())
     assert np.isinf(distance).all() or np.linalg.norm(there - centre) < 0.1
 
 
 def test_an_image_of_another_size_shows_the_same_places():
     grey = grey_levels(picture())
-    half = at_size(grey, (72, 96))
+    half = resize_grey(grey, (72, 96))
     assert half.shape == (72, 96)
     assert np.abs(half - grey.reshape(72, 2, 96, 2).mean(axis=(1, 3))).max() <= 0.5
-    assert at_size(grey, grey.shape) is grey
+    assert resize_grey(grey, grey.shape) is grey

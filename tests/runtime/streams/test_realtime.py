@@ -161,11 +161,11 @@ def test_points_added_while_the_model_works_get_their_template_where_flow_has_br
         slow.let.release()
         described(live)
         live.push(frames[4], 4 / 30)
-        assert len(live._alive.ids) == 0
+        assert len(live._tracker.ids) == 0
         slow.let.release()
         described(live)
         update = live.push(frames[5], 5 / 30)
-        assert live._alive.ids.tolist() == [new]
+        assert live._tracker.ids.tolist() == [new]
         np.testing.assert_allclose(update.seconds_since_model, 1 / 30, atol=1e-6)
         np.testing.assert_allclose(update.points, late + np.float32([3, -1.5]), atol=0.3)
         slow.let.release(100)
@@ -246,7 +246,7 @@ def test_removed_points_stay_removed_when_the_model_is_done(bundle):
             described(live)
             update = live.push(frames[t], t / 30)
             assert update.ids.tolist() == [1, 2, 3, 4, 6, 7]
-        assert sorted(live._alive.ids.tolist()) == [1, 2, 3, 4, 6, 7]
+        assert sorted(live._tracker.ids.tolist()) == [1, 2, 3, 4, 6, 7]
         with pytest.raises(InputError, match="no point with id 5"):
             live.remove(5)
         slow.let.release(100)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Doubles, Mask
-from vditrack.bundle.manifest import Propagation
+from vditrack.bundle.configuration import Propagation
 from vditrack.errors import InputError
 from vditrack.evaluation.metrics.masks import mask_scores
 from vditrack.features.feature_map import FeatureMap

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.manifest import Matching
+from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import Grid, pixels_from_cells
 from vditrack.evaluation.metrics.points import THRESHOLDS
 from vditrack.evaluation.protocols import RASTER
@@ -91,7 +91,9 @@ class ClipAccuracy:
     def _sampled(self, described: Tensor, points: NDArray[np.float32]) -> Tensor:
         grid = self._grid
         flat = described.reshape(grid.rows, grid.columns, -1).numpy()
-        sampled = torch.from_numpy(FeatureMap(grid, flat).sample(points))
+        sampled = torch.from_numpy(
+            FeatureMap(grid, flat).sample(points, self._matching.template_falloff)
+        )
         return sampled.reshape(len(points), *described.shape[1:])
 
     def _seek(self, gap: int, source: Source, frame: int, described: Tensor) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.arrays import Floats
-from vditrack.bundle.manifest import Propagation
+from vditrack.bundle.configuration import Propagation
 from vditrack.masks.objects import MaskedObjects
 
 Image = NDArray[np.uint8]

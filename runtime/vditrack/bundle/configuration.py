@@ -1,0 +1,262 @@
+"""The part of a bundle's manifest that decides what tracks and masks come out of its features.
+
+Every number that changes a result is a field here, so that the same bundle gives the same result
+with every release. A default is what export writes where a card leaves a field out; the manifest on
+disk has every field. "Chosen" means chosen on rendered clips (synthetic:1). Fields are in pixels at
+a width of 256 where they say so: the real limit is `vditrack.coordinates.pixel_unit` times larger.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Positive = Annotated[int, Meta(gt=0)]
+PositiveReal = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Cosine = Annotated[float, Meta(ge=-1, lt=1)]
+
+
+class OpticalFlow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Pyramidal Lucas-Kanade from frame to frame, as OpenCV's ``calcOpticalFlowPyrLK`` takes it."""
+
+    window: Positive = 15
+    """Side of the window around a point, in pixels of the frame. Chosen."""
+    levels: Annotated[int, Meta(ge=0)] = 4
+    """Halvings of the frame above its own size. Chosen."""
+    iterations: Positive = 20
+    """Gauss-Newton steps on each level, at most. Chosen."""
+    epsilon: PositiveReal = 0.03
+    """Step, in pixels, below which a level ends. Chosen."""
+    min_texture: NonNegative = 1e-4
+    """Least eigenvalue of the gradients in the window; flatter surfaces are not followed. OpenCV's
+    default."""
+    check_backward: bool = True
+    """Whether flow is also followed back to the frame before; if not, its error counts as 0."""
+
+
+class PatchAlignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the patch around a query is aligned in later frames (`vditrack.points.patch_alignment`).
+
+    Gauss-Newton steps on an affine warp, inverse compositional (Baker and Matthews, Lucas-Kanade 20
+    years on, IJCV 2004). Lengths are in pixels of the patch's own frame, except where fields say
+    so.
+    """
+
+    radius: Positive = 5
+    """The patch has 2 radius + 1 pixels a side. Chosen."""
+    rounds: Positive = 8
+    """Gauss-Newton steps in each frame. Chosen."""
+    max_shift: PositiveReal = 3.0
+    """Pixels of the frame by which alignment may correct optical flow, at most. Chosen."""
+    min_correlation: float = 0.7
+    """Least correlation of an aligned patch that corrects optical flow; none does if it is above 1.
+    Chosen."""
+    weight_sigma: PositiveReal = 0.7
+    """Standard deviation of the weights around the patch's centre, in radii. Chosen."""
+    shift_damping: NonNegative = 1e-4
+    """Added to the Hessian's diagonal for the shift. Chosen."""
+    shape_damping: NonNegative = 1e-1
+    """The same for the affine shape, which changes only where there is texture enough. Chosen."""
+    noise: PositiveReal = 1e-3
+    """Grey levels that are added to a patch's standard deviation, so that a flat one has a
+    scale."""
+    min_scale: PositiveReal = 0.4
+    """Least singular value of a believable affine shape. Chosen."""
+    max_scale: PositiveReal = 2.5
+    """Largest singular value of a believable affine shape. Chosen."""
+
+
+class Recovery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How lost points are found again: by descriptor, then by patch.
+
+    A lost point is searched for near its predicted position by its template, and in the whole frame
+    by its first descriptor.
+    """
+
+    min_similarity: Cosine
+    """Least cosine with the point's first descriptor at the place where it is found."""
+    min_correlation: float
+    """Least mean correlation of the point's near and wide patches there."""
+    wide_radius: Positive = 14
+    """Radius of the wide patch, aligned before the near one. Chosen."""
+    wide_rounds: Positive = 6
+    """Gauss-Newton steps on the wide patch. Chosen."""
+    max_wide_shift: PositiveReal = 8.0
+    """Pixels of the frame by which the wide patch may move from a match, at most. Chosen."""
+    max_shift: PositiveReal = 10.0
+    """Pixels of the frame by which both patches together may move from a match. Chosen."""
+    radius: PositiveReal = 8.0
+    """How far from its predicted position a lost point may return, in pixels at a width of 256.
+    Chosen."""
+    radius_growth: NonNegative = 3.0
+    """How much farther for each frame that it was lost, in the same unit. Chosen."""
+    anywhere_after: NonNegative = 8.0
+    """Frames after which a lost point may return anywhere. Chosen."""
+
+
+class Visibility(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A logistic regression that gives the confidence that a point is visible where it is placed.
+
+    `vditrack calibrate` fits the weights on clips with known tracks.
+    """
+
+    bias: float
+    correlation: float
+    """Weight of the correlation of the point's first patch with the frame."""
+    first_similarity: float
+    """Weight of the cosine similarity with the point's first descriptor."""
+    template_similarity: float
+    """Weight of the cosine similarity with the point's template."""
+    distance: float
+    """Weight of the forward-backward error of optical flow, in pixels at a width of 256."""
+
+    @property
+    def of_evidence(self) -> tuple[float, float, float, float]:
+        """All weights but the bias, in the order above."""
+        return self.correlation, self.first_similarity, self.template_similarity, self.distance
+
+
+class FlowTracking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How points are tracked by optical flow and query patch (`vditrack.points.flow_tracker`)."""
+
+    optical_flow: OpticalFlow = OpticalFlow()
+    patches: PatchAlignment = PatchAlignment()
+    recovery: Recovery | None
+    """None: a lost point is not searched for, and is never visible again."""
+    visibility: Visibility
+    max_flow_error: PositiveReal = 2.0
+    """Forward-backward error, in pixels at a width of 256, from which on flow has lost a point.
+    Chosen."""
+    max_departure: PositiveReal = 5.0
+    """How far flow may lead from the predicted position, in pixels at a width of 256. Chosen."""
+    max_departure_share: NonNegative = 0.3
+    """How much farther, as a share of the predicted step. Chosen."""
+    min_correlation: float = 0.3
+    """Correlation of its first patch at or below which a point is lost. Chosen."""
+    velocity_update: Share = 0.7
+    """Weight of the newest step in a point's velocity. Chosen."""
+    velocity_decay: Share = 0.95
+    """Factor on the velocity in each frame in which the point is lost. Chosen."""
+    flow_error_cap: PositiveReal = 10.0
+    """Forward-backward error, in pixels at a width of 256, above which `Visibility` makes no
+    difference. Chosen."""
+    remember_query: bool = True
+    """Whether a point's first patches and descriptor are those of its query; if not, they are those
+    of the frame before."""
+
+
+class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How descriptors become tracks (HeFT, arXiv 2512.04619); lengths are in model pixels."""
+
+    temperature: PositiveReal
+    """Temperature of the softmax over cosine similarities; 1 in the paper."""
+    argmax_radius: PositiveReal
+    """Radius of the disc around the best pixel over which the soft-argmax is taken."""
+    search_radius: PositiveReal
+    """How far from its last position a visible point is searched for."""
+    visibility_threshold: PositiveReal
+    """Largest forward-backward distance (RMS over frames) of a visible point."""
+    similarity_threshold: Cosine
+    """Least cosine similarity of a visible point with its template; -1 in the paper."""
+    recovery_threshold: Cosine
+    """The same for a point that was not seen within the horizon, so cannot be checked backward."""
+    template_update: Share
+    """Weight of the newest descriptor in a visible point's template."""
+    update_after_loss: bool
+    """Whether a template is still updated after its point was lost once; true in the paper."""
+    horizon: Positive
+    """Frames that the backward check goes back, at most."""
+    template_falloff: NonNegative = 3.0
+    """A descriptor is read as a mean over the 3 x 3 places one pixel apart around a point, weighted
+    by exp(-falloff x distance). The paper's (section 3)."""
+    reference_chunk: Annotated[int, Meta(ge=2)] = 25
+    """Frames of a chunk in the reference mode, where the model's windows describe fewer frames. The
+    paper's."""
+    flow_tracking: FlowTracking | None = None
+    """None: points go where they match, as in the paper. The five settings from
+    ``visibility_threshold`` to ``recovery_threshold``, ``update_after_loss`` and ``horizon`` are
+    for that case alone."""
+
+
+class LiveTracking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a live stream bridges frames that the model has no time for (`streams.realtime`)."""
+
+    optical_flow: OpticalFlow = OpticalFlow(min_texture=1e-6)
+    """Carries points between the frames that the model describes. It follows flatter surfaces than
+    flow tracking does, or points on asphalt would come and go. Chosen."""
+    correction_flow: OpticalFlow = OpticalFlow()
+    """Follows points anew, from where the model places them to the newest frame."""
+    max_flow_error: PositiveReal = 1.0
+    """Largest forward-backward error of flow that is believed, in pixels at a width of 256 (of the
+    frame if that is narrower). What users of the method allow."""
+    max_correction: PositiveReal = 1.0
+    """Pixels at a width of 256 by which the model may move a point without flow being followed anew
+    from the model's position. Chosen."""
+    lost_confidence: Share = 0.49
+    """Factor on the confidence of a point that flow has lost: below one half whatever it was."""
+    max_model_share: PositiveReal = 0.8
+    """Share of the frame interval that the model may take for every push to wait for it. Chosen."""
+    max_push_share: PositiveReal = 0.5
+    """Share of the time between two frames that a push may take for that time to count as the
+    camera's interval. Chosen."""
+    history: Positive = 15
+    """Frames over which the model's time and rate and the camera's interval are measured."""
+
+
+class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How live streams treat time."""
+
+    interval_history: Positive = 30
+    """Frame intervals whose median is the usual interval. After dropped frames the search radius
+    grows by the ratio of the interval to it."""
+    live: LiveTracking = LiveTracking()
+
+
+class Displacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How motion is read from where appearance moves (`vditrack.features.cell_motion`)."""
+
+    frames: Positive
+    """Up to how many frames away, before and after, a cell is searched for."""
+    reach: PositiveReal
+    """How far it may move in a frame, in cells."""
+    temperature: PositiveReal
+    """Temperature of the softmax over cosines with the places where it may be."""
+    gain: PositiveReal
+    """Factor on velocities: descriptors that encode their position, or much of their surroundings,
+    draw them towards rest."""
+    deviation: Share
+    """Share of its deviation from its object's velocity that a cell is expected to keep."""
+    spread: PositiveReal
+    """Difference of velocities, in cells a frame, at which their agreement is exp(-1/2)."""
+    slack: Annotated[float, Meta(ge=1)]
+    """How far from where their object has moved to labels are taken, in cells."""
+    drift: NonNegative
+    """How much farther for each frame since, in cells; never farther than ``radius``."""
+    falloff: NonNegative
+    """How much less a product counts at that distance, growing with the square of the distance,
+    where there are several objects to tell apart."""
+    uncovered: NonNegative
+    """How much less a product counts with background farther away than that, by up to ``slack``
+    again: background that comes into view looks like its surroundings."""
+
+
+class Propagation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How object masks are propagated with fused features (TED, arXiv 2512.02339)."""
+
+    motion_weight: Share
+    """λ: the fused descriptor is λ x motion beside (1 - λ) x appearance, each of length 1."""
+    temperature: PositiveReal
+    """Temperature of the softmax over dot products of fused descriptors."""
+    top_k: Positive
+    """Neighbours, over all context frames together, that a cell takes its label from."""
+    radius: PositiveReal
+    """Largest distance of a neighbour, in cells of the appearance grid."""
+    context: Positive
+    """Frames before the newest whose labels are used, beside the frames that were marked."""
+    displacement: Displacement | None = None
+    """Reads motion from the appearance features; None if a bundle in ``motion`` has features of its
+    own."""

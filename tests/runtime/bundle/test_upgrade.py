@@ -1,0 +1,74 @@
+"""Manifests of older schema versions load, with the values that were constants then."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from vditrack.bundle.folder import MANIFEST, bundled_model, load_bundle
+from vditrack.bundle.manifest import SCHEMA_VERSION, Manifest
+from vditrack.bundle.upgrade import OLDEST_VERSION, upgrade_manifest
+from vditrack.errors import BundleError
+
+MANIFESTS = Path(__file__).parent / "manifests"
+
+
+def manifest_text(version):
+    """`bundle.json` of the bundled model as it was at a schema version."""
+    return (MANIFESTS / f"schema_{version}.json").read_text()
+
+
+def upgraded(version):
+    return msgspec.convert(upgrade_manifest(json.loads(manifest_text(version))), Manifest)
+
+
+def test_every_version_from_the_oldest_on_is_tested():
+    versions = {int(path.stem.removeprefix("schema_")) for path in MANIFESTS.iterdir()}
+    assert versions == set(range(OLDEST_VERSION, SCHEMA_VERSION))
+
+
+@pytest.mark.parametrize("version", range(OLDEST_VERSION, SCHEMA_VERSION))
+def test_an_old_manifest_says_what_it_said(version):
+    old, new = json.loads(manifest_text(version)), upgraded(version)
+    assert new.schema_version == SCHEMA_VERSION
+    now = json.loads(msgspec.json.encode(new))
+    for part in ("name", "notes", "source", "encoder", "output", "files", "parity", "tools"):
+        assert now[part] == old[part]
+    assert now["input"] == {"overlap": 1, **old["input"]}
+    holding = old["matching"].pop("holding")
+    assert now["matching"].items() >= old["matching"].items()
+    flow_tracking = new.matching.flow_tracking
+    assert flow_tracking.recovery.min_similarity == holding["recovery_similarity"]
+    assert flow_tracking.recovery.min_correlation == holding["recovery_correlation"]
+    assert now["matching"]["flow_tracking"]["visibility"] == holding["visibility"]
+    assert now["propagation"] == old.get("propagation")
+    assert new.precision_check is None
+
+
+def test_the_bundled_model_has_the_constants_of_before():
+    """Its manifest was sealed anew, and is that of schema version 6 but for its parts' digests."""
+    new = load_bundle(bundled_model()).manifest
+    assert msgspec.structs.replace(upgraded(6), files={}) == msgspec.structs.replace(new, files={})
+
+
+def test_a_bundle_of_an_old_version_loads(tmp_path):
+    """The whole folder, from the text that was written then."""
+    fields = json.loads(manifest_text(6))
+    fields["files"] = {
+        name: record for name, record in fields["files"].items() if "appearance" not in name
+    }
+    fields["propagation"] = None
+    for name in fields["files"]:
+        (tmp_path / name).write_bytes((bundled_model() / name).read_bytes())
+    (tmp_path / MANIFEST).write_text(json.dumps(fields))
+    loaded = load_bundle(tmp_path).manifest
+    assert loaded.matching == load_bundle(bundled_model()).manifest.matching
+
+
+def test_an_old_manifest_that_lacks_a_part_is_refused(tmp_path):
+    fields = json.loads(manifest_text(6))
+    del fields["matching"]
+    (tmp_path / MANIFEST).write_text(json.dumps(fields))
+    with pytest.raises(BundleError, match=r"not a bundle's manifest: .*schema version 6"):
+        load_bundle(tmp_path)
