@@ -90,7 +90,7 @@ def check_clip(frames: NDArray[np.uint8]) -> None:
 
 
 def checked_queries(queries: ArrayLike, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Queries as float32 [N, 3], each refused that is not on a frame and inside it."""
+    """Return queries as float32 [N, 3]; refuse one that is not on a frame and inside it."""
     asked = np.asarray(queries, np.float32)
     if asked.ndim != 2 or asked.shape[1] != 3:
         raise InputError(f"queries have shape {list(asked.shape)}; give [N, 3] (t, x, y).")
