@@ -2,6 +2,7 @@
 
 import msgspec
 import numpy as np
+import pytest
 
 from doubles.passthrough import MATCHING
 from moving_features import translated_maps, wave_field
@@ -24,6 +25,7 @@ SETTINGS = msgspec.structs.replace(
 )
 
 
+@pytest.mark.slow
 def test_positions_and_visibility_equal_the_plain_formulation():
     rng = np.random.default_rng(5)
     offsets = np.cumsum(rng.normal(0, 6, (FRAMES, 2)), axis=0)

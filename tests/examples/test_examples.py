@@ -65,6 +65,7 @@ def test_live_camera_keeps_points_on_a_stream(video):
     assert all(visible >= 20 for visible, _ in counts[1:])
 
 
+@pytest.mark.slow
 def test_propagate_mask_follows_a_marked_object(frames, tmp_path):
     """A bright square moves over a dark background of another texture."""
     rng = np.random.default_rng(1)
@@ -84,6 +85,7 @@ def test_propagate_mask_follows_a_marked_object(frames, tmp_path):
     assert printed.count("centre point on the object") >= LENGTH - 1
 
 
+@pytest.mark.slow
 def test_subscribe_tracks_prints_points_of_the_node(frames, tmp_path):
     script = str(EXAMPLES / "subscribe_tracks.py")
     with (

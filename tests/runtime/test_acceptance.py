@@ -151,6 +151,7 @@ def test_the_bundled_model_carries_its_tracks():
 # First load
 
 
+@pytest.mark.slow
 def test_an_engine_that_agrees_is_verified_once(bundle, gpu, verifications, caplog):  # noqa: F811
     folder = build(bundle, "tensorrt-rtx")
     with caplog.at_level(logging.INFO, "vditrack"):
@@ -318,6 +319,7 @@ def desk(gpu, monkeypatch):  # noqa: F811
     return gpu
 
 
+@pytest.mark.slow
 def test_inspect_verifies_and_records(bundle, desk, monkeypatch, capsys):
     folder = build(bundle, "tensorrt-rtx")
     elsewhere = build(bundle, "tensorrt-rtx", architecture="sm120")
@@ -339,6 +341,7 @@ def test_inspect_verifies_and_records(bundle, desk, monkeypatch, capsys):
     assert listed[folder.name]["reasons"] == []
 
 
+@pytest.mark.slow
 def test_inspect_shows_everything_before_it_fails(bundle, desk, monkeypatch, capsys, tmp_path):
     wrong, right = build_wrongly(bundle, tmp_path), build(bundle, "tensorrt")
     code, out, err = vditrack(monkeypatch, capsys, "inspect", bundle.root, "--verify")
@@ -446,6 +449,7 @@ def test_a_build_that_can_be_run_is_verified(tiny, verifications):
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+@pytest.mark.slow
 def test_a_build_whose_tracks_moved_is_not_written(tiny, monkeypatch, tmp_path):
     bundle, cuda = tiny
     before = sorted(bundle.root.rglob("*"))

@@ -37,6 +37,7 @@ def at_frame(t: int, points: np.ndarray) -> np.ndarray:
     return np.column_stack([np.full(len(points), t), points]).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_synthetic_clip_is_followed(tracker):
     clip = make_clip(seed=21, height=240, width=320, frames=16, points=48)
     tracks = tracker.track(clip.frames, at_frame(0, clip.points[:, 0])[clip.visible[:, 0]])
@@ -47,6 +48,7 @@ def test_a_synthetic_clip_is_followed(tracker):
     assert (tracks.visible == seen).mean() > 0.85
 
 
+@pytest.mark.slow
 def test_panning_out_of_the_picture_and_back(tracker):
     """Points on the left leave the picture, are reported invisible, and are found again."""
     offsets = np.array([(-8 * min(t, 24 - t), 0) for t in range(25)])
@@ -65,6 +67,7 @@ def test_panning_out_of_the_picture_and_back(tracker):
     assert np.median(error[:, -1]) < CELL / 2
 
 
+@pytest.mark.slow
 def test_an_occluder_passes(tracker):
     """A board passes before still points: hidden while it covers them, found when it is gone."""
     background, board = camera_at(100, 100), coffee()[:240, :320]
@@ -104,6 +107,7 @@ def test_confidence_is_a_half_at_the_edge_of_visibility(tracker):
     assert 0 <= tracks.confidence.min() < tracks.confidence.max() <= 1
 
 
+@pytest.mark.slow
 def test_a_track_depends_on_its_own_query_alone(tracker):
     frames = make_clip(seed=8, height=96, width=128, frames=6).frames
     queries = np.float32([[0, 20, 30], [2, 64, 48], [5, 100, 70]])

@@ -75,6 +75,7 @@ def test_features_are_those_of_the_bundle(family: str, tensor: str, tmp_path: Pa
     compared_with_bundle(load_card(str(path)), tmp_path, blocks=[0, 1, 2])
 
 
+@pytest.mark.slow
 def test_features_are_those_of_either_part(card: Path, tmp_path: Path) -> None:
     whole = load_card(str(card))
     compared_with_bundle(part_card(whole, whole.masks, "motion"), tmp_path, blocks=[0, 2])

@@ -108,6 +108,7 @@ def test_help_and_version(tmp_path, spawn_vditrack):
     assert spawn_vditrack("--version", cwd=tmp_path).stdout.strip().count(".") == 2
 
 
+@pytest.mark.slow
 def test_a_verb_that_does_not_load_harms_no_other(tmp_path):
     package = tmp_path / "site" / "broken-1.dist-info"
     package.mkdir(parents=True)
@@ -132,6 +133,7 @@ def test_a_verb_that_does_not_load_harms_no_other(tmp_path):
     assert len(refused.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_nothing(folder):
     frames = np.random.default_rng(0).integers(0, 255, (300, 96, 128, 3), np.uint8)
     write_video(folder / "long.mp4", frames, np.arange(300) / 10)

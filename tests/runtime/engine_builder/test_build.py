@@ -226,6 +226,7 @@ def with_graph(root: Path, name: str, model: onnx.ModelProto) -> Bundle:
     return seal_bundle(root, manifest)
 
 
+@pytest.mark.slow
 def test_an_unsupported_operation_is_named(root: Path) -> None:
     latents = helper.make_tensor_value_info("latents", TensorProto.FLOAT, [1, 24, 2, 24, 24])
     found = helper.make_tensor_value_info("descriptors", TensorProto.FLOAT, [1, 24, 2])

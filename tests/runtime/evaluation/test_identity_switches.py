@@ -204,6 +204,7 @@ def test_a_method_without_masks_is_refused():
         Davis().run(clip_of(CROSSING), "magic", object())
 
 
+@pytest.mark.slow
 def test_our_own_model_with_one_kind_of_features(tmp_path, monkeypatch):
     folder = write_propagating(tmp_path / "bundle").root
     monkeypatch.setattr("vditrack.tracker.bundled_model", lambda: folder)

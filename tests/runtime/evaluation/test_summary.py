@@ -182,6 +182,7 @@ def test_difference_of_events_is_that_of_the_pooled_shares():
     assert difference.verdict == "better"
 
 
+@pytest.mark.slow
 def test_interval_of_a_share_covers_the_truth_though_clips_differ_in_size():
     """Clips with many events do worse, so that the mean of the clips' shares is another number."""
     rng = np.random.default_rng(8)

@@ -122,6 +122,7 @@ def crossing():
     return next(lookalike_clips(1))
 
 
+@pytest.mark.slow
 def test_a_stream_of_the_bundled_model_is_its_causal_clip(crossing):
     tracker, frames = Tracker.load(), crossing.frames[:4]
     expected = tracker.propagate(frames, crossing.masks[0], mode="causal")

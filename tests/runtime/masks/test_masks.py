@@ -69,6 +69,7 @@ def test_a_square_is_followed(tracker, mode):
     assert overlap(inside[:1, 0], inside[-1:, 0]).max() < 0.1
 
 
+@pytest.mark.slow
 def test_indices_are_kept_and_objects_stay_apart(tracker):
     frames, inside = film(ACROSS[:10], BACK[:10])
     mask = np.where(inside[0, 1], 255, np.where(inside[0, 0], 7, 0)).astype(np.uint8)
@@ -78,6 +79,7 @@ def test_indices_are_kept_and_objects_stay_apart(tracker):
     assert overlap(carried == 255, inside[:, 1]).min() > 0.7
 
 
+@pytest.mark.slow
 def test_an_object_enters_later(tracker):
     late = [(-SIDE, 62)] * 5 + [(14 * t - 126, 62) for t in range(5, 9)]
     frames, inside = film(ACROSS, late + [(6 * t - 62, 62) for t in range(9, 16)])
@@ -90,6 +92,7 @@ def test_an_object_enters_later(tracker):
     assert overlap(carried == 4, inside[:, 0]).min() > 0.7
 
 
+@pytest.mark.slow
 def test_an_object_marked_late_may_have_been_there_all_along(tracker):
     """The frames marked before, on which it was background, do not outvote what it is."""
     frames, inside = film(ACROSS, BACK)
@@ -109,6 +112,7 @@ def test_before_the_first_mask_all_is_background(tracker):
     assert overlap(carried[3:] == 1, inside[3:, 0]).min() > 0.7
 
 
+@pytest.mark.slow
 def test_a_later_mask_corrects_the_object_that_it_names_alone(tracker):
     frames, inside = film(ACROSS[:8], BACK[:8])
     # Object 1 is marked on the wrong square at first, and object 9 on the right one.

@@ -173,6 +173,7 @@ class Rounded(ReferenceFormulation):
         return exact + 4e-7 * torch.from_numpy(self.noise.normal(size=exact.shape)).float()
 
 
+@pytest.mark.slow
 def test_photographs_in_the_bundled_model():
     """Short chunks, since the plain formulation takes long; a board passes before the picture."""
     bundle = load_bundle(bundled_model())

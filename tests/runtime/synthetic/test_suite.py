@@ -14,6 +14,8 @@ from vditrack.synthetic.layers.suite import COUNT, clip_name, film, stage, suite
 from vditrack.synthetic.layers.trajectories import crossing, resting, sway, swing
 from vditrack.synthetic.point_sampling import pick_pixels
 
+pytestmark = pytest.mark.slow
+
 SEED = 7
 PICKED = np.repeat([0, 16, 32], [40, 12, 12])
 """The frame in which each point of a clip was picked."""
@@ -56,7 +58,6 @@ def bilinear(frame: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[n
     return np.asarray(above * (1 - down) + below * down)
 
 
-@pytest.mark.slow
 def test_the_suite_has_three_clips_of_each_kind(clips):
     kinds = [clip.name.rpartition("-")[0] for clip in clips]
     assert {kind: kinds.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, 3)
@@ -74,7 +75,6 @@ def test_every_clip_has_the_shapes_it_promises_and_each_point_is_seen(clips):
         assert clip.visible[np.arange(count), PICKED].all() and inside(clip)[clip.visible].all()
 
 
-@pytest.mark.slow
 def test_clips_come_when_asked_for_and_do_not_depend_on_each_other():
     first = next(suite_clips(SEED))
     set_up, rng = stage(SEED, 0)

@@ -273,6 +273,7 @@ def test_a_visible_point_lies_on_its_mask(clip):
     assert np.any(beside, axis=0).all()
 
 
+@pytest.mark.slow
 def test_the_same_world_is_filmed_the_same_twice(world, filmed):
     footage, instances = film(world)
     for name, value in vars(filmed[0]).items():
@@ -280,6 +281,7 @@ def test_the_same_world_is_filmed_the_same_twice(world, filmed):
     np.testing.assert_array_equal(instances, filmed[1])
 
 
+@pytest.mark.slow
 def test_the_first_clip_comes_alone_and_from_its_seed(clip):
     one = next(tabletop_clips(SEED))
     assert one.name == "tabletop-00" and COUNT > 1
