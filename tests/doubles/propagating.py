@@ -1,11 +1,11 @@
-"""A bundle that propagates masks: the bundled model's graphs, as motion and as appearance."""
+"""A bundle that propagates masks, with the bundled model's graphs for motion and appearance."""
 
 import shutil
 from pathlib import Path
 
 import msgspec
 
-from vditrack.bundle.configuration import Propagation
+from vditrack.bundle.configuration import Displacement, Propagation
 from vditrack.bundle.folder import (
     APPEARANCE,
     MOTION,
@@ -16,6 +16,18 @@ from vditrack.bundle.folder import (
 )
 
 PROPAGATION = Propagation(motion_weight=0.4, temperature=0.05, top_k=10, radius=15.0, context=8)
+DISPLACEMENT = Displacement(
+    frames=1,
+    reach=2.0,
+    temperature=0.05,
+    gain=1.0,
+    deviation=0.5,
+    spread=0.5,
+    slack=1.5,
+    drift=0.2,
+    falloff=0.05,
+    uncovered=0.02,
+)
 
 
 def write_propagating(
@@ -25,7 +37,7 @@ def write_propagating(
     motion: Path | None = None,
     appearance: Path | None = None,
 ) -> Bundle:
-    """Write a bundle of the bundled model, with other bundles or itself as its two parts."""
+    """Write a bundle with the bundled model's graphs, and other bundles or itself as its parts."""
     tiny = bundled_model()
     if settings is not None:
         _copy(motion or tiny, folder / MOTION)
@@ -34,7 +46,7 @@ def write_propagating(
 
 
 def _copy(bundle: Path, folder: Path, settings: Propagation | None = None) -> Bundle:
-    """Copy a bundle's own graphs, and not the parts that it may have."""
+    """Copy a bundle's own graphs, without its parts."""
     folder.mkdir(parents=True, exist_ok=True)
     for graph in bundle.glob("*.onnx"):
         shutil.copy(graph, folder)

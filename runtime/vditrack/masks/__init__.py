@@ -1,1 +1,1 @@
-"""Mask propagation by labels of grid cells."""
+"""Object masks: soft labels of grid cells, propagated from frame to frame."""

@@ -1,14 +1,15 @@
-"""Labels of cells, carried from frame to frame by matching features (TED, arXiv 2512.02339).
+"""Label propagation through a clip or stream by matching features (TED, arXiv 2512.02339).
 
-A cell of a new frame takes its label from the cells that look most like it among those nearby in
-the context: all frames that were marked, and the last few. The paper follows the usual convention
-of label propagation, of which the first frame and a queue of frames are the simplest case.
+Each cell of a new frame takes its label from the most similar cells nearby in the context frames:
+all annotated frames, and the last few others. The usual convention of the paper, the first frame
+and a queue of frames, is the case of one annotated frame.
 
-A label is soft: what share of a cell is whose. Masks and keypoints become such labels, and are read
-from them again.
+Labels are soft: the share of a cell that belongs to each object. `vditrack.masks.soft_labels`
+converts between them and masks.
 
-Where the velocity of cells is known, what is remembered of an object moves on with it
-(`vditrack.masks.object_motion`), and cells are compared by whether they move as it does.
+Where the velocities of cells are known, cells are searched where their object has moved to since
+(`vditrack.masks.object_motion`), and are compared by motion as well as by features
+(`vditrack.masks.context_frames.MotionPrior`).
 """
 
 from collections import deque
@@ -19,97 +20,99 @@ import numpy as np
 
 from vditrack.arrays import Floats
 from vditrack.bundle.configuration import Propagation
-from vditrack.masks.cell_matching import _carried, _Frame, _Moving
-from vditrack.masks.object_motion import ObjectMotion, extents
+from vditrack.masks.cell_matching import propagate_labels
+from vditrack.masks.context_frames import ContextFrame, MotionPrior
+from vditrack.masks.object_motion import ObjectMotion, measure_areas
 
 
 class LabelPropagation:
-    """Labels of cells carried from frame to frame.
+    """Propagates soft labels of cells from frame to frame.
 
-    Marked frames are kept for good, of the others the last ``settings.context``; frames from before
-    anything was marked tell nothing. The work of a frame is proportional to its context.
+    Annotated frames are kept for good, and the last ``settings.context`` of the others. Frames
+    before the first annotated one have no labels and are not searched. The work of a frame is
+    proportional to the number of context frames.
     """
 
     def __init__(self, settings: Propagation) -> None:
+        """Start without frames.
+
+        Args:
+            settings: Settings of label propagation, from the bundle's manifest.
+
+        """
         self._settings = settings
-        self._marked: list[_Frame] = []
-        self._recent: deque[_Frame] = deque(maxlen=settings.context)
-        self._extents: deque[Floats] = deque(maxlen=settings.context)
+        self._annotated: list[ContextFrame] = []
+        self._recent: deque[ContextFrame] = deque(maxlen=settings.context)
+        self._areas: deque[Floats] = deque(maxlen=settings.context)
         nothing = np.zeros((0, 2), np.float32)
         self._motion = ObjectMotion(nothing, nothing)
         self._number = -1
 
     def advance(self, features: Floats, velocity: Floats | None = None) -> Floats:
-        """Carry the labels into the next frame.
+        """Propagate the labels into the next frame.
 
         Args:
-            features: [rows, columns, D] of any length, as they go into dot products; they are kept
-                without a copy.
-            velocity: of the cells [rows, columns, 2] (x, y) in cells a frame, where the settings
-                have a ``displacement``. What is remembered of a label has then moved as the label
-                did since, and its cells go by so much faster as the label does. To products of
-                features is added λ² x exp(-d²/2) for velocities that differ by d x ``spread``.
-                What is far from there counts less by the ``falloff``, where there are several
-                objects, and by ``uncovered``.
+            features: Features of the frame, float32 [rows, columns, D], compared by dot products
+                as they are. They are kept without a copy.
+            velocity: Velocities of the cells, float32 [rows, columns, 2] (x, y), in cells a frame.
+                They are used if the settings have a ``displacement``; see `MotionPrior`.
 
         Returns:
-            Soft labels [rows, columns, K] of the frame, the background first, read-only; they sum
-            to 1 over K. Before anything was marked K is 0.
+            Soft labels of the frame, float32 [rows, columns, K], read-only, the background first.
+            They sum to 1 over K. K is 0 before the first annotated frame.
 
         """
         self._number += 1
-        self._motion = self._motion.moved_on()
-        moving = None
+        self._motion = self._motion.predict()
+        prior = None
         if velocity is not None and self._settings.displacement is not None:
-            how = self._settings.displacement
-            moving = _Moving(velocity, self._motion, self._number, self._settings, how)
-        labels = _carried(features, self._context, self._settings, moving)
+            displacement = self._settings.displacement
+            prior = MotionPrior(velocity, self._motion, self._number, self._settings, displacement)
+        labels = propagate_labels(features, self._context, self._settings, prior)
         labels.flags.writeable = False
-        self._extents.append(extents(labels))
-        self._measure(labels, velocity)
+        self._areas.append(measure_areas(labels))
+        self._update_motion(labels, velocity)
         self._recent.append(
-            _Frame(features, velocity, labels, self._motion, self._number, marked=False)
+            ContextFrame(features, velocity, labels, self._motion, self._number, annotated=False)
         )
         return labels
 
     def set_labels(self, labels: Floats, earlier: Sequence[Floats] | None = None) -> None:
-        """Put labels in the place of those that the newest frame got, and keep that frame for good.
+        """Replace the labels of the newest frame, and keep the frame for good.
 
         Args:
-            labels: [rows, columns, K], the background first, which sum to 1 over K: all labels that
-                there were, and further ones behind them. In earlier frames these are nowhere.
-            earlier: what the frames that were marked before, in order, are to have instead of their
-                labels. All other frames, from before they could be told, are forgotten.
+            labels: Soft labels, float32 [rows, columns, K], the background first, which sum to 1
+                over K: all labels so far, with new ones behind them. New labels have no share in
+                earlier frames.
+            earlier: Labels that replace those of the earlier annotated frames, in order. All other
+                frames are then forgotten, since their labels lack the new objects.
 
         """
         newest = self._recent[-1]
-        if newest.marked:
-            self._marked.pop()
-        self._motion, self._extents[-1] = self._motion.of(labels.shape[2]), extents(labels)
-        self._measure(labels, newest.velocity)
-        newest = replace(newest, labels=labels, motion=self._motion, marked=True)
+        if newest.annotated:
+            self._annotated.pop()
+        self._motion = self._motion.extend(labels.shape[2])
+        self._areas[-1] = measure_areas(labels)
+        self._update_motion(labels, newest.velocity)
+        newest = replace(newest, labels=labels, motion=self._motion, annotated=True)
         self._recent[-1] = newest
         if earlier is not None:
-            self._marked = [
-                replace(frame, labels=told, motion=frame.motion.of(told.shape[2]))
-                for frame, told in zip(self._marked, earlier, strict=True)
+            self._annotated = [
+                replace(frame, labels=replaced, motion=frame.motion.extend(replaced.shape[2]))
+                for frame, replaced in zip(self._annotated, earlier, strict=True)
             ]
             self._recent = deque([newest], self._settings.context)
-        self._marked.append(newest)
+        self._annotated.append(newest)
 
-    def _measure(self, labels: Floats, velocity: Floats | None) -> None:
-        """Correct the motion of labels by the newest frame."""
+    def _update_motion(self, labels: Floats, velocity: Floats | None) -> None:
+        """Correct the motion of the labels by the newest frame."""
         if velocity is not None and labels.size:
-            largest = np.max([_padded(known, labels.shape[2]) for known in self._extents], axis=0)
-            self._motion = self._motion.measured(labels, velocity, largest)
+            count = labels.shape[2]
+            # Labels that came later have no area in earlier frames.
+            areas = [np.pad(area, (0, count - len(area))) for area in self._areas]
+            self._motion = self._motion.update(labels, velocity, np.max(areas, axis=0))
 
     @property
-    def _context(self) -> list[_Frame]:
-        recent = [frame for frame in self._recent if not frame.marked and frame.labels.shape[2]]
-        return [*self._marked, *recent]
-
-
-def _padded(values: Floats, count: int) -> Floats:
-    """Values [K, ...] with zeros for labels that came later."""
-    new = np.zeros((count - len(values), *values.shape[1:]), np.float32)
-    return np.concatenate([values, new])
+    def _context(self) -> list[ContextFrame]:
+        recent = [frame for frame in self._recent if not frame.annotated and frame.labels.shape[2]]
+        return [*self._annotated, *recent]

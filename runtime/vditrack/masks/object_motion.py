@@ -1,8 +1,8 @@
-"""How objects move as a whole, as the velocities of their cells tell.
+"""Velocity and accumulated translation of whole objects, estimated from the velocities of cells.
 
-Single cells of an object do not tell for long where it went: their velocities are noisy, mix with
-those of what is beside them, and change when the object turns round. All of them together tell it
-well, and it goes on as it went while it is covered. The background is one of the objects.
+The velocity of a single cell is noisy, is mixed with that of its neighbours, and changes when the
+object turns. The mean over all cells of an object is stable, and an occluded object keeps its last
+velocity. The background is treated as one of the objects.
 """
 
 from dataclasses import dataclass, replace
@@ -12,46 +12,54 @@ import numpy as np
 from vditrack.arrays import Floats
 
 _TINY = np.finfo(np.float32).tiny
+"""Smallest normal float32, which avoids a division by zero."""
 
 
 @dataclass(frozen=True)
 class ObjectMotion:
-    """How K objects move, and how far they have come."""
+    """Velocity and accumulated translation of K objects."""
 
     velocity: Floats
-    """[K, 2] (x, y) in cells a frame."""
-    travelled: Floats
-    """[K, 2] (x, y) in cells, since there were objects."""
+    """Velocities, float32 [K, 2] (x, y), in cells a frame."""
+    translation: Floats
+    """Translations since the first frame, float32 [K, 2] (x, y), in cells."""
 
-    def of(self, count: int) -> "ObjectMotion":
-        """Motion of so many objects, of which the new ones rest."""
+    def extend(self, count: int) -> "ObjectMotion":
+        """Return the motion of ``count`` objects, of which the new ones are at rest."""
         new = ((0, count - len(self.velocity)), (0, 0))
-        return ObjectMotion(np.pad(self.velocity, new), np.pad(self.travelled, new))
+        return ObjectMotion(np.pad(self.velocity, new), np.pad(self.translation, new))
 
-    def moved_on(self) -> "ObjectMotion":
-        """Motion a frame later, before that frame was looked at."""
-        return replace(self, travelled=self.travelled + self.velocity)
+    def predict(self) -> "ObjectMotion":
+        """Return the motion one frame later, at constant velocity."""
+        return replace(self, translation=self.translation + self.velocity)
 
-    def measured(self, labels: Floats, velocity: Floats, largest: Floats) -> "ObjectMotion":
-        """Correct the motion by a frame, each object's as far as it is seen there.
+    def update(self, labels: Floats, velocity: Floats, largest: Floats) -> "ObjectMotion":
+        """Return the motion corrected by the measurements of one frame.
+
+        The correction of an object is weighted by the share of it that is visible in the frame.
 
         Args:
-            labels: soft labels of the frame's cells [rows, columns, K].
-            velocity: of the cells [rows, columns, 2] (x, y), in cells a frame.
-            largest: `extents` [K] of objects that are seen as a whole, not below those here.
+            labels: Soft labels of the cells, float32 [rows, columns, K].
+            velocity: Velocities of the cells, float32 [rows, columns, 2] (x, y), in cells a frame.
+            largest: Areas (`measure_areas`) of the objects when wholly visible, float32 [K], not
+                below those of ``labels``.
 
         """
-        weights, extent = np.square(labels), extents(labels)
+        weights, area = np.square(labels), measure_areas(labels)
         means = np.tensordot(weights, velocity, axes=((0, 1), (0, 1)))
-        means /= np.maximum(extent, _TINY)[:, None]
-        seen = (extent / np.maximum(largest, _TINY))[:, None]
-        corrected = self.velocity + seen * (means - self.velocity)
+        means /= np.maximum(area, _TINY)[:, None]
+        visible = (area / np.maximum(largest, _TINY))[:, None]
+        corrected = self.velocity + visible * (means - self.velocity)
         return replace(self, velocity=corrected.astype(np.float32))
 
 
-def extents(labels: Floats) -> Floats:
-    """How much of a frame is each object's: [K] of soft labels [rows, columns, K], in cells.
+def measure_areas(labels: Floats) -> Floats:
+    """Return the area of each object in cells, float32 [K].
 
-    The sum of squares, in which cells count little that may be another's.
+    The area is the sum of squared shares, so cells shared by several objects count little.
+
+    Args:
+        labels: Soft labels of the cells, float32 [rows, columns, K].
+
     """
     return np.asarray(np.square(labels).sum(axis=(0, 1)), np.float32)

@@ -1,4 +1,4 @@
-"""Object masks: what is asked for, and the objects as they are carried from frame to frame."""
+"""The objects of a clip or stream: masks by object index in, masks by object index out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,116 +12,138 @@ from vditrack.masks.soft_labels import cell_labels, mask_from_labels
 
 
 @dataclass(frozen=True)
-class _Anchor:
-    """A frame on which objects were marked."""
+class _AnnotatedFrame:
+    """A frame for which masks were given."""
 
     features: Floats
-    """[rows, columns, D]"""
+    """Features, float32 [rows, columns, D]."""
     labels: Floats
-    """[rows, columns, K], which sum to 1 over K."""
+    """Soft labels, float32 [rows, columns, K], which sum to 1 over K."""
 
 
 class MaskedObjects:
-    """The objects of a clip or stream, under the indices with which they were marked.
+    """Propagates the masks of objects, which keep the indices that they were given.
 
-    Soft labels of cells are what is carried; a mask at the size of the frame is read from them.
-    Memory grows with the frames on which objects were marked, not with the others.
+    Soft labels of cells are propagated, and a mask at frame size is read from them. Memory grows
+    with the number of frames for which masks were given, and with no other.
     """
 
     def __init__(self, settings: Propagation) -> None:
+        """Start without objects.
+
+        Args:
+            settings: Settings of label propagation, from the bundle's manifest.
+
+        """
         self.indices: Mask = np.zeros(1, np.uint8)
-        """Of the labels: 0, the background, and each object's in the order in which they came."""
+        """Object index of each label, uint8 [K], in the order in which objects were added; the
+        first is 0, the background."""
         self._settings = settings
         self._propagation = LabelPropagation(settings)
-        self._anchors: list[_Anchor] = []
-        self._earlier = self._anchors
+        self._annotated: list[_AnnotatedFrame] = []
+        self._earlier = self._annotated
         self._features: Floats = np.zeros((0, 0, 0), np.float32)
         self._labels: Floats = np.zeros((0, 0, 1), np.float32)
-        self._carried: Mask = np.zeros((0, 0), np.uint8)
-        self._given = self._carried
+        self._propagated: Mask = np.zeros((0, 0), np.uint8)
+        self._given = self._propagated
 
     @property
     def mask(self) -> Mask:
-        """[H, W] of the newest frame, of indices; where it was marked, as it was marked."""
-        kept = np.where(np.isin(self._carried, self._given), np.uint8(0), self._carried)
+        """Object index at each pixel of the newest frame, uint8 [H, W].
+
+        Masks that were given for the frame are returned as they were given.
+        """
+        replaced = np.isin(self._propagated, self._given)
+        kept = np.where(replaced, np.uint8(0), self._propagated)
         return np.where(self._given > 0, self._given, kept)
 
     def advance(
         self, features: Floats, size: tuple[int, int], velocity: Floats | None = None
     ) -> None:
-        """Carry the objects into the next frame.
+        """Propagate the objects into the next frame.
 
         Args:
-            features: its fused features [rows, columns, D].
-            size: its (height, width).
-            velocity: of its cells [rows, columns, 2] (x, y), in cells a frame, if it is known.
+            features: Fused features of the frame, float32 [rows, columns, D].
+            size: Height and width of the frame in pixels.
+            velocity: Velocities of the cells, float32 [rows, columns, 2] (x, y), in cells a frame,
+                if they are known.
 
         """
         self._features = features
-        self._earlier = self._anchors
-        carried = self._propagation.advance(features, velocity)
-        nothing = np.ones((*features.shape[:2], 1), np.float32)
-        self._labels = carried if self._anchors else nothing
-        self._carried = self.indices[mask_from_labels(self._labels, *size)]
+        self._earlier = self._annotated
+        propagated = self._propagation.advance(features, velocity)
+        background = np.ones((*features.shape[:2], 1), np.float32)
+        self._labels = propagated if self._annotated else background
+        self._propagated = self.indices[mask_from_labels(self._labels, *size)]
         self._given = np.zeros(size, np.uint8)
 
     def add_masks(self, mask: Mask) -> None:
-        """Mark objects on the newest frame.
+        """Set the masks of objects, new or known, on the newest frame.
 
-        An object that the mask names is afterwards where the mask has it, and nowhere else. The
-        others stay where they are, but for the pixels that the mask takes.
+        An object in the mask is afterwards where the mask has it, and nowhere else. Other objects
+        keep their pixels, except those that the mask takes.
 
         Args:
-            mask: [H, W] of indices, a checked one; 0 says nothing of a pixel.
+            mask: Object index at each pixel, a checked uint8 [H, W]; 0 leaves a pixel as it is.
 
         """
         self.indices = np.append(self.indices, np.setdiff1d(mask, self.indices))
-        left = np.where(np.isin(self._given, mask), np.uint8(0), self._given)
-        self._given = np.where(mask > 0, mask, left)
-        named = np.isin(self.indices, self._given) & (self.indices > 0)
-        labels = self._marked(named)
-        told = _told(self._earlier, _Anchor(self._features, labels), named, self._settings)
-        self._propagation.set_labels(labels, told)
+        others = np.where(np.isin(self._given, mask), np.uint8(0), self._given)
+        self._given = np.where(mask > 0, mask, others)
+        given = np.isin(self.indices, self._given) & (self.indices > 0)
+        newest = _AnnotatedFrame(self._features, self._labels_with_given(given))
+        corrected = _add_to_earlier(self._earlier, newest, given, self._settings)
+        self._propagation.set_labels(newest.labels, corrected)
         earlier = [
-            replace(anchor, labels=known) for anchor, known in zip(self._earlier, told, strict=True)
+            replace(frame, labels=labels)
+            for frame, labels in zip(self._earlier, corrected, strict=True)
         ]
-        self._anchors = [*earlier, _Anchor(self._features, labels)]
+        self._annotated = [*earlier, newest]
 
-    def _marked(self, named: Bools) -> Floats:
-        """Labels of the newest frame, with what was given in the place of what was carried."""
-        labels = _widened(self._labels, len(named))
-        labels[..., 0] += labels[..., named].sum(axis=2)
-        labels[..., named] = 0
+    def _labels_with_given(self, given: Bools) -> Floats:
+        """Return the newest frame's labels, those of given objects replaced by their masks.
+
+        Args:
+            given: Which labels have a mask on this frame, bool [K].
+
+        """
+        labels = _widen(self._labels, len(given))
+        labels[..., 0] += labels[..., given].sum(axis=2)
+        labels[..., given] = 0
         label_of = np.zeros(256, np.uint8)
         label_of[self.indices] = np.arange(len(self.indices))
         shares = cell_labels(label_of[self._given], *labels.shape)
-        # The share of a cell that nothing was said of keeps what was carried there.
+        # The share of a cell that no given mask covers keeps its propagated labels.
         labels *= shares[..., :1]
         labels[..., 1:] += shares[..., 1:]
         return labels
 
 
-def _told(
-    earlier: Sequence[_Anchor], newest: _Anchor, named: Bools, settings: Propagation
+def _add_to_earlier(
+    earlier: Sequence[_AnnotatedFrame],
+    newest: _AnnotatedFrame,
+    given: Bools,
+    settings: Propagation,
 ) -> list[Floats]:
-    """Labels of earlier anchors, with objects named in the newest where they had background.
+    """Return the labels of earlier annotated frames, with the given objects added to them.
 
-    An object that was there before it was marked was background to them. They would go on saying so
-    of all its later cells.
+    An object that was visible before it was given was labelled background in those frames, and
+    would lose against them in every later frame. So the given objects are propagated backward, and
+    take the place of background.
     """
-    backward, told = LabelPropagation(settings), list[Floats]()
+    backward, corrected = LabelPropagation(settings), list[Floats]()
     backward.advance(newest.features)
     backward.set_labels(newest.labels)
-    for anchor in reversed(earlier):
-        found = backward.advance(anchor.features) * named
-        labels = _widened(anchor.labels, len(named))
+    for frame in reversed(earlier):
+        found = backward.advance(frame.features) * given
+        labels = _widen(frame.labels, len(given))
         found *= labels[..., :1]
         labels += found
         labels[..., 0] -= found.sum(axis=2)
-        told.insert(0, labels)
-    return told
+        corrected.insert(0, labels)
+    return corrected
 
 
-def _widened(labels: Floats, count: int) -> Floats:
-    """Labels [rows, columns, count], a copy with zeros for those that it does not know."""
+def _widen(labels: Floats, count: int) -> Floats:
+    """Return a copy of labels with ``count`` labels, the new ones without shares."""
     return np.pad(labels, ((0, 0), (0, 0), (0, count - labels.shape[2])))

@@ -1,31 +1,27 @@
-"""Propagated labels against the plain dense formulation, other resamplings, and known motion."""
+"""Label propagation against the dense formulation, other resamplings, and known motion."""
 
 import tracemalloc
 from itertools import islice
 
-import cv2
 import msgspec
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-import vditrack.masks.cell_matching
+from doubles.propagating import DISPLACEMENT
 from moving_features import translated_maps, wave_field
 from propagation import dense_affinity, dense_labels
-from vditrack.bundle.configuration import Displacement, Propagation
+from vditrack.bundle.configuration import Propagation
+from vditrack.masks import cell_matching
 from vditrack.masks.label_propagation import LabelPropagation
 from vditrack.masks.objects import MaskedObjects
-from vditrack.masks.soft_labels import (
-    cell_labels,
-    keypoint_labels,
-    keypoints_from_labels,
-    mask_from_labels,
-)
+from vditrack.masks.soft_labels import cell_labels, mask_from_labels
 
 SETTINGS = Propagation(motion_weight=0.4, temperature=0.1, top_k=10, radius=4.0, context=3)
 ROWS, COLUMNS, STRIDE = 24, 30, 8
 SIZE = (ROWS * STRIDE, COLUMNS * STRIDE)
+OTHER_CONTENT = [6, 7, 8]
 
 
 def changed(**changes) -> Propagation:
@@ -46,7 +42,7 @@ def widened(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def context_of(t: int, marks: dict[int, int], length: int) -> list[int]:
-    """Frames that frame t asks: the marked ones and the last, none from before the first mark."""
+    """Context frames of frame t: annotated ones and the last, none before the first annotated."""
     last = range(max(t - length, min(marks)), t)
     return sorted({*(frame for frame in marks if frame < t), *last})
 
@@ -54,16 +50,16 @@ def context_of(t: int, marks: dict[int, int], length: int) -> list[int]:
 def assert_equals_dense(
     settings: Propagation, rows: int, columns: int, marks: dict[int, int]
 ) -> None:
-    """Compare frame by frame, with K labels marked on frames ``marks`` {t: K}.
+    """Compare frame by frame, with K labels set on frames ``marks`` {t: K}.
 
-    Each frame is computed from the labels that the frames before really got. Where two cells are
-    equally good for the last of the top k, to the last bits of a float, either may be taken.
+    Each frame is computed from the labels that earlier frames were given. Where two cells tie for
+    the last of the top k, up to rounding, either may be taken.
     """
     rng = np.random.default_rng(7)
     features, known = features_of(rng, 8, rows, columns), []
-    carried = LabelPropagation(settings)
+    propagation = LabelPropagation(settings)
     for t, newest in enumerate(features):
-        found = carried.advance(newest)
+        found = propagation.advance(newest)
         count = max((marks[frame] for frame in marks if frame < t), default=0)
         assert found.shape == (rows, columns, count)
         assert found.dtype == np.float32
@@ -78,16 +74,12 @@ def assert_equals_dense(
             assert difference[decided].max() < 1e-5
         if t in marks:
             found = labels_of(rng, rows, columns, marks[t])
-            carried.set_labels(found)
+            propagation.set_labels(found)
         known.append(found)
 
 
-def displacement(**settings) -> Displacement:
-    return Displacement(frames=1, reach=2.0, temperature=0.05, gain=1.0, spread=1.0, **settings)
-
-
 class DenseMotion:
-    """The definition of propagation with velocities, label by label and frame by frame."""
+    """Propagation with velocities by its definition, label by label and frame by frame."""
 
     def __init__(self, settings: Propagation, rows: int, columns: int, count: int) -> None:
         self.settings, self.shape = settings, (rows, columns)
@@ -96,7 +88,7 @@ class DenseMotion:
         self.frames: list[tuple[np.ndarray, ...]] = []
 
     def affinity(self, newest: np.ndarray, velocity: np.ndarray) -> np.ndarray:
-        """[cells, frames x cells] products; -inf for those too far from where they are by now."""
+        """Products [cells, frames x cells]; -inf for cells too far from their predicted place."""
         how, age = self.settings.displacement, len(self.frames)
         parts = []
         for features, labels, place, speed, speeds in self.frames:
@@ -130,7 +122,7 @@ class DenseMotion:
 
 
 @pytest.mark.parametrize("objects", [1, 2])
-@pytest.mark.parametrize("block", [vditrack.masks.cell_matching.BLOCK_BYTES, 1])
+@pytest.mark.parametrize("block", [cell_matching.BLOCK_BYTES, 1])
 @pytest.mark.parametrize(
     ("slack", "drift", "radius", "rows", "columns"),
     [
@@ -140,28 +132,36 @@ class DenseMotion:
         (1.0, 0.0, 9.0, 1, 1),
     ],
 )
-def test_labels_move_on_with_their_objects(
+def test_labels_move_with_their_objects(
     monkeypatch, block, slack, drift, radius, rows, columns, objects
 ):
-    monkeypatch.setattr(vditrack.masks.cell_matching, "BLOCK_BYTES", block)
-    how = displacement(slack=slack, drift=drift, deviation=0.7, falloff=0.3, uncovered=0.2)
+    monkeypatch.setattr(cell_matching, "BLOCK_BYTES", block)
+    how = msgspec.structs.replace(
+        DISPLACEMENT,
+        spread=1.0,
+        slack=slack,
+        drift=drift,
+        deviation=0.7,
+        falloff=0.3,
+        uncovered=0.2,
+    )
     settings = changed(radius=radius, displacement=how)
     rng = np.random.default_rng(11)
     features = features_of(rng, 4, rows, columns)
-    # Objects of one label each, so that they move each in its own way.
+    # Objects of one label each, so that each has its own motion.
     owners = rng.choice(3, (rows, columns), p=[0.1, 0.45, 0.45]).clip(max=objects)
     first = np.eye(1 + objects, dtype=np.float32)[owners]
     drifts = np.array([[0.2, -0.1], [-1.5, 0.4], [0.9, 1.3]])[: 1 + objects]
-    carried = LabelPropagation(settings)
+    propagation = LabelPropagation(settings)
     dense = DenseMotion(settings, rows, columns, 1 + objects)
     unseen = 0
     for t in range(4):
         velocity = (first @ drifts * (1 + t / 4)).astype(np.float32)
         velocity += rng.normal(0, 0.2, velocity.shape).astype(np.float32)
-        found = carried.advance(features[t], velocity)
+        found = propagation.advance(features[t], velocity)
         if t == 0:
             found = first
-            carried.set_labels(first)
+            propagation.set_labels(first)
         else:
             affinity = dense.affinity(features[t], velocity)
             known = np.stack([frame[1] for frame in dense.frames])
@@ -173,12 +173,14 @@ def test_labels_move_on_with_their_objects(
             assert difference[decided].max() < 1e-5
             unseen += new.sum()
         dense.remember(features[t], found, velocity)
-    # With nothing but one cell's way between them, some cells are of nobody who was seen.
+    # With a slack of one cell, some cells have no neighbour.
     assert unseen > 0 or slack > 1 or rows == 1 or objects == 1
 
 
-def test_nothing_but_velocity_tells_where_an_object_went():
-    how = displacement(slack=1.0, drift=0.0, deviation=0.0, falloff=0.0, uncovered=0.5)
+def test_objects_are_found_by_velocity_alone():
+    how = msgspec.structs.replace(
+        DISPLACEMENT, spread=1.0, slack=1.0, drift=0.0, deviation=0.0, falloff=0.0, uncovered=0.5
+    )
     objects = MaskedObjects(changed(displacement=how, context=2))
     same, size = np.ones((8, 40, 1), np.float32), (8, 40)
     first, second = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
@@ -190,7 +192,7 @@ def test_nothing_but_velocity_tells_where_an_object_went():
         if t == 0:
             objects.add_masks(first)
         if t == 6:
-            # From here on the frames between the marks are forgotten, but not their time.
+            # The frames in between are forgotten from here on, but not their time.
             objects.add_masks(second)
     across = np.mgrid[:8, :40][1]
     assert across[objects.mask == 1].mean() == pytest.approx(6 + 1.5 * 10, abs=0.6)
@@ -198,7 +200,7 @@ def test_nothing_but_velocity_tells_where_an_object_went():
 
 
 def gap_after(affinity: np.ndarray, top_k: int) -> np.ndarray:
-    """From the least that is taken to the next, for each cell; NaN where all are taken."""
+    """Gap between the last product taken and the next, for each cell; NaN where all are taken."""
     if affinity.shape[1] <= top_k:
         return np.full(len(affinity), np.nan)
     best = np.sort(affinity, axis=1)[:, ::-1]
@@ -206,7 +208,7 @@ def gap_after(affinity: np.ndarray, top_k: int) -> np.ndarray:
         return best[:, top_k - 1] - best[:, top_k]
 
 
-@pytest.mark.parametrize("block", [vditrack.masks.cell_matching.BLOCK_BYTES, 40_000, 1])
+@pytest.mark.parametrize("block", [cell_matching.BLOCK_BYTES, 40_000, 1])
 @pytest.mark.parametrize(
     ("changes", "rows", "columns"),
     [
@@ -224,8 +226,8 @@ def gap_after(affinity: np.ndarray, top_k: int) -> np.ndarray:
     ],
 )
 def test_labels_equal_the_dense_formulation(monkeypatch, changes, rows, columns, block):
-    """Also where few products fit into memory at a time."""
-    monkeypatch.setattr(vditrack.masks.cell_matching, "BLOCK_BYTES", block)
+    """Also if few products fit into memory at a time."""
+    monkeypatch.setattr(cell_matching, "BLOCK_BYTES", block)
     assert_equals_dense(changed(**changes), rows, columns, {0: 3})
 
 
@@ -239,18 +241,18 @@ def test_labels_equal_the_dense_formulation(monkeypatch, changes, rows, columns,
     ],
 )
 @pytest.mark.parametrize("length", [1, 3, 20])
-def test_objects_may_enter_later(marks, length):
+def test_objects_added_later(marks, length):
     assert_equals_dense(changed(context=length), 9, 11, marks)
 
 
-def test_labels_by_hand():
-    """Three cells in a row, of which the middle one sees both others, and those only it."""
+def test_labels_of_three_cells_by_hand():
+    """Three cells in a row: the middle one has both others in its radius, those only it."""
     features = np.array([[[1, 0], [0, 1], [0.6, 0.8]]], np.float32)
     labels = np.array([[[1, 0], [0, 1], [0.5, 0.5]]], np.float32)
-    carried = LabelPropagation(changed(radius=1.0, top_k=2, temperature=0.5))
-    carried.advance(features)
-    carried.set_labels(labels)
-    found = carried.advance(np.array([[[1, 0], [1, 0], [0, 2]]], np.float32))
+    propagation = LabelPropagation(changed(radius=1.0, top_k=2, temperature=0.5))
+    propagation.advance(features)
+    propagation.set_labels(labels)
+    found = propagation.advance(np.array([[[1, 0], [1, 0], [0, 2]]], np.float32))
     # Products 1 and 0; 1, 0 and 0.6; 2 and 1.6, each over the temperature.
     first, second, third = (1 / (1 + np.exp(-x)) for x in (2, 0.8, 0.8))
     shares = [1 - first, (1 - second) / 2, third + (1 - third) / 2]
@@ -258,40 +260,40 @@ def test_labels_by_hand():
     np.testing.assert_allclose(found.sum(axis=2), 1, atol=1e-6)
 
 
-def test_marking_again_replaces_the_mark():
+def test_setting_labels_again_replaces_them():
     rng = np.random.default_rng(1)
     features = features_of(rng, 2, 7, 8)
     first, second = labels_of(rng, 7, 8, 2), labels_of(rng, 7, 8, 3)
     results = []
     for marks in ([second], [first, second]):
-        carried = LabelPropagation(SETTINGS)
-        carried.advance(features[0])
+        propagation = LabelPropagation(SETTINGS)
+        propagation.advance(features[0])
         for labels in marks:
-            carried.set_labels(labels)
-        results.append(carried.advance(features[1]))
+            propagation.set_labels(labels)
+        results.append(propagation.advance(features[1]))
     np.testing.assert_array_equal(*results)
 
 
-def test_marked_frames_outlive_the_queue():
-    """What was marked long ago is found again, when all frames since showed something else."""
+def test_annotated_frames_outlive_the_queue():
+    """An object annotated long ago is found again, though all frames since show other content."""
     rng = np.random.default_rng(2)
     features, labels = features_of(rng, 1, 6, 8, 64)[0], np.zeros((6, 8, 2), np.float32)
     labels[..., 0], labels[2:4, 3:6] = 1, (0, 1)
-    carried = LabelPropagation(changed(context=2, top_k=1))
-    carried.advance(features)
-    carried.set_labels(labels)
+    propagation = LabelPropagation(changed(context=2, top_k=1))
+    propagation.advance(features)
+    propagation.set_labels(labels)
     for other in features_of(rng, 5, 6, 8, 64):
-        carried.advance(other)
-    np.testing.assert_array_equal(carried.advance(features), labels)
+        propagation.advance(other)
+    np.testing.assert_array_equal(propagation.advance(features), labels)
 
 
-def test_what_is_returned_cannot_be_spoilt():
-    carried = LabelPropagation(SETTINGS)
+def test_returned_labels_are_read_only():
+    propagation = LabelPropagation(SETTINGS)
     features = features_of(np.random.default_rng(3), 2, 4, 5)
-    carried.advance(features[0])
-    carried.set_labels(np.ones((4, 5, 1), np.float32))
+    propagation.advance(features[0])
+    propagation.set_labels(np.ones((4, 5, 1), np.float32))
     with pytest.raises(ValueError, match="read-only"):
-        carried.advance(features[1])[0, 0, 0] = 7
+        propagation.advance(features[1])[0, 0, 0] = 7
 
 
 @pytest.mark.slow
@@ -299,28 +301,27 @@ def test_what_is_returned_cannot_be_spoilt():
     ("rows", "columns", "radius", "length"), [(60, 107, 15.0, 200), (300, 400, 1000.0, 3)]
 )
 def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
-    """Of the first tiles, where all products at once would be 33 and 230 GB."""
-    tiles = vditrack.masks.cell_matching._tiles
-    monkeypatch.setattr(
-        vditrack.masks.cell_matching, "_tiles", lambda *grid: islice(tiles(*grid), 3)
-    )
+    """Of the first tiles of the last frame; all products at once would be 33 and 230 GB."""
+    tiles = cell_matching._tiles
+    monkeypatch.setattr(cell_matching, "_tiles", lambda *grid: iter(()))
     features = features_of(np.random.default_rng(4), length + 2, rows, columns, 4)
-    carried = LabelPropagation(changed(radius=radius, context=length))
-    carried.advance(features[0])
-    carried.set_labels(np.full((rows, columns, 2), 0.5, np.float32))
+    propagation = LabelPropagation(changed(radius=radius, context=length))
+    propagation.advance(features[0])
+    propagation.set_labels(np.full((rows, columns, 2), 0.5, np.float32))
     for newest in features[1:-1]:
-        carried.advance(newest)
+        propagation.advance(newest)
     labels = rows * columns * 2 * 4
+    monkeypatch.setattr(cell_matching, "_tiles", lambda *grid: islice(tiles(*grid), 3))
     tracemalloc.start()
-    carried.advance(features[-1])
+    propagation.advance(features[-1])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak - labels < 3 * vditrack.masks.cell_matching.BLOCK_BYTES
+    assert peak - labels < 3 * cell_matching.BLOCK_BYTES
 
 
 @pytest.mark.parametrize("grid", [(3, 4), (7, 11), (1, 1), (9, 5), (8, 30)])
 def test_cell_labels_are_shares_of_area(grid):
-    """Cells that are no whole number of pixels, against pixels cut so small that they are."""
+    """Cells that are not whole numbers of pixels, against pixels split until they are."""
     rows, columns = grid
     mask = np.random.default_rng(5).integers(0, 4, (7, 11), np.uint8)
     fine = np.repeat(np.repeat(mask, rows, axis=0), columns, axis=1)
@@ -330,7 +331,7 @@ def test_cell_labels_are_shares_of_area(grid):
 
 
 @pytest.mark.parametrize("size", [(60, 107), (61, 33), (8, 11), (5, 90)])
-def test_masks_are_read_bilinearly(size):
+def test_masks_are_interpolated_bilinearly(size):
     labels = labels_of(np.random.default_rng(6), 8, 11, 5)
     planes = torch.from_numpy(labels).permute(2, 0, 1)[None]
     shares = functional.interpolate(planes, size, mode="bilinear", align_corners=False)[0].numpy()
@@ -352,92 +353,32 @@ def test_equal_shares_are_the_first_label():
     assert not mask_from_labels(labels, 4, 4).any()
 
 
-def test_keypoints_are_read_where_they_were():
-    """To a hundredth of a cell inside, and to half a cell anywhere in the picture."""
-    rng = np.random.default_rng(8)
-    points = (rng.random((400, 2)) * SIZE[::-1]).astype(np.float32)
-    cells = points / STRIDE
-    inside = ((cells > 3.5) & (cells < np.array([COLUMNS, ROWS]) - 3.5)).all(axis=1)
-    error = np.zeros(len(points))
-    for n, point in enumerate(points):
-        labels = keypoint_labels(point[None], SIZE, ROWS, COLUMNS)
-        np.testing.assert_allclose(labels.sum(axis=2), 1, atol=1e-6)
-        found, there = keypoints_from_labels(labels, SIZE)
-        assert there.all()
-        error[n] = np.abs(found - point).max() / STRIDE
-    assert error[inside].max() < 0.01
-    assert error.max() <= 0.501
-
-
-def test_keypoints_may_share_cells():
-    points = np.array([[100, 100], [104, 100], [100, 100]], np.float32)
-    labels = keypoint_labels(points, SIZE, ROWS, COLUMNS)
-    assert labels.shape == (ROWS, COLUMNS, 4)
-    assert labels.min() >= 0
-    np.testing.assert_allclose(labels.sum(axis=2), 1, atol=1e-6)
-
-
-def test_frames_are_no_squares():
-    """Cells of other widths than heights, from the closed form of the Gaussian."""
-    point = np.array([[50.0, 20.0]], np.float32)
-    labels = keypoint_labels(point, (40, 200), 10, 10)
-    # Cells are 20 x 4: the point is at x = 2 and y = 4.5 cells.
-    np.testing.assert_allclose(labels[4, 3, 1], np.exp(-(1**2 + 0.5**2) / 2), atol=1e-6)
-    np.testing.assert_allclose(keypoints_from_labels(labels, (40, 200))[0], point, atol=0.2)
-
-
 @pytest.fixture(scope="module")
 def maps() -> np.ndarray:
-    """Features of a field that moves to the right and down; frames 6 to 8 show something else."""
+    """Features of a field that moves right and down; some frames show other content."""
     offsets = np.stack([np.arange(14) * 4.4, np.arange(14) * 2.7], axis=1)
     maps = translated_maps(wave_field(64, seed=3, shortest=48), offsets, ROWS, COLUMNS, STRIDE)
-    maps[6:9] = features_of(np.random.default_rng(9), 3, ROWS, COLUMNS, 64)
+    maps[OTHER_CONTENT] = features_of(np.random.default_rng(9), 3, ROWS, COLUMNS, 64)
     return (maps / np.linalg.norm(maps, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def test_keypoints_follow_what_moves_and_are_found_again(maps):
-    points = np.array([[60, 50], [110, 90], [84, 130]], np.float32)
-    carried = LabelPropagation(changed(temperature=0.02, context=2, radius=15.0))
-    carried.advance(maps[0])
-    carried.set_labels(keypoint_labels(points, SIZE, ROWS, COLUMNS))
-    for t, newest in enumerate(maps[1:], start=1):
-        found, there = keypoints_from_labels(carried.advance(newest), SIZE)
-        assert there.all() == (t not in (6, 7, 8))
-        if there.all():
-            assert np.linalg.norm(found - (points + t * np.float32([4.4, 2.7])), axis=1).max() < 4
+def test_masks_follow_a_moving_field_and_are_found_again(maps):
+    """While the field shows something else, the mask is lost; afterwards it is where it should be.
 
-
-def test_masks_follow_what_moves(maps):
+    The context of two frames holds nothing but other content by then, so that the annotated frame
+    alone finds the object again.
+    """
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]
-    carried = LabelPropagation(changed(temperature=0.02, radius=15.0))
-    carried.advance(maps[0])
-    carried.set_labels(cell_labels(disc(x, y, 80, 70), ROWS, COLUMNS, 2))
-    for t, newest in enumerate(maps[1:6], start=1):
-        mask = mask_from_labels(carried.advance(newest), *SIZE) > 0
+    propagation = LabelPropagation(changed(temperature=0.02, context=2, radius=15.0))
+    propagation.advance(maps[0])
+    propagation.set_labels(cell_labels(disc(x, y, 80, 70), ROWS, COLUMNS, 2))
+    for t, newest in enumerate(maps[1:], start=1):
+        mask = mask_from_labels(propagation.advance(newest), *SIZE) > 0
         truth = disc(x, y, 80 + 4.4 * t, 70 + 2.7 * t) > 0
-        assert (mask & truth).sum() / (mask | truth).sum() > 0.9
+        overlap = (mask & truth).sum() / (mask | truth).sum()
+        print(t, overlap)
+        assert overlap > 0.9 if t not in OTHER_CONTENT else overlap < 0.5
 
 
 def disc(x: np.ndarray, y: np.ndarray, centre_x: float, centre_y: float) -> np.ndarray:
     return (np.hypot(x + 0.5 - centre_x, y + 0.5 - centre_y) < 40).astype(np.uint8)
-
-
-def test_a_keypoint_is_there_while_half_of_it_is_left():
-    points = np.array([[60, 50], [160, 90], [3, 2], [237, 100]], np.float32)
-    whole = keypoint_labels(points, SIZE, ROWS, COLUMNS)
-    for share, there in ((0.6, True), (0.4, False), (0.0, False)):
-        labels = whole * np.float32(share)
-        labels[..., 0] += 1 - labels.sum(axis=2)
-        found, seen = keypoints_from_labels(labels, SIZE)
-        np.testing.assert_array_equal(seen, there)
-        assert np.isfinite(found).all()
-
-
-def test_a_blurred_keypoint_is_still_there():
-    """Its peak is a fifth of what it was."""
-    narrow = keypoint_labels(np.array([[95, 105]], np.float32), (200, 200), 20, 20)[..., 1]
-    blurred = cv2.GaussianBlur(narrow, (0, 0), 2)
-    assert blurred.max() < 0.21
-    found, there = keypoints_from_labels(np.stack([1 - blurred, blurred], axis=2), (200, 200))
-    assert there.all()
-    np.testing.assert_allclose(found, [[95, 105]], atol=0.1)

@@ -1,0 +1,111 @@
+"""Frames whose labels are propagated, and the motion of their objects since then."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from vditrack.arrays import Bools, Floats, Indices
+from vditrack.bundle.configuration import Displacement, Propagation
+from vditrack.masks.object_motion import ObjectMotion
+
+
+@dataclass(frozen=True)
+class ContextFrame:
+    """Features and labels of a frame from which later frames take their labels."""
+
+    features: Floats
+    """Features, float32 [rows, columns, D]."""
+    velocity: Floats | None
+    """Velocities of the cells, float32 [rows, columns, 2] (x, y), in cells a frame; None if
+    unknown."""
+    labels: Floats
+    """Soft labels, float32 [rows, columns, K]. Labels added later have no share in them."""
+    motion: ObjectMotion
+    """Motion of the K labels in this frame."""
+    number: int
+    """Number of the frame, counted from 0."""
+    annotated: bool
+    """True if masks were given for this frame."""
+
+    @cached_property
+    def owners(self) -> Indices:
+        """The label with the largest share in each cell, intp [rows, columns]."""
+        return np.asarray(self.labels.argmax(axis=2), np.intp)
+
+    @cached_property
+    def owner_labels(self) -> list[int]:
+        """The labels that own at least one cell, in ascending order."""
+        return [int(label) for label in np.unique(self.owners)]
+
+
+@dataclass(frozen=True)
+class MotionPrior:
+    """Where the objects of context frames are expected in the newest frame, and how they move."""
+
+    velocity: Floats
+    """Velocities of the newest frame's cells, float32 [rows, columns, 2] (x, y), in cells a
+    frame."""
+    objects: ObjectMotion
+    """Motion of the labels, predicted for the newest frame."""
+    number: int
+    """Number of the newest frame."""
+    settings: Propagation
+    """Settings of label propagation."""
+    displacement: Displacement
+    """Settings of the motion prior."""
+
+    def translation_since(self, frame: ContextFrame, label: int) -> Floats:
+        """Return the translation of a label since a context frame, [2] (x, y) in cells."""
+        translation = self.objects.translation[label] - frame.motion.translation[label]
+        return np.asarray(translation, np.float32)
+
+    def affinity(self, cells: Floats, frame: ContextFrame, label: int, owned: Bools) -> Floats:
+        """Return the motion affinity, which is added to the dot products of features.
+
+        It is λ² exp(-d² / (2 spread²)), where d is the difference between the velocity of a new
+        cell and the one expected from a cell of the context frame.
+
+        Args:
+            cells: Velocities of n cells of the newest frame, float32 [n, 2] (x, y).
+            frame: A context frame.
+            label: The label of the context frame's cells.
+            owned: Which m cells of the context frame are compared, bool [rows, columns].
+
+        Returns:
+            Affinities, float32 [m, n], or [1, n] if they are equal for all m cells.
+
+        """
+        expected = self.objects.velocity[label][None]
+        if frame.velocity is not None:
+            # A limb keeps a share of its velocity relative to the body, whatever the body does.
+            relative = frame.velocity[owned] - frame.motion.velocity[label]
+            expected = expected + np.float32(self.displacement.deviation) * relative
+        squares = np.square(expected[:, None] - cells).sum(axis=2)
+        spread = self.displacement.spread
+        affinity = self.settings.motion_weight**2 * np.exp(squares / (-2 * spread**2))
+        return np.asarray(affinity, np.float32)
+
+    def radius(self, frame: ContextFrame) -> float:
+        """Return the radius in cells around its predicted place in which a label is expected."""
+        radius = self.displacement.slack + self.displacement.drift * (self.number - frame.number)
+        return min(radius, self.settings.radius)
+
+    def search_radius(self, frame: ContextFrame, label: int) -> float:
+        """Return the radius in cells around its predicted place in which a label is searched.
+
+        The background is searched farther: background that is uncovered was never seen, and looks
+        like the background next to it.
+        """
+        radius = self.radius(frame)
+        return radius if label else min(radius + self.displacement.slack, self.settings.radius)
+
+    @property
+    def falloff(self) -> float:
+        """The penalty on a dot product at the distance `radius`.
+
+        With several objects the predicted place tells similar ones apart. A single object gets no
+        penalty: its appearance gives a better outline, since it may shrink.
+        """
+        several = len(self.objects.velocity) > 2
+        return self.displacement.falloff if several else 0.0
