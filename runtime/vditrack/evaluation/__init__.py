@@ -1,1 +1,1 @@
-"""The official protocols of point tracking and mask propagation, on the user's own data."""
+"""Evaluation of point tracking and mask propagation by the official protocols."""

@@ -1,4 +1,4 @@
-"""The protocols: what is asked of a method on a clip, and how its answer is scored."""
+"""Evaluation protocols: which queries a method gets on a clip, and how its results are scored."""
 
 import time
 from collections.abc import Sequence
@@ -14,58 +14,71 @@ from vditrack.evaluation.baselines.point_baselines import MaskPropagator, Method
 from vditrack.evaluation.metrics.identity_switches import score_mask_identities
 from vditrack.evaluation.metrics.keypoints import keypoint_scores
 from vditrack.evaluation.metrics.masks import mask_scores
-from vditrack.evaluation.metrics.points import Comparison, score_point_identities, true_motion
+from vditrack.evaluation.metrics.points import Comparison, measure_motion, score_point_identities
 from vditrack.evaluation.metrics.results import Curve, Result, Share
 from vditrack.evaluation.report.pictures import mask_picture, point_picture
 from vditrack.points.tracks import Tracks
 
 RASTER = 256
-"""TAP-Vid measures in pixels of a raster of this many rows and columns."""
+"""Side of the raster in whose pixels TAP-Vid measures distances."""
 STRIDED_STEP = 5
+"""Frames between the queries of TAP-Vid's strided category."""
 HEFT_CHUNK = 25
+"""HeFT's reference evaluates a multiple of this many frames."""
 
+# Edges of the bins of curves: pixels a frame on the raster, and frames.
 _MOTION = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _SINCE_QUERY = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _SINCE_REAPPEARING = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 _PARTS = 10
+"""Parts of a clip in the curve of J&F."""
 
 
 class EvaluationProtocol(Protocol):
-    """One way to put a method to the test on a clip."""
+    """An evaluation of a method on a clip."""
 
     @property
     def name(self) -> str:
-        """As the command line calls it."""
+        """Name on the command line."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that every clip has, the headline first."""
+        """Names of the metrics, the headline metric first."""
 
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
-        """Let the method called ``name`` work on the clip, and score it.
+        """Run a method on a clip and score it.
+
+        Args:
+            clip: The clip with its annotations.
+            name: Name of the method in the result.
+            method: The method.
 
         Raises:
-            InputError: the method cannot do what the protocol asks, or the clip lacks the truth.
+            InputError: The method does not support the protocol, or the clip lacks annotations.
 
         """
 
 
 @dataclass(frozen=True)
 class PointQueries:
-    """Query points of a clip and the frames in which each is evaluated."""
+    """Q queries of a clip, and the frames in which each is evaluated."""
 
     tracks: NDArray[np.intp]
-    """[Q] index of the true track."""
+    """Index of the true track, intp [Q]."""
     frames: NDArray[np.intp]
-    """[Q] frame of the query."""
+    """Frame of the query, intp [Q]."""
     counted: NDArray[np.bool_]
-    """[Q, T]"""
+    """Frames in which the query is evaluated, bool [Q, T]."""
 
 
 def first_queries(visible: NDArray[np.bool_]) -> PointQueries:
-    """Ask for each track where it is first visible [N, T]; the frames after that count.
+    """Return a query for each track in its first visible frame, evaluated in the frames after.
 
-    A track that is never visible is not asked for.
+    A track that is never visible gets no query.
+
+    Args:
+        visible: True visibility, bool [N, T].
+
     """
     tracks = np.flatnonzero(visible.any(axis=1))
     frames = visible[tracks].argmax(axis=1)
@@ -73,15 +86,15 @@ def first_queries(visible: NDArray[np.bool_]) -> PointQueries:
 
 
 def strided_queries(visible: NDArray[np.bool_]) -> PointQueries:
-    """Ask in every fifth frame for each track visible there; all other frames count."""
-    asked = np.zeros_like(visible)
-    asked[:, ::STRIDED_STEP] = visible[:, ::STRIDED_STEP]
-    tracks, frames = np.nonzero(asked)
+    """Return queries for each visible track [N, T] every fifth frame, evaluated in all others."""
+    strided = np.zeros_like(visible)
+    strided[:, ::STRIDED_STEP] = visible[:, ::STRIDED_STEP]
+    tracks, frames = np.nonzero(strided)
     return PointQueries(tracks, frames, np.arange(visible.shape[1]) != frames[:, None])
 
 
 def start_queries(visible: NDArray[np.bool_]) -> PointQueries:
-    """Ask for each track visible in frame 0; every frame counts, the query's too (HeFT)."""
+    """Return a query for each track [N, T] visible in frame 0, evaluated in every frame (HeFT)."""
     tracks = np.flatnonzero(visible[:, :1].any(axis=1))
     counted = np.ones((len(tracks), visible.shape[1]), np.bool_)
     return PointQueries(tracks, np.zeros_like(tracks), counted)
@@ -100,16 +113,17 @@ class TapVid:
         """See `EvaluationProtocol`."""
         if self.size == "256":
             clip = clip.resized(RASTER, RASTER)
-        asked = (first_queries if self.query == "first" else strided_queries)(clip.visible)
-        return _point_result(self.metrics, clip, asked, name, method, RASTER / clip.size)
+        queries = (first_queries if self.query == "first" else strided_queries)(clip.visible)
+        return _score_points(self.metrics, clip, queries, name, method, RASTER / clip.size)
 
 
 @dataclass(frozen=True)
 class Heft:
-    """The evaluation of HeFT's reference, to compare with its figures; not official TAP-Vid.
+    """The evaluation of HeFT's reference code, for comparison with its figures.
 
-    Queries in frame 0 only, their frame counted, frames beyond a multiple of 25 dropped, at full
-    resolution, positions divided by W - 1 and true fractions not, both times 255.
+    It differs from TAP-Vid: queries are in frame 0 alone and frame 0 is evaluated, frames beyond a
+    multiple of 25 are dropped, frames have full resolution, and predicted positions are divided by
+    W - 1 where true ones are divided by W, both times 255.
     """
 
     name: str = "heft"
@@ -120,8 +134,8 @@ class Heft:
         length = len(clip.frames) - len(clip.frames) % HEFT_CHUNK
         if not length:
             raise InputError(
-                f"clip {clip.name} has {len(clip.frames)} frames; the protocol heft drops what is "
-                f"left of a multiple of {HEFT_CHUNK}, and so all of it. Use --protocol tapvid."
+                f"clip {clip.name} has {len(clip.frames)} frames; the protocol heft needs at least "
+                f"{HEFT_CHUNK}. Use --protocol tapvid."
             )
         clip = replace(
             clip,
@@ -130,15 +144,15 @@ class Heft:
             visible=clip.visible[:, :length],
             masks=None if clip.masks is None else clip.masks[:length],
         )
-        asked = start_queries(clip.visible)
+        queries = start_queries(clip.visible)
         true_scale = (RASTER - 1) / clip.size
         scale = (RASTER - 1) / (clip.size - 1)
-        return _point_result(self.metrics, clip, asked, name, method, true_scale, scale)
+        return _score_points(self.metrics, clip, queries, name, method, true_scale, scale)
 
 
 @dataclass(frozen=True)
 class Davis:
-    """Propagation of the first frame's masks, by region and boundary (DAVIS-2017)."""
+    """DAVIS-2017: region and boundary of masks propagated from the first frame."""
 
     name: str = "davis"
     metrics: tuple[str, ...] = ("J&F", "J", "F")
@@ -146,7 +160,7 @@ class Davis:
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """See `EvaluationProtocol`."""
         if not isinstance(method, MaskPropagator):
-            raise InputError(f"{name} propagates no masks, as davis asks. Leave it out.")
+            raise InputError(f"{name} propagates no masks, which davis needs. Leave it out.")
         if clip.masks is None:
             raise InputError(f"clip {clip.name} has no masks. Use --protocol tapvid.")
         began = time.perf_counter()
@@ -160,7 +174,7 @@ class Davis:
             method=name,
             metrics=dict(zip(self.metrics, values, strict=True)),
             events={"identities kept": identities} if identities.total else {},
-            curves={"J&F by part of the clip": _by_part(scores.per_frame)},
+            curves={"J&F by part of the clip": _curve_by_part(scores.per_frame)},
             frames=len(clip.frames),
             seconds=seconds,
             picture=mask_picture(clip.frames, clip.masks, masks),
@@ -169,7 +183,7 @@ class Davis:
 
 @dataclass(frozen=True)
 class Badja:
-    """Joints of animals followed from the first annotated frame (BADJA), at full resolution."""
+    """BADJA: animal joints tracked from the first annotated frame, at full resolution."""
 
     name: str = "badja"
     metrics: tuple[str, ...] = ("PCK 0.2", "PCK 3 px")
@@ -177,10 +191,12 @@ class Badja:
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """See `EvaluationProtocol`."""
         if clip.masks is None:
-            raise InputError(f"clip {clip.name} has no masks, whose area the protocol needs.")
-        asked = start_queries(clip.visible)
-        tracks, seconds = _track(clip, asked, name, method)
-        truth, visible = clip.points[asked.tracks], clip.visible[asked.tracks]
+            raise InputError(
+                f"clip {clip.name} has no masks, whose area badja needs. Use --protocol tapvid."
+            )
+        queries = start_queries(clip.visible)
+        tracks, seconds = _track(clip, queries, name, method)
+        truth, visible = clip.points[queries.tracks], clip.visible[queries.tracks]
         scores = keypoint_scores(truth, visible, clip.masks, tracks.points)
         return Result(
             clip=clip.name,
@@ -194,78 +210,81 @@ class Badja:
         )
 
 
-def _point_result(
+def _score_points(
     metrics: Sequence[str],
     clip: AnnotatedClip,
-    asked: PointQueries,
+    queries: PointQueries,
     name: str,
     method: Method,
     true_scale: NDArray[np.floating[Any]],
     scale: NDArray[np.floating[Any]] | None = None,
 ) -> Result:
-    """Track and compare on the raster: true positions times one scale, found ones times another."""
-    tracks, seconds = _track(clip, asked, name, method)
-    truth, visible = clip.points[asked.tracks], clip.visible[asked.tracks]
+    """Run a method and score it on the raster.
+
+    True positions are multiplied by ``true_scale``, and predicted ones by ``scale`` or the same.
+    """
+    tracks, seconds = _track(clip, queries, name, method)
+    truth, visible = clip.points[queries.tracks], clip.visible[queries.tracks]
     on_raster = truth * true_scale
     difference = tracks.points * (true_scale if scale is None else scale) - on_raster
-    compared = Comparison((difference**2).sum(axis=2), visible, tracks.visible, asked.counted)
+    compared = Comparison((difference**2).sum(axis=2), visible, tracks.visible, queries.counted)
     scores = compared.scores()
     values = (scores.average_jaccard, scores.position_accuracy, scores.occlusion_accuracy)
     return Result(
         clip=clip.name,
         method=name,
         metrics=dict(zip(metrics, values, strict=True)),
-        events=_events(clip, compared, asked, tracks),
-        curves=_point_curves(compared, on_raster, asked),
+        events=_count_events(clip, compared, queries, tracks),
+        curves=_point_curves(compared, on_raster, queries),
         frames=len(clip.frames),
         seconds=seconds,
         picture=point_picture(clip.frames, truth, visible, tracks),
     )
 
 
-def _events(
-    clip: AnnotatedClip, compared: Comparison, asked: PointQueries, tracks: Tracks
+def _count_events(
+    clip: AnnotatedClip, compared: Comparison, queries: PointQueries, tracks: Tracks
 ) -> dict[str, Share]:
     shares = {
-        "found again": compared.found_again(asked.frames),
-        "identity kept": score_point_identities(clip, asked.tracks, asked.frames, tracks),
+        "found again": compared.found_again(queries.frames),
+        "identity kept": score_point_identities(clip, queries.tracks, queries.frames, tracks),
     }
     return {name: share for name, share in shares.items() if share.total}
 
 
 def _point_curves(
-    compared: Comparison, on_raster: NDArray[np.float32], asked: PointQueries
+    compared: Comparison, on_raster: NDArray[np.float32], queries: PointQueries
 ) -> dict[str, Curve]:
-    motion = true_motion(on_raster, compared.true_visible)
-    since = np.abs(np.arange(motion.shape[1]) - asked.frames[:, None]).astype(np.float64)
+    motion = measure_motion(on_raster, compared.true_visible)
+    since = np.abs(np.arange(motion.shape[1]) - queries.frames[:, None]).astype(np.float64)
     return {
         "δ within k px": compared.within(),
         "Jaccard within k px": compared.jaccard(),
         "δ by motion, px a frame": compared.accuracy_by(motion, _MOTION),
         "δ by frames from the query": compared.accuracy_by(since, _SINCE_QUERY),
         "Found again, by frames since it reappeared": compared.recovery(
-            asked.frames, _SINCE_REAPPEARING
+            queries.frames, _SINCE_REAPPEARING
         ),
     }
 
 
 def _track(
-    clip: AnnotatedClip, asked: PointQueries, name: str, method: Method
+    clip: AnnotatedClip, queries: PointQueries, name: str, method: Method
 ) -> tuple[Tracks, float]:
-    """Tracks of the queries, and the seconds they took."""
+    """Return the tracks of the queries, and the time that they took in seconds."""
     if not isinstance(method, PointTracker):
-        raise InputError(f"{name} tracks no points, as the protocol asks. Leave it out.")
-    at = clip.points[asked.tracks, asked.frames]
-    # Annotations may lie on the border itself, which is outside the last pixel.
+        raise InputError(f"{name} tracks no points, which the protocol needs. Leave it out.")
+    at = clip.points[queries.tracks, queries.frames]
+    # Annotations may lie on the right or lower border, which is outside the last pixel.
     at = np.clip(at, 0, np.nextafter(clip.size, np.float32(0)))
-    queries = np.column_stack([asked.frames, at]).astype(np.float32)
+    points = np.column_stack([queries.frames, at]).astype(np.float32)
     began = time.perf_counter()
-    tracks = method.track(clip.frames, queries)
+    tracks = method.track(clip.frames, points)
     return tracks, time.perf_counter() - began
 
 
-def _by_part(per_frame: NDArray[np.float64]) -> Curve:
-    """Means of J&F [T] over ten equal parts of a clip."""
+def _curve_by_part(per_frame: NDArray[np.float64]) -> Curve:
+    """Return the mean J&F of each of ten equal parts of a clip, given J&F [T] a frame."""
     known = np.isfinite(per_frame)
     part = np.arange(len(per_frame)) * _PARTS // max(len(per_frame), 1)
     totals = np.bincount(part[known], minlength=_PARTS)

@@ -1,4 +1,4 @@
-"""All methods on all clips, one clip in memory at a time."""
+"""Evaluates methods on clips, with one clip in memory at a time."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -28,16 +28,18 @@ BASELINES: dict[str, type[Method]] = {
     "patches": Patches,
     "still": Still,
 }
+"""Baselines by name."""
 OURS = "ours"
+"""Name of the bundled model."""
 ABLATIONS = {"appearance": 0.0, "motion": 1.0}
-"""Our own bundle's masks with this weight of its motion features."""
+"""Weights of the bundled model's motion features by the name of the ablation."""
 WORST = 3
-"""Clips of each method whose picture is kept."""
+"""Number of clips of each method whose picture is kept."""
 
 
 @dataclass(frozen=True)
-class _MasksAlone:
-    """A tracker that is asked for masks, and would track the points of another method."""
+class _MasksOnly:
+    """A tracker that propagates masks, but tracks no points."""
 
     tracker: Tracker
 
@@ -49,11 +51,14 @@ class _MasksAlone:
 
 
 def open_method(name: str) -> Method:
-    """Make the method of a name: ``ours``, an ablation of it, a peer's, or a bundle's folder.
+    """Return the method with a name.
+
+    Args:
+        name: ``ours``, an ablation of it, a baseline, or the folder of a bundle.
 
     Raises:
-        InputError: nothing of that name, or the bundled model has nothing to leave out.
-        BundleError: the bundle does not load.
+        InputError: There is no such method, or the bundled model propagates no masks.
+        BundleError: The bundle does not load.
 
     """
     if name in BASELINES:
@@ -62,12 +67,14 @@ def open_method(name: str) -> Method:
         return Tracker.load()
     if name in ABLATIONS:
         whole = Tracker.load().propagation
-        asked = msgspec.structs.replace(whole, motion_weight=ABLATIONS[name])
-        return _MasksAlone(Tracker.load(propagation=asked))
+        ablated = msgspec.structs.replace(whole, motion_weight=ABLATIONS[name])
+        return _MasksOnly(Tracker.load(propagation=ablated))
     if Path(name).is_dir():
         return Tracker.load(name)
     named = ", ".join((OURS, *ABLATIONS, *BASELINES))
-    raise InputError(f"no method {name!r}: there are {named}, and the folder of any bundle.")
+    raise InputError(
+        f"there is no method {name!r}. Give one of {named}, or the folder of a bundle."
+    )
 
 
 def evaluate(
@@ -76,16 +83,16 @@ def evaluate(
     protocol: EvaluationProtocol,
     report: Callable[[str, str], None],
 ) -> list[Result]:
-    """Score every method on every clip; pictures are kept of each method's worst clips.
+    """Score every method on every clip, and keep the pictures of each method's worst clips.
 
     Args:
-        clips: read one at a time.
-        methods: trackers or propagators by name.
-        protocol: what is asked and how it is scored.
-        report: called with the names of clip and method as each of them begins.
+        clips: Clips, read one at a time.
+        methods: Trackers or propagators by name.
+        protocol: The protocol, which queries the methods and scores their results.
+        report: Called with the names of clip and method before each run.
 
     Raises:
-        InputError: a clip cannot be read, or a method cannot do what the protocol asks.
+        InputError: A clip cannot be read, or a method does not support the protocol.
 
     """
     results: dict[str, list[Result]] = {name: [] for name in methods}
@@ -93,12 +100,12 @@ def evaluate(
         for name, method in methods.items():
             report(clip.name, name)
             results[name].append(protocol.run(clip, name, method))
-            results[name] = _without_pictures(results[name], protocol.metrics[0])
+            results[name] = _drop_pictures(results[name], protocol.metrics[0])
     return [result for of_method in results.values() for result in of_method]
 
 
-def _without_pictures(results: list[Result], headline: str) -> list[Result]:
-    """Drop the pictures of all but the worst clips."""
+def _drop_pictures(results: list[Result], headline: str) -> list[Result]:
+    """Return the results with the pictures of the worst clips only."""
     shown = [result for result in results if result.picture is not None]
     worst = sorted(shown, key=lambda result: _nan_last(result.metrics[headline]))
     dropped = {id(result) for result in worst[WORST:]}
@@ -106,5 +113,5 @@ def _without_pictures(results: list[Result], headline: str) -> list[Result]:
 
 
 def _nan_last(score: float) -> float:
-    """A clip that does not define the metric is not the worst one."""
+    """Return a sort key that puts NaN last: an undefined score is not the worst."""
     return math.inf if math.isnan(score) else score

@@ -15,10 +15,12 @@ from vditrack.io.overlay import object_colours
 _BLACK_AND_WHITE = "monob"
 
 
-def read_mask(path: Path) -> Mask:
+def read_mask(path: Path, white: int = 255) -> Mask:
     """Read the index at each pixel [H, W] of a PNG with a palette or of grey levels.
 
-    White of a file that is black and white is 255.
+    Args:
+        path: The file.
+        white: Index of white in a file that is black and white, without grey levels.
 
     Raises:
         InputError: the file cannot be read, is damaged, is no PNG, or has colours of its own.
@@ -33,7 +35,10 @@ def read_mask(path: Path) -> Mask:
             f"{path} has colours or more than 8 bits ({layout}). A mask is a palette or grey PNG "
             "of object indices."
         )
-    return np.asarray(picture.to_ndarray(format="gray"), np.uint8)
+    mask = np.asarray(picture.to_ndarray(format="gray"), np.uint8)
+    if layout == _BLACK_AND_WHITE:
+        mask = np.where(mask > 0, np.uint8(white), np.uint8(0))
+    return mask
 
 
 def write_mask(path: Path, mask: Mask) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
+from vditrack.image_codec import decode_rgb
 
 Data: TypeAlias = Any
 """What lends its bytes: bytes, array.array, memoryview, an array of NumPy."""
@@ -150,14 +151,10 @@ def decode_compressed(message: CompressedMessage) -> Frame:
     told = f"a compressed image of {len(data)} bytes (format '{message.format}')"
     if not _is_complete(data.tobytes()):
         raise InputError(f"{told} is cut short.")
-    try:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        picture = cv2.imdecode(data, flags) if len(data) else None
-    except cv2.error as error:
-        raise InputError(f"{told} cannot be decoded: {error.err}.") from error
+    picture = decode_rgb(data)
     if picture is None:
         raise InputError(f"{told} is no image that OpenCV reads. Publish JPEG or PNG.")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+    return picture
 
 
 def decode_depth(message: ImageMessage) -> NDArray[np.float32]:

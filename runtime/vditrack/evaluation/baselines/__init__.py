@@ -1,1 +1,1 @@
-"""Baseline trackers that results are compared with."""
+"""Simple trackers and mask propagators that results are compared with."""

@@ -1,4 +1,4 @@
-"""Masks moved by points that are followed in them, each as a rigid shape: a peer of propagation."""
+"""A baseline for masks: each mask moves as a rigid shape with the points tracked inside it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,69 +11,69 @@ from numpy.typing import NDArray
 from vditrack.arrays import Bools, Floats, Mask
 
 Pose = NDArray[np.float64]
-"""[3, 3] homogeneous similarity of positions in pixels."""
+"""A similarity transform of positions in pixels, float64 [3, 3], homogeneous."""
 Step = Callable[[Mask, Mask, Floats], tuple[Floats, Bools]]
-"""From two grey frames and points [N, 2] in the first: points in the second, and which are kept."""
+"""Tracks points [N, 2] from a grey frame to the next; returns positions and which to keep."""
 
 _POINTS = 200
-"""Of an object at most."""
+"""Largest number of points of an object."""
 _SPACING = 3.0
-"""Least distance of points, in pixels."""
+"""Smallest distance between points, in pixels."""
 _QUALITY = 0.001
-"""Of the weakest corner, as a share of the best one's."""
+"""Smallest quality of a corner, as a share of the best corner's."""
 _TOLERANCE = 1.0
-"""Farthest that a point may lie from where the object's motion takes it, in pixels."""
-_FEWEST, _SHARE = 8, 0.5
-"""Of an object's points, how many and what share have to agree on how it moved."""
+"""Largest distance of a point from the object's motion (RANSAC inlier), in pixels."""
+_MIN_INLIERS, _MIN_SHARE = 8, 0.5
+"""Smallest number and share of an object's points that must be inliers."""
 
 
 @dataclass(frozen=True)
 class _Object:
-    """An object of the first frame, and where it is in the newest."""
+    """An object of the first frame and its place in the newest frame."""
 
     index: int
     first: Bools
-    """[H, W] its mask in the first frame."""
+    """Its mask in the first frame, bool [H, W]."""
     pose: Pose
-    """From the first frame to the newest."""
+    """The transform from the first frame to the newest."""
     velocity: tuple[float, float]
-    """Of its centre (x, y), in pixels a frame."""
+    """Velocity of its centre (x, y), in pixels a frame."""
     points: Floats
-    """[N, 2] that are followed, in the newest frame."""
+    """Tracked points in the newest frame, float32 [N, 2]."""
 
     @property
     def outline(self) -> Bools:
-        """[H, W] its mask in the newest frame, whatever is in front of it."""
-        # OpenCV counts from the first pixel's centre.
-        pose = _shift(-0.5, -0.5) @ self.pose @ _shift(0.5, 0.5)
+        """Its mask in the newest frame without occlusion, bool [H, W]."""
+        # OpenCV measures from the centre of the first pixel.
+        pose = _translation(-0.5, -0.5) @ self.pose @ _translation(0.5, 0.5)
         height, width = self.first.shape
         share = self.first.astype(np.uint8) * 255
         return np.asarray(cv2.warpAffine(share, pose[:2], (width, height)) >= 128, np.bool_)
 
     @property
     def centre(self) -> NDArray[np.float64]:
-        """[2] (x, y) in the newest frame."""
+        """Its centre in the newest frame, float64 [2] (x, y)."""
         rows, columns = np.nonzero(self.first)
         x, y, _ = self.pose @ (columns.mean() + 0.5, rows.mean() + 0.5, 1.0)
         return np.array([x, y])
 
 
 def move_masks(greys: Sequence[Mask], first: Mask, step: Step) -> Mask:
-    """Carry the objects of the first frame, each moved as a whole.
+    """Propagate the masks of the first frame, each as a rigid shape.
 
-    In each frame points are spread over what is seen of an object, where those before were lost,
-    and followed into the next one. The similarity that most of them agree on (RANSAC) moves the
-    object's first mask; where fewer than half of them do, or than eight, it goes on as it last
-    moved, without turning. A pixel that several objects claim belongs to the one with a followed
-    point nearest to it.
+    Points are sampled on corners of the visible part of an object, and tracked into the next frame.
+    The similarity transform with the most inliers (RANSAC) moves the object's first mask. With
+    fewer than half of the points as inliers, or fewer than eight, the object moves at its last
+    velocity without rotation. A pixel that several objects cover belongs to the one with the
+    nearest tracked point.
 
     Args:
-        greys: T frames [H, W].
-        first: [H, W] of object indices.
-        step: follows points from frame to frame.
+        greys: T grey frames, uint8 [H, W].
+        first: Object indices in the first frame, uint8 [H, W].
+        step: Tracks points from a frame to the next.
 
     Returns:
-        [T, H, W]
+        Object indices, uint8 [T, H, W].
 
     """
     objects = [
@@ -82,42 +82,42 @@ def move_masks(greys: Sequence[Mask], first: Mask, step: Step) -> Mask:
     ]
     masks = [first]
     for before, after in pairwise(greys):
-        moved = [_followed(one, masks[-1] == one.index, before, after, step) for one in objects]
-        masks.append(_laid_out(moved, first.shape))
-        objects = [_on_mask(one, masks[-1]) for one in moved]
+        moved = [_track_object(one, masks[-1] == one.index, before, after, step) for one in objects]
+        masks.append(_compose_masks(moved, first.shape))
+        objects = [_drop_hidden_points(one, masks[-1]) for one in moved]
     return np.stack(masks)
 
 
-def _followed(one: _Object, seen: Bools, before: Mask, after: Mask, step: Step) -> _Object:
-    """Follow an object that is seen at pixels [H, W] of the frame before."""
-    points = _spread(before, seen, one.points)
-    motion, there = _agreed(points, before, after, step)
-    if len(there) < max(_FEWEST, _SHARE * len(points)):
-        return replace(one, pose=_shift(*one.velocity) @ one.pose, points=there[:0])
+def _track_object(one: _Object, seen: Bools, before: Mask, after: Mask, step: Step) -> _Object:
+    """Track an object into the next frame, given its visible pixels [H, W] in the frame before."""
+    points = _sample_points(before, seen, one.points)
+    motion, there = _estimate_motion(points, before, after, step)
+    if len(there) < max(_MIN_INLIERS, _MIN_SHARE * len(points)):
+        return replace(one, pose=_translation(*one.velocity) @ one.pose, points=there[:0])
     moved = replace(one, pose=motion @ one.pose, points=there)
     x, y = (moved.centre - one.centre).tolist()
     return replace(moved, velocity=(x, y))
 
 
-def _agreed(points: Floats, before: Mask, after: Mask, step: Step) -> tuple[Pose, Floats]:
-    """Motion that most of the points [N, 2] agree on, and where it takes those [M, 2] that do."""
-    nowhere = np.eye(3), np.zeros((0, 2), np.float32)
-    if len(points) < _FEWEST:
-        return nowhere
+def _estimate_motion(points: Floats, before: Mask, after: Mask, step: Step) -> tuple[Pose, Floats]:
+    """Return the motion of points [N, 2] with the most inliers, and the inliers [M, 2] after it."""
+    failed = np.eye(3), np.zeros((0, 2), np.float32)
+    if len(points) < _MIN_INLIERS:
+        return failed
     there, kept = step(before, after, points)
     points, there = points[kept], there[kept]
-    if len(points) < _FEWEST:
-        return nowhere
-    motion, agreed = cv2.estimateAffinePartial2D(
+    if len(points) < _MIN_INLIERS:
+        return failed
+    motion, inliers = cv2.estimateAffinePartial2D(
         points, there, method=cv2.RANSAC, ransacReprojThreshold=_TOLERANCE
     )
     if motion is None:
-        return nowhere
-    return np.vstack([motion, [0, 0, 1]]), there[agreed[:, 0] == 1]
+        return failed
+    return np.vstack([motion, [0, 0, 1]]), there[inliers[:, 0] == 1]
 
 
-def _spread(grey: Mask, seen: Bools, points: Floats) -> Floats:
-    """Points [N, 2], and further ones on corners that are seen and not near any of them."""
+def _sample_points(grey: Mask, seen: Bools, points: Floats) -> Floats:
+    """Return points [N, 2] with further ones on visible corners that are not near any of them."""
     free = seen.astype(np.uint8)
     for x, y in points.astype(np.intp).tolist():
         cv2.circle(free, (x, y), int(_SPACING), 0, -1)
@@ -130,18 +130,21 @@ def _spread(grey: Mask, seen: Bools, points: Floats) -> Floats:
     return np.concatenate([points, np.asarray(corners[:, 0] + 0.5, np.float32)])
 
 
-def _laid_out(objects: Sequence[_Object], shape: tuple[int, ...]) -> Mask:
-    """[H, W] of the objects' indices where they are now; a later one is in front where none is."""
+def _compose_masks(objects: Sequence[_Object], shape: tuple[int, ...]) -> Mask:
+    """Return object indices [H, W] of objects that may overlap.
+
+    A pixel belongs to the object with the nearest point; of objects without points, to the last.
+    """
     mask, nearest = np.zeros(shape, np.uint8), np.full(shape, np.inf, np.float32)
     for one in objects:
-        outline, distance = one.outline, _distances(one.points, shape)
+        outline, distance = one.outline, _point_distances(one.points, shape)
         won = outline & ((mask == 0) | (distance <= nearest))
         mask[won], nearest[won] = one.index, distance[won]
     return mask
 
 
-def _distances(points: Floats, shape: tuple[int, ...]) -> Floats:
-    """[H, W] distance of each pixel from the nearest of points [N, 2]; infinite without any."""
+def _point_distances(points: Floats, shape: tuple[int, ...]) -> Floats:
+    """Return the distance of each pixel [H, W] from the nearest point; inf without points."""
     if not len(points):
         return np.full(shape, np.inf, np.float32)
     elsewhere = np.ones(shape, np.uint8)
@@ -150,11 +153,12 @@ def _distances(points: Floats, shape: tuple[int, ...]) -> Floats:
     return np.asarray(cv2.distanceTransform(elsewhere, cv2.DIST_L2, 3), np.float32)
 
 
-def _on_mask(one: _Object, mask: Mask) -> _Object:
-    """Forget the points that are no longer on what is seen of their object."""
+def _drop_hidden_points(one: _Object, mask: Mask) -> _Object:
+    """Drop the points of an object that are not on its visible pixels."""
     columns, rows = one.points.astype(np.intp).T
     return replace(one, points=one.points[mask[rows, columns] == one.index])
 
 
-def _shift(x: float, y: float) -> Pose:
+def _translation(x: float, y: float) -> Pose:
+    """Return the transform that translates by (x, y) pixels."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])

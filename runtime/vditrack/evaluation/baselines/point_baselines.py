@@ -1,4 +1,4 @@
-"""What people use today, and simpler: peers to compare with, behind the tracker's interface."""
+"""Baseline trackers behind the interface of `vditrack.Tracker`: OpenCV and simpler methods."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,34 +15,34 @@ from vditrack.evaluation.baselines.raw_patch_masks import propagate_patches
 from vditrack.points.tracks import Tracks
 
 _CENTRE = np.float32(pixel_centres(np.zeros(1, np.intp))[0])
-"""OpenCV counts from the first pixel's centre."""
+"""Offset of OpenCV's coordinates, which are measured from the centre of the first pixel."""
 
 
 @runtime_checkable
 class PointTracker(Protocol):
-    """Follows points through a clip: `vditrack.Tracker` and all its peers."""
+    """A method that tracks points through a clip, such as `vditrack.Tracker`."""
 
     def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
-        """Track queries [N, 3] (t, x, y) through frames [T, H, W, 3], forward and backward."""
+        """Track queries [N, 3] (t, x, y) forward and backward through frames [T, H, W, 3]."""
 
 
 @runtime_checkable
 class MaskPropagator(Protocol):
-    """Carries the objects of the first frame through a clip."""
+    """A method that propagates the masks of the first frame through a clip."""
 
     def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
-        """Masks [T, H, W] of object indices, from those of the first frame [H, W]."""
+        """Return object indices [T, H, W], given those of the first frame [H, W]."""
 
 
 Method: TypeAlias = PointTracker | MaskPropagator
 
 
 class Still:
-    """No motion: everything stays where it was, and is always seen."""
+    """The baseline without motion: everything stays in place and is visible."""
 
     def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
         """See `PointTracker`."""
-        return _held(frames, queries)
+        return _static_tracks(frames, queries)
 
     def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
         """See `MaskPropagator`."""
@@ -50,29 +50,29 @@ class Still:
 
 
 class LucasKanade:
-    """OpenCV's pyramidal Lucas-Kanade from frame to frame, checked forward and backward.
+    """OpenCV's pyramidal Lucas-Kanade from frame to frame, with a forward-backward check.
 
-    A point that does not lead back to within two pixels is lost and stays so; its position goes on
-    with the flow.
+    A point whose forward-backward error is two pixels or more is lost for good. Its position still
+    follows the flow.
     """
 
     _LEVELS, _TOLERANCE = 4, 2.0
-    _OF_MASKS = 11
+    _MASK_WINDOW = 11
 
     def __init__(self, window: int = 15) -> None:
-        """Take windows of so many pixels in width and height."""
+        """Set the width and height of the window, in pixels."""
         self._window = (window, window)
 
     def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
         """See `PointTracker`."""
-        return _chained(frames, queries, self.step)
+        return _chain_steps(frames, queries, self.step)
 
     def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
-        """See `MaskPropagator` and `move_masks`; windows are smaller, as objects may be."""
-        return move_masks(_greys(frames), first, LucasKanade(self._OF_MASKS).step)
+        """See `MaskPropagator` and `move_masks`. Small windows fit small objects."""
+        return move_masks(_to_grey(frames), first, LucasKanade(self._MASK_WINDOW).step)
 
     def step(self, before: Grey, after: Grey, points: Floats) -> tuple[Floats, Bools]:
-        """Follow points [N, 2] from one frame to the next: where to, and which lead back."""
+        """Track points [N, 2] to the next frame; return positions and which pass the check."""
         start = points - _CENTRE
         there, found = self._flow(before, after, start)
         back, found_back = self._flow(after, before, there)
@@ -88,21 +88,21 @@ class LucasKanade:
 
 
 class DenseFlow:
-    """OpenCV's dense inverse search flow, chained from frame to frame, with the same check."""
+    """OpenCV's dense inverse search flow from frame to frame, with the same check."""
 
     _TOLERANCE = 2.0
 
     def __init__(self) -> None:
-        """Make the flow with OpenCV's medium preset."""
+        """Create the flow with OpenCV's medium preset."""
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
         """See `PointTracker`."""
-        return _chained(frames, queries, self._step)
+        return _chain_steps(frames, queries, self._step)
 
     def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
-        """See `MaskPropagator`: each pixel takes the label of where the flow says it came from."""
-        greys = _greys(frames)
+        """See `MaskPropagator`. Each pixel takes the label from which backward flow leads to it."""
+        greys = _to_grey(frames)
         columns, rows = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in first.shape[::-1]))
         masks = [first]
         for before, after in pairwise(greys):
@@ -112,13 +112,13 @@ class DenseFlow:
         return np.stack(masks)
 
     def _step(self, before: Grey, after: Grey, points: Floats) -> tuple[Floats, Bools]:
-        there = points + self._at(before, after, points)
-        back = there + self._at(after, before, there)
+        there = points + self._flow_at(before, after, points)
+        back = there + self._flow_at(after, before, there)
         kept = np.linalg.norm(back - points, axis=1) < self._TOLERANCE
         return there, kept & _inside(there, after)
 
-    def _at(self, before: Grey, after: Grey, points: Floats) -> Floats:
-        """Flow [N, 2] at points [N, 2] of the frame before; that of the border outside it."""
+    def _flow_at(self, before: Grey, after: Grey, points: Floats) -> Floats:
+        """Return the flow at points [N, 2] of the frame before, replicated beyond its border."""
         flow = self._flow.calc(before, after, None)
         places = points[:, None] - _CENTRE
         sampled = cv2.remap(flow, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -126,38 +126,38 @@ class DenseFlow:
 
 
 class Patches:
-    """The nearest neighbour of the query's patch of pixels, anywhere in each frame.
+    """The best match of the query's patch of pixels, anywhere in each frame.
 
-    Nearest by normalised cross-correlation; a match below 0.7 counts as not visible.
+    Patches are compared by normalised cross-correlation. A match below 0.7 is not visible.
     """
 
-    _RADIUS, _LEAST = 7, 0.7
+    _RADIUS, _THRESHOLD = 7, 0.7
 
     def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
         """See `PointTracker`."""
-        tracks = _held(frames, queries)
+        tracks = _static_tracks(frames, queries)
         side = 2 * self._RADIUS + 1
-        asked_in = queries[:, 0].astype(np.intp)
-        asked_at = queries[:, 1:] - _CENTRE
-        padded = [_bordered(grey, self._RADIUS) for grey in _greys(frames)]
-        for n, (frame, place) in enumerate(zip(asked_in, asked_at, strict=True)):
+        query_frames = queries[:, 0].astype(np.intp)
+        query_points = queries[:, 1:] - _CENTRE
+        padded = [_pad_reflected(grey, self._RADIUS) for grey in _to_grey(frames)]
+        for n, (frame, place) in enumerate(zip(query_frames, query_points, strict=True)):
             patch = cv2.getRectSubPix(padded[frame], (side, side), place + self._RADIUS)
             for t, picture in enumerate(padded):
                 if t == frame:
                     continue
-                likeness = cv2.matchTemplate(picture, patch, cv2.TM_CCOEFF_NORMED)
-                _, best, _, place_of_best = cv2.minMaxLoc(likeness)
-                tracks.points[n, t] = np.array(place_of_best, np.float32) + _CENTRE
-                tracks.visible[n, t] = best >= self._LEAST
-        return _certain(tracks)
+                correlation = cv2.matchTemplate(picture, patch, cv2.TM_CCOEFF_NORMED)
+                _, best, _, best_place = cv2.minMaxLoc(correlation)
+                tracks.points[n, t] = np.array(best_place, np.float32) + _CENTRE
+                tracks.visible[n, t] = best >= self._THRESHOLD
+        return _set_binary_confidence(tracks)
 
     def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
         """See `MaskPropagator` and `propagate_patches`."""
         return propagate_patches(frames, first)
 
 
-def _held(frames: NDArray[np.uint8], queries: Floats) -> Tracks:
-    """Tracks that stay at their queries, always visible."""
+def _static_tracks(frames: NDArray[np.uint8], queries: Floats) -> Tracks:
+    """Return tracks that stay at their queries, always visible."""
     count, length = len(queries), len(frames)
     return Tracks(
         queries=queries,
@@ -168,38 +168,38 @@ def _held(frames: NDArray[np.uint8], queries: Floats) -> Tracks:
     )
 
 
-def _chained(frames: NDArray[np.uint8], queries: Floats, step: Step) -> Tracks:
-    """Tracks made of steps between neighbouring frames, forward and backward from each query.
+def _chain_steps(frames: NDArray[np.uint8], queries: Floats, step: Step) -> Tracks:
+    """Return tracks chained from steps between frames, forward and backward from each query.
 
-    A point that a step does not keep is lost and stays so; its position goes on.
+    A point that a step does not keep is lost for good; its position still follows the steps.
     """
-    tracks = _held(frames, queries)
+    tracks = _static_tracks(frames, queries)
     tracks.visible[:] = False
-    asked_in = queries[:, 0].astype(np.intp)
-    tracks.visible[np.arange(len(queries)), asked_in] = True
-    greys = _greys(frames)
+    query_frames = queries[:, 0].astype(np.intp)
+    tracks.visible[np.arange(len(queries)), query_frames] = True
+    greys = _to_grey(frames)
     for direction in (1, -1):
         for before in range(len(frames))[::direction]:
             after = before + direction
-            alive = np.flatnonzero((before - asked_in) * direction >= 0)
+            alive = np.flatnonzero((before - query_frames) * direction >= 0)
             if len(alive) and 0 <= after < len(frames):
                 points, kept = step(greys[before], greys[after], tracks.points[alive, before])
                 tracks.points[alive, after] = points
                 tracks.visible[alive, after] = kept & tracks.visible[alive, before]
-    return _certain(tracks)
+    return _set_binary_confidence(tracks)
 
 
-def _certain(tracks: Tracks) -> Tracks:
-    """Confidence 1 where a point is visible, 0 where not: these peers know no more."""
+def _set_binary_confidence(tracks: Tracks) -> Tracks:
+    """Set the confidence to 1 where a point is visible, and to 0 elsewhere."""
     tracks.confidence[:] = tracks.visible
     return tracks
 
 
-def _greys(frames: NDArray[np.uint8]) -> Sequence[Grey]:
+def _to_grey(frames: NDArray[np.uint8]) -> Sequence[Grey]:
     return [np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in frames]
 
 
-def _bordered(image: Grey, width: int) -> Grey:
+def _pad_reflected(image: Grey, width: int) -> Grey:
     border = cv2.BORDER_REFLECT_101
     return np.asarray(cv2.copyMakeBorder(image, width, width, width, width, border), np.uint8)
 

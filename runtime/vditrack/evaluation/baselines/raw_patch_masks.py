@@ -1,4 +1,4 @@
-"""Masks carried by the likeness of raw pixels: what propagation is worth without a model."""
+"""A baseline for masks: label propagation with raw pixels in the place of a model's features."""
 
 import cv2
 import numpy as np
@@ -11,26 +11,23 @@ from vditrack.masks.objects import MaskedObjects
 Image = NDArray[np.uint8]
 
 STRIDE = 8
-"""Side of a cell, in pixels of the frame."""
+"""Side of a cell, in pixels of the frame at most `TALLEST` rows high."""
 TALLEST = 480
-"""Rows to which a frame is reduced that has more, in pixels."""
+"""Largest height in pixels; taller frames are reduced to it."""
 SETTINGS = Propagation(motion_weight=0.0, temperature=0.05, top_k=10, radius=15.0, context=28)
-"""TED's (arXiv 2512.02339), which does not print the context. Its temperature is for features of a
-model; of the pixels' 0.02, 0.05, 0.1 and 0.2 this one was the best on synthetic:1."""
+"""Settings of TED (arXiv 2512.02339), which does not print the context. The temperature is the best
+of 0.02, 0.05, 0.1 and 0.2 on synthetic:1, since TED's is meant for features of a model."""
 
 _CELL, _PATCH = 4, 8
-"""Sides in pixels of a picture of half the size, which tells as much of a patch and costs less."""
+"""Sides of a cell and of its patch, in pixels of the frame at half resolution."""
 
 
 def propagate_patches(frames: Image, first: Image) -> Image:
-    """Carry the objects of the first frame, as with fused features, but with raw pixels.
+    """Propagate the masks of the first frame, and return object indices [T, H, W].
 
     Args:
-        frames: [T, H, W, 3] RGB.
-        first: [H, W] of object indices.
-
-    Returns:
-        [T, H, W]
+        frames: Frames, uint8 [T, H, W, 3] RGB.
+        first: Object indices in the first frame, uint8 [H, W].
 
     """
     objects, masks = MaskedObjects(SETTINGS), [first]
@@ -43,10 +40,10 @@ def propagate_patches(frames: Image, first: Image) -> Image:
 
 
 def patch_features(frame: Image) -> Floats:
-    """Features [rows, columns, 192] of a frame [H, W, 3], each of length 1.
+    """Return features [rows, columns, 192] of unit length for a frame [H, W, 3].
 
-    That of a cell are the colours of the 16 x 16 pixels about its centre, two by two, as they
-    differ from grey.
+    The feature of a cell is the difference from grey of the 16 x 16 pixels around its centre, at
+    half resolution.
     """
     height, width = frame.shape[:2]
     scale = min(TALLEST / height, 1)

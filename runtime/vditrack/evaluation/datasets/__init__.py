@@ -1,1 +1,1 @@
-"""Readers of annotated data sets."""
+"""Readers of annotated data sets in their published formats."""

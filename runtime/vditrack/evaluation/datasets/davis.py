@@ -1,4 +1,4 @@
-"""Videos as folders of images: those of DAVIS-2017, and a plain layout for the user's own."""
+"""Reads videos from folders of images: DAVIS-2017, and a simple layout for own data."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,23 +15,26 @@ from vditrack.evaluation.datasets.image_files import image_paths, read_frames, r
 from vditrack.evaluation.datasets.tapvid import annotated_tracks
 
 FRAMES, MASKS, TRACKS = "frames", "masks", "tracks.npz"
+"""Entries of a video's folder in the simple layout."""
 
 _IMAGES, _ANNOTATIONS = "JPEGImages/480p", "Annotations/480p"
 _VALIDATION = "ImageSets/2017/val.txt"
 _DAMAGE = (AttributeError, EOFError, OSError, TypeError, ValueError, BadZipFile, zlib.error)
-"""What NumPy raises on a file that is no archive, or a broken one."""
+"""Exceptions that NumPy raises for a file that is not an archive, or is damaged."""
 
 
 def is_davis(root: Path) -> bool:
-    """Whether a folder has the layout of DAVIS."""
+    """Return whether a folder has the layout of DAVIS-2017."""
     return (root / _IMAGES).is_dir() or (root / _ANNOTATIONS).is_dir()
 
 
 def open_davis(root: Path) -> tuple[int, Iterator[AnnotatedClip]]:
-    """Open DAVIS-2017 (arXiv 1704.00675) at 480p: its validation set, or all where no list is.
+    """Open DAVIS-2017 (arXiv 1704.00675) at 480p, and return the number of clips and the clips.
+
+    The clips are those of the validation set, or all if the list of the validation set is missing.
 
     Raises:
-        InputError: frames or masks of a sequence are missing, or the list is empty.
+        InputError: Frames or masks of a sequence are missing, or the list is empty.
 
     """
     listed = root / _VALIDATION
@@ -40,83 +43,93 @@ def open_davis(root: Path) -> tuple[int, Iterator[AnnotatedClip]]:
     else:
         names = [folder.name for folder in _subfolders(root / _IMAGES)]
     if not names:
-        raise InputError(f"{listed} names no sequence." if listed.is_file() else _nothing(root))
+        raise InputError(
+            f"{listed} names no sequence." if listed.is_file() else _no_data_message(root)
+        )
     paths = [_davis_paths(root, name) for name in names]
-    return len(names), (_davis_clip(*found) for found in zip(names, paths, strict=True))
+    return len(names), (_read_davis_clip(*found) for found in zip(names, paths, strict=True))
 
 
 def open_folders(root: Path, needed: Sequence[str]) -> tuple[int, Iterator[AnnotatedClip]]:
-    """Open a folder with a subfolder a video, sorted by name.
+    """Open a folder with one subfolder for each video, sorted by name.
 
-    Each holds ``frames/``, a JPEG or PNG a frame in the order of their names, and what is
-    ``needed`` of ``tracks.npz``, with ``points`` [N, T, 2] as fractions of width and height and
-    ``occluded`` bool [N, T], and ``masks/``, a PNG a frame of the frame's name, of object indices.
+    A subfolder has ``frames/`` with a JPEG or PNG for each frame. It may have ``tracks.npz`` with
+    ``points`` [N, T, 2] as fractions of width and height and ``occluded`` bool [N, T], and
+    ``masks/`` with a PNG of object indices for each frame, named like the frame.
+
+    Args:
+        root: The folder.
+        needed: Which of `TRACKS` and `MASKS` the protocol needs.
+
+    Returns:
+        The number of clips and an iterator over them.
 
     Raises:
-        InputError: there is no video, or one lacks what is needed.
+        InputError: There is no video, or a video lacks what is needed.
 
     """
     folders = _subfolders(root)
     if not any((folder / FRAMES).is_dir() for folder in folders):
-        raise InputError(_nothing(root))
+        raise InputError(_no_data_message(root))
     for folder in folders:
         for name in (FRAMES, *needed):
             if not (folder / name).exists():
-                raise InputError(f"{folder} holds no {name}, which the protocol needs.")
-    return len(folders), (_folder_clip(folder, needed) for folder in folders)
+                raise InputError(f"{folder} has no {name}, which the protocol needs.")
+    return len(folders), (_read_folder_clip(folder, needed) for folder in folders)
 
 
 def _davis_paths(root: Path, name: str) -> tuple[list[Path], list[Path]]:
     frames = image_paths(root / _IMAGES / name, (".jpg",))
-    return frames, _matching(frames, root / _ANNOTATIONS / name)
+    return frames, _match_masks(frames, root / _ANNOTATIONS / name)
 
 
-def _davis_clip(name: str, paths: tuple[list[Path], list[Path]]) -> AnnotatedClip:
+def _read_davis_clip(name: str, paths: tuple[list[Path], list[Path]]) -> AnnotatedClip:
     frames = read_frames(paths[0])
     masks = read_masks(paths[1], frames)
     if not masks[0].any():
         raise InputError(
-            f"{paths[1][0]} marks no object. Objects are 1, 2 and so on; 255 is void in DAVIS-2017."
+            f"{paths[1][0]} contains no object. Objects are 1, 2 and so on; 255 is void in "
+            "DAVIS-2017."
         )
-    return AnnotatedClip(name, frames, *_no_tracks(frames), masks)
+    return AnnotatedClip(name, frames, *_empty_tracks(frames), masks)
 
 
-def _folder_clip(folder: Path, needed: Sequence[str]) -> AnnotatedClip:
+def _read_folder_clip(folder: Path, needed: Sequence[str]) -> AnnotatedClip:
     paths = image_paths(folder / FRAMES)
     frames = read_frames(paths)
-    tracks, masks = _no_tracks(frames), None
+    tracks, masks = _empty_tracks(frames), None
     if TRACKS in needed:
-        tracks = _tracks(folder / TRACKS, frames)
+        tracks = _read_tracks(folder / TRACKS, frames)
     if MASKS in needed:
-        masks = read_masks(_matching(paths, folder / MASKS), frames)
+        masks = read_masks(_match_masks(paths, folder / MASKS), frames)
     return AnnotatedClip(folder.name, frames, *tracks, masks)
 
 
-def _matching(frames: Sequence[Path], folder: Path) -> list[Path]:
-    """Masks in a folder, each of a frame's name."""
+def _match_masks(frames: Sequence[Path], folder: Path) -> list[Path]:
+    """Return the masks in a folder, which must have the names of the frames."""
     masks = image_paths(folder, (".png",))
     unmatched = {path.stem for path in masks} ^ {path.stem for path in frames}
     if unmatched:
         raise InputError(
-            f"{folder} and {frames[0].parent} differ: {min(unmatched)} is in one of them only. "
-            "A mask is needed for each frame."
+            f"{folder} and {frames[0].parent} differ: {min(unmatched)} is in only one of them. "
+            "Each frame needs a mask."
         )
     return masks
 
 
-def _tracks(path: Path, frames: Frame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Points [N, T, 2] in pixels and visible [N, T]."""
+def _read_tracks(path: Path, frames: Frame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read points [N, T, 2] in pixels and their visibility [N, T]."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             points, occluded = arrays["points"], arrays["occluded"]
     except KeyError as error:
         raise InputError(f"{path} needs arrays points and occluded: {error.args[0]}.") from error
     except _DAMAGE as error:
-        raise InputError(f"{path} is no NumPy archive of arrays, or a damaged one.") from error
+        raise InputError(f"{path} is not a NumPy archive of arrays, or is damaged.") from error
     return annotated_tracks(str(path), points, occluded, frames)
 
 
-def _no_tracks(frames: Frame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _empty_tracks(frames: Frame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     return np.zeros((0, len(frames), 2), np.float32), np.zeros((0, len(frames)), np.bool_)
 
 
@@ -126,9 +139,9 @@ def _subfolders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
-def _nothing(root: Path) -> str:
+def _no_data_message(root: Path) -> str:
     return (
-        f"{root} holds nothing to evaluate on. It should be a TAP-Vid .pkl or a folder of them, "
-        "DAVIS-2017 (with JPEGImages/480p), BADJA (with joint_annotations), or a folder with a "
-        "subfolder a video (with frames)."
+        f"{root} contains no known data. It should be a TAP-Vid .pkl or a folder of them, "
+        "DAVIS-2017 (with JPEGImages/480p), BADJA (with joint_annotations), or a folder with one "
+        "subfolder for each video (with frames)."
     )

@@ -1,129 +1,120 @@
-"""Frames and masks as image files, one a frame."""
+"""Reads the frames and masks of a clip from image files, one file a frame."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from vditrack.arrays import Frame
+from vditrack.arrays import Frame, MaskClip
 from vditrack.errors import InputError
+from vditrack.image_codec import decode_rgb
+from vditrack.io.mask_png import read_mask
 
 FRAME_TYPES = (".jpg", ".jpeg", ".png")
+"""Suffixes of files that are taken for frames."""
 _VOID = 255
+"""Label of void pixels in DAVIS-2017."""
 
 
 def image_paths(folder: Path, types: Sequence[str] = FRAME_TYPES) -> list[Path]:
-    """Return the images in a folder, in the order of their numbers.
+    """Return the image files in a folder, in the order of their numbers.
+
+    Args:
+        folder: Folder of one clip.
+        types: Suffixes in lower case, with the dot.
 
     Raises:
-        InputError: no such folder, or no image in it.
+        InputError: ``folder`` is not a folder, or has no image in it.
 
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder. Unpack the data set again.")
     paths = [path for path in folder.iterdir() if path.suffix.lower() in types]
     if not paths:
-        raise InputError(f"{folder} holds no {' or '.join(types)} file.")
-    # Numbers without leading zeros, as FFmpeg may write them, stay in order.
+        raise InputError(f"{folder} contains no {' or '.join(types)} file.")
+    # Numbers without leading zeros, as FFmpeg may write them, are sorted by value.
     return sorted(paths, key=lambda path: (len(path.stem), path.name))
 
 
 def read_frames(paths: Sequence[Path]) -> Frame:
-    """Read frames [T, H, W, 3] RGB.
+    """Read frames, uint8 [T, H, W, 3] RGB.
 
     Raises:
-        InputError: a file cannot be read, is no image, or has another size than the first.
+        InputError: A file cannot be read, is not an image, or differs in size from the first.
 
     """
-    return joined(((decoded(read_bytes(path), path), path) for path in paths), len(paths))
+    images = ((decode_frame(read_bytes(path), path), path) for path in paths)
+    return stack_images(images, len(paths))
 
 
-def joined(images: Iterable[tuple[Frame, object]], count: int) -> Frame:
-    """Put ``count`` images of one size, each with where it comes from, into one array.
+def stack_images(images: Iterable[tuple[Frame, object]], count: int) -> Frame:
+    """Stack images of one size into one array, uint8 [T, ...].
+
+    Args:
+        images: Each image with its source, which error messages name.
+        count: Number of images.
 
     Raises:
-        InputError: one has another size than the first.
+        InputError: An image differs in size from the first.
 
     """
     rest = iter(images)
     first, _ = next(rest)
-    # A list and its copy would take the memory of a clip twice.
-    whole = np.empty((count, *first.shape), np.uint8)
-    whole[0] = first
-    for t, (image, where) in enumerate(rest, start=1):
+    # np.stack would need the memory of the clip twice.
+    stacked = np.empty((count, *first.shape), np.uint8)
+    stacked[0] = first
+    for t, (image, source) in enumerate(rest, start=1):
         if image.shape != first.shape:
             sizes = [f"{shape[1]} x {shape[0]}" for shape in (image.shape, first.shape)]
-            raise InputError(f"{where} is {sizes[0]}, the first of its clip {sizes[1]}.")
-        whole[t] = image
-    return whole
+            raise InputError(f"{source} is {sizes[0]}, but the first of its clip is {sizes[1]}.")
+        stacked[t] = image
+    return stacked
 
 
-def decoded(image: bytes, where: object) -> Frame:
-    """Decode a JPEG or PNG to [H, W, 3] RGB, as its pixels are stored.
+def decode_frame(image: bytes, source: object) -> Frame:
+    """Decode a JPEG or PNG to uint8 [H, W, 3] RGB.
+
+    Args:
+        image: Content of the file.
+        source: Where the image comes from, which the error message names.
 
     Raises:
-        InputError: the bytes are no whole image; the message begins with ``where``.
+        InputError: The image is damaged, or neither JPEG nor PNG.
 
     """
-    # The data sets' own readers do not turn a picture by its EXIF tag either.
-    how = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        frame = cv2.imdecode(np.frombuffer(image, np.uint8), how)
-    except cv2.error:
-        frame = None
+    frame = decode_rgb(image)
     if frame is None:
-        raise InputError(f"{where} is no JPEG or PNG image, or a damaged one. Copy it again.")
-    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+        raise InputError(f"{source} is not a JPEG or PNG image, or is damaged. Copy it again.")
+    return frame
 
 
-def read_masks(paths: Sequence[Path], frames: Frame) -> Frame:
-    """Read the index of the object at each pixel [T, H, W] of frames [T, H, W, 3].
+def read_masks(paths: Sequence[Path], frames: Frame) -> MaskClip:
+    """Read the object index at each pixel of a clip, uint8 [T, H, W], 0 for the background.
 
-    0 is the background. Void pixels, labelled 255, count as background too, as in the evaluation of
-    DAVIS-2017.
+    Void pixels, labelled 255, become background, as in the evaluation of DAVIS-2017.
+
+    Args:
+        paths: A palette or grey PNG for each frame.
+        frames: Frames of the clip, uint8 [T, H, W, 3].
 
     Raises:
-        InputError: the files are not those of the frames, or one cannot be read, is no palette or
-            grey image, or has another size than the frames.
+        InputError: A file cannot be read, is not a palette or grey PNG, or differs in size from
+            the frames, or the number of files differs.
 
     """
-    masks = joined(((_labels(path), path) for path in paths), len(paths))
+    masks = stack_images(((read_mask(path, white=1), path) for path in paths), len(paths))
     if masks.shape != frames.shape[:3]:
         sizes = [f"{len(a)} of {a.shape[2]} x {a.shape[1]}" for a in (masks, frames)]
         raise InputError(f"{paths[0].parent}: masks {sizes[0]} for frames {sizes[1]}.")
+    masks[masks == _VOID] = 0
     return masks
 
 
-def _labels(path: Path) -> Frame:
-    """Labels [H, W] of one mask.
-
-    Raises:
-        InputError: the file cannot be read, or is no palette or grey image.
-
-    """
-    try:
-        # OpenCV turns a palette's indices into colours.
-        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError("masks are read with Pillow. pip install 'vditrack[eval]'.") from error
-    try:
-        with Image.open(path) as image:
-            mode, labels = image.mode, np.array(image)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise InputError(f"{path} is no PNG image, or a damaged one. Copy it again.") from error
-    if mode not in ("P", "L", "1"):
-        raise InputError(
-            f"{path} has colours ({mode}). A mask is a palette or grey PNG of object indices."
-        )
-    return np.asarray(np.where(labels == _VOID, 0, labels), np.uint8)
-
-
 def read_bytes(path: Path) -> bytes:
-    """Content of a file.
+    """Return the content of a file.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: The file does not exist, or cannot be read.
 
     """
     try:

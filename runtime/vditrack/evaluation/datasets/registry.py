@@ -1,4 +1,4 @@
-"""Where annotated clips come from: public data sets in their published files, or rendered ones."""
+"""Opens the annotated clips of public data sets in their published formats, or renders clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ ProtocolName = Literal["tapvid", "heft", "davis", "badja"]
 Opened = tuple[int | None, Iterator[AnnotatedClip]]
 
 _RENDERED = ("synthetic", "tabletop", "lookalikes", "different")
-_MASKS_ALONE = ("lookalikes", "different")
+_MASKS_ONLY = ("lookalikes", "different")
 
 _NEEDED: dict[ProtocolName, tuple[str, ...]] = {
     "tapvid": (TRACKS,),
@@ -27,49 +27,49 @@ _NEEDED: dict[ProtocolName, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """Clips, each read when it is asked for, so that they may be more than fit into memory."""
+    """A named sequence of clips. Each is read when it is requested, to bound memory."""
 
     name: str
     length: int | None
-    """Clips; None where that is not known before all files are read."""
+    """Number of clips; None if it is unknown until all files are read."""
     clips: Iterator[AnnotatedClip]
-    """May raise InputError for a clip that is damaged."""
+    """The clips. Raises InputError at a damaged clip."""
 
 
 def default_protocol(source: str) -> ProtocolName:
-    """Return the protocol that a data set is for where none is asked for."""
+    """Return the protocol that is used for a data set if none is requested."""
     kind, separator, _ = source.partition(":")
-    return "davis" if separator and kind in _MASKS_ALONE else "tapvid"
+    return "davis" if separator and kind in _MASKS_ONLY else "tapvid"
 
 
 def open_dataset(source: str, protocol: ProtocolName) -> Dataset:
     """Open a data set for a protocol.
 
     Args:
-        source: ``KIND:SEED`` of clips that are rendered, the kind synthetic, tabletop, lookalikes
+        source: ``KIND:SEED`` for rendered clips, where the kind is synthetic, tabletop, lookalikes
             or different; or a path: a TAP-Vid pickle, a folder of them, the root of DAVIS-2017 or
-            of BADJA, or a folder with a subfolder a video (see `open_folders`).
-        protocol: what the clips are for; it decides whether they need tracks, masks or both.
+            BADJA, or a folder with one subfolder for each video (see `open_folders`).
+        protocol: Name of the protocol, which decides whether clips need tracks, masks or both.
 
     Raises:
-        InputError: nothing of that name, it is malformed, or it lacks what the protocol needs.
+        InputError: ``source`` does not exist, is malformed, or lacks what the protocol needs.
 
     """
     kind, separator, seed = source.partition(":")
     if separator and kind in _RENDERED:
-        if kind in _MASKS_ALONE:
+        if kind in _MASKS_ONLY:
             _require(source, "masks without tracks", protocol, "davis")
-        return Dataset(source, *_rendered(kind, seed))
+        return Dataset(source, *_render(kind, seed))
     path = Path(source)
     if not path.exists():
         rendered = ", ".join(f"{name}:SEED" for name in _RENDERED)
-        raise InputError(f"there is no {source}. Give a path, or one of {rendered}.")
-    return Dataset(path.resolve().name, *_opened(path, protocol))
+        raise InputError(f"{source} does not exist. Give a path, or one of {rendered}.")
+    return Dataset(path.resolve().name, *_open_path(path, protocol))
 
 
-def _rendered(kind: str, seed: str) -> Opened:
+def _render(kind: str, seed: str) -> Opened:
     if not (seed.isascii() and seed.isdecimal()):
-        raise InputError(f"{seed!r} is no seed. Give a whole number, such as {kind}:0.")
+        raise InputError(f"{seed!r} is not a seed. Give a whole number, such as {kind}:0.")
     if kind == "synthetic":
         from vditrack.synthetic.layers import suite  # noqa: PLC0415
 
@@ -84,7 +84,7 @@ def _rendered(kind: str, seed: str) -> Opened:
     return lookalikes.COUNT, lookalikes.lookalike_clips(int(seed), different=different)
 
 
-def _opened(path: Path, protocol: ProtocolName) -> Opened:
+def _open_path(path: Path, protocol: ProtocolName) -> Opened:
     if path.is_file():
         _require(path, "a TAP-Vid file", protocol, "tapvid", "heft")
         return open_pickle(path)

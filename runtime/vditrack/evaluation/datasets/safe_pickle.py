@@ -1,9 +1,9 @@
-"""Pickle files of arrays and plain containers, opened without running anything they ask for.
+"""Loads pickle files of arrays and plain containers without running code from them.
 
-A pickle is a program: it may name any function and have it called. Data sets come as pickles all
-the same. Here a file is read twice. First its instructions are looked through, and any that plain
-data do not need is refused. Then it is loaded by an unpickler to which the few names that NumPy's
-arrays need mean recorders of this module, never NumPy's own functions.
+A pickle is a program that can call any function, but data sets are published as pickles. A file is
+read twice: first its instructions are checked, and any that plain data does not need is refused;
+then it is loaded by an unpickler that maps the few names of NumPy arrays to recorders in this
+module, never to NumPy's own functions.
 """
 
 import math
@@ -43,61 +43,61 @@ _DAMAGE = (
     ValueError,
     pickle.UnpicklingError,
 )
-"""What the standard library raises on a file that is no pickle, or only the beginning of one."""
+"""Exceptions of the standard library for a file that is not a pickle, or is cut short."""
 _DTYPE = re.compile(r"[biufc]\d{1,3}|[SU][1-9]\d{0,8}|O8?")
 _BYTE_ORDERS = ("<", ">", "|", "=")
 
 
 def load_plain_pickle(path: Path) -> object:
-    """Load a pickle of protocol 0 to 5, as Python 2 or 3 and NumPy 1 or 2 wrote it.
+    """Load a pickle of protocol 0 to 5, written by Python 2 or 3 and NumPy 1 or 2.
 
-    It may hold arrays and scalars of NumPy (booleans, numbers, and strings of a fixed length), and
+    It may contain NumPy arrays and scalars (booleans, numbers, and strings of a fixed length), and
     dict, list, tuple, str, bytes, bytearray, int, float, bool and None. A one-dimensional array of
-    objects comes as a list. A ``str`` of Python 2 comes as ``str``, one character a byte. Arrays
-    may be read-only.
+    objects is returned as a list, and a ``str`` of Python 2 as a ``str`` with one character a byte.
+    Arrays may be read-only.
 
     Raises:
-        InputError: the file cannot be read, is damaged, or asks for anything else; then nothing
-            that it names was imported or called.
+        InputError: The file cannot be read, is damaged, or contains anything else. Nothing that it
+            names is imported or called.
 
     """
     try:
         with path.open("rb") as file:
-            _look_through(path, file)
+            _check_instructions(path, file)
             file.seek(0)
             loaded = _PlainUnpickler(path, file).load()
-        return _Unwrapping(path).plain(loaded)
+        return _PlainCopy(path).plain(loaded)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     except _DAMAGE as error:
-        reason = _one_line(str(error)) or type(error).__name__
+        reason = _escape(str(error)) or type(error).__name__
         raise InputError(
-            f"{path} is damaged, or no pickle of plain data: {reason}. Download it again."
+            f"{path} is damaged, or not a pickle of plain data: {reason}. Download it again."
         ) from error
 
 
-def _one_line(text: str) -> str:
-    """Beginning of a text out of the file, as it may be shown."""
+def _escape(text: str) -> str:
+    """Return the start of a text from the file, escaped for display."""
     return ascii(text)[1:-1][:100]
 
 
-def _look_through(path: Path, file: IO[bytes]) -> None:
-    """Refuse instructions that plain data do not need, before any of them is followed."""
+def _check_instructions(path: Path, file: IO[bytes]) -> None:
+    """Refuse instructions that plain data does not need, before any is executed."""
     for count, (name, argument) in enumerate(_instructions(file)):
         if name not in _ADMITTED:
             raise InputError(
-                f"{path} uses the pickle instruction {name}, which no data set needs: refused, "
-                "nothing of it was run."
+                f"{path} uses the pickle instruction {name}, which plain data does not "
+                "need. It was refused, and nothing was run."
             )
-        # Unpicklers make room up to the number that a PUT names, however large it is.
+        # Unpicklers allocate memory up to the number that a PUT names, however large it is.
         if name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
             raise ValueError(f"{name} {argument} after {count} instructions")
 
 
 def _instructions(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
-    """Names of instructions and their arguments, up to STOP.
+    """Yield the names of instructions and their arguments, up to STOP.
 
-    As `pickletools.genops` does it, but that takes the strings of protocol 0 for ASCII.
+    Unlike `pickletools.genops`, it accepts strings of protocol 0 that are not ASCII.
     """
     name = ""
     while name != "STOP":
@@ -112,40 +112,47 @@ def _instructions(file: IO[bytes]) -> Iterator[tuple[str, Any]]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Gives recorders for the names that arrays need, and refuses all others."""
+    """An unpickler that maps the names of arrays to recorders, and refuses all others."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
-        # As latin1 the raw data of arrays that Python 2 wrote keep their bytes.
+        # Decoding as latin1 preserves the raw data of arrays that Python 2 wrote.
         super().__init__(file, encoding="latin1")
         self._path = path
 
     def find_class(self, module: str, name: str, /) -> "_Name":
-        """Look a name up among the recorders only."""
+        """Return the recorder of a name.
+
+        Raises:
+            InputError: The name has no recorder.
+
+        """
         if (module, name) not in _RECORDERS:
-            asked = _one_line(f"{module}.{name}")
+            requested = _escape(f"{module}.{name}")
             raise InputError(
-                f"{self._path} asks for {asked}, which no data set needs: refused, nothing of it "
-                "was run."
+                f"{self._path} asks for {requested}, which plain data does not need. It was "
+                "refused, and nothing was run."
             )
         return _RECORDERS[module, name]
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype``: a kind and size, then a byte order."""
+    """A recorder of ``numpy.dtype``: kind, size and byte order."""
 
     __slots__ = ("_code", "_order")
 
     def __init__(self, code: object, align: object = False, copy: object = True) -> None:
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-            raise ValueError(f"dtype {_shown(code)}, which is no number or string of fixed length")
+            raise ValueError(
+                f"dtype {_describe(code)}, which is not a number or string of fixed length"
+            )
         self._code, self._order = code, ""
 
     def __setstate__(self, state: object) -> None:
-        # Version, byte order, three things that only structures have, sizes and flags.
+        # Version, byte order, three entries that only structures have, sizes and flags.
         if self._order or not isinstance(state, tuple) or len(state) != 8:
-            raise ValueError(f"dtype {self._code} with a state that is not known")
+            raise ValueError(f"dtype {self._code} with an unknown state")
         if state[0] != 3 or state[1] not in _BYTE_ORDERS or any(state[2:5]):
-            raise ValueError(f"dtype {self._code} with a state that is not known")
+            raise ValueError(f"dtype {self._code} with an unknown state")
         self._order = state[1]
 
     @property
@@ -153,7 +160,7 @@ class _Dtype:
         return self._code.startswith("O")
 
     def array(self, shape: object, data: object, *, fortran: bool) -> NDArray[Any]:
-        """Array of a shape over raw bytes, which must be exactly as many."""
+        """Return an array over raw bytes, whose number must match the shape exactly."""
         dtype, sizes = np.dtype(self._order + self._code), _sizes(shape)
         raw = data.encode("latin-1") if isinstance(data, str) else data
         if self.holds_objects or not isinstance(raw, bytes | bytearray):
@@ -164,9 +171,9 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for an array or scalar: its content is known at once, or when its state is set.
+    """A recorder of an array or scalar, whose content is known at once or when its state is set.
 
-    Neither is ever left to the unpickler itself, which may set the state of all it can reach.
+    The content itself is never given to the unpickler, which may set the state of all it can reach.
     """
 
     __slots__ = ("content",)
@@ -176,6 +183,7 @@ class _Array:
 
     @property
     def known(self) -> object:
+        """The content; raises ValueError if there is none."""
         if self.content is None:
             raise ValueError("an array without a state")
         return self.content
@@ -191,11 +199,11 @@ class _Array:
         elif isinstance(data, list) and _sizes(shape) == (len(data),):
             self.content = data
         else:
-            raise ValueError("an array of objects that is no list of them")
+            raise ValueError("an array of objects that is not a list")
 
 
 class _Name:
-    """Stands for a name of NumPy: what it gives when called, and no state to set."""
+    """A recorder of a function or class of NumPy, which can be called but has no state."""
 
     __slots__ = ("_call",)
 
@@ -216,13 +224,13 @@ _NDARRAY = _Name()
 
 def _reconstruct(subtype: object, shape: object, dtype: object) -> _Array:
     if subtype is not _NDARRAY:
-        raise ValueError("an array that is no plain array")
+        raise ValueError("an array of another type than numpy.ndarray")
     return _Array()
 
 
 def _from_buffer(data: object, dtype: object, shape: object, order: object) -> _Array:
     if not isinstance(dtype, _Dtype) or order not in ("C", "F"):
-        raise ValueError(f"an array of order {_shown(order)}, or with no dtype")
+        raise ValueError(f"an array of order {_describe(order)}, or with no dtype")
     return _Array(dtype.array(shape, data, fortran=order == "F"))
 
 
@@ -233,9 +241,9 @@ def _scalar(dtype: object, data: object) -> _Array:
 
 
 def _encoded(text: object, encoding: object) -> bytes:
-    """Bytes as Python 3 writes them in protocols that have none."""
+    """Return bytes as Python 3 writes them in protocols without bytes."""
     if not isinstance(text, str) or encoding != "latin1":
-        raise ValueError(f"bytes written as {_shown(encoding)}")
+        raise ValueError(f"bytes written as {_describe(encoding)}")
     return text.encode("latin-1")
 
 
@@ -251,12 +259,12 @@ def _byte_array(data: object = b"") -> bytearray:
 
 def _sizes(shape: object) -> tuple[int, ...]:
     if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError("an array whose shape is no tuple of whole numbers")
+        raise ValueError("an array whose shape is not a tuple of whole numbers")
     return shape
 
 
-def _shown(value: object) -> str:
-    """What stands where a word should; of anything else its type, as it may print without end."""
+def _describe(value: object) -> str:
+    """Return a text as it is, or the type of another value, whose text might have no end."""
     return repr(value) if isinstance(value, str) else type(value).__name__
 
 
@@ -277,23 +285,23 @@ _RECORDERS = {
 }
 
 _ATOMS = (str, bytes, bytearray, int, float, bool, type(None))
-_UNDER_WAY = object()
+_IN_PROGRESS = object()
 
 
-class _Unwrapping:
-    """Copies loaded containers with arrays in place of their recorders."""
+class _PlainCopy:
+    """A copy of loaded containers, with arrays in the place of their recorders."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Each container once, however often it is referred to: nested references multiply.
+        # Each container is copied once, since nested references multiply.
         self._done: dict[int, object] = {}
 
     def plain(self, value: object) -> object:
-        """Copy a value with all that is in it.
+        """Return a deep copy of a value.
 
         Raises:
-            InputError: it holds something that is no plain data.
-            ValueError: it holds itself, or an array that is not complete.
+            InputError: It contains something that is not plain data.
+            ValueError: It contains itself, or an incomplete array.
 
         """
         if isinstance(value, _Array):
@@ -301,10 +309,10 @@ class _Unwrapping:
         if type(value) in _ATOMS or isinstance(value, np.ndarray | np.generic):
             return value
         if id(value) not in self._done:
-            self._done[id(value)] = _UNDER_WAY
+            self._done[id(value)] = _IN_PROGRESS
             self._done[id(value)] = self._copy(value)
-        if self._done[id(value)] is _UNDER_WAY:
-            raise ValueError("a container that holds itself")
+        if self._done[id(value)] is _IN_PROGRESS:
+            raise ValueError("a container that contains itself")
         return self._done[id(value)]
 
     def _copy(self, value: object) -> object:
@@ -314,4 +322,6 @@ class _Unwrapping:
             return tuple(self.plain(item) for item in value)
         if type(value) is dict and all(type(key) in _ATOMS for key in value):
             return {key: self.plain(item) for key, item in value.items()}
-        raise InputError(f"{self._path} holds something that is neither an array nor plain data.")
+        raise InputError(
+            f"{self._path} contains an object that is neither an array nor plain data."
+        )

@@ -1,7 +1,7 @@
-"""TAP-Vid in its published files: pickles of videos, points and occlusion.
+"""Reads TAP-Vid in its published format: pickles of videos, points and occlusion.
 
 Doersch et al., TAP-Vid: A Benchmark for Tracking Any Point in a Video (arXiv 2211.03726); RoboTAP
-(arXiv 2308.15975) comes in the same form.
+(arXiv 2308.15975) has the same format.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,77 +14,80 @@ from numpy.typing import NDArray
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets.image_files import decoded, joined
+from vditrack.evaluation.datasets.image_files import decode_frame, stack_images
 from vditrack.evaluation.datasets.safe_pickle import load_plain_pickle
 
 Named = list[tuple[str, object]]
 
 _FARTHEST = 1.0
-"""Outside the picture, in widths and heights, beyond which a visible point cannot be meant."""
+"""Largest distance of a visible point outside the image, in widths and heights."""
 
 
 def open_pickle(path: Path) -> tuple[int, Iterator[AnnotatedClip]]:
-    """Open one file; it is loaded at once, its clips are checked and decoded when asked for.
+    """Open one file, and return the number of clips and an iterator over them.
+
+    The file is loaded at once. Its clips are checked and decoded when they are requested.
 
     Raises:
-        InputError: the file cannot be read, asks for more than plain data, or holds no clips.
+        InputError: The file cannot be read, contains more than plain data, or has no clips.
 
     """
-    named = _named(path)
-    return len(named), _clips(path, named)
+    named = _load_clips(path)
+    return len(named), _read_clips(path, named)
 
 
 def shard_clips(paths: Sequence[Path]) -> Iterator[AnnotatedClip]:
-    """Clips of several files, of which one at a time is in memory.
+    """Yield the clips of several files, of which one at a time is in memory.
 
     Raises:
-        InputError: as `open_pickle`, or as `AnnotatedClip` cannot be made of what a file holds.
+        InputError: As `open_pickle`, or a clip is malformed.
 
     """
     for path in paths:
-        yield from _clips(path, _named(path))
+        yield from _read_clips(path, _load_clips(path))
 
 
 def annotated_tracks(
     where: str, points: object, occluded: object, frames: Frame
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Check tracks as TAP-Vid writes them, and convert them.
+    """Check tracks in TAP-Vid's format and convert them to pixels.
 
     Args:
-        where: what an error message begins with.
-        points: [N, T, 2] (x, y) as fractions of width and height.
-        occluded: bool [N, T]
-        frames: of the clip, [T, H, W, 3].
+        where: Source of the tracks, with which error messages begin.
+        points: Positions (x, y) as fractions of width and height, float [N, T, 2].
+        occluded: Occlusion, bool [N, T].
+        frames: Frames of the clip, uint8 [T, H, W, 3].
 
     Returns:
-        Points [N, T, 2] in pixels, (0, 0) where they are occluded and no number; visible [N, T].
+        Points in pixels, float32 [N, T, 2], which are (0, 0) where a point is occluded and not
+        finite; and visibility, bool [N, T].
 
     Raises:
-        InputError: the arrays do not fit together, or a visible point is nowhere near the picture.
+        InputError: The arrays do not fit together, or a visible point is far outside the image.
 
     """
-    points = _array(where, "points", points, "f", 3)
-    occluded = _array(where, "occluded", occluded, "b", 2)
+    points = _check_array(where, "points", points, "f", 3)
+    occluded = _check_array(where, "occluded", occluded, "b", 2)
     expected = (*occluded.shape[:1], len(frames))
     if points.shape != (*expected, 2) or occluded.shape != expected:
         raise InputError(
             f"{where}: points {list(points.shape)} and occluded {list(occluded.shape)} of "
-            f"{len(frames)} frames; they should be [N, {len(frames)}, 2] and [N, {len(frames)}]."
+            f"{len(frames)} frames; give [N, {len(frames)}, 2] and [N, {len(frames)}]."
         )
     visible = ~occluded
     seen = points[visible]
-    # Written this way round, the comparison is false of what is no number too.
+    # In this form the comparison is false for NaN too.
     if not ((seen >= -_FARTHEST) & (seen <= 1 + _FARTHEST)).all():
         raise InputError(
-            f"{where}: visible points that are no fractions of width and height, from 0 to 1."
+            f"{where}: visible points are not fractions of width and height, from 0 to 1."
         )
     known = np.where(visible[..., None] | np.isfinite(points), points, 0)
     size = np.array(frames.shape[2:0:-1], np.float32)
     return np.asarray(known * size, np.float32), np.asarray(visible, np.bool_)
 
 
-def _named(path: Path) -> Named:
-    """What a file holds, each clip with its name and not yet checked."""
+def _load_clips(path: Path) -> Named:
+    """Load the clips of a file with their names, without checking them."""
     content = load_plain_pickle(path)
     named: Named = []
     if isinstance(content, Mapping):
@@ -92,28 +95,28 @@ def _named(path: Path) -> Named:
     elif isinstance(content, list | tuple):
         named = [(f"{path.stem}-{n:03d}", clip) for n, clip in enumerate(content)]
     if not named:
-        raise InputError(f"{path} holds no clips: TAP-Vid's files are a dict or list of them.")
+        raise InputError(f"{path} contains no clips: a TAP-Vid file is a dict or list of clips.")
     return named
 
 
-def _clips(path: Path, named: Named) -> Iterator[AnnotatedClip]:
+def _read_clips(path: Path, named: Named) -> Iterator[AnnotatedClip]:
     for name, content in named:
-        yield _clip(f"{path}, clip {name}", name, content)
+        yield _read_clip(f"{path}, clip {name}", name, content)
 
 
-def _clip(where: str, name: str, content: object) -> AnnotatedClip:
+def _read_clip(where: str, name: str, content: object) -> AnnotatedClip:
     keys = ("video", "points", "occluded")
     if not isinstance(content, Mapping) or not all(key in content for key in keys):
-        raise InputError(f"{where} is no dict of {', '.join(keys)}.")
-    frames = _frames(where, content["video"])
+        raise InputError(f"{where} is not a dict of {', '.join(keys)}.")
+    frames = _read_frames(where, content["video"])
     points, visible = annotated_tracks(where, content["points"], content["occluded"], frames)
     return AnnotatedClip(name, frames, points, visible)
 
 
-def _frames(where: str, video: object) -> Frame:
-    """Frames of a video, an array [T, H, W, 3] or T encoded images."""
+def _read_frames(where: str, video: object) -> Frame:
+    """Return the frames of a video, which is an array [T, H, W, 3] or T encoded images."""
     if isinstance(video, np.ndarray) and video.dtype.kind != "S":
-        frames = _array(where, "video", video, "u", 4)
+        frames = _check_array(where, "video", video, "u", 4)
         if frames.dtype != np.uint8 or frames.shape[3] != 3 or not frames.size:
             raise InputError(
                 f"{where}: video is {frames.dtype} {list(frames.shape)}, not uint8 [T, H, W, 3]."
@@ -121,19 +124,22 @@ def _frames(where: str, video: object) -> Frame:
         return np.ascontiguousarray(frames)
     if not isinstance(video, list | tuple | np.ndarray) or not len(video):
         raise InputError(f"{where}: video is neither an array nor a list of images.")
-    images = [(_image(where, t, image), f"{where}, frame {t}") for t, image in enumerate(video)]
-    return joined(((decoded(image, place), place) for image, place in images), len(images))
+    sources = [f"{where}, frame {t}" for t in range(len(video))]
+    images = [_encoded_image(*pair) for pair in zip(sources, video, strict=True)]
+    decoded = map(decode_frame, images, sources)
+    return stack_images(zip(decoded, sources, strict=True), len(images))
 
 
-def _image(where: str, t: int, image: object) -> bytes:
-    # A string of Python 2 comes as text, one character a byte.
+def _encoded_image(source: str, image: object) -> bytes:
+    """Return the bytes of an encoded image."""
+    # A string from Python 2 is read as text with one character a byte.
     image = image.encode("latin-1", "replace") if isinstance(image, str) else image
     if not isinstance(image, bytes):
-        raise InputError(f"{where}, frame {t} is no encoded image.")
+        raise InputError(f"{source} is not an encoded image. Copy the data set again.")
     return image
 
 
-def _array(where: str, name: str, value: object, kind: str, dimensions: int) -> NDArray[Any]:
+def _check_array(where: str, name: str, value: object, kind: str, dimensions: int) -> NDArray[Any]:
     kinds = {"f": "floating-point numbers", "b": "booleans", "u": "bytes"}
     if not isinstance(value, np.ndarray) or value.dtype.kind != kind or value.ndim != dimensions:
         found = (

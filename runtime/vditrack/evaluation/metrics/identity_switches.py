@@ -1,4 +1,4 @@
-"""Objects that look the same and pass one another: when they touch, and who is who afterwards."""
+"""Identity switches between objects that look the same and cross each other."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,21 +7,21 @@ from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Bools, MaskClip
 from vditrack.evaluation.metrics.results import Share
 
-Indices = NDArray[np.uint8]
+ObjectIndices = NDArray[np.uint8]
 
 
 def find_contacts(masks: MaskClip, alike: tuple[int, ...]) -> Bools:
-    """Tell when objects that look the same touch one another.
+    """Return when objects that look the same touch each other.
 
-    Two touch while their masks [T, H, W] have neighbouring pixels, or while one that touched the
+    Two objects touch while their masks have neighbouring pixels, or while one that touched the
     other is wholly covered.
 
     Args:
-        masks: index of the object at each pixel.
-        alike: indices of the objects that look the same.
+        masks: Object index at each pixel, uint8 [T, H, W].
+        alike: Indices of the objects that look the same.
 
     Returns:
-        [256, T] by index: whether the object touches another of ``alike``.
+        Whether the object of each index touches another of ``alike``, bool [256, T].
 
     """
     pairs = np.zeros((len(masks), 256, 256), np.bool_)
@@ -31,14 +31,14 @@ def find_contacts(masks: MaskClip, alike: tuple[int, ...]) -> Bools:
         pairs[frames, one[border], other[border]] = True
         pairs[frames, other[border], one[border]] = True
     for t in range(1, len(masks)):
-        # What is covered as a whole has no border, and goes on touching what covers it.
+        # A wholly covered object has no border, but still touches what covers it.
         covered = ~np.isin(np.arange(256), masks[t])
         pairs[t] |= pairs[t - 1] & (covered | covered[:, None])
     return np.asarray(pairs.any(axis=2).T, np.bool_)
 
 
 def score_mask_identities(clip: AnnotatedClip, found: MaskClip) -> Share:
-    """Whether objects that look the same are still told apart when all their crossings are over.
+    """Return whether objects that look the same keep their identities through all crossings.
 
     The frames after the last one in which any two of them touch (`find_contacts`) are judged
     together, with the objects that are in the first true mask and in at least one of these frames.
@@ -47,9 +47,9 @@ def score_mask_identities(clip: AnnotatedClip, found: MaskClip) -> Share:
     other object of ``alike``. An object that is lost, or reduced to a scrap, is not kept.
 
     Args:
-        clip: has ``masks`` and ``alike``. There is no event without them, where nothing touches or
-            is apart again, and where the first masks, unmoved, would be right.
-        found: [T, H, W] indices of objects, as they were propagated from the first true mask.
+        clip: A clip with ``masks`` and ``alike``. It has no event without them, if no objects touch
+            or if they are not apart at the end, and if the first masks, unmoved, would be right.
+        found: Object indices propagated from the first true mask, uint8 [T, H, W].
 
     """
     if clip.masks is None or not clip.alike:
@@ -60,13 +60,15 @@ def score_mask_identities(clip: AnnotatedClip, found: MaskClip) -> Share:
     alike = np.array(clip.alike, np.uint8)
     judged = np.intersect1d(np.intersect1d(clip.masks[:1], truth), alike)
     unmoved = np.broadcast_to(clip.masks[:1], truth.shape)
-    if not len(judged) or _told_apart(truth, unmoved, judged, alike):
+    if not len(judged) or _all_kept(truth, unmoved, judged, alike):
         return Share(0, 0)
-    return Share(int(_told_apart(truth, found[after], judged, alike)), 1)
+    return Share(int(_all_kept(truth, found[after], judged, alike)), 1)
 
 
-def _told_apart(truth: MaskClip, found: MaskClip, judged: Indices, alike: Indices) -> bool:
-    """Tell whether each of the objects judged [J] is found on itself, in masks [T, H, W]."""
+def _all_kept(
+    truth: MaskClip, found: MaskClip, judged: ObjectIndices, alike: ObjectIndices
+) -> bool:
+    """Return whether each of the judged objects [J] keeps its identity in masks [T, H, W]."""
     common = np.zeros((256, 256), np.int64)
     np.add.at(common, (found, truth), 1)
     own = common[judged, judged]

@@ -1,61 +1,54 @@
-"""TAP-Vid's metrics (arXiv 2211.03726, section 3), and what happens to points behind them."""
+"""Metrics of TAP-Vid (arXiv 2211.03726, section 3), and rates of re-detection and identity."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.arrays import Bools, Floats, MaskClip
+from vditrack.arrays import Bools, Doubles, Floats, Indices, MaskClip
 from vditrack.evaluation.metrics.identity_switches import find_contacts
 from vditrack.evaluation.metrics.results import Curve, Share
 from vditrack.points.tracks import Tracks
 
-Counts = NDArray[np.float64]
-Indices = NDArray[np.intp]
-
 THRESHOLDS = (1, 2, 4, 8, 16)
-"""Distances in pixels of the 256 x 256 raster."""
+"""Thresholds of TAP-Vid on the distance, in pixels of the 256 x 256 raster."""
 RECOVERED_WITHIN = 8
-"""Distance at which a point that reappeared counts as found again, same pixels."""
+"""Largest distance at which a point that reappeared counts as found again, in the same pixels."""
 HIDDEN_FOR = 5
-"""Frames in a row that a point is hidden, at least, for its return to be a reappearance."""
+"""Smallest number of successive hidden frames before a reappearance."""
 FOUND_AFTER = 5
-"""Frames after its reappearance in which a point should have been found again."""
+"""Number of frames after its reappearance at which a point is judged."""
 
 
 @dataclass(frozen=True)
 class PointScores:
-    """Of one video, in percent; NaN where the video does not define it."""
+    """Scores of one video in percent; NaN if the video does not define one."""
 
     average_jaccard: float
-    """Mean over thresholds of TP / (truly visible + FP)."""
+    """AJ: mean over thresholds of true positives / (truly visible + false positives)."""
     position_accuracy: float
-    """Mean over thresholds of the share of truly visible points that are within it."""
+    """δ: mean over thresholds of the share of truly visible points within the threshold."""
     occlusion_accuracy: float
-    """Share of frames in which visible or not was said rightly."""
+    """OA: share of frames in which the visibility is predicted correctly."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predicted tracks beside the true ones.
-
-    Args:
-        squared_distance: [Q, T] from the true position, in squared pixels of the 256 x 256 raster.
-        true_visible: [Q, T].
-        visible: [Q, T] predicted.
-        counted: [Q, T] frames in which the protocol evaluates each track.
-
-    """
+    """A comparison of predicted tracks with the true ones, for Q queries and T frames."""
 
     squared_distance: Floats
+    """Squared distances from the true positions, float32 [Q, T], in squared pixels of the 256 x 256
+    raster."""
     true_visible: Bools
+    """True visibility, bool [Q, T]."""
     visible: Bools
+    """Predicted visibility, bool [Q, T]."""
     counted: Bools
+    """Frames in which the protocol evaluates each track, bool [Q, T]."""
 
     def scores(self) -> PointScores:
-        """Official metrics: a distance equal to the threshold is not within it."""
+        """Return the official metrics. A distance equal to a threshold is not within it."""
         truth = self.true_visible & self.counted
         agreeing = (self.visible == self.true_visible)[self.counted]
         return PointScores(
@@ -65,31 +58,33 @@ class Comparison:
         )
 
     def within(self) -> Curve:
-        """Truly visible points by threshold, predicted visibility ignored."""
+        """Return the position accuracy by threshold, regardless of predicted visibility."""
         truth = self.true_visible & self.counted
         hits = np.array([(self.near(k) & truth).sum() for k in THRESHOLDS], np.float64)
         return Curve(_labels(THRESHOLDS), hits, np.full(len(hits), truth.sum(), np.float64))
 
     def jaccard(self) -> Curve:
-        """True positives, of true and false positives and false negatives, by threshold."""
+        """Return the Jaccard index by threshold."""
         truth = self.true_visible & self.counted
-        said = self.visible & self.counted
+        predicted = self.visible & self.counted
         hits, totals = [], []
         for k in THRESHOLDS:
-            right = self.near(k) & self.true_visible
-            hits.append((right & said).sum())
-            totals.append(truth.sum() + (said & ~right).sum())
+            correct = self.near(k) & self.true_visible
+            hits.append((correct & predicted).sum())
+            totals.append(truth.sum() + (predicted & ~correct).sum())
         return Curve(_labels(THRESHOLDS), np.array(hits, float), np.array(totals, float))
 
     def near(self, threshold: float) -> Bools:
-        """[Q, T] strictly within a distance, in raster pixels."""
+        """Return which positions are strictly within a distance in raster pixels, bool [Q, T]."""
         return np.asarray(self.squared_distance < threshold**2, np.bool_)
 
-    def accuracy_by(self, value: Counts, edges: tuple[float, ...]) -> Curve:
-        """Position accuracy where ``value`` [Q, T] lies between neighbouring edges.
+    def accuracy_by(self, value: Doubles, edges: tuple[float, ...]) -> Curve:
+        """Return the position accuracy by bins of another quantity.
 
-        A bin holds its lower edge; places where the value is NaN are left out, and the last bin is
-        open.
+        Args:
+            value: The quantity, float64 [Q, T]; NaN leaves a position out.
+            edges: Edges of the bins. A bin contains its lower edge, and the last one is open.
+
         """
         truth = self.true_visible & self.counted & np.isfinite(value)
         share = np.mean([self.near(k) for k in THRESHOLDS], axis=0)[truth]
@@ -100,18 +95,22 @@ class Comparison:
         return Curve(_ranges(edges), hits.astype(np.float64), totals.astype(np.float64))
 
     def found_again(self, query_frames: Indices) -> Share:
-        """Points found again of those that reappeared; see `reappearances`.
+        """Return how many of the points that reappeared are found again; see `reappearances`.
 
-        Each is judged once: `FOUND_AFTER` frames after it, or in the last frame before the point is
-        hidden again or the clip ends, where that is sooner. Found is predicted visible and within
-        `RECOVERED_WITHIN`.
+        Each reappearance is judged once: `FOUND_AFTER` frames after it, or in the last frame before
+        the point is hidden again or the clip ends, if that is sooner. A point is found if it is
+        predicted visible and is within `RECOVERED_WITHIN`.
+
+        Args:
+            query_frames: Frame of each query, intp [Q].
+
         """
         back = reappearances(self.true_visible, query_frames)
         judged = np.minimum(back.first + FOUND_AFTER, back.last)
         return Share(int(self._found()[back.track, judged].sum()), len(judged))
 
     def recovery(self, query_frames: Indices, edges: tuple[float, ...]) -> Curve:
-        """Points found of those that have reappeared, by frames since then; see `found_again`."""
+        """Return the share of reappeared points that are found, by the number of frames since."""
         since = frames_since_reappearing(self.true_visible, query_frames)
         truth = self.true_visible & self.counted & np.isfinite(since)
         found = self._found()[truth]
@@ -121,26 +120,30 @@ class Comparison:
         return Curve(_ranges(edges), hits.astype(np.float64), totals.astype(np.float64))
 
     def _found(self) -> Bools:
-        """[Q, T] said to be visible, and near enough to its true position."""
+        """Return which points are predicted visible and near their true position, bool [Q, T]."""
         return self.visible & self.near(RECOVERED_WITHIN)
 
 
 @dataclass(frozen=True)
 class Reappearances:
-    """Of E points that are seen again: which track, and the frames in which it stays visible."""
+    """E reappearances of points, and how long the points stay visible."""
 
     track: Indices
-    """[E]"""
+    """Index of the track, intp [E]."""
     first: Indices
-    """[E]"""
+    """First visible frame, intp [E]."""
     last: Indices
-    """[E] before the point is hidden again, or of the clip."""
+    """Last visible frame before the point is hidden again or the clip ends, intp [E]."""
 
 
 def reappearances(visible: Bools, query_frames: Indices) -> Reappearances:
-    """Returns of points [Q, T] that were truly hidden for `HIDDEN_FOR` frames or more.
+    """Return the reappearances of points that were hidden for `HIDDEN_FOR` frames or more.
 
-    They were hidden after their query [Q], a frame in which they are visible.
+    Args:
+        visible: True visibility, bool [Q, T].
+        query_frames: Frame of each query, intp [Q], in which the point is visible. Reappearances
+            before it are left out.
+
     """
     edges = np.diff(visible.astype(np.int8), axis=1, prepend=0, append=0)
     track, first = np.nonzero(edges == 1)
@@ -151,10 +154,10 @@ def reappearances(visible: Bools, query_frames: Indices) -> Reappearances:
     return Reappearances(track[kept], first[kept], after[kept] - 1)
 
 
-def frames_since_reappearing(visible: Bools, query_frames: Indices) -> Counts:
-    """[Q, T] frames since the last of the `reappearances`; NaN before the first one.
+def frames_since_reappearing(visible: Bools, query_frames: Indices) -> Doubles:
+    """Return the number of frames since the last reappearance, float64 [Q, T].
 
-    0 in the frame of the reappearance itself.
+    It is 0 in the frame of the reappearance, and NaN before the first one; see `reappearances`.
     """
     since = np.full(visible.shape, np.nan)
     back = reappearances(visible, query_frames)
@@ -164,48 +167,48 @@ def frames_since_reappearing(visible: Bools, query_frames: Indices) -> Counts:
 
 
 def score_point_identities(
-    clip: AnnotatedClip, asked: Indices, query_frames: Indices, tracks: Tracks
+    clip: AnnotatedClip, indices: Indices, query_frames: Indices, tracks: Tracks
 ) -> Share:
-    """Points on objects that look the same which are still on their own after a crossing.
+    """Return how many points on objects that look the same are still on their object afterwards.
 
-    Objects cross while their masks touch, or while one that touched the other is wholly covered.
-    Each point is judged once, when its object has crossed another for the first time since the
-    query: in the last frame in which the point is truly visible before its object touches another
-    again, or the clip ends. Where it is not visible in between, the next crossing's end decides.
-    Its identity is kept if it is predicted visible there, at a pixel of its own object's mask.
+    A crossing is a contact of two objects (`find_contacts`). Each point is judged once, after the
+    first crossing of its object since the query: in the last frame in which the point is truly
+    visible before the next contact of its object or the end of the clip. If it is not visible in
+    between, it is judged after the next crossing. It keeps its identity if it is predicted visible
+    there, at a pixel of its own object's mask.
 
-    Later crossings do not count, since objects that go round end where no motion at all would have
-    left the points.
+    Later crossings are not judged: in clips whose objects return to their start, tracks without any
+    motion would be right at the end.
 
     Args:
-        clip: has ``masks``, ``objects`` and ``alike``; without them there is no such event.
-        asked: [Q] the clip's point that each query asks for.
-        query_frames: [Q]
-        tracks: what was found, in pixels of the clip's frames.
+        clip: A clip with ``masks``, ``objects`` and ``alike``; without them there is no event.
+        indices: Index of each query's point in the clip, intp [Q].
+        query_frames: Frame of each query, intp [Q].
+        tracks: Predicted tracks, in pixels of the clip's frames.
 
     """
     if clip.masks is None or clip.objects is None or not clip.alike:
         return Share(0, 0)
-    own = clip.objects[asked]
+    own = clip.objects[indices]
     touches = find_contacts(clip.masks, clip.alike)[own]
     since_query = np.arange(len(clip.frames)) > query_frames[:, None]
-    crossed = _ever(touches & since_query)
-    apart = crossed & ~touches & clip.visible[asked]
-    first_time = apart & ~_ever(touches & _ever(apart))
+    crossed = _accumulate(touches & since_query)
+    apart = crossed & ~touches & clip.visible[indices]
+    first_time = apart & ~_accumulate(touches & _accumulate(apart))
     judged = np.flatnonzero(first_time.any(axis=1))
     frame = first_time.shape[1] - 1 - first_time[judged, ::-1].argmax(axis=1)
-    there = _indices_at(clip.masks, frame, tracks.points[judged, frame])
+    there = _object_at(clip.masks, frame, tracks.points[judged, frame])
     kept = tracks.visible[judged, frame] & (there == own[judged])
     return Share(int(kept.sum()), len(judged))
 
 
-def _ever(happening: Bools) -> Bools:
-    """[Q, T] whether it has happened by each frame."""
+def _accumulate(happening: Bools) -> Bools:
+    """Return whether something happened in a frame or before, bool [Q, T]."""
     return np.logical_or.accumulate(happening, axis=1)
 
 
-def _indices_at(masks: MaskClip, frames: Indices, places: Floats) -> Indices:
-    """[E] index of the object at places [E, 2] (x, y) of frames [E]; -1 outside the picture."""
+def _object_at(masks: MaskClip, frames: Indices, places: Floats) -> Indices:
+    """Return the object index at points [E, 2] (x, y) of frames [E]; -1 outside the image."""
     inside = ((places >= 0) & (places < masks.shape[:0:-1])).all(axis=1)
     columns, rows = places[inside].astype(np.intp).T
     indices = np.full(len(places), -1)
@@ -213,20 +216,20 @@ def _indices_at(masks: MaskClip, frames: Indices, places: Floats) -> Indices:
     return indices
 
 
-def true_motion(points: Floats, visible: Bools) -> Counts:
-    """[Q, T] distance from the frame before, where the point is visible in both; else NaN."""
+def measure_motion(points: Floats, visible: Bools) -> Doubles:
+    """Return the motion since the frame before, float64 [Q, T]; NaN unless visible in both."""
     moved = np.full(visible.shape, np.nan)
     moved[:, 1:] = np.linalg.norm(np.diff(points, axis=1), axis=2)
     moved[:, 1:][~(visible[:, 1:] & visible[:, :-1])] = np.nan
     return moved
 
 
-def _or_nan(count: Counts | int) -> Counts:
-    """Counts to divide by: NaN in place of 0."""
+def _or_nan(count: Doubles | int) -> Doubles:
+    """Doubles to divide by: NaN in place of 0."""
     return np.where(np.asarray(count) > 0, count, np.nan)
 
 
-def _mean(values: Counts) -> float:
+def _mean(values: Doubles) -> float:
     return float(np.mean(values))
 
 
@@ -235,6 +238,6 @@ def _labels(values: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def _ranges(edges: tuple[float, ...]) -> tuple[str, ...]:
-    """Name the bins between edges, the last one open."""
+    """Return the labels of the bins between edges, of which the last is open."""
     closed = [f"{a:g}-{b:g}" for a, b in pairwise(edges)]
     return (*closed, f"{edges[-1]:g}+")

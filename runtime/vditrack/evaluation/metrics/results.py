@@ -1,4 +1,4 @@
-"""What one method did on one clip, and what many clips say together."""
+"""Results of one method on one clip: metrics, events and curves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from vditrack.arrays import Doubles
 
 @dataclass(frozen=True)
 class Curve:
-    """A share in percent, by bins of something else; curves of several clips add up."""
+    """A success rate by bins of another quantity. Curves of several clips can be added."""
 
     bins: tuple[str, ...]
-    """[B] what each bin holds, as it is written under a plot."""
+    """Labels of the B bins."""
     hits: Doubles
-    """[B] count of what succeeded."""
+    """Number of successes in each bin, float64 [B]."""
     totals: Doubles
-    """[B] count of all."""
+    """Number of cases in each bin, float64 [B]."""
 
     def __add__(self, other: "Curve") -> "Curve":
-        """Pool two clips."""
+        """Return the curve of both clips together."""
         return Curve(self.bins, self.hits + other.hits, self.totals + other.totals)
 
     @property
     def percent(self) -> Doubles:
-        """[B]; NaN where a bin is empty."""
+        """Success rate of each bin in percent, float64 [B]; NaN if the bin is empty."""
         share = np.full(len(self.totals), np.nan)
         np.divide(self.hits, self.totals, out=share, where=self.totals > 0)
         return 100 * share
@@ -34,41 +34,42 @@ class Curve:
 
 @dataclass(frozen=True)
 class Share:
-    """Events of one kind, and how many of them went well; those of several clips are pooled."""
+    """Number of events of one kind, and how many of them are successes."""
 
     hits: int
     total: int
 
     @property
     def percent(self) -> float:
-        """Of the events that went well; NaN where there was none."""
+        """Share of successes in percent; NaN without events."""
         return 100 * self.hits / self.total if self.total else np.nan
 
 
 @dataclass(frozen=True)
 class Result:
-    """One method on one clip."""
+    """The result of one method on one clip."""
 
     clip: str
     method: str
     metrics: Mapping[str, float]
-    """By name, in percent, the headline first; NaN where the clip does not define it."""
+    """Metrics by name in percent, the headline metric first; NaN if one is undefined."""
     events: Mapping[str, Share]
-    """By name; what never happens in the clip is left out."""
+    """Events by name; kinds without events in the clip are left out."""
     curves: Mapping[str, Curve]
-    """By title."""
+    """Curves by title."""
     frames: int
     seconds: float
-    """Spent by the method on the whole clip."""
+    """Time that the method took for the clip, in seconds."""
     picture: NDArray[np.uint8] | None
-    """[h, w, 3] RGB: a few frames with what was found and the truth; of the worst clips only."""
+    """A few frames with result and truth, uint8 [h, w, 3] RGB; None unless the clip is among the
+    worst."""
 
     def percent(self, name: str) -> float:
-        """Value of a metric or of a kind of event; NaN where the clip does not define it."""
+        """Return a metric or the success rate of events, in percent; NaN if it is undefined."""
         return self.metrics[name] if name in self.metrics else self._share(name).percent
 
     def count(self, name: str) -> int:
-        """How much the clip counts where clips are summed up: its events, or once for a metric."""
+        """Return the weight of the clip in a mean: its number of events, or 1 for a metric."""
         return 1 if name in self.metrics else self._share(name).total
 
     def _share(self, name: str) -> Share:

@@ -1,4 +1,4 @@
-"""Small pictures of what a method found, beside the truth, for the report."""
+"""Small pictures of results and annotations for the report."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,7 @@ from vditrack.points.tracks import Tracks
 Image = NDArray[np.uint8]
 
 _HEIGHT = 200
+"""Height of a picture in pixels."""
 _SHIFT = 4
 _WHITE = (255, 255, 255)
 _HUES = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233]])
@@ -24,23 +25,23 @@ def point_picture(
     visible: NDArray[np.bool_],
     tracks: Tracks,
 ) -> Image:
-    """Three frames of a clip, side by side: found points, each with a line to the true place.
+    """Draw predicted points in three frames, side by side, with lines to their true positions.
 
-    A disc is a point said to be visible, a ring one said to be hidden; the white end of a line is
-    where it truly is. Points that are truly hidden have no line.
+    A disc is a point predicted visible, and a ring one predicted hidden. The white end of a line is
+    the true position. Points that are truly hidden have no line.
 
     Args:
-        frames: uint8 [T, H, W, 3] RGB.
-        truth: [N, T, 2] (x, y) in pixels of the frames.
-        visible: [N, T] true visibility.
-        tracks: what was found, of the same points.
+        frames: Frames, uint8 [T, H, W, 3] RGB.
+        truth: True positions, float32 [N, T, 2] (x, y), in pixels of the frames.
+        visible: True visibility, bool [N, T].
+        tracks: Predicted tracks of the same points.
 
     """
     scale = _HEIGHT / frames.shape[1]
     colours = point_colours(tracks.queries, frames.shape[1:3]).tolist()
     panels = []
-    for t in _shown(len(frames)):
-        panel = _resized(frames[t], scale)
+    for t in _panel_frames(len(frames)):
+        panel = _resize(frames[t], scale)
         for n, colour in enumerate(colours):
             place = _fixed_point(tracks.points[n, t] * scale)
             if visible[n, t]:
@@ -56,20 +57,20 @@ def point_picture(
 def mask_picture(
     frames: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[np.uint8]
 ) -> Image:
-    """Three frames of a clip, side by side: found objects tinted, true ones outlined in white.
+    """Draw masks in three frames, side by side: predicted tinted, true outlined in white.
 
     Args:
-        frames: uint8 [T, H, W, 3] RGB.
-        truth: [T, H, W] index of the object at each pixel, 0 the background.
-        found: the same, as a method found it.
+        frames: Frames, uint8 [T, H, W, 3] RGB.
+        truth: True object indices, uint8 [T, H, W], 0 for the background.
+        found: Predicted object indices, uint8 [T, H, W].
 
     """
     scale = _HEIGHT / frames.shape[1]
     panels = []
-    for t in _shown(len(frames)):
+    for t in _panel_frames(len(frames)):
         tint = _HUES[(found[t].astype(int) - 1) % len(_HUES)]
         tinted = np.where(found[t][..., None] > 0, 0.5 * frames[t] + 0.5 * tint, frames[t])
-        panel = _resized(tinted.astype(np.uint8), scale)
+        panel = _resize(tinted.astype(np.uint8), scale)
         for index in np.unique(truth[t][truth[t] > 0]):
             shape = np.asarray(truth[t] == index, np.uint8)
             small = cv2.resize(shape, panel.shape[1::-1], interpolation=cv2.INTER_NEAREST)
@@ -79,12 +80,12 @@ def mask_picture(
     return np.hstack(panels)
 
 
-def _shown(length: int) -> Sequence[int]:
-    """Indices of a frame after a third of the clip, after two thirds, and the last."""
+def _panel_frames(length: int) -> Sequence[int]:
+    """Return the frames at one and two thirds of the clip, and the last one."""
     return [(length - 1) * part // 3 for part in (1, 2, 3)]
 
 
-def _resized(frame: Image, scale: float) -> Image:
+def _resize(frame: Image, scale: float) -> Image:
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     resized = cv2.resize(frame, (round(frame.shape[1] * scale), _HEIGHT), interpolation=method)
     return np.asarray(resized, np.uint8)

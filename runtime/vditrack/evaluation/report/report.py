@@ -1,4 +1,4 @@
-"""A summary to be read: in the terminal, by machines, and as one HTML file with plots."""
+"""Formats a summary as a table for the terminal, as JSON, and as one HTML file with plots."""
 
 import base64
 import math
@@ -33,11 +33,16 @@ _JPEG_QUALITY = 85
 
 
 def format_table(summary: Summary, facts: Mapping[str, str]) -> Group:
-    """Lay out methods x metrics for the terminal, the best mean of each metric in bold.
+    """Return a table of methods and metrics for the terminal, with the best means in bold.
 
-    Shares of events are in a table of their own, for 80 columns have room for three metrics.
+    Rates of events are in a second table, since 80 columns have room for three metrics.
+
+    Args:
+        summary: The summary.
+        facts: Facts for the title, by name.
+
     """
-    means, shares = _without_rows(summary.metrics), _without_rows(summary.events)
+    means, shares = _empty_table(summary.metrics), _empty_table(summary.events)
     means.add_column("fps", justify="right")
     means.add_column("clips", justify="right")
     best = _best(summary)
@@ -53,20 +58,20 @@ def format_table(summary: Summary, facts: Mapping[str, str]) -> Group:
     return Group(Text(title, style="table.title"), means, *below)
 
 
-def _without_rows(metrics: Sequence[str]) -> Table:
-    """Columns for the methods' names and their metrics."""
-    # Without a frame, and with long names folded, three metrics fit into 80 columns.
-    laid_out = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    laid_out.add_column("method", overflow="fold", max_width=9)
+def _empty_table(metrics: Sequence[str]) -> Table:
+    """Return a table with columns for the method and the metrics, without rows."""
+    # Three metrics fit into 80 columns without a frame and with long names folded.
+    columns = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    columns.add_column("method", overflow="fold", max_width=9)
     for metric in metrics:
-        laid_out.add_column(Text(metric))
-    return laid_out
+        columns.add_column(Text(metric))
+    return columns
 
 
 def summary_json(
     summary: Summary, results: Sequence[Result], facts: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Give everything but the pictures as plain JSON: percent, and null where there is no value."""
+    """Return all but the pictures as JSON values: percentages, and null for undefined values."""
     return {
         "facts": dict(facts),
         "notes": _notes(summary),
@@ -81,10 +86,18 @@ def summary_json(
 def write_html(
     path: Path, summary: Summary, results: Sequence[Result], facts: Mapping[str, str]
 ) -> None:
-    """Write one file that needs no other: the same input gives the same bytes.
+    """Write the report as one HTML file that loads nothing else.
+
+    The same input gives the same bytes.
+
+    Args:
+        path: The file.
+        summary: The summary.
+        results: Results that were summarised.
+        facts: Facts for the head of the page, by name.
 
     Raises:
-        InputError: the folder of ``path`` cannot be written.
+        InputError: The folder of ``path`` cannot be written.
 
     """
     environment = Environment(
@@ -95,7 +108,7 @@ def write_html(
         "signed": _signed,
         "interval": _interval,
         "speed": _speed,
-        "jpeg": _jpeg,
+        "jpeg": _jpeg_url,
     }
     source = (
         files("vditrack.evaluation.report").joinpath("report.html.j2").read_text(encoding="utf-8")
@@ -115,34 +128,34 @@ def write_html(
 
 
 def _notes(summary: Summary) -> list[str]:
-    """What a reader has to know to read the figures."""
+    """Return the notes that a reader needs to interpret the figures."""
     notes = [
         f"Metrics in percent: mean over clips [its {CONFIDENCE:.0%} confidence interval, "
         "bootstrap over clips].",
     ]
     if len(summary.methods) > 1:
         notes.append(
-            f"Below it the difference from {summary.reference.name}, clip by clip: better or worse "
-            "only where the difference's own interval leaves out 0."
+            f"Below each mean: the paired difference from {summary.reference.name}, called "
+            "better or worse only if its interval excludes 0."
         )
     if summary.events:
         pooled = " and ".join(summary.events)
-        notes.append(f"Shares of the events of all clips together: {pooled}.")
+        notes.append(f"Rates over the events of all clips together: {pooled}.")
     counts = {mean.clips for method in summary.methods for mean in method.means.values()}
     if min(counts) < FEWEST_CLIPS:
-        notes.append(f"Fewer than {FEWEST_CLIPS} clips allow no verdict, and rough intervals only.")
+        notes.append(f"Fewer than {FEWEST_CLIPS} clips allow no verdict, and intervals are rough.")
     if 1 in counts:
-        notes.append("One clip says nothing of the spread.")
+        notes.append("One clip gives no interval.")
     return notes
 
 
 def _columns(summary: Summary) -> tuple[str, ...]:
-    """Metrics that are means over clips, then those that are shares of events."""
+    """Return the names of metrics, then those of events."""
     return summary.metrics + summary.events
 
 
 def _best(summary: Summary) -> dict[str, float]:
-    """Largest mean of each metric; NaN where no method has one."""
+    """Return the largest mean of each metric; NaN if no method has one."""
     return {
         metric: max(
             (method.means[metric].mean for method in summary.methods),
@@ -160,20 +173,22 @@ def _cell(summary: Summary, method: MethodSummary, metric: str, best: float) -> 
         cell.append(f"\n{scope}", style="dim")
     if metric in method.differences:
         difference = method.differences[metric]
-        told = f"\n{_signed(difference.estimate.mean)} {difference.verdict}"
-        cell.append(told, style=_VERDICT_STYLES.get(difference.verdict, "dim"))
+        verdict = f"\n{_signed(difference.estimate.mean)} {difference.verdict}"
+        cell.append(verdict, style=_VERDICT_STYLES.get(difference.verdict, "dim"))
     return cell
 
 
 def _scope(summary: Summary, method: MethodSummary, metric: str) -> str:
-    """What a mean is over, empty where it is all the clips."""
+    """Return the number of events or clips of a mean as text, empty for all clips."""
     mean = method.means[metric]
     if metric in summary.events:
-        return f"{_counted(mean.count, 'event')} in {_counted(mean.clips, 'clip')}"
-    return f"of {_counted(mean.clips, 'clip')}" if mean.clips < method.clips else ""
+        return (
+            f"{_format_number_of(mean.count, 'event')} in {_format_number_of(mean.clips, 'clip')}"
+        )
+    return f"of {_format_number_of(mean.clips, 'clip')}" if mean.clips < method.clips else ""
 
 
-def _counted(count: int, noun: str) -> str:
+def _format_number_of(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
@@ -182,12 +197,12 @@ def _percent(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    # Adding 0 makes a plus of the minus that rounding leaves before 0.
+    # Adding 0 turns -0 into +0.
     return "-" if math.isnan(value) else f"{round(value, 1) + 0.0:+.1f}"
 
 
 def _interval(estimate: Estimate) -> str:
-    """Text of the interval, empty where there is none."""
+    """Return the interval as text, empty if there is none."""
     if math.isnan(estimate.low):
         return ""
     return f"[{round(estimate.low, 1) + 0.0:.1f}, {round(estimate.high, 1) + 0.0:.1f}]"
@@ -248,7 +263,7 @@ def _number(value: float) -> float | None:
 
 
 def _by_clip(summary: Summary, results: Sequence[Result]) -> list[tuple[str, list[float]]]:
-    """Headline metric of each method by clip, the reference's least first, its undefined last."""
+    """Return each method's headline metric by clip, the reference's worst first, NaN last."""
     headline = summary.metrics[0]
     found = {(result.clip, result.method): result.metrics[headline] for result in results}
     rows = [
@@ -258,8 +273,8 @@ def _by_clip(summary: Summary, results: Sequence[Result]) -> list[tuple[str, lis
     return sorted(rows, key=lambda row: math.inf if math.isnan(row[1][0]) else row[1][0])
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> str:
-    """RGB [h, w, 3] as a data: address."""
+def _jpeg_url(picture: NDArray[np.uint8]) -> str:
+    """Return a picture [h, w, 3] RGB as a data: URL."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -1,4 +1,4 @@
-"""What the results of many clips say together, and whether a difference is more than noise."""
+"""Summary of results over clips, with confidence intervals and significant differences."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,40 +17,45 @@ from vditrack.evaluation.metrics.results import Curve, Result
 Verdict = Literal["better", "worse", "no clear difference", "too few clips"]
 
 Clips = dict[str, Result]
-"""By the clip's name."""
+"""Results by the name of the clip."""
 
 CONFIDENCE = 0.95
+"""Confidence level of the intervals."""
 FEWEST_CLIPS = 6
-"""With fewer, differences all of one sign come about by chance more than 5% of the time."""
+"""Smallest number of clips for a verdict: with five, chance alone gives all differences the same
+sign in more than 5% of cases."""
 _RESAMPLES = 9999
+"""Number of bootstrap resamples."""
 _BATCH = 1000
+"""Resamples in memory at a time."""
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over clips in percent, or a share of all clips' events, with its 95% interval."""
+    """A mean over clips, or a rate over the events of all clips, in percent, with its interval."""
 
     mean: float
-    """Of the clips that define it; NaN where none does."""
+    """Mean of the clips that define the metric; NaN if none does."""
     low: float
+    """Lower end of the 95% interval; NaN with fewer than two clips."""
     high: float
-    """NaN with fewer than two clips: one clip says nothing of the spread."""
+    """Upper end of the 95% interval; NaN with fewer than two clips."""
     clips: int
-    """That define it."""
+    """Number of clips that define the metric."""
     count: int
-    """What it is over: the clips, or the events in them."""
+    """Number of clips, or of events in them."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A method's metric less the reference's, clip by clip."""
+    """A paired difference between a method and the reference."""
 
     estimate: Estimate
 
     @property
     def verdict(self) -> Verdict:
-        """What it comes to, more being better; what may be noise is not called a difference."""
+        """The direction of the difference if it is significant; a larger metric is better."""
         if self.estimate.clips < FEWEST_CLIPS:
             return "too few clips"
         if self.estimate.low > 0:
@@ -60,76 +65,80 @@ class Difference:
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """One method on all its clips."""
+    """The results of one method on all its clips."""
 
     name: str
     clips: int
     means: Mapping[str, Estimate]
-    """By metric and kind of event."""
+    """Means by metric and kind of event."""
     differences: Mapping[str, Difference]
-    """By metric and kind of event, from the reference; empty for the reference itself."""
+    """Differences from the reference by metric and kind of event; empty for the reference."""
     curves: Mapping[str, Curve]
-    """By title, pooled over clips."""
+    """Curves by title, pooled over clips."""
     frames_per_second: float
-    """All frames by all seconds; NaN where no time was taken."""
+    """Frames of all clips divided by their time; NaN if no time was measured."""
     worst: tuple[Result, ...]
-    """Clips that come with a picture, the least headline metric first."""
+    """Results with a picture, the worst headline metric first."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All methods, the reference first."""
+    """The results of all methods, the reference first."""
 
     metrics: tuple[str, ...]
-    """Names of the means over clips, the headline first."""
+    """Names of metrics, which are means over clips, the headline metric first."""
     events: tuple[str, ...]
-    """Names of the shares of events, pooled over clips; of what happens in any clip."""
+    """Names of the kinds of events that occur in any clip, which are pooled over clips."""
     methods: tuple[MethodSummary, ...]
 
     @property
     def reference(self) -> MethodSummary:
-        """The method that the others are compared with."""
+        """The method with which the others are compared."""
         return self.methods[0]
 
 
 def summarise(results: Sequence[Result], reference: str) -> Summary:
-    """Sum up methods x clips, and compare each method with the one named ``reference``.
+    """Summarise the results of methods on clips, and compare each method with the reference.
+
+    Args:
+        results: Results of all methods.
+        reference: Name of the method with which the others are compared.
 
     Raises:
-        InputError: there is no clip, no result of the reference, or one clip twice for a method.
+        InputError: There is no clip, no result of the reference, or one clip twice for a method.
 
     """
     if not results:
         raise InputError("no clip was evaluated. Give at least one.")
-    by_method = _by_method(results)
+    by_method = _by_summarise_method(results)
     if reference not in by_method:
         raise InputError(f"{reference} has no results. Name one of {', '.join(by_method)}.")
     metrics = tuple(results[0].metrics)
     events = tuple(dict.fromkeys(name for result in results for name in result.events))
     names = metrics + events
     compared_with = by_method.pop(reference)
-    first = _method(reference, compared_with, names, {})
+    first = _summarise_method(reference, compared_with, names, {})
     rest = (
-        _method(name, clips, names, _differences(clips, compared_with, names))
+        _summarise_method(name, clips, names, _compare(clips, compared_with, names))
         for name, clips in by_method.items()
     )
     return Summary(metrics, events, (first, *rest))
 
 
-def _by_method(results: Sequence[Result]) -> dict[str, Clips]:
-    """Results by method and clip, both in the order in which they came."""
+def _by_summarise_method(results: Sequence[Result]) -> dict[str, Clips]:
+    """Return results by method and clip, in the given order."""
     by_method: dict[str, Clips] = {}
     for result in results:
         clips = by_method.setdefault(result.method, {})
         if result.clip in clips:
             raise InputError(
-                f"clip {result.clip} comes twice for {result.method}. Give each a name of its own."
+                f"clip {result.clip} occurs twice for {result.method}. Give each clip its own name."
             )
         clips[result.clip] = result
     return by_method
 
 
-def _method(
+def _summarise_method(
     name: str, clips: Clips, names: tuple[str, ...], differences: Mapping[str, Difference]
 ) -> MethodSummary:
     results = list(clips.values())
@@ -139,20 +148,20 @@ def _method(
         clips=len(results),
         means={name: _estimate(results, name) for name in names},
         differences=differences,
-        curves=_pooled(results),
+        curves=_pool_curves(results),
         frames_per_second=sum(result.frames for result in results) / seconds if seconds else np.nan,
-        worst=_worst(results, names[0]),
+        worst=_sort_pictured(results, names[0]),
     )
 
 
-def _differences(clips: Clips, reference: Clips, names: tuple[str, ...]) -> dict[str, Difference]:
-    """By metric and kind of event, over the clips that both have."""
+def _compare(clips: Clips, reference: Clips, names: tuple[str, ...]) -> dict[str, Difference]:
+    """Return differences by metric and kind of event, over the clips that both methods have."""
     pairs = [(clips[name], reference[name]) for name in clips if name in reference]
     return {
         name: Difference(
             estimate(
                 [own.percent(name) - other.percent(name) for own, other in pairs],
-                # The truth alone decides what happens in a clip, so both have as many events.
+                # Events depend on the annotations alone, so both methods have equally many.
                 [own.count(name) for own, _ in pairs],
             )
         )
@@ -167,9 +176,12 @@ def _estimate(results: Sequence[Result], name: str) -> Estimate:
 
 
 def estimate(values: Sequence[float], counts: Sequence[int] | None = None) -> Estimate:
-    """Mean of one value a clip, NaN left out, with its confidence interval.
+    """Return the mean over clips with its confidence interval.
 
-    With ``counts``, how often each clip counts: a mean of shares is that of all their events.
+    Args:
+        values: A value in percent for each clip; NaN is left out.
+        counts: Weight of each clip, such as its number of events; equal weights if None.
+
     """
     known = ~np.isnan(np.asarray(values, np.float64))
     defined = np.asarray(values, np.float64)[known]
@@ -182,11 +194,11 @@ def estimate(values: Sequence[float], counts: Sequence[int] | None = None) -> Es
 
 
 def _interval(values: Doubles, weights: Doubles) -> tuple[float, float]:
-    """Bootstrap over clips: BCa, or percentiles where all resamples have nearly one mean.
+    """Return the bootstrap interval over clips: BCa, or percentiles if BCa is not defined.
 
-    With few clips both are too narrow, by the spread's divisor n and by leaving Student's t out.
-    The level is widened to make up for it: Hesterberg, What Teachers Should Know About the
-    Bootstrap, The American Statistician 69 (2015), "expanded percentile interval".
+    With few clips both intervals are too narrow, since they divide the variance by n and ignore
+    Student's t. The level is widened to compensate: Hesterberg, What Teachers Should Know About
+    the Bootstrap, The American Statistician 69 (2015), "expanded percentile interval".
     """
     count = len(values)
     tail = norm.sf(t.isf((1 - CONFIDENCE) / 2, count - 1) * np.sqrt(count / (count - 1)))
@@ -206,8 +218,8 @@ def _mean(values: Doubles, weights: Doubles, axis: int) -> Doubles:
     return np.asarray(np.average(values, axis=axis, weights=weights))
 
 
-def _pooled(results: Sequence[Result]) -> dict[str, Curve]:
-    """Curves by title, those of all clips added up."""
+def _pool_curves(results: Sequence[Result]) -> dict[str, Curve]:
+    """Return the sums of all clips' curves by title."""
     titles = dict.fromkeys(title for result in results for title in result.curves)
     return {
         title: reduce(add, (result.curves[title] for result in results if title in result.curves))
@@ -215,7 +227,8 @@ def _pooled(results: Sequence[Result]) -> dict[str, Curve]:
     }
 
 
-def _worst(results: Sequence[Result], headline: str) -> tuple[Result, ...]:
+def _sort_pictured(results: Sequence[Result], headline: str) -> tuple[Result, ...]:
+    """Return the results with a picture and a headline metric, the worst first."""
     pictured = [
         result
         for result in results
