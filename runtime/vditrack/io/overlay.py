@@ -14,7 +14,7 @@ _TRAIL = 24
 """Frames that a trail goes back."""
 _FADES = (0.25, 0.5, 0.75, 1.0)
 """Opacity of a trail, from its old end to the point."""
-_SHIFT = 4
+SHIFT = 4
 """Binary digits after the point in the coordinates that OpenCV draws at."""
 _TINT = 0.5
 """Opacity of an object's colour inside its outline."""
@@ -121,7 +121,7 @@ def draw_trails(
             # A run of linked steps begins and ends where the flag changes.
             turns = np.flatnonzero(np.diff(np.pad(steps.astype(np.int8), 1)))
             runs = [path[begin : stop + 1] for begin, stop in turns.reshape(-1, 2).tolist()]
-            cv2.polylines(layer, runs, False, colour, thickness, cv2.LINE_AA, _SHIFT)
+            cv2.polylines(layer, runs, False, colour, thickness, cv2.LINE_AA, SHIFT)
         cv2.addWeighted(layer, opacity, canvas, 1 - opacity, 0, dst=canvas)
 
 
@@ -138,15 +138,15 @@ def draw_point(
         radius: in pixels.
 
     """
-    centre, size = place.tolist(), round(radius * 2**_SHIFT)
+    centre, size = place.tolist(), round(radius * 2**SHIFT)
     if seen:
         # A dark rim keeps the disc apart from a ground of its own colour.
-        rim = size + 2**_SHIFT
-        cv2.circle(canvas, centre, rim, (0, 0, 0), cv2.FILLED, cv2.LINE_AA, _SHIFT)
-        cv2.circle(canvas, centre, size, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+        rim = size + 2**SHIFT
+        cv2.circle(canvas, centre, rim, (0, 0, 0), cv2.FILLED, cv2.LINE_AA, SHIFT)
+        cv2.circle(canvas, centre, size, colour, cv2.FILLED, cv2.LINE_AA, SHIFT)
     else:
         thickness = max(1, round(radius / 3))
-        cv2.circle(canvas, centre, size, colour, thickness, cv2.LINE_AA, _SHIFT)
+        cv2.circle(canvas, centre, size, colour, thickness, cv2.LINE_AA, SHIFT)
 
 
 def point_radius(size: tuple[int, int]) -> float:
@@ -162,4 +162,4 @@ def fixed_point(points: Floats) -> NDArray[np.int32]:
     """
     # Far outside the picture nothing is drawn, and the scaled numbers would overflow.
     near = np.clip(cells_from_pixels(points, 1), -9999, 99999)
-    return np.asarray(np.rint(near * 2**_SHIFT), np.int32)
+    return np.asarray(np.rint(near * 2**SHIFT), np.int32)

@@ -147,15 +147,15 @@ MISTAKES = {
     "truncated.pkl": (["truncated.pkl"], "truncated.pkl is damaged"),
     "points": (["points.pkl"], "points.pkl"),
     "occluded": (["occluded.pkl"], "occluded.pkl"),
-    "nothing there": (["absent"], "there is no absent"),
-    "seed": (["synthetic:x"], "'x' is no seed"),
+    "nothing there": (["absent"], "absent does not exist"),
+    "seed": (["synthetic:x"], "'x' is not a seed"),
     "method": (["videos", "--method", "magic"], "no method 'magic'"),
     "size": (["videos", "--protocol", "davis", "--size", "256"], "its own queries and size"),
     "no tracks": (
         ["lookalikes:0", "--protocol", "tapvid", "--method", "klt"],
         "masks without tracks",
     ),
-    "seed of look-alikes": (["different:-1", "--method", "still"], "'-1' is no seed"),
+    "seed of look-alikes": (["different:-1", "--method", "still"], "'-1' is not a seed"),
     "too short": (["videos", "--protocol", "heft", "--method", "klt"], "8 frames"),
     "a folder": (["videos", "-o", "videos"], "videos is a folder"),
     "layout": (

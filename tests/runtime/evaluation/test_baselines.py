@@ -1,4 +1,4 @@
-"""Peers: the same interface as the tracker, on motion that is known."""
+"""Baselines with the interface of the tracker, on known motion."""
 
 import cv2
 import numpy as np
@@ -20,17 +20,17 @@ SHIFT = np.array([2.0, 1.0], np.float32)
 
 @pytest.fixture(scope="module")
 def panned():
-    """A picture that moves by whole pixels: frames [8, 96, 128, 3], queries in three frames."""
+    """A picture that moves by whole pixels: frames [8, 96, 128, 3], and queries in three frames."""
     picture = pattern(np.random.default_rng(3), 160, 200)
     frames = [picture[40 - t : 136 - t, 60 - 2 * t : 188 - 2 * t] for t in range(8)]
     queries = np.array([[0, 40.5, 30.5], [4, 70.5, 60.5], [7, 90.5, 50.5]], np.float32)
     return np.ascontiguousarray(np.stack(frames)), queries
 
 
-@pytest.mark.parametrize("peer", [LucasKanade, DenseFlow, Patches])
-def test_a_pan_is_followed_forward_and_backward(panned, peer):
+@pytest.mark.parametrize("baseline", [LucasKanade, DenseFlow, Patches])
+def test_a_pan_is_tracked_forward_and_backward(panned, baseline):
     frames, queries = panned
-    tracks = peer().track(frames, queries)
+    tracks = baseline().track(frames, queries)
     steps = np.arange(8) - queries[:, :1]
     expected = queries[:, None, 1:] + steps[..., None] * SHIFT
     distance = np.linalg.norm(tracks.points - expected, axis=2)
@@ -47,12 +47,12 @@ def test_still_stays(panned):
     assert tracks.visible.all()
 
 
-@pytest.mark.parametrize("peer", [LucasKanade, DenseFlow])
-def test_what_is_lost_stays_lost(panned, peer):
+@pytest.mark.parametrize("baseline", [LucasKanade, DenseFlow])
+def test_lost_points_stay_lost(panned, baseline):
     frames, queries = panned
     frames = frames.copy()
     frames[3] = np.random.default_rng(0).integers(0, 255, frames[3].shape)
-    tracks = peer().track(frames, queries[:1])
+    tracks = baseline().track(frames, queries[:1])
     assert tracks.visible[0, :3].all()
     assert not tracks.visible[0, 3:].any()
 
@@ -65,20 +65,20 @@ def test_patches_find_what_comes_back(panned):
     assert visible.tolist() == [True, True, True, False, True, True, True, True]
 
 
-@pytest.mark.parametrize("peer", [LucasKanade, DenseFlow, Patches, Still])
-def test_a_track_does_not_depend_on_the_others(panned, peer):
+@pytest.mark.parametrize("baseline", [LucasKanade, DenseFlow, Patches, Still])
+def test_a_track_does_not_depend_on_the_others(panned, baseline):
     frames, queries = panned
-    together = peer().track(frames, queries)
+    together = baseline().track(frames, queries)
     for n in range(len(queries)):
-        alone = peer().track(frames, queries[n : n + 1])
+        alone = baseline().track(frames, queries[n : n + 1])
         np.testing.assert_array_equal(alone.points[0], together.points[n])
         np.testing.assert_array_equal(alone.visible[0], together.visible[n])
 
 
 def test_no_query_gives_no_track(panned):
     frames, _ = panned
-    for peer in (LucasKanade, DenseFlow, Patches, Still):
-        assert peer().track(frames, np.zeros((0, 3), np.float32)).points.shape == (0, 8, 2)
+    for baseline in (LucasKanade, DenseFlow, Patches, Still):
+        assert baseline().track(frames, np.zeros((0, 3), np.float32)).points.shape == (0, 8, 2)
 
 
 def test_our_tracker_has_the_same_interface():
@@ -99,11 +99,11 @@ def overlap(found, truth, index=2):
     return ((found == index) & (truth == index)).sum() / ((found == index) | (truth == index)).sum()
 
 
-@pytest.mark.parametrize(("peer", "least"), [(LucasKanade, 0.97), (DenseFlow, 0.9)])
-def test_masks_are_carried(panned, peer, least):
+@pytest.mark.parametrize(("baseline", "least"), [(LucasKanade, 0.97), (DenseFlow, 0.9)])
+def test_masks_are_propagated(panned, baseline, least):
     frames, _ = panned
     first = rectangle(40, 30) + rectangle(80, 60, index=7)
-    masks = peer().propagate(frames, first)
+    masks = baseline().propagate(frames, first)
     np.testing.assert_array_equal(masks[0], first)
     assert masks.shape == (8, 96, 128) and masks.dtype == np.uint8
     assert set(np.unique(masks)) == {0, 2, 7}
@@ -111,14 +111,14 @@ def test_masks_are_carried(panned, peer, least):
     assert overlap(masks[7], rectangle(94, 67, index=7), 7) > least
 
 
-@pytest.mark.parametrize("peer", PROPAGATORS)
-def test_masks_of_blank_frames_and_of_one_frame(peer):
+@pytest.mark.parametrize("baseline", PROPAGATORS)
+def test_masks_of_blank_frames_and_of_one_frame(baseline):
     blank = np.full((3, 40, 60, 3), 127, np.uint8)
     first = rectangle(5, 5, size=(40, 60))
-    masks = peer().propagate(blank, first)
+    masks = baseline().propagate(blank, first)
     np.testing.assert_array_equal(masks[0], first)
     assert masks.shape == (3, 40, 60)
-    np.testing.assert_array_equal(peer().propagate(blank[:1], first), first[None])
+    np.testing.assert_array_equal(baseline().propagate(blank[:1], first), first[None])
 
 
 def test_still_keeps_masks_where_they_are(panned):
@@ -127,7 +127,7 @@ def test_still_keeps_masks_where_they_are(panned):
 
 
 def test_klt_turns_and_grows_masks():
-    """By a tenth of a radian and a tenth of its size in all, about the middle of the frame."""
+    """The object turns by a tenth of a radian and grows by a tenth, about the frame's centre."""
     picture = pattern(np.random.default_rng(5), 128, 128)
     first = rectangle(40, 44, 48, 40, size=(128, 128))
     turned = [cv2.getRotationMatrix2D((63.5, 63.5), 0.6 * t, 1 + 0.01 * t) for t in range(11)]
@@ -152,7 +152,7 @@ def passing(size=(96, 160)):
     return np.stack(frames), np.stack(masks)
 
 
-def test_klt_tells_twins_apart_that_pass_one_another():
+def test_klt_keeps_the_identities_of_crossing_twins():
     frames, truth = passing()
     masks = LucasKanade().propagate(frames, truth[0])
     for t in range(21):
@@ -164,11 +164,11 @@ def test_an_object_that_leaves_the_picture_is_gone(panned):
     frames, _ = panned
     frames = frames[::-1]
     first = rectangle(0, 0, 12, 8)
-    for peer in (LucasKanade, DenseFlow):
-        assert not (peer().propagate(frames, first)[-1] == 2)[8:, 12:].any()
+    for baseline in (LucasKanade, DenseFlow):
+        assert not (baseline().propagate(frames, first)[-1] == 2)[8:, 12:].any()
 
 
-def test_patches_carry_what_differs_from_its_surroundings():
+def test_patches_propagate_objects_that_differ_from_the_background():
     rng = np.random.default_rng(4)
     frames = rng.integers(0, 90, (8, 96, 128, 3), np.uint8)
     truth = np.stack([rectangle(24 + 4 * t, 16 + 2 * t, 56, 48) for t in range(8)])

@@ -1,4 +1,4 @@
-"""Data sets in their published files."""
+"""Data sets in their published formats."""
 
 import itertools
 import json
@@ -42,13 +42,13 @@ def pickled(path, content):
 
 
 def write(path, image):
-    """As OpenCV writes it; RGB."""
+    """Write an RGB image with OpenCV."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), image[..., ::-1])
 
 
 def write_mask(path, labels):
-    """As DAVIS comes: a palette, whose colours are not the indices."""
+    """Write a mask as DAVIS has it, with a palette whose colours are not the indices."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.asarray(labels, np.uint8)).convert("P")
     image.putpalette(PALETTE)
@@ -114,7 +114,7 @@ def test_a_shard_is_opened_when_its_turn_comes(tmp_path):
 
 
 def test_images_that_python_2_wrote(tmp_path):
-    """Its byte strings come as text, one character a byte."""
+    """Byte strings of Python 2 are read as text, one character a byte."""
     clip = tapvid_clip(1)
     image = cv2.imencode(".png", clip["video"][0, ..., ::-1])[1].tobytes()
     written = clip | {"video": [image.decode("latin-1")]}
@@ -140,16 +140,16 @@ def test_occluded_points_may_be_anywhere(tmp_path):
         ({"video": np.zeros((0, 6, 8, 3), np.uint8)}, "video is uint8 .0, 6, 8, 3."),
         ({"video": []}, "neither an array nor a list"),
         ({"video": None}, "neither an array nor a list"),
-        ({"video": [b"no image"] * 3}, "frame 0 is no JPEG or PNG"),
-        ({"video": [b""] * 3}, "frame 0 is no JPEG or PNG"),
-        ({"video": [3, 4, 5]}, "frame 0 is no encoded image"),
+        ({"video": [b"no image"] * 3}, "frame 0 is not a JPEG or PNG"),
+        ({"video": [b""] * 3}, "frame 0 is not a JPEG or PNG"),
+        ({"video": [3, 4, 5]}, "frame 0 is not an encoded image"),
         ({"points": np.zeros((2, 4, 2), np.float32)}, r"points \[2, 4, 2\] .* of 3 frames"),
         ({"points": np.zeros((1, 3, 2), np.float32)}, r"points \[1, 3, 2\] and occluded \[2, 3\]"),
         ({"points": np.zeros((2, 3, 3), np.float32)}, r"points \[2, 3, 3\]"),
         ({"points": np.zeros((2, 3, 2), int)}, "points is int64"),
         ({"points": [[0.5, 0.5]]}, "points is list"),
-        ({"points": np.full((2, 3, 2), 40, np.float32)}, "no fractions"),
-        ({"points": np.full((2, 3, 2), np.nan, np.float32)}, "no fractions"),
+        ({"points": np.full((2, 3, 2), 40, np.float32)}, "not fractions"),
+        ({"points": np.full((2, 3, 2), np.nan, np.float32)}, "not fractions"),
         ({"occluded": np.zeros((2, 4), bool)}, "occluded .2, 4."),
         ({"occluded": np.zeros((2, 3), np.uint8)}, "occluded is uint8"),
         ({"occluded": np.zeros(3, bool)}, "occluded is bool .3."),
@@ -167,13 +167,13 @@ def test_tapvid_clips_that_do_not_fit_together(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, "holds no clips"),
-        ([], "holds no clips"),
-        ("text", "holds no clips"),
-        (np.zeros(3), "holds no clips"),
-        ({"goat": 3}, "clip goat is no dict"),
-        ({"goat": {"video": 3, "points": 3}}, "clip goat is no dict of video, points, occluded"),
-        ({"goat": {1, 2}}, "no data set needs"),
+        ({}, "contains no clips"),
+        ([], "contains no clips"),
+        ("text", "contains no clips"),
+        (np.zeros(3), "contains no clips"),
+        ({"goat": 3}, "clip goat is not a dict"),
+        ({"goat": {"video": 3, "points": 3}}, "clip goat is not a dict of video, points, occluded"),
+        ({"goat": {1, 2}}, "plain data does not need"),
     ],
 )
 def test_files_that_are_not_tapvid(tmp_path, content, message):
@@ -183,7 +183,7 @@ def test_files_that_are_not_tapvid(tmp_path, content, message):
 
 
 def folder_of_videos(root, names=("b", "a"), masks=True, tracks=True):
-    """Like the project's own layout; returns what was written."""
+    """Write videos in the simple layout; return what was written."""
     written = {}
     for name in names:
         clip = tapvid_clip(12)
@@ -242,20 +242,20 @@ def put(path, content):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove("a/tracks.npz"), r"a holds no tracks\.npz"),
-        (remove("a/masks/3.png"), "masks .* differ: 3 is in one of them only"),
+        (remove("a/tracks.npz"), r"a has no tracks\.npz"),
+        (remove("a/masks/3.png"), "masks .* differ: 3 is in only one of them"),
         (remove("a/frames/3.png"), r"tracks\.npz: points \[2, 12, 2\] .* of 11 frames"),
-        (put("a/frames/3.png", b"x"), r"3\.png is no JPEG or PNG image"),
+        (put("a/frames/3.png", b"x"), r"3\.png is not a JPEG or PNG image"),
         (put("a/masks/3.png", b"x"), r"3\.png is no PNG image"),
-        (mask_of("RGB"), r"3\.png has colours \(RGB\)"),
-        (mask_of("I;16"), r"3\.png has colours \(I;16\)"),
-        (mask_of("L", (9, 6)), r"3\.png is 9 x 6, the first of its clip 8 x 6"),
+        (mask_of("RGB"), r"3\.png has colours"),
+        (mask_of("I;16"), r"3\.png has .* more than 8 bits"),
+        (mask_of("L", (9, 6)), r"3\.png is 9 x 6, but the first of its clip is 8 x 6"),
         (lambda root: write(root / "a/frames/3.png", picture(7)), r"3\.png is 8 x 7"),
-        (put("a/tracks.npz", b"x"), r"tracks\.npz is no NumPy archive"),
-        (put("a/tracks.npz", b"PK\x03\x04 but no more"), r"tracks\.npz is no NumPy archive"),
-        (lambda root: np.save((root / "a/tracks.npz").open("wb"), [1]), "is no NumPy archive"),
+        (put("a/tracks.npz", b"x"), r"tracks\.npz is not a NumPy archive"),
+        (put("a/tracks.npz", b"PK\x03\x04 but no more"), r"tracks\.npz is not a NumPy archive"),
+        (lambda root: np.save((root / "a/tracks.npz").open("wb"), [1]), "is not a NumPy archive"),
         (savez(points=np.zeros((1, 12, 2))), "needs arrays points and occluded: .*occluded"),
-        (savez(points=np.array([None]), occluded=np.zeros((1, 12), bool)), "no NumPy archive"),
+        (savez(points=np.array([None]), occluded=np.zeros((1, 12), bool)), "not a NumPy archive"),
         (
             savez(points=np.zeros((1, 11, 2), np.float32), occluded=np.zeros((1, 11), bool)),
             r"tracks\.npz: points \[1, 11, 2\] .* of 12 frames",
@@ -277,16 +277,24 @@ def test_masks_of_another_size_than_the_frames(tmp_path):
         next(open_dataset(str(tmp_path), "davis").clips)
 
 
-def test_masks_need_pillow(tmp_path, monkeypatch):
-    folder_of_videos(tmp_path)
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    next(open_dataset(str(tmp_path), "tapvid").clips)
-    with pytest.raises(InputError, match="Pillow"):
-        next(open_dataset(str(tmp_path), "davis").clips)
+def test_white_of_a_black_and_white_mask_is_object_1(tmp_path):
+    written = folder_of_videos(tmp_path, names=["a"])["a"]["masks"]
+    for t, mask in enumerate(written):
+        Image.fromarray(mask > 1).save(tmp_path / f"a/masks/{t}.png")
+    clip = next(open_dataset(str(tmp_path), "davis").clips)
+    np.testing.assert_array_equal(clip.masks, written > 1)
+
+
+def test_grey_masks(tmp_path):
+    written = folder_of_videos(tmp_path, names=["a"])["a"]["masks"]
+    for t, mask in enumerate(written):
+        Image.fromarray(mask).save(tmp_path / f"a/masks/{t}.png")
+    clip = next(open_dataset(str(tmp_path), "davis").clips)
+    np.testing.assert_array_equal(clip.masks, written)
 
 
 def test_frames_are_not_turned(tmp_path):
-    """Annotations are of the pixels as they are stored, whatever the camera's tag says."""
+    """Annotations refer to the stored pixels, whatever the orientation in the metadata."""
     frame = np.zeros((16, 32, 3), np.uint8)
     exif = Image.Exif()
     exif[0x112] = 6
@@ -338,10 +346,10 @@ def test_davis_2017(tmp_path, listed, names):
         (remove("Annotations/480p/goat/00002.png"), "differ: 00002"),
         (remove("JPEGImages/480p/goat/00002.jpg"), "differ: 00002"),
         (put("ImageSets/2017/val.txt", b"goat\nlion\n"), "JPEGImages/480p/lion is not a folder"),
-        (put("ImageSets/2017/val.txt", b"\n"), "names no sequence"),
+        (put("ImageSets/2017/val.txt", b"\n"), "lists no sequence. Unpack"),
         (
             lambda root: write_mask(root / "Annotations/480p/goat/00000.png", np.full((6, 8), 255)),
-            "00000.png marks no object",
+            "00000.png contains no object",
         ),
     ],
 )
@@ -356,7 +364,7 @@ JOINTS = [8, 9, 10, 12, 13, 14, 15, 18, 19, 20, 22, 23, 24, 25, 28, 31, 32, 33, 
 
 
 def badja(root, name="bear", annotated=(2, 5, 7), extra=False):
-    """A video of frames 0 to 9; all joints but every third are visible."""
+    """Write a video of frames 0 to 9, in which all joints but every third are visible."""
     if extra:
         images, masks = f"extra_videos/{name}/rgb", f"extra_videos/{name}/segmentations"
     else:
@@ -418,7 +426,9 @@ def test_badja_leaves_out_extra_videos_that_are_not_there(tmp_path):
 def test_badja_needs_davis(tmp_path):
     badja(tmp_path, "bear")
     (tmp_path / "DAVIS").rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"bear is not there\. Unpack DAVIS-2017 .* into .*DAVIS"):
+    with pytest.raises(
+        InputError, match=r"bear does not exist\. Unpack DAVIS-2017 .* into .*DAVIS"
+    ):
         open_dataset(str(tmp_path), "badja")
 
 
@@ -438,19 +448,19 @@ FULL = "Full-Resolution/bear"
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (put("joint_annotations/bear.json", b"{}"), r"bear\.json is no annotation file"),
+        (put("joint_annotations/bear.json", b"{}"), r"bear\.json is not an annotation file"),
         (put("joint_annotations/bear.json", b"[]"), r"bear\.json annotates no frame"),
-        (put("joint_annotations/bear.json", b"\xff"), r"bear\.json is no annotation file"),
+        (put("joint_annotations/bear.json", b"\xff"), r"bear\.json is not an annotation file"),
         (edited(joints=[[0, 0]]), r"00005\.jpg: 1 joints and 37"),
-        (edited(joints=[[0]] * 37), r"bear\.json is no annotation file"),
+        (edited(joints=[[0]] * 37), r"bear\.json is not an annotation file"),
         (edited(visibility=[True]), "37 joints and 1 "),
-        (edited(image_path="DAVIS/first.jpg"), "not named by the number"),
+        (edited(image_path="DAVIS/first.jpg"), "not named after its frame number"),
         (edited(image_path="/etc/00005.jpg"), "outside the data set"),
         (edited(segmentation_path="../00005.png"), "outside the data set"),
-        (remove(f"DAVIS/JPEGImages/{FULL}/00005.jpg"), r"JPEGImages.*00005\.jpg is not there"),
-        (remove(f"DAVIS/Annotations/{FULL}/00005.png"), r"Annotations.*00005\.png is not there"),
-        (put(f"DAVIS/Annotations/{FULL}/00005.png", b"x"), r"00005\.png is no JPEG or PNG"),
-        (remove("joint_annotations/bear.json"), "holds no annotations"),
+        (remove(f"DAVIS/JPEGImages/{FULL}/00005.jpg"), r"JPEGImages.*00005\.jpg does not exist"),
+        (remove(f"DAVIS/Annotations/{FULL}/00005.png"), r"Annotations.*00005\.png does not exist"),
+        (put(f"DAVIS/Annotations/{FULL}/00005.png", b"x"), r"00005\.png is not a JPEG or PNG"),
+        (remove("joint_annotations/bear.json"), "contains no annotations"),
     ],
 )
 def test_badja_that_is_damaged(tmp_path, damage, message):
@@ -478,12 +488,12 @@ def test_the_protocol_has_to_fit(tmp_path, make, protocol, advice):
 @pytest.mark.parametrize("made", ["", "a/notes", ".hidden/frames"])
 def test_a_folder_of_nothing(tmp_path, made):
     (tmp_path / made).mkdir(parents=True, exist_ok=True)
-    with pytest.raises(InputError, match="holds nothing to evaluate on"):
+    with pytest.raises(InputError, match="contains no known data"):
         open_dataset(str(tmp_path), "tapvid")
 
 
 def test_a_path_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match=r"there is no .*absent"):
+    with pytest.raises(InputError, match=r"absent does not exist"):
         open_dataset(str(tmp_path / "absent"), "tapvid")
 
 
@@ -495,7 +505,7 @@ def test_a_path_that_is_not_there(tmp_path):
     ],
 )
 def test_rendered_clips(monkeypatch, kind, module, function):
-    """The renderers are tested elsewhere; here, that they are asked with the seed."""
+    """The renderers get the seed. They are tested elsewhere."""
     fake = types.SimpleNamespace(COUNT=3, **{function: lambda seed: iter([seed])})
     monkeypatch.setitem(sys.modules, f"vditrack.synthetic.{module}", fake)
     monkeypatch.setattr(f"vditrack.synthetic.{module}", fake, raising=False)
@@ -505,7 +515,7 @@ def test_rendered_clips(monkeypatch, kind, module, function):
 
 @pytest.mark.parametrize("source", ["synthetic:", "synthetic:x", "synthetic:-1", "tabletop:1.5"])
 def test_seeds_are_whole_numbers(source):
-    with pytest.raises(InputError, match="is no seed"):
+    with pytest.raises(InputError, match="is not a seed"):
         open_dataset(source, "tapvid")
 
 
@@ -516,7 +526,7 @@ def test_rendered_masks(kind):
     expected = next(lookalike_clips(3, different=kind == "different"))
     np.testing.assert_array_equal(next(dataset.clips).frames, expected.frames)
     assert default_protocol(f"{kind}:3") == "davis"
-    with pytest.raises(InputError, match="is no seed"):
+    with pytest.raises(InputError, match="is not a seed"):
         open_dataset(f"{kind}:x", "davis")
     with pytest.raises(InputError, match=f"{kind}:3 is masks without tracks.*--protocol davis"):
         open_dataset(f"{kind}:3", "badja")

@@ -1,4 +1,4 @@
-"""Whether masks of objects that look the same are still told apart when they have crossed."""
+"""Identities of masks of objects that look the same, after the objects have crossed."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from doubles.propagating import PROPAGATION, write_propagating
-from vditrack.annotated_clip import AnnotatedClip
+from doubles.strips import contacts, strip_clip, strip_masks
 from vditrack.errors import InputError
 from vditrack.evaluation.baselines.point_baselines import Still
 from vditrack.evaluation.metrics.identity_switches import score_mask_identities
@@ -20,12 +20,7 @@ from vditrack.tracker import Tracker
 KEPT, LOST, NO_EVENT = Share(1, 1), Share(0, 1), Share(0, 0)
 
 
-def strip(*rows):
-    """Read masks [T, 1, W] from a line a frame: a digit a pixel, a dot for the background."""
-    return np.array([[[int(p.replace(".", "0")) for p in row]] for row in rows], np.uint8)
-
-
-CROSSING = strip(
+CROSSING = strip_masks(
     "111...222",
     ".111222..",
     "..1122...",
@@ -36,22 +31,15 @@ CROSSING = strip(
 """Objects 1 and 2 touch in frames 1 to 3, and are apart in 0, 4 and 5."""
 
 
-def clip_of(masks, alike=(1, 2)):
-    length = len(masks)
-    frames = np.zeros((*masks.shape, 3), np.uint8)
-    points, visible = np.zeros((0, length, 2), np.float32), np.zeros((0, length), bool)
-    return AnnotatedClip("made", frames, points, visible, masks, alike=alike)
-
-
-def judged(*last, masks=CROSSING, alike=(1, 2)):
-    """Found masks that are right but for the last frames."""
+def score(*last, masks=CROSSING, alike=(1, 2)):
+    """Score masks that are right except in the last frames."""
     found = masks.copy()
-    found[len(masks) - len(last) :] = strip(*last) if last else found[:0]
-    return score_mask_identities(clip_of(masks, alike), found)
+    found[len(masks) - len(last) :] = strip_masks(*last) if last else found[:0]
+    return score_mask_identities(strip_clip(masks, alike=alike), found)
 
 
 def test_the_truth_keeps_them():
-    assert judged() == KEPT
+    assert score() == KEPT
 
 
 @pytest.mark.parametrize(
@@ -66,7 +54,7 @@ def test_the_truth_keeps_them():
     ],
 )
 def test_masks_that_lose_them(last):
-    assert judged(*last) == LOST
+    assert score(*last) == LOST
 
 
 @pytest.mark.parametrize(
@@ -78,29 +66,29 @@ def test_masks_that_lose_them(last):
     ],
 )
 def test_masks_that_keep_them(last):
-    assert judged(*last) == KEPT
+    assert score(*last) == KEPT
 
 
 def test_a_mask_that_is_more_on_another_object_than_on_its_own():
-    """Though each is found on most of where it is: one of them is small."""
-    masks = strip("1.2222222", ".12222222", "2222222.1")
-    assert judged("2222111.1", masks=masks) == LOST
-    assert judged("2222222.1", masks=masks) == KEPT
+    """A small object may lose its identity though each is found on most of its pixels."""
+    masks = strip_masks("1.2222222", ".12222222", "2222222.1")
+    assert score("2222111.1", masks=masks) == LOST
+    assert score("2222222.1", masks=masks) == KEPT
 
 
 def test_frames_up_to_the_last_crossing_do_not_count():
     found = CROSSING.copy()
     found[1:4] = 0
-    assert score_mask_identities(clip_of(CROSSING), found) == KEPT
+    assert score_mask_identities(strip_clip(CROSSING), found) == KEPT
     found[1:4] = 3 - CROSSING[1:4] * (CROSSING[1:4] > 0)
-    assert score_mask_identities(clip_of(CROSSING), found) == KEPT
+    assert score_mask_identities(strip_clip(CROSSING), found) == KEPT
 
 
-def test_an_object_that_is_covered_goes_on_touching():
-    masks = strip("1.2......", ".12......", "..2......", "..21.....", "..2.1....")
-    assert judged(".....1...", masks=masks) == LOST
+def test_a_covered_object_still_touches():
+    masks = strip_masks("1.2......", ".12......", "..2......", "..21.....", "..2.1....")
+    assert score(".....1...", masks=masks) == LOST
     # Only the last frame is after the crossing.
-    assert judged("1.2......", "..2.1....", masks=masks) == KEPT
+    assert score("1.2......", "..2.1....", masks=masks) == KEPT
 
 
 @pytest.mark.parametrize(
@@ -114,41 +102,31 @@ def test_an_object_that_is_covered_goes_on_touching():
     ],
 )
 def test_where_there_is_nothing_to_judge(case):
-    assert judged(**case) == NO_EVENT
+    assert score(**case) == NO_EVENT
 
 
 @pytest.mark.parametrize(
     "masks",
     [
-        strip("111...222...", "..111222..33", "222..111...."),  # comes later
-        strip("111...222.33", "..111222....", "222..111...."),  # is not seen again
+        strip_masks("111...222...", "..111222..33", "222..111...."),  # comes later
+        strip_masks("111...222.33", "..111222....", "222..111...."),  # is not seen again
     ],
 )
-def test_only_objects_that_were_given_and_are_seen_again_are_judged(masks):
-    assert judged("222..111....", masks=masks, alike=(1, 2, 3)) == KEPT
-    assert judged("111..222....", masks=masks, alike=(1, 2, 3)) == LOST
+def test_only_objects_given_and_seen_again_are_judged(masks):
+    assert score("222..111....", masks=masks, alike=(1, 2, 3)) == KEPT
+    assert score("111..222....", masks=masks, alike=(1, 2, 3)) == LOST
 
 
 def as_defined(clip, found):
-    """The definition, walked through frame by frame and pixel by pixel."""
-    touch, last = set(), -1
-    for t, mask in enumerate(clip.masks.tolist()):
-        there = {(x, y): p for y, row in enumerate(mask) for x, p in enumerate(row)}
-        now = {
-            frozenset((p, there[place]))
-            for (x, y), p in there.items()
-            for place in ((x + 1, y), (x, y + 1))
-            if place in there and p != there[place] and {p, there[place]} <= set(clip.alike)
-        }
-        touch = now | {pair for pair in touch if not pair <= set(there.values())}
-        last = t if touch else last
+    """The definition, applied frame by frame and pixel by pixel."""
+    last = max((t for t, pairs in enumerate(contacts(clip)) if pairs), default=-1)
     after = range(last + 1, len(found)) if last >= 0 else ()
     unmoved = all_on_themselves(clip, [clip.masks[0]] * len(found), after)
     return Share(int(all_on_themselves(clip, found, after)), 1) if not unmoved else NO_EVENT
 
 
 def all_on_themselves(clip, found, after):
-    """Also where there is none that could be elsewhere."""
+    """Return whether all judged objects keep their identities; True if there are none."""
     right = []
     for own in clip.alike:
         if not (clip.masks[0] == own).any() or not any((clip.masks[t] == own).any() for t in after):
@@ -175,15 +153,15 @@ def test_as_defined():
         found = np.where(right, masks, rng.integers(0, 4, masks.shape))
         if rng.random() < 0.5:
             found = np.array([0, 2, 1, 3])[found]
-        clip = clip_of(masks, ((), (1, 2), (1, 2, 3))[rng.integers(0, 3)])
+        clip = strip_clip(masks, alike=((), (1, 2), (1, 2, 3))[rng.integers(0, 3)])
         expected = as_defined(clip, found.astype(np.uint8))
         assert score_mask_identities(clip, found.astype(np.uint8)) == expected
         counted[expected] += 1
     assert min(counted.values()) > 10
 
 
-class Right:
-    """Propagates what it was made with."""
+class Scripted:
+    """A propagator that returns given masks."""
 
     def __init__(self, masks):
         self.masks = masks
@@ -192,24 +170,38 @@ class Right:
         return self.masks
 
 
-def test_the_protocol_tells_of_them():
-    clip = clip_of(CROSSING)
-    assert Davis().run(clip, "right", Right(CROSSING)).events == {"identities kept": KEPT}
+def test_the_protocol_reports_identities():
+    clip = strip_clip(CROSSING)
+    assert Davis().run(clip, "right", Scripted(CROSSING)).events == {"identities kept": KEPT}
     assert Davis().run(clip, "still", Still()).events == {"identities kept": LOST}
     assert Davis().run(replace(clip, alike=()), "still", Still()).events == {}
 
 
 def test_a_method_without_masks_is_refused():
     with pytest.raises(InputError, match="magic propagates no masks"):
-        Davis().run(clip_of(CROSSING), "magic", object())
+        Davis().run(strip_clip(CROSSING), "magic", object())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_propagating(tmp_path_factory.mktemp("masks") / "bundle").root
+
+
+@pytest.fixture(scope="module")
+def points_only(tmp_path_factory):
+    return write_propagating(tmp_path_factory.mktemp("points") / "bundle", settings=None).root
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """Frames of a clip with objects that look the same."""
+    whole = next(lookalike_clips(0))
+    return replace(whole, frames=whole.frames[::12], masks=whole.masks[::12])
 
 
 @pytest.mark.slow
-def test_our_own_model_with_one_kind_of_features(tmp_path, monkeypatch):
-    folder = write_propagating(tmp_path / "bundle").root
+def test_the_bundled_model_with_one_kind_of_features(folder, clip, monkeypatch):
     monkeypatch.setattr("vditrack.tracker.bundled_model", lambda: folder)
-    whole = next(lookalike_clips(0))
-    clip = replace(whole, frames=whole.frames[::12], masks=whole.masks[::12])
     for name, weight in (("ours", 0.4), ("appearance", 0.0), ("motion", 1.0)):
         method = open_method(name)
         settings = msgspec.structs.replace(PROPAGATION, motion_weight=weight)
@@ -220,24 +212,19 @@ def test_our_own_model_with_one_kind_of_features(tmp_path, monkeypatch):
         TapVid().run(clip, "motion", method)
 
 
-def test_a_bundle_by_its_folder(tmp_path):
-    folder = write_propagating(tmp_path / "bundle").root
+def test_a_bundle_by_its_folder(folder, points_only):
     whole = next(lookalike_clips(0))
     clip = replace(whole, frames=whole.frames[::8], masks=whole.masks[::8])
     found = Tracker.load(folder).propagate(clip.frames, clip.masks[0])
     result = Davis().run(clip, "own", open_method(str(folder)))
-    assert result.metrics == Davis().run(clip, "own", Right(found)).metrics
+    assert result.metrics == Davis().run(clip, "own", Scripted(found)).metrics
     assert 0 <= result.metrics["J&F"] <= 100
-    points_alone = write_propagating(tmp_path / "points", settings=None).root
     with pytest.raises(InputError, match="tracks points alone"):
-        Davis().run(clip, "own", open_method(str(points_alone)))
+        Davis().run(clip, "own", open_method(str(points_only)))
 
 
-def test_the_bundled_model_has_nothing_to_leave_out_where_it_tracks_points_alone(
-    tmp_path, monkeypatch
-):
-    points_alone = write_propagating(tmp_path / "points", settings=None).root
-    monkeypatch.setattr("vditrack.tracker.bundled_model", lambda: points_alone)
+def test_ablations_need_a_bundled_model_that_propagates_masks(points_only, monkeypatch):
+    monkeypatch.setattr("vditrack.tracker.bundled_model", lambda: points_only)
     for name in ("appearance", "motion"):
         with pytest.raises(InputError, match="tracks points alone"):
             open_method(name)

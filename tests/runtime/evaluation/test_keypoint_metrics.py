@@ -1,4 +1,4 @@
-"""PCK-T of followed joints, against plain loops."""
+"""PCK-T of tracked joints, against plain loops."""
 
 import math
 

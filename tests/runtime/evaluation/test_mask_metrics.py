@@ -1,4 +1,4 @@
-"""J and F of propagated masks, against their definitions."""
+"""J and F of propagated masks against their definitions."""
 
 import math
 

@@ -1,8 +1,9 @@
-"""What happens to points: found again once hidden, and not taken for others of the same look."""
+"""Events of points: re-detection after occlusion, and identity among objects that look alike."""
 
 import numpy as np
 import pytest
 
+from doubles.strips import contacts, strip_clip, strip_masks
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.evaluation.metrics.points import (
     Comparison,
@@ -65,7 +66,7 @@ def test_the_curve_counts_from_the_same_reappearances():
 
 
 def found_again(visible, said, distance, query):
-    """The definition, walked through frame by frame."""
+    """The definition, applied frame by frame."""
     hits = total = 0
     for n, start in enumerate(query):
         hidden, t = 0, start
@@ -108,12 +109,7 @@ def test_found_again_as_defined():
     assert sum(totals) > 100 and 0 in totals
 
 
-def strip(*rows):
-    """Read masks [T, 1, W] from a line a frame: a digit a pixel, a dot for the background."""
-    return np.array([[[int(p.replace(".", "0")) for p in row]] for row in rows], np.uint8)
-
-
-CROSSING = strip(
+CROSSING = strip_masks(
     "11...22..",
     ".11.22...",
     "..1122...",
@@ -136,15 +132,9 @@ def tracks_at(columns, visible=None):
     return Tracks(np.zeros((len(columns), 3), np.float32), points, said, rest, rest)
 
 
-def crossing_clip(masks, visible, objects, alike):
-    frames = np.zeros((*masks.shape, 3), np.uint8)
-    points = np.zeros((*visible.shape, 2), np.float32)
-    return AnnotatedClip("made", frames, points, visible, masks, np.uint8(objects), alike)
-
-
 def judged(columns, said=None, *, masks=CROSSING, truth="VVVVVVV", own=1, alike=(1, 2), query=0):
     visible = seen(truth)[None]
-    clip = crossing_clip(masks, visible, [own], alike)
+    clip = strip_clip(masks, visible, [own], alike)
     tracks = tracks_at([columns], None if said is None else seen(said)[None])
     return score_point_identities(clip, np.zeros(1, np.intp), np.array([query]), tracks)
 
@@ -179,7 +169,7 @@ def test_the_last_frame_is_one_in_which_the_point_is_visible():
 
 def test_objects_go_on_touching_while_one_covers_the_other():
     """In frame 2 the twin covers the object wholly, and is not apart from it."""
-    masks = strip("1.2......", ".12......", "..2......", "..21.....", "..2.1....")
+    masks = strip_masks("1.2......", ".12......", "..2......", "..21.....", "..2.1....")
     truth = {"own": 2, "masks": masks, "truth": "VVVVV"}
     assert judged([2, 2, 5, 2, 2], **truth) == KEPT
     assert judged([2, 2, 2, 2, 3], **truth) == LOST
@@ -220,26 +210,10 @@ def test_a_clip_without_masks_has_nothing_to_judge():
     assert score_point_identities(clip, QUERY, QUERY, tracks_at([ON_OWN])) == NO_EVENT
 
 
-def pairs_touching(clip):
-    """By frame: pairs of objects with neighbouring pixels, or one gone since they touched."""
-    before, found = set(), []
-    for mask in clip.masks.tolist():
-        there = {(x, y): p for y, row in enumerate(mask) for x, p in enumerate(row)}
-        now = set()
-        for (x, y), p in there.items():
-            for place in ((x + 1, y), (x, y + 1)):
-                q = there.get(place, p)
-                if p != q and {p, q} <= set(clip.alike):
-                    now.add(frozenset((p, q)))
-        before = now | {pair for pair in before if not pair <= set(there.values())}
-        found.append(before)
-    return found
-
-
 def identities(clip, asked, query, tracks):
-    """The definition, walked through query by query and frame by frame."""
+    """The definition, applied query by query and frame by frame."""
     hits = total = 0
-    touching = pairs_touching(clip)
+    touching = contacts(clip)
     length, height, width = clip.masks.shape
     for row, (n, start) in enumerate(zip(asked, query, strict=True)):
         own = clip.objects[n]
@@ -283,7 +257,7 @@ def test_identity_as_defined():
         visible = rng.random((count, length)) < 0.7
         objects = rng.integers(0, 4, count)
         alike = ((), (1, 2), (1, 2, 3))[rng.integers(0, 3)]
-        clip = crossing_clip(wandering(rng, length, 10), visible, objects, alike)
+        clip = strip_clip(wandering(rng, length, 10), visible, objects, alike)
         asked = rng.integers(0, count, asked_for)
         query = rng.integers(0, length // 2, asked_for)
         tracks = tracks_at(

@@ -1,4 +1,4 @@
-"""The report in the terminal, as JSON, and as a page that loads nothing from elsewhere."""
+"""The report in the terminal, as JSON, and as a page that loads nothing else."""
 
 import base64
 import io
@@ -84,7 +84,7 @@ def interval(mean):
 
 
 def words(text):
-    """Text without the breaks of its lines."""
+    """Return a text without line breaks."""
     return " ".join(plain(text).split())
 
 
@@ -129,11 +129,11 @@ def test_three_metrics_and_two_kinds_of_event_fit_into_eighty_columns():
 
 
 def test_json_holds_everything(summary, results):
-    told = json.loads(json.dumps(report.summary_json(summary, results, FACTS), allow_nan=False))
-    assert told["facts"] == FACTS
-    assert (told["reference"], told["metrics"]) == ("ours", ["AJ", "OA"])
-    assert told["events"] == ["found again"]
-    ours, klt, *_ = told["methods"]
+    written = json.loads(json.dumps(report.summary_json(summary, results, FACTS), allow_nan=False))
+    assert written["facts"] == FACTS
+    assert (written["reference"], written["metrics"]) == ("ours", ["AJ", "OA"])
+    assert written["events"] == ["found again"]
+    ours, klt, *_ = written["methods"]
     assert ours["differences"] == {}
     assert ours["metrics"]["OA"]["clips"] == 7
     estimate = summary.methods[1].differences["AJ"].estimate
@@ -155,16 +155,16 @@ def test_json_holds_everything(summary, results):
             "hits": np.sum([curve.hits for curve in own], axis=0).tolist(),
             "totals": np.sum([curve.totals for curve in own], axis=0).tolist(),
         }
-    assert len(told["clips"]) == len(results)
-    first = told["clips"][0]
+    assert len(written["clips"]) == len(results)
+    first = written["clips"][0]
     assert first["metrics"] == {"AJ": results[0].metrics["AJ"], "OA": None}
     assert first["events"] == {"found again": {"hits": 6, "total": 10}}
-    assert told["clips"][3]["events"] == {}
+    assert written["clips"][3]["events"] == {}
     assert (first["clip"], first["method"], first["frames"]) == (HOSTILE, "ours", 50)
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags, what they link to, and text."""
+    """The tags, links and text that a browser would see."""
 
     VOID = frozenset({"meta", "img", "br", "link", "input", "hr", "base"})
 
@@ -268,11 +268,11 @@ def test_one_clip_of_one_method(tmp_path):
     alone = [Result("only", "ours", {"PCK 0.2": 40.0, "PCK 3 px": NAN}, {}, {}, 10, 0.0, None)]
     summary = summarise(alone, "ours")
     text = words(printed(report.format_table(summary, {}), 80))
-    assert "One clip says nothing of the spread." in text
+    assert "One clip gives no interval." in text
     assert "nan" not in text
     report.write_html(tmp_path / "report.html", summary, alone, {})
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "One clip says nothing of the spread." in page
+    assert "One clip gives no interval." in page
     assert not re.search(r"\bnan\b", page, re.IGNORECASE)
     json.dumps(report.summary_json(summary, alone, {}), allow_nan=False)
 

@@ -1,4 +1,4 @@
-"""Pickles of data sets: what is read, and what is refused without being run."""
+"""Pickles of data sets: what is read, and what is refused without running it."""
 
 import builtins
 import os
@@ -103,7 +103,7 @@ def test_what_is_shared_is_read_once(tmp_path):
 def test_what_is_refused_is_not_printed_at_length(tmp_path):
     """A shape of 2**60 items would be."""
     nested = b")" + 60 * b"q\x00h\x00\x86"
-    with pytest.raises(InputError, match="whose shape is no tuple"):
+    with pytest.raises(InputError, match="whose shape is not a tuple"):
         load_plain_pickle(saved(tmp_path, rebuilt(b"(K\x01" + nested + FLOATS + b"\x89C\x00t")))
 
 

@@ -44,7 +44,9 @@ def open_davis(root: Path) -> tuple[int, Iterator[AnnotatedClip]]:
         names = [folder.name for folder in _subfolders(root / _IMAGES)]
     if not names:
         raise InputError(
-            f"{listed} names no sequence." if listed.is_file() else _no_data_message(root)
+            f"{listed} lists no sequence. Unpack the data set again."
+            if listed.is_file()
+            else _no_data_message(root)
         )
     paths = [_davis_paths(root, name) for name in names]
     return len(names), (_read_davis_clip(*found) for found in zip(names, paths, strict=True))

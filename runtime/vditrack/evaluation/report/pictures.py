@@ -6,15 +6,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.coordinates import pixel_centres
-from vditrack.io.overlay import point_colours
+from vditrack.io.overlay import SHIFT, fixed_point, point_colours
 from vditrack.points.tracks import Tracks
 
 Image = NDArray[np.uint8]
 
 _HEIGHT = 200
 """Height of a picture in pixels."""
-_SHIFT = 4
 _WHITE = (255, 255, 255)
 _HUES = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233]])
 
@@ -43,13 +41,13 @@ def point_picture(
     for t in _panel_frames(len(frames)):
         panel = _resize(frames[t], scale)
         for n, colour in enumerate(colours):
-            place = _fixed_point(tracks.points[n, t] * scale)
+            place = fixed_point(tracks.points[n, t] * scale).tolist()
             if visible[n, t]:
-                true_place = _fixed_point(truth[n, t] * scale)
-                cv2.line(panel, place, true_place, _WHITE, 1, cv2.LINE_AA, _SHIFT)
-                cv2.circle(panel, true_place, 1 << _SHIFT, _WHITE, -1, cv2.LINE_AA, _SHIFT)
+                true_place = fixed_point(truth[n, t] * scale).tolist()
+                cv2.line(panel, place, true_place, _WHITE, 1, cv2.LINE_AA, SHIFT)
+                cv2.circle(panel, true_place, 1 << SHIFT, _WHITE, -1, cv2.LINE_AA, SHIFT)
             thickness = -1 if tracks.visible[n, t] else 1
-            cv2.circle(panel, place, 3 << _SHIFT, colour, thickness, cv2.LINE_AA, _SHIFT)
+            cv2.circle(panel, place, 3 << SHIFT, colour, thickness, cv2.LINE_AA, SHIFT)
         panels.append(panel)
     return np.hstack(panels)
 
@@ -89,10 +87,3 @@ def _resize(frame: Image, scale: float) -> Image:
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     resized = cv2.resize(frame, (round(frame.shape[1] * scale), _HEIGHT), interpolation=method)
     return np.asarray(resized, np.uint8)
-
-
-def _fixed_point(place: NDArray[np.float32]) -> tuple[int, int]:
-    """Coordinates as OpenCV draws them: counted from the first pixel's centre, scaled."""
-    inside = np.clip(place - pixel_centres(np.zeros(1, np.intp)), -9999, 9999)
-    x, y = np.rint(inside * 2**_SHIFT).astype(int).tolist()
-    return x, y
