@@ -1,4 +1,4 @@
-"""Time and memory of propagating labels against the plain dense formulation.
+"""Time and memory of label propagation, compared with the dense formulation.
 
 Run: python benchmarks/propagation.py
 """
@@ -14,14 +14,14 @@ from vditrack.bundle.configuration import Propagation
 from vditrack.masks.label_propagation import LabelPropagation
 
 ROWS, COLUMNS, CHANNELS, LABELS = 60, 107, 256, 4
-# TED's for DAVIS-2017 and, where it prints none, the usual: 480 x 856 with cells of 8 pixels.
+# TED's settings for DAVIS-2017, or usual ones that it does not print: 480 x 856, cells of 8 pixels.
 SETTINGS = Propagation(motion_weight=0.4, temperature=0.2, top_k=10, radius=15, context=28)
 FRAMES = SETTINGS.context + 2
-"""The last one asks all the others: the first and a full queue."""
+"""Number of frames. The context of the last one is the first frame and a full queue."""
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
-    """Features [T, rows, columns, D] of a noisy surface in motion, and soft labels of frame 0."""
+    """Return features [T, rows, columns, D] of a moving noisy surface, and labels of frame 0."""
     rng = np.random.default_rng(0)
     surface = rng.normal(size=(ROWS, COLUMNS, CHANNELS)).astype(np.float32)
     features = np.stack([np.roll(surface, (t // 3, t), axis=(0, 1)) for t in range(FRAMES)])
@@ -31,9 +31,13 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 
 def dense_affinity(features: np.ndarray, context: np.ndarray, radius: float) -> np.ndarray:
-    """Dot products [cells, frames x cells] of features [rows, columns, D] with those of a context.
+    """Return dot products of a frame with its context, [cells, frames x cells].
 
-    They are -inf beyond the radius; the context is [frames, rows, columns, D].
+    Args:
+        features: Features of the frame, [rows, columns, D].
+        context: Features of the context, [frames, rows, columns, D].
+        radius: Radius in cells beyond which products are -inf.
+
     """
     rows, columns, channels = features.shape
     affinity = features.reshape(-1, channels) @ context.reshape(-1, channels).T
@@ -47,9 +51,9 @@ def dense_affinity(features: np.ndarray, context: np.ndarray, radius: float) -> 
 def dense_labels(
     affinity: np.ndarray, context_labels: np.ndarray, settings: Propagation
 ) -> np.ndarray:
-    """Soft labels [rows, columns, K] of the frame from those of the context [frames, ...]."""
+    """Return soft labels [rows, columns, K] of a frame, given those of its context."""
     known = torch.from_numpy(context_labels).flatten(end_dim=2)
-    # Of NumPy's and torch's ways to the top k this is the fastest by far, and the smallest.
+    # torch.topk is the fastest way to the top k in NumPy and torch, and needs the least memory.
     best = torch.from_numpy(affinity).topk(min(settings.top_k, len(known)), dim=1)
     weights = (best.values / settings.temperature).softmax(dim=1)
     labels = (weights[..., None] * known[best.indices]).sum(dim=1)
@@ -57,13 +61,13 @@ def dense_labels(
 
 
 def dense(features: np.ndarray, context_labels: np.ndarray) -> np.ndarray:
-    """Labels of the last frame, from all products at once."""
+    """Return the labels of the last frame, from all products at once."""
     affinity = dense_affinity(features[-1], features[:-1], SETTINGS.radius)
     return dense_labels(affinity, context_labels, SETTINGS)
 
 
 def measure(name: str, run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float, float]:
-    """Print and return, with the result, seconds and the peak of what NumPy allocated, in MiB."""
+    """Return the result of a function with its time in seconds and NumPy's peak memory in MiB."""
     tracemalloc.start()
     start = time.perf_counter()
     result = run()
@@ -75,13 +79,13 @@ def measure(name: str, run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float
 
 
 def compare() -> None:
-    """Carry labels into the last frame in both ways; print the ratios and the agreement."""
+    """Propagate labels into the last frame in both ways; print the ratios and the agreement."""
     features, first = scene()
-    carried = LabelPropagation(SETTINGS)
-    carried.advance(features[0])
-    carried.set_labels(first)
-    context_labels = np.stack([first, *map(carried.advance, features[1:-1])])
-    ours, seconds, peak = measure("ours", lambda: carried.advance(features[-1]))
+    propagation = LabelPropagation(SETTINGS)
+    propagation.advance(features[0])
+    propagation.set_labels(first)
+    context_labels = np.stack([first, *map(propagation.advance, features[1:-1])])
+    ours, seconds, peak = measure("ours", lambda: propagation.advance(features[-1]))
     plain, dense_seconds, dense_peak = measure("dense", lambda: dense(features, context_labels))
     print(f"faster by    {dense_seconds / seconds:8.1f}")
     print(f"smaller by   {dense_peak / peak:8.1f}")
