@@ -183,10 +183,10 @@ def _neighbours_by_label(
     cells: Floats, context: Sequence[ContextFrame], tile: _Tile, prior: MotionPrior
 ) -> Iterator[_Neighbours]:
     """Yield, for each context frame and label, its cells near their predicted place."""
-    velocity = prior.velocity[tile.place].reshape(-1, 2)
+    places, velocity = tile.cells, prior.velocity[tile.place].reshape(-1, 2)
     for index, frame in enumerate(context):
         for label in frame.owner_labels:
-            centres = tile.cells - prior.translation_since(frame, label)
+            centres = places - prior.translation_since(frame, label)
             radius, search_radius = prior.radius(frame), prior.search_radius(frame, label)
             window = _window_around(centres, search_radius, frame.owners.shape)
             owned = np.zeros(frame.owners.shape, np.bool_)

@@ -281,7 +281,7 @@ def test_one_clip_of_one_method(tmp_path):
     "heights", [[0, 0, 0], [100, 100, 100], [10, 50, 90], [97, 98, 99], [40, 41, 42, 43, 90]]
 )
 def test_names_beside_curves_are_apart_and_inside(heights):
-    spread = plots._spread(heights)
+    spread = plots.space_apart(heights)
     assert min(np.diff(spread)) >= 8 - 1e-9
     assert max(spread) <= 100
     if min(np.diff(heights)) >= 8:

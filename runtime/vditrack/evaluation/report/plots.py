@@ -127,7 +127,7 @@ def _name_ends(axes: Axes, curves: Mapping[int, tuple[str, Curve]]) -> None:
     """Write the name of each curve beside its last point, without overlaps."""
     ends = {index: _end_height(curve) for index, (_, curve) in curves.items()}
     order = sorted(ends, key=lambda index: ends[index])
-    for index, height in zip(order, _space_apart([ends[i] for i in order]), strict=True):
+    for index, height in zip(order, space_apart([ends[i] for i in order]), strict=True):
         colour, marker = _curve_style(index)
         beside = axes.get_yaxis_transform()
         axes.plot(1.06, height, color=colour, marker=marker, transform=beside, clip_on=False)
@@ -140,7 +140,7 @@ def _end_height(curve: Curve) -> float:
     return float(defined[-1]) if len(defined) else 0.0
 
 
-def _space_apart(heights: Sequence[float], apart: float = 8.0) -> list[float]:
+def space_apart(heights: Sequence[float], apart: float = 8.0) -> list[float]:
     """Return ascending heights moved as little as needed to be ``apart``, and at most 100."""
     raised: list[float] = []
     for height in heights:
