@@ -28,7 +28,6 @@ from vditrack.bench.machine import format_load_warning, read_load_average, read_
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.inference.session import Array
 from vditrack_export.card import Card, load_card
-from vditrack_export.families.registry import family_of
 from vditrack_export.pipeline.checkpoint import random_checkpoint
 from vditrack_export.pipeline.empty_prompt import random_prompt
 from vditrack_export.pipeline.export import Cutting
@@ -42,12 +41,11 @@ ROUNDS = 7
 
 def exported(card: Card, path: Path) -> None:
     """Write the transformer's graph with random weights."""
-    channels = tuple(family_of(card).channels(card.transformer.head_dim, card.feature))
+    denoiser = card.family.denoiser
+    channels = denoiser.channels(card.feature)
     cutting = Cutting(card, random_checkpoint(card), random_prompt(card), channels, random=True)
     shape, model = cutting.latent_shape(card.input), cutting.checkpoint.transformer
-    module = family_of(card).path(
-        model, shape, cutting.cut(card.input), cutting.denoising, cutting.prompt
-    )
+    module = denoiser.path(model, shape, cutting.cut(card.input), cutting.denoising, cutting.prompt)
     examples = {"latents": torch.zeros(1, *shape)}
     export_graph(module.eval(), examples, path, outputs=("descriptors",))
 

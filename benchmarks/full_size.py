@@ -122,19 +122,18 @@ def _run_whole(card: Card, latents: Path) -> dict[str, Any]:
     """Run all blocks, of which those that the bundle has are the same: drawn in the same order."""
     import torch  # noqa: PLC0415
 
-    from vditrack_export.families.registry import family_of  # noqa: PLC0415
     from vditrack_export.pipeline.checkpoint import random_checkpoint  # noqa: PLC0415
     from vditrack_export.pipeline.empty_prompt import random_prompt  # noqa: PLC0415
     from vditrack_export.pipeline.export import Cutting  # noqa: PLC0415
-    from vditrack_export.pipeline.parity import read_whole_model  # noqa: PLC0415
 
     last = msgspec.structs.replace(card.feature, block=card.transformer.layers - 1)
     checkpoint = random_checkpoint(msgspec.structs.replace(card, feature=last))
-    channels = tuple(family_of(card).channels(card.transformer.head_dim, card.feature))
+    denoiser = card.family.denoiser
+    channels = denoiser.channels(card.feature)
     cutting = Cutting(card, checkpoint, random_prompt(card), channels, random=True)
     arguments = (cutting.cut(card.input), cutting.denoising, torch.from_numpy(np.load(latents)))
     seconds, read = _timed(
-        lambda: read_whole_model(card, checkpoint.transformer, *arguments, cutting.prompt)
+        lambda: denoiser.read_whole(checkpoint.transformer, *arguments, cutting.prompt)
     )
     return {"seconds": seconds, "descriptors": read.numpy().reshape(-1)}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from diffusers import WanTransformer3DModel
 
-from vditrack_export.tiny.model import TinyEncoder
+from vditrack_export.families.tiny.autoencoder import TinyEncoder
 
 TINY_CARD = """
 name = "small"

@@ -1,14 +1,20 @@
-"""The encoder's graph: from camera frames to latents, normalisation inside."""
+"""Camera frames as the images that an encoder of single frames takes."""
 
 import torch
 from torch import Tensor, nn
 
 
+def as_images(frames: Tensor) -> Tensor:
+    """Map uint8 [F, H, W, 3] RGB to float32 [F, 3, H, W] in [-1, 1]."""
+    # Cast before the transpose: TensorRT cannot transpose uint8.
+    return frames.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1
+
+
 class FramesToLatents(nn.Module):
-    """Frames, uint8 [F, H, W, 3] RGB, to latents, float32 [1, C, F, h, w].
+    """Maps frames, uint8 [F, H, W, 3] RGB, to latents, float32 [1, C, F, h, w].
 
     Args:
-        encoder: maps images, float32 [F, 3, H, W] in [-1, 1], to latents, float32 [F, C, h, w].
+        encoder: Maps images, float32 [F, 3, H, W] in [-1, 1], to latents, float32 [F, C, h, w].
 
     """
 
@@ -17,7 +23,6 @@ class FramesToLatents(nn.Module):
         self.encoder = encoder
 
     def forward(self, frames: Tensor) -> Tensor:
-        # Real numbers first: TensorRT moves no bytes about.
-        images = frames.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1
-        latents: Tensor = self.encoder(images)
+        """Encode uint8 [F, H, W, 3] RGB."""
+        latents: Tensor = self.encoder(as_images(frames))
         return latents.transpose(0, 1).unsqueeze(0)

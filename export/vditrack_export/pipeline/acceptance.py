@@ -23,7 +23,7 @@ from vditrack.errors import VditrackError
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import RASTER
 from vditrack.inference.session import Array, TensorSpec
-from vditrack_export.pipeline.encoder_graphs import Graph, shapes_of
+from vditrack_export.families.encoder_form import Graph, shapes_of
 
 MAX_LOSS = 1.0
 """Of the Average Jaccard, in percent."""

@@ -1,53 +1,50 @@
-"""The empty prompt: what a checkpoint's text encoder gives for it."""
+"""The embedding of the empty prompt, computed by the checkpoint's text encoder."""
 
 import gc
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
-from vditrack_export.card import (
-    T5,
-    Card,
-    Clip,
-    CogVideoXTransformer,
-    HunyuanVideoTransformer,
-    Llama,
-    LtxTransformer,
-    UNet,
-)
-from vditrack_export.families.hunyuan.transformer import HunyuanPrompt
+from vditrack_export.card import Card
 
 _TENSOR, _DIGEST = "prompt", "sha256"
 
 
 def empty_prompt(card: Card, checkpoint: Path, kept: Path | None) -> Tensor:
-    """Return the embedding of the empty prompt, float32 [tokens, text_dim], with its padding.
+    """Return the embedding of the empty prompt with its padding.
 
-    HunyuanVideo has two text encoders, and a row more: see `HunyuanPrompt`.
+    A card without a text encoder has a single all-zero token, or none if the model takes no prompt.
 
-    A card without a text encoder has a single all-zero token, or none where no prompt is known.
-    Else it is read from the file
-    ``kept``; where there is none yet, the checkpoint's text encoder is loaded, run, freed again,
-    and the result is kept there, if a file was named.
+    Args:
+        card: Card of the checkpoint.
+        checkpoint: Folder of the checkpoint, with its tokenizer and text encoder.
+        kept: File that the embedding is read from, or computed into if it does not exist yet.
+
+    Returns:
+        float32 [tokens, text_dim]. HunyuanVideo has two text encoders and one more row: see
+        `HunyuanPrompt`.
 
     Raises:
-        InputError: the file is not such an embedding, or the text encoder is missing or not read.
+        InputError: The file is not such an embedding, or the text encoder does not load.
 
     """
-    shape = _shape(card)
+    denoiser = card.family.denoiser
     if card.text_encoder is None:
-        return torch.zeros(shape)
+        return torch.zeros(denoiser.prompt_shape)
     if kept is not None and kept.exists():
-        return _read(kept, shape)
-    embedding = _computed(card, checkpoint)
+        return _read(kept, denoiser.prompt_shape)
+    embedding = denoiser.embed_empty_prompt(
+        card.text_encoder, partial(_load_text_encoder, checkpoint)
+    )
+    gc.collect()
     if kept is not None:
         with staged_file(kept) as path:
             save_file({_TENSOR: embedding}, path, {_DIGEST: _digest(embedding)})
@@ -55,21 +52,11 @@ def empty_prompt(card: Card, checkpoint: Path, kept: Path | None) -> Tensor:
 
 
 def random_prompt(card: Card, seed: int = 0) -> Tensor:
-    """Return numbers in the place of that embedding, as many of them different: for random weights.
+    """Return random numbers in place of a prompt, for random weights.
 
-    Where padding is masked, that is one token, and zeros after it.
+    If the family's pipeline masks padding, one token is random and the others are zero.
     """
-    shape = _shape(card)
-    embedding = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    if not isinstance(card.transformer, (CogVideoXTransformer, UNet)):
-        embedding[shape[0] - card.transformer.text_tokens + 1 :] = 0
-    return embedding
-
-
-def _shape(card: Card) -> tuple[int, int]:
-    """Rows and columns of a prompt: the pooled one of HunyuanVideo has a row of its own."""
-    pooled = isinstance(card.transformer, HunyuanVideoTransformer)
-    return card.transformer.text_tokens + pooled, card.transformer.text_dim
+    return card.family.denoiser.random_prompt(seed)
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor:
@@ -93,52 +80,8 @@ def _digest(embedding: Tensor) -> str:
     return hashlib.sha256(embedding.contiguous().numpy().tobytes()).hexdigest()
 
 
-def _computed(card: Card, checkpoint: Path) -> Tensor:
-    """Tokenise, encode, and set the padding to what the family's pipeline sets it to."""
-    if isinstance(card.text_encoder, Llama):
-        return _computed_twice(card, checkpoint)
-    kinds: dict[type, str] = {T5: "T5EncoderModel", Clip: "CLIPTextModel"}
-    kind = kinds.get(type(card.text_encoder), "UMT5EncoderModel")
-    tokenizer, encoder = _loaded(checkpoint, "", kind)
-    length = card.transformer.text_tokens
-    tokens = tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")
-    # Pipelines of CogVideoX and of UNets let padding tokens be; those of Wan and Cosmos mask them,
-    # and zero them. LTX's masks them after the text encoder alone: here they are zeros, which its
-    # path leaves out.
-    zeroed = not isinstance(card.transformer, (CogVideoXTransformer, UNet))
-    masked = zeroed and not isinstance(card.transformer, LtxTransformer)
-    mask = tokens.attention_mask if masked else None
-    with torch.no_grad():
-        embedding: Tensor = encoder(tokens.input_ids, mask).last_hidden_state[0].float()
-    del encoder
-    gc.collect()
-    return embedding * tokens.attention_mask[0][:, None] if zeroed else embedding
-
-
-def _computed_twice(card: Card, checkpoint: Path) -> Tensor:
-    """As HunyuanVideo's pipeline: by Llama, in a template that is cut off again, and by CLIP."""
-    tokenizer, llama = _loaded(checkpoint, "", "LlamaModel")
-    # Pipelines need transformers, which is there now.
-    from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import (  # noqa: PLC0415
-        DEFAULT_PROMPT_TEMPLATE,
-    )
-
-    template, start = DEFAULT_PROMPT_TEMPLATE["template"], DEFAULT_PROMPT_TEMPLATE["crop_start"]
-    with torch.no_grad():
-        # No token sees those after it, so padding may come when all is done.
-        words = tokenizer([template.format("")], return_tensors="pt")
-        states = llama(words.input_ids, output_hidden_states=True).hidden_states
-        tokens = states[-3][0, start:].float()
-        del llama, states
-        gc.collect()
-        tokenizer, clip = _loaded(checkpoint, "_2", "CLIPTextModel")
-        pooled = clip(tokenizer([""], return_tensors="pt").input_ids).pooler_output[0].float()
-    padded = F.pad(tokens, (0, 0, 0, card.transformer.text_tokens - len(tokens)))
-    return HunyuanPrompt(padded, pooled).packed()
-
-
-def _loaded(checkpoint: Path, number: str, kind: str) -> tuple[Any, Any]:
-    """Load a tokenizer, and its text encoder as a class of transformers, from their folders."""
+def _load_text_encoder(checkpoint: Path, suffix: str, model_class: str) -> tuple[Any, Any]:
+    """Load a tokenizer and a text encoder, the latter as a class of transformers."""
     # Only a prompt that was not kept needs transformers.
     try:
         import transformers  # noqa: PLC0415
@@ -147,7 +90,7 @@ def _loaded(checkpoint: Path, number: str, kind: str) -> tuple[Any, Any]:
             f"the prompt needs {error.name}, which is not installed. Run `pip install "
             "transformers sentencepiece`, or give a prompt that was kept with --prompt."
         ) from error
-    folders = checkpoint / f"tokenizer{number}", checkpoint / f"text_encoder{number}"
+    folders = checkpoint / f"tokenizer{suffix}", checkpoint / f"text_encoder{suffix}"
     for folder in folders:
         if not folder.is_dir():
             raise InputError(
@@ -157,7 +100,7 @@ def _loaded(checkpoint: Path, number: str, kind: str) -> tuple[Any, Any]:
     options = {"local_files_only": True}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folders[0], **options)
-        encoder = getattr(transformers, kind).from_pretrained(
+        encoder = getattr(transformers, model_class).from_pretrained(
             folders[1], dtype=torch.bfloat16, **options
         )
     # Tokenizers and models of another library fail in ways of their own.

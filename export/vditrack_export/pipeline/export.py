@@ -33,21 +33,14 @@ from vditrack.bundle.manifest import (
 from vditrack.errors import InputError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import Card
+from vditrack_export.families.encoder_form import EncoderForm, Graph, groups
 from vditrack_export.families.layers import Attend
 from vditrack_export.families.read_spec import Cut, Denoising
 from vditrack_export.pipeline.acceptance import GateTracks, gate_tracks, judge
 from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
 from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
-from vditrack_export.pipeline.encoder_graphs import (
-    EncoderForm,
-    Graph,
-    encoder_form,
-    groups,
-    original_latents,
-)
-from vditrack_export.pipeline.feature_path import feature_path, kept_channels
 from vditrack_export.pipeline.onnx_export import export_graph
-from vditrack_export.pipeline.parity import read_whole_model, relative_error
+from vditrack_export.pipeline.parity import relative_error
 from vditrack_export.pipeline.precision import lower
 
 _TOOLS = (torch, diffusers, onnx, onnxscript, onnxruntime)
@@ -199,6 +192,10 @@ class Cutting:
             seed=feature.noise_seed,
         )
 
+    def encoder_form(self, size: Input) -> EncoderForm:
+        """Return the encoder's graphs for a window's size."""
+        return self.card.family.encoder.form(self.checkpoint.encoder, size)
+
     def latent_shape(self, size: Input) -> tuple[int, int, int, int]:
         stride = self.card.encoder.stride
         channels = self.card.encoder.latent_channels
@@ -206,7 +203,7 @@ class Cutting:
 
 
 def _cutting(card: Card, weights: Weights) -> Cutting:
-    channels = kept_channels(card)
+    channels = card.family.denoiser.channels(card.feature)
     if weights.folder is None:
         return Cutting(card, random_checkpoint(card), random_prompt(card), channels, random=True)
     checkpoint = load_checkpoint(card, weights.folder)
@@ -217,13 +214,13 @@ def _cutting(card: Card, weights: Weights) -> Cutting:
 def _features(cutting: Cutting, size: Input) -> Graph:
     shape = cutting.latent_shape(size)
     model, cut = cutting.checkpoint.transformer, cutting.cut(size)
-    path = feature_path(cutting.card, model, shape, cut, cutting.denoising, cutting.prompt)
+    path = cutting.card.family.denoiser.path(model, shape, cut, cutting.denoising, cutting.prompt)
     return Graph(FEATURES, path.eval(), {"latents": torch.zeros(1, *shape)}, ("descriptors",))
 
 
 def _write_all(cutting: Cutting, features: Graph, folder: Path, report: Report) -> Encoder:
     """Write the encoder's graphs and the transformer's; returns what the encoder takes."""
-    form = encoder_form(cutting.card, cutting.checkpoint.encoder, cutting.card.input)
+    form = cutting.encoder_form(cutting.card.input)
     for graph in (*form.graphs, features):
         report(f"exporting {graph.file}")
         _write(graph, folder)
@@ -262,12 +259,12 @@ def _lower(
 
     def tracks(precision: str) -> GateTracks:
         report(f"tracking the gate's clips in {precision}")
-        form = encoder_form(cutting.card, cutting.checkpoint.encoder, size)
+        form = cutting.encoder_form(size)
         return gate_tracks(bundle_manifest(cutting, size, form.takes, {}), (*form.graphs, features))
 
     # Random weights track nothing; but what they compute has to be finite as well.
     before = None if cutting.random else tracks("fp32")
-    encoder = encoder_form(cutting.card, cutting.checkpoint.encoder, size).graphs[-1].module
+    encoder = cutting.encoder_form(size).graphs[-1].module
     lower(encoder, rounding.precision.encoder)
     for path in (features.module, wanted):
         lower(path, rounding.precision.features)
@@ -277,8 +274,8 @@ def _lower(
 
 def _write_tracks(cutting: Cutting, features: Graph, folder: Path, clips: int) -> None:
     """Write what the graphs make of the gate's clips, at the size that engines are built for."""
-    card, size = cutting.card, cutting.card.input
-    form = encoder_form(card, cutting.checkpoint.encoder, size)
+    size = cutting.card.input
+    form = cutting.encoder_form(size)
     _attend_piecewise(features.module)
     manifest = bundle_manifest(cutting, size, form.takes, {})
     followed = gate_tracks(manifest, (*form.graphs, features), clips).followed
@@ -300,7 +297,7 @@ def _attend_piecewise(path: nn.Module) -> None:
 
 def _errors_apart(cutting: Cutting, size: Input) -> dict[str, float]:
     """Relative errors of graphs of the same modules at another size, which are not kept."""
-    form = encoder_form(cutting.card, cutting.checkpoint.encoder, size)
+    form = cutting.encoder_form(size)
     with tempfile.TemporaryDirectory() as scratch:
         for graph in (*form.graphs, _features(cutting, size)):
             _write(graph, Path(scratch))
@@ -314,14 +311,16 @@ def _errors_apart(cutting: Cutting, size: Input) -> dict[str, float]:
 def _errors(cutting: Cutting, size: Input, folder: Path) -> dict[str, float]:
     """Relative errors of the graphs in a folder, which are those of windows of this size."""
     card, model = cutting.card, cutting.checkpoint.transformer
-    form = encoder_form(card, cutting.checkpoint.encoder, size)
+    form = cutting.encoder_form(size)
     shape = (size.frames, size.height, size.width, 3)
     generator = torch.Generator().manual_seed(_PARITY_SEED)
     window = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    expected = original_latents(card, cutting.checkpoint.encoder, window)
+    expected = card.family.encoder.original_latents(
+        cutting.checkpoint.encoder, window, size.temporal_stride
+    )
     latents = _encoded(form, folder, window)
     cut, denoising = cutting.cut(size), cutting.denoising
-    read = read_whole_model(card, model, cut, denoising, expected, cutting.prompt)
+    read = card.family.denoiser.read_whole(model, cut, denoising, expected, cutting.prompt)
     session = OnnxRuntimeSession(folder / FEATURES)
     descriptors = session.run({"latents": expected.numpy()})["descriptors"]
     return {

@@ -7,7 +7,7 @@ differ between the two kinds; all else is one sequence.
 from collections.abc import Iterable
 from math import prod
 
-from vditrack_export.card import CogVideoXTransformer
+from vditrack_export.families.cogvideox.shapes import CogVideoXTransformer
 from vditrack_export.plan.layers import (
     Attention,
     LatentSize,

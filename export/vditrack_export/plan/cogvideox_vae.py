@@ -11,7 +11,7 @@ since group norms look at all frames of a batch.
 
 from dataclasses import replace
 
-from vditrack_export.card import CogVideoXAutoencoder
+from vditrack_export.families.cogvideox.shapes import CogVideoXAutoencoder
 from vditrack_export.plan.causal import CausalConvolutions, joined
 from vditrack_export.plan.memory import Tensor
 from vditrack_export.plan.trace import Cost, Fusion, Trace

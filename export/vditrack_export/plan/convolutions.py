@@ -1,6 +1,6 @@
 """The small convolutional encoder, `vditrack_export.tiny.model.TinyEncoder`."""
 
-from vditrack_export.card import Convolutions
+from vditrack_export.families.tiny.shapes import Convolutions
 from vditrack_export.plan.memory import Tensor
 from vditrack_export.plan.trace import Cost, Fusion, Trace
 

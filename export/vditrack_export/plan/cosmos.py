@@ -2,7 +2,7 @@
 
 from math import prod
 
-from vditrack_export.card import CosmosTransformer
+from vditrack_export.families.cosmos.shapes import CosmosTransformer
 from vditrack_export.plan.layers import (
     Attention,
     LatentSize,

@@ -4,14 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vditrack.errors import InputError
-from vditrack_export.card import (
-    Card,
-    CogVideoXTransformer,
-    CosmosTransformer,
-    Feature,
-    WanTransformer,
-)
+from vditrack_export.card import Card
+from vditrack_export.families.base_shapes import Feature
+from vditrack_export.families.cogvideox.shapes import CogVideoXTransformer
+from vditrack_export.families.cosmos.shapes import CosmosTransformer
 from vditrack_export.families.rotary import cosmos_channels, low_frequency_channels, wan_rotary_axes
+from vditrack_export.families.wan.shapes import WanTransformer
 from vditrack_export.plan import cogvideox, cosmos, wan
 from vditrack_export.plan.trace import Cost
 

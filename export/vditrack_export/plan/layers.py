@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from vditrack_export.card import Transformer
+from vditrack_export.families.base_shapes import Transformer
 from vditrack_export.plan.memory import Tensor
 from vditrack_export.plan.trace import Trace
 

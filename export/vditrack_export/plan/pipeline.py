@@ -5,15 +5,11 @@ from functools import lru_cache
 
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
-from vditrack_export.card import (
-    Card,
-    Clip,
-    CogVideoXAutoencoder,
-    Convolutions,
-    Llama,
-    WanAutoencoder,
-    transformer_of,
-)
+from vditrack_export.card import Card
+from vditrack_export.families.cogvideox.shapes import CogVideoXAutoencoder
+from vditrack_export.families.text_encoders import Clip, Llama
+from vditrack_export.families.tiny.shapes import Convolutions
+from vditrack_export.families.wan.shapes import WanAutoencoder
 from vditrack_export.plan.cogvideox_vae import cogvideox_decoder, cogvideox_encoder
 from vditrack_export.plan.convolutions import convolutional_encoder
 from vditrack_export.plan.families import family_of
@@ -82,7 +78,8 @@ def tracking_costs(
 
     """
     reading = _reading(card, described)
-    _, rows, columns = patch_grid(transformer_of(card), latent_size(card, setting))
+    shape = card.transformer.require_transformer()
+    _, rows, columns = patch_grid(shape, latent_size(card, setting))
     grid = Grid(rows, columns, setting.height // rows)
     channels = reading.heads * reading.channels
     return {
@@ -146,7 +143,7 @@ def _reading(card: Card, described: int) -> Reading:
     return Reading(
         block=feature.block,
         heads=len(feature.heads),
-        channels=len(family_of(card).channels(transformer_of(card).head_dim, feature)),
+        channels=len(card.family.denoiser.channels(feature)),
         described=described,
         tensor=feature.tensor,
     )

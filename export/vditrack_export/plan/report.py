@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vditrack_export.card import Card, transformer_of
+from vditrack_export.card import Card
 from vditrack_export.plan.candidates import candidate_runs, holds
 from vditrack_export.plan.layers import patch_grid
 from vditrack_export.plan.pipeline import (
@@ -76,7 +76,9 @@ def make_report(card: Card, question: Question) -> Report:
 
 
 def _comparison(card: Card, setting: Setting, question: Question) -> Comparison:
-    frames, rows, columns = patch_grid(transformer_of(card), latent_size(card, setting))
+    frames, rows, columns = patch_grid(
+        card.transformer.require_transformer(), latent_size(card, setting)
+    )
     mode: Mode = "card" if setting == card_setting(card) else "windows"
     kept = plan_run(card, setting, mode, question)
     costs = reference_costs(card, setting, fusion=question.device.fusion)

@@ -1,6 +1,6 @@
 """The text encoder of the full pipeline: transformers' ``T5EncoderModel``, ``UMT5EncoderModel``."""
 
-from vditrack_export.card import T5, Umt5
+from vditrack_export.families.text_encoders import T5, Umt5
 from vditrack_export.plan.memory import Tensor
 from vditrack_export.plan.trace import Cost, Fusion, Trace
 

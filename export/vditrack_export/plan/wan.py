@@ -2,7 +2,7 @@
 
 from math import prod
 
-from vditrack_export.card import WanTransformer
+from vditrack_export.families.wan.shapes import WanTransformer
 from vditrack_export.plan.layers import (
     Attention,
     LatentSize,

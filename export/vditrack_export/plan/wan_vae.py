@@ -15,7 +15,7 @@ level, which averages what the level makes smaller and repeats what it makes lar
 
 from collections.abc import Iterator
 
-from vditrack_export.card import WanAutoencoder
+from vditrack_export.families.wan.shapes import WanAutoencoder
 from vditrack_export.plan.causal import CausalConvolutions, joined
 from vditrack_export.plan.memory import Tensor
 from vditrack_export.plan.trace import Cost, Fusion, Trace

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from vditrack.errors import InputError, VditrackError
-from vditrack_export.card import Card, load_card, transformer_of
+from vditrack_export.card import Card, load_card
 from vditrack_export.select.options import (
     Asked,
     asked_bands,
@@ -134,7 +134,7 @@ def _select_for_points(
     card = load_card(asked.card)
     wanted = _with_tensor(card, tensor)
     levels = asked_levels(noise, wanted)
-    tried = asked_blocks(blocks, transformer_of(wanted).layers)
+    tried = asked_blocks(blocks, wanted.transformer.require_transformer().layers)
     ranges = asked_bands(bands, wanted)
     datasets = asked.open_datasets("tapvid")
     _require()
@@ -148,7 +148,7 @@ def _select_for_masks(
     asked: Asked, noise: str | None, blocks: str | None, motion_weight: str | None
 ) -> None:
     card = load_card(asked.card)
-    layers = transformer_of(card).layers
+    layers = card.transformer.require_transformer().layers
     if card.masks is None:
         raise InputError(
             f"card {card.name} does not say how masks are propagated: it has no [masks]. Write "

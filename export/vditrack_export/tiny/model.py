@@ -1,24 +1,18 @@
-"""The bundled model's parts: a convolutional encoder, and a small Wan transformer on its latents.
+"""Parts of the bundled model that only training needs, and its small Wan transformer.
 
 The transformer is diffusers' own ``WanTransformer3DModel``, unmodified; its keys are caught as they
 leave the norm and are turned by the model's own rotary tables.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers import WanTransformer3DModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 STRIDE = 8
 WINDOW = 2
 TEXT = 32
-
-_WEIGHTS, _SHAPE = "encoder.safetensors", "encoder.json"
 
 
 @dataclass(frozen=True)
@@ -35,53 +29,6 @@ class Shape:
 
 
 BUNDLED = Shape()
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.first(functional.silu(x))
-        return x + torch.as_tensor(self.second(functional.silu(inner)))
-
-
-class TinyEncoder(nn.Module):
-    """Frames, one at a time, to latents of zero mean and unit variance at an eighth the size."""
-
-    def __init__(
-        self, latents: int = BUNDLED.latents, widths: tuple[int, ...] = BUNDLED.widths
-    ) -> None:
-        super().__init__()
-        self.shape = {"latents": latents, "widths": list(widths)}
-        levels: list[nn.Module] = []
-        for before, after in zip((3, *widths[:-1]), widths, strict=True):
-            levels += [nn.Conv2d(before, after, 4, stride=2, padding=1), _Residual(after)]
-        self.levels = nn.Sequential(*levels)
-        self.head = nn.Conv2d(widths[-1], latents, 1)
-        # Its running statistics become constants in evaluation, so nothing depends on the data.
-        self.norm = nn.BatchNorm2d(latents, affine=False, momentum=0.01)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Map float32 [B, 3, H, W] in [-1, 1] to float32 [B, latents, H / 8, W / 8]."""
-        latents: Tensor = self.norm(self.head(self.levels(frames)).float())
-        return latents
-
-    def save(self, folder: Path) -> None:
-        """Write weights and shape into an existing folder."""
-        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
-        save_file(weights, folder / _WEIGHTS)
-        (folder / _SHAPE).write_text(json.dumps(self.shape) + "\n")
-
-    @classmethod
-    def load(cls, folder: Path) -> "TinyEncoder":
-        """Read what `save` wrote, ready for evaluation."""
-        shape = json.loads((folder / _SHAPE).read_text())
-        encoder = cls(shape["latents"], tuple(shape["widths"]))
-        encoder.load_state_dict(load_file(folder / _WEIGHTS))
-        return encoder.eval()
 
 
 class Decoder(nn.Module):

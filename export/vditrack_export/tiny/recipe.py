@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vditrack.coordinates import cells_from_pixels
 from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack_export.families.rotary import low_frequency_channels, wan_rotary_axes
+from vditrack_export.families.tiny.autoencoder import TinyEncoder
 from vditrack_export.tiny.losses import (
     bilinear_target,
     matching_loss,
@@ -22,7 +23,6 @@ from vditrack_export.tiny.model import (
     WINDOW,
     Decoder,
     Shape,
-    TinyEncoder,
     new_transformer,
     normed_keys,
     prompt,

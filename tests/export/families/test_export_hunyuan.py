@@ -55,7 +55,6 @@ from vditrack_export.families.hunyuan.transformer import (
     hunyuan_rotary_axes,
 )
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, TensorName, seeded_noise
-from vditrack_export.families.registry import autoencoder_config, family_of
 from vditrack_export.families.rotary import low_frequency_channels
 from vditrack_export.pipeline.cli import export
 from vditrack_export.pipeline.empty_prompt import empty_prompt
@@ -489,11 +488,11 @@ def _defaults(kind: type) -> dict[str, Any]:
 
 def test_card_is_the_released_model() -> None:
     card = load_card("hunyuan-video")
-    shapes = family_of(card).config(card.transformer)
+    shapes = card.family.denoiser.config()
     known = _defaults(HunyuanVideoTransformer3DModel)
     assert shapes == {name: known[name] for name in shapes}
     assert set(known) - set(shapes) == {"guidance_embeds", "rope_theta", "image_condition_type"}
-    encoder = autoencoder_config(card.encoder)
+    encoder = card.family.encoder.config()
     known = _defaults(AutoencoderKLHunyuanVideo)
     assert encoder == {name: known[name] for name in encoder}
     assert card.encoder.stride == known["spatial_compression_ratio"]

@@ -31,16 +31,14 @@ from doubles.pipelines import CARD_BOTTOM, make_tokenizer, moving_clip, run_expo
 from vditrack import Tracker
 from vditrack.errors import InputError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
-from vditrack_export.card import LtxAutoencoder, load_card
+from vditrack_export.card import load_card
 from vditrack_export.families.ltx.autoencoder import LtxStreamEncoder
+from vditrack_export.families.ltx.shapes import LtxAutoencoder
 from vditrack_export.families.ltx.transformer import LtxPath, ltx_channels, real_tokens
 from vditrack_export.families.read_spec import Cut, Denoising
-from vditrack_export.families.registry import autoencoder_config, family_of
 from vditrack_export.pipeline.checkpoint import random_checkpoint
 from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
-from vditrack_export.pipeline.encoder_graphs import original_latents
 from vditrack_export.pipeline.onnx_export import export_graph
-from vditrack_export.pipeline.parity import read_whole_model
 
 TOLERANCE = 1e-5
 # A width that six does not divide, as that of LTX-Video: two of its rotary pairs stand still.
@@ -443,8 +441,8 @@ def test_the_cards_shapes_are_the_models() -> None:
     with torch.device("meta"):
         model, vae = LTXVideoTransformer3DModel(), AutoencoderKLLTXVideo()
     for config, described in (
-        (model.config, family_of(card).config(card.transformer)),
-        (vae.config, autoencoder_config(card.encoder)),
+        (model.config, card.family.denoiser.config()),
+        (vae.config, card.family.encoder.config()),
     ):
         assert {name: _plain(config[name]) for name in described} == described
     wide = model.transformer_blocks[0].ff.net[2].in_features
@@ -564,10 +562,13 @@ def test_random_weights_need_no_checkpoint(card: Path) -> None:
     read = load_card(str(card))
     made, text = random_checkpoint(read), random_prompt(read)
     encoded, *_ = LtxStreamEncoder(made.encoder)(frames(17))
-    assert error(encoded, original_latents(read, made.encoder, frames(17))) <= TOLERANCE
+    assert (
+        error(encoded, read.family.encoder.original_latents(made.encoder, frames(17), 8))
+        <= TOLERANCE
+    )
     cut = Cut(1, (1,), tuple(range(HEAD_DIM)), 3)
     found = LtxPath(made.transformer, tuple(encoded.shape[1:]), cut, DENOISING, text)(encoded)
-    whole = read_whole_model(read, made.transformer, cut, DENOISING, encoded, text)
+    whole = read.family.denoiser.read_whole(made.transformer, cut, DENOISING, encoded, text)
     assert error(found.flatten(0, 2), whole) <= TOLERANCE
 
 

@@ -30,7 +30,6 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow, clip_features
 from vditrack_export.card import load_card
-from vditrack_export.families.unet.family import unet_family
 from vditrack_export.pipeline.checkpoint import load_checkpoint
 from vditrack_export.pipeline.cli import export
 from vditrack_export.pipeline.empty_prompt import empty_prompt
@@ -476,9 +475,9 @@ def test_other_verbs_refuse_a_unet(arguments: tuple[Any, ...]) -> None:
 def test_the_cards_shapes(name: str, millions: float, cell: int, width: int) -> None:
     """Stable Diffusion's parameters are as many as published; the others' must not change."""
     card = load_card(name)
-    family = unet_family(card.transformer)
+    denoiser = card.family.denoiser
     with torch.device("meta"):
-        model = family.model(**family.config(card.transformer))
+        model = denoiser.model_class(**denoiser.config())
     assert sum(weights.numel() for weights in model.parameters()) == round(millions * 1e6)
     assert (card.cell, card.transformer.width(card.feature.block)) == (cell, width)
     total = card.feature.signal_level**2 + card.feature.noise_level**2

@@ -25,9 +25,9 @@ from doubles.pipelines import make_text_encoder, make_tokenizer, moving_clip, ru
 from vditrack import Tracker, VditrackError
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
-from vditrack_export.card import WanAutoencoder, load_card
+from vditrack_export.card import load_card
 from vditrack_export.families.read_spec import Cut, Denoising
-from vditrack_export.families.registry import autoencoder_config, family_of
+from vditrack_export.families.wan.shapes import WanAutoencoder
 from vditrack_export.families.wan.transformer import WanKeys
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
@@ -123,8 +123,8 @@ def test_the_card_has_the_checkpoints_shapes():
         model = WanTransformer3DModel(**CONVERTED_TRANSFORMER)
         vae = AutoencoderKLWan(**CONVERTED_AUTOENCODER)
     for config, found in (
-        (family_of(CARD).config(CARD.transformer), model.config),
-        (autoencoder_config(CARD.encoder), vae.config),
+        (CARD.family.denoiser.config(), model.config),
+        (CARD.family.encoder.config(), vae.config),
     ):
         assert {name: list_of(found[name]) for name in config} == config
     assert weights_of(model) == pytest.approx(5e9, rel=0.01)

@@ -19,7 +19,7 @@ from vditrack.bundle.folder import GATE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession, open_session
 from vditrack_export.card import load_card
-from vditrack_export.pipeline import export as export_module
+from vditrack_export.families.base_family import TransformerDenoiser
 from vditrack_export.pipeline import onnx_export as graph_module
 from vditrack_export.pipeline.checkpoint import load_checkpoint
 
@@ -236,8 +236,8 @@ def test_what_is_no_bundle_is_not_replaced(card: Path, checkpoint: Path, tmp_pat
 def test_a_graph_that_differs_leaves_nothing(
     card: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    correct = export_module.read_whole_model
-    monkeypatch.setattr(export_module, "read_whole_model", lambda *a: correct(*a) * 1.0001)
+    correct = TransformerDenoiser.read_whole
+    monkeypatch.setattr(TransformerDenoiser, "read_whole", lambda *a: correct(*a) * 1.0001)
     message = refusal(card, checkpoint, tmp_path / "bundle")
     assert "features.onnx differs from the model" in message
 

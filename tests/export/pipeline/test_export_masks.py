@@ -20,7 +20,7 @@ from vditrack import Tracker
 from vditrack.bundle.folder import load_bundle
 from vditrack.errors import InputError
 from vditrack.features.fusion import FusedFeatures
-from vditrack_export.tiny.model import TinyEncoder
+from vditrack_export.families.tiny.autoencoder import TinyEncoder
 
 pytestmark = pytest.mark.slow
 

@@ -23,9 +23,9 @@ from vditrack.evaluation.protocols import TapVid
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.points.tracks import Tracks
 from vditrack.synthetic.layers.clips import make_clip
+from vditrack_export.families.encoder_form import Graph
 from vditrack_export.families.layers import Attend
 from vditrack_export.pipeline.acceptance import GateTracks, TorchSession, judge
-from vditrack_export.pipeline.encoder_graphs import Graph
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.pipeline.precision import lower
 

@@ -31,9 +31,13 @@ from vditrack.features.feature_map import FeatureMap
 from vditrack.points import descriptor_matching as matching
 from vditrack.points import forward_backward as consistency
 from vditrack.points.match_tracker import MatchTracker
-from vditrack_export.card import Convolutions, Umt5, WanAutoencoder, WanTransformer, load_card
+from vditrack_export.card import load_card
 from vditrack_export.families.image_input import FramesToLatents
 from vditrack_export.families.read_spec import Cut, Denoising
+from vditrack_export.families.text_encoders import Umt5
+from vditrack_export.families.tiny.autoencoder import TinyEncoder
+from vditrack_export.families.tiny.shapes import Convolutions
+from vditrack_export.families.wan.shapes import WanAutoencoder, WanTransformer
 from vditrack_export.families.wan.transformer import WanKeys
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.plan.candidates import candidate_runs, holds
@@ -50,7 +54,7 @@ from vditrack_export.plan.t5 import text_encoder
 from vditrack_export.plan.trace import Fusion, Trace
 from vditrack_export.plan.wan import truncated_path, whole_transformer
 from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
-from vditrack_export.tiny.model import TinyEncoder, new_transformer
+from vditrack_export.tiny.model import new_transformer
 
 WAN = load_card("wan2.1-t2v-1.3b")
 SMALL = WanTransformer(

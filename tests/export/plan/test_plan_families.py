@@ -16,19 +16,18 @@ from torch import nn
 from transformers import T5Config, T5EncoderModel
 
 from vditrack.errors import InputError
-from vditrack_export.card import (
-    T5,
-    CogVideoXAutoencoder,
-    CogVideoXTransformer,
-    CosmosTransformer,
-    Transformer,
-    load_card,
-)
-from vditrack_export.families import registry as families
+from vditrack_export.card import load_card
+from vditrack_export.families.base_family import Denoiser
+from vditrack_export.families.base_shapes import Transformer
 from vditrack_export.families.cogvideox import transformer as cogvideox
 from vditrack_export.families.cogvideox.autoencoder import CogVideoXClipEncoder
+from vditrack_export.families.cogvideox.family import CogVideoXVae
+from vditrack_export.families.cogvideox.shapes import CogVideoXAutoencoder, CogVideoXTransformer
 from vditrack_export.families.cosmos import transformer as cosmos
+from vditrack_export.families.cosmos.shapes import CosmosTransformer
 from vditrack_export.families.read_spec import Cut, Denoising
+from vditrack_export.families.registry import resolve_family
+from vditrack_export.families.text_encoders import T5
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.plan.cogvideox_vae import cogvideox_decoder, cogvideox_encoder
 from vditrack_export.plan.families import Family, family_of
@@ -74,10 +73,10 @@ SHAPES = pytest.mark.parametrize(
 )
 
 
-def family(shape: Transformer) -> tuple[families.Family, Family]:
+def family(shape: Transformer) -> tuple[Denoiser, Family]:
     """How export and planner treat a family."""
     card = SimpleNamespace(transformer=shape)
-    return families.family_of(card), family_of(card)
+    return resolve_family(shape, SMALL_AUTOENCODER).denoiser, family_of(card)
 
 
 def empty_prompt(shape: Transformer) -> torch.Tensor:
@@ -88,7 +87,7 @@ def empty_prompt(shape: Transformer) -> torch.Tensor:
 
 
 def autoencoder(shape: CogVideoXAutoencoder = SMALL_AUTOENCODER) -> AutoencoderKLCogVideoX:
-    return AutoencoderKLCogVideoX(**families.autoencoder_config(shape), norm_num_groups=4).eval()
+    return AutoencoderKLCogVideoX(**CogVideoXVae(shape).config(), norm_num_groups=4).eval()
 
 
 def without_time(model: AutoencoderKLCogVideoX) -> AutoencoderKLCogVideoX:
@@ -109,9 +108,11 @@ def without_time(model: AutoencoderKLCogVideoX) -> AutoencoderKLCogVideoX:
 @SHAPES
 def test_whole_transformer(shape, latents):
     known, planned = family(shape)
-    model = known.model(**known.config(shape)).eval()
+    model = known.model_class(**known.config()).eval()
     noised = torch.zeros(1, shape.in_channels, *latents)
-    operations = counted(lambda: known.run(model, noised, 50.0, empty_prompt(shape)))
+    operations = counted(
+        lambda: known.run_noised(model, noised, torch.tensor([50.0]), empty_prompt(shape))
+    )
     for fusion in get_args(Fusion):
         cost = planned.whole(shape, latents, fusion=fusion)
         assert cost.operations == operations
@@ -126,7 +127,7 @@ def test_truncated_path(shape, text_tokens, tensor, block, newest):
     latents = (3, 8, 12)
     shape = msgspec.structs.replace(shape, text_tokens=text_tokens)
     known, planned = family(shape)
-    model = known.model(**known.config(shape)).eval()
+    model = known.model_class(**known.config()).eval()
     cut = Cut(block, heads=(2, 0), channels=tuple(range(10)), described=newest, tensor=tensor)
     size = (shape.in_channels, *latents)
     module = known.path(model, size, cut, STEP, empty_prompt(shape)).eval()
@@ -213,18 +214,20 @@ def no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_numbers")
 def test_transformers_at_full_size(name, stride):
     """On the meta device: the checkpoint's own sizes, HeFT's window, no memory."""
-    card, known = load_card(name), families.family_of(load_card(name))
+    card, known = load_card(name), load_card(name).family.denoiser
     card = msgspec.structs.replace(
         card, input=msgspec.structs.replace(card.input, temporal_stride=stride)
     )
     setting, shape, feature = card_setting(card), card.transformer, card.feature
     size = (shape.in_channels, *latent_size(card, setting))
-    channels = tuple(known.channels(shape.head_dim, feature))
+    channels = known.channels(feature)
     cut = Cut(feature.block, feature.heads, channels, setting.latent_frames, feature.tensor)
     with torch.device("meta"):
-        model = known.model(**known.config(shape)).eval()
+        model = known.model_class(**known.config()).eval()
         noised, prompt = torch.empty(1, *size), torch.empty(shape.text_tokens, shape.text_dim)
-        whole = counted(lambda: known.run(model, noised, feature.timestep, prompt))
+        whole = counted(
+            lambda: known.run_noised(model, noised, torch.tensor([feature.timestep]), prompt)
+        )
         path = known.path(model, size, cut, STEP, prompt).eval()
         kept = counted(lambda: path(noised))
     reference = reference_costs(card, setting, fusion="all")["transformer"]
@@ -271,8 +274,9 @@ def test_text_encoder_at_full_size(name):
 def test_the_planned_channels_are_those_exported(name, span, layout):
     card = load_card(name)
     feature = msgspec.structs.replace(card.feature, frequency_range=span, frequency_layout=layout)
-    exported = families.family_of(card).channels(card.transformer.head_dim, feature)
-    assert family_of(card).channels(card.transformer.head_dim, feature) == exported
+    exported = card.family.denoiser.channels(feature)
+    planned = family_of(card).channels(card.transformer.head_dim, feature)
+    assert tuple(planned) == exported
 
 
 # Memory and time
@@ -284,7 +288,7 @@ def exported_transformer(shape: Transformer, path: Path):
     )
     latents = (8, 32, 32)
     known, planned = family(shape)
-    model = known.model(**known.config(shape)).eval()
+    model = known.model_class(**known.config()).eval()
     cut = Cut(block=3, heads=(0,), channels=tuple(range(10)), described=1)
     size = (shape.in_channels, *latents)
     module = known.path(model, size, cut, STEP, empty_prompt(shape)).eval()

@@ -29,14 +29,15 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import _in_windows, clip_features
 from vditrack.synthetic.layers.suite import suite_clips
-from vditrack_export.card import Card, UNet, load_card
+from vditrack_export.card import Card, load_card
+from vditrack_export.families.base_family import TransformerDenoiser
 from vditrack_export.families.read_spec import Denoising, seeded_noise
+from vditrack_export.families.tiny.autoencoder import TinyEncoder
+from vditrack_export.families.unet.shapes import UNet
 from vditrack_export.pipeline.checkpoint import random_checkpoint
 from vditrack_export.pipeline.empty_prompt import random_prompt
 from vditrack_export.pipeline.export import Weights, export_bundle
 from vditrack_export.select.cli import select
-from vditrack_export.select.noise_schedule import denoising_at
-from vditrack_export.select.points import run as run_module
 from vditrack_export.select.points.accuracy import ClipAccuracy, chance, soft_argmax, still
 from vditrack_export.select.points.choice import chosen_feature, write_card
 from vditrack_export.select.points.frequency_bands import Bands, cosines_by_band, make_bands
@@ -44,9 +45,14 @@ from vditrack_export.select.points.heatmap import draw_heat_map
 from vditrack_export.select.points.pairs import GAPS, Source, needed_windows, sources, windows
 from vditrack_export.select.points.run import Model, score
 from vditrack_export.select.points.scores import Scores, Space
-from vditrack_export.tiny.model import TinyEncoder
 
 _CARDS = sorted(path.stem for path in (Path(__file__).parents[3] / "models").glob("*.toml"))
+
+
+def denoise_at(card: Card, noise: float) -> Denoising:
+    return card.family.denoiser.denoising_at(card.feature, noise)
+
+
 # A UNet has neither heads nor rotary frequencies to choose.
 SHIPPED = [name for name in _CARDS if not isinstance(load_card(name).transformer, UNet)]
 
@@ -387,7 +393,7 @@ def found_planted(tmp_path_factory: pytest.TempPathFactory) -> Scores:
     path = tmp_path_factory.mktemp("planted") / "small.toml"
     path.write_text(TINY)
     card = load_card(str(path))
-    steps = (denoising_at(card, 0.01), denoising_at(card, 0.95))
+    steps = (denoise_at(card, 0.01), denoise_at(card, 0.95))
     bands = make_bands(card, [(0.0, 1.0), (0.0, LOW), (LOW, 1.0)])
     space = Space(steps, (0, 1, 2), bands, 3)
     clips = [jumping_clip(seed) for seed in range(4)]
@@ -421,7 +427,7 @@ def test_the_heat_map_is_a_picture_of_all_panels(found_planted: Scores, tmp_path
 
 def test_clips_without_pairs_are_refused(tiny: Path) -> None:
     card = load_card(str(tiny))
-    space = Space((denoising_at(card, 0.1),), (0,), make_bands(card, [(0.0, 1.0)]), 3)
+    space = Space((denoise_at(card, 0.1),), (0,), make_bands(card, [(0.0, 1.0)]), 3)
     clip = jumping_clip(0)
     hidden = AnnotatedClip("hidden", clip.frames, clip.points, np.zeros_like(clip.visible))
     model = planted(card, space)
@@ -432,7 +438,7 @@ def test_clips_without_pairs_are_refused(tiny: Path) -> None:
 
 def test_a_clip_without_pairs_is_left_out_of_the_mean(tiny: Path) -> None:
     card = load_card(str(tiny))
-    space = Space((denoising_at(card, 0.1),), (1,), make_bands(card, [(0.0, 1.0)]), 3)
+    space = Space((denoise_at(card, 0.1),), (1,), make_bands(card, [(0.0, 1.0)]), 3)
     clip = jumping_clip(0)
     hidden = AnnotatedClip("hidden", clip.frames, clip.points, np.zeros_like(clip.visible))
     model = planted(card, space)
@@ -449,12 +455,12 @@ def test_a_clip_without_pairs_is_left_out_of_the_mean(tiny: Path) -> None:
 def test_a_cards_own_level_is_its_own_step(name: str) -> None:
     card = load_card(name)
     feature = card.feature
-    step = denoising_at(card, feature.noise_level)
+    step = denoise_at(card, feature.noise_level)
     assert step == Denoising(
         feature.timestep, feature.signal_level, feature.noise_level, feature.noise_seed
     )
     # And that one lies on the schedule of the others: UniPC rounds to whole timesteps.
-    beside = denoising_at(card, feature.noise_level + 0.003)
+    beside = denoise_at(card, feature.noise_level + 0.003)
     unit = 1 if name.startswith("cosmos") else 1000
     assert abs(beside.timestep - step.timestep) <= 0.004 * unit
     assert 0 < beside.noise - step.noise < 0.007
@@ -468,12 +474,12 @@ def test_flow_matching_is_as_the_scheduler_has_it() -> None:
     for name in ("wan2.1-t2v-1.3b", "ltx-video", "hunyuan-video", "tiny"):
         for step in (3, 30):
             sigma, timestep = float(scheduler.sigmas[step]), scheduler.timesteps[step : step + 1]
-            denoising = denoising_at(load_card(name), sigma)
+            denoising = denoise_at(load_card(name), sigma)
             noised = scheduler.scale_noise(clean, timestep, seeded_noise(clean.shape, 0))
             assert torch.allclose(denoising.noised(clean), noised, atol=1e-5)
             assert denoising.timestep == pytest.approx(float(timestep), rel=1e-5)
     # Its pipeline: timestep and noise are sigma / (1 + sigma), signal is 1 / (1 + sigma).
-    denoising = denoising_at(load_card("cosmos-predict2-2b"), 0.2)
+    denoising = denoise_at(load_card("cosmos-predict2-2b"), 0.2)
     assert denoising.timestep == denoising.noise == 0.2
     assert denoising.signal == pytest.approx(1 / (1 + 0.25))
 
@@ -488,7 +494,7 @@ def test_cogvideox_takes_the_nearest_step(name: str, shift: float, noise: float)
         rescale_betas_zero_snr=True,
         snr_shift_scale=shift,
     )
-    denoising = denoising_at(load_card(name), noise)
+    denoising = denoise_at(load_card(name), noise)
     clean = torch.randn(1, 4, 2, 3, 3, generator=torch.Generator().manual_seed(1))
     step = torch.tensor([int(denoising.timestep)])
     noised = scheduler.add_noise(clean, seeded_noise(clean.shape, 0), step)
@@ -501,9 +507,9 @@ def test_an_unknown_schedule_is_refused() -> None:
     other = msgspec.structs.replace(
         card, feature=msgspec.structs.replace(card.feature, noise_level=0.3)
     )
-    assert denoising_at(other, 0.3).timestep == 19
-    with pytest.raises(InputError, match="of no schedule known"):
-        denoising_at(other, 0.2)
+    assert denoise_at(other, 0.3).timestep == 19
+    with pytest.raises(InputError, match="on no known schedule"):
+        denoise_at(other, 0.2)
 
 
 # The new card
@@ -513,7 +519,7 @@ def test_an_unknown_schedule_is_refused() -> None:
 def test_a_written_card_differs_in_the_choice_alone(name: str, tmp_path: Path) -> None:
     card, path = load_card(name), tmp_path / "new.toml"
     bands = make_bands(card, [(0.0, 1.0), (0.5, 1.0)])
-    space = Space((denoising_at(card, 0.4),), (2,), bands, card.transformer.heads)
+    space = Space((denoise_at(card, 0.4),), (2,), bands, card.transformer.heads)
     made = np.zeros((1, *space.shape, 4))
     made[0, 0, 0, 1, 2] = 50
     (best, *_) = Scores(space, ("clip",), made, made[0, 0, 0, 0, :1], made[0, 0, 0, 0, :1]).ranked()
@@ -639,9 +645,11 @@ def test_blocks_above_those_asked_for_are_not_run(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = []
-    real = run_module.read_blocks
+    real = TransformerDenoiser.read_blocks
     monkeypatch.setattr(
-        run_module, "read_blocks", lambda *a: (counts.append(len(a[1].blocks)), real(*a))
+        TransformerDenoiser,
+        "read_blocks",
+        lambda *a: (counts.append(len(a[2].blocks)), real(*a)),
     )
     done = run(tiny, "--random-weights", *ONE_CLIP, "--blocks", "0", "--noise", "0.1,0.2", "--json")
     assert done.exception is None, done.exception

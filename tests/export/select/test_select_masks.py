@@ -42,7 +42,6 @@ from vditrack_export.select.masks.search_space import (
     chosen_masks,
     part_card,
 )
-from vditrack_export.select.noise_schedule import denoising_at
 
 CARD = TINY_CARD + MASK_SECTIONS.replace("[0.0, 1.0]", "[0.4, 1.0]").replace(
     '"hidden"', '"keys"', 1
@@ -88,7 +87,7 @@ def compared_with_bundle(card: Card, folder: Path, blocks: list[int]) -> None:
     expected = list(clip_features(FeatureExtractor(bundle), frames))
     deepest = msgspec.structs.replace(card.feature, block=blocks[-1])
     checkpoint = random_checkpoint(msgspec.structs.replace(card, feature=deepest))
-    step = denoising_at(card, card.feature.noise_level)
+    step = card.family.denoiser.denoising_at(card.feature, card.feature.noise_level)
     model = PartModel(card, checkpoint, random_prompt(card))
     found = list(clip_features(model.extractor(blocks, step), frames))
     assert len(found) == len(expected) == 12

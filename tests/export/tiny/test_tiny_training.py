@@ -20,6 +20,7 @@ from diffusers.models.transformers import transformer_wan  # noqa: E402
 
 from vditrack.coordinates import cells_from_pixels  # noqa: E402
 from vditrack.synthetic.layers.clips import SyntheticClip, make_clip  # noqa: E402
+from vditrack_export.families.tiny.autoencoder import TinyEncoder  # noqa: E402
 from vditrack_export.tiny import recipe, train, validation  # noqa: E402
 from vditrack_export.tiny.cameras import random_shade, random_smear  # noqa: E402
 from vditrack_export.tiny.losses import (  # noqa: E402
@@ -30,7 +31,6 @@ from vditrack_export.tiny.losses import (  # noqa: E402
 )
 from vditrack_export.tiny.model import (  # noqa: E402
     BUNDLED,
-    TinyEncoder,
     new_transformer,
     normed_keys,
     prompt,

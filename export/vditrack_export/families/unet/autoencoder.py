@@ -1,14 +1,25 @@
-"""The encoder of ``AutoencoderKL``: of Stable Diffusion, I2VGen-XL and Stable Video Diffusion."""
+"""Encoders that UNets come with: ``AutoencoderKL``, and none."""
 
+from pathlib import Path
+from typing import Any
+
+import torch
 from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 
+from vditrack.bundle.manifest import Input
+from vditrack_export.families.base_family import Autoencoder, Encoder
+from vditrack_export.families.diffusers_files import Config
+from vditrack_export.families.encoder_form import EncoderForm, separate_form
+from vditrack_export.families.image_input import FramesToLatents, as_images
+from vditrack_export.families.unet.shapes import KlAutoencoder, Pixels
+
 
 class KlImageEncoder(nn.Module):
-    """Images, each alone, to the posterior's mean, scaled as the UNet sees it.
+    """Encodes single images to the posterior's mean, scaled as the UNet takes it.
 
     Args:
-        vae: in FP32 and for inference; its submodules are shared, not copied.
+        vae: Autoencoder in FP32, ready for inference; its submodules are shared.
 
     """
 
@@ -21,3 +32,67 @@ class KlImageEncoder(nn.Module):
         """Map float32 [F, 3, H, W] in [-1, 1] to latents, float32 [F, C, h, w]."""
         mean: Tensor = self.quant_conv(self.encoder(images)).chunk(2, dim=1)[0]
         return mean * self.scaling_factor
+
+
+class KlVae(Autoencoder[KlAutoencoder]):
+    """A diffusers ``AutoencoderKL`` or ``AutoencoderKLTemporalDecoder``."""
+
+    def __init__(self, shape: KlAutoencoder) -> None:
+        super().__init__(shape)
+        self.model_class = AutoencoderKLTemporalDecoder if shape.temporal_decoder else AutoencoderKL
+
+    def config(self) -> Config:
+        """Return the entries of the diffusers configuration that the shapes determine."""
+        shape, levels = self.shape, len(self.shape.widths)
+        config = {
+            "in_channels": shape.image_channels,
+            "out_channels": shape.image_channels,
+            "block_out_channels": list(shape.widths),
+            "layers_per_block": shape.residual_blocks,
+            "latent_channels": shape.latent_channels,
+            "down_block_types": ["DownEncoderBlock2D"] * levels,
+            "scaling_factor": shape.scaling_factor,
+        }
+        if shape.temporal_decoder:
+            return config
+        # Later autoencoders shift their latents, or have no quant_conv; no card of a UNet has one.
+        return config | {
+            "up_block_types": ["UpDecoderBlock2D"] * levels,
+            "act_fn": "silu",
+            "use_quant_conv": True,
+            "shift_factor": None,
+        }
+
+    def form(self, model: nn.Module, size: Input) -> EncoderForm:
+        """Return a graph of single frames."""
+        return separate_form(FramesToLatents(KlImageEncoder(model)), frames=1, size=size)
+
+    def original_latents(self, model: Any, frames: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
+        """Encode frames with the unmodified model."""
+        with torch.no_grad():
+            latents = model.encode(as_images(frames)).latent_dist.mode()
+        return torch.as_tensor(latents * model.config["scaling_factor"]).transpose(0, 1)[None]
+
+
+class PixelEncoder(Encoder[Pixels]):
+    """No encoder: pixels are the latents."""
+
+    def files(self, checkpoint: Path) -> list[Path]:
+        """Return no files."""
+        return []
+
+    def load(self, checkpoint: Path) -> nn.Module:
+        """Return the identity."""
+        return nn.Identity()
+
+    def build_random(self) -> nn.Module:
+        """Return the identity."""
+        return nn.Identity()
+
+    def form(self, model: nn.Module, size: Input) -> EncoderForm:
+        """Return a graph of single frames."""
+        return separate_form(FramesToLatents(model), frames=1, size=size)
+
+    def original_latents(self, model: Any, frames: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
+        """Return the frames as images."""
+        return torch.as_tensor(model(as_images(frames))).transpose(0, 1)[None]

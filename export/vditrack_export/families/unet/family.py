@@ -1,10 +1,9 @@
-"""What export needs to know of each family of UNets."""
-
-from __future__ import annotations
+"""The UNet family: Stable Diffusion 2, ADM, I2VGen-XL and Stable Video Diffusion."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from diffusers import (
@@ -15,41 +14,89 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from vditrack_export.card import (
+from vditrack_export.families.base_family import (
+    Denoiser,
+    Grid,
+)
+from vditrack_export.families.base_shapes import Feature
+from vditrack_export.families.diffusers_files import Config, load_model, read_config
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
+from vditrack_export.families.unet.autoencoder import KlVae, PixelEncoder
+from vditrack_export.families.unet.i2vgen import I2VGenPath, later_places
+from vditrack_export.families.unet.shapes import (
     AdmUNet,
-    Card,
     I2VGenUNet,
     KlAutoencoder,
+    Pixels,
     StableDiffusionUNet,
     StableVideoUNet,
     UNet,
 )
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
-from vditrack_export.families.registry import Config
-from vditrack_export.families.unet.i2vgen import I2VGenPath, later_places
 from vditrack_export.families.unet.stable_diffusion import ImageUNetPath
 from vditrack_export.families.unet.stable_video import StableVideoConditions, StableVideoPath
+from vditrack_export.families.whole_model import Reading
+
+UNetT = TypeVar("UNetT", bound=UNet)
 
 
-@dataclass(frozen=True)
-class UNetFamily:
-    """One family: the diffusers class, the way cut out of it, and how the whole of it is run."""
+class UNetDenoiser(Denoiser[UNetT]):
+    """A UNet of diffusers, cut after a layer of its decoder."""
 
-    model: type[nn.Module]
-    config: Callable[[Any], Config]
-    """Configuration of the class from a card's shapes, and all else that the path counts on."""
-    path: Callable[[Card, Any, LatentShape, Cut, Denoising, Tensor], nn.Module]
-    run: Callable[[Card, Any, Tensor, Denoising, Tensor], object]
-    """The whole unmodified model on clean latents [1, C, T, h, w], a step and a prompt."""
+    folder = "unet"
+
+    def load(self, folder: Path, blocks: int, grid: Grid) -> nn.Module:
+        """Load the whole unmodified UNet."""
+        config = read_config(folder, self.model_class, self.config())
+        return load_model(folder, self.model_class, config)
+
+    def build_random(self, blocks: int) -> nn.Module:
+        """Build the whole UNet with random weights."""
+        return self.model_class(**self.config())
+
+    def channels(self, feature: Feature) -> tuple[int, ...]:
+        """Return all channels of the layer: hidden states are read whole, as a single head."""
+        return tuple(range(self.shape.width(feature.block)))
+
+    def read_whole(
+        self,
+        model: nn.Module,
+        cut: Cut,
+        denoising: Denoising,
+        latents: Tensor,
+        prompt: Tensor,
+    ) -> Tensor:
+        """Run the unmodified UNet and read the hidden states that a decoder layer puts out."""
+        caught: list[Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            # Frames [T, D, rows, columns].
+            caught.append(output if isinstance(output, Tensor) else output[0])
+
+        with torch.no_grad(), ExitStack() as hooks:
+            hooks.callback(_layer_end(model, cut.block).register_forward_hook(keep).remove)
+            self.run(model, latents, denoising, prompt)
+        return caught[-1][-cut.described :].permute(0, 2, 3, 1).flatten(0, 2)
+
+    def read_blocks(
+        self,
+        model: nn.Module,
+        reading: Reading,
+        denoising: Denoising,
+        latents: Tensor,
+        prompt: Tensor,
+        found: Callable[[int, Tensor], None],
+    ) -> None:
+        """Refuse: a UNet has no blocks to select from."""
+        self.shape.require_transformer()
+
+    def denoising_at(self, feature: Feature, noise: float) -> Denoising:
+        """Refuse: a UNet is only exported at the step of its card."""
+        self.shape.require_transformer()
+        raise AssertionError("a UNet is no transformer")
 
 
-def unet_family(shape: UNet) -> UNetFamily:
-    """Return the family of a card's UNet."""
-    return _FAMILIES[type(shape)]
-
-
-def layer_end(model: Any, layer: int) -> nn.Module:  # noqa: ANN401
-    """Return the part of a whole UNet that puts out a layer of its decoder, counted from 0."""
+def _layer_end(model: Any, layer: int) -> nn.Module:  # noqa: ANN401
+    """Return the module of a whole UNet that puts out a layer of its decoder, counted from 0."""
     level, index = divmod(layer, len(model.up_blocks[0].resnets))
     block = model.up_blocks[level]
     if index == len(block.resnets) - 1 and block.upsamplers is not None:
@@ -61,83 +108,211 @@ def layer_end(model: Any, layer: int) -> nn.Module:  # noqa: ANN401
     return end
 
 
-def _stable_diffusion_config(shape: StableDiffusionUNet) -> Config:
-    return _shared(shape, "CrossAttn{}Block2D", "{}Block2D") | {
-        "in_channels": shape.in_channels,
-        "cross_attention_dim": shape.text_dim,
-        # Named wrongly in diffusers, and kept so.
-        "attention_head_dim": list(shape.attention_heads),
-        "use_linear_projection": True,
-        "act_fn": "silu",
-        "center_input_sample": False,
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
-        "mid_block_scale_factor": 1,
-        "only_cross_attention": False,
-        "dual_cross_attention": False,
-        "class_embed_type": None,
-        "num_class_embeds": None,
-        "addition_embed_type": None,
-        "encoder_hid_dim_type": None,
-        "attention_type": "default",
-        "resnet_time_scale_shift": "default",
-        "resnet_out_scale_factor": 1.0,
-        "time_embedding_act_fn": None,
-    }
+class StableDiffusionDenoiser(UNetDenoiser[StableDiffusionUNet]):
+    """The ``UNet2DConditionModel`` of Stable Diffusion 2."""
+
+    model_class = UNet2DConditionModel
+
+    def config(self) -> Config:
+        """Return the entries of the diffusers configuration that the path depends on."""
+        return _shared_config(self.shape, "CrossAttn{}Block2D", "{}Block2D") | {
+            "in_channels": self.shape.in_channels,
+            "cross_attention_dim": self.shape.text_dim,
+            # Named wrongly in diffusers, and kept so.
+            "attention_head_dim": list(self.shape.attention_heads),
+            "use_linear_projection": True,
+            "act_fn": "silu",
+            "center_input_sample": False,
+            "mid_block_type": "UNetMidBlock2DCrossAttn",
+            "mid_block_scale_factor": 1,
+            "only_cross_attention": False,
+            "dual_cross_attention": False,
+            "class_embed_type": None,
+            "num_class_embeds": None,
+            "addition_embed_type": None,
+            "encoder_hid_dim_type": None,
+            "attention_type": "default",
+            "resnet_time_scale_shift": "default",
+            "resnet_out_scale_factor": 1.0,
+            "time_embedding_act_fn": None,
+        }
+
+    def path(
+        self,
+        model: UNet2DConditionModel,
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> nn.Module:
+        """Return the module that maps latents to descriptors."""
+        return ImageUNetPath(model, latent_shape, cut, denoising, prompt)
+
+    def run(
+        self, model: UNet2DConditionModel, latents: Tensor, denoising: Denoising, prompt: Tensor
+    ) -> object:
+        """Run the unmodified model as its pipeline does, on latents without noise."""
+        frames = denoising.noised(latents)[0].transpose(0, 1)
+        every = prompt.expand(len(frames), -1, -1)
+        return model(frames, torch.tensor(denoising.timestep), every)
 
 
-def _adm_config(shape: AdmUNet) -> Config:
-    attends = shape.attention
-    return {
-        "block_out_channels": list(shape.widths),
-        "layers_per_block": shape.residual_blocks,
-        "in_channels": shape.in_channels,
-        "out_channels": shape.out_channels,
-        "down_block_types": [_ADM_DOWN[there] for there in attends],
-        "up_block_types": [_ADM_UP[there] for there in reversed(attends)],
-        "attention_head_dim": shape.head_dim,
-        "downsample_type": "resnet",
-        "upsample_type": "resnet",
-        "resnet_time_scale_shift": "scale_shift",
-        # Without it the attention in the middle would have no norm.
-        "attn_norm_num_groups": 32,
-        "act_fn": "silu",
-        "center_input_sample": False,
-        "time_embedding_type": "positional",
-        "mid_block_type": "UNetMidBlock2D",
-        "mid_block_scale_factor": 1,
-        "add_attention": True,
-        "class_embed_type": None,
-        "num_class_embeds": None,
-    }
+class AdmDenoiser(UNetDenoiser[AdmUNet]):
+    """A diffusers ``UNet2DModel`` built like ADM."""
+
+    model_class = UNet2DModel
+
+    def config(self) -> Config:
+        """Return the entries of the diffusers configuration that the path depends on."""
+        attends = self.shape.attention
+        return {
+            "block_out_channels": list(self.shape.widths),
+            "layers_per_block": self.shape.residual_blocks,
+            "in_channels": self.shape.in_channels,
+            "out_channels": self.shape.out_channels,
+            "down_block_types": [
+                "AttnDownBlock2D" if there else "ResnetDownsampleBlock2D" for there in attends
+            ],
+            "up_block_types": [
+                "AttnUpBlock2D" if there else "ResnetUpsampleBlock2D" for there in reversed(attends)
+            ],
+            "attention_head_dim": self.shape.head_dim,
+            "downsample_type": "resnet",
+            "upsample_type": "resnet",
+            "resnet_time_scale_shift": "scale_shift",
+            # Without it the attention in the middle would have no norm.
+            "attn_norm_num_groups": 32,
+            "act_fn": "silu",
+            "center_input_sample": False,
+            "time_embedding_type": "positional",
+            "mid_block_type": "UNetMidBlock2D",
+            "mid_block_scale_factor": 1,
+            "add_attention": True,
+            "class_embed_type": None,
+            "num_class_embeds": None,
+        }
+
+    def path(
+        self,
+        model: UNet2DModel,
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> nn.Module:
+        """Return the module that maps latents to descriptors."""
+        return ImageUNetPath(model, latent_shape, cut, denoising, prompt)
+
+    def run(
+        self,
+        model: UNet2DModel,
+        latents: Tensor,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> object:
+        """Run the unmodified model as its pipeline does, on latents without noise."""
+        frames = denoising.noised(latents)[0].transpose(0, 1)
+        return model(frames, torch.tensor(denoising.timestep))
 
 
-_ADM_DOWN = {True: "AttnDownBlock2D", False: "ResnetDownsampleBlock2D"}
-_ADM_UP = {True: "AttnUpBlock2D", False: "ResnetUpsampleBlock2D"}
+class I2VGenDenoiser(UNetDenoiser[I2VGenUNet]):
+    """A diffusers ``I2VGenXLUNet``."""
+
+    model_class = I2VGenXLUNet
+
+    def config(self) -> Config:
+        """Return the entries of the diffusers configuration that the path depends on."""
+        return _shared_config(self.shape, "CrossAttn{}Block3D", "{}Block3D") | {
+            "in_channels": self.shape.in_channels,
+            "cross_attention_dim": self.shape.text_dim,
+            "attention_head_dim": self.shape.head_dim,
+        }
+
+    def path(
+        self,
+        model: I2VGenXLUNet,
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> nn.Module:
+        """Return the module that maps latents to descriptors."""
+        return I2VGenPath(model, latent_shape, cut, denoising, prompt, self.shape.fps)
+
+    def run(
+        self, model: I2VGenXLUNet, latents: Tensor, denoising: Denoising, prompt: Tensor
+    ) -> object:
+        """Run the unmodified model as its pipeline does, on latents without noise."""
+        _, channels, frames, rows, columns = latents.shape
+        places = later_places((channels, frames, rows, columns))
+        return model(
+            denoising.noised(latents),
+            torch.tensor([denoising.timestep]),
+            fps=torch.tensor([self.shape.fps]),
+            image_latents=torch.cat((latents[:, :, :1], places), dim=2),
+            image_embeddings=torch.zeros(1, prompt.shape[1]),
+            encoder_hidden_states=prompt[None],
+        )
 
 
-def _i2vgen_config(shape: I2VGenUNet) -> Config:
-    return _shared(shape, "CrossAttn{}Block3D", "{}Block3D") | {
-        "in_channels": shape.in_channels,
-        "cross_attention_dim": shape.text_dim,
-        "attention_head_dim": shape.head_dim,
-    }
+class StableVideoDenoiser(UNetDenoiser[StableVideoUNet]):
+    """A diffusers ``UNetSpatioTemporalConditionModel``."""
+
+    model_class = UNetSpatioTemporalConditionModel
+
+    def config(self) -> Config:
+        """Return the entries of the diffusers configuration that the path depends on."""
+        kinds = "CrossAttn{}BlockSpatioTemporal", "{}BlockSpatioTemporal"
+        return _shared_config(self.shape, *kinds) | {
+            # Beside each frame's latents those of the conditioning frame.
+            "in_channels": 2 * self.shape.in_channels,
+            "cross_attention_dim": self.shape.image_dim,
+            "num_attention_heads": list(self.shape.attention_heads),
+            "addition_time_embed_dim": self.shape.condition_dim,
+            "projection_class_embeddings_input_dim": 3 * self.shape.condition_dim,
+            "transformer_layers_per_block": 1,
+        }
+
+    @property
+    def conditions(self) -> StableVideoConditions:
+        """What the model is given beside the window."""
+        shape, encoder = self.shape, self.encoder_shape
+        scaling = encoder.scaling_factor if isinstance(encoder, KlAutoencoder) else 1.0
+        return StableVideoConditions(
+            shape.fps, shape.motion_bucket, shape.noise_augmentation, scaling
+        )
+
+    def path(
+        self,
+        model: UNetSpatioTemporalConditionModel,
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> nn.Module:
+        """Return the module that maps latents to descriptors."""
+        return StableVideoPath(model, latent_shape, cut, denoising, prompt, self.conditions)
+
+    def run(
+        self,
+        model: UNetSpatioTemporalConditionModel,
+        latents: Tensor,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> object:
+        """Run the unmodified model as its pipeline does, on latents without noise."""
+        conditions = self.conditions
+        first = (latents[:, :, :1] / conditions.scaling_factor).expand_as(latents)
+        return model(
+            torch.cat((denoising.noised(latents), first), dim=1).transpose(1, 2),
+            torch.tensor([denoising.timestep]),
+            encoder_hidden_states=prompt[None],
+            added_time_ids=conditions.figures,
+        )
 
 
-def _stable_video_config(shape: StableVideoUNet) -> Config:
-    kinds = "CrossAttn{}BlockSpatioTemporal", "{}BlockSpatioTemporal"
-    return _shared(shape, *kinds) | {
-        # Beside each frame's latents those of the conditioning frame.
-        "in_channels": 2 * shape.in_channels,
-        "cross_attention_dim": shape.image_dim,
-        "num_attention_heads": list(shape.attention_heads),
-        "addition_time_embed_dim": shape.condition_dim,
-        "projection_class_embeddings_input_dim": 3 * shape.condition_dim,
-        "transformer_layers_per_block": 1,
-    }
-
-
-def _shared(shape: UNet, attending: str, plain: str) -> Config:
-    """Of UNets whose levels attend, but for the deepest."""
+def _shared_config(shape: UNet, attending: str, plain: str) -> Config:
+    """Return entries for a UNet whose levels all have attention but the deepest."""
     above = len(shape.widths) - 1
     return {
         "block_out_channels": list(shape.widths),
@@ -148,105 +323,10 @@ def _shared(shape: UNet, attending: str, plain: str) -> Config:
     }
 
 
-def _image_path(
-    _card: Card,
-    model: UNet2DConditionModel | UNet2DModel,
-    shape: LatentShape,
-    cut: Cut,
-    denoising: Denoising,
-    prompt: Tensor,
-) -> nn.Module:
-    return ImageUNetPath(model, shape, cut, denoising, prompt)
-
-
-def _i2vgen_path(
-    card: Card,
-    model: I2VGenXLUNet,
-    shape: LatentShape,
-    cut: Cut,
-    denoising: Denoising,
-    prompt: Tensor,
-) -> nn.Module:
-    assert isinstance(card.transformer, I2VGenUNet)
-    return I2VGenPath(model, shape, cut, denoising, prompt, card.transformer.fps)
-
-
-def _stable_video_path(
-    card: Card,
-    model: UNetSpatioTemporalConditionModel,
-    shape: LatentShape,
-    cut: Cut,
-    denoising: Denoising,
-    prompt: Tensor,
-) -> nn.Module:
-    return StableVideoPath(model, shape, cut, denoising, prompt, _conditions(card))
-
-
-def _conditions(card: Card) -> StableVideoConditions:
-    told, encoder = card.transformer, card.encoder
-    assert isinstance(told, StableVideoUNet)
-    scaling = encoder.scaling_factor if isinstance(encoder, KlAutoencoder) else 1.0
-    return StableVideoConditions(told.fps, told.motion_bucket, told.noise_augmentation, scaling)
-
-
-def _run_stable_diffusion(
-    _card: Card, model: UNet2DConditionModel, latents: Tensor, denoising: Denoising, prompt: Tensor
-) -> object:
-    frames = denoising.noised(latents)[0].transpose(0, 1)
-    every = prompt.expand(len(frames), -1, -1)
-    return model(frames, torch.tensor(denoising.timestep), every)
-
-
-def _run_adm(
-    _card: Card, model: UNet2DModel, latents: Tensor, denoising: Denoising, _prompt: Tensor
-) -> object:
-    frames = denoising.noised(latents)[0].transpose(0, 1)
-    return model(frames, torch.tensor(denoising.timestep))
-
-
-def _run_i2vgen(
-    card: Card, model: I2VGenXLUNet, latents: Tensor, denoising: Denoising, prompt: Tensor
-) -> object:
-    assert isinstance(card.transformer, I2VGenUNet)
-    _, channels, frames, rows, columns = latents.shape
-    places = later_places((channels, frames, rows, columns))
-    return model(
-        denoising.noised(latents),
-        torch.tensor([denoising.timestep]),
-        fps=torch.tensor([card.transformer.fps]),
-        image_latents=torch.cat((latents[:, :, :1], places), dim=2),
-        image_embeddings=torch.zeros(1, prompt.shape[1]),
-        encoder_hidden_states=prompt[None],
-    )
-
-
-def _run_stable_video(
-    card: Card,
-    model: UNetSpatioTemporalConditionModel,
-    latents: Tensor,
-    denoising: Denoising,
-    prompt: Tensor,
-) -> object:
-    conditions = _conditions(card)
-    first = (latents[:, :, :1] / conditions.scaling_factor).expand_as(latents)
-    return model(
-        torch.cat((denoising.noised(latents), first), dim=1).transpose(1, 2),
-        torch.tensor([denoising.timestep]),
-        encoder_hidden_states=prompt[None],
-        added_time_ids=conditions.figures,
-    )
-
-
-_FAMILIES: dict[type, UNetFamily] = {
-    StableDiffusionUNet: UNetFamily(
-        UNet2DConditionModel, _stable_diffusion_config, _image_path, _run_stable_diffusion
-    ),
-    AdmUNet: UNetFamily(UNet2DModel, _adm_config, _image_path, _run_adm),
-    I2VGenUNet: UNetFamily(I2VGenXLUNet, _i2vgen_config, _i2vgen_path, _run_i2vgen),
-    StableVideoUNet: UNetFamily(
-        UNetSpatioTemporalConditionModel,
-        _stable_video_config,
-        _stable_video_path,
-        _run_stable_video,
-    ),
+DENOISERS = {
+    StableDiffusionUNet: StableDiffusionDenoiser,
+    AdmUNet: AdmDenoiser,
+    I2VGenUNet: I2VGenDenoiser,
+    StableVideoUNet: StableVideoDenoiser,
 }
+ENCODERS = {KlAutoencoder: KlVae, Pixels: PixelEncoder}

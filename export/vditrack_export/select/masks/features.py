@@ -18,12 +18,10 @@ from vditrack.features.extractor import FeatureExtractor
 from vditrack.inference.session import Array, TensorSpec
 from vditrack_export.card import Card
 from vditrack_export.families.read_spec import Denoising
+from vditrack_export.families.whole_model import Reading
 from vditrack_export.pipeline.acceptance import TorchSession
 from vditrack_export.pipeline.checkpoint import Checkpoint
-from vditrack_export.pipeline.encoder_graphs import encoder_form
 from vditrack_export.pipeline.export import Cutting, bundle_manifest
-from vditrack_export.pipeline.feature_path import kept_channels
-from vditrack_export.pipeline.parity import Reading, read_blocks
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,14 @@ class PartModel:
 
         """
         card, size = self.card, self.card.input
-        cutting = Cutting(card, self.checkpoint, self.prompt, kept_channels(card), random=False)
-        form = encoder_form(card, self.checkpoint.encoder, size)
+        cutting = Cutting(
+            card,
+            self.checkpoint,
+            self.prompt,
+            card.family.denoiser.channels(card.feature),
+            random=False,
+        )
+        form = cutting.encoder_form(size)
         manifest = bundle_manifest(cutting, size, form.takes, {})
         channels = len(blocks) * manifest.output.channels
         output = msgspec.structs.replace(manifest.output, channels=channels)
@@ -78,8 +82,7 @@ class _BlocksSession:
         newest = shape[0] * shape[1] * shape[2]
         heads, channels = list(card.feature.heads), list(self._cutting.channels)
         found: list[Tensor] = []
-        read_blocks(
-            card,
+        card.family.denoiser.read_blocks(
             model,
             Reading(self._blocks, card.feature.tensor, card.feature.rotated),
             self._denoising,

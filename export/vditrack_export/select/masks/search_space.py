@@ -6,7 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from vditrack_export.card import Card, Feature, Masks
+from vditrack_export.card import Card, Masks
+from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.read_spec import Denoising
 
 PartName = Literal["motion", "appearance"]

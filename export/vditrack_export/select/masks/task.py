@@ -18,7 +18,6 @@ from vditrack.evaluation.datasets.registry import Dataset
 from vditrack_export.card import Card, Masks
 from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
 from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
-from vditrack_export.pipeline.feature_path import kept_channels
 from vditrack_export.select.feature_cache import Kept, Shape
 from vditrack_export.select.masks.curves import draw_curves
 from vditrack_export.select.masks.features import PartModel
@@ -41,7 +40,6 @@ from vditrack_export.select.masks.search_space import (
     own_trial,
     part_card,
 )
-from vditrack_export.select.noise_schedule import denoising_at
 from vditrack_export.select.options import Asked
 from vditrack_export.select.points.choice import write_card
 
@@ -77,8 +75,12 @@ def select_for_masks(
     parts = {part: part_card(card, masks, part) for part in PARTS}
     # A schedule of steps may have one step for several levels.
     steps = {
-        part: tuple(dict.fromkeys(denoising_at(parts[part], level) for level in levels))
-        for part in PARTS
+        part: tuple(
+            dict.fromkeys(
+                card.family.denoiser.denoising_at(card.feature, level) for level in levels
+            )
+        )
+        for part, card in parts.items()
     }
     space = MaskSpace(steps, blocks, weights)
     own = _tried(own_trial(masks), space)
@@ -144,7 +146,7 @@ def _scored(
 
 def _shape(card: Card) -> Shape:
     size, cell = card.input, card.cell
-    channels = len(card.feature.heads) * len(kept_channels(card))
+    channels = len(card.feature.heads) * len(card.family.denoiser.channels(card.feature))
     return Shape(Grid(size.height // cell, size.width // cell, cell), channels)
 
 

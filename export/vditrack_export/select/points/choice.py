@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from vditrack_export.card import Card, Feature, card_path
+from vditrack_export.card import Card, card_path
 from vditrack_export.card_edit import edit_section, read_document, save_card
+from vditrack_export.families.base_shapes import Feature
 from vditrack_export.select.options import check_destination
 
 if TYPE_CHECKING:

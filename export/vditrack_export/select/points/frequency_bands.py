@@ -7,8 +7,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from vditrack_export.card import Card, transformer_of
-from vditrack_export.families.registry import family_of
+from vditrack_export.card import Card
 
 Range = tuple[float, float]
 
@@ -41,11 +40,11 @@ def make_bands(card: Card, ranges: Iterable[Range]) -> Bands:
         InputError: a range keeps no channel.
 
     """
-    head_dim, of_family = transformer_of(card).head_dim, family_of(card).channels
+    head_dim = card.transformer.require_transformer().head_dim
     different: dict[tuple[int, ...], Range] = {}
     for kept in ranges:
         feature = msgspec.structs.replace(card.feature, frequency_range=kept)
-        different.setdefault(tuple(of_family(head_dim, feature)), kept)
+        different.setdefault(card.family.denoiser.channels(feature), kept)
     channels, rising = zip(*sorted(different.items(), key=lambda item: item[1]), strict=True)
     by_owners: dict[tuple[int, ...], list[int]] = {}
     for channel in range(head_dim):

@@ -12,9 +12,8 @@ from vditrack.arrays import Doubles
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack_export.card import Card
+from vditrack_export.families.whole_model import Reading
 from vditrack_export.pipeline.checkpoint import Checkpoint
-from vditrack_export.pipeline.encoder_graphs import original_latents
-from vditrack_export.pipeline.parity import Reading, read_blocks
 from vditrack_export.select.points.accuracy import ClipAccuracy, chance, still
 from vditrack_export.select.points.pairs import GAPS, Window, needed_windows, sources
 from vditrack_export.select.points.scores import Scores, Space
@@ -123,7 +122,9 @@ def _run_window(
     card, cells = model.card, model.grid.rows * model.grid.columns
     reading = Reading(space.blocks, card.feature.tensor, card.feature.rotated)
     frames = torch.from_numpy(clip.frames[window.frames])
-    latents = original_latents(card, model.checkpoint.encoder, frames)
+    latents = card.family.encoder.original_latents(
+        model.checkpoint.encoder, frames, card.input.temporal_stride
+    )
     for level, denoising in zip(counts, space.levels, strict=True):
         by_block = dict(zip(space.blocks, level, strict=True))
 
@@ -133,4 +134,6 @@ def _run_window(
                 by_block[block].add(frame, by_latent[latent].contiguous())
 
         transformer = model.checkpoint.transformer
-        read_blocks(card, transformer, reading, denoising, latents, model.prompt, found)
+        card.family.denoiser.read_blocks(
+            transformer, reading, denoising, latents, model.prompt, found
+        )

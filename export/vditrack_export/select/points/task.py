@@ -12,10 +12,9 @@ from rich.progress import Progress
 
 from vditrack.cli.progress import progress_bars
 from vditrack.evaluation.datasets.registry import Dataset
-from vditrack_export.card import Card, load_card, transformer_of
+from vditrack_export.card import Card, load_card
 from vditrack_export.pipeline.checkpoint import load_checkpoint, random_checkpoint
 from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
-from vditrack_export.select.noise_schedule import denoising_at
 from vditrack_export.select.options import Asked
 from vditrack_export.select.points.choice import chosen_feature, write_card
 from vditrack_export.select.points.frequency_bands import Range, make_bands
@@ -51,8 +50,11 @@ def select_for_points(
 
     """
     # A schedule of steps may have one step for several levels.
-    steps = tuple(dict.fromkeys(denoising_at(card, level) for level in levels))
-    space = Space(steps, blocks, make_bands(card, ranges), transformer_of(card).heads)
+    step = card.family.denoiser.denoising_at
+    steps = tuple(dict.fromkeys(step(card.feature, level) for level in levels))
+    space = Space(
+        steps, blocks, make_bands(card, ranges), card.transformer.require_transformer().heads
+    )
     size = card.input
     facts = asked.facts(card, datasets) | {
         "tensor": card.feature.tensor,

@@ -1,0 +1,458 @@
+"""What a family tells the rest of export: its denoiser (transformer or UNet) and its encoder.
+
+Export, select and plan work with these classes only. A family subclasses `TransformerDenoiser` and,
+if it has an encoder of its own, `Autoencoder`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from vditrack.bundle.manifest import Input
+from vditrack.errors import InputError
+from vditrack_export.families.base_shapes import DenoiserShape, EncoderShape, Feature, Transformer
+from vditrack_export.families.diffusers_files import Config, load_model, model_files, read_config
+from vditrack_export.families.encoder_form import EncoderForm
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
+from vditrack_export.families.text_encoders import TextEncoder
+from vditrack_export.families.whole_model import Reading, catch_tensor
+
+Grid = tuple[int, int, int]
+"""Frames, rows and columns of tokens."""
+
+PromptPadding = Literal["kept", "zeroed", "masked"]
+
+LoadTextEncoder = Callable[[str, str], tuple[Any, Any]]
+"""Loads tokenizer and text encoder of a checkpoint: from a suffix of their folders' names and the
+name of a class in transformers."""
+
+DenoiserShapeT = TypeVar("DenoiserShapeT", bound=DenoiserShape)
+TransformerT = TypeVar("TransformerT", bound=Transformer)
+EncoderShapeT = TypeVar("EncoderShapeT", bound=EncoderShape)
+
+_SAME_NOISE_LEVEL = 1e-4
+
+
+class Denoiser(ABC, Generic[DenoiserShapeT]):
+    """The network that predicts noise, which descriptors are read of.
+
+    Args:
+        shape: Its shapes in the card.
+        encoder: The encoder's shapes in the card.
+
+    """
+
+    model_class: ClassVar[type[nn.Module]]
+    """Class in diffusers."""
+    folder: ClassVar[str]
+    """Folder in a checkpoint that a diffusers pipeline saved."""
+    prompt_padding: ClassVar[PromptPadding] = "kept"
+    """How the pipeline treats padding tokens of a prompt. ``kept``: as any other token. ``zeroed``:
+    they are zero after the text encoder. ``masked``: the text encoder does not attend to them, and
+    they are zero after it."""
+
+    def __init__(self, shape: DenoiserShapeT, encoder: EncoderShape) -> None:
+        self.shape = shape
+        self.encoder_shape = encoder
+
+    @abstractmethod
+    def config(self) -> Config:
+        """Return the entries of the diffusers configuration that the shapes determine."""
+
+    @abstractmethod
+    def load(self, folder: Path, blocks: int, grid: Grid) -> nn.Module:
+        """Load the unmodified model; of a transformer only the first ``blocks`` blocks.
+
+        Args:
+            folder: Folder of the model.
+            blocks: Number of blocks that are read.
+            grid: Tokens of the window that it is exported for.
+
+        Raises:
+            InputError: The model is not the card's, or has a part that cannot be exported.
+
+        """
+
+    @abstractmethod
+    def build_random(self, blocks: int) -> nn.Module:
+        """Build the model with random weights; of a transformer the first ``blocks`` blocks."""
+
+    @abstractmethod
+    def channels(self, feature: Feature) -> tuple[int, ...]:
+        """Return the channels of each head that a card's frequency range keeps.
+
+        Raises:
+            InputError: It keeps none.
+
+        """
+
+    @abstractmethod
+    def path(
+        self,
+        model: Any,  # noqa: ANN401
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> nn.Module:
+        """Return the module that maps latents to descriptors; this is what is exported.
+
+        Args:
+            model: The unmodified model; its submodules are shared.
+            latent_shape: Channels, frames, rows and columns of the latents.
+            cut: What is read.
+            denoising: The denoising step.
+            prompt: Embedding of the prompt, float32 of `prompt_shape`.
+
+        """
+
+    @abstractmethod
+    def run(
+        self,
+        model: Any,  # noqa: ANN401
+        latents: Tensor,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> object:
+        """Run the unmodified model as its pipeline does, on clean latents [1, C, T, h, w]."""
+
+    @abstractmethod
+    def read_whole(
+        self,
+        model: nn.Module,
+        cut: Cut,
+        denoising: Denoising,
+        latents: Tensor,
+        prompt: Tensor,
+    ) -> Tensor:
+        """Run the unmodified model and read by hooks what `path` computes.
+
+        Returns:
+            Descriptors, float32 [described tokens, D].
+
+        """
+
+    @abstractmethod
+    def read_blocks(
+        self,
+        model: nn.Module,
+        reading: Reading,
+        denoising: Denoising,
+        latents: Tensor,
+        prompt: Tensor,
+        found: Callable[[int, Tensor], None],
+    ) -> None:
+        """Run the unmodified model once and hand over what is read of each block as it is done.
+
+        Args:
+            model: The whole transformer, or all of it up to the last block read.
+            reading: What is read.
+            denoising: The denoising step.
+            latents: Without noise, float32 [1, C, T, h, w].
+            prompt: Embedding of the prompt.
+            found: Called with the block and a tensor float32 [tokens, heads, head_dim] of the
+                video's tokens, frame by frame and row by row. Nothing else keeps it.
+
+        Raises:
+            InputError: It is a UNet.
+
+        """
+
+    @abstractmethod
+    def denoising_at(self, feature: Feature, noise: float) -> Denoising:
+        """Return the denoising step at which the model takes latents with so much noise.
+
+        The card's own level gives the card's own step.
+
+        Args:
+            feature: The card's own step.
+            noise: Noise level, more than 0 and less than 1.
+
+        Raises:
+            InputError: The card's own step is not on a schedule that is known for the family.
+
+        """
+
+    @property
+    def prompt_shape(self) -> tuple[int, int]:
+        """Rows and columns of a prompt's embedding."""
+        return self.shape.text_tokens, self.shape.text_dim
+
+    def random_prompt(self, seed: int) -> Tensor:
+        """Return random numbers in place of a prompt; zeros where the pipeline has padding."""
+        embedding = torch.randn(self.prompt_shape, generator=torch.Generator().manual_seed(seed))
+        if self.prompt_padding != "kept":
+            embedding[self.prompt_shape[0] - self.shape.text_tokens + 1 :] = 0
+        return embedding
+
+    def embed_empty_prompt(self, text_encoder: TextEncoder, load: LoadTextEncoder) -> Tensor:
+        """Run the checkpoint's text encoder on the empty prompt.
+
+        Args:
+            text_encoder: Its shapes in the card.
+            load: Loads it.
+
+        Returns:
+            Embedding with its padding, float32 of `prompt_shape`.
+
+        """
+        tokenizer, encoder = load("", text_encoder.model_class)
+        length = self.shape.text_tokens
+        tokens = tokenizer([""], padding="max_length", max_length=length, return_tensors="pt")
+        mask = tokens.attention_mask if self.prompt_padding == "masked" else None
+        with torch.no_grad():
+            embedding: Tensor = encoder(tokens.input_ids, mask).last_hidden_state[0].float()
+        if self.prompt_padding == "kept":
+            return embedding
+        padded: Tensor = embedding * tokens.attention_mask[0][:, None]
+        return padded
+
+
+class TransformerDenoiser(Denoiser[TransformerT]):
+    """A transformer of diffusers, cut inside or after one of its blocks."""
+
+    folder = "transformer"
+    prompt_padding: ClassVar[PromptPadding] = "masked"
+    blocks: ClassVar[str]
+    """Name of the list of blocks."""
+    attention: ClassVar[str] = "attn1"
+    """Name of a block's self-attention."""
+    heads_first: ClassVar[bool] = True
+    """Whether norms of keys and queries that take single heads get heads before tokens."""
+    unreached: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Lists of blocks that are never read: the entry of the configuration that has the number of
+    blocks, and the list's name."""
+    text_last: ClassVar[bool] = False
+    """Whether text tokens follow the video's where both attend together; otherwise they precede."""
+    timesteps: ClassVar[int] = 1000
+    """Timestep of pure noise, on the flow-matching schedule."""
+
+    def refusal(self, config: Config, grid: Grid) -> str | None:
+        """Return what in a checkpoint's configuration cannot be exported, if anything."""
+        return None
+
+    def truncated(self, blocks: int) -> Config:
+        """Return the entries of the configuration that leave out all blocks but the first."""
+        return {"num_layers": blocks} | {count: 0 for count, _ in self.unreached}
+
+    def load(self, folder: Path, blocks: int, grid: Grid) -> nn.Module:
+        """Load the unmodified model up to the last block that is read."""
+        config = read_config(folder, self.model_class, self.config())
+        refusal = self.refusal(config, grid)
+        if refusal:
+            raise InputError(f"checkpoint {folder} does not fit the card: {refusal}.")
+        block = re.compile(rf"{self.blocks}\.(\d+)\.")
+        unreached = tuple(f"{name}." for _, name in self.unreached)
+
+        def skip(weight: str) -> bool:
+            match = block.match(weight)
+            return weight.startswith(unreached) or bool(match and int(match[1]) >= blocks)
+
+        return load_model(folder, self.model_class, config | self.truncated(blocks), skip)
+
+    def build_random(self, blocks: int) -> nn.Module:
+        """Build the model with random weights, up to the last block that is read."""
+        return self.model_class(**self.config() | self.truncated(blocks))
+
+    @abstractmethod
+    def run_noised(
+        self,
+        model: Any,  # noqa: ANN401
+        noised: Tensor,
+        timestep: Tensor,
+        prompt: Tensor,
+    ) -> object:
+        """Run the unmodified model as its pipeline does.
+
+        Args:
+            model: The unmodified model.
+            noised: Latents with noise, float32 [1, C, T, h, w].
+            timestep: float32 [1].
+            prompt: Embedding of the prompt.
+
+        """
+
+    def run(
+        self,
+        model: Any,  # noqa: ANN401
+        latents: Tensor,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> object:
+        """Run the unmodified model as its pipeline does, on clean latents [1, C, T, h, w]."""
+        timestep = torch.tensor([denoising.timestep])
+        return self.run_noised(model, denoising.noised(latents), timestep, prompt)
+
+    def read_whole(
+        self,
+        model: nn.Module,
+        cut: Cut,
+        denoising: Denoising,
+        latents: Tensor,
+        prompt: Tensor,
+    ) -> Tensor:
+        """Run the unmodified model and read by hooks what `path` computes."""
+        caught: list[Tensor] = []
+        reading = Reading((cut.block,), cut.tensor, cut.rotated)
+        self.read_blocks(
+            model, reading, denoising, latents, prompt, lambda _, every: caught.append(every)
+        )
+        by_head = caught[-1]
+        newest = len(by_head) * cut.described // latents.shape[2]
+        return by_head[-newest:][:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
+
+    def read_blocks(
+        self,
+        model: nn.Module,
+        reading: Reading,
+        denoising: Denoising,
+        latents: Tensor,
+        prompt: Tensor,
+        found: Callable[[int, Tensor], None],
+    ) -> None:
+        """Run the unmodified model once and hand over what is read of each block as it is done."""
+        tokens = math.prod(latents.shape[2:]) // math.prod(self.shape.patch)
+        with torch.no_grad(), ExitStack() as hooks:
+            for index in reading.blocks:
+                block = getattr(model, self.blocks)[index]
+                attention = getattr(block, self.attention)
+                caught = catch_tensor(
+                    block, attention, reading, hooks, heads_first=self.heads_first
+                )
+
+                def hand_over(
+                    *_: object, index: int = index, caught: list[Tensor] = caught
+                ) -> None:
+                    every = caught.pop()
+                    # Text tokens may go along, before the video's or after them.
+                    found(index, every[:tokens] if self.text_last else every[-tokens:])
+
+                hooks.callback(block.register_forward_hook(hand_over).remove)
+            self.run(model, latents, denoising, prompt)
+
+    def denoising_at(self, feature: Feature, noise: float) -> Denoising:
+        """Return the denoising step at which the model takes latents with so much noise."""
+        if abs(noise - feature.noise_level) < _SAME_NOISE_LEVEL:
+            timestep, signal, level = feature.timestep, feature.signal_level, feature.noise_level
+        else:
+            timestep, signal, level = self.step_of_noise(feature, noise)
+        return Denoising(timestep, signal, level, feature.noise_seed)
+
+    def step_of_noise(self, feature: Feature, noise: float) -> tuple[float, float, float]:
+        """Return timestep, signal level and noise level on the family's schedule.
+
+        This one is flow matching: signal and noise sum to 1, and the timestep is linear in them.
+        """
+        return round(self.timesteps * noise, 9), round(1 - noise, 12), noise
+
+
+class Encoder(ABC, Generic[EncoderShapeT]):
+    """The network that turns frames into latents.
+
+    Args:
+        shape: Its shapes in the card.
+
+    """
+
+    denoiser_folder: ClassVar[str | None] = None
+    """Folder of the denoiser in a checkpoint, if it is not the one that diffusers gives it."""
+
+    def __init__(self, shape: EncoderShapeT) -> None:
+        self.shape = shape
+
+    @abstractmethod
+    def files(self, checkpoint: Path) -> list[Path]:
+        """Return the files of a checkpoint that it is loaded from, whether they exist or not."""
+
+    @abstractmethod
+    def load(self, checkpoint: Path) -> nn.Module:
+        """Load the unmodified model in FP32, ready for inference.
+
+        Raises:
+            InputError: It is not the card's model.
+
+        """
+
+    @abstractmethod
+    def build_random(self) -> nn.Module:
+        """Build the unmodified model with random weights."""
+
+    @abstractmethod
+    def form(self, model: Any, size: Input) -> EncoderForm:  # noqa: ANN401
+        """Return the graphs that are exported for a window's size.
+
+        Single frames if they are encoded independently; groups of frames with caches if
+        convolutions look back in time; whole windows if norms do so too.
+        """
+
+    @abstractmethod
+    def original_latents(self, model: Any, frames: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
+        """Encode frames with the unmodified model, for comparison with the exported graphs.
+
+        Args:
+            model: The unmodified model.
+            frames: uint8 [F, H, W, 3] RGB.
+            temporal_stride: Frames per latent.
+
+        Returns:
+            Normalised latents, float32 [1, C, t, h, w].
+
+        """
+
+
+class Autoencoder(Encoder[EncoderShapeT]):
+    """An autoencoder of diffusers."""
+
+    model_class: type[nn.Module]
+    """Class in diffusers."""
+
+    @abstractmethod
+    def config(self) -> Config:
+        """Return the entries of the diffusers configuration that the shapes determine."""
+
+    def random_config(self) -> Config:
+        """Return further entries of a model with random weights."""
+        return {}
+
+    def files(self, checkpoint: Path) -> list[Path]:
+        """Return the files in ``vae/``."""
+        return model_files(checkpoint / "vae")
+
+    def load(self, checkpoint: Path) -> nn.Module:
+        """Load the unmodified autoencoder in FP32, ready for inference."""
+        folder = checkpoint / "vae"
+        config = read_config(folder, self.model_class, self.config())
+        return load_model(folder, self.model_class, config)
+
+    def build_random(self) -> nn.Module:
+        """Build the unmodified autoencoder with random weights."""
+        return self.model_class(**self.config(), **self.random_config())
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a card resolves to."""
+
+    denoiser: Denoiser[Any]
+    encoder: Encoder[Any]
+
+    def denoiser_files(self, checkpoint: Path) -> list[Path]:
+        """Return the files that the denoiser is loaded from, whether they exist or not."""
+        return model_files(self._denoiser_folder(checkpoint))
+
+    def load_denoiser(self, checkpoint: Path, blocks: int, grid: Grid) -> nn.Module:
+        """Load the unmodified denoiser: see `Denoiser.load`."""
+        return self.denoiser.load(self._denoiser_folder(checkpoint), blocks, grid)
+
+    def _denoiser_folder(self, checkpoint: Path) -> Path:
+        return checkpoint / (self.encoder.denoiser_folder or self.denoiser.folder)

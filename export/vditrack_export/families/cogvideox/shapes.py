@@ -1,0 +1,28 @@
+"""Tables of a card for CogVideoX: transformer and autoencoder."""
+
+from typing import Literal
+
+from vditrack.bundle.configuration import Positive
+from vditrack_export.families.base_shapes import LevelEncoderShape, Transformer
+
+
+class CogVideoXTransformer(Transformer, frozen=True, kw_only=True, tag="cogvideox"):
+    """Shapes of a diffusers ``CogVideoXTransformer3DModel``."""
+
+    time_dim: Positive
+    """Channels of the timestep's embedding."""
+    rotary: bool
+    """Whether positions are rotary embeddings; otherwise sinusoids are added once."""
+
+
+class CogVideoXAutoencoder(
+    LevelEncoderShape, frozen=True, kw_only=True, tag="cogvideox_autoencoder"
+):
+    """Shapes of a diffusers ``AutoencoderKLCogVideoX``."""
+
+    temporal_stride: Literal[4]
+    """Frames per latent of the unmodified encoder."""
+
+
+DENOISERS = (CogVideoXTransformer,)
+ENCODERS = (CogVideoXAutoencoder,)

@@ -1,0 +1,17 @@
+"""Table of a card for Cosmos: its transformer. The autoencoder is Wan's."""
+
+from vditrack.bundle.configuration import Positive, PositiveReal
+from vditrack_export.families.base_shapes import EncoderShape, Transformer
+
+
+class CosmosTransformer(Transformer, frozen=True, kw_only=True, tag="cosmos"):
+    """Shapes of a diffusers ``CosmosTransformer3DModel``."""
+
+    modulation_dim: Positive
+    """Rank of the modulation by the timestep."""
+    rope_scale: tuple[PositiveReal, PositiveReal, PositiveReal]
+    """Factors of the rotary wavelengths in time, height and width."""
+
+
+DENOISERS = (CosmosTransformer,)
+ENCODERS: tuple[type[EncoderShape], ...] = ()

@@ -1,0 +1,1 @@
+"""The encoder of the bundled model; its transformer is a small Wan."""
