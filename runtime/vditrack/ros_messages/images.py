@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.image_codec import decode_rgb
+from vditrack.ros_messages.image_codec import decode_rgb
 
 Data: TypeAlias = Any
 """What lends its bytes: bytes, array.array, memoryview, an array of NumPy."""

@@ -7,8 +7,8 @@ import numpy as np
 
 from vditrack.arrays import Frame, MaskClip
 from vditrack.errors import InputError
-from vditrack.image_codec import decode_rgb
 from vditrack.io.mask_png import read_mask
+from vditrack.ros_messages.image_codec import decode_rgb
 
 FRAME_TYPES = (".jpg", ".jpeg", ".png")
 """Suffixes of files that are taken for frames."""
