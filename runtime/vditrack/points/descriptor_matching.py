@@ -1,17 +1,22 @@
-"""Find a template in a feature map: cosine similarity, search radius, soft-argmax (HeFT).
+"""Search for templates in a feature map: cosine similarity, search radius, soft-argmax (HeFT).
 
-The paper upsamples descriptors to every pixel first. Interpolation is linear, so a template's dot
-products can be interpolated in their place, and only around the best cell: the answer is the same
-and nothing larger than the feature grid is kept a descriptor.
+HeFT (arXiv 2512.04619, section 3) upsamples descriptors to every pixel first. Interpolation is
+linear, so a template's dot products with the cells can be interpolated instead, where they are
+needed: the answer is the same, and no array is larger than the feature grid times the templates.
+The fast search looks for the best pixel around the best half cell alone. The exhaustive search
+looks at every pixel within the radius, as the paper does, for the reference mode.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Floats, Indices
+from vditrack.arrays import Bools, Floats, Indices
 from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import (
     Reals,
@@ -22,6 +27,11 @@ from vditrack.coordinates import (
     pixels_from_cells,
 )
 from vditrack.features.feature_map import FeatureMap, half_cell_weights
+
+_MIN_LENGTH = 1e-12
+"""Length of a descriptor below which it is not divided by its length."""
+_BLOCK = 256
+"""Templates that the exhaustive search handles at a time; bounds its memory."""
 
 
 @dataclass(frozen=True)
@@ -38,64 +48,103 @@ def match(
     templates: Floats,
     target: FeatureMap,
     around: Floats,
-    limited: NDArray[np.bool_],
+    limited: Bools,
     settings: Matching,
     radius_factor: float = 1.0,
 ) -> Match:
-    """Find each template in a feature map.
+    """Search for each template in a feature map, around its best half cell.
 
     Args:
         templates: [N, C] of any length.
         target: the map to search.
         around: [N, 2] (x, y) in model pixels, the centre of each search.
-        limited: [N] whether the search keeps within the search radius; else it is over all cells.
+        limited: [N] whether the search is limited to the search radius; else it covers the map.
         settings: radii and temperature.
         radius_factor: factor on the search radius, more than 1 after dropped frames.
 
     """
     if not len(templates):
-        return Match(np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
-    grid = target.grid
-    cells = target.descriptors.reshape(-1, templates.shape[1])
-    lengths = np.linalg.norm(templates, axis=1, keepdims=True)
-    dots = (templates / np.maximum(lengths, 1e-12) @ cells.T).reshape(-1, grid.rows, grid.columns)
-    radius = np.where(limited, settings.search_radius * radius_factor, np.inf).astype(np.float32)
+        return _empty_match()
+    radius = _radii(limited, settings.search_radius * radius_factor)
     # A circle that holds the whole map limits nothing, and its window would be larger than the map.
-    radius[radius >= np.hypot(grid.width, grid.height)] = np.inf
-    search = _Search(target, dots, around, radius)
-    best = search.best_pixel(search.best_half_cell())
-    return search.soft_argmax(best, settings.argmax_radius, settings.temperature)
+    radius[radius >= np.hypot(target.grid.width, target.grid.height)] = np.inf
+    search = _Search(target, _dot_products(templates, target), around, radius)
+    best = search.best_pixel_near(search.best_half_cell())
+    return search.soft_argmax(best, settings)
+
+
+def match_exhaustively(
+    templates: Floats, target: FeatureMap, around: Floats, limited: Bools, settings: Matching
+) -> Match:
+    """Search for each template in a feature map, at every pixel within the radius.
+
+    The arguments are those of `match`.
+    """
+    found = _empty_match(len(templates))
+    dots, radius = _dot_products(templates, target), _radii(limited, settings.search_radius)
+    for rows in _blocks(np.isinf(radius)):
+        search = _Search(target, dots[rows], around[rows], radius[rows])
+        block = search.soft_argmax(search.best_pixel(), settings)
+        found.points[rows], found.similarity[rows] = block.points, block.similarity
+    return found
 
 
 def cosines(a: Floats, b: Floats) -> Floats:
-    """Cosine similarities [N] of descriptors [N, C] with others, row by row."""
+    """Return the cosine similarities [N] of descriptors [N, C] with others, row by row."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray((a * b).sum(axis=1) / np.maximum(lengths, 1e-12), np.float32)
+    return np.asarray((a * b).sum(axis=1) / np.maximum(lengths, _MIN_LENGTH), np.float32)
+
+
+def _empty_match(count: int = 0) -> Match:
+    return Match(np.zeros((count, 2), np.float32), np.zeros(count, np.float32))
+
+
+def _dot_products(templates: Floats, target: FeatureMap) -> Floats:
+    """Return the dot products [N, rows, columns] of templates of length 1 with every cell."""
+    grid = target.grid
+    cells = target.descriptors.reshape(-1, templates.shape[1])
+    lengths = np.linalg.norm(templates, axis=1, keepdims=True)
+    unit = templates / np.maximum(lengths, _MIN_LENGTH)
+    dots = (unit @ cells.T).reshape(-1, grid.rows, grid.columns)
+    return np.asarray(dots, np.float32)
+
+
+def _radii(limited: Bools, radius: float) -> Floats:
+    """Return the radius [N] of each search; inf where it is not limited."""
+    return np.where(limited, radius, np.inf).astype(np.float32)
+
+
+def _blocks(unlimited: Bools) -> Iterator[Indices]:
+    """Yield rows that are searched together: a block of limited ones, or one that is not."""
+    limited = np.flatnonzero(~unlimited)
+    yield from filter(len, np.array_split(limited, len(limited) // _BLOCK + 1))
+    # A search without a limit covers the whole map, so that one alone is large.
+    yield from np.flatnonzero(unlimited)[:, None]
 
 
 @dataclass(frozen=True)
 class _Search:
-    """One search of N templates: their dot products with every cell and where they may look."""
+    """One search for N templates in a map."""
 
     target: FeatureMap
     dots: Floats
-    """[N, rows, columns]"""
+    """[N, rows, columns] dot products of the templates with every cell."""
     around: Floats
+    """[N, 2] (x, y) in model pixels, the centre of each search."""
     radius: Floats
-    """[N]; inf where the whole map is searched."""
+    """[N] in model pixels; inf where the whole map is searched."""
 
     def best_half_cell(self) -> Floats:
-        """Return [N, 2] model pixels of the best among cell centres and the places between them."""
+        """Return the best of cell centres and the positions half way between: [N, 2]."""
         best = np.zeros_like(self.around)
-        anywhere = np.isinf(self.radius)
-        if anywhere.any():
-            best[anywhere] = self._best_anywhere(np.flatnonzero(anywhere))
-        if not anywhere.all():
-            best[~anywhere] = self._best_nearby(np.flatnonzero(~anywhere))
+        unlimited = np.isinf(self.radius)
+        if unlimited.any():
+            best[unlimited] = self._best_half_cell_anywhere(np.flatnonzero(unlimited))
+        if not unlimited.all():
+            best[~unlimited] = self._best_half_cell_within_radius(np.flatnonzero(~unlimited))
         return best
 
-    def _best_anywhere(self, points: Indices) -> Floats:
-        """Best half cell of the whole map."""
+    def _best_half_cell_anywhere(self, points: Indices) -> Floats:
         grid = self.target.grid
         half_rows, half_columns = half_cell_weights(grid.rows), half_cell_weights(grid.columns)
         dots = half_rows @ self.dots[points] @ half_columns.T
@@ -103,14 +152,13 @@ class _Search:
         cells = np.stack([column, row], axis=1) / 2
         return np.asarray(pixels_from_cells(cells, grid.stride), np.float32)
 
-    def _best_nearby(self, points: Indices) -> Floats:
-        """Best half cell within each point's radius."""
+    def _best_half_cell_within_radius(self, points: Indices) -> Floats:
         grid = self.target.grid
         around, radius = self.around[points], self.radius[points]
-        reach = int(np.ceil(radius.max() / grid.stride)) + 1
-        rows = _nearest_cells(around[:, 1], grid.stride, grid.rows, reach)
-        columns = _nearest_cells(around[:, 0], grid.stride, grid.columns, reach)
-        half_rows, half_columns = _half_way(rows), _half_way(columns)
+        steps = int(np.ceil(radius.max() / grid.stride)) + 1
+        rows = _nearest_cells(around[:, 1], grid.stride, grid.rows, steps)
+        columns = _nearest_cells(around[:, 0], grid.stride, grid.columns, steps)
+        half_rows, half_columns = _insert_midpoints(rows), _insert_midpoints(columns)
         y = pixels_from_cells(half_rows, grid.stride)
         x = pixels_from_cells(half_columns, grid.stride)
         # A half cell just outside the circle may have its best pixel inside.
@@ -123,12 +171,12 @@ class _Search:
         return np.stack([x[each, column], y[each, row]], axis=1).astype(np.float32)
 
     def _half_cell_cosines(self, points: Indices, rows: Indices, columns: Indices) -> Floats:
-        """Cosines [n, 2 K - 1, 2 K - 1] at cells [n, K] a side and half way between them."""
+        """Return cosines [n, 2 K - 1, 2 K - 1] at cells [n, K] a side and half way between them."""
         grid = self.target.grid
         inside_rows = np.clip(rows, 0, grid.rows - 1)[:, :, None]
         inside_columns = np.clip(columns, 0, grid.columns - 1)[:, None, :]
         dots = self.dots[points[:, None, None], inside_rows, inside_columns]
-        dots = _half_way(_half_way(dots).transpose(0, 2, 1)).transpose(0, 2, 1)
+        dots = _insert_midpoints(_insert_midpoints(dots).transpose(0, 2, 1)).transpose(0, 2, 1)
         half_rows = np.clip(2 * rows[:, :1] + np.arange(dots.shape[1]), 0, 2 * grid.rows - 2)
         half_columns = np.clip(
             2 * columns[:, :1] + np.arange(dots.shape[2]), 0, 2 * grid.columns - 2
@@ -137,35 +185,52 @@ class _Search:
         cosines = dots * norms[half_rows[:, :, None], half_columns[:, None, :]]
         return np.asarray(cosines, np.float32)
 
-    def best_pixel(self, near: Floats) -> tuple[Indices, Indices]:
-        """Return (row, column) [N] of the best pixel within one cell of ``near``."""
-        reach = self.target.grid.stride
-        offsets = np.arange(-reach, reach + 1)
-        rows = pixel_indices(near[:, 1])[:, None] + offsets
-        columns = pixel_indices(near[:, 0])[:, None] + offsets
-        row, column = _argmax(self._pixel_cosines(rows, columns))
-        each = np.arange(len(near))
-        return rows[each, row], columns[each, column]
+    def best_pixel_near(self, position: Floats) -> tuple[Indices, Indices]:
+        """Return the row and column [N] of the best pixel within one cell of a position [N, 2]."""
+        offsets = np.arange(-self.target.grid.stride, self.target.grid.stride + 1)
+        rows = pixel_indices(position[:, 1])[:, None] + offsets
+        columns = pixel_indices(position[:, 0])[:, None] + offsets
+        return self._best_of(rows, columns)
 
-    def soft_argmax(
-        self, best: tuple[Indices, Indices], radius: float, temperature: float
-    ) -> Match:
-        """Mean position over a disc around the best pixel, weighted by the softmax."""
+    def best_pixel(self) -> tuple[Indices, Indices]:
+        """Return the row and column [N] of the best pixel within the radii, all finite or all inf.
+
+        Without a limit N is 1.
+        """
+        grid, radius = self.target.grid, self.radius.max()
+        if np.isinf(radius):
+            return self._best_of(np.arange(grid.height)[None], np.arange(grid.width)[None])
+        # No pixel of the map is further from a point in it than the map is long.
+        steps = min(int(radius) + 1, max(grid.height, grid.width))
+        offsets = np.arange(-steps, steps + 1)
+        rows = pixel_indices(self.around[:, 1:]) + offsets
+        columns = pixel_indices(self.around[:, :1]) + offsets
+        return self._best_of(rows, columns)
+
+    def soft_argmax(self, best: tuple[Indices, Indices], settings: Matching) -> Match:
+        """Return the mean position over a disc around the best pixel, weighted by the softmax."""
+        radius = settings.argmax_radius
         offsets = np.arange(-int(radius), int(radius) + 1)
         rows, columns = best[0][:, None] + offsets, best[1][:, None] + offsets
         cosines = self._pixel_cosines(rows, columns)
         disc = offsets[:, None] ** 2 + offsets**2 <= radius**2
         centre = len(offsets) // 2
         peak = cosines[:, centre, centre]
-        weights = np.exp((cosines - peak[:, None, None]) / temperature) * disc
+        weights = np.exp((cosines - peak[:, None, None]) / settings.temperature) * disc
         weights /= weights.sum(axis=(1, 2), keepdims=True)
         # Mean offsets, not mean coordinates: their rounding does not grow with the picture.
         shift = np.stack([weights.sum(axis=1) @ offsets, weights.sum(axis=2) @ offsets], axis=1)
         peak_pixel = np.stack([pixel_centres(best[1]), pixel_centres(best[0])], axis=1)
         return Match((peak_pixel + shift).astype(np.float32), peak.astype(np.float32))
 
+    def _best_of(self, rows: Indices, columns: Indices) -> tuple[Indices, Indices]:
+        """Return the row and column [N] of the best among pixels [N, R] x [N, K]."""
+        row, column = _argmax(self._pixel_cosines(rows, columns))
+        each = np.arange(len(rows))
+        return rows[each, row], columns[each, column]
+
     def _pixel_cosines(self, rows: Indices, columns: Indices) -> Floats:
-        """Cosines [N, S, S] at pixels; -inf outside the map and outside the search radius."""
+        """Return cosines [N, R, K] at pixels; -inf outside the map and the search radius."""
         grid = self.target.grid
         inside_rows = np.clip(rows, 0, grid.height - 1)
         inside_columns = np.clip(columns, 0, grid.width - 1)
@@ -182,7 +247,7 @@ class _Search:
 
 
 def _interpolate(values: Floats, rows: Reals, columns: Reals) -> Floats:
-    """Bilinear values [N, S, S] of maps [N, R, C] at ascending cell coordinates [N, S] a side."""
+    """Interpolate maps [N, r, c] bilinearly at ascending cell coordinates [N, R] x [N, K]."""
     each = np.arange(len(values))[:, None, None]
     row_nodes, row_weights = linear_weights(rows, values.shape[1])
     column_nodes, column_weights = linear_weights(columns, values.shape[2])
@@ -190,31 +255,35 @@ def _interpolate(values: Floats, rows: Reals, columns: Reals) -> Floats:
     return np.asarray(row_weights @ crop @ column_weights.transpose(0, 2, 1), np.float32)
 
 
-def _within(y: Reals, x: Reals, centres: Floats, radius: Floats) -> NDArray[np.bool_]:
-    """Whether positions y [N, R] x x [N, K] lie within a radius of the centres: [N, R, K]."""
+def _within(y: Reals, x: Reals, centres: Floats, radius: Floats) -> Bools:
+    """Return which positions y [N, R] x x [N, K] lie within a radius of the centres: [N, R, K]."""
     dy = (y - centres[:, 1:])[:, :, None]
     dx = (x - centres[:, :1])[:, None, :]
     return np.asarray(dy**2 + dx**2 <= (radius**2)[:, None, None], np.bool_)
 
 
-def _nearest_cells(centres: Floats, stride: int, count: int, reach: int) -> Indices:
-    """Cells [n, 2 reach + 1] around centres along one axis of ``count`` cells, some outside it."""
+def _nearest_cells(centres: Floats, stride: int, count: int, steps: int) -> Indices:
+    """Return cells [n, 2 steps + 1] around centres along one axis of ``count`` cells.
+
+    Some of them may be outside the axis.
+    """
     middle = np.rint(cells_from_pixels(centres, stride)).astype(np.intp)
-    return np.clip(middle, 0, count - 1)[:, None] + np.arange(-reach, reach + 1)
+    return np.clip(middle, 0, count - 1)[:, None] + np.arange(-steps, steps + 1)
 
 
-def _half_way(values: NDArray[Any]) -> NDArray[Any]:
-    """Put means between neighbours along the second axis: [n, K, ...] to [n, 2 K - 1, ...]."""
+def _insert_midpoints(values: NDArray[Any]) -> NDArray[Any]:
+    """Insert means between neighbours along the second axis: [n, K, ...] to [n, 2 K - 1, ...]."""
     count = values.shape[1]
     doubled = np.repeat(values, 2, axis=1)[:, : 2 * count - 1].astype(np.float32)
     doubled[:, 1::2] = (values[:, :-1] + values[:, 1:]) / 2
     return doubled
 
 
-def _in_range(cells: Floats, count: int) -> NDArray[np.bool_]:
+def _in_range(cells: Floats, count: int) -> Bools:
     return np.asarray((cells >= 0) & (cells <= count - 1), np.bool_)
 
 
 def _argmax(values: Floats) -> tuple[Indices, Indices]:
+    """Return the row and column [n] of the largest of values [n, R, K]."""
     flat = values.reshape(len(values), -1).argmax(axis=1)
     return flat // values.shape[2], flat % values.shape[2]

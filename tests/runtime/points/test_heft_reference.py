@@ -23,7 +23,7 @@ from vditrack.features.windows import clip_features
 from vditrack.io.video import write_video
 from vditrack.points import heft_reference
 from vditrack.points.heft_differences import list_differences
-from vditrack.points.heft_reference import chunks
+from vditrack.points.heft_reference import split_into_chunks
 from vditrack.points.tracks import Tracks
 
 GRID = Grid(8, 12, 8)
@@ -205,7 +205,7 @@ def test_chunks_overlap_by_one_frame(tmp_path, window, described, count):
     clip = np.broadcast_to(levels, (count, 64, 96, 3))
     length = 4 if (window, described) == (4, 4) else 25
     end = 0
-    for first, maps in chunks(FeatureExtractor(bundle), clip, 25):
+    for first, maps in split_into_chunks(FeatureExtractor(bundle), clip, 25):
         assert first == end
         end = first + len(maps) - 1
         assert [float(each.descriptors.mean()) for each in maps] == [*range(first, end + 1)]
@@ -224,7 +224,7 @@ def test_a_chunk_is_described_in_one_window(tmp_path, monkeypatch):
     monkeypatch.setattr(heft_reference, "clip_features", recorded)
     extractor = FeatureExtractor(write_passthrough(tmp_path, frames=4))
     clip = np.broadcast_to(np.arange(9, dtype=np.uint8)[:, None, None, None], (9, 64, 96, 3))
-    assert [(first, len(maps)) for first, maps in chunks(extractor, clip, 25)] == [
+    assert [(first, len(maps)) for first, maps in split_into_chunks(extractor, clip, 25)] == [
         (0, 4),
         (3, 4),
         (6, 3),
