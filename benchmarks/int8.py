@@ -32,7 +32,13 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from vditrack.acceptance import MAX_MOVE, follow, gate_clips, gate_frames, median_move
+from vditrack.acceptance import (
+    MAX_MOVE,
+    acceptance_frames,
+    make_acceptance_clips,
+    median_move,
+    track_acceptance_clips,
+)
 from vditrack.bench.machine import format_load_warning, read_load_average, read_machine
 from vditrack.bundle.folder import ENCODER, FEATURES, Bundle, bundled_model, load_bundle
 from vditrack.features.extractor import FeatureExtractor
@@ -106,7 +112,7 @@ class Calibration(CalibrationDataReader):
 
 @dataclass(frozen=True)
 class Tracked:
-    """Tracks of the gate's clips, and the descriptors by which they were found."""
+    """Tracks of the acceptance clips, and the descriptors by which they were found."""
 
     tracks: GateTracks
     descriptors: Array
@@ -121,7 +127,7 @@ def recorded(bundle: Bundle) -> dict[str, Given]:
 
     extractor, size = FeatureExtractor(bundle, open_graph), bundle.manifest.input
     for seed in CALIBRATION:
-        clip = make_clip(seed, size.height, size.width, gate_frames(size))
+        clip = make_clip(seed, size.height, size.width, acceptance_frames(size))
         for _ in causal_features(extractor, clip.frames):
             pass
     return {name: recording.given for name, recording in recordings.items()}
@@ -177,9 +183,9 @@ def _without_weights(path: Path) -> list[str]:
 
 
 def tracked(bundle: Bundle, graphs: Mapping[str, Path], clips: Sequence[SyntheticClip]) -> Tracked:
-    """Track the gate's clips by their matches alone."""
+    """Track the acceptance clips by their matches alone."""
     sessions = {name: Recording(open_session(graph)) for name, graph in graphs.items()}
-    followed = follow(bundle, lambda graph: sessions[graph.name], clips)
+    followed = track_acceptance_clips(bundle, lambda graph: sessions[graph.name], clips)
     tracks = GateTracks(
         size=bundle.manifest.input,
         found=followed.points,
@@ -218,7 +224,7 @@ def measure(bundle: Bundle, folder: Path) -> None:
     with _quietly():
         forms = quantised(bundle, given, folder)
     graphs = [{name: forms[name][row.form(name)] for name in forms} for row in ROWS]
-    clips = gate_clips(bundle.manifest.input)
+    clips = make_acceptance_clips(bundle.manifest.input)
     results = [tracked(bundle, chosen, clips) for chosen in graphs]
     columns = [(threads, name) for threads in THREADS for name in (ENCODER, FEATURES)]
     taken = [times(forms[name], given[name][-1], threads) for threads, name in columns]

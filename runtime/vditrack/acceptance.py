@@ -1,8 +1,8 @@
-"""The gate: tracks of rendered clips, which every way to run a bundle has to reproduce.
+"""The acceptance test: tracks of rendered clips that every engine of a bundle has to reproduce.
 
-The clips come out the same wherever they are made. So a bundle carries what its own graphs found in
-them at export, in ``gate.npz``, and a machine that runs its engines compares theirs with that: what
-it may be unable to run is then not needed there.
+The clips are the same wherever they are rendered. A bundle carries the tracks that its graphs gave
+at export, in ``gate.npz``. A machine that runs engines compares their tracks with these, and does
+not need to be able to run the graphs themselves.
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.bundle.configuration import Matching
-from vditrack.bundle.folder import GATE, Bundle
+from vditrack.bundle.folder import ACCEPTANCE, Bundle
 from vditrack.bundle.manifest import Input
 from vditrack.errors import BundleError
 from vditrack.features.extractor import FeatureExtractor
@@ -27,19 +27,20 @@ from vditrack.points.clip_tracking import track_clip
 from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
 
 CLIPS = 4
+"""Number of acceptance clips."""
 FRAMES = 16
-"""Of a clip, or one window of the model where that is longer."""
+"""Frames of a clip; one window of the model if that is longer."""
 POINTS = 64
-"""Picked in the first frame of each clip."""
+"""Queries in the first frame of each clip."""
 MAX_MOVE = 0.5
-"""Pixels, of the median point."""
+"""Largest accepted distance of the median point, in pixels."""
 _SAME_QUERY = 0.01
-"""Pixels; what another machine's sines may do to where a point was picked."""
+"""Pixels by which another machine's rounding may move a query."""
 
 
 @dataclass(frozen=True)
-class Followed:
-    """Where the points of the gate's clips were found, one clip after the other."""
+class AcceptanceTracks:
+    """Tracks of the points of all acceptance clips, one clip after the other."""
 
     points: NDArray[np.float32]
     """[N, T, 2] (x, y) in pixels of the clips."""
@@ -47,11 +48,11 @@ class Followed:
     """[N, T]"""
 
     @property
-    def seen(self) -> NDArray[np.bool_]:
-        """[N, T]: what is compared; in the first frame points are where they were asked for."""
-        seen = self.visible.copy()
-        seen[:, 0] = False
-        return seen
+    def compared(self) -> NDArray[np.bool_]:
+        """[N, T] what is compared: visible points, without those of the query frame."""
+        compared = self.visible.copy()
+        compared[:, 0] = False
+        return compared
 
 
 def match_only(settings: Matching) -> Matching:
@@ -63,20 +64,22 @@ def match_only(settings: Matching) -> Matching:
     return msgspec.structs.replace(settings, flow_tracking=None)
 
 
-def gate_frames(size: Input) -> int:
-    """Frames of each of the gate's clips for a model of this input."""
+def acceptance_frames(size: Input) -> int:
+    """Return the number of frames of each acceptance clip for a model of this input."""
     return max(size.frames, FRAMES)
 
 
-def gate_clips(size: Input, count: int = CLIPS) -> list[SyntheticClip]:
-    """Make the gate's clips, as large as the model's input."""
-    frames = gate_frames(size)
+def make_acceptance_clips(size: Input, count: int = CLIPS) -> list[SyntheticClip]:
+    """Render the acceptance clips, as large as the model's input."""
+    frames = acceptance_frames(size)
     return [
         make_clip(seed, size.height, size.width, frames, points=POINTS) for seed in range(count)
     ]
 
 
-def follow(bundle: Bundle, open_graph: OpenGraph, clips: Sequence[SyntheticClip]) -> Followed:
+def track_acceptance_clips(
+    bundle: Bundle, open_graph: OpenGraph, clips: Sequence[SyntheticClip]
+) -> AcceptanceTracks:
     """Track the points of acceptance clips with a bundle's graphs, by matching alone.
 
     Args:
@@ -87,7 +90,7 @@ def follow(bundle: Bundle, open_graph: OpenGraph, clips: Sequence[SyntheticClip]
     """
     extractor, settings = FeatureExtractor(bundle, open_graph), match_only(bundle.manifest.matching)
     tracks = [track_clip(extractor, clip.frames, _queries(clip), settings) for clip in clips]
-    return Followed(
+    return AcceptanceTracks(
         np.concatenate([each.points for each in tracks]),
         np.concatenate([each.visible for each in tracks]),
     )
@@ -97,43 +100,44 @@ def _queries(clip: SyntheticClip) -> NDArray[np.float32]:
     return np.insert(clip.points[:, 0], 0, 0, axis=1).astype(np.float32)
 
 
-def median_move(before: Followed, after: Followed, size: Input) -> float:
-    """Return by how many pixels the median point moved, over the frames in which it was seen.
+def median_move(before: AcceptanceTracks, after: AcceptanceTracks, size: Input) -> float:
+    """Return the median distance between two sets of tracks, in pixels.
 
-    A point that is no longer seen has moved by the picture's diagonal: else the fewer an engine
-    finds, the better it would do.
+    It is taken over all frames in which a point was visible before. A point that is no longer
+    visible counts as moved by the frame's diagonal; otherwise an engine would do better the fewer
+    points it finds.
     """
     diagonal = math.hypot(size.height, size.width)
     moves = np.linalg.norm(after.points - before.points, axis=2)
     # Written so that NaN counts as lost.
-    moves = np.where(after.visible & (moves <= diagonal), moves, diagonal)[before.seen]
+    moves = np.where(after.visible & (moves <= diagonal), moves, diagonal)[before.compared]
     return float(np.median(moves)) if moves.size else diagonal
 
 
-def save_gate(path: Path, followed: Followed) -> None:
-    """Write tracks of the gate's clips as a bundle's ``gate.npz``."""
-    np.savez_compressed(path, points=followed.points, visible=followed.visible)
+def save_acceptance_tracks(path: Path, tracks: AcceptanceTracks) -> None:
+    """Write tracks of the acceptance clips as a bundle's ``gate.npz``."""
+    np.savez_compressed(path, points=tracks.points, visible=tracks.visible)
 
 
-def load_gate(bundle: Bundle) -> Followed:
+def load_acceptance_tracks(bundle: Bundle) -> AcceptanceTracks:
     """Read a bundle's ``gate.npz``.
 
     Raises:
-        BundleError: there is none, or it does not hold tracks of the gate's clips for its input.
+        BundleError: There is none, or it does not hold tracks of acceptance clips of its input.
 
     """
-    path = bundle.root / GATE
+    path = bundle.root / ACCEPTANCE
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = Followed(arrays["points"], arrays["visible"])
+            found = AcceptanceTracks(arrays["points"], arrays["visible"])
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise _refused(path, f"it does not hold points and visible ({error})") from error
-    if complaint := _complaint(found, gate_frames(bundle.manifest.input)):
+    if complaint := _describe_fault(found, acceptance_frames(bundle.manifest.input)):
         raise _refused(path, complaint)
     return found
 
 
-def _complaint(found: Followed, frames: int) -> str | None:
+def _describe_fault(found: AcceptanceTracks, frames: int) -> str | None:
     points, visible = found.points, found.visible
     clips = [count * POINTS for count in range(1, CLIPS + 1)]
     if points.dtype != np.float32 or points.ndim != 3 or points.shape[2] != 2:
@@ -147,7 +151,7 @@ def _complaint(found: Followed, frames: int) -> str | None:
         )
     if not np.isfinite(points).all():
         return "points are not all finite"
-    return None if found.seen.any() else "no point is seen"
+    return None if found.compared.any() else "no point is visible"
 
 
 def _refused(path: Path, complaint: str) -> BundleError:
@@ -166,15 +170,17 @@ def verify_tracks(bundle: Bundle, open_graph: OpenGraph, where: str) -> Verifica
         BundleError: The bundle has no recorded tracks, or they are of other clips.
 
     """
-    size, recorded = bundle.manifest.input, load_gate(bundle)
-    clips = gate_clips(size, len(recorded.points) // POINTS)
+    size, recorded = bundle.manifest.input, load_acceptance_tracks(bundle)
+    clips = make_acceptance_clips(size, len(recorded.points) // POINTS)
     # An engine is not to blame for clips that another version of this program rendered.
     queries = np.concatenate([clip.points[:, 0] for clip in clips])
     if np.abs(queries - recorded.points[:, 0]).max() > _SAME_QUERY:
-        raise _refused(bundle.root / GATE, "it is of other clips than this vditrack and NumPy make")
+        raise _refused(
+            bundle.root / ACCEPTANCE, "it is of other clips than this vditrack and NumPy make"
+        )
     return Verification(
         where=where,
         when=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        median_move=median_move(recorded, follow(bundle, open_graph, clips), size),
+        median_move=median_move(recorded, track_acceptance_clips(bundle, open_graph, clips), size),
         limit=MAX_MOVE,
     )

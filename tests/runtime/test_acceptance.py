@@ -23,15 +23,15 @@ from vditrack.acceptance import (
     CLIPS,
     MAX_MOVE,
     POINTS,
-    Followed,
-    follow,
-    gate_clips,
-    load_gate,
+    AcceptanceTracks,
+    load_acceptance_tracks,
+    make_acceptance_clips,
     median_move,
-    save_gate,
+    save_acceptance_tracks,
+    track_acceptance_clips,
     verify_tracks,
 )
-from vditrack.bundle.folder import GATE, bundled_model, load_bundle, seal_bundle
+from vditrack.bundle.folder import ACCEPTANCE, bundled_model, load_bundle, seal_bundle
 from vditrack.bundle.manifest import Input
 from vditrack.cli import app as cli
 from vditrack.engine_builder import listing, run, verdicts
@@ -54,8 +54,10 @@ def recorded(folder, **options):
 
 
 def record_tracks(bundle, clips=CLIPS):
-    followed = follow(bundle, open_session, gate_clips(bundle.manifest.input, clips))
-    save_gate(bundle.root / GATE, followed)
+    followed = track_acceptance_clips(
+        bundle, open_session, make_acceptance_clips(bundle.manifest.input, clips)
+    )
+    save_acceptance_tracks(bundle.root / ACCEPTANCE, followed)
     return seal_bundle(bundle.root, bundle.manifest)
 
 
@@ -103,12 +105,12 @@ def moved(by, lost=0, points=20):
     """Tracks over two frames, and those of which points moved in the second or were lost there."""
     rng = np.random.default_rng(0)
     start = rng.uniform(5, 25, (points, 1, 2)).astype(np.float32)
-    before = Followed(np.repeat(start, 2, axis=1), np.ones((points, 2), np.bool_))
+    before = AcceptanceTracks(np.repeat(start, 2, axis=1), np.ones((points, 2), np.bool_))
     after = before.points.copy()
     after[:, 1, 0] += by
     visible = before.visible.copy()
     visible[:lost, 1] = False
-    return before, Followed(after, visible)
+    return before, AcceptanceTracks(after, visible)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +146,8 @@ def test_the_bundled_model_carries_its_tracks():
     assert found.median_move < 0.05
     assert found.passed
     # Some precision is left in them, and they are of something.
-    assert load_gate(bundle).seen.mean() > 0.5
-    assert bundle.gate.stat().st_size < 40_000
+    assert load_acceptance_tracks(bundle).compared.mean() > 0.5
+    assert bundle.acceptance.stat().st_size < 40_000
 
 
 # First load
@@ -244,9 +246,9 @@ def test_a_bundle_without_tracks_loads_unverified(tmp_path, gpu, verifications, 
 
 
 def test_edited_tracks_are_found_out(bundle):
-    content = bytearray(bundle.gate.read_bytes())
+    content = bytearray(bundle.acceptance.read_bytes())
     content[100] ^= 1
-    bundle.gate.write_bytes(content)
+    bundle.acceptance.write_bytes(content)
     with pytest.raises(BundleError, match=r"gate\.npz was altered"):
         load_bundle(bundle.root)
 
@@ -266,7 +268,7 @@ MALFORMED = {
     "half a clip": ({"points": POINTS_OF_FOUR[:99], "visible": SEEN[:99]}, "99 points over 16"),
     "no clip": ({"points": POINTS_OF_FOUR[:0], "visible": SEEN[:0]}, "0 points over 16"),
     "NaN": ({"points": POINTS_OF_FOUR * np.nan, "visible": SEEN}, "not all finite"),
-    "unseen": ({"points": POINTS_OF_FOUR, "visible": ~SEEN}, "no point is seen"),
+    "unseen": ({"points": POINTS_OF_FOUR, "visible": ~SEEN}, "no point is visible"),
     "other clips": ({"points": POINTS_OF_FOUR, "visible": SEEN}, "of other clips than"),
 }
 
@@ -276,12 +278,12 @@ MALFORMED = {
 def test_malformed_tracks_are_refused(bundle, gpu, kind):  # noqa: F811
     content, complaint = MALFORMED[kind]
     if isinstance(content, bytes):
-        bundle.gate.write_bytes(content)
+        bundle.acceptance.write_bytes(content)
     elif isinstance(content, np.ndarray):
-        with bundle.gate.open("wb") as file:
+        with bundle.acceptance.open("wb") as file:
             np.save(file, content)
     else:
-        np.savez(bundle.gate, **content)
+        np.savez(bundle.acceptance, **content)
     sealed = seal_bundle(bundle.root, bundle.manifest)
     folder = build(sealed, "tensorrt-rtx")
     with pytest.raises(BackendError) as refused:
@@ -425,8 +427,10 @@ def tiny(tmp_path, monkeypatch):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes((source.root / name).read_bytes())
     # One clip is quicker than all.
-    whole = load_gate(source)
-    save_gate(root / GATE, Followed(whole.points[:POINTS], whole.visible[:POINTS]))
+    whole = load_acceptance_tracks(source)
+    save_acceptance_tracks(
+        root / ACCEPTANCE, AcceptanceTracks(whole.points[:POINTS], whole.visible[:POINTS])
+    )
     bundle = seal_bundle(root, source.manifest)
     runs_as(monkeypatch, cuda, {"encoder.onnx": bundle.encoder, "features.onnx": bundle.features})
     return bundle, cuda

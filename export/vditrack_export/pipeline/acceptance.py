@@ -12,10 +12,10 @@ from torch import Tensor
 from vditrack.acceptance import (
     CLIPS,
     MAX_MOVE,
-    Followed,
-    follow,
-    gate_clips,
+    AcceptanceTracks,
+    make_acceptance_clips,
     median_move,
+    track_acceptance_clips,
 )
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Input, Manifest, PrecisionCheck
@@ -31,7 +31,7 @@ MAX_LOSS = 1.0
 
 @dataclass(frozen=True)
 class GateTracks:
-    """All points of the gate's clips: what was found, and what is true.
+    """All points of the acceptance clips: what was found, and what is true.
 
     Positions are [N, T, 2] in pixels of the clips, visibility is [N, T].
     """
@@ -43,8 +43,8 @@ class GateTracks:
     truly_visible: NDArray[np.bool_]
 
     @property
-    def followed(self) -> Followed:
-        return Followed(self.found, self.visible)
+    def followed(self) -> AcceptanceTracks:
+        return AcceptanceTracks(self.found, self.visible)
 
     def average_jaccard(self) -> float:
         """TAP-Vid's, in percent, of the frames after the first."""
@@ -57,7 +57,7 @@ class GateTracks:
 
 
 def gate_tracks(manifest: Manifest, graphs: Sequence[Graph], count: int = CLIPS) -> GateTracks:
-    """Track the gate's clips with graphs that are not written yet, by their matches alone.
+    """Track the acceptance clips with graphs that are not written yet, by their matches alone.
 
     Args:
         manifest: of a bundle of these graphs.
@@ -69,8 +69,10 @@ def gate_tracks(manifest: Manifest, graphs: Sequence[Graph], count: int = CLIPS)
 
     """
     sessions = {graph.file: TorchSession(graph) for graph in graphs}
-    clips = gate_clips(manifest.input, count)
-    followed = follow(Bundle(Path(), manifest), lambda path: sessions[path.name], clips)
+    clips = make_acceptance_clips(manifest.input, count)
+    followed = track_acceptance_clips(
+        Bundle(Path(), manifest), lambda path: sessions[path.name], clips
+    )
     return GateTracks(
         size=manifest.input,
         found=followed.points,

@@ -17,9 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vditrack.acceptance import CLIPS, save_gate
+from vditrack.acceptance import CLIPS, save_acceptance_tracks
 from vditrack.atomic_files import staged_folder
-from vditrack.bundle.folder import APPEARANCE, CONTENTS, FEATURES, GATE, MOTION, Bundle, seal_bundle
+from vditrack.bundle.folder import (
+    ACCEPTANCE,
+    APPEARANCE,
+    CONTENTS,
+    FEATURES,
+    MOTION,
+    Bundle,
+    seal_bundle,
+)
 from vditrack.bundle.manifest import (
     SCHEMA_VERSION,
     Encoder,
@@ -121,7 +129,7 @@ def export_bundle(
                 gate = _lower(cutting, features.module, small, rounding, report)
             takes = _write_all(cutting, features, folder, report)
         if not cutting.random:
-            report("tracking the gate's clips, for engines to be compared with")
+            report("tracking the acceptance clips, for engines to be compared with")
             # Torch takes long over large windows, and over rounded numbers.
             _write_tracks(cutting, features, folder, CLIPS if exact and small == card.input else 1)
         for name, part in parts.items():
@@ -258,7 +266,7 @@ def _lower(
     features = _features(cutting, size)
 
     def tracks(precision: str) -> GateTracks:
-        report(f"tracking the gate's clips in {precision}")
+        report(f"tracking the acceptance clips in {precision}")
         form = cutting.encoder_form(size)
         return gate_tracks(bundle_manifest(cutting, size, form.takes, {}), (*form.graphs, features))
 
@@ -273,15 +281,15 @@ def _lower(
 
 
 def _write_tracks(cutting: Cutting, features: Graph, folder: Path, clips: int) -> None:
-    """Write what the graphs make of the gate's clips, at the size that engines are built for."""
+    """Write the graphs' tracks of the acceptance clips, at the size that engines are built for."""
     size = cutting.card.input
     form = cutting.encoder_form(size)
     _attend_piecewise(features.module)
     manifest = bundle_manifest(cutting, size, form.takes, {})
     followed = gate_tracks(manifest, (*form.graphs, features), clips).followed
     # A model that follows nothing has nothing that an engine could do otherwise.
-    if followed.seen.any():
-        save_gate(folder / GATE, followed)
+    if followed.compared.any():
+        save_acceptance_tracks(folder / ACCEPTANCE, followed)
 
 
 def _attend_piecewise(path: nn.Module) -> None:

@@ -1,7 +1,8 @@
-"""The bundle: the folder that export writes and every other unit only reads.
+"""Loading, sealing and checking of bundles.
 
-``bundle.json`` says what was exported and how to use it; every other file is named there with its
-size and sha256. Nothing in a bundle is ever unpickled.
+A bundle is the folder that export writes and every other unit only reads. Its manifest,
+``bundle.json``, holds what was exported and how to use it, and the size and sha256 of every other
+file. Nothing in a bundle is ever unpickled.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ ENCODER = "encoder.onnx"
 ENCODER_START = "encoder_start.onnx"
 FEATURES = "features.onnx"
 _GRAPHS = (ENCODER, ENCODER_START, FEATURES)
-GATE = "gate.npz"
-"""Tracks of the gate's clips as they were at export, where the model tracks anything: `gate`."""
+ACCEPTANCE = "gate.npz"
+"""Tracks of the acceptance clips as they were at export (`vditrack.acceptance`)."""
 MOTION, APPEARANCE = "motion", "appearance"
-"""Folders of the bundles within a bundle whose features, fused, propagate object masks."""
+"""Folders of the bundles within a bundle whose features are fused to propagate object masks."""
 CONTENTS = frozenset(
     {
         MANIFEST,
         *_GRAPHS,
         *(f"{graph}.data" for graph in _GRAPHS),
-        GATE,
+        ACCEPTANCE,
         "engines",
         MOTION,
         APPEARANCE,
@@ -51,43 +52,46 @@ class Bundle:
 
     @property
     def encoder(self) -> Path:
+        """Path of the encoder's graph."""
         return self.root / ENCODER
 
     @property
     def encoder_start(self) -> Path:
+        """Path of the encoder's graph for the first frame of a clip."""
         return self.root / ENCODER_START
 
     @property
     def features(self) -> Path:
+        """Path of the transformer's graph."""
         return self.root / FEATURES
 
     @property
     def motion(self) -> Bundle:
-        """Of motion features; it is there where `Propagation` has no ``displacement``."""
+        """The bundle of motion features; it exists if `Propagation` has no ``displacement``."""
         return _read_bundle(self.root / MOTION)
 
     @property
     def appearance(self) -> Bundle:
-        """Of appearance features; it is there where the manifest has ``propagation``."""
+        """The bundle of appearance features; it exists if the manifest has ``propagation``."""
         return _read_bundle(self.root / APPEARANCE)
 
     @property
-    def gate(self) -> Path | None:
-        """Tracks that engines have to reproduce; None where there are none."""
-        return self.root / GATE if GATE in self.manifest.files else None
+    def acceptance(self) -> Path | None:
+        """Path of the tracks that engines have to reproduce; None if there are none."""
+        return self.root / ACCEPTANCE if ACCEPTANCE in self.manifest.files else None
 
 
 def bundled_model() -> Path:
-    """Folder of the model that comes with the package."""
+    """Return the folder of the model that comes with the package."""
     return Path(str(resources.files("vditrack.models"))) / "tiny"
 
 
 def load_bundle(path: Path | str) -> Bundle:
-    """Read a bundle and check every file of it against its digest.
+    """Load a bundle, and check every file against its digest.
 
     Raises:
-        BundleError: no bundle there, a file is missing, altered or leaves the folder, or the
-            manifest has another schema version or does not fit together.
+        BundleError: There is no bundle, a file is missing, altered or outside the folder, or the
+            manifest has an unknown schema version or contradicts itself.
 
     """
     bundle = _read_bundle(Path(path))
@@ -108,7 +112,7 @@ def _read_bundle(root: Path) -> Bundle:
 
 
 def seal_bundle(root: Path, manifest: Manifest) -> Bundle:
-    """Record every file below ``root`` in the manifest and write it as ``bundle.json``."""
+    """Write the manifest as ``bundle.json``, with a record of every file below ``root``."""
     paths = sorted(path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST)
     files = {path.relative_to(root).as_posix(): file_record(path) for path in paths}
     sealed = msgspec.structs.replace(manifest, files=files)
@@ -237,7 +241,7 @@ def _stays_inside(root: Path, name: str) -> bool:
 
 
 def file_record(path: Path) -> FileRecord:
-    """Size and digest of a file."""
+    """Return the size and the digest of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

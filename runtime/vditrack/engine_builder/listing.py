@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from vditrack.bundle.folder import GATE, Bundle
+from vditrack.bundle.folder import ACCEPTANCE, Bundle
 from vditrack.bundle.manifest import Manifest
 from vditrack.errors import EngineError
 from vditrack.inference.engine_identity import (
@@ -82,8 +82,8 @@ def _verdict(identity: Identity, manifest: Manifest) -> str:
     verified = identity.verified
     if verified is None and manifest.source.random_weights:
         return "unverified: with random weights there is nothing to compare"
-    if verified is None and GATE not in manifest.files:
-        return f"unverified: the bundle has no {GATE} to compare with"
+    if verified is None and ACCEPTANCE not in manifest.files:
+        return f"unverified: the bundle has no {ACCEPTANCE} to compare with"
     if verified is None:
         return "unverified: not yet compared with the bundle's"
     return (

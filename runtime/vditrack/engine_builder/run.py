@@ -83,7 +83,7 @@ def build_bundle(bundle: Bundle, options: Options, bars: Progress) -> tuple[Path
 
 def _verified(folder: Path, bundle: Bundle, identity: Identity, machine: Machine) -> Identity:
     """Return the identity with the verdict on its tracks, where this machine can run it."""
-    if bundle.gate is None or mismatches(identity, bundle, machine):
+    if bundle.acceptance is None or mismatches(identity, bundle, machine):
         return identity
     try:
         _, verified = verify_build(folder, bundle, identity, machine, verify_tracks)

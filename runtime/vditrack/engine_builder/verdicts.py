@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from vditrack.acceptance import verify_tracks
-from vditrack.bundle.folder import GATE, Bundle
+from vditrack.bundle.folder import ACCEPTANCE, Bundle
 from vditrack.errors import EngineError, InputError, VditrackError
 from vditrack.inference.engine_identity import Identity, engine_folders, load_identity, mismatches
 from vditrack.inference.engine_loading import record_verdict, verify_build
@@ -22,9 +22,9 @@ def verify_builds(bundle: Bundle) -> list[str]:
         InputError: no build would load here, or the bundle has no tracks to compare with.
 
     """
-    if bundle.gate is None:
+    if bundle.acceptance is None:
         raise InputError(
-            f"{bundle.root} has no {GATE}, so there are no tracks to compare an engine's with. "
+            f"{bundle.root} has no {ACCEPTANCE}: there are no tracks to compare an engine's with. "
             "Export it again; with random weights it tracks nothing, and has none."
         )
     machine = read_machine()

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from vditrack.atomic_files import staged_file
-from vditrack.bundle.folder import ENCODER, ENCODER_START, FEATURES, GATE, Bundle, file_record
+from vditrack.bundle.folder import ACCEPTANCE, ENCODER, ENCODER_START, FEATURES, Bundle, file_record
 from vditrack.bundle.manifest import FileRecord, Sha256
 from vditrack.errors import EngineError
 from vditrack.inference.machine import Machine
@@ -146,7 +146,7 @@ def graph_digests(bundle: Bundle) -> dict[str, str]:
     files = bundle.manifest.files.items()
     # Bundles inside this bundle have engines of their own.
     own = ((name, record) for name, record in files if "/" not in name)
-    return {name: record.sha256 for name, record in own if name != GATE}
+    return {name: record.sha256 for name, record in own if name != ACCEPTANCE}
 
 
 def mismatches(identity: Identity, bundle: Bundle, machine: Machine) -> list[str]:

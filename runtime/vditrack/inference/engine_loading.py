@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from vditrack.bundle.folder import GATE, Bundle
+from vditrack.bundle.folder import ACCEPTANCE, Bundle
 from vditrack.errors import EngineError, InputError
 from vditrack.inference.engine_identity import (
     ENGINE_OF,
@@ -47,9 +47,9 @@ def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> tuple[Ope
     """
     identity, machine = load_identity(folder), read_machine()
     _require_fit(identity, bundle, machine)
-    if bundle.gate is None:
-        _LOG.debug("%s: not verified because %s has no %s", folder.name, bundle.root, GATE)
-    if bundle.gate is None or verify is None or _verified_on(identity, machine):
+    if bundle.acceptance is None:
+        _LOG.debug("%s: not verified because %s has no %s", folder.name, bundle.root, ACCEPTANCE)
+    if bundle.acceptance is None or verify is None or _verified_on(identity, machine):
         return open_build(folder, bundle, identity), identity
     open_graph, identity = verify_build(folder, bundle, identity, machine, verify)
     record_verdict(folder, identity)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from doubles.pipelines import run_export
 from doubles.tiny_checkpoint import TINY_CARD, make_tiny_transformer, save_tiny_checkpoint
 from vditrack.acceptance import verify_tracks
-from vditrack.bundle.folder import GATE, MANIFEST, load_bundle
+from vditrack.bundle.folder import ACCEPTANCE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession, open_session
 from vditrack_export.card import load_card
@@ -107,7 +107,7 @@ def test_weights_too_large_for_one_file(
     assert run(card, checkpoint, tmp_path / "bundle").exception is None
     bundle = load_bundle(tmp_path / "bundle")
     graphs = {"encoder.onnx", "features.onnx"}
-    assert set(bundle.manifest.files) - {GATE} == graphs | {f"{name}.data" for name in graphs}
+    assert set(bundle.manifest.files) - {ACCEPTANCE} == graphs | {f"{name}.data" for name in graphs}
     assert OnnxRuntimeSession(bundle.features).outputs["descriptors"].shape[0] == 4
 
 

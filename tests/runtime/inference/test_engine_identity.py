@@ -310,7 +310,7 @@ def test_a_verdict_of_no_number_is_no_pass() -> None:
 
 
 def test_what_engines_are_compared_with_is_no_graph(bundle: Bundle) -> None:
-    assert bundle.gate is not None
+    assert bundle.acceptance is not None
     assert graph_digests(bundle).keys() == {"encoder.onnx", "features.onnx"}
 
 
