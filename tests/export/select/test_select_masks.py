@@ -30,8 +30,8 @@ from vditrack_export.pipeline.checkpoint import random_checkpoint
 from vditrack_export.pipeline.empty_prompt import random_prompt
 from vditrack_export.pipeline.export import Weights, export_bundle
 from vditrack_export.select.cli import select
-from vditrack_export.select.feature_cache import Kept, Shape
 from vditrack_export.select.masks.curves import draw_curves
+from vditrack_export.select.masks.feature_cache import Kept, Shape
 from vditrack_export.select.masks.features import PartModel
 from vditrack_export.select.masks.run import MaskedClip, begun, score_masks
 from vditrack_export.select.masks.scores import MaskClips, MaskScores

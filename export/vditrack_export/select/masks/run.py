@@ -18,7 +18,7 @@ from vditrack.features.fusion import fuse
 from vditrack.features.windows import clip_features
 from vditrack.input_checks import check_mask
 from vditrack.masks.objects import MaskedObjects
-from vditrack_export.select.feature_cache import Kept
+from vditrack_export.select.masks.feature_cache import Kept
 from vditrack_export.select.masks.features import PartModel
 from vditrack_export.select.masks.scores import MaskClips, MaskScores
 from vditrack_export.select.masks.search_space import MaskSpace, Setting, Trial

@@ -18,8 +18,8 @@ from vditrack.evaluation.datasets.registry import Dataset
 from vditrack_export.card import Card, Masks
 from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
 from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
-from vditrack_export.select.feature_cache import Kept, Shape
 from vditrack_export.select.masks.curves import draw_curves
+from vditrack_export.select.masks.feature_cache import Kept, Shape
 from vditrack_export.select.masks.features import PartModel
 from vditrack_export.select.masks.report import mask_table, masks_as_json
 from vditrack_export.select.masks.run import (
