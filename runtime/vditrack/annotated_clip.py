@@ -36,7 +36,7 @@ class AnnotatedClip:
         """[2] width and height of the frames."""
         return np.array(self.frames.shape[2:0:-1], np.float32)
 
-    def resized(self, width: int, height: int) -> AnnotatedClip:
+    def resize(self, width: int, height: int) -> AnnotatedClip:
         """Return the same clip at another size, aspect ratio not kept."""
         shrinks = self.frames.shape[1] > height or self.frames.shape[2] > width
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

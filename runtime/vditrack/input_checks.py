@@ -11,7 +11,7 @@ from vditrack.arrays import Floats, Frame, Mask, Masks
 from vditrack.errors import InputError
 
 
-def checked_masks(masks: Masks, frames: NDArray[np.uint8]) -> dict[int, Mask]:
+def validate_masks(masks: Masks, frames: NDArray[np.uint8]) -> dict[int, Mask]:
     """Masks by the frame of the clip [T, H, W, 3] that each is of, in order.
 
     Raises:
@@ -89,7 +89,7 @@ def check_clip(frames: NDArray[np.uint8]) -> None:
     check_frame(frames[0])
 
 
-def checked_queries(queries: ArrayLike, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+def validate_queries(queries: ArrayLike, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return queries as float32 [N, 3]; refuse one that is not on a frame and inside it."""
     asked = np.asarray(queries, np.float32)
     if asked.ndim != 2 or asked.shape[1] != 3:

@@ -27,7 +27,7 @@ def stage(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def listening(record: Record) -> Iterator[None]:
+def record_stages(record: Record) -> Iterator[None]:
     """Have every stage that ends in the block, in this thread or task, told to ``record``."""
     token = _LISTENER.set(record)
     try:

@@ -18,7 +18,7 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.fusion import FusedFeatures
 from vditrack.inference.selection import CPU, Backend, open_backend
-from vditrack.input_checks import check_clip, checked_masks
+from vditrack.input_checks import check_clip, validate_masks
 from vditrack.masks.objects import MaskedObjects
 from vditrack.points.clip_tracking import Progress, TrackMode, track_clip
 from vditrack.points.tracks import Tracks
@@ -179,7 +179,7 @@ class Tracker:
             raise InputError(f"there is no mode {mode!r}. Give one of {known}.")
         fused = self._fused
         check_clip(frames)
-        given = checked_masks(masks, frames)
+        given = validate_masks(masks, frames)
         propagated = np.zeros(frames.shape[:3], np.uint8)
         objects = MaskedObjects(fused.settings)
         causal = mode == "causal"

@@ -58,7 +58,7 @@ def described(
         advanced: see `Advanced`.
 
     """
-    resized = replace(clip, masks=None).resized(RASTER, RASTER)
+    resized = replace(clip, masks=None).resize(RASTER, RASTER)
     grid, length = extractor.grid, len(clip.frames)
     stored: NDArray[np.float32] | None = None
     for frame, features in enumerate(clip_features(extractor, resized.frames)):

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.points.object_ids import objects_at
+from vditrack.points.object_ids import read_object_ids
 from vditrack.streams.realtime import LiveUpdate
 
 
@@ -42,7 +42,7 @@ class PointObjects:
             mask: uint8 [H, W] of indices of the objects in it, 0 for the background.
 
         """
-        found = objects_at(update.points, update.visible, mask)
+        found = read_object_ids(update.points, update.visible, mask)
         self._objects = dict(zip(update.ids.tolist(), found.tolist(), strict=True))
 
     def of(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:

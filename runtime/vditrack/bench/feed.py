@@ -5,7 +5,7 @@ from functools import partial
 
 from vditrack.arrays import Frame
 from vditrack.bench.camera import Clock, FrameTimes, simulate_camera
-from vditrack.stage_timing import listening
+from vditrack.stage_timing import record_stages
 
 Push = Callable[[Frame, float], object]
 """Called with a frame uint8 [H, W, 3] and its stamp in seconds."""
@@ -58,7 +58,7 @@ class Feed:
     def _push_timed(self, number: int) -> StageSeconds:
         spent: StageSeconds = {}
         frame = self._frames[ping_pong_index(number, len(self._frames))]
-        with listening(partial(_add_seconds, spent)):
+        with record_stages(partial(_add_seconds, spent)):
             began = self._clock.now()
             self._push(frame, float(number))
             spent[WHOLE] = self._clock.now() - began

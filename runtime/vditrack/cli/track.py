@@ -36,7 +36,7 @@ from vditrack.io.track_files import read_queries, save_csv, save_npz
 from vditrack.io.video import Video, read_video, write_video
 from vditrack.points.clip_tracking import TrackMode
 from vditrack.points.heft_differences import list_differences
-from vditrack.points.tracks import Tracks, joined
+from vditrack.points.tracks import Tracks, concatenate_tracks
 from vditrack.tracker import Tracker
 
 RESULTS = frozenset({"tracks.npz", "tracks.csv", "overlay.mp4", "tracks.mcap"})
@@ -176,7 +176,7 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
         began = time.perf_counter()
         shot_tracks = _track_shots(tracker, shots, request, progress)
         seconds = time.perf_counter() - began
-        tracks, masks = joined(shot_tracks), None
+        tracks, masks = concatenate_tracks(shot_tracks), None
         if request.points.masks:
             progress = add_progress_bar(bars, "masks", len(video.frames))
             masks = tracker.propagate(video.frames, request.points.masks, progress=progress)

@@ -112,7 +112,7 @@ class TapVid:
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """See `EvaluationProtocol`."""
         if self.size == "256":
-            clip = clip.resized(RASTER, RASTER)
+            clip = clip.resize(RASTER, RASTER)
         queries = (first_queries if self.query == "first" else strided_queries)(clip.visible)
         return _score_points(self.metrics, clip, queries, name, method, RASTER / clip.size)
 

@@ -1,8 +1,8 @@
-"""How the cells of a frame move: what tells motion for a model without motion features.
+"""Velocities of grid cells: motion for models whose features carry none.
 
-TED (arXiv 2512.02339) tells objects that look the same apart by a video model's features at high
-noise. Those of a small model carry no motion. But the descriptors of frames find a cell again in
-the frames beside its own (HeFT, arXiv 2512.04619), and how far it went there is its velocity.
+TED (arXiv 2512.02339) separates objects that look the same by a video model's features at high
+noise. Those of a small model carry no motion. But descriptors match a cell with the frames beside
+its own (HeFT, arXiv 2512.04619), and its displacement there is its velocity.
 """
 
 from collections import deque
@@ -14,24 +14,27 @@ import numpy as np
 
 from vditrack.arrays import Floats
 from vditrack.bundle.configuration import Displacement
-from vditrack.features.feature_map import FeatureMap
+from vditrack.features.feature_map import FeatureMap, normalise
 
 
 @dataclass(frozen=True)
-class Moving:
-    """What a frame shows, and how that moves."""
+class FrameMotion:
+    """The appearance of a frame, and the velocities of its cells."""
 
     appearance: FeatureMap
+    """Appearance features of the frame."""
     velocity: Floats | None
-    """[rows, columns, 2] (x, y), in cells a frame; None where no frame beside it was seen."""
+    """[rows, columns, 2] (x, y), in cells a frame; None if there is no frame beside it."""
 
 
-def clip_motion(maps: Iterable[FeatureMap], settings: Displacement) -> Iterator[Moving]:
-    """Velocity beside appearance for each frame of a clip, from the frames before and after it.
+def estimate_clip_motion(
+    maps: Iterable[FeatureMap], settings: Displacement
+) -> Iterator[FrameMotion]:
+    """Yield the motion of each frame of a clip, from the frames before and after it.
 
     Args:
-        maps: appearance of each frame; no more than 2 x ``settings.frames`` + 1 are held.
-        settings: how cells are looked for.
+        maps: appearance of each frame; at most 2 x ``settings.frames`` + 1 are kept in memory.
+        settings: of the search for cells.
 
     """
     side = settings.frames
@@ -41,40 +44,45 @@ def clip_motion(maps: Iterable[FeatureMap], settings: Displacement) -> Iterator[
         middle = around[side]
         if middle is not None:
             others = {t - side: other for t, other in enumerate(around) if other is not None}
-            yield _moving(middle, others, settings)
+            yield _estimate_motion(middle, others, settings)
 
 
 class MotionWindow:
-    """Velocity beside appearance for frames that come one by one, from those before each."""
+    """Estimates the motion of frames that come one by one, from the frames before each."""
 
     def __init__(self, settings: Displacement) -> None:
+        """Start before the first frame."""
         self._settings = settings
         self._before: deque[FeatureMap] = deque(maxlen=settings.frames)
 
-    def push(self, newest: FeatureMap) -> Moving:
-        """Take the appearance of the next frame."""
+    def push(self, newest: FeatureMap) -> FrameMotion:
+        """Return the motion of the next frame, given its appearance."""
         before = dict(zip(range(-len(self._before), 0), self._before, strict=True))
         self._before.append(newest)
-        return _moving(newest, before, self._settings)
+        return _estimate_motion(newest, before, self._settings)
 
 
-def velocities(frame: Floats, others: Mapping[int, Floats], settings: Displacement) -> Floats:
-    """Velocity of each cell: the mean over places where it may be in the frames beside its own.
+def estimate_velocities(
+    frame: Floats, others: Mapping[int, Floats], settings: Displacement
+) -> Floats:
+    """Estimate the velocity of each cell: a mean over its possible displacements.
 
-    All places of all those frames share one softmax, so that a frame in which the cell is covered
-    counts little.
+    All displacements to all frames beside its own share one softmax, so that a frame in which the
+    cell is occluded has little weight.
 
     Args:
         frame: descriptors [rows, columns, D], each of length 1.
         others: the same of other frames, by how many frames later they are; at least one.
-        settings: how far a cell is looked for, how sharply, and with what gain.
+        settings: radius, temperature and gain.
 
     Returns:
         [rows, columns, 2] (x, y), in cells a frame.
 
     """
     rows, columns = frame.shape[:2]
-    steps = [(later, *shift) for later in others if later for shift in _shifts(later, settings)]
+    steps = [
+        (later, *shift) for later in others if later for shift in _displacements(later, settings)
+    ]
     cosines = np.full((len(steps), rows, columns), -np.inf, np.float32)
     for scores, (later, right, down) in zip(cosines, steps, strict=True):
         here, there = _overlap(right, down, rows, columns)
@@ -85,20 +93,17 @@ def velocities(frame: Floats, others: Mapping[int, Floats], settings: Displaceme
     return np.asarray(settings.gain * total / weights.sum(axis=0)[..., None], np.float32)
 
 
-def _moving(frame: FeatureMap, others: Mapping[int, FeatureMap], settings: Displacement) -> Moving:
-    beside = {later: _of_length_one(other.descriptors) for later, other in others.items() if later}
+def _estimate_motion(
+    frame: FeatureMap, others: Mapping[int, FeatureMap], settings: Displacement
+) -> FrameMotion:
+    beside = {later: normalise(other.descriptors) for later, other in others.items() if later}
     if not beside:
-        return Moving(frame, None)
-    return Moving(frame, velocities(_of_length_one(frame.descriptors), beside, settings))
+        return FrameMotion(frame, None)
+    return FrameMotion(frame, estimate_velocities(normalise(frame.descriptors), beside, settings))
 
 
-def _of_length_one(descriptors: Floats) -> Floats:
-    norms = np.linalg.norm(descriptors, axis=2, keepdims=True)
-    return np.asarray(descriptors / np.maximum(norms, 1e-12), np.float32)
-
-
-def _shifts(later: int, settings: Displacement) -> list[tuple[int, int]]:
-    """Steps (right, down), in cells, that a cell may take in so many frames."""
+def _displacements(later: int, settings: Displacement) -> list[tuple[int, int]]:
+    """Return the displacements (right, down), in cells, that a cell may have after some frames."""
     radius = settings.reach * abs(later)
     steps = range(-int(radius), int(radius) + 1)
     return [(x, y) for x, y in product(steps, steps) if np.hypot(x, y) <= radius]
@@ -107,7 +112,7 @@ def _shifts(later: int, settings: Displacement) -> list[tuple[int, int]]:
 def _overlap(
     right: int, down: int, rows: int, columns: int
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Cells that stay on the grid when they take a step, and where they are then."""
+    """Return the cells that stay on the grid after a displacement, and where they are then."""
 
     def along(step: int, count: int) -> tuple[slice, slice]:
         first, last = max(0, -step), max(count - max(0, step), 0, -step)

@@ -1,4 +1,4 @@
-"""From frames to feature maps: resize, window, run the model, keep what matching needs."""
+"""Feature maps of frames: resizing, encoding, and running the transformer on windows of latents."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +8,7 @@ import numpy as np
 from vditrack.arrays import Frame
 from vditrack.bundle.folder import Bundle
 from vditrack.coordinates import Grid
-from vditrack.features.feature_map import FeatureMap, _frame_by_frame
+from vditrack.features.feature_map import FeatureMap, interpolate_frames
 from vditrack.features.latent_encoder import LatentEncoder, require_tensors
 from vditrack.inference.onnxruntime import open_session
 from vditrack.inference.session import Array, OpenGraph, TensorSpec
@@ -19,11 +19,11 @@ class FeatureExtractor:
     """The graphs of a bundle, loaded and checked against its manifest."""
 
     def __init__(self, bundle: Bundle, open_graph: OpenGraph = open_session) -> None:
-        """Load the graphs, with ``open_graph``.
+        """Load the graphs with ``open_graph``.
 
         Raises:
-            BackendError: no inference engine is installed or it refuses a graph.
-            BundleError: a graph has not the inputs and outputs the manifest claims.
+            BackendError: No inference engine is installed, or it refuses a graph.
+            BundleError: A graph does not have the inputs and outputs that the manifest claims.
 
         """
         inp, out = bundle.manifest.input, bundle.manifest.output
@@ -40,7 +40,7 @@ class FeatureExtractor:
         require_tensors(bundle.features, self._features.inputs, {"latents": latents})
 
     def resize(self, frame: Frame) -> Frame:
-        """Bring a frame to the model's size."""
+        """Resize a frame to the model's input size."""
         size = (self.grid.width, self.grid.height)
         shrinks = frame.shape[1] > size[0] or frame.shape[0] > size[1]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -49,16 +49,21 @@ class FeatureExtractor:
         return resized
 
     def describe(self, window: Sequence[Array]) -> list[FeatureMap]:
-        """Maps of the newest of a window's latents, which come in order, in one array or more."""
+        """Return the maps of the newest latents of a window.
+
+        Args:
+            window: latents [1, C, t, h, w] in order, in one array or more.
+
+        """
         latents = np.concatenate(window, axis=2)
         with stage("transformer"):
             descriptors = self._features.run({"latents": latents})["descriptors"]
         return [FeatureMap(self.grid, latent) for latent in descriptors]
 
     def describe_frames(self, window: Sequence[Frame]) -> Iterator[FeatureMap]:
-        """Maps of the newest of a window's resized frames, encoded from the window's beginning."""
-        latents = list(self.encoder.from_beginning(window))
-        return _frame_by_frame(self.describe(latents), self.temporal_stride)
+        """Return the maps of the newest resized frames of a window, encoded from its beginning."""
+        latents = list(self.encoder.encode_clip(window))
+        return interpolate_frames(self.describe(latents), self.temporal_stride)
 
 
 def _windowed(latents: TensorSpec, count: int) -> TensorSpec:

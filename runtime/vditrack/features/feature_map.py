@@ -9,13 +9,16 @@ import numpy as np
 from vditrack.arrays import Floats
 from vditrack.coordinates import Grid, cells_from_pixels, hat_weights, linear_weights, pixel_centres
 
+_TINY = np.float32(1e-12)
+"""Least norm, and least squared norm, that is divided by."""
+
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Descriptors of one frame, read between cells by bilinear interpolation.
+    """Descriptors of one frame, interpolated bilinearly between cells.
 
-    The similarity is a cosine, and the norm of an interpolated descriptor is not the interpolated
-    norm. It depends on no template, so it is worked out once a frame, without interpolating the
+    Similarity is a cosine, and the norm of an interpolated descriptor is not the interpolated norm.
+    It does not depend on a template, so it is computed once a frame, without interpolating the
     descriptors themselves: the squared norm is a sum over pairs of neighbouring cells.
     """
 
@@ -25,15 +28,15 @@ class FeatureMap:
 
     @cached_property
     def pixel_inverse_norms(self) -> Floats:
-        """[height, width]: one over the norm at the centre of every model pixel."""
+        """One over the norm at the centre of every model pixel, [height, width]."""
         grid = self.grid
-        rows = _interpolation(grid.rows, grid.stride)
-        columns = _interpolation(grid.columns, grid.stride)
+        rows = _pixel_weights(grid.rows, grid.stride)
+        columns = _pixel_weights(grid.columns, grid.stride)
         return _inverse_norms(self.descriptors, rows, columns)
 
     @cached_property
     def half_cell_inverse_norms(self) -> Floats:
-        """[2 rows - 1, 2 columns - 1]: the same at cell centres and half way between them."""
+        """The same at cell centres and half way between them, [2 rows - 1, 2 columns - 1]."""
         rows, columns = half_cell_weights(self.grid.rows), half_cell_weights(self.grid.columns)
         return _inverse_norms(self.descriptors, rows, columns)
 
@@ -54,26 +57,30 @@ class FeatureMap:
         return np.asarray(np.einsum("nij,nijc->nc", weights, around), np.float32)
 
 
-def _frame_by_frame(maps: Iterable[FeatureMap], stride: int) -> Iterator[FeatureMap]:
-    """Maps of all frames from those of latents, which lie at the first and every stride after it.
+def normalise(descriptors: Floats) -> Floats:
+    """Return descriptors [rows, columns, D] of length 1; those of length 0 stay 0."""
+    norms = np.linalg.norm(descriptors, axis=2, keepdims=True)
+    return np.asarray(descriptors / np.maximum(norms, _TINY), np.float32)
 
-    Between two latents descriptors are linear in time (HeFT).
+
+def interpolate_frames(maps: Iterable[FeatureMap], stride: int) -> Iterator[FeatureMap]:
+    """Yield the maps of all frames, given those of latents.
+
+    Latents lie at the first frame and at every ``stride`` frames after it. Descriptors between two
+    latents are linear in time (HeFT).
     """
     before: FeatureMap | None = None
     for newest in maps:
         if before is not None:
             for step in range(1, stride):
-                yield _between(before, newest, step / stride)
+                yield _interpolate(before, newest, step / stride)
         yield newest
         before = newest
 
 
-def _between(before: FeatureMap, after: FeatureMap, weight: float) -> FeatureMap:
+def _interpolate(before: FeatureMap, after: FeatureMap, weight: float) -> FeatureMap:
     descriptors = (1 - weight) * before.descriptors + weight * after.descriptors
     return FeatureMap(after.grid, descriptors)
-
-
-_TINY = np.float32(1e-12)
 
 
 _STENCIL = np.arange(-1, 2, dtype=np.float32)
@@ -87,7 +94,7 @@ def _stencil_weights(falloff: float) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def _interpolation(count: int, stride: int) -> Floats:
+def _pixel_weights(count: int, stride: int) -> Floats:
     """Return the weights [count * stride, count] of the cells at every pixel centre of an axis."""
     centres = cells_from_pixels(pixel_centres(np.arange(count * stride)), stride)
     weights = hat_weights(np.clip(centres, 0, count - 1), np.arange(count))
@@ -101,7 +108,7 @@ def half_cell_weights(count: int) -> Floats:
 
 
 def _inverse_norms(descriptors: Floats, rows: Floats, columns: Floats) -> Floats:
-    """1 / |sum_ij rows[y, i] columns[x, j] d_ij| for every (y, x): [Y, X].
+    """Return 1 / |sum_ij rows[y, i] columns[x, j] d_ij| for every (y, x): [Y, X].
 
     Each sample lies between at most two rows and two columns, so only products of neighbouring
     descriptors have weight: with itself, the next row, the next column, and both diagonals.

@@ -1,4 +1,4 @@
-"""From resized frames to latents: the encoder's graphs, and what one run leaves to the next."""
+"""Latents of resized frames: the encoder's graphs, and the caches between their runs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -14,25 +14,25 @@ from vditrack.inference.session import Array, OpenGraph, Session, TensorSpec
 from vditrack.stage_timing import stage
 
 Caches = Mapping[str, Array]
-"""What a run leaves to the next, by the names of the inputs that take it."""
+"""Arrays that a run passes to the next, by the names of the inputs that take them."""
 
 
 class LatentEncoder:
-    """The encoder's graphs. It keeps nothing of a clip or a stream: any number share one."""
+    """The encoder's graphs. It has no state, so any number of clips and streams can share one."""
 
     def __init__(self, bundle: Bundle, open_graph: OpenGraph) -> None:
         """Load the graphs.
 
         Raises:
-            BackendError: no inference engine is installed or it refuses a graph.
-            BundleError: a graph has not the inputs and outputs the manifest claims.
+            BackendError: No inference engine is installed, or it refuses a graph.
+            BundleError: A graph does not have the inputs and outputs that the manifest claims.
 
         """
         encoder = bundle.manifest.encoder
         self.frames = encoder.frames
         self.cached = encoder.caches > 0
         self.windowed = encoder.frames > 1 and not self.cached
-        """Whether windows share no latents, since one run takes several frames of a window."""
+        """Whether windows share no latents, because one run takes several frames of a window."""
         self._encoder = _open_encoder(bundle, open_graph)
         self._start: Session | None = None
         if self.cached and bundle.manifest.input.temporal_stride > 1:
@@ -41,7 +41,7 @@ class LatentEncoder:
             name: tensor for name, tensor in self._encoder.inputs.items() if name != "frames"
         }
         self.latents = self._encoder.outputs["latents"]
-        """Of one run."""
+        """Latents of one run."""
 
     def encode(self, group: Sequence[Frame], caches: Caches | None) -> tuple[Array, Caches]:
         """Encode the frames of one run.
@@ -49,25 +49,25 @@ class LatentEncoder:
         Args:
             group: at most as many frames, uint8 [height, width, 3], as a run takes; at the
                 beginning of a clip whose later latents share frames, its first frame alone. The
-                newest frame stands in for those that a group lacks.
-            caches: what the run before left; None at the beginning of a clip.
+                newest frame is repeated for those that a group lacks.
+            caches: those of the run before; None at the beginning of a clip.
 
         Returns:
-            Latents [1, C, t, h, w], and what this run leaves.
+            Latents [1, C, t, h, w], and the caches for the next run.
 
         """
         if caches is None and self._start is not None:
             session, inputs, size = self._start, {}, 1
         else:
-            before = self._nothing() if caches is None else caches
+            before = self._zero_caches() if caches is None else caches
             session, inputs, size = self._encoder, dict(before), self.frames
-        inputs["frames"] = _stacked([*group, *[group[-1]] * (size - len(group))])
+        inputs["frames"] = _stack([*group, *[group[-1]] * (size - len(group))])
         with stage("encoder"):
             outputs = session.run(inputs)
         return outputs["latents"], {name: outputs[f"next_{name}"] for name in self._caches}
 
-    def from_beginning(self, frames: Iterable[Frame]) -> Iterator[Array]:
-        """Latents of a clip, or of a window as if it were one: those of a run at a time."""
+    def encode_clip(self, frames: Iterable[Frame]) -> Iterator[Array]:
+        """Yield the latents of a clip, or of a window as if it were one, run by run."""
         coming, caches = iter(frames), None
         size = self.frames if self._start is None else 1
         while group := list(islice(coming, size)):
@@ -75,17 +75,22 @@ class LatentEncoder:
             yield latents
             size = self.frames
 
-    def _nothing(self) -> dict[str, Array]:
+    def _zero_caches(self) -> dict[str, Array]:
         return {name: np.zeros(cache.shape, cache.dtype) for name, cache in self._caches.items()}
 
 
 def require_tensors(
     graph: Path, found: Mapping[str, TensorSpec], expected: Mapping[str, TensorSpec | None]
 ) -> None:
-    """Refuse a graph whose inputs or outputs are not those expected; None stands for any tensor.
+    """Check that a graph has the inputs or outputs that the manifest claims.
+
+    Args:
+        graph: path of the graph, for the error message.
+        found: the graph's tensors by name.
+        expected: the manifest's tensors by name; None for a tensor of any shape.
 
     Raises:
-        BundleError: one is missing, too many or another.
+        BundleError: A tensor is missing, is one too many, or has another shape or dtype.
 
     """
     for name in [*expected, *found]:
@@ -105,7 +110,7 @@ def _open_encoder(bundle: Bundle, open_graph: OpenGraph) -> Session:
     graph, encoder, inp = bundle.encoder, bundle.manifest.encoder, bundle.manifest.input
     session = open_graph(graph)
     names = [f"cache.{number}" for number in range(encoder.caches)]
-    frames = _frames(encoder.frames, inp)
+    frames = _frames_spec(encoder.frames, inp)
     require_tensors(graph, session.inputs, {"frames": frames, **dict.fromkeys(names)})
     left = {f"next_{name}": session.inputs[name] for name in names}
     require_tensors(graph, session.outputs, {"latents": None, **left})
@@ -122,18 +127,18 @@ def _open_encoder(bundle: Bundle, open_graph: OpenGraph) -> Session:
 def _open_start(
     bundle: Bundle, open_graph: OpenGraph, outputs: Mapping[str, TensorSpec]
 ) -> Session:
-    """The graph of the first frame alone, which leaves what every other run leaves."""
+    """Open the graph of the first frame alone, which gives the caches that every run gives."""
     session = open_graph(bundle.encoder_start)
-    frames = _frames(1, bundle.manifest.input)
+    frames = _frames_spec(1, bundle.manifest.input)
     require_tensors(bundle.encoder_start, session.inputs, {"frames": frames})
     require_tensors(bundle.encoder_start, session.outputs, outputs)
     return session
 
 
-def _frames(count: int, inp: Input) -> TensorSpec:
+def _frames_spec(count: int, inp: Input) -> TensorSpec:
     return TensorSpec((count, inp.height, inp.width, 3), np.dtype(np.uint8))
 
 
-def _stacked(frames: Sequence[Frame]) -> Frame:
+def _stack(frames: Sequence[Frame]) -> Frame:
     # One frame is not copied.
     return frames[0][None] if len(frames) == 1 else np.stack(frames)

@@ -6,20 +6,21 @@ from itertools import islice
 
 from vditrack.arrays import Frame
 from vditrack.features.extractor import FeatureExtractor
-from vditrack.features.feature_map import FeatureMap, _frame_by_frame
+from vditrack.features.feature_map import FeatureMap, interpolate_frames
 from vditrack.features.latent_encoder import Caches
 from vditrack.inference.session import Array
 
 
 class SlidingWindow:
-    """Causal features: each frame's map is that of the newest latent of the window it ends.
+    """Causal features of a stream: a frame's map is that of the newest latent in its window.
 
-    Before the window is full, its first latent stands in for the ones before it. Where latents
-    share frames, the newest frame stands in for those its group still lacks, so that every frame
-    has a map; the latent of the whole group is kept.
+    Before the window is full, its first latent is repeated for the missing ones. Where latents
+    share frames, the newest frame is repeated for those that its group still lacks, so that every
+    frame has a map; the latent of the whole group is kept.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
+        """Start before the first frame."""
         self._extractor = extractor
         length = extractor.window if extractor.encoder.windowed else extractor.latents
         self._kept: deque[Array] = deque(maxlen=length - 1)
@@ -27,19 +28,20 @@ class SlidingWindow:
         self._caches: Caches | None = None
 
     def push(self, frame: Frame) -> FeatureMap:
+        """Return the map of the next frame, uint8 [H, W, 3] RGB."""
         resized = self._extractor.resize(frame)
         windowed = self._extractor.encoder.windowed
-        latents = self._anew(resized) if windowed else self._going_on(resized)
+        latents = self._encode_window(resized) if windowed else self._encode_newest(resized)
         return self._extractor.describe(latents)[-1]
 
-    def _anew(self, frame: Frame) -> list[Array]:
-        """Encode all frames of the window that the frame ends."""
+    def _encode_window(self, frame: Frame) -> list[Array]:
+        """Encode all frames of the window that ends with the frame."""
         window = self._window(frame)
         self._kept.append(frame)
-        return list(self._extractor.encoder.from_beginning(window))
+        return list(self._extractor.encoder.encode_clip(window))
 
-    def _going_on(self, frame: Frame) -> list[Array]:
-        """Encode the newest frames alone, and keep their latent once their group is whole."""
+    def _encode_newest(self, frame: Frame) -> list[Array]:
+        """Encode the newest frames alone, and keep their latent once their group is complete."""
         encoder = self._extractor.encoder
         group = [*self._group, frame]
         latent, caches = encoder.encode(group, self._caches)
@@ -60,13 +62,13 @@ class SlidingWindow:
 def clip_features(
     extractor: FeatureExtractor, frames: Frame | Sequence[Frame]
 ) -> Iterator[FeatureMap]:
-    """One feature map a frame of a clip: no frame is left out.
+    """Yield one feature map for each frame of a clip, from windows that also look ahead.
 
-    Where a window describes all its frames, windows overlap, by one as in HeFT or as the bundle
-    says, and each is encoded from its own beginning. Else they follow each other by as many frames
-    as they describe, the encoder goes on through the clip, and the clip's first frame stands in for
-    those before it. The last window is moved back so that it ends with the clip, and where a clip
-    is shorter than one window, its last frame stands in for those after it.
+    If a window describes all its frames, windows overlap, by one latent as in HeFT or as the bundle
+    says, and each is encoded from its own beginning. Otherwise windows advance by as many frames as
+    they describe, the encoder runs through the clip, and the clip's first frame is repeated before
+    it. The last window is moved back so that it ends with the clip. If a clip is shorter than one
+    window, its last frame is repeated.
 
     Args:
         extractor: a bundle's graphs.
@@ -77,24 +79,33 @@ def clip_features(
     resized = (extractor.resize(frame) for frame in frames)
     if encoder.windowed or (encoder.cached and extractor.described == extractor.window):
         size = (extractor.window, extractor.described, extractor.overlap)
-        maps = _in_windows(resized, *size, extractor.describe_frames)
+        maps = describe_in_windows(resized, *size, extractor.describe_frames)
     else:
-        latents = encoder.from_beginning(resized)
+        latents = encoder.encode_clip(resized)
         size = (extractor.latents, extractor.described_latents, extractor.overlap)
-        of_latents = _in_windows(latents, *size, extractor.describe)
-        maps = _frame_by_frame(of_latents, extractor.temporal_stride)
+        of_latents = describe_in_windows(latents, *size, extractor.describe)
+        maps = interpolate_frames(of_latents, extractor.temporal_stride)
     # The frames of the last latent may go on beyond the clip.
     return islice(maps, len(frames))
 
 
-def _in_windows(
+def describe_in_windows(
     units: Iterable[Array],
     length: int,
     described: int,
     overlap: int,
     describe: Callable[[Sequence[Array]], Iterable[FeatureMap]],
 ) -> Iterator[FeatureMap]:
-    """Maps of frames or latents in order, where ``describe`` gives a window's newest ones."""
+    """Yield the maps of frames or latents in order.
+
+    Args:
+        units: frames or latents.
+        length: units in a window.
+        described: units at the end of a window that get maps.
+        overlap: units that consecutive windows share, if a window describes all its units.
+        describe: returns the maps of a window's newest units.
+
+    """
     window: deque[Array] = deque(maxlen=length)
     waiting, needed = 0, described
     for newest in units:
@@ -113,6 +124,6 @@ def _in_windows(
 
 
 def causal_features(extractor: FeatureExtractor, frames: Iterable[Frame]) -> Iterator[FeatureMap]:
-    """One feature map a frame, each from the window that ends with it, as a stream has them."""
+    """Yield one feature map for each frame, from the window that ends with it, as in a stream."""
     window = SlidingWindow(extractor)
     return (window.push(frame) for frame in frames)

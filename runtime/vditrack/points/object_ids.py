@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def objects_at(
+def read_object_ids(
     points: NDArray[np.float32], visible: NDArray[np.bool_], mask: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """Read which object each point of a frame is on.

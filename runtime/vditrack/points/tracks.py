@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.errors import InputError
-from vditrack.points.object_ids import objects_at
+from vditrack.points.object_ids import read_object_ids
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,13 @@ class Tracks:
         if masks.ndim != 3 or len(masks) != frames:
             raise InputError(f"masks are {list(masks.shape)}, not [{frames}, H, W]: one a frame.")
         found = [
-            objects_at(self.points[:, t], self.visible[:, t], mask) for t, mask in enumerate(masks)
+            read_object_ids(self.points[:, t], self.visible[:, t], mask)
+            for t, mask in enumerate(masks)
         ]
         return replace(self, object_id=np.stack(found, axis=1))
 
 
-def joined(shots: Sequence[Tracks]) -> Tracks:
+def concatenate_tracks(shots: Sequence[Tracks]) -> Tracks:
     """Tracks of clips that follow each other, as tracks of the whole.
 
     Outside its own clip a point is invisible and stays where it was last, or will be first.

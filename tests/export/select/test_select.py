@@ -27,7 +27,7 @@ from vditrack.cli import app as cli
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
-from vditrack.features.windows import _in_windows, clip_features
+from vditrack.features.windows import clip_features, describe_in_windows
 from vditrack.synthetic.layers.suite import suite_clips
 from vditrack_export.card import Card, load_card
 from vditrack_export.families.base_family import TransformerDenoiser
@@ -191,7 +191,7 @@ def test_windows_are_those_of_the_runtime(
     units = (stride * latent for latent in range(latents))
     sizes = given_size.latents, given_size.described_latents, overlap
     of_runtime: dict[int, tuple[int, ...]] = {}
-    for frame, window in _in_windows(units, *sizes, describe):  # type: ignore[arg-type]
+    for frame, window in describe_in_windows(units, *sizes, describe):  # type: ignore[arg-type]
         of_runtime.setdefault(frame, window)  # type: ignore[call-overload]
     found: dict[int, tuple[int, ...]] = {}
     last = stride * (latents - 1)

@@ -32,7 +32,7 @@ from vditrack.bench.result import (
 )
 from vditrack.bench.search import search_highest_rate
 from vditrack.cli.bench import bench
-from vditrack.stage_timing import listening, stage
+from vditrack.stage_timing import record_stages, stage
 from vditrack.synthetic.layers.clips import make_clip
 
 STAGES = [
@@ -226,9 +226,9 @@ def test_stages_are_heard_only_while_listening():
             pass
 
     one("before")
-    with listening(lambda *told: outer.append(told)):
+    with record_stages(lambda *told: outer.append(told)):
         one("a")
-        with listening(lambda *told: inner.append(told)):
+        with record_stages(lambda *told: inner.append(told)):
             one("b")
         thread = threading.Thread(target=one, args=("elsewhere",))
         thread.start()

@@ -8,7 +8,7 @@ from vditrack import Tracker
 from vditrack.bundle.configuration import Displacement
 from vditrack.coordinates import Grid
 from vditrack.evaluation.metrics.masks import mask_scores
-from vditrack.features.cell_motion import MotionWindow, clip_motion, velocities
+from vditrack.features.cell_motion import MotionWindow, estimate_clip_motion, estimate_velocities
 from vditrack.features.feature_map import FeatureMap
 from vditrack.synthetic.layers.lookalikes import lookalike_clips
 
@@ -51,7 +51,7 @@ def feature_map(descriptors: np.ndarray) -> FeatureMap:
 @pytest.mark.parametrize("times", [(-1,), (1,), (-2, -1, 1, 2)])
 def test_the_velocity_is_that_of_the_surface(surface, velocity, times):
     others = {t: seen(surface, velocity[0] * t, velocity[1] * t) for t in times}
-    found = velocities(seen(surface, 0, 0), others, SETTINGS)
+    found = estimate_velocities(seen(surface, 0, 0), others, SETTINGS)
     # What leaves the picture is found nowhere.
     inner = found[4:-4, 4:-4]
     np.testing.assert_allclose(inner, np.broadcast_to(velocity, inner.shape), atol=1e-3)
@@ -60,7 +60,7 @@ def test_the_velocity_is_that_of_the_surface(surface, velocity, times):
 def test_velocity_is_the_mean_over_all_places_of_one_softmax(surface):
     """The definition, cell by cell."""
     frame, others = seen(surface, 0, 0), {-1: seen(surface, 1, 0), 2: seen(surface, 1, -1)}
-    found = velocities(frame, others, SETTINGS)
+    found = estimate_velocities(frame, others, SETTINGS)
     for row, column in ((0, 0), (3, 17), (7, 9), (13, 5)):
         places, cosines = [], []
         for later, other in others.items():
@@ -75,22 +75,24 @@ def test_velocity_is_the_mean_over_all_places_of_one_softmax(surface):
 
 def test_velocities_have_a_gain(surface):
     others, half = {1: seen(surface, 1, 0)}, msgspec.structs.replace(SETTINGS, gain=0.5)
-    whole = velocities(seen(surface, 0, 0), others, SETTINGS)
-    np.testing.assert_allclose(velocities(seen(surface, 0, 0), others, half), whole / 2, atol=1e-6)
+    whole = estimate_velocities(seen(surface, 0, 0), others, SETTINGS)
+    np.testing.assert_allclose(
+        estimate_velocities(seen(surface, 0, 0), others, half), whole / 2, atol=1e-6
+    )
 
 
 def test_a_frame_in_which_a_cell_is_covered_says_little(surface):
     rng = np.random.default_rng(1)
     covered = unit(rng.normal(size=(ROWS, COLUMNS, CHANNELS)))
     others = {-1: covered, 1: seen(surface, 1, 0)}
-    found = velocities(seen(surface, 0, 0), others, SETTINGS)
+    found = estimate_velocities(seen(surface, 0, 0), others, SETTINGS)
     np.testing.assert_allclose(found[4:-4, 4:-4, 0], 1, atol=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9])
 def test_each_frame_of_a_clip_is_told_by_those_around_it(surface, count):
     maps = [feature_map(seen(surface, t % 3, 0)) for t in range(count)]
-    moving = list(clip_motion(iter(maps), SETTINGS))
+    moving = list(estimate_clip_motion(iter(maps), SETTINGS))
     assert [one.appearance for one in moving] == maps
     for t, one in enumerate(moving):
         around = {
@@ -99,7 +101,7 @@ def test_each_frame_of_a_clip_is_told_by_those_around_it(surface, count):
             if other != t
         }
         if around:
-            velocity = velocities(maps[t].descriptors, around, SETTINGS)
+            velocity = estimate_velocities(maps[t].descriptors, around, SETTINGS)
             np.testing.assert_allclose(one.velocity, velocity, atol=1e-6)
         else:
             assert one.velocity is None

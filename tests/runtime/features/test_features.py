@@ -16,7 +16,7 @@ from vditrack.coordinates import Grid, cells_from_pixels, pixels_from_cells
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import SlidingWindow, causal_features, clip_features
-from vditrack.stage_timing import listening
+from vditrack.stage_timing import record_stages
 
 
 def upsampled(descriptors: np.ndarray, stride: int) -> np.ndarray:
@@ -301,7 +301,7 @@ def test_nothing_runs_more_often_than_it_must(tmp_path, shape, runs, windows):
         (causal_features, [17, 17, 17]),
     ):
         told = []
-        with listening(lambda name, _, told=told: told.append(name)):
+        with record_stages(lambda name, _, told=told: told.append(name)):
             list(source(extractor, frames))
         assert [told.count(name) for name in ("resize", "encoder", "transformer")] == expected
 

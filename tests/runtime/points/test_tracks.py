@@ -7,8 +7,8 @@ import pytest
 
 from vditrack import InputError, Tracks
 from vditrack.io.track_files import read_queries, save_csv, save_npz
-from vditrack.points.object_ids import objects_at
-from vditrack.points.tracks import joined
+from vditrack.points.object_ids import read_object_ids
+from vditrack.points.tracks import concatenate_tracks
 
 TRACKS = Tracks(
     queries=np.float32([[0, 1.5, 2.5], [1, 3.25, 4]]),
@@ -21,7 +21,7 @@ TIMES = np.array([0.0, 0.04])
 
 
 def test_joined_shots_keep_their_own_frames():
-    whole = joined([TRACKS, TRACKS])
+    whole = concatenate_tracks([TRACKS, TRACKS])
     assert whole.points.shape == (4, 4, 2)
     np.testing.assert_array_equal(whole.queries[:, 0], [0, 1, 2, 3])
     np.testing.assert_array_equal(whole.points[:2, :2], TRACKS.points)
@@ -78,9 +78,9 @@ def test_objects_of_points(tmp_path):
 
 def test_points_outside_a_picture_are_on_no_object():
     points = np.float32([[-0.01, 1], [1, -0.01], [3, 1], [1, 2], [2.99, 1.99], [0, 0], [np.nan, 1]])
-    found = objects_at(points, np.ones(7, bool), np.full((2, 3), 5, np.uint8))
+    found = read_object_ids(points, np.ones(7, bool), np.full((2, 3), 5, np.uint8))
     np.testing.assert_array_equal(found, [0, 0, 0, 0, 5, 5, 0])
-    assert objects_at(points[:0], np.ones(0, bool), np.ones((2, 3), np.uint8)).shape == (0,)
+    assert read_object_ids(points[:0], np.ones(0, bool), np.ones((2, 3), np.uint8)).shape == (0,)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def _cropped(clip: AnnotatedClip, frames: int, grid: Grid) -> AnnotatedClip:
         visible=clip.visible[:, :frames],
         masks=None,
     )
-    return begun.resized(grid.width, grid.height)
+    return begun.resize(grid.width, grid.height)
 
 
 def _clip_scores(
