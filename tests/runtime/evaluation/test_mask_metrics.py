@@ -52,7 +52,7 @@ def boundary_by_distance_transform(truth, found, reach):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("boundary", [boundary_by_pairs, boundary_by_distance_transform])
-@pytest.mark.parametrize(("height", "width"), [(12, 17), (30, 21), (90, 130)])
+@pytest.mark.parametrize(("height", "width"), [(12, 17), (30, 21), (60, 112)])
 def test_random_masks(height, width, boundary):
     """Blobs of three objects, some absent or at the border, against plain loops."""
     rng = np.random.default_rng(height)
