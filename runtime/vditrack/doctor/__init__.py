@@ -1,6 +1,6 @@
-"""``vditrack doctor``: what works on this machine, what does not, and what mends it.
+"""Verb ``doctor``: checks what works on this machine, and says how to fix the rest.
 
-It is for environments in which other things are broken, so its own modules import the standard
-library alone; everything else is asked for in a process of its own. ``python -m vditrack.doctor``
-is the same where the command line does not load.
+It must run in broken environments, so its modules import only the standard library; each probe of
+another library runs in a process of its own. ``python -m vditrack.doctor`` does the same where the
+command line does not load.
 """

@@ -1,4 +1,4 @@
-"""``python -m vditrack.doctor``."""
+"""Runs the doctor as ``python -m vditrack.doctor``."""
 
 import sys
 

@@ -1,45 +1,45 @@
-"""The bundled model: its files, and one real track."""
+"""Checks of the bundled model: its files, and one real track."""
 
 from collections.abc import Iterator
 
-from vditrack.doctor.child import ask
+from vditrack.doctor.child import run_probe
 from vditrack.doctor.finding import Finding
-from vditrack.doctor.hardware import nvidia_gpu
+from vditrack.doctor.hardware import has_nvidia_gpu
 
-FARTHEST = 1.0
-"""Pixels that a point may be from where it is known to be."""
+MAX_ERROR = 1.0
+"""Largest distance of the track from the ground truth, in pixels."""
 _REINSTALL = "pip install --force-reinstall --no-deps vditrack"
-_ABOVE = "mend what is broken above first"
+_FIX_ABOVE = "fix what is broken above first"
 
 
-def integrity() -> Iterator[Finding]:
+def check_files() -> Iterator[Finding]:
     """Check every file of the bundled model."""
-    reply = ask("model")
+    reply = run_probe("model")
     if reply.error is None:
-        found = f"{reply.told['name']}, {reply.told['files']} files unaltered"
+        found = f"{reply.result['name']}, {reply.result['files']} files unaltered"
         yield Finding("bundled model", "works", found)
     else:
-        remedy = _REINSTALL if reply.absent is None else _ABOVE
+        remedy = _REINSTALL if reply.absent is None else _FIX_ABOVE
         yield Finding("bundled model", "broken", reply.error, remedy)
 
 
-def track() -> Iterator[Finding]:
-    """Follow a point through a picture that moves by a known way."""
-    reply = ask("track")
+def check_track() -> Iterator[Finding]:
+    """Track a point through a clip with known motion."""
+    reply = run_probe("track")
     if reply.error is not None:
         found = f"tracking fails: {reply.error}"
-        yield Finding("one track", "broken", found, _ABOVE)
+        yield Finding("one track", "broken", found, _FIX_ABOVE)
         return
-    pixels, seen = reply.told["pixels"], reply.told["seen"]
+    error, seen = reply.result["pixels"], reply.result["seen"]
     found = (
-        f"followed a point through {seen} frames to {pixels:.2f} pixels of the truth, in "
-        f"{reply.told['seconds']:.2f} s with loading"
+        f"tracked a point through {seen} frames, off by {error:.2f} pixels at most, in "
+        f"{reply.result['seconds']:.2f} s with loading"
     )
-    if pixels > FARTHEST:
+    if error > MAX_ERROR:
         yield Finding("one track", "broken", found, _REINSTALL)
     else:
         yield Finding("one track", "works", found)
-    # Without a GPU that nothing faster was taken is no news.
-    reasons = reply.told["fallbacks"] if nvidia_gpu() else ()
+    # Without a GPU, the slower backend needs no explanation.
+    reasons = reply.result["fallbacks"] if has_nvidia_gpu() else ()
     tried = "".join(f"; not {' '.join(reason.split())}" for reason in reasons)
-    yield Finding("backend", "works", f"{reply.told['backend']}{tried}")
+    yield Finding("backend", "works", f"{reply.result['backend']}{tried}")

@@ -1,4 +1,4 @@
-"""Questions asked in a process of its own each: a library that crashes spoils only its own line."""
+"""Runs probes in processes of their own, so that a library that crashes fails only its check."""
 
 import json
 import os
@@ -12,31 +12,33 @@ from typing import Any
 
 from vditrack.errors import VditrackError
 
-PATIENCE = 120.0
-"""Seconds that an answer may take. The first use of a GPU can take many."""
+TIMEOUT = 120.0
+"""Seconds that a probe may take. The first use of a GPU can take long."""
 
-# The child finds modules where its parent does, and not also in the folder it is started in.
+# The child has the module path of its parent, without the folder that it starts in.
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from vditrack.doctor.child import answer; answer(*sys.argv[2:])"
+    "from vditrack.doctor.child import answer_probe; answer_probe(*sys.argv[2:])"
 )
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a probe told, or what went wrong."""
+    """The result of a probe, or its error."""
 
-    told: dict[str, Any]
+    result: dict[str, Any]
+    """Empty after an error."""
     error: str | None
+    """None after success."""
     absent: str | None
-    """The module that is not installed, where that is what went wrong."""
+    """The module that is not installed, if that is the error."""
     log: str
-    """What was written to stderr meanwhile."""
+    """What the process wrote to stderr."""
 
 
-def ask(probe: str, *arguments: str) -> Reply:
-    """Run one of ``vditrack.doctor.probes``, by name, in a process of its own."""
+def run_probe(probe: str, *arguments: str) -> Reply:
+    """Run a function of ``vditrack.doctor.probes`` in a process of its own."""
     command = [sys.executable, "-c", _START, json.dumps(sys.path), probe, *arguments]
     try:
         done = subprocess.run(
@@ -45,11 +47,11 @@ def ask(probe: str, *arguments: str) -> Reply:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Reply({}, f"gives no answer within {PATIENCE:.0f} s", None, "")
+        return Reply({}, f"gives no answer within {TIMEOUT:.0f} s", None, "")
     log = _COLOURS.sub("", done.stderr)
     if done.returncode < 0:
         return Reply({}, f"crashes with {signal.Signals(-done.returncode).name}", None, log)
@@ -59,28 +61,28 @@ def ask(probe: str, *arguments: str) -> Reply:
     return Reply(**json.loads(done.stdout.splitlines()[-1]), log=log)
 
 
-def answer(probe: str, *arguments: str) -> None:
-    """Answer on stdout, as its last line, and end the process."""
-    told: dict[str, Any] = {}
+def answer_probe(probe: str, *arguments: str) -> None:
+    """Run a probe, print its reply as the last line of stdout, and end the process."""
+    result: dict[str, Any] = {}
     error = absent = None
     try:
-        told = getattr(import_module("vditrack.doctor.probes"), probe)(*arguments)
-    # Whatever a foreign library does when it is imported or called, to exit among it.
+        result = getattr(import_module("vditrack.doctor.probes"), probe)(*arguments)
+    # Libraries may raise anything when they are imported or called, SystemExit too.
     except BaseException as raised:
-        error, absent = _in_words(raised), _absent(raised)
-    print("\n" + json.dumps({"told": told, "error": error, "absent": absent}), flush=True)
-    # What a library does or prints when the interpreter is taken down is no part of the answer.
+        error, absent = _describe(raised), _absent_module(raised)
+    print("\n" + json.dumps({"result": result, "error": error, "absent": absent}), flush=True)
+    # Skip the exit handlers of libraries, which may print or crash.
     os._exit(0)
 
 
-def _in_words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, VditrackError):
         return str(error)
-    # NumPy, among others, wraps what the loader said in an essay.
+    # NumPy and others wrap the error of the loader in a long explanation.
     while isinstance(error, ImportError) and error.__cause__ is not None:
         error = error.__cause__
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _absent(error: BaseException) -> str | None:
+def _absent_module(error: BaseException) -> str | None:
     return error.name if isinstance(error, ModuleNotFoundError) else None

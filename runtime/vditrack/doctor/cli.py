@@ -1,4 +1,4 @@
-"""The verb ``vditrack doctor``, on the standard library alone."""
+"""Verb ``doctor``, on the standard library alone."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from vditrack.doctor.examination import findings
+from vditrack.doctor.examination import run_checks
 from vditrack.doctor.finding import Finding
 from vditrack.doctor.report import check_report, write_report
 from vditrack.errors import VditrackError
@@ -17,24 +17,27 @@ _NAME_WIDTH, _INDENT = 28, 8
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Examine this machine and print what was found.
+    """Check this machine and print the findings.
+
+    Args:
+        arguments: command-line arguments after ``doctor``.
 
     Returns:
-        The exit code: 0 where nothing is broken, 1 where something is, 2 for a user's mistake.
+        The exit code: 0 if nothing is broken, 1 if something is, 2 for an error of the user.
 
     """
-    asked = _parsed(arguments)
+    options = _parse(arguments)
     try:
-        return _examined(asked.report, as_json=asked.json)
+        return _run(options.report, as_json=options.json)
     except VditrackError as error:
         print(f"vditrack: {error}", file=sys.stderr)
         return 2
 
 
-def _examined(report: Path | None, *, as_json: bool) -> int:
+def _run(report: Path | None, *, as_json: bool) -> int:
     if report is not None:
         check_report(report)
-    found = list(findings() if as_json else _told(findings()))
+    found = list(run_checks() if as_json else _print_each(run_checks()))
     broken = [finding.name for finding in found if finding.state == "broken"]
     if as_json:
         print(json.dumps({"broken": broken, "findings": [asdict(finding) for finding in found]}))
@@ -48,12 +51,12 @@ def _examined(report: Path | None, *, as_json: bool) -> int:
     return 1 if broken else 0
 
 
-def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="vditrack doctor",
-        description="Find what works on this machine, what does not, and what mends it.",
-        epilog="Exit code 0 where nothing is broken, 1 where something is. Where the command line "
-        "does not load, `python -m vditrack.doctor` is the same.",
+        description="Check what works on this machine, and say how to fix the rest.",
+        epilog="The exit code is 0 if nothing is broken and 1 if something is. Where the command "
+        "line does not load, run `python -m vditrack.doctor`.",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
@@ -65,8 +68,8 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _told(found: Iterable[Finding]) -> Iterable[Finding]:
-    """Print each finding as soon as it is there, and pass it on."""
+def _print_each(found: Iterable[Finding]) -> Iterable[Finding]:
+    """Print and yield each finding as soon as it is known."""
     for finding in found:
         print(f"{finding.state:{_INDENT}} {finding.name:{_NAME_WIDTH}} {finding.found}")
         if finding.remedy is not None:

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are told."""
+"""Runs all checks, in the order in which they are printed."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,32 +6,32 @@ from vditrack.doctor import bundled, nvidia, onnx_runtime, robot, software
 from vditrack.doctor.finding import Finding
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    software.python,
-    software.package,
-    software.requirements,
-    onnx_runtime.wheels,
-    onnx_runtime.providers,
-    nvidia.gpu,
-    nvidia.cuda_runtime,
-    nvidia.cudnn,
-    nvidia.tensorrt,
-    nvidia.tensorrt_rtx,
-    robot.jetson,
-    robot.power_mode,
-    robot.ros,
-    robot.memory,
-    robot.disk,
-    bundled.integrity,
-    bundled.track,
+    software.check_python,
+    software.check_package,
+    software.check_requirements,
+    onnx_runtime.check_wheels,
+    onnx_runtime.check_providers,
+    nvidia.check_gpu,
+    nvidia.check_cuda_runtime,
+    nvidia.check_cudnn,
+    nvidia.check_tensorrt,
+    nvidia.check_tensorrt_rtx,
+    robot.check_jetson,
+    robot.check_power_mode,
+    robot.check_ros,
+    robot.check_memory,
+    robot.check_disk,
+    bundled.check_files,
+    bundled.check_track,
 )
 
 
-def findings() -> Iterator[Finding]:
-    """Run every check; none stops the ones after it."""
+def run_checks() -> Iterator[Finding]:
+    """Yield the findings of every check. A check that raises becomes a finding itself."""
     for check in CHECKS:
         try:
             yield from check()
-        # The doctor is for machines on which anything may be wrong, the unforeseen too.
+        # On a broken machine a check may fail in ways that nobody foresaw.
         except Exception as error:
             found = f"the check itself fails: {type(error).__name__}: {error}"
             yield Finding(check.__name__, "broken", found, "report it, with --report FILE.zip")

@@ -1,19 +1,19 @@
-"""One line of the doctor's findings."""
+"""The result of one check."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["works", "missing", "broken"]
-"""What is missing is optional; what is broken is needed, or is there and does not work."""
+"""Missing: absent and optional. Broken: absent and needed, or present and not working."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about one thing."""
+    """The state of one component."""
 
     name: str
     state: State
     found: str
-    """In words, on one line."""
+    """One line: version and place, or the error."""
     remedy: str | None = None
-    """The one command or package that mends it; None where there is nothing to mend."""
+    """The command that fixes it; None if there is nothing to fix."""

@@ -1,6 +1,6 @@
-"""The questions, each run in a process of its own (`vditrack.doctor.child`).
+"""Probes of libraries, each run in a process of its own by `vditrack.doctor.child`.
 
-A probe takes and returns what JSON holds, and raises whatever goes wrong.
+A probe takes and returns what JSON can hold. Its errors become findings.
 """
 
 import ctypes
@@ -14,23 +14,23 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-Told = dict[str, Any]
+Result = dict[str, Any]
 
 CPU = "CPUExecutionProvider"
 PLUG_IN = "onnxruntime_ep_"
-"""What the names of the modules begin with that bring a provider of their own."""
+"""Prefix of modules that bring an execution provider of their own."""
 STEP, LENGTH = 2, 8
-"""The clip of the real track: pixels from frame to frame, and frames."""
+"""Motion of the clip in pixels per frame, and its length in frames."""
 
 
-def version(module: str, wheel: str) -> Told:
-    """Import a module; some say their version only in the metadata of their wheel."""
+def version(module: str, wheel: str) -> Result:
+    """Import a module and return its version, from the module or the metadata of its wheel."""
     loaded = import_module(module)
     return {"version": getattr(loaded, "__version__", None) or metadata.version(wheel)}
 
 
-def providers() -> Told:
-    """Name the providers ONNX Runtime offers, the provider libraries beside it, and plug-ins."""
+def providers() -> Result:
+    """List the providers that ONNX Runtime offers, its provider libraries, and plug-ins."""
     import onnxruntime  # noqa: PLC0415
 
     folder = Path(onnxruntime.__file__).parent / "capi"
@@ -44,18 +44,18 @@ def providers() -> Told:
     }
 
 
-def provider(name: str) -> Told:
+def provider(name: str) -> Result:
     """Multiply two matrices on a provider that ONNX Runtime offers."""
     import onnxruntime  # noqa: PLC0415
 
-    # CUDA's libraries may lie in wheels, where the loader does not look.
+    # The CUDA libraries may be in wheels, where the loader does not look.
     preload = getattr(onnxruntime, "preload_dlls", None)
     if preload is not None:
         preload()
-    return _prove(name, lambda options: {"sess_options": options, "providers": [name]})
+    return _check_product(name, lambda options: {"sess_options": options, "providers": [name]})
 
 
-def plug_in(module: str) -> Told:
+def plug_in(module: str) -> Result:
     """Multiply two matrices on the provider of a plug-in wheel."""
     import onnxruntime  # noqa: PLC0415
 
@@ -66,29 +66,41 @@ def plug_in(module: str) -> Told:
     if not devices:
         return {"devices": 0}
 
-    def on_its_device(options: Any) -> Told:  # noqa: ANN401 - ONNX Runtime ships no types
+    def add_device(options: Any) -> Result:  # noqa: ANN401 - ONNX Runtime ships no types
         options.add_provider_for_devices(devices[:1], {})
         return {"sess_options": options}
 
-    return _prove(name, on_its_device)
+    return _check_product(name, add_device)
 
 
-def _prove(name: str, ask_for: Callable[[Any], Told]) -> Told:
-    """Run the product; ``ask_for`` names the provider in the session's arguments."""
+def _check_product(name: str, session_arguments: Callable[[Any], Result]) -> Result:
+    """Multiply two matrices on a provider and compare with NumPy.
+
+    Args:
+        name: name of the provider.
+        session_arguments: returns the arguments of the session that choose the provider, from its
+            options.
+
+    Raises:
+        RuntimeError: ONNX Runtime used another provider, or the product is wrong.
+
+    """
     import numpy as np  # noqa: PLC0415
     import onnxruntime  # noqa: PLC0415
 
-    from vditrack.doctor.product import SIDE, product_graph  # noqa: PLC0415
+    from vditrack.doctor.product import SIDE, encode_product_graph  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
     if name != CPU:
-        # Else ONNX Runtime runs on the CPU what the provider does not take, and says nothing.
+        # Otherwise ONNX Runtime silently falls back to the CPU.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    session = onnxruntime.InferenceSession(product_graph(), **ask_for(options), enable_fallback=0)
+    session = onnxruntime.InferenceSession(
+        encode_product_graph(), **session_arguments(options), enable_fallback=0
+    )
     used = session.get_providers()
     if name not in used:
-        raise RuntimeError(f"ONNX Runtime took {', '.join(used)} in its place, without an error")
-    # Small whole numbers: their product is exact in every format a provider may compute in.
+        raise RuntimeError(f"ONNX Runtime used {', '.join(used)} instead, without an error")
+    # Products of small integers are exact in every precision.
     x = np.random.default_rng(0).integers(-2, 3, (SIDE, SIDE)).astype(np.float32)
     (y,) = session.run(None, {"x": x})
     if not np.array_equal(y, x @ x):
@@ -96,72 +108,81 @@ def _prove(name: str, ask_for: Callable[[Any], Told]) -> Told:
     return {"devices": 1}
 
 
-def machine() -> Told:
-    """Ask for the first GPU, the driver and JetPack."""
+def machine() -> Result:
+    """Query the first GPU, the driver and JetPack."""
     from vditrack.inference.machine import read_machine  # noqa: PLC0415
 
-    # A TensorRT that crashes has its own line, and must not spoil this one: None stops its import.
+    # None stops the import of TensorRT, which may crash and has its own probe.
     sys.modules.update(dict.fromkeys(("tensorrt", "tensorrt_rtx")))  # type: ignore[arg-type]
     return asdict(read_machine())
 
 
-def cuda_runtime() -> Told:
-    """Load CUDA's runtime library and ask for its version, 1000 major + 10 minor."""
-    library, place = _loaded("libcudart.so.13", "libcudart.so.12")
+def cuda_runtime() -> Result:
+    """Load the CUDA runtime library and query its version (1000 major + 10 minor)."""
+    library, place = _load_library("libcudart.so.13", "libcudart.so.12")
     number = ctypes.c_int()
     if error := library.cudaRuntimeGetVersion(ctypes.byref(number)):
         raise RuntimeError(f"cudaRuntimeGetVersion fails with error {error}")
     return {"version": f"{number.value // 1000}.{number.value % 1000 // 10}", "place": place}
 
 
-def cudnn() -> Told:
-    """Load cuDNN 9 and ask for its version, 10000 major + 100 minor + patch."""
-    library, place = _loaded("libcudnn.so.9")
+def cudnn() -> Result:
+    """Load cuDNN 9 and query its version (10000 major + 100 minor + patch)."""
+    library, place = _load_library("libcudnn.so.9")
     library.cudnnGetVersion.restype = ctypes.c_size_t
     number = library.cudnnGetVersion()
     parts = (number // 10000, number % 10000 // 100, number % 100)
     return {"version": ".".join(map(str, parts)), "place": place}
 
 
-def _loaded(*names: str) -> tuple[ctypes.CDLL, str]:
-    """Load the first of the libraries there is: where the loader looks, or in NVIDIA's wheels."""
+def _load_library(*names: str) -> tuple[ctypes.CDLL, str]:
+    """Load the first library that exists, where the loader looks or in NVIDIA's wheels.
+
+    Returns:
+        The library and its path.
+
+    Raises:
+        FileNotFoundError: None of the libraries exists.
+        OSError: A library exists and does not load.
+
+    """
     wheels = [Path(folder) for folder in (*site.getsitepackages(), site.getusersitepackages())]
     for name in names:
         for place in (name, *(path for at in wheels for path in at.glob(f"nvidia/*/lib/{name}"))):
             try:
                 return ctypes.CDLL(str(place)), str(place)
             except OSError as error:
-                # A library that is not there is looked for elsewhere; a damaged one is named.
+                # Continue only if the library does not exist; a damaged one is an error.
                 if "No such file" not in str(error):
                     raise
     raise FileNotFoundError(f"{' or '.join(names)} is not there")
 
 
-def tensorrt(module: str) -> Told:
-    """Import TensorRT or TensorRT-RTX, which loads its library, and make a builder."""
+def tensorrt(module: str) -> Result:
+    """Import TensorRT or TensorRT-RTX, which loads its library, and create a builder."""
     library: Any = import_module(module)
-    told: Told = {"version": library.__version__, "builds": False}
-    # TensorRT's builder needs a GPU and TensorRT-RTX's does not.
-    if module == "tensorrt_rtx" or _driver_starts():
+    result: Result = {"version": library.__version__, "builds": False}
+    # The builder of TensorRT needs a GPU, that of TensorRT-RTX does not.
+    if module == "tensorrt_rtx" or _cuda_driver_starts():
         library.Builder(library.Logger(library.Logger.ERROR))
-        told["builds"] = True
-    return told
+        result["builds"] = True
+    return result
 
 
-def _driver_starts() -> bool:
+def _cuda_driver_starts() -> bool:
     try:
         return bool(ctypes.CDLL("libcuda.so.1").cuInit(0) == 0)
     except OSError:
         return False
 
 
-def ros() -> Told:
-    """Import rclpy and load the RMW."""
+def ros() -> Result:
+    """Import rclpy and load the RMW implementation."""
     rclpy_utilities: Any = import_module("rclpy.utilities")
     return {"rmw": rclpy_utilities.get_rmw_implementation_identifier()}
 
 
-def model() -> Told:
+def model() -> Result:
     """Check every file of the bundled model against its digest."""
     from vditrack.bundle.folder import bundled_model, load_bundle  # noqa: PLC0415
 
@@ -169,8 +190,8 @@ def model() -> Told:
     return {"name": manifest.name, "files": len(manifest.files)}
 
 
-def track() -> Told:
-    """Follow a point through a picture that moves, by a known number of pixels a frame."""
+def track() -> Result:
+    """Track a point through a clip that moves by a known number of pixels per frame."""
     import numpy as np  # noqa: PLC0415
 
     from vditrack.tracker import Tracker  # noqa: PLC0415

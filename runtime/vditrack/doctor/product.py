@@ -1,18 +1,18 @@
-"""The smallest graph that proves an inference engine: one product of two matrices.
+"""An ONNX graph of one matrix product, to test inference engines.
 
-It is written here byte by byte, since the doctor must need no ``onnx``; onnx.proto and the encoding
-of Protocol Buffers say what the bytes mean.
+It is encoded byte by byte, because the doctor must not need ``onnx``. See onnx.proto and the
+encoding of Protocol Buffers.
 """
 
 SIDE = 16
-"""Of the square matrices, input ``x`` and output ``y`` = ``x x``: float32 [SIDE, SIDE]."""
+"""Size of the square matrices: input ``x`` and output ``y`` = ``x x``, float32 [SIDE, SIDE]."""
 
 _FLOAT = 1
 _IR_VERSION, _OPSET = 8, 17
 
 
-def product_graph() -> bytes:
-    """Return the model, for ``onnxruntime.InferenceSession``."""
+def encode_product_graph() -> bytes:
+    """Return the model as ``onnxruntime.InferenceSession`` reads it."""
     node = _text(1, "x") + _text(1, "x") + _text(2, "y") + _text(4, "MatMul")
     graph = _message(1, node) + _text(2, "product")
     graph += _message(11, _tensor("x")) + _message(12, _tensor("y"))
@@ -20,7 +20,7 @@ def product_graph() -> bytes:
 
 
 def _tensor(name: str) -> bytes:
-    """Return a ValueInfoProto."""
+    """Return a ValueInfoProto of a float32 matrix [SIDE, SIDE]."""
     side = _message(1, _number(1, SIDE))
     kind = _message(1, _number(1, _FLOAT) + _message(2, side + side))
     return _text(1, name) + _message(2, kind)

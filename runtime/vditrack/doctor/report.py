@@ -1,4 +1,4 @@
-"""The archive for a bug report, with nothing in it that names a person or opens a door."""
+"""Writes the archive for a bug report, without secrets or personal names."""
 
 import json
 import os
@@ -37,17 +37,22 @@ VARIABLES = (
     "ROS_VERSION",
     "VIRTUAL_ENV",
 )
-"""All that is told of the environment. Whole names: a beginning such as CUDA may have a secret."""
+"""Environment variables in the report; whole names, since a prefix may match a secret."""
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASS|KEY|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
 _SHORTEST_SECRET = 6
-"""Characters: shorter values, as 0 and true, stand everywhere."""
+"""Characters; shorter values such as 0 and true occur everywhere."""
 _HOMES = re.compile(r"/(?:home|Users)/[^/\s:'\"]+")
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 def check_report(path: Path) -> None:
-    """Refuse, with an InputError, what is not the name of a zip file."""
+    """Check that a path is the name of a zip file.
+
+    Raises:
+        InputError: It is not.
+
+    """
     if path.is_dir() or path.suffix != ".zip":
         raise InputError(f"--report {path} is not the name of a .zip file.")
 
@@ -56,64 +61,64 @@ def write_report(path: Path, findings: Sequence[Finding]) -> None:
     """Write the findings, the installed packages, some variables and the bundled manifest.
 
     Raises:
-        InputError: the folder of ``path`` cannot be written.
+        InputError: The folder of ``path`` cannot be written.
 
     """
-    # Texts are cleaned before they become JSON, which writes quotes and backslashes otherwise.
-    clean = cleaner(os.environ)
+    # Clean texts before encoding them as JSON, which escapes quotes and backslashes.
+    clean = make_cleaner(os.environ)
     cleaned = [
         {name: clean(value) for name, value in asdict(finding).items() if value is not None}
         for finding in findings
     ]
     variables = {name: clean(os.environ[name]) for name in VARIABLES if name in os.environ}
-    told = {
+    files = {
         "doctor.json": json.dumps(cleaned, indent=2),
-        "packages.txt": clean("\n".join(_packages())),
+        "packages.txt": clean("\n".join(_list_packages())),
         "environment.json": json.dumps(variables, indent=2),
-        "bundle.json": clean(_manifest()),
+        "bundle.json": clean(_read_manifest()),
     }
     with staged_file(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
-        for name, text in told.items():
+        for name, text in files.items():
             archive.writestr(name, text + "\n")
 
 
-def cleaner(environment: Mapping[str, str]) -> Callable[[str], str]:
-    """Return what takes secrets, logins, home folders, the user and the host out of a text.
+def make_cleaner(environment: Mapping[str, str]) -> Callable[[str], str]:
+    """Return a function that removes secrets, logins, home folders, user and host from a text.
 
-    Besides what the variables listed may hold, messages of foreign libraries can quote anything:
-    so the value of every variable whose name sounds secret is taken out wherever it stands.
+    Messages of libraries may quote anything. So the value of every variable whose name sounds like
+    a secret is removed wherever it occurs.
     """
     secrets = {
         value
         for name, value in environment.items()
         if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET
     }
-    # The longest first: one may be a part of another.
+    # Longest first: one may be part of another.
     exact = [(value, "<secret>") for value in sorted(secrets, key=len, reverse=True)]
-    exact += [(str(home), "~") for home in _home_folders()]
-    words = _names()
+    exact += [(str(home), "~") for home in _list_home_folders()]
+    names = _make_name_patterns()
 
     def clean(text: str) -> str:
         for value, shown in exact:
             text = text.replace(value, shown)
         text = _LOGIN.sub("", _HOMES.sub("~", text))
-        for pattern, shown in words:
+        for pattern, shown in names:
             text = pattern.sub(shown, text)
         return text
 
     return clean
 
 
-def _home_folders() -> list[Path]:
+def _list_home_folders() -> list[Path]:
     home = Path.home()
     folders = {home, home.resolve()}
     return [folder for folder in folders if folder != Path(folder.anchor)]
 
 
-def _names() -> list[tuple[re.Pattern[str], str]]:
-    """Patterns of the host's and the user's name.
+def _make_name_patterns() -> list[tuple[re.Pattern[str], str]]:
+    """Return patterns of the host name and the user name, each with its replacement.
 
-    The user's counts only as a part of a path or before an @: on a Jetson it is often nvidia.
+    The user name counts only in a path or before an @: on a Jetson it is often nvidia.
     """
     host = socket.gethostname()
     words = {name for name in (host, host.partition(".")[0]) if name not in ("", "localhost")}
@@ -123,20 +128,20 @@ def _names() -> list[tuple[re.Pattern[str], str]]:
     ]
     try:
         user = re.escape(getuser())
-    # A container may run under a number that has no name.
+    # A container may run under a user number without a name.
     except (KeyError, OSError):
         return patterns
     return [*patterns, (re.compile(rf"(?<=/){user}(?![\w-])|\b{user}(?=@)"), "<user>")]
 
 
-def _packages() -> list[str]:
-    """Names and versions, as pip lists them; where each came from is not told."""
+def _list_packages() -> list[str]:
+    """Return NAME==VERSION of each installed package, without its origin."""
     installed = metadata.distributions()
     pairs = {(str(found.metadata["Name"]), str(found.version)) for found in installed}
     return [f"{name}=={version}" for name, version in sorted(pairs, key=lambda pair: pair[0])]
 
 
-def _manifest() -> str:
+def _read_manifest() -> str:
     try:
         file = resources.files("vditrack.models") / "tiny" / "bundle.json"
         return file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a robot brings: the board, its power mode, ROS, memory and disk."""
+"""Checks of a robot: board, power mode, ROS, memory and disk."""
 
 import os
 import shutil
@@ -7,22 +7,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from vditrack.doctor.child import ask
+from vditrack.doctor.child import run_probe
 from vditrack.doctor.finding import Finding
-from vditrack.doctor.hardware import board, is_jetson, text
+from vditrack.doctor.hardware import is_jetson, read_board_name, read_text
 
-LEAST_FREE = 0.5
-"""GiB of memory, and of disk, below which the bundled model may not run or write its results."""
-_NO_JETSON = "this is no Jetson"
+MIN_FREE_GIB = 0.5
+"""Free memory and free disk below which the bundled model may not run or write its results."""
+_NO_JETSON = "this machine is not a Jetson"
 
 
-def jetson() -> Iterator[Finding]:
-    """Find the board and its JetPack."""
+def check_jetson() -> Iterator[Finding]:
+    """Read the name of the board and the version of JetPack."""
     if not is_jetson():
         yield Finding("Jetson", "missing", _NO_JETSON)
         return
-    yield Finding("Jetson", "works", board())
-    release = ask("machine").told.get("jetpack")
+    yield Finding("Jetson", "works", read_board_name())
+    release = run_probe("machine").result.get("jetpack")
     if release is None or release.startswith("L4T"):
         found = f"{release or 'no release file'}; the package nvidia-jetpack is not installed"
         yield Finding("JetPack", "missing", found, "sudo apt install nvidia-jetpack")
@@ -30,21 +30,21 @@ def jetson() -> Iterator[Finding]:
         yield Finding("JetPack", "works", str(release))
 
 
-def power_mode() -> Iterator[Finding]:
-    """Ask nvpmodel."""
+def check_power_mode() -> Iterator[Finding]:
+    """Query the power mode with nvpmodel."""
     if not is_jetson():
         yield Finding("power mode", "missing", _NO_JETSON)
         return
     nvpmodel = shutil.which("nvpmodel", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    mode = _power_mode(nvpmodel) if nvpmodel else None
+    mode = _query_power_mode(nvpmodel) if nvpmodel else None
     if mode is None:
-        yield Finding("power mode", "missing", "nvpmodel does not tell", "sudo nvpmodel -q")
+        yield Finding("power mode", "missing", "nvpmodel does not report it", "sudo nvpmodel -q")
     else:
         yield Finding("power mode", "works", f"{mode}; nvpmodel -m sets another")
 
 
-def _power_mode(nvpmodel: str) -> str | None:
-    """Mode, of a line as in "NV Power Mode: MAXN"."""
+def _query_power_mode(nvpmodel: str) -> str | None:
+    """Return the mode from a line as in "NV Power Mode: MAXN"."""
     done = subprocess.run([nvpmodel, "-q"], capture_output=True, text=True, timeout=20, check=False)
     for line in done.stdout.splitlines():
         title, _, mode = line.partition(":")
@@ -53,34 +53,34 @@ def _power_mode(nvpmodel: str) -> str | None:
     return None
 
 
-def ros() -> Iterator[Finding]:
-    """Find the ROS distribution, and import rclpy with its RMW."""
+def check_ros() -> Iterator[Finding]:
+    """Find the ROS distribution, and import rclpy with its RMW implementation."""
     distribution = os.environ.get("ROS_DISTRO")
-    reply = ask("ros")
+    reply = run_probe("ros")
     if reply.error is None:
-        found = f"{distribution or 'ROS_DISTRO is not set'}, {reply.told['rmw']}"
+        found = f"{distribution or 'ROS_DISTRO is not set'}, {reply.result['rmw']}"
         yield Finding("ROS 2", "works", found)
     elif distribution is not None:
         wanted = os.environ.get("RMW_IMPLEMENTATION", "the default RMW")
-        found = f"{distribution} with {wanted} is sourced, and rclpy does not load: {reply.error}"
-        yield Finding("ROS 2", "broken", found, _rclpy(distribution))
+        found = f"{distribution} with {wanted} is sourced, but rclpy does not load: {reply.error}"
+        yield Finding("ROS 2", "broken", found, _rclpy_remedy(distribution))
     elif reply.absent != "rclpy":
         found = f"rclpy does not load: {reply.error}"
         yield Finding("ROS 2", "broken", found, "source /opt/ros/DISTRIBUTION/setup.bash")
     else:
-        yield _not_sourced()
+        yield _report_not_sourced()
 
 
-def _not_sourced() -> Finding:
+def _report_not_sourced() -> Finding:
     installed = sorted(Path("/opt/ros").glob("*/setup.bash"))
     if installed:
-        found = f"{installed[-1].parent.name} is installed, and not sourced"
+        found = f"{installed[-1].parent.name} is installed, but not sourced"
         return Finding("ROS 2", "missing", found, f"source {installed[-1]}")
     found = "not installed; only the ROS node needs it"
     return Finding("ROS 2", "missing", found, "install ROS 2: https://docs.ros.org")
 
 
-def _rclpy(distribution: str) -> str:
+def _rclpy_remedy(distribution: str) -> str:
     rmw = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").replace("_", "-")
     return (
         f"sudo apt install ros-{distribution}-rclpy ros-{distribution}-{rmw}, and run the "
@@ -88,29 +88,31 @@ def _rclpy(distribution: str) -> str:
     )
 
 
-def memory() -> Iterator[Finding]:
-    """Find how much memory can still be taken."""
-    lines = (line.partition(":") for line in text(Path("/proc/meminfo")).splitlines())
+def check_memory() -> Iterator[Finding]:
+    """Read the free memory."""
+    lines = (line.partition(":") for line in read_text(Path("/proc/meminfo")).splitlines())
     amounts = {name: value.split()[0] for name, _, value in lines if value.strip()}
     if "MemAvailable" not in amounts:
-        yield Finding("memory", "missing", "this system does not tell how much is free")
+        yield Finding("memory", "missing", "this system does not report its free memory")
         return
     free, total = (int(amounts[name]) / 2**20 for name in ("MemAvailable", "MemTotal"))
     found = f"{free:.1f} GiB free of {total:.1f}"
-    if free < LEAST_FREE:
-        yield Finding("memory", "broken", found, "close other programs; `top -o %MEM` tells which")
+    if free < MIN_FREE_GIB:
+        yield Finding(
+            "memory", "broken", found, "close other programs; `top -o %MEM` lists the largest"
+        )
     else:
         yield Finding("memory", "works", found)
 
 
-def disk() -> Iterator[Finding]:
-    """Find how much may still be written where one is."""
+def check_disk() -> Iterator[Finding]:
+    """Read the free disk space of the current folder."""
     place = Path.cwd()
     free = shutil.disk_usage(place).free / 2**30
     found = f"{free:.1f} GiB free in {place}"
-    if free < LEAST_FREE:
+    if free < MIN_FREE_GIB:
         yield Finding(
-            "disk", "broken", found, "free some; `du -xh --max-depth 2 ~` names the large"
+            "disk", "broken", found, "free some; `du -xh --max-depth 2 ~` lists folder sizes"
         )
     else:
         yield Finding("disk", "works", found)

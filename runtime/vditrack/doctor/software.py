@@ -1,4 +1,4 @@
-"""Python, vditrack and what it always needs."""
+"""Checks of Python, vditrack and the packages that it always needs."""
 
 import platform
 import re
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from vditrack.doctor.child import ask
+from vditrack.doctor.child import run_probe
 from vditrack.doctor.finding import Finding
 
 
 @dataclass(frozen=True)
 class Package:
-    """One that vditrack needs: its name, module, wheel, and oldest version."""
+    """A package that vditrack needs: name, module, wheel and oldest version."""
 
     title: str
     module: str
@@ -33,44 +33,44 @@ PACKAGES = (
 )
 
 
-def python() -> Iterator[Finding]:
-    """Find Python."""
-    # One that is too old would not have come so far.
+def check_python() -> Iterator[Finding]:
+    """Report the version of Python."""
+    # An older Python could not have imported this module.
     found = f"{platform.python_version()}, {platform.platform()}, {sys.executable}"
     yield Finding("Python", "works", found)
 
 
-def package() -> Iterator[Finding]:
-    """Find vditrack itself."""
+def check_package() -> Iterator[Finding]:
+    """Report the version and place of vditrack."""
     place = Path(__file__).parents[1]
     try:
         yield Finding("vditrack", "works", f"{metadata.version('vditrack')}, {place}")
     except metadata.PackageNotFoundError:
-        found = f"not installed: it runs from {place}"
+        found = f"not installed; it runs from {place}"
         yield Finding("vditrack", "missing", found, "pip install 'vditrack[cpu]'")
 
 
-def requirements() -> Iterator[Finding]:
+def check_requirements() -> Iterator[Finding]:
     """Import each package that vditrack always needs."""
     for needed in PACKAGES:
-        yield _requirement(needed)
+        yield _check_requirement(needed)
 
 
-def _requirement(needed: Package) -> Finding:
+def _check_requirement(needed: Package) -> Finding:
     wheel = f"'{needed.wheel}>={needed.oldest}'"
-    reply = ask("version", needed.module, needed.wheel)
+    reply = run_probe("version", needed.module, needed.wheel)
     if reply.absent == needed.module:
         return Finding(needed.title, "broken", "not installed", f"pip install {wheel}")
     if reply.error is not None:
         remedy = f"pip install --force-reinstall {wheel}"
         return Finding(needed.title, "broken", f"does not load: {reply.error}", remedy)
-    version = str(reply.told["version"])
-    if _numbers(version) < _numbers(needed.oldest):
+    version = str(reply.result["version"])
+    if _parse_version(version) < _parse_version(needed.oldest):
         found = f"{version}; vditrack needs {needed.oldest} or newer"
         return Finding(needed.title, "broken", found, f"pip install {wheel}")
     return Finding(needed.title, "works", version)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    """Its first two: no oldest version names a third."""
+def _parse_version(version: str) -> tuple[int, ...]:
+    """Return the first two numbers; no oldest version has a third."""
     return tuple(map(int, re.findall(r"\d+", version)[:2]))

@@ -24,12 +24,12 @@ from onnx import TensorProto, helper
 
 from vditrack.bundle.folder import bundled_model
 from vditrack.doctor import bundled, child, examination, robot
-from vditrack.doctor.child import ask
+from vditrack.doctor.child import run_probe
 from vditrack.doctor.finding import Finding
-from vditrack.doctor.hardware import is_jetson, nvidia_gpu
-from vditrack.doctor.onnx_runtime import providers
-from vditrack.doctor.product import SIDE, product_graph
-from vditrack.doctor.software import PACKAGES, requirements
+from vditrack.doctor.hardware import has_nvidia_gpu, is_jetson
+from vditrack.doctor.onnx_runtime import check_providers
+from vditrack.doctor.product import SIDE, encode_product_graph
+from vditrack.doctor.software import PACKAGES, check_requirements
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,10 +51,10 @@ def examine(*arguments, python=sys.executable, cwd=None, **variables):
         text=True,
         check=False,
     )
-    told = json.loads(done.stdout) if done.stdout else {"broken": [], "findings": []}
-    findings = {finding["name"]: Finding(**finding) for finding in told["findings"]}
-    assert len(findings) == len(told["findings"])
-    assert told["broken"] == [name for name, it in findings.items() if it.state == "broken"]
+    printed = json.loads(done.stdout) if done.stdout else {"broken": [], "findings": []}
+    findings = {finding["name"]: Finding(**finding) for finding in printed["findings"]}
+    assert len(findings) == len(printed["findings"])
+    assert printed["broken"] == [name for name, it in findings.items() if it.state == "broken"]
     return done.returncode, findings, done.stderr
 
 
@@ -172,8 +172,8 @@ def test_model_and_track(here):
         assert hashlib.sha256(content).hexdigest() == record["sha256"]
     track = here[1]["one track"]
     assert track.state == "works"
-    assert float(re.search(r"to ([\d.]+) pixels", track.found)[1]) < 0.2
-    if not nvidia_gpu():
+    assert float(re.search(r"off by ([\d.]+) pixels", track.found)[1]) < 0.2
+    if not has_nvidia_gpu():
         assert here[1]["backend"].found == "cpu"
 
 
@@ -225,7 +225,7 @@ def test_an_old_package_and_one_that_does_not_load(tmp_path, monkeypatch):
         "except OSError as error:\n    raise ImportError('an essay') from error\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    findings = {finding.name: finding for finding in requirements()}
+    findings = {finding.name: finding for finding in check_requirements()}
     assert broken(findings) == {"NumPy", "OpenCV"}
     assert findings["NumPy"].found == "1.24.4; vditrack needs 1.26 or newer"
     assert findings["NumPy"].remedy == "pip install 'numpy>=1.26'"
@@ -245,7 +245,7 @@ def test_an_altered_model(tmp_path, monkeypatch):
         f"vditrack.bundle.folder.bundled_model = lambda: pathlib.Path({str(copy)!r})\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    (finding,) = bundled.integrity()
+    (finding,) = bundled.check_files()
     assert finding.state == "broken"
     assert "features.onnx was altered or cut short" in finding.found
     assert finding.remedy == "pip install --force-reinstall --no-deps vditrack"
@@ -268,9 +268,9 @@ def test_onnx_runtime_cut_short(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kept", "told"), [(10, "file too short"), (4096, r"crashes with SIG(BUS|SEGV)")]
+    ("kept", "reason"), [(10, "file too short"), (4096, r"crashes with SIG(BUS|SEGV)")]
 )
-def test_a_provider_library_cut_short(tmp_path, monkeypatch, kept, told):
+def test_a_provider_library_cut_short(tmp_path, monkeypatch, kept, reason):
     """A plug-in as NVIDIA's wheel lays it out; the library stands for its own, and is cut short."""
     import onnxruntime  # noqa: PLC0415
 
@@ -284,24 +284,24 @@ def test_a_provider_library_cut_short(tmp_path, monkeypatch, kept, told):
         "def get_library_path(): return str(Path(__file__).with_name('provider.so'))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    findings = {finding.name: finding for finding in providers()}
+    findings = {finding.name: finding for finding in check_providers()}
     plug_in = findings[f"ONNX Runtime plug-in {PLUG_IN}"]
     assert plug_in.state == "broken"
-    assert re.search(told, plug_in.found)
+    assert re.search(reason, plug_in.found)
     assert plug_in.remedy == f"pip install --force-reinstall {PLUG_IN.replace('_', '-')}"
     assert findings["ONNX Runtime on CPU"].state == "works"
 
 
-@pytest.mark.skipif(nvidia_gpu(), reason="needs a machine without an NVIDIA GPU")
+@pytest.mark.skipif(has_nvidia_gpu(), reason="needs a machine without an NVIDIA GPU")
 def test_a_fallback_is_noticed():
     """ONNX Runtime itself takes the CPU in the place of a provider it does not have."""
-    reply = ask("provider", "CUDAExecutionProvider")
+    reply = run_probe("provider", "CUDAExecutionProvider")
     assert "CPU" in reply.error
-    assert ask("provider", "CPUExecutionProvider").error is None
+    assert run_probe("provider", "CPUExecutionProvider").error is None
 
 
 def test_the_product_is_the_graph_it_says():
-    model = onnx.load_from_string(product_graph())
+    model = onnx.load_from_string(encode_product_graph())
     onnx.checker.check_model(model, full_check=True)
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [SIDE, SIDE]) for n in "xy")
     node = helper.make_node("MatMul", ["x", "x"], ["y"])
@@ -309,8 +309,8 @@ def test_the_product_is_the_graph_it_says():
 
 
 def test_no_answer(monkeypatch):
-    monkeypatch.setattr(child, "PATIENCE", 0.01)
-    assert ask("track").error == "gives no answer within 0 s"
+    monkeypatch.setattr(child, "TIMEOUT", 0.01)
+    assert run_probe("track").error == "gives no answer within 0 s"
 
 
 def test_a_check_that_fails_stops_no_other(monkeypatch):
@@ -318,8 +318,8 @@ def test_a_check_that_fails_stops_no_other(monkeypatch):
         yield Finding("first", "works", "as it should")
         raise RuntimeError("the moon is full")
 
-    monkeypatch.setattr(examination, "CHECKS", (unforeseen, robot.disk))
-    first, failed, disk = examination.findings()
+    monkeypatch.setattr(examination, "CHECKS", (unforeseen, robot.check_disk))
+    first, failed, disk = examination.run_checks()
     assert first.name == "first"
     assert (failed.name, failed.state) == ("unforeseen", "broken")
     assert "RuntimeError: the moon is full" in failed.found
@@ -329,7 +329,7 @@ def test_a_check_that_fails_stops_no_other(monkeypatch):
 def test_ros_that_is_sourced_and_does_not_load(monkeypatch):
     monkeypatch.setenv("ROS_DISTRO", "jazzy")
     monkeypatch.setenv("RMW_IMPLEMENTATION", "rmw_cyclonedds_cpp")
-    (finding,) = robot.ros()
+    (finding,) = robot.check_ros()
     if util.find_spec("rclpy") is None:
         assert finding.state == "broken"
         assert "jazzy with rmw_cyclonedds_cpp is sourced" in finding.found
@@ -338,19 +338,19 @@ def test_ros_that_is_sourced_and_does_not_load(monkeypatch):
 
 def test_boards_and_cards(tmp_path):
     """Files as the kernel lays them out stand for the hardware that is not here."""
-    assert not nvidia_gpu(tmp_path)
+    assert not has_nvidia_gpu(tmp_path)
     card = tmp_path / "sys/bus/pci/devices/0000:01:00.0"
     card.mkdir(parents=True)
     (card / "vendor").write_text("0x10de\n")
     (card / "class").write_text("0x040300\n")
-    assert not nvidia_gpu(tmp_path)  # Its sound device.
+    assert not has_nvidia_gpu(tmp_path)  # Its sound device.
     (card / "class").write_text("0x030000\n")
-    assert nvidia_gpu(tmp_path)
+    assert has_nvidia_gpu(tmp_path)
     tree = tmp_path / "board" / "proc/device-tree"
     tree.mkdir(parents=True)
     (tree / "compatible").write_bytes(b"nvidia,p3737-0000+p3701-0005\0nvidia,tegra234\0")
     assert is_jetson(tmp_path / "board")
-    assert nvidia_gpu(tmp_path / "board")
+    assert has_nvidia_gpu(tmp_path / "board")
     assert not is_jetson(tmp_path)
 
 
@@ -361,7 +361,7 @@ def test_power_mode(tmp_path, monkeypatch):
     nvpmodel.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(robot, "is_jetson", lambda: True)
-    (finding,) = robot.power_mode()
+    (finding,) = robot.check_power_mode()
     assert finding.found.startswith("MODE_30W")
 
 
@@ -400,11 +400,11 @@ def test_report_holds_no_secrets(tmp_path):
         assert "bob" not in text
         assert str(tmp_path) not in text
         assert re.search(rf"(?<![\w.-]){re.escape(socket.gethostname())}(?![\w-])", text) is None
-    told = json.loads(texts["environment.json"])
-    assert told["ROS_DISTRO"] == "jazzy"
-    assert told["LD_LIBRARY_PATH"] == "~/lib:/data/<user>/<secret>:~/lib"
-    assert told["VIRTUAL_ENV"] == "/net/<host>/venv"
-    assert not set(told) & {*planted, "HOME", "LOGNAME", "PATH"}
+    variables = json.loads(texts["environment.json"])
+    assert variables["ROS_DISTRO"] == "jazzy"
+    assert variables["LD_LIBRARY_PATH"] == "~/lib:/data/<user>/<secret>:~/lib"
+    assert variables["VIRTUAL_ENV"] == "/net/<host>/venv"
+    assert not set(variables) & {*planted, "HOME", "LOGNAME", "PATH"}
     assert f"numpy=={np.__version__}" in texts["packages.txt"].splitlines()
     assert {finding["name"] for finding in json.loads(texts["doctor.json"])} == set(findings)
     assert json.loads(texts["bundle.json"])["name"] == "tiny"
