@@ -1,4 +1,4 @@
-"""The wheel in an empty environment, on the robots' Pythons: complete, light, and working."""
+"""The wheel in an empty environment, on the Pythons of robots: complete, light and working."""
 
 import json
 import os
@@ -20,19 +20,19 @@ VERSIONS = ("3.10", "3.12")
 
 
 def interpreters() -> dict[str, str]:
-    """Pythons that start, by version: on the path or under pyenv; this one if there is neither."""
+    """Pythons that start, by version: from the path or pyenv, or the one that runs the test."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     found: dict[str, str] = {}
     for version in VERSIONS:
         installed = sorted(str(path) for path in pyenv.glob(f"{version}.*/bin/python"))
         for candidate in [*installed, shutil.which(f"python{version}")]:
-            if candidate and version not in found and _starts(candidate, version):
+            if candidate and version not in found and starts(candidate, version):
                 found[version] = candidate
     return found or {"this": sys.executable}
 
 
-def _starts(python: str, version: str) -> bool:
-    # A version manager's shim may be on the path for a Python that is not installed.
+def starts(python: str, version: str) -> bool:
+    # The path may hold a version manager's shim for a Python that is not installed.
     code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     return done.returncode == 0 and done.stdout.strip() == version
@@ -41,7 +41,7 @@ def _starts(python: str, version: str) -> bool:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    # By way of the source archive: no old build/ gets in, and the archive is seen to be complete.
+    # Build from the source archive, so that no old build/ gets in and the archive is tested too.
     command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -55,16 +55,18 @@ def test_wheel_in_an_empty_environment(wheel, tmp_path, version):
     python, vditrack = environment / "bin" / "python", environment / "bin" / "vditrack"
     pip = [python, "-m", "pip", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--quiet", "--no-compile", f"{wheel}[cpu]"], check=True)
-    listed = json.loads(_output(*pip, "list", "--format", "json"))
+    listed = json.loads(output_of(*pip, "list", "--format", "json"))
     names = {package["name"].lower() for package in listed}
     assert not names & {"torch", "diffusers", "transformers", "onnx", "scipy", "matplotlib"}
 
-    manifest = json.loads(_output(vditrack, "inspect", "--json", cwd=tmp_path))
+    manifest = json.loads(output_of(vditrack, "inspect", "--json", cwd=tmp_path))
     assert manifest["source"]["card"] == "tiny"
     ramp = np.add.outer(np.arange(64), np.arange(96)).astype(np.uint8)
     frames = [np.roll(np.stack([ramp] * 3, axis=-1), 2 * t, axis=1) for t in range(5)]
     write_video(tmp_path / "clip.mp4", frames, np.arange(5) / 10)
-    done = json.loads(_output(vditrack, "track", "clip.mp4", "--grid", "2", "--json", cwd=tmp_path))
+    done = json.loads(
+        output_of(vditrack, "track", "clip.mp4", "--grid", "2", "--json", cwd=tmp_path)
+    )
     assert (done["frames"], done["points"]) == (5, 4)
     assert sorted(path.name for path in (tmp_path / "clip_tracks").iterdir()) == [
         "overlay.mp4",
@@ -81,7 +83,7 @@ def test_wheel_in_an_empty_environment(wheel, tmp_path, version):
     assert "pip install vditrack[export" in refused.stderr
 
 
-def _output(*command: object, cwd: Path | None = None) -> str:
+def output_of(*command: object, cwd: Path | None = None) -> str:
     done = subprocess.run(
         [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False
     )
