@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vditrack import Tracker
-from vditrack.io.overlay import mask_overlay
+from vditrack.io.overlay import draw_masks
 from vditrack.io.video import read_video, write_video
 
 OBJECT = 1
@@ -28,7 +28,7 @@ def main(video_file: Path, box: list[int], output: Path) -> None:
     centre = [[0, left + width / 2, top + height / 2]]
     tracks = tracker.track(video.frames, centre).on_objects(masks)
 
-    write_video(output, mask_overlay(video.frames, masks), video.times)
+    write_video(output, draw_masks(video.frames, masks), video.times)
     for t, mask in enumerate(masks):
         on_object = tracks.object_id is not None and tracks.object_id[0, t] == OBJECT
         state = "on" if on_object else "off"

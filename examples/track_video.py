@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vditrack import Tracker
-from vditrack.io.overlay import overlay
+from vditrack.io.overlay import draw_tracks
 from vditrack.io.video import read_video, write_video
 
 COLUMNS, ROWS = 8, 6
@@ -30,7 +30,7 @@ def main(video_file: Path, folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "positions.npz", points=tracks.points, visible=tracks.visible)
-    write_video(folder / "overlay.mp4", overlay(video.frames, tracks), video.times)
+    write_video(folder / "overlay.mp4", draw_tracks(video.frames, tracks), video.times)
     print(f"{len(queries)} points, visible in {tracks.visible.mean():.0%} of the frames")
 
 

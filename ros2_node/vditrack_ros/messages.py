@@ -14,7 +14,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from vditrack.arrays import Floats, Frame
 from vditrack.coordinates import cells_from_pixels
-from vditrack.io.overlay import draw_point, draw_trails, fixed_point, point_radius
+from vditrack.io.overlay import choose_point_radius, draw_point, draw_trails, to_fixed_point
 from vditrack.ros_messages.track_cloud import POINT_FIELDS, TRACK_FIELDS, track_rows
 from vditrack.streams.realtime import LiveUpdate
 
@@ -180,13 +180,13 @@ def overlay_image(header: Header, frame: Frame, updates: Sequence[LiveUpdate]) -
     """
     newest = updates[-1]
     colours = [tuple(round(255 * part) for part in rgb) for rgb in _colours(newest.ids)]
-    radius = point_radius(frame.shape[:2])
+    radius = choose_point_radius(frame.shape[:2])
     places, seen = _history(updates)
     linked = seen[:, 1:] & seen[:, :-1]
     canvas = np.array(frame, np.uint8, order="C")
     thickness = max(1, round(radius / 2))
-    draw_trails(canvas, fixed_point(places), linked, colours, thickness, (_TRAIL_OPACITY,))
-    shown = zip(fixed_point(newest.points), newest.visible.tolist(), colours, strict=True)
+    draw_trails(canvas, to_fixed_point(places), linked, colours, thickness, (_TRAIL_OPACITY,))
+    shown = zip(to_fixed_point(newest.points), newest.visible.tolist(), colours, strict=True)
     for place, visible, colour in shown:
         draw_point(canvas, place, visible, colour, radius)
     return rgb_image(header, canvas)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from vditrack.io.overlay import mask_overlay
+from vditrack.io.overlay import draw_masks
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.consumer import Shot, Site
 from vditrack_ros.messages import TRAIL, overlay_image, rgb_image
@@ -62,7 +62,7 @@ class Overlay:
             return
         frame = shot.frame
         if mask is not None:
-            frame = next(mask_overlay(frame[None], mask[None]))
+            frame = next(draw_masks(frame[None], mask[None]))
         if trail:
             self._publisher.publish(overlay_image(shot.header, frame, trail))
         else:

@@ -31,7 +31,7 @@ from vditrack.cli.propagate_result import (
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
 from vditrack.io.mask_png import write_mask
-from vditrack.io.overlay import mask_overlay
+from vditrack.io.overlay import draw_masks
 from vditrack.io.video import Video, read_video, write_video
 from vditrack.tracker import Tracker
 
@@ -108,7 +108,7 @@ def _write_images(folder: Path, clip: Video, masks: MaskClip, bars: Progress) ->
     (folder / MASKS).mkdir()
     for t, mask in enumerate(bars.track(masks, description="writing")):
         write_mask(folder / MASKS / f"{t:05}.png", mask)
-    frames = bars.track(mask_overlay(clip.frames, masks), total=len(masks), description="drawing")
+    frames = bars.track(draw_masks(clip.frames, masks), total=len(masks), description="drawing")
     write_video(folder / OVERLAY, frames, clip.times)
 
 

@@ -28,7 +28,7 @@ from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_b
 from vditrack.cli.track_result import print_result, summarize_tracks
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
-from vditrack.io.overlay import overlay
+from vditrack.io.overlay import draw_tracks
 from vditrack.io.rosbag.bags import is_bag
 from vditrack.io.rosbag.recordings import Recording, read_recording
 from vditrack.io.rosbag.track_bags import write_tracks
@@ -185,7 +185,7 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
         save_csv(folder / "tracks.csv", tracks, video.times)
         _write_overlay(folder / "overlay.mp4", video, shots, shot_tracks, masks, bars)
         if isinstance(video, Recording):
-            frames = overlay(video.frames, tracks, masks)
+            frames = draw_tracks(video.frames, tracks, masks)
             shown = bars.track(frames, total=len(video.frames), description="recording")
             write_tracks(folder / "tracks.mcap", video, tracks, shown)
     result = summarize_tracks(
@@ -235,7 +235,7 @@ def _write_overlay(
     masks: MaskClip | None,
     bars: Progress,
 ) -> None:
-    frames = chain.from_iterable(map(partial(overlay, masks=masks), shots, shot_tracks))
+    frames = chain.from_iterable(map(partial(draw_tracks, masks=masks), shots, shot_tracks))
     shown = bars.track(frames, total=len(video.frames), description="drawing")
     write_video(path, shown, video.times)
 

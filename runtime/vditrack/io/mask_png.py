@@ -1,4 +1,4 @@
-"""Masks as PNG files of object indices: grey levels, or the colours of a palette."""
+"""Reads and writes masks as PNG files of object indices, in a palette or in grey levels."""
 
 from fractions import Fraction
 from io import BytesIO
@@ -10,59 +10,60 @@ import numpy as np
 
 from vditrack.arrays import Mask
 from vditrack.errors import InputError
-from vditrack.io.overlay import object_colours
+from vditrack.io.overlay import make_object_colours
 
 _BLACK_AND_WHITE = "monob"
 
 
 def read_mask(path: Path, white: int = 255) -> Mask:
-    """Read the index at each pixel [H, W] of a PNG with a palette or of grey levels.
+    """Read a mask uint8 [H, W] from a PNG with a palette or of grey levels.
 
     Args:
         path: The file.
-        white: Index of white in a file that is black and white, without grey levels.
+        white: Index of white in a black-and-white file.
 
     Raises:
-        InputError: the file cannot be read, is damaged, is no PNG, or has colours of its own.
+        InputError: The file cannot be read, is damaged, is not a PNG, or has more than one channel
+            or more than 8 bits.
 
     """
-    picture = _decoded(path)
-    layout = picture.format.name
+    image = _decode(path)
+    layout = image.format.name
     if layout == "pal8":
-        return cast(tuple[Mask, Mask], picture.to_ndarray())[0]
+        return cast(tuple[Mask, Mask], image.to_ndarray())[0]
     if layout not in ("gray", _BLACK_AND_WHITE):
         raise InputError(
-            f"{path} has colours or more than 8 bits ({layout}). A mask is a palette or grey PNG "
-            "of object indices."
+            f"{path} has colours or more than 8 bits ({layout}). Give a PNG of object indices, "
+            "with a palette or in 8-bit grey."
         )
-    mask = np.asarray(picture.to_ndarray(format="gray"), np.uint8)
+    mask = np.asarray(image.to_ndarray(format="gray"), np.uint8)
     if layout == _BLACK_AND_WHITE:
         mask = np.where(mask > 0, np.uint8(white), np.uint8(0))
     return mask
 
 
 def write_mask(path: Path, mask: Mask) -> None:
-    """Write indices [H, W] as a PNG with the palette of DAVIS."""
+    """Write a mask [H, W] as a PNG with the palette of DAVIS."""
     encoder = av.CodecContext.create("png", "w")
     encoder.height, encoder.width = mask.shape
     encoder.pix_fmt, encoder.framerate = "pal8", Fraction(1)
-    opaque = np.insert(object_colours(), 0, 255, axis=1)
+    opaque = np.insert(make_object_colours(), 0, 255, axis=1)
     indexed: Any = (np.ascontiguousarray(mask), opaque)
-    picture = av.VideoFrame.from_ndarray(indexed, format="pal8")
-    packets = [*encoder.encode(picture), *encoder.encode(None)]
+    image = av.VideoFrame.from_ndarray(indexed, format="pal8")
+    packets = [*encoder.encode(image), *encoder.encode(None)]
     path.write_bytes(b"".join(map(bytes, packets)))
 
 
-def _decoded(path: Path) -> av.VideoFrame:
+def _decode(path: Path) -> av.VideoFrame:
     try:
         content = BytesIO(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     try:
-        # FFmpeg keeps a palette's indices; OpenCV turns them into colours.
+        # FFmpeg keeps the indices of a palette; OpenCV converts them to colours.
         with av.open(content, "r", format="png_pipe") as container:
             return next(container.decode(video=0))
     except (av.error.FFmpegError, OSError, StopIteration) as error:
         raise InputError(
-            f"{path} is no PNG image, or a damaged one. A mask is a PNG, which keeps indices."
+            f"{path} is no PNG image, or a damaged one. Give a PNG, which keeps indices exactly."
         ) from error

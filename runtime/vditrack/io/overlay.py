@@ -1,4 +1,4 @@
-"""Tracks and masks drawn over the frames they belong to."""
+"""Draws tracks and masks on frames."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,24 +6,35 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Floats, Frame
+from vditrack.arrays import Bools, Floats, Frame, MaskClip
 from vditrack.coordinates import cells_from_pixels
 from vditrack.points.tracks import Tracks
 
 _TRAIL = 24
-"""Frames that a trail goes back."""
+"""Length of a trail, in frames."""
 _FADES = (0.25, 0.5, 0.75, 1.0)
-"""Opacity of a trail, from its old end to the point."""
+"""Opacities of the quarters of a trail, oldest first."""
 SHIFT = 4
-"""Binary digits after the point in the coordinates that OpenCV draws at."""
+"""Fractional bits of the coordinates that OpenCV draws at."""
 _TINT = 0.5
 """Opacity of an object's colour inside its outline."""
 
+Colours = NDArray[np.uint8]
+"""uint8 [N, 3], RGB."""
+FixedPoints = NDArray[np.int32]
+"""int32 [..., 2] (x, y) in sixteenths of a pixel, from the centre of the first pixel."""
 
-def point_colours(queries: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """RGB colours [N, 3] by where each point was asked for: hue along x, brightness along y."""
+
+def choose_point_colours(queries: Floats, size: tuple[int, int]) -> Colours:
+    """Return the colours of points by their queries: hue along x, brightness along y.
+
+    Args:
+        queries: float32 [N, 3] (t, x, y), in pixels.
+        size: height and width of the frames.
+
+    """
     if not len(queries):
-        return np.zeros((0, 3), np.uint8)  # OpenCV converts no empty array.
+        return np.zeros((0, 3), np.uint8)  # OpenCV does not convert empty arrays.
     height, width = size
     hue = queries[:, 1] / width * 150
     value = 255 - 90 * queries[:, 2] / height
@@ -32,82 +43,82 @@ def point_colours(queries: NDArray[np.float32], size: tuple[int, int]) -> NDArra
     return np.asarray(rgb[:, 0], np.uint8)
 
 
-def overlay(
-    frames: Frame, tracks: Tracks, masks: NDArray[np.uint8] | None = None
-) -> Iterator[Frame]:
-    """Yield each frame [H, W, 3] with its points on it, and the trails that led there.
+def draw_tracks(frames: Frame, tracks: Tracks, masks: MaskClip | None = None) -> Iterator[Frame]:
+    """Yield each frame [H, W, 3] with its points and their trails.
 
-    A point is a disc where it is visible and a ring where it is not; trails fade with age and show
-    only stretches in which the point was visible.
+    A visible point is a disc, an invisible one a ring. Trails fade with age and leave out steps
+    in which the point was invisible.
 
     Args:
-        frames: uint8 [T, H, W, 3] RGB.
-        tracks: of the same T frames.
-        masks: uint8 [T, H, W] of objects, to be drawn below the points.
+        frames: uint8 [T, H, W, 3] RGB; not drawn on.
+        tracks: tracks in the same T frames.
+        masks: masks [T, H, W] of objects, drawn below the points.
 
     """
     size = frames.shape[1:3]
-    colours = point_colours(tracks.queries, size).tolist()
-    radius = point_radius(size)
-    places = fixed_point(tracks.points)
+    colours = choose_point_colours(tracks.queries, size).tolist()
+    radius = choose_point_radius(size)
+    positions = to_fixed_point(tracks.points)
     linked = tracks.visible[:, 1:] & tracks.visible[:, :-1]
-    below = frames if masks is None else mask_overlay(frames, masks)
+    below = frames if masks is None else draw_masks(frames, masks)
+    thickness = max(1, round(radius / 2))
     for t, frame in enumerate(below):
         canvas = np.array(frame, np.uint8, order="C")
-        draw_trails(canvas, places[:, : t + 1], linked[:, :t], colours, max(1, round(radius / 2)))
+        draw_trails(canvas, positions[:, : t + 1], linked[:, :t], colours, thickness)
         for n, colour in enumerate(colours):
-            draw_point(canvas, places[n, t], tracks.visible[n, t], colour, radius)
+            draw_point(canvas, positions[n, t], tracks.visible[n, t], colour, radius)
         yield canvas
 
 
-def object_colours() -> NDArray[np.uint8]:
-    """RGB colours [256, 3] of objects by index, those of DAVIS and PASCAL VOC: 0 is black.
+def make_object_colours() -> Colours:
+    """Return the colours [256, 3] of objects by index, those of DAVIS and PASCAL VOC.
 
-    The bits of the index go in turn to red, green and blue, the lowest to the highest of each.
+    The bits of the index go to red, green and blue in turn, the lowest bit of the index to the
+    highest bit of red. Index 0 is black.
     """
     bits = np.arange(256)[:, None] >> np.arange(9) & 1
     colours = bits.reshape(256, 3, 3).transpose(0, 2, 1) @ np.array([128, 64, 32])
     return np.asarray(colours, np.uint8)
 
 
-def mask_overlay(frames: Frame, masks: NDArray[np.uint8]) -> Iterator[Frame]:
+def draw_masks(frames: Frame, masks: MaskClip) -> Iterator[Frame]:
     """Yield each frame [H, W, 3] with its objects tinted in their colours and outlined.
 
     Args:
-        frames: uint8 [T, H, W, 3] RGB.
-        masks: uint8 [T, H, W] of indices, 0 for the background.
+        frames: uint8 [T, H, W, 3] RGB; not drawn on.
+        masks: masks [T, H, W] of the same T frames.
 
     """
-    colours = object_colours()
+    colours = make_object_colours()
     thickness = max(1, round(min(frames.shape[1:3]) / 240))
     around = np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8)
     for frame, mask in zip(frames, masks, strict=True):
         painted = colours[mask]
         tinted = cv2.addWeighted(frame, 1 - _TINT, painted, _TINT, 0)
-        # A border lies where another index is within reach; it is drawn inside the objects.
-        border = (cv2.dilate(mask, around) != mask) | (cv2.erode(mask, around) != mask)
+        # An outline is where another index is near; it is drawn inside the objects.
+        outline = (cv2.dilate(mask, around) != mask) | (cv2.erode(mask, around) != mask)
         inside = mask[..., None] > 0
         canvas = np.where(inside, tinted, frame)
-        yield np.where(border[..., None] & inside, painted, canvas)
+        yield np.where(outline[..., None] & inside, painted, canvas)
 
 
 def draw_trails(
     canvas: Frame,
-    places: NDArray[np.int32],
-    linked: NDArray[np.bool_],
+    positions: FixedPoints,
+    linked: Bools,
     colours: Sequence[Sequence[int]],
     thickness: int,
     opacities: Sequence[float] = _FADES,
 ) -> None:
-    """Draw the trails of N points on a picture, as far back as trails go.
+    """Draw the trails of N points on a frame.
 
     Args:
         canvas: uint8 [H, W, 3] RGB, drawn on in place.
-        places: [N, K, 2] positions in K successive frames, from `fixed_point`.
-        linked: [N, K - 1]; a step is drawn where it is true.
+        positions: [N, K, 2], in K successive frames.
+        linked: bool [N, K - 1], which steps are drawn.
         colours: N colours, RGB.
-        thickness: of the lines, in pixels.
-        opacities: of equal parts of the trail, oldest first.
+        thickness: thickness of the lines, in pixels.
+        opacities: opacities of equal parts of the trail, oldest first.
 
     """
     latest = linked.shape[1]
@@ -116,7 +127,7 @@ def draw_trails(
         first, end = max(0, latest - age * band), max(0, latest - (age - 1) * band)
         layer = canvas.copy()
         for path, steps, colour in zip(
-            places[:, first:], linked[:, first:end], colours, strict=True
+            positions[:, first:], linked[:, first:end], colours, strict=True
         ):
             # A run of linked steps begins and ends where the flag changes.
             turns = np.flatnonzero(np.diff(np.pad(steps.astype(np.int8), 1)))
@@ -126,21 +137,21 @@ def draw_trails(
 
 
 def draw_point(
-    canvas: Frame, place: NDArray[np.int32], seen: bool, colour: Sequence[int], radius: float
+    canvas: Frame, position: FixedPoints, visible: bool, colour: Sequence[int], radius: float
 ) -> None:
-    """Draw a point on a picture: a disc with a dark rim if it is visible, otherwise a ring.
+    """Draw a point on a frame: a disc with a dark rim if it is visible, otherwise a ring.
 
     Args:
         canvas: uint8 [H, W, 3] RGB, drawn on in place.
-        place: [2] position, from `fixed_point`.
-        seen: whether the point is visible.
+        position: [2].
+        visible: whether the point is visible.
         colour: RGB.
-        radius: in pixels.
+        radius: radius in pixels.
 
     """
-    centre, size = place.tolist(), round(radius * 2**SHIFT)
-    if seen:
-        # A dark rim keeps the disc apart from a ground of its own colour.
+    centre, size = position.tolist(), round(radius * 2**SHIFT)
+    if visible:
+        # A dark rim separates the disc from a background of the same colour.
         rim = size + 2**SHIFT
         cv2.circle(canvas, centre, rim, (0, 0, 0), cv2.FILLED, cv2.LINE_AA, SHIFT)
         cv2.circle(canvas, centre, size, colour, cv2.FILLED, cv2.LINE_AA, SHIFT)
@@ -149,17 +160,17 @@ def draw_point(
         cv2.circle(canvas, centre, size, colour, thickness, cv2.LINE_AA, SHIFT)
 
 
-def point_radius(size: tuple[int, int]) -> float:
-    """Return the radius of points, in pixels, on a picture of (height, width)."""
+def choose_point_radius(size: tuple[int, int]) -> float:
+    """Return the radius of points, in pixels, on a frame of (height, width)."""
     # OpenCV draws a circle of less than 3 pixels as a diamond.
     return max(3.0, min(size) / 80)
 
 
-def fixed_point(points: Floats) -> NDArray[np.int32]:
-    """Return pixel coordinates [..., 2] as OpenCV draws them, in fixed-point numbers.
+def to_fixed_point(points: Floats) -> FixedPoints:
+    """Return pixel coordinates [..., 2] as the fixed-point numbers that OpenCV draws at.
 
-    OpenCV counts from the first pixel's centre, points from its corner.
+    OpenCV counts from the centre of the first pixel, points count from its corner.
     """
-    # Far outside the picture nothing is drawn, and the scaled numbers would overflow.
+    # Far outside the frame nothing is drawn, and the scaled numbers would overflow.
     near = np.clip(cells_from_pixels(points, 1), -9999, 99999)
     return np.asarray(np.rint(near * 2**SHIFT), np.int32)

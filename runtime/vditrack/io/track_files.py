@@ -1,18 +1,18 @@
-"""Reading queries and writing tracks: NPZ, CSV and NPY files."""
+"""Reads queries and writes tracks: NPZ, CSV and NPY files."""
 
 import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Doubles, Floats
 from vditrack.errors import InputError
 from vditrack.points.tracks import Tracks
 
 
-def save_npz(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
-    """Write tracks and the frames' times [T] in seconds as named arrays."""
+def save_npz(path: Path, tracks: Tracks, times: Doubles) -> None:
+    """Write tracks, and the times float64 [T] of the frames in seconds, as named arrays."""
     objects: dict[str, Any] = {} if tracks.object_id is None else {"object_id": tracks.object_id}
     np.savez_compressed(
         path,
@@ -26,11 +26,11 @@ def save_npz(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
     )
 
 
-def save_csv(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
-    """Write one row a point and frame.
+def save_csv(path: Path, tracks: Tracks, times: Doubles) -> None:
+    """Write tracks as CSV, one row per point and frame.
 
-    Columns are id, frame, time, x, y, visible, confidence, forward_backward_error, and, where it
-    is known, object_id.
+    The columns are id, frame, time (seconds, from ``times`` float64 [T]), x, y (pixels), visible,
+    confidence, forward_backward_error (pixels) and, if the tracks have it, object_id.
     """
     objects = [] if tracks.object_id is None else ["object_id"]
     with path.open("w", newline="") as file:
@@ -65,33 +65,34 @@ def save_csv(path: Path, tracks: Tracks, times: NDArray[np.float64]) -> None:
                 )
 
 
-def read_queries(path: Path) -> NDArray[np.float32]:
+def read_queries(path: Path) -> Floats:
     """Read query points [N, 3] (t, x, y) from a CSV or NumPy file.
 
-    A CSV file has the header ``t,x,y``, or ``x,y`` for points of the first frame; a ``.npy`` file
-    holds [N, 3] or [N, 2] in the same order.
+    A CSV file has the header ``t,x,y``, or ``x,y`` for points in frame 0; a ``.npy`` file holds
+    [N, 3] or [N, 2] in the same order.
 
     Raises:
-        InputError: no such file, or not of that form; a CSV's message names the line.
+        InputError: The file does not exist or has another form. For a CSV, the message names the
+            line.
 
     """
     if not path.is_file():
         raise InputError(f"{path} is not a file. Give a CSV with the header t,x,y, or a .npy.")
     rows = _read_npy(path) if path.suffix == ".npy" else _read_csv(path)
     if rows.ndim != 2 or rows.shape[1] not in (2, 3) or not len(rows):
-        raise InputError(f"{path} holds {list(rows.shape)} numbers; give [N, 3] (t, x, y).")
+        raise InputError(f"{path} holds {list(rows.shape)} numbers. Give [N, 3] (t, x, y).")
     first_frame = np.zeros((len(rows), 3 - rows.shape[1]), np.float32)
     return np.concatenate([first_frame, rows], axis=1)
 
 
-def _read_npy(path: Path) -> NDArray[np.float32]:
+def _read_npy(path: Path) -> Floats:
     try:
         return np.asarray(np.load(path, allow_pickle=False), np.float32)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path} is not a NumPy array of numbers: {error}") from error
 
 
-def _read_csv(path: Path) -> NDArray[np.float32]:
+def _read_csv(path: Path) -> Floats:
     try:
         lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (UnicodeDecodeError, csv.Error) as error:
@@ -100,14 +101,14 @@ def _read_csv(path: Path) -> NDArray[np.float32]:
     if header not in (["t", "x", "y"], ["x", "y"]):
         raise InputError(f"{path}, line 1: the header is {header}; it should be t,x,y or x,y.")
     rows = [
-        _numbers(path, number, line, len(header))
+        _parse_row(path, number, line, len(header))
         for number, line in enumerate(lines[1:], start=2)
         if line
     ]
     return np.array(rows, np.float32).reshape(-1, len(header))
 
 
-def _numbers(path: Path, number: int, line: list[str], count: int) -> list[float]:
+def _parse_row(path: Path, number: int, line: list[str], count: int) -> list[float]:
     try:
         values = [float(value) for value in line]
     except ValueError as error:

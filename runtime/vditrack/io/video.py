@@ -1,4 +1,4 @@
-"""Video files in and out, through PyAV (FFmpeg)."""
+"""Reads and writes video files with PyAV (FFmpeg)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ import av
 import av.container
 import av.video
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.arrays import Frame
+from vditrack.arrays import Doubles, Frame
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
 
-Decoded = Callable[[int, int | None], None]
+DecodeProgress = Callable[[int, int | None], None]
+"""Called with (frames decoded, frames expected); the second is None where it is not known."""
 
 _MEMORY_SHARE = 0.6
-"""Of the memory that is free, what a decoded clip may take."""
+"""Share of the free memory that a decoded clip may take."""
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
 _TIME_BASE = Fraction(1, 90_000)
 _COMPLETE = 0.9
-"""Share of what the header announces below which a file counts as cut short."""
+"""Share of the announced frames or seconds below which a file counts as cut short."""
 
 
 @dataclass(frozen=True)
@@ -32,49 +32,59 @@ class Video:
 
     frames: Frame
     """uint8 [T, H, W, 3] RGB, upright."""
-    times: NDArray[np.float64]
-    """[T] seconds since the file's first frame, rising."""
+    times: Doubles
+    """float64 [T] seconds since the first frame of the file, ascending."""
 
 
 def read_video(
-    path: Path, start: float = 0.0, end: float | None = None, decoded: Decoded | None = None
+    path: Path, start: float = 0.0, end: float | None = None, progress: DecodeProgress | None = None
 ) -> Video:
-    """Decode a video file, or a stretch of it.
+    """Decode a video file, or a part of it.
 
-    Frames are turned upright where the file says how; alpha is dropped, grey becomes RGB. Times are
-    the file's own, also where the frame rate varies.
+    Frames are rotated upright by the file's metadata; alpha is dropped, grey becomes RGB. Times are
+    those of the file, also where the frame rate varies.
 
     Args:
         path: any file that FFmpeg reads.
-        start: seconds after the first frame.
-        end: seconds after the first frame, itself left out; the file's end by default.
-        decoded: called with (frames decoded, frames expected or None).
+        start: start of the part, in seconds after the first frame.
+        end: end of the part (exclusive), in seconds after the first frame; None for the end of the
+            file.
+        progress: called after each frame.
 
     Raises:
-        InputError: no such file, no video in it, it is damaged or cut short, the stretch holds no
-            frame, or the decoded frames would not fit into memory.
+        InputError: The file does not exist, holds no video, is damaged or cut short, has no frame
+            between ``start`` and ``end``, or its frames do not fit into memory.
 
     """
     if start < 0 or (end is not None and end <= start):
-        raise InputError(f"from {start:g} s to {end} s is no stretch of a video.")
-    with _opened(path) as container:
+        raise InputError(
+            f"from {start:g} s to {end} s is no stretch of a video. Give an end after the start."
+        )
+    with _open(path) as container:
         stream = _video_stream(path, container)
         expected = _expected_frames(stream, start, end)
         clip = GrowingClip(path, expected or 0)
         for frame, time in _decode(path, container, stream, start, end):
             clip.append(frame, time)
-            if decoded is not None:
-                decoded(len(clip.times), expected)
+            if progress is not None:
+                progress(len(clip.times), expected)
     if not clip.times:
         raise InputError(f"{path} has no video frame between {start:g} s and {end or 'its end'}.")
     return Video(clip.frames[: len(clip.times)], np.array(clip.times))
 
 
-def write_video(path: Path, frames: Iterable[Frame], times: NDArray[np.float64]) -> None:
-    """Write frames [H, W, 3] RGB as MP4 at their own times; odd sizes lose nothing.
+def write_video(path: Path, frames: Iterable[Frame], times: Doubles) -> None:
+    """Write a video as MP4.
+
+    Odd sizes are padded by a row or column.
+
+    Args:
+        path: destination, replaced when all frames are written.
+        frames: frames uint8 [H, W, 3] RGB of one size.
+        times: float64 [T] time of each frame, in seconds.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: The file cannot be written.
 
     """
     with staged_file(path) as scratch:
@@ -82,24 +92,24 @@ def write_video(path: Path, frames: Iterable[Frame], times: NDArray[np.float64])
             with av.open(str(scratch), "w", format="mp4") as container:
                 _encode(container, frames, times)
         except av.error.FFmpegError as error:
-            raise InputError(f"{path} cannot be written: {_reason(error)}.") from error
+            raise InputError(f"{path} cannot be written: {_describe(error)}.") from error
 
 
 class GrowingClip:
-    """Frames as they come, in one array: a list and its copy would take the memory twice."""
+    """A clip of unknown length in one array; a list and its copy would need twice the memory."""
 
     def __init__(self, path: Path, expected: int) -> None:
-        """Begin without a frame.
+        """Make an empty clip.
 
         Args:
-            path: of the file, for messages.
-            expected: frames in all, or 0; there may be more.
+            path: path of the file, for error messages.
+            expected: expected number of frames, or 0; there may be more.
 
         """
         self.frames: Frame = np.zeros((0, 0, 0, 3), np.uint8)
-        """uint8 [at least T, H, W, 3]."""
+        """uint8 [at least T, H, W, 3]; the first T hold frames."""
         self.times: list[float] = []
-        """Of the T frames."""
+        """Times of the T frames, in seconds."""
         self._path, self._expected = path, expected
         self._budget = _MEMORY_SHARE * _available_bytes()
 
@@ -107,7 +117,7 @@ class GrowingClip:
         """Add a frame uint8 [H, W, 3].
 
         Raises:
-            InputError: it has another size than those before, or the memory is not enough.
+            InputError: The frame has another size than those before, or the memory is too small.
 
         """
         count = len(self.times)
@@ -139,34 +149,34 @@ class GrowingClip:
 
 
 def _encode(
-    container: av.container.OutputContainer, frames: Iterable[Frame], times: NDArray[np.float64]
+    container: av.container.OutputContainer, frames: Iterable[Frame], times: Doubles
 ) -> None:
     stream: av.video.VideoStream | None = None
     last = -1
     for frame, time in zip(frames, times, strict=True):
-        padded = _even(frame)
+        padded = _pad_to_even(frame)
         if stream is None:
             stream = _new_stream(container, padded)
-        picture = av.VideoFrame.from_ndarray(padded, format="rgb24")
+        image = av.VideoFrame.from_ndarray(padded, format="rgb24")
         last = max(last + 1, round((time - times[0]) / _TIME_BASE))
-        picture.pts, picture.time_base = last, _TIME_BASE
-        container.mux(stream.encode(picture))
+        image.pts, image.time_base = last, _TIME_BASE
+        container.mux(stream.encode(image))
     if stream is not None:
         container.mux(stream.encode(None))
 
 
-def _opened(path: Path) -> av.container.InputContainer:
+def _open(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise InputError(f"{path} is not a file.")
     try:
         return av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path} is no video that FFmpeg can read: {_reason(error)}.") from error
+        raise InputError(f"{path} is no video that FFmpeg can read: {_describe(error)}.") from error
 
 
 def _video_stream(path: Path, container: av.container.InputContainer) -> av.video.VideoStream:
     if not container.streams.video:
-        raise InputError(f"{path} holds no video stream.")
+        raise InputError(f"{path} holds no video stream. Give a file with one.")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     return stream
@@ -179,38 +189,38 @@ def _decode(
     start: float,
     end: float | None,
 ) -> Iterator[tuple[Frame, float]]:
-    """Upright RGB frames and their times, from ``start`` until ``end``."""
+    """Yield upright RGB frames and their times in seconds, from ``start`` until ``end``."""
     first: float | None = None
     time = -1.0
     interval = 1 / float(stream.average_rate or 30)
-    read = _Read()
+    read = _ReadAmount()
     try:
         for packet in container.demux(stream):
             read.count(packet)
-            for picture in packet.decode():
-                first = (picture.time or 0.0) if first is None else first
-                told = None if picture.time is None else picture.time - first
-                time = told if told is not None and told > time else max(0.0, time + interval)
+            for image in packet.decode():
+                first = (image.time or 0.0) if first is None else first
+                stamp = None if image.time is None else image.time - first
+                time = stamp if stamp is not None and stamp > time else max(0.0, time + interval)
                 if end is not None and time >= end:
                     return
                 if time >= start:
-                    rgb = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
-                    yield _upright(rgb, picture.rotation), time
+                    rgb = np.asarray(image.to_ndarray(format="rgb24"), np.uint8)
+                    yield _rotate(rgb, image.rotation), time
     except av.error.FFmpegError as error:
         raise InputError(
-            f"{path} is damaged after {max(time, 0):.2f} s: {_reason(error)}. "
+            f"{path} is damaged after {max(time, 0):.2f} s: {_describe(error)}. "
             "Copy it again, or give --end before the damage."
         ) from error
     if end is None and read.share(container, stream) < _COMPLETE:
         raise InputError(
-            f"{path} is cut short: it ends at {max(time, 0):.2f} s, of what its header announces "
-            f"{100 * read.share(container, stream):.0f}% is there. "
+            f"{path} is cut short: it ends at {max(time, 0):.2f} s, after "
+            f"{100 * read.share(container, stream):.0f}% of what its header announces. "
             "Copy it again, or give --end to use what is there."
         )
 
 
-class _Read:
-    """How much of a file has been read: packets, and seconds with the last frame's stay."""
+class _ReadAmount:
+    """How much of a file was read: packets, and seconds including the last frame's duration."""
 
     def __init__(self) -> None:
         self.packets, self.until = 0, 0.0
@@ -223,8 +233,8 @@ class _Read:
         self.until = max(self.until, end)
 
     def share(self, container: av.container.InputContainer, stream: av.video.VideoStream) -> float:
-        """Of what the header announces, what was there; 1 where it announces nothing."""
-        # The count first: a slide show's last frame may stay longer than all others together.
+        """Return the share that was read of what the header announces; 1 without a header."""
+        # Frames before seconds: the last frame of a slide show may last longer than all others.
         if stream.frames:
             return self.packets / stream.frames
         if container.duration is None or container.streams.audio:
@@ -232,13 +242,13 @@ class _Read:
         return (self.until - (container.start_time or 0) / 1e6) / (container.duration / 1e6)
 
 
-def _upright(frame: Frame, rotation: int) -> Frame:
-    """Turn a frame counterclockwise by what the file says, in quarters."""
+def _rotate(frame: Frame, rotation: int) -> Frame:
+    """Rotate a frame counterclockwise by ``rotation`` degrees, rounded to a quarter turn."""
     return np.ascontiguousarray(np.rot90(frame, k=round(rotation / 90) % 4))
 
 
 def _expected_frames(stream: av.video.VideoStream, start: float, end: float | None) -> int | None:
-    """Frames in the stretch as far as the container tells, or None."""
+    """Return the number of frames from ``start`` to ``end`` by the header; None if unknown."""
     rate = float(stream.average_rate or 0)
     total = stream.frames
     if not total and stream.duration and stream.time_base:
@@ -253,13 +263,13 @@ def _available_bytes() -> float:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        # Not Linux: nothing is known, so nothing is refused.
+        # Not Linux: the free memory is unknown, so nothing is refused.
         return float("inf")
     return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
-def _even(frame: Frame) -> Frame:
-    """Repeat the last row or column of odd sizes: chroma is stored at half the resolution."""
+def _pad_to_even(frame: Frame) -> Frame:
+    """Repeat the last row or column of odd sizes, since chroma has half the resolution."""
     height, width = frame.shape[:2]
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
@@ -275,5 +285,5 @@ def _new_stream(container: av.container.OutputContainer, frame: Frame) -> av.vid
     return stream
 
 
-def _reason(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)

@@ -168,14 +168,14 @@ def feed_of(seconds, time) -> Feed:
 
 @pytest.mark.parametrize("seconds", [0.01, 0.05, 0.1])
 def test_the_highest_rate_of_constant_work(seconds):
-    time, told = Time(), []
+    time, reports = Time(), []
     found = search_highest_rate(
-        feed_of(seconds, time), 600 * seconds, lambda *told_now: told.append(told_now)
+        feed_of(seconds, time), 600 * seconds, lambda *report: reports.append(report)
     )
     assert found.free_rate == pytest.approx(1 / seconds)
     # 5% of frames may go; the bracket ends 0.6 / 32 wide, and a trial of 100 frames hides one drop.
     assert 0.98 / 0.95 / seconds <= found.highest_rate <= 1 / 0.94 / seconds
-    assert len(found.trials) == len(told) == 5
+    assert len(found.trials) == len(reports) == 5
     assert time.now == pytest.approx(600 * seconds, rel=0.03)
     assert {trial.dropped <= 0.05 * trial.offered for trial in found.trials} == {True, False}
 
@@ -226,9 +226,9 @@ def test_stages_are_heard_only_while_listening():
             pass
 
     one("before")
-    with record_stages(lambda *told: outer.append(told)):
+    with record_stages(lambda *stage_seconds: outer.append(stage_seconds)):
         one("a")
-        with record_stages(lambda *told: inner.append(told)):
+        with record_stages(lambda *stage_seconds: inner.append(stage_seconds)):
             one("b")
         thread = threading.Thread(target=one, args=("elsewhere",))
         thread.start()
@@ -346,10 +346,10 @@ def test_a_measurement_says_what_was_measured(measured, bundle):
 def test_as_a_user_runs_it(bundle, tmp_path, spawn_vditrack, run_vditrack):
     done = spawn_vditrack("bench", bundle.root, *SMALL, "--json", "-o", "out/r.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told == json.loads((tmp_path / "out" / "r.json").read_text())
+    result = json.loads(done.stdout)
+    assert result == json.loads((tmp_path / "out" / "r.json").read_text())
     # In a new process the engine itself has to be loaded.
-    assert told["figures"]["first_result_ms"] > 2 * told["figures"]["work_ms"]["whole"]["mean"]
+    assert result["figures"]["first_result_ms"] > 2 * result["figures"]["work_ms"]["whole"]["mean"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["r.json"]
     small = ("--duration", "1", "--size", "32x32")
     refused = run_vditrack("bench", "nowhere", *small, "-o", "r.json", cwd=tmp_path)
@@ -364,11 +364,11 @@ def test_as_a_user_runs_it(bundle, tmp_path, spawn_vditrack, run_vditrack):
 def test_the_bundled_model(tmp_path, spawn_vditrack):
     done = spawn_vditrack("bench", "--duration", "3", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["bundle"]["name"] == "tiny"
+    result = json.loads(done.stdout)
+    assert result["bundle"]["name"] == "tiny"
     stages = {"encoder", "transformer", "flow", "patches", "recovery", "visibility", "whole"}
-    assert stages < set(told["figures"]["work_ms"])
-    fixed = told["figures"]["fixed_rate"]
+    assert stages < set(result["figures"]["work_ms"])
+    fixed = result["figures"]["fixed_rate"]
     assert fixed["processed"] + fixed["dropped"] == fixed["offered"] == 90
 
 

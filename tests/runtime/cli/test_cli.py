@@ -30,8 +30,13 @@ def test_track_writes_tracks_and_an_overlay(folder, spawn_vditrack):
         "track", "clip.mp4", "--at", "0,64,48", "--at", "3,20.5,30", "--json", cwd=folder
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["frames"], told["points"], told["width"], told["height"]) == (6, 2, 128, 96)
+    result = json.loads(done.stdout)
+    assert (result["frames"], result["points"], result["width"], result["height"]) == (
+        6,
+        2,
+        128,
+        96,
+    )
     with np.load(folder / "clip_tracks" / "tracks.npz") as tracks:
         assert tracks["points"].shape == (2, 6, 2)
         np.testing.assert_allclose(tracks["points"][1, 3], [20.5, 30])
@@ -48,9 +53,9 @@ def test_grid_and_points_file_and_a_stretch(folder, run_vditrack):
     assert json.loads(again.stdout)["points"] == 4
     assert json.loads(again.stdout)["frames"] == 4
     (folder / "points.csv").write_text("x,y\n64,48\n")
-    told = run_vditrack("track", "clip.mp4", "--points", "points.csv", cwd=folder)
-    assert "tracked 1 points through 6 frames of 128 x 96" in told.stdout
-    assert "clip_tracks/overlay.mp4" in told.stdout
+    result = run_vditrack("track", "clip.mp4", "--points", "points.csv", cwd=folder)
+    assert "tracked 1 points through 6 frames of 128 x 96" in result.stdout
+    assert "clip_tracks/overlay.mp4" in result.stdout
 
 
 @pytest.mark.slow
@@ -89,9 +94,9 @@ def test_a_mistake_ends_the_process_with_code_2(folder, spawn_vditrack):
 
 
 def test_inspect(tmp_path, run_vditrack):
-    told = run_vditrack("inspect", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert "encoder.onnx" in told.stdout
+    result = run_vditrack("inspect", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "encoder.onnx" in result.stdout
     manifest = json.loads(run_vditrack("inspect", "--json", cwd=tmp_path).stdout)
     assert manifest["name"] == "tiny"
     refused = run_vditrack("inspect", tmp_path, cwd=tmp_path)
@@ -101,10 +106,10 @@ def test_inspect(tmp_path, run_vditrack):
 
 @pytest.mark.slow
 def test_help_and_version(tmp_path, spawn_vditrack):
-    told = spawn_vditrack("--help", cwd=tmp_path)
-    assert told.returncode == 0
+    result = spawn_vditrack("--help", cwd=tmp_path)
+    assert result.returncode == 0
     for verb in ("demo", "track", "inspect", "export"):
-        assert verb in told.stdout
+        assert verb in result.stdout
     assert spawn_vditrack("--version", cwd=tmp_path).stdout.strip().count(".") == 2
 
 
@@ -144,9 +149,9 @@ def test_an_interrupt_leaves_nothing(folder):
         while sorted(folder.rglob("*")) == before and time.monotonic() < until:
             time.sleep(0.02)
         running.send_signal(signal.SIGINT)
-        _, told = running.communicate(timeout=30)
+        _, result = running.communicate(timeout=30)
     assert running.returncode == 130
-    assert "Traceback" not in told
+    assert "Traceback" not in result
     assert sorted(folder.rglob("*")) == before
 
 
@@ -154,7 +159,7 @@ def test_an_interrupt_leaves_nothing(folder):
 def test_demo(tmp_path, spawn_vditrack):
     done = spawn_vditrack("demo", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["frames"], told["width"], told["height"]) == (250, 640, 272)
-    assert told["points"] == 6 * DEMO_COLUMNS * DEMO_ROWS
+    result = json.loads(done.stdout)
+    assert (result["frames"], result["width"], result["height"]) == (250, 640, 272)
+    assert result["points"] == 6 * DEMO_COLUMNS * DEMO_ROWS
     assert (tmp_path / "demo" / "overlay.mp4").stat().st_size > 100_000

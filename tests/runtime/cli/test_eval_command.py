@@ -23,9 +23,9 @@ def evaluate(run_vditrack):
     return partial(run_vditrack, "eval")
 
 
-def scores(told: subprocess.CompletedProcess[str], method: str) -> dict[str, float]:
-    assert told.returncode == 0, told.stderr
-    of_method = next(m for m in json.loads(told.stdout)["methods"] if m["name"] == method)
+def scores(done: subprocess.CompletedProcess[str], method: str) -> dict[str, float]:
+    assert done.returncode == 0, done.stderr
+    of_method = next(m for m in json.loads(done.stdout)["methods"] if m["name"] == method)
     return {name: metric["mean"] for name, metric in of_method["metrics"].items()}
 
 
@@ -51,12 +51,12 @@ def videos(tmp_path) -> Path:
 
 
 def test_methods_side_by_side(videos, tmp_path, evaluate):
-    told = evaluate(
+    done = evaluate(
         "videos", "--method", "klt", "--method", "still", "-o", "out.html", "--json", cwd=tmp_path
     )
-    assert scores(told, "klt")["AJ"] > 90
+    assert scores(done, "klt")["AJ"] > 90
     # After t frames the truth is at (4 t, 2.7 t) on the raster: within 8 px once, within 16 thrice.
-    assert scores(told, "still")["δ"] == pytest.approx(100 * (1 + 3) / 7 / 5)
+    assert scores(done, "still")["δ"] == pytest.approx(100 * (1 + 3) / 7 / 5)
     page = (tmp_path / "out.html").read_text()
     assert "pan-0" in page
     assert not external_references(page)
@@ -82,22 +82,22 @@ def external_references(page: str) -> list[str]:
 
 def test_masks_and_other_protocols(videos, tmp_path, evaluate):
     methods = ("--method", "klt", "--method", "dis", "--method", "still")
-    told = evaluate("videos", "--protocol", "davis", *methods, "--json", cwd=tmp_path)
-    flows = min(scores(told, "klt")["J&F"], scores(told, "dis")["J&F"])
-    assert flows > 90 > scores(told, "still")["J&F"]
-    assert list(scores(told, "dis")) == ["J&F", "J", "F"]
+    done = evaluate("videos", "--protocol", "davis", *methods, "--json", cwd=tmp_path)
+    flows = min(scores(done, "klt")["J&F"], scores(done, "dis")["J&F"])
+    assert flows > 90 > scores(done, "still")["J&F"]
+    assert list(scores(done, "dis")) == ["J&F", "J", "F"]
     strided = evaluate("videos", "--query", "strided", "--method", "klt", "--json", cwd=tmp_path)
     assert scores(strided, "klt")["AJ"] > 90
 
 
 def test_look_alikes_are_for_masks(tmp_path, evaluate):
     methods = ("--method", "klt", "--method", "still", "--clips", "2", "--json")
-    told = evaluate("lookalikes:0", *methods, cwd=tmp_path)
-    assert json.loads(told.stdout)["facts"]["protocol"] == "davis"
-    assert list(scores(told, "klt")) == ["J&F", "J", "F", "identities kept"]
-    assert scores(told, "klt")["J&F"] > 50 > scores(told, "still")["J&F"]
-    assert scores(told, "still")["identities kept"] == 0
-    assert [clip["clip"] for clip in json.loads(told.stdout)["clips"][:2]] == [
+    done = evaluate("lookalikes:0", *methods, cwd=tmp_path)
+    assert json.loads(done.stdout)["facts"]["protocol"] == "davis"
+    assert list(scores(done, "klt")) == ["J&F", "J", "F", "identities kept"]
+    assert scores(done, "klt")["J&F"] > 50 > scores(done, "still")["J&F"]
+    assert scores(done, "still")["identities kept"] == 0
+    assert [clip["clip"] for clip in json.loads(done.stdout)["clips"][:2]] == [
         "straight-00",
         "arcs-01",
     ]
@@ -124,8 +124,8 @@ def clip_pickle(**changes) -> dict:
 
 def test_a_whole_pickle_is_read(tmp_path, evaluate):
     (tmp_path / "made.pkl").write_bytes(pickle.dumps(clip_pickle()))
-    told = evaluate("made.pkl", "--method", "still", "--json", cwd=tmp_path)
-    assert scores(told, "still") == {"AJ": 100, "δ": 100, "OA": 100}
+    done = evaluate("made.pkl", "--method", "still", "--json", cwd=tmp_path)
+    assert scores(done, "still") == {"AJ": 100, "δ": 100, "OA": 100}
 
 
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, evaluate):
@@ -181,30 +181,30 @@ def test_a_mistake_is_one_line_and_leaves_nothing(videos, tmp_path, mistake, ass
     ("size", "published"), [("256", (49.4, 61.4, 76.4)), ("full", (55.0, 67.1, 71.2))]
 )
 def test_klt_has_its_known_figures(tmp_path, size, published, evaluate):
-    told = evaluate(DAVIS32, "--method", "klt", "--size", size, "--json", cwd=tmp_path)
-    found = scores(told, "klt")
+    done = evaluate(DAVIS32, "--method", "klt", "--size", size, "--json", cwd=tmp_path)
+    found = scores(done, "klt")
     np.testing.assert_allclose([found[name] for name in ("AJ", "δ", "OA")], published, atol=0.5)
 
 
 def test_the_synthetic_set(tmp_path, evaluate):
     methods = ("--method", "ours", "--method", "klt", "--method", "still")
-    told = evaluate("synthetic:0", *methods, "-o", "out.html", "--json", cwd=tmp_path)
+    done = evaluate("synthetic:0", *methods, "-o", "out.html", "--json", cwd=tmp_path)
     assert (
-        min(scores(told, "ours")["AJ"], scores(told, "klt")["AJ"]) > 2 * scores(told, "still")["AJ"]
+        min(scores(done, "ours")["AJ"], scores(done, "klt")["AJ"]) > 2 * scores(done, "still")["AJ"]
     )
-    assert list(scores(told, "ours")) == ["AJ", "δ", "OA", "found again", "identity kept"]
+    assert list(scores(done, "ours")) == ["AJ", "δ", "OA", "found again", "identity kept"]
     # What Lucas-Kanade loses it never finds again.
-    assert scores(told, "klt")["found again"] < 10
+    assert scores(done, "klt")["found again"] < 10
     page = (tmp_path / "out.html").read_text()
     assert "found again" in page
     assert "identity kept" in page
-    assert {clip["clip"][:-3] for clip in json.loads(told.stdout)["clips"]} == {
+    assert {clip["clip"][:-3] for clip in json.loads(done.stdout)["clips"]} == {
         "drift",
         "occlusion",
         "leaving",
         "blur-and-light",
         "lookalikes",
     }
-    crossing = [c for c in json.loads(told.stdout)["clips"] if "identity kept" in c["events"]]
+    crossing = [c for c in json.loads(done.stdout)["clips"] if "identity kept" in c["events"]]
     assert {clip["clip"][:-3] for clip in crossing} == {"lookalikes"}
     assert not external_references(page)

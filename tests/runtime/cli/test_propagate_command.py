@@ -1,28 +1,22 @@
-"""``vditrack propagate`` as a user runs it, and the mask files beside another reader and writer."""
+"""``vditrack propagate`` as a user runs it."""
 
 import json
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from skimage.data import astronaut
 
 from doubles.propagating import write_propagating
-from vditrack import InputError, Tracker
+from vditrack import Tracker
 from vditrack.cli.propagate_result import list_objects
-from vditrack.io.mask_png import read_mask, write_mask
-from vditrack.io.overlay import mask_overlay, object_colours
 from vditrack.io.video import read_video, write_video
 
 pytestmark = pytest.mark.slow
 
 HEIGHT, WIDTH = 96, 128
-# As devkits print them: the colours of the PASCAL VOC colour map, which DAVIS uses.
-DAVIS = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128)}
-DAVIS |= {8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
 
 
 @pytest.fixture
@@ -72,15 +66,15 @@ def test_masks_an_overlay_and_a_summary_are_written(folder, bundle, run):
     first = np.array(Image.open(folder / "first.png"))
     np.testing.assert_array_equal(masks, Tracker.load(bundle).propagate(video.frames, first))
     assert read_video(out / "overlay.mp4").frames.shape == (5, HEIGHT, WIDTH, 3)
-    told = json.loads(done.stdout)
-    assert told == json.loads((out / "result.json").read_text())
-    assert (told["frames"], told["width"], told["height"]) == (5, WIDTH, HEIGHT)
-    assert told["times"] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=1e-4)
-    assert [found["index"] for found in told["objects"]] == [2, 7]
-    for found in told["objects"]:
+    result = json.loads(done.stdout)
+    assert result == json.loads((out / "result.json").read_text())
+    assert (result["frames"], result["width"], result["height"]) == (5, WIDTH, HEIGHT)
+    assert result["times"] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4], abs=1e-4)
+    assert [found["index"] for found in result["objects"]] == [2, 7]
+    for found in result["objects"]:
         assert found["pixels"] == (masks == found["index"]).sum(axis=(1, 2)).tolist()
         assert (found["marked"], found["frames_present"], found["lost_at"]) == ([0], 5, None)
-    assert told["bundle"] == str(bundle)
+    assert result["bundle"] == str(bundle)
 
 
 def test_the_bundled_model_needs_nothing_given(folder, run):
@@ -147,9 +141,9 @@ def test_masks_of_other_frames_and_appearance_alone(folder, bundle, run):
     arguments = ["clip.mp4", "--mask", "0:first.png", "--mask", "3:late.png", "--bundle", bundle]
     done = run(*arguments, "--motion-weight", "0", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["propagation"]["motion_weight"] == 0
-    assert [found["marked"] for found in told["objects"]] == [[0], [0], [3]]
+    result = json.loads(done.stdout)
+    assert result["propagation"]["motion_weight"] == 0
+    assert [found["marked"] for found in result["objects"]] == [[0], [0], [3]]
     again = run(*arguments, "--start", "0.2", cwd=folder)
     assert again.returncode == 2, "the stretch has frames 0 to 2"
     assert "frame 3; the clip's frames are 0 to 2" in again.stderr
@@ -201,65 +195,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
         write_propagating(folder / "plain", settings=None)
     chosen = arguments if "--bundle" in arguments else [*arguments, "--bundle", bundle]
     assert_refused("propagate", "clip.mp4", *chosen, message=message, cwd=folder)
-
-
-def labelled(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (37, 51), np.uint8)
-
-
-def test_a_mask_is_read_as_pillow_wrote_it(tmp_path):
-    mask = labelled()
-    path = tmp_path / "mask.png"
-    Image.fromarray(mask).save(path)
-    np.testing.assert_array_equal(read_mask(path), mask)
-    palette = np.random.default_rng(1).integers(0, 256, 768, np.uint8).tolist()
-    coloured = Image.fromarray(mask, "P")
-    coloured.putpalette(palette)
-    coloured.save(path)
-    np.testing.assert_array_equal(read_mask(path), mask)
-    for bits in (1, 2, 4):
-        few = mask % 2**bits
-        coloured = Image.fromarray(few, "P")
-        coloured.putpalette(palette[: 3 * 2**bits])
-        coloured.save(path, bits=bits, transparency=0)
-        np.testing.assert_array_equal(read_mask(path), few)
-    Image.fromarray(mask > 99).save(path)
-    np.testing.assert_array_equal(read_mask(path), np.where(mask > 99, 255, 0))
-
-
-def test_a_written_mask_has_the_colours_of_davis(tmp_path):
-    mask = labelled()
-    write_mask(tmp_path / "mask.png", mask)
-    image = Image.open(tmp_path / "mask.png")
-    np.testing.assert_array_equal(np.array(image), mask)
-    colours = np.array(image.convert("RGB"))
-    for index, colour in DAVIS.items():
-        assert (colours[mask == index] == colour).all()
-        assert tuple(object_colours()[index]) == colour
-    assert len(np.unique(object_colours(), axis=0)) == 256
-    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), mask)
-
-
-def test_an_image_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match="Is a directory"):
-        read_mask(tmp_path)
-
-
-def test_objects_are_tinted_and_outlined():
-    frames = np.full((2, 240, 320, 3), 100, np.uint8)
-    masks = np.zeros((2, 240, 320), np.uint8)
-    masks[1, 60:120, 80:160], masks[1, 60:120, 160:200] = 2, 5
-    kept, canvas = mask_overlay(frames, masks)
-    np.testing.assert_array_equal(kept, frames[0])
-    assert canvas[90, 120].tolist() == [50, 114, 50]
-    assert canvas[90, 80].tolist() == canvas[90, 159].tolist() == [0, 128, 0]
-    assert canvas[90, 160].tolist() == [128, 0, 128]
-    outside = masks[1] == 0
-    np.testing.assert_array_equal(canvas[outside], frames[1][outside])
-    assert (frames == 100).all(), "the caller's frames were drawn on"
-    border = np.zeros((240, 320), np.uint8)
-    cv2.rectangle(border, (80, 60), (159, 119), 1)
-    assert (canvas[border == 1] == (0, 128, 0)).all()
 
 
 def test_when_an_object_was_lost():

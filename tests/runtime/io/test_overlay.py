@@ -1,9 +1,10 @@
 """What is drawn where, looked at pixel by pixel."""
 
+import cv2
 import numpy as np
 import pytest
 
-from vditrack.io.overlay import overlay, point_colours
+from vditrack.io.overlay import choose_point_colours, draw_masks, draw_tracks
 from vditrack.points.tracks import Tracks
 
 HEIGHT, WIDTH = 120, 160
@@ -20,9 +21,9 @@ def tracks_of(points, visible) -> Tracks:
 def drawn(points, visible) -> tuple[list[np.ndarray], np.ndarray]:
     tracks = tracks_of(points, visible)
     frames = np.zeros((tracks.points.shape[1], HEIGHT, WIDTH, 3), np.uint8)
-    pictures = list(overlay(frames, tracks))
+    pictures = list(draw_tracks(frames, tracks))
     assert frames.max() == 0, "the caller's frames were drawn on"
-    return pictures, point_colours(tracks.queries, (HEIGHT, WIDTH))
+    return pictures, choose_point_colours(tracks.queries, (HEIGHT, WIDTH))
 
 
 def test_no_points_leave_the_frames_alone():
@@ -60,6 +61,23 @@ def test_points_far_outside_do_no_harm():
 
 def test_colours_tell_points_apart():
     queries = np.float32([[0, x, y] for x in (8, 56, 104, 152) for y in (10, 110)])
-    colours = point_colours(queries, (HEIGHT, WIDTH)).astype(int)
+    colours = choose_point_colours(queries, (HEIGHT, WIDTH)).astype(int)
     apart = np.abs(colours[:, None] - colours).sum(axis=-1) + 1000 * np.eye(8, dtype=int)
     assert apart.min() > 40
+
+
+def test_objects_are_tinted_and_outlined():
+    frames = np.full((2, 240, 320, 3), 100, np.uint8)
+    masks = np.zeros((2, 240, 320), np.uint8)
+    masks[1, 60:120, 80:160], masks[1, 60:120, 160:200] = 2, 5
+    kept, canvas = draw_masks(frames, masks)
+    np.testing.assert_array_equal(kept, frames[0])
+    assert canvas[90, 120].tolist() == [50, 114, 50]
+    assert canvas[90, 80].tolist() == canvas[90, 159].tolist() == [0, 128, 0]
+    assert canvas[90, 160].tolist() == [128, 0, 128]
+    outside = masks[1] == 0
+    np.testing.assert_array_equal(canvas[outside], frames[1][outside])
+    assert (frames == 100).all(), "the caller's frames were drawn on"
+    border = np.zeros((240, 320), np.uint8)
+    cv2.rectangle(border, (80, 60), (159, 119), 1)
+    assert (canvas[border == 1] == (0, 128, 0)).all()

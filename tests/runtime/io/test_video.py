@@ -204,7 +204,7 @@ def test_a_change_of_size_is_refused(tmp_path):
         read_video(tmp_path / "both.ts")
 
 
-def test_what_cannot_be_written_is_told(tmp_path):
+def test_a_file_that_cannot_be_written_is_reported(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         write_video(tmp_path / "v.mp4", [np.zeros((2, 40000, 3), np.uint8)], np.zeros(1))
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.io.overlay import SHIFT, fixed_point, point_colours
+from vditrack.io.overlay import SHIFT, choose_point_colours, to_fixed_point
 from vditrack.points.tracks import Tracks
 
 Image = NDArray[np.uint8]
@@ -36,14 +36,14 @@ def point_picture(
 
     """
     scale = _HEIGHT / frames.shape[1]
-    colours = point_colours(tracks.queries, frames.shape[1:3]).tolist()
+    colours = choose_point_colours(tracks.queries, frames.shape[1:3]).tolist()
     panels = []
     for t in _panel_frames(len(frames)):
         panel = _resize(frames[t], scale)
         for n, colour in enumerate(colours):
-            place = fixed_point(tracks.points[n, t] * scale).tolist()
+            place = to_fixed_point(tracks.points[n, t] * scale).tolist()
             if visible[n, t]:
-                true_place = fixed_point(truth[n, t] * scale).tolist()
+                true_place = to_fixed_point(truth[n, t] * scale).tolist()
                 cv2.line(panel, place, true_place, _WHITE, 1, cv2.LINE_AA, SHIFT)
                 cv2.circle(panel, true_place, 1 << SHIFT, _WHITE, -1, cv2.LINE_AA, SHIFT)
             thickness = -1 if tracks.visible[n, t] else 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
 from vditrack.io.rosbag.bags import Bag, open_bag
-from vditrack.io.video import Decoded, GrowingClip, Video
+from vditrack.io.video import DecodeProgress, GrowingClip, Video
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.images import decode_compressed, decode_image
 
@@ -47,7 +47,7 @@ def read_recording(
     topic: str | None = None,
     start: float = 0.0,
     end: float | None = None,
-    decoded: Decoded | None = None,
+    decoded: DecodeProgress | None = None,
 ) -> Recording:
     """Decode the images of a topic, or a stretch of them.
 
