@@ -49,10 +49,10 @@ def simulate_camera(
     frame offered is replaced by none, so it is always processed.
 
     Args:
-        rate: frames per second.
-        offered: number of frames, at least 1.
-        process: called with the index of each frame that is processed.
-        clock: the source of time.
+        rate: Frames per second.
+        offered: Number of frames, at least 1.
+        process: Called with the index of each frame that is processed.
+        clock: The source of time.
 
     """
     start = clock.now()

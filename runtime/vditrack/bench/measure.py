@@ -70,15 +70,15 @@ def measure(
     """Measure a bundle on a rendered clip.
 
     Args:
-        bundle: folder of the bundle; None for the bundled model.
-        settings: rate, duration, number of points and size of the frames.
-        report: called before each step.
-        clock: the source of time.
-        backend: name of the backend that runs the model.
+        bundle: Folder of the bundle; None for the bundled model.
+        settings: Rate, duration, number of points and size of the frames.
+        report: Called before each step.
+        clock: The source of time.
+        backend: Name of the backend that runs the model.
 
     Raises:
-        BundleError: the bundle is missing, damaged, or of another version.
-        BackendError: no inference engine is installed, it refuses the model, or the backend named
+        BundleError: The bundle is missing, damaged, or of another version.
+        BackendError: No inference engine is installed, it refuses the model, or the backend named
             does not work here.
 
     """

@@ -195,7 +195,7 @@ def read_result(path: Path) -> BenchResult:
     """Read the file of a result.
 
     Raises:
-        InputError: the file cannot be read, is not a result, or has another schema version.
+        InputError: The file cannot be read, is not a result, or has another schema version.
 
     """
     try:

@@ -47,9 +47,9 @@ def search_highest_rate(
     trial, so a short search finds a rate that is higher by that much.
 
     Args:
-        feed: the stream.
-        seconds: time to spend.
-        report: called before each trial with what is done and the seconds left.
+        feed: The stream.
+        seconds: Time to spend.
+        report: Called before each trial with what is done and the seconds left.
 
     """
     part = seconds / (MAX_TRIALS + 1)

@@ -29,13 +29,13 @@ def read_marked_objects(masks: Sequence[str], objects: Sequence[str]) -> MarkedO
     """Read the masks and objects that a user marks.
 
     Args:
-        masks: texts ``FILE`` (for frame 0) or ``FRAME:FILE``: PNGs of object indices, one a frame.
-        objects: texts ``FILE`` or ``FRAME:FILE``: PNGs that mark one object each where they are not
+        masks: Texts ``FILE`` (for frame 0) or ``FRAME:FILE``: PNGs of object indices, one a frame.
+        objects: Texts ``FILE`` or ``FRAME:FILE``: PNGs that mark one object each where they are not
             0, or folders of such PNGs, read in the order of their names. Indices follow the highest
             one in ``masks``, or start at 1. Where two objects overlap, the later one is kept.
 
     Raises:
-        InputError: a file cannot be read, marks nothing or has another size than the others of its
+        InputError: A file cannot be read, marks nothing or has another size than the others of its
             frame, a frame has two masks, there are more than 255 objects, or no object is marked.
 
     """

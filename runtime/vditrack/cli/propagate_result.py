@@ -60,9 +60,9 @@ def list_objects(
     """Return the objects by index, with their areas.
 
     Args:
-        masks: propagated masks uint8 [T, H, W] of indices.
-        marked: masks [H, W] that the user marked, by frame.
-        names: names of objects, by index.
+        masks: Propagated masks uint8 [T, H, W] of indices.
+        marked: Masks [H, W] that the user marked, by frame.
+        names: Names of objects, by index.
 
     """
     counts = np.stack([np.bincount(mask.ravel(), minlength=256) for mask in masks], axis=1)

@@ -52,12 +52,12 @@ def summarize_tracks(
     """Return the summary of a run.
 
     Args:
-        path: the input.
-        video: the decoded input.
-        shots: tracks of each shot.
-        seconds: time that tracking took.
-        output: folder of the results.
-        backend: name of the backend that ran the model.
+        path: The input.
+        video: The decoded input.
+        shots: Tracks of each shot.
+        seconds: Time that tracking took.
+        output: Folder of the results.
+        backend: Name of the backend that ran the model.
 
     """
     recording = video if isinstance(video, Recording) else None

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     """Check this machine and print the findings.
 
     Args:
-        arguments: command-line arguments after ``doctor``.
+        arguments: Command-line arguments after ``doctor``.
 
     Returns:
         The exit code: 0 if nothing is broken, 1 if something is, 2 for an error of the user.

@@ -77,8 +77,8 @@ def _check_product(name: str, session_arguments: Callable[[Any], Result]) -> Res
     """Multiply two matrices on a provider and compare with NumPy.
 
     Args:
-        name: name of the provider.
-        session_arguments: returns the arguments of the session that choose the provider, from its
+        name: Name of the provider.
+        session_arguments: Returns the arguments of the session that choose the provider, from its
             options.
 
     Raises:

@@ -97,12 +97,9 @@ def check_memory() -> Iterator[Finding]:
         return
     free, total = (int(amounts[name]) / 2**20 for name in ("MemAvailable", "MemTotal"))
     found = f"{free:.1f} GiB free of {total:.1f}"
-    if free < MIN_FREE_GIB:
-        yield Finding(
-            "memory", "broken", found, "close other programs; `top -o %MEM` lists the largest"
-        )
-    else:
-        yield Finding("memory", "works", found)
+    yield _report_free(
+        "memory", free, found, "close other programs; `top -o %MEM` lists the largest"
+    )
 
 
 def check_disk() -> Iterator[Finding]:
@@ -110,9 +107,13 @@ def check_disk() -> Iterator[Finding]:
     place = Path.cwd()
     free = shutil.disk_usage(place).free / 2**30
     found = f"{free:.1f} GiB free in {place}"
+    yield _report_free(
+        "disk", free, found, "free some; `du -xh --max-depth 2 ~` lists folder sizes"
+    )
+
+
+def _report_free(name: str, free: float, found: str, remedy: str) -> Finding:
+    """Return the finding for ``free`` GiB of memory or disk."""
     if free < MIN_FREE_GIB:
-        yield Finding(
-            "disk", "broken", found, "free some; `du -xh --max-depth 2 ~` lists folder sizes"
-        )
-    else:
-        yield Finding("disk", "works", found)
+        return Finding(name, "broken", found, remedy)
+    return Finding(name, "works", found)

@@ -30,7 +30,7 @@ def choose_point_colours(queries: Floats, size: tuple[int, int]) -> Colours:
 
     Args:
         queries: float32 [N, 3] (t, x, y), in pixels.
-        size: height and width of the frames.
+        size: Height and width of the frames.
 
     """
     if not len(queries):
@@ -51,8 +51,8 @@ def draw_tracks(frames: Frame, tracks: Tracks, masks: MaskClip | None = None) ->
 
     Args:
         frames: uint8 [T, H, W, 3] RGB; not drawn on.
-        tracks: tracks in the same T frames.
-        masks: masks [T, H, W] of objects, drawn below the points.
+        tracks: Tracks in the same T frames.
+        masks: Masks [T, H, W] of objects, drawn below the points.
 
     """
     size = frames.shape[1:3]
@@ -86,7 +86,7 @@ def draw_masks(frames: Frame, masks: MaskClip) -> Iterator[Frame]:
 
     Args:
         frames: uint8 [T, H, W, 3] RGB; not drawn on.
-        masks: masks [T, H, W] of the same T frames.
+        masks: Masks [T, H, W] of the same T frames.
 
     """
     colours = make_object_colours()
@@ -117,8 +117,8 @@ def draw_trails(
         positions: [N, K, 2], in K successive frames.
         linked: bool [N, K - 1], which steps are drawn.
         colours: N colours, RGB.
-        thickness: thickness of the lines, in pixels.
-        opacities: opacities of equal parts of the trail, oldest first.
+        thickness: Thickness of the lines, in pixels.
+        opacities: Opacities of equal parts of the trail, oldest first.
 
     """
     latest = linked.shape[1]
@@ -144,9 +144,9 @@ def draw_point(
     Args:
         canvas: uint8 [H, W, 3] RGB, drawn on in place.
         position: [2].
-        visible: whether the point is visible.
+        visible: Whether the point is visible.
         colour: RGB.
-        radius: radius in pixels.
+        radius: Radius in pixels.
 
     """
     centre, size = position.tolist(), round(radius * 2**SHIFT)

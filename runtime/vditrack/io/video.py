@@ -45,11 +45,11 @@ def read_video(
     those of the file, also where the frame rate varies.
 
     Args:
-        path: any file that FFmpeg reads.
-        start: start of the part, in seconds after the first frame.
-        end: end of the part (exclusive), in seconds after the first frame; None for the end of the
+        path: Any file that FFmpeg reads.
+        start: Start of the part, in seconds after the first frame.
+        end: End of the part (exclusive), in seconds after the first frame; None for the end of the
             file.
-        progress: called after each frame.
+        progress: Called after each frame.
 
     Raises:
         InputError: The file does not exist, holds no video, is damaged or cut short, has no frame
@@ -79,8 +79,8 @@ def write_video(path: Path, frames: Iterable[Frame], times: Doubles) -> None:
     Odd sizes are padded by a row or column.
 
     Args:
-        path: destination, replaced when all frames are written.
-        frames: frames uint8 [H, W, 3] RGB of one size.
+        path: Destination, replaced when all frames are written.
+        frames: Frames uint8 [H, W, 3] RGB of one size.
         times: float64 [T] time of each frame, in seconds.
 
     Raises:
