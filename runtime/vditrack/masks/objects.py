@@ -80,8 +80,8 @@ class MaskedObjects:
     def add_masks(self, mask: Mask) -> None:
         """Set the masks of objects, new or known, on the newest frame.
 
-        An object in the mask is afterwards where the mask has it, and nowhere else. Other objects
-        keep their pixels, except those that the mask takes.
+        An object in the mask is then exactly where the mask has it. Other objects keep their
+        pixels, except those that the mask takes.
 
         Args:
             mask: Object index at each pixel, a checked uint8 [H, W]; 0 leaves a pixel as it is.
