@@ -1,1 +1,1 @@
-"""The recipe of the bundled model: synthetic scenes of known motion, the model, its training."""
+"""The training of the bundled model on synthetic scenes of known motion."""

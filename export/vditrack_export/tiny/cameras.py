@@ -1,4 +1,4 @@
-"""What lies between a training scene and its frames: light, shadows, blur, noise."""
+"""Light, shadows, blur and noise between a training scene and its frames."""
 
 from dataclasses import dataclass
 
@@ -15,23 +15,26 @@ Field = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LitScene(Scene):
-    """A scene under shadows that stay where they are, smeared as by a moving camera."""
+    """A scene under fixed shadows with the motion blur of a moving camera."""
 
     shade: Field
-    """[height, width], the share of the light that arrives."""
+    """The share of the light that arrives, float32 [H, W]."""
     smear: Field
-    """Kernel of the motion blur, symmetric: it moves no point."""
+    """The kernel of the motion blur, float32 [k, k]. It is symmetric, so points do not move."""
 
     def render(self, time: float) -> Image:
-        """Return the frame ``uint8 [H, W, 3]``."""
+        """Return the frame at a time, uint8 [H, W, 3]."""
         frame = super().render(time) * self.shade[..., None]
         if self.smear.size > 1:
             frame = cv2.filter2D(frame, -1, self.smear, borderType=cv2.BORDER_REPLICATE)
         return np.asarray(frame + 0.5).astype(np.uint8)
 
 
-def random_shade(rng: np.random.Generator, height: int, width: int) -> Field:
-    """Draw no shadow, or that of one or two straight edges, each sharp or soft."""
+def draw_shade(rng: np.random.Generator, height: int, width: int) -> Field:
+    """Draw a field of light, float32 [height, width], without or with one or two shadows.
+
+    Each shadow has one straight edge, sharp or soft.
+    """
     shade = np.ones((height, width), np.float32)
     if rng.random() < 0.5:
         return shade
@@ -46,8 +49,8 @@ def random_shade(rng: np.random.Generator, height: int, width: int) -> Field:
     return shade.astype(np.float32)
 
 
-def random_smear(rng: np.random.Generator) -> Field:
-    """Draw the kernel of a straight, short motion; mostly none."""
+def draw_blur_kernel(rng: np.random.Generator) -> Field:
+    """Draw the kernel of a short, straight motion blur, float32 [k, k]; mostly of no blur."""
     if rng.random() < 0.75:
         return np.ones((1, 1), np.float32)
     half = float(rng.uniform(1, 4))
@@ -61,8 +64,8 @@ def random_smear(rng: np.random.Generator) -> Field:
     return np.asarray(kernel / kernel.sum(), np.float32)
 
 
-def random_camera(rng: np.random.Generator) -> Camera:
-    """Draw a camera under a light of its own that flickers; most other faults are absent."""
+def draw_camera(rng: np.random.Generator) -> Camera:
+    """Draw a camera with flickering light and, each with some probability, other faults."""
     # Gamma, contrast, brightness and three gains.
     spread = np.array([0.35, 0.3, 0.1, 0.15, 0.15, 0.15]) * rng.uniform(0, 0.9)
     shape = (len(spread), 1)
@@ -75,13 +78,13 @@ def random_camera(rng: np.random.Generator) -> Camera:
     return Camera(
         light=flicker,
         shutter=0.0,
-        noise=_sometimes(rng, 0.5, 1.0, 10.0),
-        blur=_sometimes(rng, 0.3, 0.4, 1.6),
-        coarseness=_sometimes(rng, 0.25, 1.2, 2.2),
+        noise=_draw_sometimes(rng, 0.5, 1.0, 10.0),
+        blur=_draw_sometimes(rng, 0.3, 0.4, 1.6),
+        coarseness=_draw_sometimes(rng, 0.25, 1.2, 2.2),
         jpeg_quality=int(rng.integers(25, 95)) if rng.random() < 0.35 else None,
     )
 
 
-def _sometimes(rng: np.random.Generator, chance: float, low: float, high: float) -> float:
+def _draw_sometimes(rng: np.random.Generator, chance: float, low: float, high: float) -> float:
     value = float(rng.uniform(low, high))
     return value if rng.random() < chance else 0.0

@@ -1,4 +1,4 @@
-"""The course of a training run, drawn from its log."""
+"""The curves of a training run, drawn from its log."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,13 @@ Entries = Sequence[dict[str, float]]
 
 
 def draw_curves(log: Path, picture: Path) -> None:
-    """Draw losses and validation of ``log`` (JSON lines) over the number of clips seen."""
+    """Write a picture of losses and validation over the number of clips seen.
+
+    Args:
+        log: the log, JSON lines.
+        picture: the path of the PNG file.
+
+    """
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     figure = Figure(figsize=(17, 8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -53,13 +59,13 @@ def _draw_denoising(axes: Axes, entries: Entries) -> None:
 def _draw_shares(axes: Axes, entries: Entries, distance: str) -> None:
     axes.set(title=f"Points matched, frames {distance} in time; dashed: raw patches", ylim=(0, 1))
     for pixels in SHARES_WITHIN:
-        _draw_beside_patches(axes, entries, f"{distance}_{pixels}px", f"within {pixels} px")
+        _draw_with_patches(axes, entries, f"{distance}_{pixels}px", f"within {pixels} px")
 
 
 def _draw_auc(axes: Axes, entries: Entries) -> None:
     axes.set(title="Seen above hidden by similarity (AUC); dashed: raw patches", ylim=(0.4, 1))
     for distance in ("near", "far"):
-        _draw_beside_patches(axes, entries, f"{distance}_auc", distance)
+        _draw_with_patches(axes, entries, f"{distance}_auc", distance)
 
 
 def _draw_speed(axes: Axes, entries: Entries) -> None:
@@ -67,7 +73,7 @@ def _draw_speed(axes: Axes, entries: Entries) -> None:
     _draw(axes, entries, "clips_per_second", label="trained")
 
 
-def _draw_beside_patches(axes: Axes, entries: Entries, name: str, label: str) -> None:
+def _draw_with_patches(axes: Axes, entries: Entries, name: str, label: str) -> None:
     (line,) = _draw(axes, entries, name, label)
     for entry in entries:
         if f"patches_{name}" in entry:

@@ -1,46 +1,52 @@
-"""What the bundled model is trained for: flow matching, and finding known points, or not."""
+"""The losses of the bundled model: flow matching and matching of points with known tracks."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 TEMPERATURE = 0.05
-"""Of the softmax over cosine similarities."""
+"""The temperature of the softmax over cosine similarities."""
 
 
 def trivial_denoising(sigma: float) -> float:
-    """Flow-matching loss of the best predictor that looks at one latent value alone.
+    """Return the flow-matching loss of the best predictor that sees one latent value alone.
 
-    From x = (1 - s) z + s e of unit variances, e - z is predicted linearly. A model that has learnt
-    anything about images is below it; over uniform levels its mean is pi / 2.
+    It predicts e - z linearly from x = (1 - s) z + s e, where z and e have unit variance. A model
+    that has learnt anything about images is below it. Its mean over uniform levels is pi / 2.
     """
     return 1 / ((1 - sigma) ** 2 + sigma**2)
 
 
-def noised(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """Mix latents [B, C, T, h, w] with noise at levels [B]."""
+def mix_noise(latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Return latents [B, C, T, h, w] mixed with noise of the same shape at levels [B]."""
     level = sigma.view(-1, 1, 1, 1, 1)
     return (1 - level) * latents + level * noise
 
 
 def bilinear_target(cells: Tensor, rows: int, columns: int) -> Tensor:
-    """Weights [N, rows * columns] of the four cells around cell coordinates [N, 2] (x, y)."""
+    """Return the bilinear weights of the four cells around points, [N, rows * columns].
+
+    Args:
+        cells: cell coordinates of the points, [N, 2] (x, y); they are clamped to the grid.
+        rows: the number of rows.
+        columns: the number of columns.
+
+    """
     x = cells[:, :1].clamp(0, columns - 1) - torch.arange(columns)
     y = cells[:, 1:].clamp(0, rows - 1) - torch.arange(rows)
     weight_x, weight_y = (1 - x.abs()).clamp(min=0), (1 - y.abs()).clamp(min=0)
     return (weight_y[:, :, None] * weight_x[:, None, :]).flatten(1)
 
 
-def pair_cosines(descriptors: Tensor, cells: Tensor) -> Tensor:
-    """Compare points of every frame with all cells of every frame of the same clip.
+def compare_frames(descriptors: Tensor, cells: Tensor) -> Tensor:
+    """Return the cosines of points of every frame with all cells of every frame of their clip.
 
     Args:
         descriptors: [B, F, rows, columns, C].
-        cells: [B, N, F, 2] (x, y) cell coordinates of the points in each frame.
+        cells: cell coordinates of the points in each frame, [B, N, F, 2] (x, y).
 
     Returns:
-        [B, F, F, N, rows * columns] cosines: clip, frame the points' descriptors are read from,
-        frame searched, point, cell.
+        [B, F, F, N, rows * columns]: clip, frame of the templates, searched frame, point, cell.
 
     """
     batch, frames, rows, columns = descriptors.shape[:4]
@@ -52,13 +58,12 @@ def pair_cosines(descriptors: Tensor, cells: Tensor) -> Tensor:
 
 
 def matching_loss(cosines: Tensor, wanted: Tensor, no_match: Tensor) -> Tensor:
-    """Cross-entropy of finding each point among all cells of another frame, or nowhere.
+    """Return the cross-entropy of finding each point among all cells of a frame, or nowhere.
 
     Args:
         cosines: [N, cells].
-        wanted: [N, cells] weights that add up to 1, as of `bilinear_target`, or all zero where the
-            point is hidden.
-        no_match: the cosine that stands for "nowhere": hidden points must stay below it.
+        wanted: target weights, [N, cells]. They sum to 1, or are all zero if the point is hidden.
+        no_match: the cosine that stands for "nowhere".
 
     Returns:
         [N]

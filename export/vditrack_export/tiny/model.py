@@ -21,7 +21,7 @@ class Shape:
 
     latents: int = 48
     widths: tuple[int, ...] = (32, 64, 192)
-    """Channels of the encoder after each halving of the picture."""
+    """The channels of the encoder after each halving of the picture."""
     layers: int = 3
     heads: int = 6
     head_dim: int = 32
@@ -32,9 +32,10 @@ BUNDLED = Shape()
 
 
 class Decoder(nn.Module):
-    """Latents back to frames; it serves the reconstruction loss and is then thrown away."""
+    """A decoder from latents to frames, for the reconstruction loss of training alone."""
 
     def __init__(self, latents: int, width: int = 128) -> None:
+        """Build the layers; ``width`` is the number of hidden channels."""
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(latents, width, 3, padding=1),
@@ -51,8 +52,8 @@ class Decoder(nn.Module):
         return frames
 
 
-def new_transformer(shape: Shape = BUNDLED) -> WanTransformer3DModel:
-    """Make a small Wan transformer with random weights."""
+def build_transformer(shape: Shape = BUNDLED) -> WanTransformer3DModel:
+    """Return a small Wan transformer with random weights."""
     return WanTransformer3DModel(
         patch_size=(1, 1, 1),
         num_attention_heads=shape.heads,
@@ -67,42 +68,42 @@ def new_transformer(shape: Shape = BUNDLED) -> WanTransformer3DModel:
     )
 
 
-def prompt(batch: int) -> Tensor:
-    """Return the empty prompt: one all-zero token, [batch, 1, text]."""
+def make_empty_prompt(batch: int) -> Tensor:
+    """Return the empty prompt, one all-zero token, float32 [batch, 1, text]."""
     return torch.zeros(batch, 1, TEXT)
 
 
-class _Caught(Exception):
-    """No error: the way out of a model that has gone far enough."""
+class _KeysFound(Exception):
+    """Leaves a model's forward pass once the keys are there; it is not an error."""
 
     def __init__(self, keys: Tensor) -> None:
         super().__init__()
         self.keys = keys
 
 
-def normed_keys(
+def read_normed_keys(
     model: WanTransformer3DModel, block: int, latents: Tensor, timestep: Tensor
 ) -> Tensor:
-    """Run the model as far as the post-norm keys [B, N, width] of a block's self-attention.
+    """Return the normalised keys of a block's self-attention, [B, N, width].
 
-    What comes after them is left out, forwards and backwards.
+    The layers after them do not run, neither forwards nor backwards.
     """
 
     def leave(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        raise _Caught(output)
+        raise _KeysFound(output)
 
     handle = model.blocks[block].attn1.norm_k.register_forward_hook(leave)
     try:
-        model(latents, timestep, prompt(len(latents)))
-    except _Caught as caught:
+        model(latents, timestep, make_empty_prompt(len(latents)))
+    except _KeysFound as caught:
         return caught.keys
     finally:
         handle.remove()
     raise AssertionError("the block's self-attention did not run")
 
 
-def rotated(model: WanTransformer3DModel, keys: Tensor, latents: Tensor) -> Tensor:
-    """Turn keys [B, N, width] by the rotary angles of latents [B, C, T, h, w].
+def rotate_keys(model: WanTransformer3DModel, keys: Tensor, latents: Tensor) -> Tensor:
+    """Apply the rotary embedding of latents [B, C, T, h, w] to keys [B, N, width].
 
     Returns:
         [B, N, heads, head_dim]

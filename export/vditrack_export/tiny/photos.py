@@ -1,4 +1,4 @@
-"""Photographs that the scenes are textured with, and the part of them held out for validation."""
+"""Photographs for the textures of scenes, and those held out for validation."""
 
 import importlib.util
 from collections.abc import Iterable, Iterator
@@ -21,14 +21,14 @@ Photo = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Photos:
-    """Photographs, each ``uint8 [h, w, 3]`` RGB: those trained on, and those held out."""
+    """Photographs for training and for validation, each uint8 [H, W, 3] RGB."""
 
     training: tuple[Photo, ...]
     held_out: tuple[Photo, ...]
 
 
 def packaged_folders() -> list[Path]:
-    """Find the folders of photographs inside scikit-image and scikit-learn, where installed."""
+    """Return the folders of photographs inside scikit-image and scikit-learn, if installed."""
     inside = {"skimage": "data", "sklearn": "datasets/images"}
     found = []
     for package, folder in inside.items():
@@ -39,18 +39,18 @@ def packaged_folders() -> list[Path]:
 
 
 def load_photos(folders: Iterable[Path]) -> Photos:
-    """Read every photograph below ``folders`` that is large enough, not flat and not there yet.
+    """Read all photographs below some folders, except small, flat and repeated ones.
 
-    Pictures of one series lie beside each other when sorted, so whole runs of neighbours are held
-    out: a single picture held out would have its twin in the training part.
+    Similar pictures are neighbours when sorted, so runs of neighbours are held out: a single
+    picture held out would have its twin in the training part.
     """
-    photos = list(_distinct(_readable(folders)))
+    photos = list(_drop_duplicates(_read_folders(folders)))
     held_out = [photo for i, photo in enumerate(photos) if i // _RUN % _PERIOD == _PERIOD - 1]
     training = [photo for i, photo in enumerate(photos) if i // _RUN % _PERIOD != _PERIOD - 1]
     return Photos(tuple(training), tuple(held_out))
 
 
-def _readable(folders: Iterable[Path]) -> Iterator[Photo]:
+def _read_folders(folders: Iterable[Path]) -> Iterator[Photo]:
     for folder in folders:
         # Sorted by the path inside the folder, so that the order does not depend on the machine.
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
@@ -67,15 +67,15 @@ def _read(path: Path) -> Photo | None:
     scale = _LONG_SIDE / max(image.shape[:2])
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return None if image.std() < _LEAST_CONTRAST else _rgb(image)
+    return None if image.std() < _LEAST_CONTRAST else _to_rgb(image)
 
 
-def _rgb(image: NDArray[Any]) -> Photo:
+def _to_rgb(image: NDArray[Any]) -> Photo:
     return np.ascontiguousarray(image[:, :, ::-1], dtype=np.uint8)
 
 
-def _distinct(photos: Iterable[Photo]) -> Iterator[Photo]:
-    """Pass each picture once: wallpapers come in several sizes and crops."""
+def _drop_duplicates(photos: Iterable[Photo]) -> Iterator[Photo]:
+    """Yield each picture once; wallpapers come in several sizes and crops."""
     seen: list[NDArray[np.float64]] = []
     for photo in photos:
         thumbnail = cv2.resize(photo, (12, 12), interpolation=cv2.INTER_AREA).astype(np.float64)

@@ -2,9 +2,9 @@
 
     python -m vditrack_export.tiny.train --photos DIR --out RUN
 
-RUN/weights then holds the averaged weights that `vditrack export tiny --weights` takes. Clip k of a
-run depends on the seed, on k and on the number of clips alone, and so does the noise of every step:
-a resumed run goes on as if it had never stopped.
+RUN/weights then holds the averaged weights for `vditrack export tiny --weights`. Clip k of a run,
+and the noise of every step, depend only on the seed, on k and on the number of clips, so a resumed
+run gives the same weights as one that never stopped.
 """
 
 import json
@@ -34,61 +34,67 @@ from vditrack.atomic_files import staged_file, staged_folder
 from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack_export.tiny.curves import draw_curves
 from vditrack_export.tiny.photos import load_photos, packaged_folders
-from vditrack_export.tiny.pictures import Image, halvings
+from vditrack_export.tiny.pictures import Image, build_pyramid
 from vditrack_export.tiny.quadruples import make_quadruple
-from vditrack_export.tiny.recipe import Losses, Recipe, images
-from vditrack_export.tiny.validation import found_shares, patch_maps, validate, validation_clips
+from vditrack_export.tiny.recipe import Losses, Recipe, to_images
+from vditrack_export.tiny.validation import (
+    encode_patches,
+    measure_shares,
+    validate,
+    validation_clips,
+)
 
 BATCH = 8
 POINTS = 64
 SMALL, FULL = (128, 128), (192, 256)
 FULL_SHARE = 0.12
-"""The last part of the run is at the model's own size, so that its rotary positions are seen."""
+"""The share of clips, at the end, of the model's own size, so that all positions are trained."""
 PEAK_RATE, LAST_RATE, WARM_UP_STEPS, EMA_DECAY = 1e-3, 0.05, 100, 0.998
-NO_MATCH_PACE = 20.0
-"""It has to keep up with cosines that fall from near one as the keys learn to differ."""
+NO_MATCH_RATE_FACTOR = 20.0
+"""The factor of its learning rate. It follows cosines, which fall from 1 as the keys learn."""
 CALIBRATION_BATCHES = 8
 LOG_STEPS, SNAPSHOT_SECONDS = 25, 300
 THREADS = 2
 
 
 class Clips(Dataset[SyntheticClip]):
-    """The training clips of a run, by number."""
+    """The training clips of a run, by their numbers."""
 
     def __init__(self, photos: Sequence[Image], seed: int, total: int) -> None:
-        self._photos = [halvings(photo) for photo in photos]
+        """Prepare the photographs; ``total`` is the number of clips of the run."""
+        self._photos = [build_pyramid(photo) for photo in photos]
         self._seed, self._total = seed, total
 
     def __len__(self) -> int:
         return self._total
 
     def __getitem__(self, number: int) -> SyntheticClip:
-        return self.at_size(number, size_of(number, self._total))
+        return self.at_size(number, choose_size(number, self._total))
 
     def at_size(self, number: int, size: tuple[int, int]) -> SyntheticClip:
-        """Make clip ``number`` at another (height, width) than the run's."""
+        """Render a clip at a size, (height, width) in pixels."""
         rng = np.random.default_rng((self._seed, number))
         return make_quadruple(rng, *size, self._photos, POINTS)
 
 
-def size_of(number: int, total: int) -> tuple[int, int]:
-    """Height and width of training clip ``number``, the same for a whole batch."""
+def choose_size(number: int, total: int) -> tuple[int, int]:
+    """Return the height and width of a training clip; a batch has one size."""
     first_full = math.ceil(total * (1 - FULL_SHARE) / BATCH) * BATCH
     return FULL if number >= first_full else SMALL
 
 
 @dataclass
 class Training:
-    """The state of a run: everything that a resumed one needs."""
+    """The state of a run, from which it can be resumed."""
 
     recipe: Recipe
     average: Recipe
     optimizer: torch.optim.AdamW
     done: int = 0
-    """Clips seen."""
+    """The number of clips that were seen."""
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` takes."""
+        """Return the state as plain data and tensors."""
         return {
             "recipe": self.recipe.state_dict(),
             "average": self.average.state_dict(),
@@ -97,39 +103,39 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state."""
+        """Restore a state that `state` returned."""
         self.recipe.load_state_dict(state["recipe"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.done = state["done"]
 
 
-def start(seed: int) -> Training:
-    """Begin a run from random weights."""
+def start_training(seed: int) -> Training:
+    """Return a new run with random weights."""
     torch.manual_seed(seed)
     recipe, average = Recipe(), Recipe()
     average.load_state_dict(recipe.state_dict())
     weights = [weight for name, weight in recipe.named_parameters() if name != "no_match"]
     groups = [
-        {"params": weights, "pace": 1.0},
-        {"params": [recipe.no_match], "pace": NO_MATCH_PACE, "weight_decay": 0.0},
+        {"params": weights, "rate_factor": 1.0},
+        {"params": [recipe.no_match], "rate_factor": NO_MATCH_RATE_FACTOR, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, PEAK_RATE, (0.9, 0.95), weight_decay=0.01)
     return Training(recipe, average, optimizer)
 
 
 def learning_rate(done: int, total: int) -> float:
-    """Warm up, then fall along a cosine."""
+    """Return the learning rate after ``done`` of ``total`` clips: warm-up, then a cosine."""
     warm = min(1.0, (done / BATCH + 1) / WARM_UP_STEPS)
     cosine = (1 + math.cos(math.pi * done / total)) / 2
     return PEAK_RATE * warm * (LAST_RATE + (1 - LAST_RATE) * cosine)
 
 
 def train_step(run: Training, clips: list[SyntheticClip], seed: int, total: int) -> Losses:
-    """Take one step on one batch, and return its losses without their graph."""
+    """Take one step on one batch and return its losses, detached."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + run.done)
     for group in run.optimizer.param_groups:
-        group["lr"] = group["pace"] * learning_rate(run.done, total)
+        group["lr"] = group["rate_factor"] * learning_rate(run.done, total)
     run.recipe.train()
     with torch.autocast("cpu", torch.bfloat16):
         losses: Losses = run.recipe(clips, generator)
@@ -137,25 +143,25 @@ def train_step(run: Training, clips: list[SyntheticClip], seed: int, total: int)
     losses.weighted().backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(run.recipe.parameters(), 1.0)
     run.optimizer.step()
-    _follow(run.average, run.recipe, run.done // BATCH)
+    _update_average(run.average, run.recipe, run.done // BATCH)
     run.done += len(clips)
     return Losses(*(part.detach() for part in losses))
 
 
 @torch.no_grad()
-def _follow(average: Recipe, recipe: Recipe, step: int) -> None:
-    # A young average would still hold random weights.
+def _update_average(average: Recipe, recipe: Recipe, step: int) -> None:
+    # An early average would still contain the random weights.
     decay = min(EMA_DECAY, (1 + step) / (10 + step))
     for kept, new in zip(average.parameters(), recipe.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
 
 
 @torch.no_grad()
-def calibrate(average: Recipe, clips: Clips) -> None:
-    """Measure the statistics by which the averaged encoder normalises its latents.
+def calibrate_norm(average: Recipe, clips: Clips) -> None:
+    """Measure the statistics with which the averaged encoder normalises its latents.
 
-    The trained encoder's own are those of other weights, and lag behind them: latents would miss
-    unit variance by a factor of two, and be other latents than those the transformer has learnt.
+    The statistics of the trained encoder belong to other weights: with them, the latents' variance
+    would be off by a factor of two, and the transformer would see other latents than in training.
     """
     norm = average.encoder.norm
     momentum, norm.momentum = norm.momentum, None  # None: the plain mean over all batches.
@@ -163,13 +169,13 @@ def calibrate(average: Recipe, clips: Clips) -> None:
     average.encoder.train()
     for first in range(0, CALIBRATION_BATCHES * BATCH, BATCH):
         batch = [clips.at_size(first + k, FULL) for k in range(BATCH)]
-        average.encoder(images(np.concatenate([clip.frames for clip in batch])))
+        average.encoder(to_images(np.concatenate([clip.frames for clip in batch])))
     norm.momentum = momentum
     average.eval()
 
 
-def save(run: Training, out: Path) -> None:
-    """Write the checkpoint to go on from, and the averaged weights to export."""
+def save_run(run: Training, out: Path) -> None:
+    """Write the checkpoint for resuming and the averaged weights for export."""
     with staged_file(out / "checkpoint.pt") as path:
         torch.save(run.state(), path)
     weights = {"encoder.safetensors", "encoder.json", "vdit"}
@@ -178,8 +184,8 @@ def save(run: Training, out: Path) -> None:
         run.average.transformer.save_pretrained(folder / "vdit")
 
 
-def batches(clips: Clips, done: int) -> Iterator[list[SyntheticClip]]:
-    """Make batches of training clips from number ``done`` on, in a process beside."""
+def load_batches(clips: Clips, done: int) -> Iterator[list[SyntheticClip]]:
+    """Yield batches of training clips from number ``done`` on, rendered in another process."""
     loader = DataLoader(
         clips,
         batch_size=BATCH,
@@ -188,15 +194,15 @@ def batches(clips: Clips, done: int) -> Iterator[list[SyntheticClip]]:
         prefetch_factor=4,
         collate_fn=list,
         drop_last=True,
-        # A forked process would wait for ever for OpenCV's threads, which stay behind.
+        # A forked process would wait forever for OpenCV's threads, which are not forked.
         multiprocessing_context="spawn",
-        worker_init_fn=_single_threaded,
+        worker_init_fn=_limit_threads,
     )
     return iter(loader)
 
 
-def _single_threaded(_worker: int) -> None:
-    # The cores belong to the training step.
+def _limit_threads(_worker: int) -> None:
+    # The training step needs the cores.
     cv2.setNumThreads(1)
 
 
@@ -204,26 +210,28 @@ def train(
     photos: Annotated[
         list[Path],
         typer.Option(
-            help="Folder of photographs; may be given again. Those that scikit-image and "
-            "scikit-learn bring are always used.",
+            help="Folder of photographs; may be repeated. The photographs of scikit-image and "
+            "scikit-learn are always used.",
             exists=True,
             file_okay=False,
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    clips: Annotated[int, typer.Option(help="Clips to see in all.", min=BATCH)] = 36_000,
-    seed: Annotated[int, typer.Option(help="Of weights, clips and noise.", min=0)] = 0,
-    resume: Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")] = False,
+    clips: Annotated[
+        int, typer.Option(help="Number of clips of the whole run.", min=BATCH)
+    ] = 36_000,
+    seed: Annotated[int, typer.Option(help="Seed of weights, clips and noise.", min=0)] = 0,
+    resume: Annotated[bool, typer.Option(help="Resume from the run's checkpoint.")] = False,
 ) -> None:
-    """Train encoder and transformer; weights, log.jsonl and curves.png go to OUT."""
+    """Train the encoder and the transformer; write weights, log.jsonl and curves.png to OUT."""
     checkpoint = out / "checkpoint.pt"
     if resume != checkpoint.exists():
         raise typer.BadParameter(
             f"{checkpoint} does not exist: there is nothing to resume."
             if resume
-            else f"{out} holds a run. Go on with --resume, or choose another --out."
+            else f"{out} holds a run. Resume it with --resume, or give another --out."
         )
-    run = start(seed)
+    run = start_training(seed)
     if resume:
         run.restore(torch.load(checkpoint, weights_only=True))
     pictures = load_photos([*photos, *packaged_folders()])
@@ -234,49 +242,49 @@ def train(
 
 def _train(run: Training, clips: Clips, held_out: Sequence[Image], out: Path, seed: int) -> None:
     checks = validation_clips(held_out)
-    patches = found_shares(checks, patch_maps)
-    _append(out, run.done, {f"patches_{name}": share for name, share in patches.items()})
+    patches = measure_shares(checks, encode_patches)
+    _append_log(out, run.done, {f"patches_{name}": share for name, share in patches.items()})
     recent: list[Losses] = []
     saved = logged = time.monotonic()
-    with _progress() as progress:
+    with _make_progress_bar() as progress:
         task = progress.add_task("training", completed=run.done, total=len(clips))
-        for batch in batches(clips, run.done):
+        for batch in load_batches(clips, run.done):
             recent.append(train_step(run, batch, seed, len(clips)))
             progress.update(task, completed=run.done)
             if len(recent) == LOG_STEPS:
                 speed = LOG_STEPS * BATCH / (time.monotonic() - logged)
-                _append(out, run.done, {**_means(recent), "clips_per_second": speed})
+                _append_log(out, run.done, {**_average_losses(recent), "clips_per_second": speed})
                 recent, logged = [], time.monotonic()
             if time.monotonic() - saved > SNAPSHOT_SECONDS:
                 before = time.monotonic()
-                _snapshot(run, clips, checks, out)
+                _save_snapshot(run, clips, checks, out)
                 saved = time.monotonic()
-                # The speed is that of training alone.
+                # The measured speed excludes snapshots.
                 logged += saved - before
-        _snapshot(run, clips, checks, out)
+        _save_snapshot(run, clips, checks, out)
 
 
-def _snapshot(run: Training, clips: Clips, checks: list[SyntheticClip], out: Path) -> None:
-    calibrate(run.average, clips)
-    save(run, out)
-    _append(out, run.done, validate(run.average, checks))
+def _save_snapshot(run: Training, clips: Clips, checks: list[SyntheticClip], out: Path) -> None:
+    calibrate_norm(run.average, clips)
+    save_run(run, out)
+    _append_log(out, run.done, validate(run.average, checks))
     draw_curves(out / "log.jsonl", out / "curves.png")
 
 
-def _means(recent: list[Losses]) -> dict[str, float]:
+def _average_losses(recent: list[Losses]) -> dict[str, float]:
     return {
         name: float(torch.stack([getattr(losses, name) for losses in recent]).mean())
         for name in Losses._fields
     }
 
 
-def _append(out: Path, done: int, values: dict[str, float]) -> None:
+def _append_log(out: Path, done: int, values: dict[str, float]) -> None:
     entry = {"clips": done, **{name: round(value, 4) for name, value in values.items()}}
     with (out / "log.jsonl").open("a") as log:
         log.write(json.dumps(entry) + "\n")
 
 
-def _progress() -> Progress:
+def _make_progress_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

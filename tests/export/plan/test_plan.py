@@ -54,7 +54,7 @@ from vditrack_export.plan.t5 import text_encoder
 from vditrack_export.plan.trace import Fusion, Trace
 from vditrack_export.plan.wan import truncated_path, whole_transformer
 from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
-from vditrack_export.tiny.model import new_transformer
+from vditrack_export.tiny.model import build_transformer
 
 WAN = load_card("wan2.1-t2v-1.3b")
 SMALL = WanTransformer(
@@ -240,7 +240,7 @@ def test_text_encoder_at_full_size():
 
 def test_the_cards_shapes_are_the_models():
     """The defaults of diffusers' autoencoder are Wan's; tiny's shapes are those of its recipe."""
-    tiny, recipe = load_card("tiny"), new_transformer()
+    tiny, recipe = load_card("tiny"), build_transformer()
     assert (
         transformer(tiny.transformer).config.items()
         >= {

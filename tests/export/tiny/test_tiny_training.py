@@ -22,22 +22,22 @@ from vditrack.coordinates import cells_from_pixels  # noqa: E402
 from vditrack.synthetic.layers.clips import SyntheticClip, make_clip  # noqa: E402
 from vditrack_export.families.tiny.autoencoder import TinyEncoder  # noqa: E402
 from vditrack_export.tiny import recipe, train, validation  # noqa: E402
-from vditrack_export.tiny.cameras import random_shade, random_smear  # noqa: E402
+from vditrack_export.tiny.cameras import draw_blur_kernel, draw_shade  # noqa: E402
 from vditrack_export.tiny.losses import (  # noqa: E402
     bilinear_target,
+    compare_frames,
     matching_loss,
-    pair_cosines,
     trivial_denoising,
 )
 from vditrack_export.tiny.model import (  # noqa: E402
     BUNDLED,
-    new_transformer,
-    normed_keys,
-    prompt,
-    rotated,
+    build_transformer,
+    make_empty_prompt,
+    read_normed_keys,
+    rotate_keys,
 )
-from vditrack_export.tiny.pictures import draw_picture, halvings  # noqa: E402
-from vditrack_export.tiny.quadruples import View, follow, random_views  # noqa: E402
+from vditrack_export.tiny.pictures import build_pyramid, draw_picture  # noqa: E402
+from vditrack_export.tiny.quadruples import View, draw_views, track_points  # noqa: E402
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_hidden_point_pushes_the_best_cosine_down_and_nowhere_up() -> None:
 def test_cosines_of_pairs_are_those_of_points_and_cells_one_by_one() -> None:
     torch.manual_seed(0)
     maps, cells = torch.randn(2, 3, 4, 5, 6), torch.rand(2, 7, 3, 2) * torch.tensor([4.0, 3.0])
-    got = pair_cosines(maps, cells)
+    got = compare_frames(maps, cells)
     assert got.shape == (2, 3, 3, 7, 20)
     for clip, source, target, point, cell in ((0, 0, 1, 2, 3), (1, 2, 0, 6, 19), (1, 1, 1, 0, 8)):
         x, y = cells[clip, point, source].tolist()
@@ -114,7 +114,7 @@ def test_every_seen_point_is_sought_in_every_other_frame_of_its_clip() -> None:
     ]
     maps = torch.randn(2, 4, 4, 4, 8, generator=torch_rng)
     model = recipe.Recipe(replace(recipe.BUNDLED, layers=2))
-    cosines = pair_cosines(
+    cosines = compare_frames(
         maps, torch.from_numpy(np.stack([cells_from_pixels(c.points, 8) for c in clips]))
     )
     seen, hidden = [], []
@@ -129,7 +129,7 @@ def test_every_seen_point_is_sought_in_every_other_frame_of_its_clip() -> None:
                 seen.append(matching_loss(row, wanted, model.no_match))
             else:
                 hidden.append(matching_loss(row, torch.zeros(1, 16), model.no_match))
-    matching, nowhere = model.finding(maps, clips)
+    matching, nowhere = model.match_all_frames(maps, clips)
     assert seen and hidden
     torch.testing.assert_close(matching, torch.stack(seen).mean())
     torch.testing.assert_close(nowhere, torch.stack(hidden).mean())
@@ -138,7 +138,7 @@ def test_every_seen_point_is_sought_in_every_other_frame_of_its_clip() -> None:
 def test_clips_without_hidden_points_lose_nothing_by_them() -> None:
     clip = clip_of(np.full((3, 4, 2), 9.0, np.float32), np.ones((3, 4), np.bool_), 16)
     model = recipe.Recipe(replace(recipe.BUNDLED, layers=2))
-    _, hidden = model.finding(torch.randn(1, 4, 2, 2, 8), [clip])
+    _, hidden = model.match_all_frames(torch.randn(1, 4, 2, 2, 8), [clip])
     assert hidden.item() == 0
 
 
@@ -164,9 +164,9 @@ def test_points_are_seen_or_hidden_as_the_pixels_say() -> None:
     right, seen, covered = 0, 0, 0
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        views = [painted(view) for view in random_views(rng, 96, 128, ())]
+        views = [painted(view) for view in draw_views(rng, 96, 128, ())]
         reds = [view.scene.render(time)[..., 0] for view in views for time in view.times]
-        points, visible = follow(rng, views, picked=40)
+        points, visible = track_points(rng, views, picked=40)
         for number, picked_in in enumerate(np.repeat(np.arange(4), 40)):
             assert visible[number, picked_in]
             own = around(reds[picked_in], points[number, picked_in])
@@ -192,7 +192,7 @@ def around(red: Any, point: Any) -> Any:
 def test_windows_far_apart_differ_in_scale_by_up_to_two_and_in_angle() -> None:
     zooms, turns = [], []
     for seed in range(60):
-        first, second = random_views(np.random.default_rng(seed), 32, 32, ())
+        first, second = draw_views(np.random.default_rng(seed), 32, 32, ())
         before, after = (view.scene.layers[0].motion.waves.base for view in (first, second))
         if (before != after).any():
             zooms.append(abs(after[2] - before[2]))
@@ -204,11 +204,11 @@ def test_windows_far_apart_differ_in_scale_by_up_to_two_and_in_angle() -> None:
 
 def test_shadows_only_darken_and_smears_move_nothing() -> None:
     rng = np.random.default_rng(0)
-    shades = [random_shade(rng, 24, 32) for _ in range(20)]
+    shades = [draw_shade(rng, 24, 32) for _ in range(20)]
     assert all(shade.min() > 0 and shade.max() <= 1 for shade in shades)
     assert min(shade.min() for shade in shades) < 0.6
     for _ in range(30):
-        smear = random_smear(rng)
+        smear = draw_blur_kernel(rng)
         np.testing.assert_allclose(smear, smear[::-1, ::-1])
         assert smear.sum() == pytest.approx(1, abs=1e-5)
 
@@ -216,7 +216,7 @@ def test_shadows_only_darken_and_smears_move_nothing() -> None:
 def test_pictures_have_their_size_with_and_without_photographs() -> None:
     rng = np.random.default_rng(0)
     photo = rng.integers(0, 255, (210, 300, 3), np.uint8)
-    levels = halvings(photo)
+    levels = build_pyramid(photo)
     assert [level.shape[:2] for level in levels] == [(210, 300), (105, 150), (52, 75)]
     for photos in ((), (levels,)):
         for height, width in ((16, 300), (90, 40), (500, 500)):
@@ -252,11 +252,11 @@ def test_the_keys_read_are_those_that_the_unmodified_attention_attends_with(
 
     monkeypatch.setattr(transformer_wan, "dispatch_attention_fn", record)
     torch.manual_seed(0)
-    model = new_transformer().eval()
+    model = build_transformer().eval()
     latents, timestep = torch.randn(2, 48, 2, 3, 5), torch.tensor([100.0, 300.0])
     with torch.no_grad():
-        model(latents, timestep, prompt(2))
-        keys = rotated(model, normed_keys(model, 1, latents, timestep), latents)
+        model(latents, timestep, make_empty_prompt(2))
+        keys = rotate_keys(model, read_normed_keys(model, 1, latents, timestep), latents)
     assert keys.shape == (2, 2 * 3 * 5, BUNDLED.heads, BUNDLED.head_dim)
     # Self- and cross-attention take turns: the third call is block 1's self-attention.
     torch.testing.assert_close(keys, attended[2], atol=1e-5, rtol=1e-5)
@@ -281,13 +281,13 @@ def steps(run: train.Training, clips: train.Clips, count: int) -> None:
 @pytest.mark.usefixtures("small_run")
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
     clips = train.Clips((), seed=3, total=6)
-    straight = train.start(seed=3)
+    straight = train.start_training(seed=3)
     steps(straight, clips, 1)
-    train.save(straight, tmp_path)
+    train.save_run(straight, tmp_path)
     before = copy.deepcopy(straight.state()["recipe"])
     steps(straight, clips, 2)
 
-    resumed = train.start(seed=99)
+    resumed = train.start_training(seed=99)
     resumed.restore(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
     steps(resumed, clips, 2)
 
@@ -301,9 +301,9 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_run")
 def test_calibrated_latents_have_zero_mean_and_unit_variance() -> None:
-    run = train.start(seed=0)
+    run = train.start_training(seed=0)
     clips = train.Clips((), seed=0, total=8)
-    train.calibrate(run.average, clips)
+    train.calibrate_norm(run.average, clips)
     frames = np.concatenate([clips.at_size(k, (32, 48)).frames for k in range(4)])
     with torch.no_grad():
         latents = run.average.encoder(torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1)
@@ -324,7 +324,7 @@ def test_raw_patches_find_a_frame_in_itself() -> None:
     )
     # A point that is hidden in one frame alone: there is an area under the curve to speak of.
     still.visible[0, 1:] = False
-    shares = validation.found_shares([still], validation.patch_maps)
+    shares = validation.measure_shares([still], validation.encode_patches)
     assert shares["near_8px"] > 0.9 and shares["near_8px"] == shares["far_8px"]
 
 
