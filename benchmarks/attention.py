@@ -1,12 +1,11 @@
-"""Attention on a CPU: what ONNX Runtime's fused kernel saves in time and in memory.
+"""Time and memory that ONNX Runtime's fused attention kernel saves on a CPU.
 
     python benchmarks/attention.py              # the shapes of the bundled model
     python benchmarks/attention.py CARD         # those of another card
 
-A card's transformer is exported with random weights for three windows. In its graph, attention is a
-node beside a function that says in ONNX's operators what it does. ONNX Runtime has a kernel for the
-node; where the function is put in its place, the logits of all tokens with all tokens are there at
-once.
+A card's transformer is exported with random weights for three windows. Attention is one node of the
+graph, with a function that defines it in ONNX's own operators. ONNX Runtime has a kernel for the
+node. If the function is inlined instead, all tokens x tokens logits are in memory at once.
 """
 
 import multiprocessing
@@ -19,7 +18,6 @@ import msgspec
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 import typer
 from onnx.inliner import inline_local_functions
 
@@ -28,84 +26,77 @@ from vditrack.bench.machine import format_load_warning, read_load_average, read_
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.inference.session import Array
 from vditrack_export.card import Card, load_card
-from vditrack_export.pipeline.checkpoint import random_checkpoint
-from vditrack_export.pipeline.empty_prompt import random_prompt
-from vditrack_export.pipeline.export import Cutting
+from vditrack_export.pipeline.backbone import Weights, load_backbone
 from vditrack_export.pipeline.onnx_export import export_graph
 
 WINDOWS = ((2, 1), (8, 1), (8, 8))
-"""Frames, and how many of them are described: earlier ones ask for nothing in the last block."""
+"""The numbers of frames and of described frames; the others are context in the last block."""
 ROUNDS = 7
-"""In each of which every form runs once."""
+"""The number of rounds; every form runs once in each."""
 
 
-def exported(card: Card, path: Path) -> None:
+def export_transformer(card: Card, path: Path) -> None:
     """Write the transformer's graph with random weights."""
-    denoiser = card.family.denoiser
-    channels = denoiser.channels(card.feature)
-    cutting = Cutting(card, random_checkpoint(card), random_prompt(card), channels, random=True)
-    shape, model = cutting.latent_shape(card.input), cutting.checkpoint.transformer
-    module = denoiser.path(model, shape, cutting.cut(card.input), cutting.denoising, cutting.prompt)
-    examples = {"latents": torch.zeros(1, *shape)}
-    export_graph(module.eval(), examples, path, outputs=("descriptors",))
+    graph = load_backbone(card, Weights(folder=None)).feature_graph(card.input)
+    export_graph(graph.module, graph.examples, path, outputs=graph.outputs)
 
 
-def plain(graph: Path, path: Path) -> None:
-    """Write a graph with its functions in the place of their nodes."""
+def inline_functions(graph: Path, path: Path) -> None:
+    """Write a graph with its functions inlined."""
     onnx.save(inline_local_functions(onnx.load(graph)), path)
 
 
-def compared(card: Card, folder: Path) -> None:
-    """Print time, memory and descriptors of the exported graph and of the plain one."""
+def compare_forms(card: Card, folder: Path) -> None:
+    """Print time and memory of the exported and the inlined graph, and how their outputs differ."""
     forms = {form: folder / f"{form}.onnx" for form in ("plain", "fused")}
-    exported(card, forms["fused"])
-    plain(forms["fused"], forms["plain"])
+    export_transformer(card, forms["fused"])
+    inline_functions(forms["fused"], forms["plain"])
     sessions = {form: OnnxRuntimeSession(path) for form, path in forms.items()}
-    given = _latents(sessions["plain"])
-    found = {form: session.run(given)["descriptors"] for form, session in sessions.items()}
-    taken: dict[str, list[float]] = {form: [] for form in forms}
+    inputs = _random_latents(sessions["plain"])
+    found = {form: session.run(inputs)["descriptors"] for form, session in sessions.items()}
+    times: dict[str, list[float]] = {form: [] for form in forms}
     for _ in range(ROUNDS):
         for form, session in sessions.items():
             began = time.perf_counter()
-            session.run(given)
-            taken[form].append(1000 * (time.perf_counter() - began))
-    peaks = {form: _apart(path) for form, path in forms.items()}
+            session.run(inputs)
+            times[form].append(1000 * (time.perf_counter() - began))
+    peaks = {form: _measure_in_process(path) for form, path in forms.items()}
     exact, size = found["plain"], card.input
     tokens = card.input.latents * exact.shape[1] * exact.shape[2]
     print(f"window of {size.frames} frames, {tokens} tokens; {size.described_frames} described")
     for form in forms:
-        ratio = np.median(np.array(taken[form]) / np.array(taken["plain"]))
+        ratio = np.median(np.array(times[form]) / np.array(times["plain"]))
         share = peaks[form] / peaks["plain"]
         error = np.abs(found[form] - exact).max() / np.abs(exact).max()
         print(
-            f"  {form:8}{np.median(taken[form]):8.0f} ms ({ratio:.2f})"
+            f"  {form:8}{np.median(times[form]):8.0f} ms ({ratio:.2f})"
             f"{peaks[form]:8.0f} MiB ({share:.2f})   differs by {error:.0e}",
             flush=True,
         )
 
 
-def _latents(session: OnnxRuntimeSession) -> dict[str, Array]:
+def _random_latents(session: OnnxRuntimeSession) -> dict[str, Array]:
     shape = session.inputs["latents"].shape
     return {"latents": np.random.default_rng(0).standard_normal(shape, np.float32)}
 
 
-def _apart(graph: Path) -> float:
-    """Memory that the first run of a graph adds, in MiB, in a process of its own."""
+def _measure_in_process(graph: Path) -> float:
+    """Return the memory that the first run of a graph adds in a new process, in MiB."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (graph,))
+        return pool.apply(_measure_peak, (graph,))
 
 
-def _peak(graph: Path) -> float:
+def _measure_peak(graph: Path) -> float:
     session = OnnxRuntimeSession(graph)
-    given = _latents(session)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    inputs = _random_latents(session)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = resident("VmRSS")
-    session.run(given)
+    session.run(inputs)
     return resident("VmHWM") - before
 
 
 def main(card: Annotated[str, typer.Argument(help="Name of a model card.")] = "tiny") -> None:
-    """Compare fused attention with the plain one on this machine's CPU."""
+    """Compare fused with inlined attention on this machine's CPU."""
     machine, own = read_machine(), load_card(card)
     print(f"{machine.cpu}, {machine.cores} cores; ONNX Runtime {onnxruntime.__version__}")
     if warning := format_load_warning(machine, read_load_average()):
@@ -113,7 +104,7 @@ def main(card: Annotated[str, typer.Argument(help="Name of a model card.")] = "t
     for frames, described in WINDOWS:
         size = msgspec.structs.replace(own.input, frames=frames, described_frames=described)
         with tempfile.TemporaryDirectory() as folder:
-            compared(msgspec.structs.replace(own, input=size), Path(folder))
+            compare_forms(msgspec.structs.replace(own, input=size), Path(folder))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""INT8 on a CPU: what it saves in time and on disk, and what it does to descriptors and tracks.
+"""INT8 on a CPU: time and size saved, and the effect on descriptors and tracks.
 
     python benchmarks/int8.py             # the bundled model
-    python benchmarks/int8.py BUNDLE      # another one, in FP32
+    python benchmarks/int8.py BUNDLE      # another bundle, in FP32
 
-ONNX Runtime's quantiser makes the graphs in a temporary folder. Dynamic: weights in INT8, and what
-they are multiplied with by the range that it has in each run. Static: ranges are those seen in
-rendered clips, which are not the clips that are tracked here. Weights keep to 7 bits, since an x86
-without VNNI adds products of 8 up in 16 bits and saturates ("Quantize ONNX models", ONNX Runtime);
-attention's own products, norms and softmax stay in FP32. Tracks are those of the export's gate: its
-clips, by their matches alone.
+ONNX Runtime's quantiser writes the graphs to a temporary folder. Dynamic: weights are INT8, and
+activations are rounded by their range in each run. Static: the ranges are measured on rendered
+clips, other than those that are tracked here. Weights have 7 bits, because an x86 CPU without VNNI
+sums products of 8 bits in 16 bits and saturates ("Quantize ONNX models", ONNX Runtime). The
+products within attention, norms and softmax stay in FP32. The tracked clips are those that an
+export compares precisions on, tracked by descriptor matching alone.
 """
 
 import logging
@@ -49,26 +49,27 @@ from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
 from vditrack_export.pipeline.acceptance import MAX_LOSS, GateTracks
 
 CALIBRATION = range(1000, 1004)
-"""Seeds of the clips that ranges are taken from; the gate's begin at 0."""
+"""The seeds of the clips on which ranges are measured; those of the tracked clips begin at 0."""
 ROUNDS = 40
-"""In each of which every graph runs once."""
+"""The number of rounds; every graph runs once in each."""
 THREADS = (1, 2)
 
 Forms = dict[str, dict[str, Path]]
-"""Graphs by their name in the bundle, and by "fp32", "dynamic" or "static"."""
-Given = list[Mapping[str, Array]]
-"""Inputs of a graph, run by run."""
+"""The graphs by their name in the bundle, and by "fp32", "dynamic" or "static"."""
+Inputs = list[Mapping[str, Array]]
+"""The inputs of a graph, run by run."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run the bundle: the forms of its graphs."""
+    """One way to run the bundle: the form of each graph."""
 
     title: str
     encoder: str
     transformer: str
 
     def form(self, name: str) -> str:
+        """Return the form of a graph."""
         return self.transformer if name == FEATURES else self.encoder
 
 
@@ -84,16 +85,17 @@ ROWS = (
 
 @dataclass
 class Recording:
-    """A session that keeps what it is given and what it finds."""
+    """A session that records its inputs and outputs."""
 
     session: Session
-    given: Given = field(default_factory=list)
+    given: Inputs = field(default_factory=list)
     found: list[Mapping[str, Array]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.inputs, self.outputs = self.session.inputs, self.session.outputs
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph once and record the run."""
         outputs = self.session.run(inputs)
         self.given.append(dict(inputs))
         self.found.append(outputs)
@@ -101,25 +103,26 @@ class Recording:
 
 
 class Calibration(CalibrationDataReader):
-    """Hands the quantiser what a graph was given."""
+    """Passes recorded inputs of a graph to the quantiser."""
 
-    def __init__(self, given: Given) -> None:
-        self._coming = iter(given)
+    def __init__(self, given: Inputs) -> None:
+        self._remaining = iter(given)
 
     def get_next(self) -> Mapping[str, Array] | None:
-        return next(self._coming, None)
+        """Return the inputs of the next run, or None after the last."""
+        return next(self._remaining, None)
 
 
 @dataclass(frozen=True)
-class Tracked:
-    """Tracks of the acceptance clips, and the descriptors by which they were found."""
+class TrackingResult:
+    """Tracks of the clips and the descriptors that they were matched by."""
 
     tracks: GateTracks
     descriptors: Array
 
 
-def recorded(bundle: Bundle) -> dict[str, Given]:
-    """What each graph is given while the calibration's clips are streamed."""
+def record_inputs(bundle: Bundle) -> dict[str, Inputs]:
+    """Return the inputs of each graph while the clips for calibration are streamed."""
     recordings: dict[str, Recording] = {}
 
     def open_graph(graph: Path) -> Session:
@@ -133,13 +136,13 @@ def recorded(bundle: Bundle) -> dict[str, Given]:
     return {name: recording.given for name, recording in recordings.items()}
 
 
-def quantised(bundle: Bundle, given: Mapping[str, Given], folder: Path) -> Forms:
-    """Write the other forms of every graph."""
+def quantise_graphs(bundle: Bundle, given: Mapping[str, Inputs], folder: Path) -> Forms:
+    """Write the quantised forms of every graph."""
     forms: Forms = {}
     for name in given:
         paths = {form: folder / f"{form}-{name}" for form in ("prepared", "dynamic", "static")}
         forms[name] = {"fp32": bundle.root / name, "static": paths["static"]}
-        # Static shapes need no symbols.
+        # All shapes are static, so symbolic shape inference is not needed.
         quant_pre_process(forms[name]["fp32"], paths["prepared"], skip_symbolic_shape=True)
         if name == FEATURES:
             forms[name]["dynamic"] = paths["dynamic"]
@@ -159,31 +162,33 @@ def _quantise_dynamically(graph: Path, destination: Path) -> None:
     )
 
 
-def _quantise_statically(graph: Path, destination: Path, name: str, given: Given) -> None:
+def _quantise_statically(graph: Path, destination: Path, name: str, given: Inputs) -> None:
     quantize_static(
         graph,
         destination,
         Calibration(given),
         op_types_to_quantize=["MatMul", "Gemm"] if name == FEATURES else ["Conv"],
-        nodes_to_exclude=_without_weights(graph),
+        nodes_to_exclude=_list_attention_products(graph),
         per_channel=True,
         reduce_range=True,
-        # With signed ones ONNX Runtime leaves most convolutions on x86 in FP32.
+        # With signed activations ONNX Runtime leaves most convolutions on x86 in FP32.
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
 
 
-def _without_weights(path: Path) -> list[str]:
-    """Attention's products: of two things that are computed."""
+def _list_attention_products(path: Path) -> list[str]:
+    """Return the names of the products of two activations."""
     graph = onnx.load(path, load_external_data=False).graph
     weights = {weight.name for weight in graph.initializer}
     products = (node for node in graph.node if node.op_type == "MatMul")
     return [node.name for node in products if weights.isdisjoint(node.input)]
 
 
-def tracked(bundle: Bundle, graphs: Mapping[str, Path], clips: Sequence[SyntheticClip]) -> Tracked:
-    """Track the acceptance clips by their matches alone."""
+def track_clips(
+    bundle: Bundle, graphs: Mapping[str, Path], clips: Sequence[SyntheticClip]
+) -> TrackingResult:
+    """Track the clips by descriptor matching alone."""
     sessions = {name: Recording(open_session(graph)) for name, graph in graphs.items()}
     followed = track_acceptance_clips(bundle, lambda graph: sessions[graph.name], clips)
     tracks = GateTracks(
@@ -193,14 +198,16 @@ def tracked(bundle: Bundle, graphs: Mapping[str, Path], clips: Sequence[Syntheti
         truth=np.concatenate([clip.points for clip in clips]),
         truly_visible=np.concatenate([clip.visible for clip in clips]),
     )
-    return Tracked(tracks, np.stack([run["descriptors"] for run in sessions[FEATURES].found]))
+    return TrackingResult(
+        tracks, np.stack([run["descriptors"] for run in sessions[FEATURES].found])
+    )
 
 
-def times(
+def time_forms(
     forms: Mapping[str, Path], given: Mapping[str, Array], threads: int
 ) -> dict[str, list[float]]:
-    """Milliseconds of every form of a graph, round by round."""
-    sessions = {form: _session(graph, threads) for form, graph in forms.items()}
+    """Return the milliseconds of every form of a graph, round by round."""
+    sessions = {form: _open_session(graph, threads) for form, graph in forms.items()}
     taken: dict[str, list[float]] = {form: [] for form in forms}
     for turn in range(1 + ROUNDS):
         for form, session in sessions.items():
@@ -212,40 +219,40 @@ def times(
     return taken
 
 
-def _session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
+def _open_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
     options = _options(onnxruntime)
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(str(graph), options, providers=[CPU])
 
 
 def measure(bundle: Bundle, folder: Path) -> None:
-    """Print what every row takes and does."""
-    given = recorded(bundle)
-    with _quietly():
-        forms = quantised(bundle, given, folder)
+    """Print time, size and effect of every row."""
+    given = record_inputs(bundle)
+    with _silence_warnings():
+        forms = quantise_graphs(bundle, given, folder)
     graphs = [{name: forms[name][row.form(name)] for name in forms} for row in ROWS]
     clips = make_acceptance_clips(bundle.manifest.input)
-    results = [tracked(bundle, chosen, clips) for chosen in graphs]
+    results = [track_clips(bundle, chosen, clips) for chosen in graphs]
     columns = [(threads, name) for threads in THREADS for name in (ENCODER, FEATURES)]
-    taken = [times(forms[name], given[name][-1], threads) for threads, name in columns]
+    taken = [time_forms(forms[name], given[name][-1], threads) for threads, name in columns]
     frames = {
         ENCODER: bundle.manifest.encoder.frames,
         FEATURES: bundle.manifest.input.described_frames,
     }
-    _print_head()
+    _print_headings()
     for row, chosen, result in zip(ROWS, graphs, results, strict=True):
         cells = "".join(
-            _time(measured, row.form(name), frames[name])
+            _format_time(measured, row.form(name), frames[name])
             for (_, name), measured in zip(columns, taken, strict=True)
         )
         size = sum(graph.stat().st_size for graph in chosen.values()) / 1e6
-        print(f"{row.title:36}{size:6.2f}{cells}{_effect(results[0], result)}")
-    print(f"the export's gate takes moves up to {MAX_MOVE}, and an AJ up to {MAX_LOSS} lower")
+        print(f"{row.title:36}{size:6.2f}{cells}{_format_effect(results[0], result)}")
+    print(f"an export accepts moves up to {MAX_MOVE} and an AJ up to {MAX_LOSS} lower")
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Drop the quantiser's advice to prepare a graph, which it was."""
+def _silence_warnings() -> Iterator[None]:
+    """Silence the quantiser's advice to prepare graphs, which are prepared."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -253,7 +260,7 @@ def _quietly() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _print_head() -> None:
+def _print_headings() -> None:
     threads = "".join(
         f"{count} thread{'s' * (count > 1)}, ms a frame".center(32) for count in THREADS
     )
@@ -262,14 +269,14 @@ def _print_head() -> None:
     print(f"{'':36}{'MB':>6}{names}{'error':>8}{'move':>7}{'AJ':>7}")
 
 
-def _time(taken: Mapping[str, list[float]], form: str, frames: int) -> str:
-    """Median time, and the median of its ratios to FP32 in the same round."""
+def _format_time(taken: Mapping[str, list[float]], form: str, frames: int) -> str:
+    """Return the median time and the median of its ratios to FP32 in the same round."""
     ratio = np.median(np.array(taken[form]) / np.array(taken["fp32"]))
     return f"{np.median(taken[form]) / frames:9.1f} ({ratio:.2f})"
 
 
-def _effect(exact: Tracked, rounded: Tracked) -> str:
-    """Descriptors' relative error, pixels by which the median point moved, Average Jaccard."""
+def _format_effect(exact: TrackingResult, rounded: TrackingResult) -> str:
+    """Return the relative error of descriptors, the median move in pixels and average Jaccard."""
     error = np.linalg.norm(rounded.descriptors - exact.descriptors)
     relative = error / np.linalg.norm(exact.descriptors)
     before, after = exact.tracks, rounded.tracks

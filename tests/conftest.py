@@ -8,12 +8,16 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
+
+if TYPE_CHECKING:
+    from doubles.pipelines import ExportedPipelines
 
 Completed = subprocess.CompletedProcess[str]
 
@@ -26,6 +30,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def tiny_bundle() -> Bundle:
     """The bundled model."""
     return load_bundle(bundled_model())
+
+
+@pytest.fixture(scope="session")
+def exported_pipelines(tmp_path_factory: pytest.TempPathFactory) -> "ExportedPipelines":
+    """Bundles of small random diffusers pipelines, each exported once in a session."""
+    from doubles.pipelines import ExportedPipelines  # noqa: PLC0415
+
+    return ExportedPipelines(tmp_path_factory.mktemp("pipelines"))
 
 
 @pytest.fixture(scope="session")

@@ -236,8 +236,9 @@ def test_no_frequency_selection_reads_all_channels_of_the_bundles_own_checkpoint
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
     from vditrack_export.card import load_card  # noqa: PLC0415
+    from vditrack_export.pipeline.backbone import Weights  # noqa: PLC0415
     from vditrack_export.pipeline.checkpoint import random_checkpoint  # noqa: PLC0415
-    from vditrack_export.pipeline.export import Weights, export_bundle  # noqa: PLC0415
+    from vditrack_export.pipeline.export import export_bundle  # noqa: PLC0415
 
     monkeypatch.setattr(ablations, "_tell", lambda *_: None)
     card = tmp_path / "small.toml"

@@ -1,5 +1,6 @@
 """Small random checkpoints as diffusers pipelines save them, their cards, and their export."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import UMT5EncoderModel as Umt5EncoderModel
 from typer.testing import Result
 
 from doubles.commands import run_command
+from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack_export.pipeline.cli import export
 
 TEXT_DIM, TEXT_TOKENS = 16, 7
@@ -182,6 +184,44 @@ def save_pipeline(folder: Path, family: str) -> Path:
 def run_export(card: Path | str, *options: Path | str) -> Result:
     """Run ``vditrack export`` on a card in this process."""
     return run_command(export, card, *options)
+
+
+@dataclass(frozen=True)
+class ExportedBundle:
+    """A bundle that the export command wrote, and the JSON that it printed."""
+
+    bundle: Bundle
+    printed: dict[str, Any]
+
+
+class ExportedPipelines:
+    """Bundles of small random pipelines, each exported once, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._bundles: dict[tuple[str, str], Bundle] = {}
+
+    def checkpoint(self, family: str) -> Path:
+        """Return the folder of a family's checkpoint."""
+        folder = self.folder / family
+        return folder if folder.exists() else save_pipeline(folder, family)
+
+    def prompt(self, family: str) -> Path:
+        """Return the file with the empty prompt, which exists after the first export."""
+        return self.folder / f"{family}.safetensors"
+
+    def bundle(self, family: str, precision: str = "fp32") -> Bundle:
+        """Return the bundle in a precision, accepted whatever it does to tracks."""
+        if (family, precision) not in self._bundles:
+            card, output = self.folder / f"{family}.toml", self.folder / f"{family}-{precision}"
+            card.write_text(card_text(family))
+            encoder = "fp32" if precision == "bf16" else precision
+            options = ("--precision", precision, "--encoder-precision", encoder, "--accept")
+            source = ("--weights", self.checkpoint(family), "--prompt", self.prompt(family))
+            done = run_export(card, *source, "-o", output, *options)
+            assert done.exception is None, done.exception
+            self._bundles[family, precision] = load_bundle(output)
+        return self._bundles[family, precision]
 
 
 def moving_clip(frames: int) -> np.ndarray:

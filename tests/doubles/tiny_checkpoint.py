@@ -15,8 +15,8 @@ notes = "for tests"
 [input]
 height = 32
 width = 48
-frames = 2
-described_frames = 1
+frames = 4
+described_frames = 4
 temporal_stride = 1
 [transformer]
 family = "wan"

@@ -17,7 +17,7 @@ from rich.console import Console
 from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import VditrackError
-from vditrack.evaluation.datasets.registry import Dataset, open_dataset
+from vditrack.evaluation.datasets.registry import Dataset, count_clips, open_dataset
 
 if TYPE_CHECKING:
     from vditrack_export.calibrate.rounds import Calibration
@@ -27,27 +27,27 @@ DATA = ("synthetic:1", "synthetic:2")
 
 def calibrate(
     bundle: Annotated[
-        Path, typer.Argument(help="Folder of a bundle whose points are held.", show_default=False)
+        Path,
+        typer.Argument(help="Folder of a bundle that tracks by optical flow.", show_default=False),
     ],
     on: Annotated[
         list[str] | None,
         typer.Option(
-            help="Clips with known tracks, as eval takes them: synthetic:SEED, tabletop:SEED, or a "
-            f"path. May be given again; {' and '.join(DATA)} by default."
+            help="Data set with known tracks, as for eval: synthetic:SEED, tabletop:SEED, or a "
+            f"path. May be repeated; the default is {' and '.join(DATA)}."
         ),
     ] = None,
     clips: Annotated[
-        int | None, typer.Option(min=1, help="Only the first clips of each data set.")
+        int | None, typer.Option(min=1, help="Use only the first clips of each data set.")
     ] = None,
     write: Annotated[
         Path | None,
-        typer.Option(help="Card (.toml) to put the weights into.", show_default=False),
+        typer.Option(help="Card (.toml) to write the weights to.", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Fit how much each sign that a point is seen weighs, on clips with truth."""
-    from vditrack_export.calibrate.report import as_json as plain_json
-    from vditrack_export.calibrate.report import tables
+    """Fit the weights that decide when a point counts as visible, on clips with known tracks."""
+    from vditrack_export.calibrate.report import make_tables, to_json
     from vditrack_export.calibrate.rounds import require_flow_tracking
 
     checked = load_bundle(bundle)
@@ -58,7 +58,7 @@ def calibrate(
 
         check_card(write, checked.manifest.source.card)
     datasets = [open_dataset(source, "tapvid") for source in dict.fromkeys(on or DATA)]
-    found, count = _calibrated(checked, datasets, clips, quiet=as_json)
+    found, count = _calibrate_bundle(checked, datasets, clips, quiet=as_json)
     facts = {
         "bundle": checked.manifest.name,
         "data": ", ".join(dataset.name for dataset in datasets),
@@ -66,17 +66,17 @@ def calibrate(
         "vditrack": version("vditrack"),
     }
     if as_json:
-        typer.echo(json.dumps(plain_json(found, facts), allow_nan=False))
+        typer.echo(json.dumps(to_json(found, facts), allow_nan=False))
     else:
-        Console().print(tables(found, facts))
+        Console().print(make_tables(found, facts))
     if write is not None:
-        write_weights(write, found.chosen.weights, _origin(found, facts))
+        write_weights(write, found.chosen.weights, _describe_origin(found, facts))
         if not as_json:
             typer.echo(f"written: {write}; export it again for a bundle with these weights.")
 
 
 def _require_editor() -> None:
-    """Check before the work begins that the card can be edited at its end."""
+    """Raise an error before the work begins if the card cannot be edited at its end."""
     from importlib import import_module
 
     try:
@@ -87,44 +87,39 @@ def _require_editor() -> None:
         ) from error
 
 
-def _calibrated(
+def _calibrate_bundle(
     bundle: Bundle, datasets: Sequence[Dataset], clips: int | None, *, quiet: bool
 ) -> tuple[Calibration, int]:
-    """Calibrate on so many clips of each data set; and how many those were in all."""
+    """Calibrate on the first clips of each data set; also return how many clips were used."""
     from vditrack.acceptance import verify_tracks
     from vditrack.features.extractor import FeatureExtractor
     from vditrack.inference.selection import open_backend
-    from vditrack_export.calibrate.clips import described
-    from vditrack_export.calibrate.rounds import FOLLOWED, calibrated
+    from vditrack_export.calibrate.clips import encode_clip
+    from vditrack_export.calibrate.rounds import PASSES, calibrate_weights
 
     backend = open_backend(bundle, "auto", verify_tracks)
     extractor = FeatureExtractor(bundle, backend.open_graph)
-    each = chain.from_iterable(islice(dataset.clips, clips) for dataset in datasets)
+    used = chain.from_iterable(islice(dataset.clips, clips) for dataset in datasets)
     with TemporaryDirectory() as folder, progress_bars(quiet=quiet) as bars:
-        describing = bars.add_task("describing", total=_count(datasets, clips))
-        advanced = partial(bars.advance, describing)
-        read = [
-            described(clip, extractor, Path(folder) / f"{number}.npy", advanced)
-            for number, clip in enumerate(each)
+        encoding = bars.add_task("encoding", total=count_clips(datasets, clips))
+        encoded = [
+            encode_clip(
+                clip, extractor, Path(folder) / f"{number}.npy", partial(bars.advance, encoding)
+            )
+            for number, clip in enumerate(used)
         ]
-        bars.update(describing, total=len(read), completed=len(read))
-        following = bars.add_task("following", total=FOLLOWED * len(read))
-        found = calibrated(read, bundle.manifest.matching, partial(bars.advance, following))
-        bars.update(following, completed=FOLLOWED * len(read))
-        return found, len(read)
+        bars.update(encoding, total=len(encoded), completed=len(encoded))
+        tracking = bars.add_task("tracking", total=PASSES * len(encoded))
+        matching, advance = bundle.manifest.matching, partial(bars.advance, tracking)
+        found = calibrate_weights(encoded, matching, advance)
+        bars.update(tracking, completed=PASSES * len(encoded))
+        return found, len(encoded)
 
 
-def _origin(found: Calibration, facts: dict[str, str]) -> str:
-    before, after = found.tried[0].means, found.chosen.means
+def _describe_origin(found: Calibration, facts: dict[str, str]) -> str:
+    before, after = found.results[0].means, found.chosen.means
     return (
         f"fitted on {facts['data']} ({facts['clips']} clips): average Jaccard "
         f"{before.average_jaccard:.1f} to {after.average_jaccard:.1f}, occlusion accuracy "
         f"{before.occlusion_accuracy:.1f} to {after.occlusion_accuracy:.1f}"
     )
-
-
-def _count(datasets: Sequence[Dataset], clips: int | None) -> int | None:
-    """Clips of all, where that is known."""
-    lengths = [clips if d.length is None else min(d.length, clips or d.length) for d in datasets]
-    known = [length for length in lengths if length is not None]
-    return sum(known) if len(known) == len(lengths) else None

@@ -16,25 +16,26 @@ from vditrack_export.calibrate.rounds import Calibration
 _SIGNALS = Visibility.__struct_fields__[1:]
 
 
-def tables(found: Calibration, facts: Mapping[str, str]) -> Group:
+def make_tables(found: Calibration, facts: Mapping[str, str]) -> Group:
     """Return the metrics by threshold, the weights, and the metrics before and after."""
     return Group(
-        Text("by threshold, of the fit (* is taken):"),
-        _thresholds(found),
+        Text("metrics by threshold, of the last fit (* is chosen):"),
+        _threshold_table(found),
         Text("\nweights, and the area under the curve of each signal alone:"),
-        _weights(found),
-        Text(f"\n{facts['bundle']} on {facts['data']}, {facts['clips']} clips (* is taken):"),
-        _rounds(found),
+        _weight_table(found),
+        Text(f"\n{facts['bundle']} on {facts['data']}, {facts['clips']} clips (* is chosen):"),
+        _round_table(found),
     )
 
 
-def as_json(found: Calibration, facts: Mapping[str, str]) -> dict[str, Any]:
-    """Return plain data: the weights chosen, all that were tried, and what speaks for them.
+def to_json(found: Calibration, facts: Mapping[str, str]) -> dict[str, Any]:
+    """Return plain data: the chosen weights, all that were tried, and the metrics by threshold.
 
-    ``tried`` begins with the bundle's own; ``chosen`` counts in it.
+    ``tried`` begins with the bundle's own weights; ``chosen`` is an index of it.
     """
     tried = [
-        {"weights": msgspec.structs.asdict(one.weights), **asdict(one.means)} for one in found.tried
+        {"weights": msgspec.structs.asdict(result.weights), **asdict(result.means)}
+        for result in found.results
     ]
     return {
         **facts,
@@ -52,42 +53,42 @@ def as_json(found: Calibration, facts: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _thresholds(found: Calibration) -> Table:
-    shown = _table()
-    for heading in ("threshold", "AJ", "OA", "sum"):
-        shown.add_column(heading, justify="right")
+def _threshold_table(found: Calibration) -> Table:
+    table = _make_table("threshold", "AJ", "OA", "sum")
     for index, threshold in enumerate(found.fit.sweep.thresholds):
         means = found.fit.sweep.means[index]
         numbers = (means.average_jaccard, means.occlusion_accuracy, means.objective)
         mark = "*" if index == found.fit.sweep.best else " "
-        shown.add_row(f"{threshold:.2f}{mark}", *(f"{number:.2f}" for number in numbers))
-    return shown
+        table.add_row(f"{threshold:.2f}{mark}", *(f"{number:.2f}" for number in numbers))
+    return table
 
 
-def _weights(found: Calibration) -> Table:
-    shown = _table()
-    for heading in ("", "before", "after", "area"):
-        shown.add_column(heading, justify="right" if heading else "left")
-    before, after = (msgspec.structs.asdict(one.weights) for one in (found.tried[0], found.chosen))
+def _weight_table(found: Calibration) -> Table:
+    table = _make_table("", "before", "after", "area")
+    before, after = (
+        msgspec.structs.asdict(result.weights) for result in (found.results[0], found.chosen)
+    )
     areas = dict(zip(_SIGNALS, found.fit.areas, strict=False))
     for name, value in before.items():
         area = f"{areas[name]:.3f}" if name in areas else ""
-        shown.add_row(name.replace("_", " "), f"{value:g}", f"{after[name]:g}", area)
-    shown.add_row("all together", "", "", f"{found.fit.areas[-1]:.3f}")
-    return shown
+        table.add_row(name.replace("_", " "), f"{value:g}", f"{after[name]:g}", area)
+    table.add_row("all together", "", "", f"{found.fit.areas[-1]:.3f}")
+    return table
 
 
-def _rounds(found: Calibration) -> Table:
-    shown = _table()
-    for heading in ("", "AJ", "δ", "OA"):
-        shown.add_column(heading, justify="right" if heading else "left")
-    for index, one in enumerate(found.tried):
+def _round_table(found: Calibration) -> Table:
+    table = _make_table("", "AJ", "δ", "OA")
+    for index, result in enumerate(found.results):
         name = f"round {index}" if index else "before"
-        numbers = asdict(one.means).values()
+        numbers = asdict(result.means).values()
         mark = "*" if index == found.best else ""
-        shown.add_row(f"{name}{mark}", *(f"{number:.2f}" for number in numbers))
-    return shown
+        table.add_row(f"{name}{mark}", *(f"{number:.2f}" for number in numbers))
+    return table
 
 
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+def _make_table(*headings: str) -> Table:
+    """Return a table with columns of numbers; one without a heading holds names."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading else "left")
+    return table

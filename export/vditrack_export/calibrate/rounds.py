@@ -1,4 +1,8 @@
-"""Follow, fit, and follow again: templates depend on what is seen, and so the evidence does."""
+"""Rounds of tracking and fitting.
+
+Templates are updated while points are visible, so the signals depend on the weights: tracking and
+fitting alternate.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,30 @@ import numpy as np
 
 from vditrack.bundle.configuration import FlowTracking, Matching, Visibility
 from vditrack.errors import InputError
-from vditrack_export.calibrate.clips import DescribedClip
-from vditrack_export.calibrate.fit import area_under_curve, fitted
-from vditrack_export.calibrate.thresholds import FLAT, Means, Sweep, mean_scores, moved, sweep
-from vditrack_export.calibrate.trials import Rows, Trial, follow, rows_of
+from vditrack_export.calibrate.clips import EncodedClip
+from vditrack_export.calibrate.fit import area_under_curve, fit_weights
+from vditrack_export.calibrate.thresholds import (
+    FLAT,
+    Means,
+    Sweep,
+    average_scores,
+    shift_threshold,
+    sweep_thresholds,
+)
+from vditrack_export.calibrate.trials import Rows, Trial, collect_rows, track_clip
 
 ROUNDS = 2
-FOLLOWED = ROUNDS + 1
-"""Times that each clip is followed: with the bundle's own weights, and with those of each round."""
+PASSES = ROUNDS + 1
+"""How often each clip is tracked: with the bundle's own weights, and with those of each round."""
 _DIGITS = 4
-"""That are significant in a weight."""
-_MORE_IS_SEEN = np.array([1.0, 1.0, 1.0, -1.0])
-"""Of each signal, whether more or less of it speaks for a point that is seen."""
+"""Significant digits of a weight."""
+_SIGNS = np.array([1.0, 1.0, 1.0, -1.0])
+"""1 for a signal that is high for visible points, -1 for one that is low."""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """Weights, and what following with them came to."""
+class WeightsResult:
+    """Weights and the metrics of tracking with them."""
 
     weights: Visibility
     means: Means
@@ -34,115 +45,117 @@ class Tried:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a round found in the evidence."""
+    """The outcome of one round of fitting."""
 
     weights: Visibility
     sweep: Sweep
-    """Metrics by threshold on the confidences, before the bias was moved to the best of them."""
+    """The metrics by threshold, before the bias was moved to the best threshold."""
     areas: tuple[float, ...]
-    """Area under the curve of each signal, in the order of `Visibility.of_evidence`, and of all of
-    them together."""
+    """The area under the curve of each signal, in the order of `Visibility.of_evidence`, and of all
+    signals together."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """All that was tried."""
+    """All weights that were tried, and the fits that they come from."""
 
-    tried: tuple[Tried, ...]
+    results: tuple[WeightsResult, ...]
     """The bundle's own weights, then those of each round."""
     fits: tuple[Fit, ...]
-    """Of each round."""
+    """One fit per round."""
 
     @property
     def best(self) -> int:
-        """Index of the last round, or 0 where the bundle's own weights tracked better."""
-        own, last = self.tried[0].means.objective, self.tried[-1].means.objective
-        return 0 if own > last + FLAT else len(self.tried) - 1
+        """The index of the last round, or 0 if the bundle's own weights track better."""
+        own, last = self.results[0].means.objective, self.results[-1].means.objective
+        return 0 if own > last + FLAT else len(self.results) - 1
 
     @property
-    def chosen(self) -> Tried:
-        return self.tried[self.best]
+    def chosen(self) -> WeightsResult:
+        """The result of the chosen weights."""
+        return self.results[self.best]
 
     @property
     def fit(self) -> Fit:
-        """That the chosen weights come from; the last one where the bundle's own are chosen."""
+        """The fit of the chosen weights; the last fit if the bundle's own weights are chosen."""
         return self.fits[self.best - 1]
 
 
-def calibrated(
-    clips: Sequence[DescribedClip], settings: Matching, advanced: Callable[[float], None]
+def calibrate_weights(
+    clips: Sequence[EncodedClip], settings: Matching, report_share: Callable[[float], None]
 ) -> Calibration:
-    """Find the weights of visibility with which points are followed best.
+    """Find the weights of visibility with which points are tracked best.
 
     Args:
-        clips: with their features.
-        settings: of the bundle, which begin.
-        advanced: is told the share of a clip that was followed since the last call; each clip is
-            followed `FOLLOWED` times.
+        clips: clips with their features.
+        settings: the bundle's settings, whose weights are the starting point.
+        report_share: called with the share of a clip that was tracked since the last call; each
+            clip is tracked `PASSES` times.
 
     Raises:
-        InputError: the settings hold no points, or the clips hold nothing to tell apart.
+        InputError: the bundle does not track by optical flow, or all labels are equal.
 
     """
     flow_tracking = require_flow_tracking(settings)
 
-    def trials(weights: Visibility) -> list[Trial]:
-        return [follow(clip, settings, flow_tracking, weights, advanced) for clip in clips]
+    def track(weights: Visibility) -> list[Trial]:
+        return [track_clip(clip, settings, flow_tracking, weights, report_share) for clip in clips]
 
-    found = trials(flow_tracking.visibility)
-    tried, fits = [Tried(flow_tracking.visibility, _means(found))], []
+    trials = track(flow_tracking.visibility)
+    results, fits = [WeightsResult(flow_tracking.visibility, _average(trials))], []
     for _ in range(ROUNDS):
-        fits.append(_fit(found))
-        found = trials(fits[-1].weights)
-        tried.append(Tried(fits[-1].weights, _means(found)))
-    return Calibration(tuple(tried), tuple(fits))
+        fits.append(_fit_trials(trials))
+        trials = track(fits[-1].weights)
+        results.append(WeightsResult(fits[-1].weights, _average(trials)))
+    return Calibration(tuple(results), tuple(fits))
 
 
 def require_flow_tracking(settings: Matching) -> FlowTracking:
-    """Return how a bundle holds points.
+    """Return a bundle's settings of the flow tracker.
 
     Raises:
-        InputError: it does not.
+        InputError: the bundle has none.
 
     """
     if settings.flow_tracking is None:
         raise InputError(
-            "the bundle's points are not held, so no weights tell whether they are seen. Add "
+            "the bundle does not track by optical flow, so it has no weights of visibility. Add "
             "[matching.flow_tracking] to its card and export it again."
         )
     return settings.flow_tracking
 
 
-def rounded(weights: Visibility) -> Visibility:
-    """Return weights as a card says them."""
+def round_weights(weights: Visibility) -> Visibility:
+    """Return weights rounded to the significant digits that a card has."""
     plain = msgspec.structs.asdict(weights)
     return Visibility(**{name: float(f"{value:.{_DIGITS}g}") for name, value in plain.items()})
 
 
-def _means(trials: Sequence[Trial]) -> Means:
-    return mean_scores([trial.scores() for trial in trials])
+def _average(trials: Sequence[Trial]) -> Means:
+    return average_scores([trial.scores() for trial in trials])
 
 
-def _telling(rows: Rows) -> Rows:
-    """Refuse rows from which nothing is to be learnt."""
+def _check_labels(rows: Rows) -> None:
+    """Raise an `InputError` if the labels are not of both classes."""
     if not len(rows.seen):
         raise InputError(
-            "the clips have no point that is seen before their last frame. Give others."
+            "the clips have no point that is visible before their last frame. Give others."
         )
     if rows.seen.all() or not rows.seen.any():
         always = "always" if rows.seen.all() else "never"
         raise InputError(
-            f"in these clips points are {always} seen where they are followed to, so there is "
-            "nothing to tell apart. Give more of them, or others."
+            f"in these clips points are {always} visible where they are tracked to, so there is "
+            "nothing to tell apart. Give more clips, or others."
         )
-    return rows
 
 
-def _fit(trials: Sequence[Trial]) -> Fit:
-    rows = _telling(rows_of(trials))
-    likeliest = fitted(rows.evidence, rows.seen, rows.weights)
-    swept = sweep(trials, likeliest)
+def _fit_trials(trials: Sequence[Trial]) -> Fit:
+    rows = collect_rows(trials)
+    _check_labels(rows)
+    likeliest = fit_weights(rows.evidence, rows.seen, rows.weights)
+    sweep = sweep_thresholds(trials, likeliest)
     together = rows.evidence @ np.array(likeliest.of_evidence)
-    signals = [*(rows.evidence * _MORE_IS_SEEN).T, together]
+    signals = [*(rows.evidence * _SIGNS).T, together]
     areas = [area_under_curve(signal, rows.seen, rows.weights) for signal in signals]
-    return Fit(rounded(moved(likeliest, swept.thresholds[swept.best])), swept, tuple(areas))
+    weights = round_weights(shift_threshold(likeliest, sweep.thresholds[sweep.best]))
+    return Fit(weights, sweep, tuple(areas))

@@ -1,27 +1,25 @@
-"""From which confidence on a point is called visible: where the official metrics are high."""
+"""The confidence from which a point is reported as visible, chosen by the official metrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Doubles
 from vditrack.bundle.configuration import Visibility
 from vditrack.evaluation.metrics.points import PointScores
 from vditrack_export.calibrate.trials import Trial
 
-Counts = NDArray[np.float64]
-
-THRESHOLDS: Counts = np.arange(1, 41) / 50
-"""Confidences 0.02 to 0.8."""
+THRESHOLDS: Doubles = np.arange(1, 41) / 50
+"""The confidences that are tried: 0.02 to 0.8."""
 FLAT = 0.5
-"""Points of the objective that are no difference."""
+"""Difference of the objective, in points, that does not count as a difference."""
 
 
 @dataclass(frozen=True)
 class Means:
-    """Official metrics in percent, means over the clips that define them."""
+    """TAP-Vid's metrics in percent, each averaged over the clips that define it."""
 
     average_jaccard: float
     position_accuracy: float
@@ -29,29 +27,29 @@ class Means:
 
     @property
     def objective(self) -> float:
-        """What is made as high as it gets."""
+        """The sum that is maximised: average Jaccard + occlusion accuracy."""
         return self.average_jaccard + self.occlusion_accuracy
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Metrics by threshold, positions unchanged."""
+    """The metrics at each threshold; positions do not depend on it."""
 
     thresholds: tuple[float, ...]
     means: tuple[Means, ...]
 
     @property
     def best(self) -> int:
-        """Index of the lowest threshold whose objective is as good as the highest.
+        """The index of the lowest threshold whose objective is within `FLAT` of the highest.
 
-        The objective is flat there, and real surfaces change more in look than rendered ones.
+        The objective is flat there, and real surfaces change more in appearance than rendered ones.
         """
         objectives = np.array([means.objective for means in self.means])
         return int(np.argmax(objectives >= objectives.max() - FLAT))
 
 
-def mean_scores(scores: Sequence[PointScores]) -> Means:
-    """Means over clips, of those that define a metric."""
+def average_scores(scores: Sequence[PointScores]) -> Means:
+    """Return each metric's mean over the clips that define it."""
     table = np.array(
         [(s.average_jaccard, s.position_accuracy, s.occlusion_accuracy) for s in scores]
     )
@@ -60,11 +58,11 @@ def mean_scores(scores: Sequence[PointScores]) -> Means:
     return Means(*(sums / np.maximum(defined.sum(axis=0), 1)).tolist())
 
 
-def sweep(trials: Sequence[Trial], weights: Visibility) -> Sweep:
-    """Score every threshold on the confidences that weights give to what was recorded."""
+def sweep_thresholds(trials: Sequence[Trial], weights: Visibility) -> Sweep:
+    """Return the metrics at every threshold on the confidences that the weights give."""
     confidences = [trial.confidence(weights) for trial in trials]
     means = [
-        mean_scores(
+        average_scores(
             [
                 trial.scores(confidence >= threshold)
                 for trial, confidence in zip(trials, confidences, strict=True)
@@ -75,7 +73,7 @@ def sweep(trials: Sequence[Trial], weights: Visibility) -> Sweep:
     return Sweep(tuple(THRESHOLDS.tolist()), tuple(means))
 
 
-def moved(weights: Visibility, threshold: float) -> Visibility:
+def shift_threshold(weights: Visibility, threshold: float) -> Visibility:
     """Return weights whose confidence is 0.5 where it was ``threshold``, in (0, 1)."""
     bias = weights.bias - float(np.log(threshold / (1 - threshold)))
     return msgspec.structs.replace(weights, bias=bias)

@@ -1,4 +1,4 @@
-"""Points followed through a clip, with the evidence that they are seen and whether they are."""
+"""Points tracked through a clip, with the visibility signals and the truth of every frame."""
 
 from __future__ import annotations
 
@@ -7,67 +7,65 @@ from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.arrays import Bools
+from vditrack.arrays import Bools, Doubles, Floats
 from vditrack.bundle.configuration import FlowTracking, Matching, Visibility
 from vditrack.evaluation.metrics.points import Comparison, PointScores
 from vditrack.points.flow_tracker import FlowTracker
-from vditrack_export.calibrate.clips import Advanced, DescribedClip
+from vditrack_export.calibrate.clips import EncodedClip, ReportShare
 from vditrack_export.calibrate.fit import sigmoid
 
-Counts = NDArray[np.float64]
-
 RIGHT_WITHIN = 8
-"""Pixels at 256 x 256 within which a point is where it should be."""
+"""Largest distance, in pixels of 256 x 256, at which a tracked point counts as on its target."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What following Q points through T frames came to."""
+    """The tracks of Q points through T frames of one clip."""
 
     compared: Comparison
-    """With the truth: visible is what was said, counted what comes after the query."""
-    evidence: NDArray[np.float32]
-    """[Q, T, 4] as in `FlowTracker.evidence`; 0 where a point is not followed."""
-    inside: Bools
-    """[Q, T] followed, and within the picture: elsewhere a point is hidden whatever it looks like.
+    """The comparison with the truth; frames up to the query are not counted."""
+    evidence: Floats
+    """The signals, float32 [Q, T, 4] as in `FlowTracker.evidence`; 0 where a point is not tracked.
     """
+    inside: Bools
+    """Whether a point is tracked and inside the picture, [Q, T]. Elsewhere it is reported as hidden
+    whatever the signals are."""
 
     @property
     def judged(self) -> Bools:
-        """[Q, T] where the evidence decides."""
+        """Whether the signals decide about visibility, [Q, T]."""
         return self.inside & self.compared.counted
 
     @property
     def seen(self) -> Bools:
-        """[Q, T] truly visible, and at its place: what confidence should be high for."""
+        """Whether a point is truly visible and tracked to its target, [Q, T]: the labels."""
         return self.compared.true_visible & self.compared.near(RIGHT_WITHIN)
 
-    def confidence(self, weights: Visibility) -> Counts:
-        """[Q, T] that other weights would have had in what was recorded."""
+    def confidence(self, weights: Visibility) -> Doubles:
+        """Return the confidences that other weights give to the recorded signals, [Q, T]."""
         return self.inside * sigmoid(weights.bias + self.evidence @ np.array(weights.of_evidence))
 
     def scores(self, visible: Bools | None = None) -> PointScores:
-        """Official metrics, of what was said or of another opinion about what is visible."""
-        said = self.compared.visible if visible is None else visible
-        return replace(self.compared, visible=said).scores()
+        """Return TAP-Vid's metrics of the tracks, with other visibilities [Q, T] if given."""
+        predicted = self.compared.visible if visible is None else visible
+        return replace(self.compared, visible=predicted).scores()
 
 
 @dataclass(frozen=True)
 class Rows:
-    """All that is judged in several trials, R rows."""
+    """The R pairs of point and frame, of several trials, in which the signals decide."""
 
-    evidence: Counts
-    """[R, 4]"""
+    evidence: Doubles
+    """The signals, [R, 4]."""
     seen: Bools
-    """[R]"""
-    weights: Counts
-    """[R] that sum to 1 in each clip."""
+    """The labels, [R]."""
+    weights: Doubles
+    """The weights of the rows, [R]; they sum to 1 in each clip."""
 
 
-def rows_of(trials: Sequence[Trial]) -> Rows:
-    """Collect what the evidence decides, each clip weighted equally."""
+def collect_rows(trials: Sequence[Trial]) -> Rows:
+    """Return the judged rows of all trials, each clip with the same total weight."""
     counts = [int(trial.judged.sum()) for trial in trials]
     return Rows(
         np.concatenate([trial.evidence[trial.judged] for trial in trials]).astype(np.float64),
@@ -76,42 +74,42 @@ def rows_of(trials: Sequence[Trial]) -> Rows:
     )
 
 
-def follow(
-    described: DescribedClip,
+def track_clip(
+    encoded: EncodedClip,
     settings: Matching,
     flow_tracking: FlowTracking,
     weights: Visibility,
-    advanced: Advanced,
+    report_share: ReportShare,
 ) -> Trial:
-    """Follow a clip's points forward from their queries, as `Tracker.track` does.
+    """Track a clip's points forward from their queries, as `Tracker.track` does.
 
     Args:
-        described: the clip.
-        settings: of the bundle.
-        flow_tracking: the same's.
-        weights: in the place of those in ``flow_tracking``.
-        advanced: see `Advanced`.
+        encoded: the clip with its features.
+        settings: the bundle's settings.
+        flow_tracking: the bundle's settings of the flow tracker.
+        weights: the weights of visibility to use in place of those in ``flow_tracking``.
+        report_share: called after each frame, see `ReportShare`.
 
     """
-    clip, asked, starts = described.clip, described.asked, described.starts
-    alive = FlowTracker(
-        described.grid, settings, msgspec.structs.replace(flow_tracking, visibility=weights)
+    clip, queries, starts = encoded.clip, encoded.queries, encoded.query_points
+    tracker = FlowTracker(
+        encoded.grid, settings, msgspec.structs.replace(flow_tracking, visibility=weights)
     )
-    shape = asked.counted.shape
+    shape = queries.counted.shape
     points, visible = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.bool_)
-    evidence, followed = np.zeros((*shape, 4), np.float32), np.zeros(shape, np.bool_)
-    for frame, features in enumerate(described.maps()):
-        alive.advance(features, clip.frames[frame])
-        # Points that begin in this frame have no evidence yet.
-        evidence[alive.ids, frame], followed[alive.ids, frame] = alive.evidence, True
-        beginning = np.flatnonzero(asked.frames == frame)
-        if len(beginning):
-            alive.add(beginning, starts[beginning])
-        points[alive.ids, frame], visible[alive.ids, frame] = alive.points, alive.visible
-        advanced(1 / shape[1])
-    missed = points - clip.points[asked.tracks]
+    evidence, tracked = np.zeros((*shape, 4), np.float32), np.zeros(shape, np.bool_)
+    for frame, features in enumerate(encoded.read_maps()):
+        tracker.advance(features, clip.frames[frame])
+        # Points that are added in this frame have no signals yet.
+        evidence[tracker.ids, frame], tracked[tracker.ids, frame] = tracker.evidence, True
+        added = np.flatnonzero(queries.frames == frame)
+        if len(added):
+            tracker.add(added, starts[added])
+        points[tracker.ids, frame], visible[tracker.ids, frame] = tracker.points, tracker.visible
+        report_share(1 / shape[1])
+    error = points - clip.points[queries.tracks]
     compared = Comparison(
-        (missed**2).sum(axis=2), clip.visible[asked.tracks], visible, asked.counted
+        (error**2).sum(axis=2), clip.visible[queries.tracks], visible, queries.counted
     )
     inside = ((points >= 0) & (points < clip.size)).all(axis=2)
-    return Trial(compared, evidence, followed & inside)
+    return Trial(compared, evidence, tracked & inside)

@@ -1,1 +1,1 @@
-"""From a checkpoint and a card to a bundle."""
+"""The export of a checkpoint and a card to a bundle."""

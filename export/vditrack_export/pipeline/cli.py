@@ -14,10 +14,10 @@ from vditrack_export.card import Card, load_card
 
 
 def export(
-    card: Annotated[str, typer.Argument(help="Name of a model card, or the path of one (.toml).")],
+    card: Annotated[str, typer.Argument(help="Name of a model card, or path of a card (.toml).")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Folder that becomes the bundle.", show_default=False),
+        typer.Option("--output", "-o", help="Folder to write the bundle to.", show_default=False),
     ],
     weights: Annotated[
         Path | None,
@@ -26,63 +26,77 @@ def export(
     random_weights: Annotated[
         bool,
         typer.Option(
-            "--random-weights", help="Export the architecture alone, which tracks nothing."
+            "--random-weights", help="Export random weights, for benchmarks and engine builds."
         ),
     ] = False,
     prompt: Annotated[
         Path | None,
         typer.Option(
-            help="File for the embedding of the empty prompt: read if it exists, else written.",
+            help="File with the embedding of the empty prompt; it is written if it does not exist.",
             show_default=False,
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH of the frames; the card's by default.")
+        str | None,
+        typer.Option(help="Size of the frames as HEIGHTxWIDTH in pixels; default: the card's."),
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames in a window.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Number of frames in a window; default: the card's.")
+    ] = None,
     described: Annotated[
-        int | None, typer.Option(help="Newest frames that get descriptors; all of them by default.")
+        int | None,
+        typer.Option(
+            help="Number of newest frames of a window that get descriptors; default: all."
+        ),
     ] = None,
-    temporal_stride: Annotated[int | None, typer.Option(help="Frames that share a latent.")] = None,
-    block: Annotated[int | None, typer.Option(help="Block that is read, from 0.")] = None,
+    temporal_stride: Annotated[
+        int | None, typer.Option(help="Number of frames that share a latent; default: the card's.")
+    ] = None,
+    block: Annotated[
+        int | None, typer.Option(help="Block whose tensor is read, counted from 0.")
+    ] = None,
     heads: Annotated[
-        str | None, typer.Option(help="Heads that are read, from 0, as in 1 or 0,3,7.")
+        str | None, typer.Option(help="Heads that are read, counted from 0, such as 1 or 0,3,7.")
     ] = None,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16"],
-        typer.Option(help="What the transformer's products are rounded to."),
+        typer.Option(help="Precision of the transformer's products."),
     ] = "fp32",
     encoder_precision: Annotated[
-        Literal["fp32", "fp16"], typer.Option(help="The same of the encoder's.")
+        Literal["fp32", "fp16"], typer.Option(help="Precision of the encoder's products.")
     ] = "fp32",
     accept: Annotated[
         bool,
-        typer.Option("--accept", help="Take a precision that moves tracks beyond the limits."),
+        typer.Option("--accept", help="Accept a precision that moves tracks beyond the limits."),
     ] = False,
     masks: Annotated[
         bool,
-        typer.Option("--masks", help="Also export what propagates masks of objects, if CARD says."),
+        typer.Option(
+            "--masks",
+            help="Also export the features that propagate masks.",
+        ),
     ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print the bundle's manifest as JSON.")
     ] = False,
 ) -> None:
-    """Cut the tracking path out of a checkpoint and write it as a bundle."""
+    """Export what tracking needs of a checkpoint as a bundle of ONNX graphs."""
     if (weights is None) != random_weights:
         raise InputError("give either --weights DIR or --random-weights.")
-    # A wrong card is told of before torch takes its seconds to load.
-    wanted = _changed(
+    # A wrong card is reported before torch is imported, which takes seconds.
+    changed = _change_card(
         load_card(card),
         {
-            **_sides(size),
+            **_parse_size(size),
             "frames": frames,
             "described_frames": frames if described is None else described,
             "temporal_stride": temporal_stride,
         },
-        {"block": block, "heads": _heads(heads)},
+        {"block": block, "heads": _parse_heads(heads)},
     )
     try:
-        from vditrack_export.pipeline.export import Rounding, Weights, export_bundle
+        from vditrack_export.pipeline.backbone import Weights
+        from vditrack_export.pipeline.export import Rounding, export_bundle
     except ModuleNotFoundError as error:
         raise VditrackError(
             f"export needs {error.name}, which is not installed. "
@@ -91,55 +105,55 @@ def export(
     stages = Console(stderr=True)
     with stages.status("") as status:
 
-        def report(stage: str) -> None:
+        def report_stage(stage: str) -> None:
             stages.print(f"[dim]{stage}[/dim]")
             status.update(stage)
 
         rounding = Rounding(Precision(encoder=encoder_precision, features=precision), accept)
         source = Weights(weights, prompt)
-        bundle = export_bundle(wanted, source, output, report, rounding, masks=masks)
+        bundle = export_bundle(changed, source, output, report_stage, rounding, masks=masks)
     if json:
         typer.echo(msgspec.json.encode(bundle.manifest).decode())
     else:
-        _summarise(bundle)
+        _print_summary(bundle)
 
 
-def _changed(card: Card, size: dict[str, object], feature: dict[str, object]) -> Card:
-    """Put what the command line says in the place of the card's."""
+def _change_card(card: Card, size: dict[str, object], feature: dict[str, object]) -> Card:
+    """Return a card with the values of the command line in place of its own."""
 
-    def given(values: dict[str, object]) -> dict[str, object]:
+    def drop_none(values: dict[str, object]) -> dict[str, object]:
         return {name: value for name, value in values.items() if value is not None}
 
     try:
-        # By way of plain data, so that all of the card's rules are checked again.
+        # Converted from plain data, so that all rules of the card are checked again.
         plain = msgspec.to_builtins(card)
-        plain["input"] |= given(size)
-        plain["feature"] |= given(feature)
+        plain["input"] |= drop_none(size)
+        plain["feature"] |= drop_none(feature)
         return msgspec.convert(plain, Card)
     except msgspec.ValidationError as error:
         raise InputError(f"card {card.name}, as changed: {error}.") from error
 
 
-def _sides(text: str | None) -> dict[str, object]:
+def _parse_size(text: str | None) -> dict[str, object]:
     if text is None:
         return {}
     try:
         height, width = (int(side) for side in text.lower().split("x"))
     except ValueError as error:
-        raise InputError(f"--size {text} is not HEIGHTxWIDTH, as in 480x832.") from error
+        raise InputError(f"--size {text} is not HEIGHTxWIDTH, such as 480x832.") from error
     return {"height": height, "width": width}
 
 
-def _heads(text: str | None) -> list[int] | None:
+def _parse_heads(text: str | None) -> list[int] | None:
     if text is None:
         return None
     try:
         return [int(head) for head in text.split(",")]
     except ValueError as error:
-        raise InputError(f"--heads {text} is not a list of numbers, as in 0,3,7.") from error
+        raise InputError(f"--heads {text} is not a list of numbers, such as 0,3,7.") from error
 
 
-def _summarise(bundle: Bundle) -> None:
+def _print_summary(bundle: Bundle) -> None:
     manifest = bundle.manifest
     size = sum(record.size for record in manifest.files.values())
     typer.echo(f"{bundle.root}: {manifest.name}, {size / 1e6:.1f} MB")
@@ -149,17 +163,17 @@ def _summarise(bundle: Bundle) -> None:
         f"{manifest.output.columns} cells of {manifest.output.stride} pixels"
     )
     if manifest.source.random_weights:
-        typer.echo("  random weights: for benchmarks and engine builds, it tracks nothing")
+        typer.echo("  random weights: for benchmarks and engine builds; it cannot track")
     for comparison, error in manifest.parity.items():
         typer.echo(f"  {comparison.replace('_', ' ')}: largest relative error {error:.1e}")
     if manifest.precision_check is not None:
-        _summarise_gate(manifest.precision, manifest.precision_check)
+        _print_precision_check(manifest.precision, manifest.precision_check)
 
 
-def _summarise_gate(precision: Precision, gate: PrecisionCheck) -> None:
+def _print_precision_check(precision: Precision, check: PrecisionCheck) -> None:
     typer.echo(
-        f"  encoder in {precision.encoder}, transformer in {precision.features}: over {gate.clips} "
-        f"clips of {gate.height} x {gate.width} x {gate.frames} the median point moves by "
-        f"{gate.median_move:.3f} pixels, Average Jaccard {gate.average_jaccard_fp32:.1f} to "
-        f"{gate.average_jaccard:.1f}{', beyond the limits but accepted' * gate.accepted}"
+        f"  encoder in {precision.encoder}, transformer in {precision.features}: on {check.clips} "
+        f"clips of {check.height} x {check.width} x {check.frames} the median point moves by "
+        f"{check.median_move:.3f} pixels, Average Jaccard {check.average_jaccard_fp32:.1f} to "
+        f"{check.average_jaccard:.1f}{', beyond the limits but accepted' * check.accepted}"
     )

@@ -18,7 +18,7 @@ from vditrack_export.card import Card
 _TENSOR, _DIGEST = "prompt", "sha256"
 
 
-def empty_prompt(card: Card, checkpoint: Path, kept: Path | None) -> Tensor:
+def empty_prompt(card: Card, checkpoint: Path, stored: Path | None) -> Tensor:
     """Return the embedding of the empty prompt with its padding.
 
     A card without a text encoder has a single all-zero token, or none if the model takes no prompt.
@@ -26,7 +26,7 @@ def empty_prompt(card: Card, checkpoint: Path, kept: Path | None) -> Tensor:
     Args:
         card: Card of the checkpoint.
         checkpoint: Folder of the checkpoint, with its tokenizer and text encoder.
-        kept: File that the embedding is read from, or computed into if it does not exist yet.
+        stored: File with the embedding; it is computed and written if it does not exist.
 
     Returns:
         float32 [tokens, text_dim]. HunyuanVideo has two text encoders and one more row: see
@@ -39,14 +39,14 @@ def empty_prompt(card: Card, checkpoint: Path, kept: Path | None) -> Tensor:
     denoiser = card.family.denoiser
     if card.text_encoder is None:
         return torch.zeros(denoiser.prompt_shape)
-    if kept is not None and kept.exists():
-        return _read(kept, denoiser.prompt_shape)
+    if stored is not None and stored.exists():
+        return _read(stored, denoiser.prompt_shape)
     embedding = denoiser.embed_empty_prompt(
         card.text_encoder, partial(_load_text_encoder, checkpoint)
     )
     gc.collect()
-    if kept is not None:
-        with staged_file(kept) as path:
+    if stored is not None:
+        with staged_file(stored) as path:
             save_file({_TENSOR: embedding}, path, {_DIGEST: _digest(embedding)})
     return embedding
 
@@ -65,13 +65,17 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor:
             digest = (file.metadata() or {}).get(_DIGEST)
             embedding: Tensor = file.get_tensor(_TENSOR)
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a prompt that vditrack kept: {error}.") from error
+        raise InputError(
+            f"{path} is not a prompt that vditrack wrote: {error}. Delete it to compute it again."
+        ) from error
     if digest != _digest(embedding):
-        raise InputError(f"{path} was altered: its digest is another. Delete it to compute it.")
+        raise InputError(
+            f"{path} was altered: its digest does not match. Delete it to compute it again."
+        )
     if tuple(embedding.shape) != shape:
         raise InputError(
-            f"{path} is a prompt of {list(embedding.shape)}, the card wants {list(shape)}. "
-            "Give that of this checkpoint."
+            f"{path} is a prompt of {list(embedding.shape)}, the card needs {list(shape)}. "
+            "Give the prompt of this checkpoint."
         )
     return embedding
 
@@ -82,20 +86,20 @@ def _digest(embedding: Tensor) -> str:
 
 def _load_text_encoder(checkpoint: Path, suffix: str, model_class: str) -> tuple[Any, Any]:
     """Load a tokenizer and a text encoder, the latter as a class of transformers."""
-    # Only a prompt that was not kept needs transformers.
+    # A prompt that is stored in a file does not need transformers.
     try:
         import transformers  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise InputError(
             f"the prompt needs {error.name}, which is not installed. Run `pip install "
-            "transformers sentencepiece`, or give a prompt that was kept with --prompt."
+            "transformers sentencepiece`, or give a stored prompt with --prompt."
         ) from error
     folders = checkpoint / f"tokenizer{suffix}", checkpoint / f"text_encoder{suffix}"
     for folder in folders:
         if not folder.is_dir():
             raise InputError(
                 f"checkpoint {checkpoint} lacks {folder.name}, which gives the empty prompt. Copy "
-                "it too, or give a prompt that was kept with --prompt."
+                "it too, or give a stored prompt with --prompt."
             )
     options = {"local_files_only": True}
     try:
@@ -103,7 +107,7 @@ def _load_text_encoder(checkpoint: Path, suffix: str, model_class: str) -> tuple
         encoder = getattr(transformers, model_class).from_pretrained(
             folders[1], dtype=torch.bfloat16, **options
         )
-    # Tokenizers and models of another library fail in ways of their own.
+    # Damaged tokenizers and models raise exceptions of many classes.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(f"text encoder of {checkpoint} does not load: {reason}") from error

@@ -1,4 +1,4 @@
-"""From a torch module to a checked ONNX file."""
+"""Export of torch modules to checked ONNX files."""
 
 import logging
 import warnings
@@ -14,29 +14,30 @@ import torch
 from torch import Tensor, nn
 
 from vditrack.errors import VditrackError
+from vditrack_export.families.encoder_form import Graph
 from vditrack_export.families.onnx_attention import add_function
 
-# The newest that TensorRT 10.3 (JetPack 6) parses. Opset 23 has an Attention operator, whose CPU
-# kernel in ONNX Runtime keeps tokens x tokens.
+# The newest opset that TensorRT 10.3 (JetPack 6) parses. Opset 23 has an Attention operator, whose
+# CPU kernel in ONNX Runtime allocates tokens x tokens.
 OPSET = 20
 
-# A protobuf file cannot pass 2 GB; beyond this the weights go into a file beside the graph.
+# A protobuf file cannot exceed 2 GB; larger weights go into a file beside the graph.
 _LARGEST_EMBEDDED_WEIGHTS = 1_500_000_000
 
 
 def export_graph(
     module: nn.Module, examples: Mapping[str, Tensor], path: Path, *, outputs: Sequence[str]
 ) -> None:
-    """Write ``module`` as ONNX for inputs of exactly the shapes and dtypes of ``examples``.
+    """Write a module as ONNX for inputs of exactly the shapes and dtypes of the examples.
 
     Args:
-        module: takes the inputs one by one, in this order.
-        examples: by the input's name.
-        path: of the file.
-        outputs: names, in the order in which the module gives them.
+        module: a module that takes the inputs in the order of the examples.
+        examples: the example of each input, by name.
+        path: the path of the file.
+        outputs: the names of the outputs, in the module's order.
 
     Raises:
-        VditrackError: the graph has a shape that is not static, or writes into tensors.
+        VditrackError: the graph has a shape that is not static, or assigns in place.
 
     """
     with _quiet_exporter(), torch.no_grad():
@@ -51,49 +52,54 @@ def export_graph(
         )
     assert program is not None
     add_function(program.model)
-    _without_traces(program.model)
-    _laid_out_in_order(program.model)
-    program.save(path, external_data=_bytes_of(module) > _LARGEST_EMBEDDED_WEIGHTS)
-    _check(path)
+    _remove_stack_traces(program.model)
+    _make_weights_contiguous(program.model)
+    program.save(path, external_data=_count_bytes(module) > _LARGEST_EMBEDDED_WEIGHTS)
+    _check_graph(path)
 
 
-def _without_traces(model: onnx_ir.Model) -> None:
-    """Drop the stack traces, with paths of this machine, that the exporter notes at every node."""
+def write_graph(graph: Graph, folder: Path) -> None:
+    """Write a graph as ONNX under its own name; see `export_graph`."""
+    export_graph(graph.module, graph.examples, folder / graph.file, outputs=graph.outputs)
+
+
+def _remove_stack_traces(model: onnx_ir.Model) -> None:
+    """Remove the stack traces, with paths of this machine, that the exporter adds to nodes."""
     for node in model.graph.all_nodes():
         node.metadata_props.clear()
 
 
-def _laid_out_in_order(model: onnx_ir.Model) -> None:
-    """Let weights that are transposed views be copied when they are written, one at a time.
+def _make_weights_contiguous(model: onnx_ir.Model) -> None:
+    """Replace weights that are transposed views by copies made when they are written.
 
-    NumPy writes such views element by element, which takes most of a large export's time.
+    NumPy writes such views element by element, which takes most of the time of a large export.
     """
     for value in model.graph.initializers.values():
         weight = value.const_value
         assert weight is not None
         if not weight.numpy().flags.c_contiguous:
             value.const_value = onnx_ir.LazyTensor(
-                partial(_copied, weight),
+                partial(_copy_contiguous, weight),
                 weight.dtype,
                 onnx_ir.Shape(weight.shape.numpy()),
                 name=weight.name,
             )
 
 
-def _copied(weight: onnx_ir.TensorProtocol) -> onnx_ir.TensorProtocol:
+def _copy_contiguous(weight: onnx_ir.TensorProtocol) -> onnx_ir.TensorProtocol:
     return onnx_ir.Tensor(np.ascontiguousarray(weight.numpy()), weight.dtype, name=weight.name)
 
 
-def _bytes_of(module: nn.Module) -> int:
+def _count_bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
 
 
-def _check(path: Path) -> None:
+def _check_graph(path: Path) -> None:
     onnx.checker.check_model(str(path), full_check=True)
     graph = onnx.load(str(path), load_external_data=False).graph
-    # ScatterND comes from assignment in place, and is slow in TensorRT.
+    # An assignment in place becomes ScatterND, which is slow in TensorRT.
     if any(node.op_type == "ScatterND" for node in graph.node):
-        raise VditrackError(f"{path.name} contains ScatterND: its source assigns in place.")
+        raise VditrackError(f"{path.name} contains ScatterND, because its source assigns in place.")
     for value in [*graph.input, *graph.output, *graph.value_info]:
         if not all(side.dim_value > 0 for side in value.type.tensor_type.shape.dim):
             raise VditrackError(f"{path.name}: the shape of {value.name} is not static.")
@@ -101,7 +107,7 @@ def _check(path: Path) -> None:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Drop the exporter's notes on operators of packages that are not installed."""
+    """Silence the exporter's warnings about operators of packages that are not installed."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

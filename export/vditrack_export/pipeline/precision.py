@@ -1,4 +1,4 @@
-"""Precision below FP32 where it pays: in products of matrices and convolutions alone."""
+"""Precision below FP32 for matrix products and convolutions, which take most of the time."""
 
 import torch
 from torch import Tensor, nn
@@ -9,36 +9,36 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
-def lower(graph: nn.Module, precision: str) -> None:
-    """Round weights and what they are multiplied with, in place; what comes out is FP32 again.
+def lower_precision(graph: nn.Module, precision: str) -> None:
+    """Round the factors of products in place, weights and inputs; outputs are FP32 again.
 
-    The residual stream, norms, modulation, rotary embedding and softmax so stay in FP32. A model
-    that shares its modules with the graph is changed too.
+    The residual stream, norms, modulation, rotary embedding and softmax stay in FP32. A model that
+    shares its modules with the graph is changed too.
 
     Args:
-        graph: in FP32.
+        graph: a module in FP32.
         precision: "fp32", "fp16" or "bf16".
 
     """
     dtype = _DTYPES[precision]
     if dtype == torch.float32:
         return
-    # ONNX's convolution takes BF16 from opset 22 only. A transformer has one, its first layer.
+    # ONNX has BF16 convolutions only from opset 22 on. A transformer has one, its first layer.
     convolutions = _CONVOLUTIONS if dtype == torch.float16 else ()
     for module in graph.modules():
         if isinstance(module, Attend):
             module.precision = dtype
         elif isinstance(module, (nn.Linear, *convolutions)):
             module.to(dtype)
-            module.register_forward_pre_hook(_rounded)
-            module.register_forward_hook(_widened)
+            module.register_forward_pre_hook(_round_input)
+            module.register_forward_hook(_widen_output)
 
 
-def _rounded(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+def _round_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     weight = module.weight
     assert isinstance(weight, Tensor)
     return inputs[0].to(weight.dtype)
 
 
-def _widened(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+def _widen_output(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
     return output.float()

@@ -1,4 +1,4 @@
-"""What a user asks to be tried, as the command line has it."""
+"""The options of ``vditrack select``, checked and converted."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,12 @@ from pathlib import Path
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.atomic_files import staged_folder
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets.registry import Dataset, ProtocolName, open_dataset
+from vditrack.evaluation.datasets.registry import (
+    Dataset,
+    ProtocolName,
+    count_clips,
+    open_dataset,
+)
 from vditrack_export.card import Card, Masks
 
 _NOISE = (0.05, 0.1, 0.2, 0.4)
@@ -21,25 +26,30 @@ _BANDS = ((0.0, 1.0), (0.15, 1.0), (0.4, 1.0), (0.6, 1.0))
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What every task is asked for."""
+class SelectOptions:
+    """The options that both tasks share."""
 
     card: str
-    """Name or path."""
+    """The name or path of the card."""
     data: tuple[str, ...]
+    """The data sets, as `open_dataset` takes them."""
     weights: Path | None
-    """Folder of the checkpoint; None for random numbers."""
+    """The folder of the checkpoint; None for random weights."""
     prompt: Path | None
+    """The file that stores the embedding of the empty prompt."""
     clips: int | None
-    """Of each data set at most."""
+    """The largest number of clips of each data set."""
     frames: int
-    """Of each clip at most."""
+    """The largest number of frames of each clip."""
     output: Path | None
+    """The folder for the results."""
     write: Path | None
+    """The path of the new card."""
     as_json: bool
+    """Whether the result is printed as JSON."""
 
     def open_datasets(self, protocol: ProtocolName) -> list[Dataset]:
-        """Open the data for a protocol.
+        """Open the data sets for a protocol.
 
         Raises:
             InputError: see `open_dataset`.
@@ -47,21 +57,16 @@ class Asked:
         """
         return [open_dataset(source, protocol) for source in self.data]
 
-    def first(self, dataset: Dataset) -> Iterator[AnnotatedClip]:
-        """Return the first clips of a data set."""
+    def first_clips(self, dataset: Dataset) -> Iterator[AnnotatedClip]:
+        """Return the clips of a data set that are used."""
         return islice(dataset.clips, self.clips)
 
-    def count(self, datasets: Sequence[Dataset]) -> int | None:
-        """Count the clips that are asked for, where that is known."""
-        lengths = [
-            self.clips if d.length is None else min(d.length, self.clips or d.length)
-            for d in datasets
-        ]
-        known = [length for length in lengths if length is not None]
-        return sum(known) if len(known) == len(lengths) else None
+    def count_clips(self, datasets: Sequence[Dataset]) -> int | None:
+        """Return the number of clips that are used, or None if it is not known yet."""
+        return count_clips(datasets, self.clips)
 
-    def facts(self, card: Card, datasets: Sequence[Dataset]) -> dict[str, str]:
-        """Return what a reader needs to know to run the same again."""
+    def describe_run(self, card: Card, datasets: Sequence[Dataset]) -> dict[str, str]:
+        """Return the facts that a reader needs to repeat the run."""
         return {
             "card": card.name,
             "data": ", ".join(dataset.name for dataset in datasets),
@@ -71,8 +76,13 @@ class Asked:
         }
 
     @contextmanager
-    def results(self, names: Collection[str]) -> Iterator[Path | None]:
-        """Yield a scratch folder that takes the name asked for, if one is."""
+    def stage_results(self, names: Collection[str]) -> Iterator[Path | None]:
+        """Yield a temporary folder that becomes the folder for the results; None without one.
+
+        Args:
+            names: the files that the folder may hold; a folder with others is not replaced.
+
+        """
         if self.output is None:
             yield None
             return
@@ -98,11 +108,15 @@ def check_destination(destination: Path) -> None:
         raise InputError(f"{destination} exists already. Give another name with --write.")
 
 
-def asked_blocks(text: str | None, layers: int) -> tuple[int, ...]:
-    """Read blocks, as in 0,8,16-20; all of so many layers where nothing is asked.
+def parse_blocks(text: str | None, layers: int) -> tuple[int, ...]:
+    """Return the blocks of a list such as 0,8,16-20, rising; all blocks for None.
+
+    Args:
+        text: the option.
+        layers: the number of blocks of the transformer.
 
     Raises:
-        InputError: the text is no such list, or the transformer has not such a block.
+        InputError: the text is not such a list, or the transformer lacks a block.
 
     """
     if text is None:
@@ -113,62 +127,64 @@ def asked_blocks(text: str | None, layers: int) -> tuple[int, ...]:
         try:
             found.update(range(int(first), int(last if dash else first) + 1))
         except ValueError as error:
-            raise InputError(f"--blocks {text} is no list of blocks, as in 0-4 or 0,8.") from error
+            raise InputError(
+                f"--blocks {text} is not a list of blocks, such as 0-4 or 0,8."
+            ) from error
     if not found or max(found) >= layers:
         raise InputError(f"--blocks {text}: the transformer has blocks 0 to {layers - 1}.")
     return tuple(sorted(found))
 
 
-def asked_levels(text: str | None, card: Card) -> tuple[float, ...]:
-    """Read noise levels, as in 0.05,0.1; the card's own and some others where nothing is asked.
+def parse_noise_levels(text: str | None, card: Card) -> tuple[float, ...]:
+    """Return the noise levels of a list such as 0.05,0.1; the card's own and four more for None.
 
     Raises:
-        InputError: the text is no such list, or a level is not between 0 and 1.
+        InputError: the text is not such a list, or a level is not between 0 and 1.
 
     """
-    return _between("--noise", text, (card.feature.noise_level, *_NOISE))
+    return _parse_shares("--noise", text, (card.feature.noise_level, *_NOISE))
 
 
-def asked_mask_levels(text: str | None, masks: Masks) -> tuple[float, ...]:
-    """Read noise levels; those of both parts and some others, as TED has, where none is asked.
+def parse_mask_noise_levels(text: str | None, masks: Masks) -> tuple[float, ...]:
+    """Return the noise levels of a list; for None those of both parts and four more, as in TED.
 
     Raises:
-        InputError: see `asked_levels`.
+        InputError: see `parse_noise_levels`.
 
     """
     own = (part.feature.noise_level for part in (masks.own_motion, masks.appearance))
-    return _between("--noise", text, (*own, *_MASK_NOISE))
+    return _parse_shares("--noise", text, (*own, *_MASK_NOISE))
 
 
-def asked_weights(text: str | None) -> tuple[float, ...]:
-    """Read weights of motion features, as in 0.4,0.6; four of them where nothing is asked.
+def parse_motion_weights(text: str | None) -> tuple[float, ...]:
+    """Return the weights of motion features of a list such as 0.4,0.6; four weights for None.
 
     Raises:
-        InputError: the text is no such list, or a weight is not between 0 and 1.
+        InputError: the text is not such a list, or a weight is not between 0 and 1.
 
     """
-    return _between("--motion-weight", text, _WEIGHTS)
+    return _parse_shares("--motion-weight", text, _WEIGHTS)
 
 
-def _between(option: str, text: str | None, default: Iterable[float]) -> tuple[float, ...]:
-    """Read numbers between 0 and 1, rising."""
+def _parse_shares(option: str, text: str | None, default: Iterable[float]) -> tuple[float, ...]:
+    """Return the different numbers between 0 and 1 of a list, rising."""
     if text is None:
         return tuple(sorted(set(default)))
     try:
         numbers = sorted({float(part) for part in text.split(",")})
     except ValueError as error:
-        raise InputError(f"{option} {text} is no list of numbers, as in 0.1,0.6.") from error
+        raise InputError(f"{option} {text} is not a list of numbers, such as 0.1,0.6.") from error
     # Written so that NaN is refused too.
     if not all(0 < number < 1 for number in numbers):
         raise InputError(f"{option} {text}: give numbers between 0 and 1.")
     return tuple(numbers)
 
 
-def asked_bands(text: str | None, card: Card) -> tuple[tuple[float, float], ...]:
-    """Read ranges of frequencies, as in 0-1,0.4-1; the card's own and some where none is asked.
+def parse_bands(text: str | None, card: Card) -> tuple[tuple[float, float], ...]:
+    """Return the frequency ranges of a list such as 0-1,0.4-1; the card's and four more for None.
 
     Raises:
-        InputError: the text is no such list, or a range is no part of 0-1.
+        InputError: the text is not such a list, or a range is not within 0-1.
 
     """
     if text is None:
@@ -178,8 +194,10 @@ def asked_bands(text: str | None, card: Card) -> tuple[tuple[float, float], ...]
         try:
             low, high = (float(end) for end in part.split("-"))
         except ValueError as error:
-            raise InputError(f"--bands {text} is no list of bands, as in 0-1,0.4-1.") from error
+            raise InputError(
+                f"--bands {text} is not a list of bands, such as 0-1,0.4-1."
+            ) from error
         if not 0 <= low < high <= 1:
-            raise InputError(f"--bands {text}: {part} is no part of 0-1.")
+            raise InputError(f"--bands {text}: {part} is not a range within 0-1.")
         found.append((low, high))
     return tuple(found)

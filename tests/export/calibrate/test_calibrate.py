@@ -26,10 +26,10 @@ from vditrack.synthetic.layers.suite import suite_clips
 from vditrack.synthetic.layers.textures import pattern
 from vditrack.tracker import Tracker
 from vditrack_export.calibrate.cli import calibrate
-from vditrack_export.calibrate.clips import described
-from vditrack_export.calibrate.fit import PENALTY, area_under_curve, fitted, sigmoid
-from vditrack_export.calibrate.thresholds import FLAT, moved, sweep
-from vditrack_export.calibrate.trials import Trial, follow, rows_of
+from vditrack_export.calibrate.clips import encode_clip
+from vditrack_export.calibrate.fit import PENALTY, area_under_curve, fit_weights, sigmoid
+from vditrack_export.calibrate.thresholds import FLAT, shift_threshold, sweep_thresholds
+from vditrack_export.calibrate.trials import Trial, collect_rows, track_clip
 from vditrack_export.calibrate.writing import write_weights
 from vditrack_export.card import load_card
 
@@ -69,7 +69,7 @@ def planted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_planted_weights_are_found(planted):
     evidence, seen, _ = planted
-    found = fitted(evidence, seen, np.ones(len(seen)))
+    found = fit_weights(evidence, seen, np.ones(len(seen)))
     # Within what so many rows can tell, by the inverse of Fisher's information.
     design, chance = np.column_stack([np.ones(len(seen)), evidence]), likely(PLANTED, evidence)
     information = (design.T * chance * (1 - chance)) @ design
@@ -83,7 +83,7 @@ def test_the_fit_is_that_of_scikit_learn(planted):
     theirs = LogisticRegression(C=1 / PENALTY, tol=1e-10, max_iter=10000)
     theirs.fit(evidence, seen, weights / weights.sum())
     expected = [*theirs.intercept_, *theirs.coef_[0]]
-    assert numbers(fitted(evidence, seen, weights)) == pytest.approx(expected, rel=1e-3)
+    assert numbers(fit_weights(evidence, seen, weights)) == pytest.approx(expected, rel=1e-3)
 
 
 def test_evidence_that_decides_all_or_nothing():
@@ -91,12 +91,14 @@ def test_evidence_that_decides_all_or_nothing():
     evidence = np.zeros((100, 4))
     evidence[:, 0] = np.linspace(-1, 1, 100)
     seen = evidence[:, 0] > 0
-    found = fitted(evidence, seen, np.ones(100))
+    found = fit_weights(evidence, seen, np.ones(100))
     assert np.isfinite(numbers(found)).all()
     assert ((likely(found, evidence) > 0.5) == seen).all()
     assert found.of_evidence[1:] == pytest.approx((0, 0, 0))
     rare = np.arange(100) < 20
-    assert sigmoid(np.array(fitted(0 * evidence, rare, np.ones(100)).bias)) == pytest.approx(0.2)
+    assert sigmoid(np.array(fit_weights(0 * evidence, rare, np.ones(100)).bias)) == pytest.approx(
+        0.2
+    )
 
 
 def test_the_area_is_that_of_scikit_learn():
@@ -147,7 +149,7 @@ def test_the_threshold_is_the_lowest_of_the_best():
     trials = [random_trial(rng, points) for points in (3, 9)]
     weights = msgspec.structs.replace(NEUTRAL, bias=-0.5, first_similarity=0.1, distance=0.05)
     weights = msgspec.structs.replace(weights, template_similarity=-0.1)
-    found = sweep(trials, weights)
+    found = sweep_thresholds(trials, weights)
     expected = []
     for threshold in found.thresholds:
         said = [(likely(weights, t.evidence) >= threshold) & t.inside for t in trials]
@@ -162,14 +164,14 @@ def test_the_threshold_is_the_lowest_of_the_best():
 @pytest.mark.parametrize("threshold", [0.02, 0.3, 0.8])
 def test_weights_moved_to_a_threshold(threshold):
     trial = random_trial(np.random.default_rng(3), 20)
-    before, after = trial.confidence(PLANTED), trial.confidence(moved(PLANTED, threshold))
+    before, after = trial.confidence(PLANTED), trial.confidence(shift_threshold(PLANTED, threshold))
     assert ((after >= 0.5) == (before >= threshold)).all()
 
 
 def test_clips_count_equally():
     rng = np.random.default_rng(4)
     trials = [random_trial(rng, points) for points in (2, 30)]
-    rows = rows_of(trials)
+    rows = collect_rows(trials)
     judged = [trial.inside & trial.compared.counted for trial in trials]
     counts = [mask.sum() for mask in judged]
     assert len(rows.seen) == sum(counts)
@@ -222,9 +224,9 @@ def with_flow_tracking(manifest: Any, weights: Visibility = NEUTRAL) -> Matching
 def test_points_are_followed_and_scored_as_eval_does(held, films, tmp_path, weights):
     clip = films[0]
     settings = with_flow_tracking(held.manifest, weights)
-    made = described(clip, FeatureExtractor(held), tmp_path / "maps.npy", lambda _: None)
+    made = encode_clip(clip, FeatureExtractor(held), tmp_path / "maps.npy", lambda _: None)
     shares: list[float] = []
-    trial = follow(made, held.manifest.matching, FLOW_TRACKING, weights, shares.append)
+    trial = track_clip(made, held.manifest.matching, FLOW_TRACKING, weights, shares.append)
     assert sum(shares) == pytest.approx(1)
     scores = trial.scores()
     result = TapVid().run(clip, "ours", Tracker(held, settings=settings))

@@ -287,7 +287,7 @@ def test_random_weights_need_no_checkpoint(family: str, tmp_path: Path) -> None:
 def test_a_long_window_is_proved_on_a_small_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vditrack_export.pipeline.export._PARITY_TOKENS", 10)
+    monkeypatch.setattr("vditrack_export.pipeline.parity._TOKENS", 10)
     card = card_of("stable_diffusion", tmp_path)
     done = run(card, "--random-weights", "-o", tmp_path / "b", "--json")
     assert done.exception is None, done.exception

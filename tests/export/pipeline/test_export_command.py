@@ -1,6 +1,7 @@
 """``vditrack export`` end to end on a random checkpoint, and what it refuses."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from doubles.pipelines import run_export
-from doubles.tiny_checkpoint import TINY_CARD, make_tiny_transformer, save_tiny_checkpoint
+from doubles.pipelines import ExportedBundle, run_export
+from doubles.tiny_checkpoint import TINY_CARD, make_tiny_transformer
 from vditrack.acceptance import verify_tracks
 from vditrack.bundle.folder import ACCEPTANCE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError
@@ -27,23 +28,17 @@ pytestmark = pytest.mark.slow
 
 WEIGHTS = "vdit/diffusion_pytorch_model.safetensors"
 
-CARD = TINY_CARD.replace("\nframes = 2", "\nframes = 4").replace(
-    "described_frames = 1", "described_frames = 4"
-)
-
 
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
     path = tmp_path / "small.toml"
-    path.write_text(CARD)
+    path.write_text(TINY_CARD)
     return path
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    return save_tiny_checkpoint(folder)
+def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
 
 
 def run(card: Path | str, weights: Path, output: Path, *options: str) -> Any:
@@ -59,15 +54,11 @@ def refusal(card: Path | str, weights: Path, output: Path) -> str:
     return str(result.exception)
 
 
-def test_the_bundle_loads_and_runs(card: Path, checkpoint: Path, tmp_path: Path) -> None:
-    output = tmp_path / "made" / "bundle"
-    result = run(card, checkpoint, output, "--json")
-    assert result.exception is None, result.output
-    bundle = load_bundle(output)
-    manifest = bundle.manifest
-    printed = json.loads(result.stdout)
-    assert printed["files"] == json.loads((output / MANIFEST).read_text())["files"]
-    assert sorted(path.name for path in output.parent.iterdir()) == ["bundle"]
+def test_the_bundle_loads_and_runs(exported_points: ExportedBundle) -> None:
+    bundle, manifest = exported_points.bundle, exported_points.bundle.manifest
+    written = json.loads((bundle.root / MANIFEST).read_text())
+    assert exported_points.printed["files"] == written["files"]
+    assert sorted(path.name for path in bundle.root.parent.iterdir()) == ["bundle"]
     assert manifest.source.heads == (1, 0)
     assert (manifest.output.rows, manifest.output.columns, manifest.output.stride) == (4, 6, 8)
     assert set(manifest.parity) == {"encoder_vs_original", "features_vs_full_model"}
@@ -87,11 +78,10 @@ def test_the_bundle_loads_and_runs(card: Path, checkpoint: Path, tmp_path: Path)
 
 
 def test_a_bundle_is_replaced_and_digests_follow_the_weights(
-    card: Path, checkpoint: Path, tmp_path: Path
+    card: Path, checkpoint: Path, exported_points: ExportedBundle, tmp_path: Path
 ) -> None:
-    output = tmp_path / "bundle"
-    assert run(card, checkpoint, output).exception is None
-    first = load_bundle(output).manifest
+    output, first = tmp_path / "bundle", exported_points.bundle.manifest
+    shutil.copytree(exported_points.bundle.root, output)
     make_tiny_transformer(seed=2).save_pretrained(checkpoint / "vdit")
     assert run(card, checkpoint, output).exception is None
     second = load_bundle(output).manifest
@@ -212,8 +202,8 @@ def test_another_models_checkpoint_is_refused(
 def test_a_card_that_makes_no_sense_is_refused(
     card: Path, checkpoint: Path, old: str, new: str, complaint: str
 ) -> None:
-    assert old in CARD
-    card.write_text(CARD.replace(old, new, 1))
+    assert old in TINY_CARD
+    card.write_text(TINY_CARD.replace(old, new, 1))
     assert complaint in refusal(card, checkpoint, card.parent / "bundle")
 
 
@@ -230,7 +220,7 @@ def test_what_is_no_bundle_is_not_replaced(card: Path, checkpoint: Path, tmp_pat
     assert "will not be replaced" in refusal(card, checkpoint, checkpoint)
     assert "is a file" in refusal(card, checkpoint, card)
     assert (checkpoint / "encoder.json").is_file()
-    assert card.read_text() == CARD
+    assert card.read_text() == TINY_CARD
 
 
 def test_a_graph_that_differs_leaves_nothing(
@@ -257,7 +247,7 @@ def test_without_torch_the_remedy_is_named(
     card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "vditrack_export.pipeline.export")
+    monkeypatch.delitem(sys.modules, "vditrack_export.pipeline.backbone")
     message = refusal(card, tmp_path, tmp_path / "bundle")
     assert "pip install vditrack[export,cpu]" in message
     assert "torch" in message

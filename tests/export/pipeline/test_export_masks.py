@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from doubles.pipelines import run_export
+from doubles.pipelines import ExportedBundle, run_export
 from doubles.tiny_checkpoint import (
     MASK_SECTIONS,
     TINY_CARD,
     make_tiny_transformer,
-    save_tiny_checkpoint,
 )
 from vditrack import Tracker
 from vditrack.bundle.folder import load_bundle
@@ -25,21 +24,16 @@ from vditrack_export.families.tiny.autoencoder import TinyEncoder
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-
-
-def run(card: str, checkpoint: Path, output: Path, *options: str) -> Any:
+def run(card: str, tiny_checkpoint: Path, output: Path, *options: str) -> Any:
     path = output.parent / "small.toml"
     path.write_text(card)
-    return run_export(path, "--weights", checkpoint, "-o", output, *options)
+    return run_export(path, "--weights", tiny_checkpoint, "-o", output, *options)
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("exported") / "bundle"
-    result = run(TINY_CARD + MASK_SECTIONS, checkpoint, output, "--masks")
+    result = run(TINY_CARD + MASK_SECTIONS, tiny_checkpoint, output, "--masks")
     assert result.exception is None, result.output
     return output
 
@@ -60,9 +54,11 @@ def test_each_part_is_a_bundle_of_its_own(exported: Path) -> None:
 
 
 @torch.no_grad()
-def hidden(checkpoint: Path, frames: np.ndarray, block: int, noise: float, seed: int) -> Tensor:
+def hidden(
+    tiny_checkpoint: Path, frames: np.ndarray, block: int, noise: float, seed: int
+) -> Tensor:
     """What the unmodified model's block puts out: [T, rows, columns, width]."""
-    encoder = TinyEncoder.load(checkpoint)
+    encoder = TinyEncoder.load(tiny_checkpoint)
     model = make_tiny_transformer().eval()
     given = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
     latents = encoder(given).transpose(0, 1)[None]
@@ -74,13 +70,13 @@ def hidden(checkpoint: Path, frames: np.ndarray, block: int, noise: float, seed:
     return caught[0].reshape(latents.shape[2], *latents.shape[3:], -1)
 
 
-def test_fused_features_are_those_of_the_whole_model(exported: Path, checkpoint: Path) -> None:
+def test_fused_features_are_those_of_the_whole_model(exported: Path, tiny_checkpoint: Path) -> None:
     # As many pixels as appearance takes; a 2:1 window of motion would need a resize of its own.
     frames = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
     bundle = load_bundle(exported)
     fused = FusedFeatures(bundle, settings=_weighted(bundle, 1.0))
     found = np.stack([_of_length_one(fused_map.descriptors) for fused_map in fused.clip(frames)])
-    expected = hidden(checkpoint, frames, 2, 0.7, 0).numpy()
+    expected = hidden(tiny_checkpoint, frames, 2, 0.7, 0).numpy()
     there = np.stack([_resampled(features, 8, 10) for features in expected])
     np.testing.assert_allclose(found, _of_length_one(there), atol=2e-5)
 
@@ -112,29 +108,30 @@ def test_masks_are_propagated_with_it(exported: Path) -> None:
     np.testing.assert_array_equal(masks[0], first)
 
 
-def test_without_the_option_the_parts_are_left_out(checkpoint: Path, tmp_path: Path) -> None:
-    output = tmp_path / "bundle"
-    assert run(TINY_CARD + MASK_SECTIONS, checkpoint, output).exception is None
-    assert load_bundle(output).manifest.propagation is None
-    assert not (output / "motion").exists()
+def test_without_the_option_the_parts_are_left_out(exported_points: ExportedBundle) -> None:
+    bundle = exported_points.bundle
+    assert bundle.manifest.propagation is None
+    assert not (bundle.root / "motion").exists()
     with pytest.raises(InputError, match="tracks points alone"):
-        Tracker.load(output).mask_stream()
+        Tracker.load(bundle.root).mask_stream()
 
 
-def test_a_card_without_masks_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    result = run(TINY_CARD, checkpoint, tmp_path / "bundle", "--masks")
+def test_a_card_without_masks_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    result = run(TINY_CARD, tiny_checkpoint, tmp_path / "bundle", "--masks")
     assert isinstance(result.exception, InputError)
     assert "has no [masks]" in str(result.exception)
     assert not (tmp_path / "bundle").exists()
 
 
-def test_appearance_is_of_single_frames(checkpoint: Path, tmp_path: Path) -> None:
+def test_appearance_is_of_single_frames(tiny_checkpoint: Path, tmp_path: Path) -> None:
     wrong = MASK_SECTIONS.replace("frames = 1\n", "frames = 2\n")
-    result = run(TINY_CARD + wrong, checkpoint, tmp_path / "bundle", "--masks")
+    result = run(TINY_CARD + wrong, tiny_checkpoint, tmp_path / "bundle", "--masks")
     assert "appearance is read of single frames" in str(result.exception)
 
 
-def test_motion_may_be_the_displacement_of_appearance(checkpoint: Path, tmp_path: Path) -> None:
+def test_motion_may_be_the_displacement_of_appearance(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
     head, _, rest = MASK_SECTIONS.partition("[masks.motion.input]")
     displacement = """
 [masks.propagation.displacement]
@@ -149,7 +146,9 @@ deviation = 0.5
 falloff = 0.05
 uncovered = 0.02
 """
-    both = run(TINY_CARD + MASK_SECTIONS + displacement, checkpoint, tmp_path / "both", "--masks")
+    both = run(
+        TINY_CARD + MASK_SECTIONS + displacement, tiny_checkpoint, tmp_path / "both", "--masks"
+    )
     assert "motion is either a part of its own, or a displacement" in str(both.exception)
     alone = (
         head
@@ -157,7 +156,7 @@ uncovered = 0.02
         + "[masks.appearance.input]"
         + rest.partition("[masks.appearance.input]")[2]
     )
-    result = run(TINY_CARD + alone, checkpoint, tmp_path / "bundle", "--masks")
+    result = run(TINY_CARD + alone, tiny_checkpoint, tmp_path / "bundle", "--masks")
     assert result.exception is None, result.output
     tracker = Tracker.load(tmp_path / "bundle")
     assert not (tmp_path / "bundle" / "motion").exists()

@@ -15,6 +15,7 @@ from transformers import UMT5EncoderModel as Umt5EncoderModel
 from doubles.pipelines import (
     FAMILY_SECTIONS,
     TEXT_TOKENS,
+    ExportedPipelines,
     card_text,
     make_autoencoder,
     make_tokenizer,
@@ -24,6 +25,7 @@ from doubles.pipelines import (
     save_pipeline,
 )
 from vditrack import Tracker, VditrackError
+from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack_export.card import load_card
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 
@@ -36,8 +38,8 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_pipeline(tmp_path_factory.mktemp(family), family)
+def checkpoint(family: str, exported_pipelines: ExportedPipelines) -> Path:
+    return exported_pipelines.checkpoint(family)
 
 
 @pytest.fixture
@@ -47,24 +49,33 @@ def card(family: str, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("stride", [1, 4])
-def test_a_bundle_that_tracks(
-    family: str, checkpoint: Path, card: Path, tmp_path: Path, stride: int
+def test_a_bundle_that_tracks(family: str, exported_pipelines: ExportedPipelines) -> None:
+    check_bundle(exported_pipelines.bundle(family), family, stride=1)
+
+
+def test_a_bundle_with_temporal_compression(
+    family: str, checkpoint: Path, card: Path, tmp_path: Path
 ) -> None:
+    assert len(list((checkpoint / "transformer").glob("*.safetensors"))) > 1
     output = tmp_path / "bundle"
     done = run_export(
-        card, "--weights", checkpoint, "-o", output, "--temporal-stride", str(stride), "--json"
+        card, "--weights", checkpoint, "-o", output, "--temporal-stride", "4", "--json"
     )
     assert done.exception is None, done.exception
-    told = json.loads(done.stdout)
-    assert len(list((checkpoint / "transformer").glob("*.safetensors"))) > 1
-    assert set(told["parity"]) == {"encoder_vs_original", "features_vs_full_model"}
-    assert max(told["parity"].values()) <= 1e-4
-    assert told["source"]["random_weights"] is False
+    bundle = load_bundle(output)
+    assert json.loads(done.stdout)["parity"] == bundle.manifest.parity
+    check_bundle(bundle, family, stride=4)
+
+
+def check_bundle(bundle: Bundle, family: str, stride: int) -> None:
+    manifest = bundle.manifest
+    assert set(manifest.parity) == {"encoder_vs_original", "features_vs_full_model"}
+    assert max(manifest.parity.values()) <= 1e-4
+    assert manifest.source.random_weights is False
     carries = family != "cogvideox"
-    assert told["encoder"]["frames"] == (stride if carries else 5)
-    assert ("encoder_start.onnx" in told["files"]) == (carries and stride == 4)
-    tracks = Tracker.load(output).track(moving_clip(7), [[0, 40, 30], [3, 60, 40]])
+    assert manifest.encoder.frames == (stride if carries else 5)
+    assert ("encoder_start.onnx" in manifest.files) == (carries and stride == 4)
+    tracks = Tracker.load(bundle.root).track(moving_clip(7), [[0, 40, 30], [3, 60, 40]])
     assert tracks.points.shape == (2, 7, 2)
     assert np.isfinite(tracks.points).all()
 
@@ -98,7 +109,7 @@ def test_random_weights_need_no_checkpoint(card: Path, tmp_path: Path) -> None:
 def test_a_long_window_is_proved_on_a_small_one(
     card: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vditrack_export.pipeline.export._PARITY_TOKENS", 10)
+    monkeypatch.setattr("vditrack_export.pipeline.parity._TOKENS", 10)
     done = run_export(card, "--weights", checkpoint, "-o", tmp_path / "b", "--json")
     assert done.exception is None, done.exception
     names = set(json.loads(done.stdout)["parity"])
@@ -118,17 +129,18 @@ def test_the_empty_prompt_is_the_pipelines(tmp_path: Path) -> None:
     assert found[1:].abs().max() == 0
 
 
-def test_a_prompt_is_kept_and_used_again(card: Path, checkpoint: Path, tmp_path: Path) -> None:
-    kept, alone = tmp_path / "prompt.safetensors", tmp_path / "alone"
-    first = run_export(card, "--weights", checkpoint, "-o", tmp_path / "a", "--prompt", kept)
-    assert first.exception is None, first.exception
+def test_a_stored_prompt_is_used_again(
+    family: str, card: Path, exported_pipelines: ExportedPipelines, tmp_path: Path
+) -> None:
+    first, kept = exported_pipelines.bundle(family), tmp_path / "prompt.safetensors"
+    shutil.copy(exported_pipelines.prompt(family), kept)
+    checkpoint, alone = exported_pipelines.checkpoint(family), tmp_path / "alone"
     shutil.copytree(checkpoint, alone, ignore=shutil.ignore_patterns("text_encoder", "tokenizer"))
     refused = run_export(card, "--weights", alone, "-o", tmp_path / "b")
     assert "lacks tokenizer" in str(refused.exception)
     second = run_export(card, "--weights", alone, "-o", tmp_path / "b", "--prompt", kept)
     assert second.exception is None, second.exception
-    graphs = [(tmp_path / name / "features.onnx").read_bytes() for name in "ab"]
-    assert graphs[0] == graphs[1]
+    assert (tmp_path / "b" / "features.onnx").read_bytes() == first.features.read_bytes()
     save_file({"prompt": load_file(kept)["prompt"] + 1}, kept, {"sha256": "0" * 64})
     altered = run_export(card, "--weights", alone, "-o", tmp_path / "c", "--prompt", kept)
     assert "was altered" in str(altered.exception)

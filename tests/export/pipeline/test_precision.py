@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,15 @@ from onnx.reference import ReferenceEvaluator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from doubles.pipelines import card_text, moving_clip, run_export, save_pipeline
+from doubles.pipelines import (
+    ExportedPipelines,
+    card_text,
+    moving_clip,
+    run_export,
+    save_pipeline,
+)
 from vditrack import Tracker, VditrackError
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack.bundle.manifest import Input
 from vditrack.evaluation.protocols import TapVid
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
@@ -25,37 +29,14 @@ from vditrack.points.tracks import Tracks
 from vditrack.synthetic.layers.clips import make_clip
 from vditrack_export.families.encoder_form import Graph
 from vditrack_export.families.layers import Attend
-from vditrack_export.pipeline.acceptance import GateTracks, TorchSession, judge
+from vditrack_export.pipeline.acceptance import GateTracks, TorchSession, compare_tracks
 from vditrack_export.pipeline.onnx_export import export_graph
-from vditrack_export.pipeline.precision import lower
+from vditrack_export.pipeline.precision import lower_precision
 
 pytestmark = pytest.mark.slow
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 LOW = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
-
-
-Exported = Callable[[str, str], Bundle]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A family's bundle in a precision, each exported once."""
-    folder = tmp_path_factory.mktemp("precision")
-
-    @cache
-    def export(family: str, precision: str) -> Bundle:
-        card, output = folder / f"{family}.toml", folder / f"{family}-{precision}"
-        if not card.exists():
-            save_pipeline(folder / family, family)
-            card.write_text(card_text(family))
-        encoder = "fp32" if precision == "bf16" else precision
-        options = ("--precision", precision, "--encoder-precision", encoder, "--accept")
-        done = run_export(card, "--weights", folder / family, "-o", output, *options)
-        assert done.exception is None, done.exception
-        return load_bundle(output)
-
-    return export
 
 
 def spacing(precision: str) -> float:
@@ -70,7 +51,7 @@ def test_products_are_of_rounded_numbers(precision: str) -> None:
     # The product in float64 of what is left of the numbers after rounding.
     rounded = [v.to(DTYPES[precision]).double() for v in (x, layer.weight, layer.bias)]
     expected = rounded[0] @ rounded[1].T + rounded[2]
-    lower(layer, precision)
+    lower_precision(layer, precision)
     found = layer(x)
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() <= spacing(precision) * expected.abs().max()
@@ -82,7 +63,7 @@ def test_what_is_not_a_product_is_left_alone(precision: str) -> None:
     torch.manual_seed(0)
     norm, x = nn.LayerNorm(16), torch.randn(3, 16)
     expected = norm(x)
-    lower(norm, precision)
+    lower_precision(norm, precision)
     assert torch.equal(norm(x), expected)
 
 
@@ -93,7 +74,7 @@ def test_attention_is_that_of_rounded_numbers(precision: str) -> None:
     added = torch.randn(9)
     expected = Attend()(query.double(), key.double(), value.double(), added.double())
     attend = Attend()
-    lower(attend, precision)
+    lower_precision(attend, precision)
     found = attend(query, key, value, added)
     assert found.dtype == torch.float32
     error = (found - expected).abs().max()
@@ -102,7 +83,7 @@ def test_attention_is_that_of_rounded_numbers(precision: str) -> None:
 
 def test_the_softmax_is_of_fp32() -> None:
     attend = Attend()
-    lower(attend, "bf16")
+    lower_precision(attend, "bf16")
     nothing, value = torch.zeros(1, 2, 1, 2), torch.tensor([0.0, 1.0]).reshape(1, 2, 1, 1)
     # In BF16 these two would be equal.
     found = attend(nothing[:, :1], nothing, value, torch.tensor([-100_000.0, -99_900.0]))
@@ -114,9 +95,9 @@ def test_the_softmax_is_of_fp32() -> None:
     [("wan", "fp16"), ("wan", "bf16"), ("cosmos", "bf16"), ("cogvideox", "fp16")],
 )
 def test_only_products_are_rounded_in_the_graphs(
-    exported: Exported, family: str, precision: str
+    exported_pipelines: ExportedPipelines, family: str, precision: str
 ) -> None:
-    bundle = exported(family, precision)
+    bundle = exported_pipelines.bundle(family, precision)
     assert bundle.manifest.precision.features == precision
     for graph, wanted in (
         (bundle.encoder, bundle.manifest.precision.encoder),
@@ -141,8 +122,10 @@ def test_only_products_are_rounded_in_the_graphs(
 
 
 @pytest.mark.parametrize("family", ["wan", "cogvideox"])
-def test_a_bundle_in_fp16_tracks_as_the_one_in_fp32(exported: Exported, family: str) -> None:
-    full, half = exported(family, "fp32"), exported(family, "fp16")
+def test_a_bundle_in_fp16_tracks_as_the_one_in_fp32(
+    exported_pipelines: ExportedPipelines, family: str
+) -> None:
+    full, half = (exported_pipelines.bundle(family, precision) for precision in ("fp32", "fp16"))
     gate = half.manifest.precision_check
     assert gate is not None
     assert (gate.frames, gate.height, gate.width) == (16, 64, 96)
@@ -173,7 +156,7 @@ def test_the_written_graph_is_what_the_gate_ran(tmp_path: Path, precision: str) 
             return latents + self.attend(x, x, x)
 
     module, latents = Small().eval(), torch.randn(1, 6, 16)
-    lower(module, precision)
+    lower_precision(module, precision)
     graph = Graph("small.onnx", module, {"latents": latents}, ("descriptors",))
     session = TorchSession(graph)
     expected = session.run({"latents": latents.numpy()})["descriptors"]
@@ -231,10 +214,10 @@ def test_the_gate(change: Callable[[GateTracks], GateTracks], refused: bool) -> 
     after = change(before)
     if refused:
         with pytest.raises(VditrackError, match="this precision moves the median point by"):
-            judge(before, after, accept=False)
+            compare_tracks(before, after, accept=False)
     else:
-        assert judge(before, after, accept=False).accepted is False
-    assert judge(before, after, accept=True).accepted is refused
+        assert compare_tracks(before, after, accept=False).accepted is False
+    assert compare_tracks(before, after, accept=True).accepted is refused
 
 
 def test_the_gates_jaccard_is_tap_vids() -> None:

@@ -34,17 +34,30 @@ from vditrack_export.families.base_family import TransformerDenoiser
 from vditrack_export.families.read_spec import Denoising, seeded_noise
 from vditrack_export.families.tiny.autoencoder import TinyEncoder
 from vditrack_export.families.unet.shapes import UNet
+from vditrack_export.pipeline.backbone import Backbone, Weights
 from vditrack_export.pipeline.checkpoint import random_checkpoint
 from vditrack_export.pipeline.empty_prompt import random_prompt
-from vditrack_export.pipeline.export import Weights, export_bundle
+from vditrack_export.pipeline.export import export_bundle
 from vditrack_export.select.cli import select
-from vditrack_export.select.points.accuracy import ClipAccuracy, chance, soft_argmax, still
-from vditrack_export.select.points.choice import chosen_feature, write_card
-from vditrack_export.select.points.frequency_bands import Bands, cosines_by_band, make_bands
+from vditrack_export.select.new_card import write_card
+from vditrack_export.select.points.accuracy import (
+    ClipAccuracy,
+    count_chance,
+    count_still,
+    soft_argmax,
+)
+from vditrack_export.select.points.frequency_bands import Bands, iterate_band_cosines, make_bands
 from vditrack_export.select.points.heatmap import draw_heat_map
-from vditrack_export.select.points.pairs import GAPS, Source, needed_windows, sources, windows
-from vditrack_export.select.points.run import Model, score
+from vditrack_export.select.points.pairs import (
+    GAPS,
+    Source,
+    choose_sources,
+    list_needed_windows,
+    list_windows,
+)
+from vditrack_export.select.points.run import score_points
 from vditrack_export.select.points.scores import Scores, Space
+from vditrack_export.select.points.task import replace_feature
 
 _CARDS = sorted(path.stem for path in (Path(__file__).parents[3] / "models").glob("*.toml"))
 
@@ -105,10 +118,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         scorers.append(self)
         begin(self, *arguments)
 
-    def added(self: ClipAccuracy, frame: int, described: Tensor) -> None:
+    def added(self: ClipAccuracy, frame: int, descriptors: Tensor) -> None:
         level, block = divmod(scorers.index(self), 3)
-        found[level, block, frame] = described
-        add(self, frame, described)
+        found[level, block, frame] = descriptors
+        add(self, frame, descriptors)
 
     monkeypatch.setattr(ClipAccuracy, "__init__", begun)
     monkeypatch.setattr(ClipAccuracy, "add", added)
@@ -195,7 +208,7 @@ def test_windows_are_those_of_the_runtime(
         of_runtime.setdefault(frame, window)  # type: ignore[call-overload]
     found: dict[int, tuple[int, ...]] = {}
     last = stride * (latents - 1)
-    for window in windows(last + 1, given_size):
+    for window in list_windows(last + 1, given_size):
         for frame in window.described:
             if frame <= last:
                 found.setdefault(frame, tuple(window.frames[::stride].tolist()))
@@ -207,7 +220,7 @@ def test_windows_are_those_of_the_runtime(
 
 def test_only_windows_that_are_compared_are_run() -> None:
     size = Input(height=8, width=8, frames=2, described_frames=1, temporal_stride=1)
-    described = [window.described[0] for window in needed_windows(25, size)]
+    described = [window.described[0] for window in list_needed_windows(25, size)]
     assert described == [0, 1, 4, 8, 9, 12, 16, 17, 20, 24]
 
 
@@ -270,7 +283,7 @@ def test_the_score_is_the_mean_share_within_thresholds() -> None:
     surface = rng.normal(size=(5, 7, 2, 4))
     maps = {frame: surface + 0.7 * rng.normal(size=surface.shape) for frame in (0, 1, 4, 8, 9)}
     clip = clip_of(points, visible)
-    taken = sources(visible, maps.keys())
+    taken = choose_sources(visible, maps.keys())
     counts = ClipAccuracy(clip, taken, GRID, BANDS, 3, MATCHING)
     for frame, plane in maps.items():
         counts.add(frame, torch.from_numpy(plane.astype(np.float32)).flatten(0, 1))
@@ -290,7 +303,7 @@ def test_the_score_is_the_mean_share_within_thresholds() -> None:
                 shares = [np.hypot(*error) < k for k in (1, 2, 4, 8, 16)]
                 hits[b, r, GAPS.index(gap)] += np.mean(shares)
     assert asked.tolist()[3] == 0
-    assert np.array_equal(counts.hits.asked, asked)
+    assert np.array_equal(counts.hits.searched, asked)
     found_percent = counts.hits.percent
     assert np.allclose(found_percent[..., :3], 100 * hits[..., :3] / asked[:3])
     assert np.isnan(found_percent[..., 3]).all()
@@ -304,7 +317,9 @@ def test_every_band_is_what_its_channels_give() -> None:
     assert bands.channels[2] == (*range(6, 44), *range(50, 86), *range(92, 128))
     generator = torch.Generator().manual_seed(0)
     templates, cells = (torch.randn(n, 2, 128, generator=generator) for n in (3, 5))
-    for kept, cosines in zip(bands.channels, cosines_by_band(templates, cells, bands), strict=True):
+    for kept, cosines in zip(
+        bands.channels, iterate_band_cosines(templates, cells, bands), strict=True
+    ):
         for reading, heads in enumerate([[0], [1], [0, 1]]):
             a, b = (x[:, heads][..., list(kept)].flatten(1) for x in (templates, cells))
             expected = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=-1)
@@ -327,21 +342,23 @@ def test_chance_and_no_motion() -> None:
     points[:, 1] = points[:, 0] + [0, 1.0]
     clip, taken = clip_of(points, visible), (Source(0, np.arange(500)),)
     # One pixel of 40 rows is 6.4 of 256: within 8 and 16, two of five thresholds.
-    assert still(clip, taken, GRID, {0, 1}).percent[0] == pytest.approx(40)
+    assert count_still(clip, taken, GRID, {0, 1}).percent[0] == pytest.approx(40)
     drawn = 8 * (rng.integers(0, (7, 5), (20_000, 2)) + 0.5)
     error = (drawn - clip.points[rng.integers(0, 500, 20_000), 1]) * [256 / 56, 256 / 40]
     simulated = np.mean([np.hypot(*error.T) < k for k in (1, 2, 4, 8, 16)])
-    assert chance(clip, taken, GRID, {0, 1}).percent[0] == pytest.approx(100 * simulated, abs=0.2)
+    assert count_chance(clip, taken, GRID, {0, 1}).percent[0] == pytest.approx(
+        100 * simulated, abs=0.2
+    )
 
 
 def test_many_points_are_thinned_evenly() -> None:
     visible = np.ones((300, 9), np.bool_)
     visible[:100, 0] = False
-    first, second = sources(visible, {0, 8})
+    first, second = choose_sources(visible, {0, 8})
     assert (first.frame, second.frame, len(first.tracks), len(second.tracks)) == (0, 8, 64, 64)
     assert (first.tracks[0], first.tracks[-1]) == (100, 299)
     assert set(np.diff(first.tracks)) <= {3, 4}
-    assert sources(np.zeros((3, 9), np.bool_), {0, 8}) == ()
+    assert choose_sources(np.zeros((3, 9), np.bool_), {0, 8}) == ()
 
 
 # A planted truth
@@ -349,7 +366,7 @@ def test_many_points_are_thinned_evenly() -> None:
 BLOCK, HEAD, LOW = 1, 2, 0.4
 
 
-def planted(card: Card, space: Space) -> Model:
+def planted(card: Card, space: Space) -> Backbone:
     """A random model, all of whose keys but those of one band of one head know positions alone.
 
     Channels of high frequency are the same in all cells before they are rotated, in all heads; of
@@ -368,7 +385,7 @@ def planted(card: Card, space: Space) -> Model:
             carrying = low.clone()
             carrying[torch.arange(3) != HEAD] = False
             keys.weight *= (carrying & (index == BLOCK)).flatten()[:, None] * 20
-    return Model(card, checkpoint, random_prompt(card))
+    return Backbone(card, checkpoint, random_prompt(card), random=True)
 
 
 def deepest(card: Card) -> Any:
@@ -397,7 +414,7 @@ def found_planted(tmp_path_factory: pytest.TempPathFactory) -> Scores:
     bands = make_bands(card, [(0.0, 1.0), (0.0, LOW), (LOW, 1.0)])
     space = Space(steps, (0, 1, 2), bands, 3)
     clips = [jumping_clip(seed) for seed in range(4)]
-    return score(planted(card, space), space, clips, 9, lambda *_: None)
+    return score_points(planted(card, space), space, clips, 9, lambda *_: None)
 
 
 def test_the_planted_head_is_found(found_planted: Scores) -> None:
@@ -433,7 +450,7 @@ def test_clips_without_pairs_are_refused(tiny: Path) -> None:
     model = planted(card, space)
     for clips, frames in ([[hidden], 9], [[clip], 1], [[], 9]):
         with pytest.raises(InputError, match="in no clip is a point visible"):
-            score(model, space, clips, frames, lambda *_: None)
+            score_points(model, space, clips, frames, lambda *_: None)
 
 
 def test_a_clip_without_pairs_is_left_out_of_the_mean(tiny: Path) -> None:
@@ -442,8 +459,8 @@ def test_a_clip_without_pairs_is_left_out_of_the_mean(tiny: Path) -> None:
     clip = jumping_clip(0)
     hidden = AnnotatedClip("hidden", clip.frames, clip.points, np.zeros_like(clip.visible))
     model = planted(card, space)
-    alone = score(model, space, [clip], 9, lambda *_: None)
-    both = score(model, space, [hidden, clip], 9, lambda *_: None)
+    alone = score_points(model, space, [clip], 9, lambda *_: None)
+    both = score_points(model, space, [hidden, clip], 9, lambda *_: None)
     assert np.array_equal(alone.mean, both.mean)
     assert both.estimate(both.ranked()[0]).clips == 1
 
@@ -524,7 +541,7 @@ def test_a_written_card_differs_in_the_choice_alone(name: str, tmp_path: Path) -
     made[0, 0, 0, 1, 2] = 50
     (best, *_) = Scores(space, ("clip",), made, made[0, 0, 0, 0, :1], made[0, 0, 0, 0, :1]).ranked()
     assert (best.block, best.heads, best.frequency_range) == (2, (2,), (0.5, 1.0))
-    wanted = msgspec.structs.replace(card, feature=chosen_feature(card.feature, best))
+    wanted = msgspec.structs.replace(card, feature=replace_feature(card.feature, best))
     write_card(name, wanted, ["feature"], "by a test on clips " + "of many names " * 9, path)
     new = load_card(str(path))
     assert new == wanted
@@ -663,13 +680,13 @@ REFUSED = [
     (("--weights", "no-folder"), "no checkpoint folder at no-folder"),
     (("--random-weights", "--blocks", "0-3"), "has blocks 0 to 2"),
     (("--random-weights", "--blocks", "2-1"), "has blocks 0 to 2"),
-    (("--random-weights", "--blocks", "-1"), "is no list of blocks"),
-    (("--random-weights", "--blocks", "a"), "is no list of blocks"),
-    (("--random-weights", "--noise", "0.1,x"), "is no list of numbers"),
+    (("--random-weights", "--blocks", "-1"), "is not a list of blocks"),
+    (("--random-weights", "--blocks", "a"), "is not a list of blocks"),
+    (("--random-weights", "--noise", "0.1,x"), "is not a list of numbers"),
     (("--random-weights", "--noise", "0"), "numbers between 0 and 1"),
     (("--random-weights", "--noise", "nan"), "numbers between 0 and 1"),
-    (("--random-weights", "--bands", "0.5"), "is no list of bands"),
-    (("--random-weights", "--bands", "0-1,0.9-0.2"), "0.9-0.2 is no part of 0-1"),
+    (("--random-weights", "--bands", "0.5"), "is not a list of bands"),
+    (("--random-weights", "--bands", "0-1,0.9-0.2"), "0.9-0.2 is not a range within 0-1"),
     (("--random-weights", "--bands", "0-0.05"), "keeps no channel"),
     (("--random-weights", "--write", "card.json"), "ends in .toml"),
     (("--random-weights", "--data", "nowhere"), "there is no nowhere"),

@@ -26,21 +26,22 @@ from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import clip_features
 from vditrack_export.card import Card, Masks, load_card
 from vditrack_export.families.read_spec import Denoising
+from vditrack_export.pipeline.backbone import Backbone, Weights
 from vditrack_export.pipeline.checkpoint import random_checkpoint
 from vditrack_export.pipeline.empty_prompt import random_prompt
-from vditrack_export.pipeline.export import Weights, export_bundle
+from vditrack_export.pipeline.export import export_bundle
 from vditrack_export.select.cli import select
 from vditrack_export.select.masks.curves import draw_curves
-from vditrack_export.select.masks.feature_cache import Kept, Shape
-from vditrack_export.select.masks.features import PartModel
-from vditrack_export.select.masks.run import MaskedClip, begun, score_masks
+from vditrack_export.select.masks.feature_cache import FeatureCache, MapShape
+from vditrack_export.select.masks.features import make_extractor
+from vditrack_export.select.masks.run import MaskedClip, crop_clip, score_masks
 from vditrack_export.select.masks.scores import MaskClips, MaskScores
 from vditrack_export.select.masks.search_space import (
     MaskSpace,
     Setting,
     Trial,
-    chosen_masks,
-    part_card,
+    make_part_card,
+    replace_masks,
 )
 
 CARD = TINY_CARD + MASK_SECTIONS.replace("[0.0, 1.0]", "[0.4, 1.0]").replace(
@@ -77,7 +78,7 @@ def test_features_are_those_of_the_bundle(family: str, tensor: str, tmp_path: Pa
 @pytest.mark.slow
 def test_features_are_those_of_either_part(card: Path, tmp_path: Path) -> None:
     whole = load_card(str(card))
-    compared_with_bundle(part_card(whole, whole.masks, "motion"), tmp_path, blocks=[0, 2])
+    compared_with_bundle(make_part_card(whole, whole.masks, "motion"), tmp_path, blocks=[0, 2])
 
 
 def compared_with_bundle(card: Card, folder: Path, blocks: list[int]) -> None:
@@ -88,8 +89,8 @@ def compared_with_bundle(card: Card, folder: Path, blocks: list[int]) -> None:
     deepest = msgspec.structs.replace(card.feature, block=blocks[-1])
     checkpoint = random_checkpoint(msgspec.structs.replace(card, feature=deepest))
     step = card.family.denoiser.denoising_at(card.feature, card.feature.noise_level)
-    model = PartModel(card, checkpoint, random_prompt(card))
-    found = list(clip_features(model.extractor(blocks, step), frames))
+    model = Backbone(card, checkpoint, random_prompt(card), random=True)
+    found = list(clip_features(make_extractor(model, blocks, step), frames))
     assert len(found) == len(expected) == 12
     place = blocks.index(card.feature.block)
     for own, exported in zip(found, expected, strict=True):
@@ -160,7 +161,7 @@ def begun_clip(clip: AnnotatedClip, frames: int) -> AnnotatedClip:
 # A planted truth
 
 GRID = Grid(16, 16, 4)
-SHAPES = {"motion": Shape(GRID, 3), "appearance": Shape(GRID, 2)}
+SHAPES = {"motion": MapShape(GRID, 3), "appearance": MapShape(GRID, 2)}
 SETTINGS = Propagation(motion_weight=0.5, temperature=0.05, top_k=5, radius=4, context=4)
 
 
@@ -183,7 +184,7 @@ SPACE = MaskSpace(
 WHO, WHAT = Setting("motion", step(0.9), 1), Setting("appearance", step(0.1), 0)
 
 
-def plant(kept: Kept, clips: list[MaskedClip]) -> None:
+def plant(kept: FeatureCache, clips: list[MaskedClip]) -> None:
     """One setting of motion knows which object it is, one of appearance only that it is one."""
     rng = np.random.default_rng(0)
     for number, clip in enumerate(clips):
@@ -195,12 +196,12 @@ def plant(kept: Kept, clips: list[MaskedClip]) -> None:
                 features = np.eye(3, dtype=np.float32)[cells]
             elif setting == WHAT:
                 features = np.eye(2, dtype=np.float32)[(cells > 0).astype(int)]
-            kept.keep(number, [setting], (FeatureMap(GRID, frame) for frame in features))
+            kept.write_maps(number, [setting], (FeatureMap(GRID, frame) for frame in features))
 
 
 @pytest.fixture(scope="module")
 def found_planted(tmp_path_factory: pytest.TempPathFactory) -> MaskScores:
-    kept = Kept(tmp_path_factory.mktemp("kept"), SHAPES)
+    kept = FeatureCache(tmp_path_factory.mktemp("kept"), SHAPES)
     clips = [crossing_clip("first"), crossing_clip("second")]
     plant(kept, clips)
     about = MaskClips(("one", "other"), ("first", "second"), (0, 1))
@@ -215,21 +216,21 @@ def test_the_planted_settings_are_found(found_planted: MaskScores) -> None:
     motion, appearance, weight = scores.chosen()
     assert (motion, appearance) == (WHO, WHAT)
     assert weight in (0.5, 1)
-    best, second = (scores.mean(scores.tried[t]) for t in (scores.ranked[0], scores.ranked[2]))
+    best, second = (scores.mean(scores.by_trial[t]) for t in (scores.ranked[0], scores.ranked[2]))
     # Exact masks, but for the corner that one square has in front of the other.
     assert best > 95
     assert best > second + 20
     # Of appearance alone the squares are one, so that one takes part of the other as they cross.
-    assert scores.mean(scores.tried[Trial(None, WHAT, 0.0)]) < 80
+    assert scores.mean(scores.by_trial[Trial(None, WHAT, 0.0)]) < 80
 
 
 def test_fused_are_the_best_of_each_level_and_the_cards_own(found_planted: MaskScores) -> None:
-    fused = [trial for trial in found_planted.tried if trial.alone is None]
+    fused = [trial for trial in found_planted.by_trial if trial.alone is None]
     own = Trial(Setting("motion", step(0.1), 0), WHAT, 0.7)
     assert fused[-1] == own
     assert {(trial.appearance, trial.weight) for trial in fused[:-1]} == {(WHAT, 0.5)}
     assert [trial.motion.denoising.noise for trial in fused[:-1]] == [0.1, 0.9]
-    by_noise = found_planted.fused()
+    by_noise = found_planted.fused_by_noise()
     assert list(by_noise) == [0.1, 0.9]
     assert by_noise[0.9].motion == WHO
 
@@ -255,9 +256,9 @@ def test_every_set_has_the_same_weight() -> None:
 
 def test_kept_features_come_back(tmp_path: Path) -> None:
     maps = np.random.default_rng(0).normal(size=(4, 16, 16, 6)).astype(np.float32)
-    kept = Kept(tmp_path, SHAPES)
-    kept.keep(7, [WHO, Setting("motion", step(0.9), 2)], (FeatureMap(GRID, m) for m in maps))
-    read = np.stack([features.descriptors for features in kept.maps(7, WHO)])
+    kept = FeatureCache(tmp_path, SHAPES)
+    kept.write_maps(7, [WHO, Setting("motion", step(0.9), 2)], (FeatureMap(GRID, m) for m in maps))
+    read = np.stack([features.descriptors for features in kept.read_maps(7, WHO)])
     assert np.array_equal(read, maps[..., :3])
 
 
@@ -266,10 +267,12 @@ def test_a_disk_that_is_too_small_is_refused(
 ) -> None:
     usage = namedtuple("usage", "free")(3_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    kept = Kept(tmp_path, SHAPES)
+    kept = FeatureCache(tmp_path, SHAPES)
     # A frame of motion is 3072 bytes, one of appearance 2048.
     kept.require_room(frames=100_000, settings={"motion": 2, "appearance": 4})
-    with pytest.raises(InputError, match=r"take 3\.1 GB for a while, and at .* 3\.0 GB are free"):
+    with pytest.raises(
+        InputError, match=r"take 3\.1 GB until the end of the run, and .* has 3\.0 GB free"
+    ):
         kept.require_room(frames=100_000, settings={"motion": 6, "appearance": 6})
 
 
@@ -280,13 +283,13 @@ def test_clips_that_cannot_be_scored_are_refused() -> None:
     def annotated(masks: np.ndarray | None) -> AnnotatedClip:
         return AnnotatedClip("made", clip.frames, points, visible, masks)
 
-    assert len(begun(annotated(clip.masks), 5).masks) == 5
+    assert len(crop_clip(annotated(clip.masks), 5).masks) == 5
     with pytest.raises(InputError, match="made has no masks"):
-        begun(annotated(None), 9)
+        crop_clip(annotated(None), 9)
     with pytest.raises(InputError, match="the first mask of clip made marks no object"):
-        begun(annotated(0 * clip.masks), 9)
-    with pytest.raises(InputError, match="of clip made 2 frames are read"):
-        begun(annotated(clip.masks), 2)
+        crop_clip(annotated(0 * clip.masks), 9)
+    with pytest.raises(InputError, match="of clip made 2 frames are used"):
+        crop_clip(annotated(clip.masks), 2)
 
 
 # The new card
@@ -294,7 +297,7 @@ def test_clips_that_cannot_be_scored_are_refused() -> None:
 
 def test_a_written_card_differs_in_the_choice_alone(card: Path) -> None:
     masks = load_card(str(card)).masks
-    chosen = chosen_masks(masks, WHO, WHAT, 0.25)
+    chosen = replace_masks(masks, WHO, WHAT, 0.25)
     assert chosen.propagation == msgspec.structs.replace(masks.propagation, motion_weight=0.25)
     assert (chosen.motion.feature.block, chosen.appearance.feature.block) == (1, 0)
     assert chosen.motion.feature.noise_level == 0.9
@@ -307,14 +310,14 @@ def test_a_written_card_differs_in_the_choice_alone(card: Path) -> None:
 
 REFUSED = [
     ((), "either --weights DIR or --random-weights"),
-    (("--random-weights", "--bands", "0-1"), "--bands has no meaning with --task masks"),
-    (("--random-weights", "--tensor", "keys"), "--tensor has no meaning with --task masks"),
+    (("--random-weights", "--bands", "0-1"), "--bands does not apply to --task masks"),
+    (("--random-weights", "--tensor", "keys"), "--tensor does not apply to --task masks"),
     (("--random-weights", "--blocks", "0-3"), "has blocks 0 to 2"),
     (("--random-weights", "--noise", "1"), "numbers between 0 and 1"),
     (("--random-weights", "--motion-weight", "0,0.5"), "numbers between 0 and 1"),
-    (("--random-weights", "--motion-weight", "a"), "is no list of numbers"),
+    (("--random-weights", "--motion-weight", "a"), "is not a list of numbers"),
     (("--random-weights", "--data", "nowhere"), "there is no nowhere"),
-    (("--random-weights", "--frames", "2"), "2 frames are read"),
+    (("--random-weights", "--frames", "2"), "2 frames are used"),
     (("--weights", "no-folder", "--clips", "1"), "no checkpoint folder at no-folder"),
 ]
 
@@ -339,7 +342,7 @@ def test_cards_that_cannot_be_tried_are_refused(tmp_path: Path) -> None:
 
 def test_points_take_no_weight_of_motion_and_need_data(card: Path) -> None:
     points = ("--random-weights", "--task", "points")
-    assert "no meaning with --task points" in str(
+    assert "does not apply to --task points" in str(
         run(card, *points, "--motion-weight", "0.5").exception
     )
     assert "give --data" in str(run(card, *points).exception)

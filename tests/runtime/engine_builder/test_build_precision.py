@@ -1,8 +1,8 @@
 """Proof of precision: what the bundle says is what the network that is built computes in."""
 
 import math
+import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from test_build import FOR_TWO, QUIET, root
 from torch import Tensor, nn
 
-from doubles.pipelines import card_text, run_export, save_pipeline
-from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
+from doubles.pipelines import ExportedPipelines
+from vditrack.bundle.folder import load_bundle, seal_bundle
 from vditrack.bundle.manifest import Precision
 from vditrack.engine_builder.library import import_library
 from vditrack.engine_builder.network import parsed_network
@@ -27,7 +27,7 @@ from vditrack.inference.engine_identity import ENGINE_OF, load_identity
 from vditrack.inference.trt_log import collecting_logger
 from vditrack_export.families.layers import Attend
 from vditrack_export.pipeline.onnx_export import export_graph
-from vditrack_export.pipeline.precision import lower
+from vditrack_export.pipeline.precision import lower_precision
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def test_attention_in_one_layer_counts_as_its_products(tmp_path: Path) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.attend, self.project = Attend(), nn.Linear(16, 24, bias=False)
-            lower(self.project, "fp16")
+            lower_precision(self.project, "fp16")
 
         def forward(self, asking: Tensor, every: Tensor) -> Tensor:
             return self.project(self.attend(asking, every, every))
@@ -129,30 +129,12 @@ def onnx_shares(graph: Path) -> dict[str, float]:
     return {kind: count / work.total() for kind, count in work.items()}
 
 
-Exported = Callable[[str], Bundle]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A small Wan of random weights, with its encoder, in a precision."""
-    folder = tmp_path_factory.mktemp("wan")
-    save_pipeline(folder / "wan", "wan")
-    (folder / "wan.toml").write_text(card_text("wan"))
-
-    def export(precision: str) -> Bundle:
-        encoder = "fp32" if precision == "bf16" else precision
-        options = ("--precision", precision, "--encoder-precision", encoder, "--accept")
-        output = folder / precision
-        done = run_export(folder / "wan.toml", "--weights", folder / "wan", "-o", output, *options)
-        assert done.exception is None, done.exception
-        return load_bundle(output)
-
-    return export
-
-
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_a_small_wan_builds(exported: Exported, precision: str) -> None:
-    bundle = exported(precision)
+def test_a_small_wan_builds(
+    exported_pipelines: ExportedPipelines, tmp_path: Path, precision: str
+) -> None:
+    exported = exported_pipelines.bundle("wan", precision)
+    bundle = load_bundle(shutil.copytree(exported.root, tmp_path / "bundle"))
     folder, identity = build_bundle(bundle, FOR_TWO, QUIET)
     graphs = [graph for graph in ENGINE_OF if graph in bundle.manifest.files]
     assert set(identity.engines) == {ENGINE_OF[graph] for graph in graphs}

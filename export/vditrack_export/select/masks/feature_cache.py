@@ -1,4 +1,4 @@
-"""Features on disk: written once, and read again for every trial."""
+"""Features stored on disk: computed once, and read again for every trial."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,38 +15,38 @@ from vditrack_export.select.masks.search_space import PartName, Setting
 
 _REAL = np.dtype(np.float32)
 _SPARE = 1 << 30
-"""Bytes that are left free for others."""
+"""Bytes of the disk that are left free."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Of the features of a part."""
+class MapShape:
+    """The shape of a part's feature maps."""
 
     grid: Grid
     channels: int
 
     @property
     def frame_bytes(self) -> int:
-        """Size of one frame's features in one setting."""
+        """The size of one frame's features in one setting, in bytes."""
         return self.grid.rows * self.grid.columns * self.channels * _REAL.itemsize
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Features in a folder, a file for each clip and setting."""
+class FeatureCache:
+    """Features in a folder, one file for each clip and setting."""
 
     folder: Path
-    shapes: Mapping[PartName, Shape]
+    shapes: Mapping[PartName, MapShape]
 
     def require_room(self, frames: int, settings: Mapping[PartName, int]) -> None:
-        """Refuse to begin where the disk is too small.
+        """Check that the disk has room for all features.
 
         Args:
-            frames: of all clips together.
-            settings: how many there are of each part.
+            frames: the number of frames of all clips together.
+            settings: the number of settings of each part.
 
         Raises:
-            InputError: it is; the message says what is needed.
+            InputError: the disk is too small.
 
         """
         wanted = frames * sum(
@@ -55,29 +55,31 @@ class Kept:
         free = shutil.disk_usage(self.folder).free
         if wanted > free - _SPARE:
             raise InputError(
-                f"features of all clips take {wanted / 1e9:.1f} GB for a while, and at "
-                f"{self.folder.parent} {free / 1e9:.1f} GB are free. Give fewer --clips, --blocks "
-                "or levels of --noise, or another place with TMPDIR."
+                f"the features of all clips take {wanted / 1e9:.1f} GB until the end of the run, "
+                f"and {self.folder.parent} has {free / 1e9:.1f} GB free. Give fewer --clips, "
+                "--blocks or levels of --noise, or another folder with TMPDIR."
             )
 
-    def keep(self, clip: int, settings: Sequence[Setting], maps: Iterable[FeatureMap]) -> None:
+    def write_maps(
+        self, clip: int, settings: Sequence[Setting], maps: Iterable[FeatureMap]
+    ) -> None:
         """Write the features of all frames of a clip.
 
         Args:
-            clip: its number.
-            settings: of one part, that the maps are of.
-            maps: one a frame, with the descriptors of the settings side by side.
+            clip: the number of the clip.
+            settings: settings of one part.
+            maps: one map per frame, with the descriptors of the settings side by side.
 
         """
-        with ExitStack() as files:
-            opened = [files.enter_context(self._path(clip, one).open("wb")) for one in settings]
+        with ExitStack() as stack:
+            files = [stack.enter_context(self._path(clip, one).open("wb")) for one in settings]
             for features in maps:
-                apart = np.split(features.descriptors, len(settings), axis=2)
-                for file, descriptors in zip(opened, apart, strict=True):
+                split = np.split(features.descriptors, len(settings), axis=2)
+                for file, descriptors in zip(files, split, strict=True):
                     file.write(descriptors.astype(_REAL).tobytes())
 
-    def maps(self, clip: int, setting: Setting) -> Iterator[FeatureMap]:
-        """Read the features of a clip, one map a frame."""
+    def read_maps(self, clip: int, setting: Setting) -> Iterator[FeatureMap]:
+        """Yield the feature maps of a clip in one setting, frame by frame."""
         shape = self.shapes[setting.part]
         size = (shape.grid.rows, shape.grid.columns, shape.channels)
         with self._path(clip, setting).open("rb") as file:

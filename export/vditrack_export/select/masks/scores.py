@@ -1,82 +1,82 @@
-"""Scores of every trial on every clip with true masks, and which of them are best."""
+"""Scores of every trial on every clip with true masks, and the ranking of the trials."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.arrays import Doubles
+from vditrack.arrays import Doubles, Indices
 from vditrack.evaluation.report.summary import Estimate, estimate
 from vditrack_export.select.masks.search_space import PartName, Setting, Trial
 
 
 @dataclass(frozen=True)
 class MaskClips:
-    """What is scored on, set after set."""
+    """The clips that are scored, data set by data set."""
 
     sets: tuple[str, ...]
+    """The names of the data sets, [sets]."""
     names: tuple[str, ...]
-    """[clips]"""
+    """The names of the clips, [clips]."""
     of_set: tuple[int, ...]
-    """[clips] index of the set that each belongs to."""
+    """The index of each clip's data set, [clips]."""
 
-    def within(self, number: int) -> NDArray[np.intp]:
-        """Indices of the clips of one set."""
+    def indices_of(self, number: int) -> Indices:
+        """Return the indices of the clips of one data set."""
         return np.flatnonzero(np.array(self.of_set) == number)
 
 
 @dataclass(frozen=True)
 class MaskScores:
-    """J&F in percent, the mean over a clip's objects and frames."""
+    """J&F in percent, averaged over a clip's objects and frames."""
 
     clips: MaskClips
-    tried: Mapping[Trial, Doubles]
-    """[clips] by trial."""
+    by_trial: Mapping[Trial, Doubles]
+    """The scores of each trial, [clips]."""
     still: Doubles
-    """[clips] of masks that do not move."""
+    """The scores of masks that do not move, [clips]."""
 
     @cached_property
     def ranked(self) -> tuple[Trial, ...]:
-        """All trials, the best mean first; of equal ones the first tried."""
-        return tuple(sorted(self.tried, key=lambda trial: -self.mean(self.tried[trial])))
+        """All trials, the best mean first; equal ones in the order in which they were tried."""
+        return tuple(sorted(self.by_trial, key=lambda trial: -self.mean(self.by_trial[trial])))
 
     def mean(self, values: Doubles) -> float:
-        """Mean over sets of the means over their clips."""
+        """Return the mean over data sets of the means over their clips."""
         return float(np.mean(self.by_set(values)))
 
     def by_set(self, values: Doubles) -> list[float]:
-        """[sets] mean over clips."""
+        """Return the mean over the clips of each data set."""
         numbers = range(len(self.clips.sets))
-        return [float(np.mean(values[self.clips.within(number)])) for number in numbers]
+        return [float(np.mean(values[self.clips.indices_of(number)])) for number in numbers]
 
     def estimate(self, values: Doubles, number: int) -> Estimate:
-        """Mean over the clips of one set with its interval."""
-        return estimate(list(values[self.clips.within(number)]))
+        """Return the mean over the clips of one data set with its interval."""
+        return estimate(list(values[self.clips.indices_of(number)]))
 
-    def alone(self, part: PartName) -> dict[float, Trial]:
-        """Return the best trial of one part without the other, by its noise level, rising."""
+    def alone_by_noise(self, part: PartName) -> dict[float, Trial]:
+        """Return the best trial of one part alone at each noise level, rising."""
         return _best_by_noise(
             (trial, trial.alone)
             for trial in self.ranked
             if trial.alone and trial.alone.part == part
         )
 
-    def fused(self) -> dict[float, Trial]:
-        """Return the best trial of both parts, by the noise level of motion, rising."""
+    def fused_by_noise(self) -> dict[float, Trial]:
+        """Return the best trial of both parts at each noise level of motion, rising."""
         return _best_by_noise(
             (trial, trial.motion) for trial in self.ranked if trial.motion and trial.appearance
         )
 
     def best_alone(self, part: PartName) -> Trial:
-        """Return the best trial of one part without the other."""
+        """Return the best trial of one part alone."""
         return next(trial for trial in self.ranked if trial.alone and trial.alone.part == part)
 
     def chosen(self) -> tuple[Setting, Setting, float]:
-        """Return motion, appearance and weight of the best trial.
+        """Return the settings of motion and appearance and the weight of the best trial.
 
-        For a part that is left out in it stands the best one alone.
+        If the best trial has one part alone, the other part has its own best setting.
         """
         best = self.ranked[0]
         motion = best.motion or self.best_alone("motion").motion
@@ -86,7 +86,7 @@ class MaskScores:
 
 
 def _best_by_noise(ranked: Iterable[tuple[Trial, Setting]]) -> dict[float, Trial]:
-    """First trials of each noise level, rising by level."""
+    """Return the first trial of each noise level, rising."""
     found: dict[float, Trial] = {}
     for trial, setting in ranked:
         found.setdefault(setting.denoising.noise, trial)

@@ -1,4 +1,4 @@
-"""Selection for masks, from what is asked to what is written."""
+"""Selection for masks, from the options to the results."""
 
 import json
 import tempfile
@@ -9,26 +9,22 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from vditrack.cli.progress import progress_bars
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.registry import Dataset
 from vditrack_export.card import Card, Masks
-from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
-from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
 from vditrack_export.select.masks.curves import draw_curves
-from vditrack_export.select.masks.feature_cache import Kept, Shape
-from vditrack_export.select.masks.features import PartModel
-from vditrack_export.select.masks.report import mask_table, masks_as_json
+from vditrack_export.select.masks.feature_cache import FeatureCache, MapShape
+from vditrack_export.select.masks.report import make_mask_table, masks_to_json
 from vditrack_export.select.masks.run import (
-    Done,
+    Advance,
     MaskedClip,
-    Report,
-    begun,
-    keep_features,
+    StartProgress,
+    crop_clip,
     score_masks,
+    store_features,
 )
 from vditrack_export.select.masks.scores import MaskClips, MaskScores
 from vditrack_export.select.masks.search_space import (
@@ -36,12 +32,13 @@ from vditrack_export.select.masks.search_space import (
     MaskSpace,
     PartName,
     Trial,
-    chosen_masks,
-    own_trial,
-    part_card,
+    make_own_trial,
+    make_part_card,
+    replace_masks,
 )
-from vditrack_export.select.options import Asked
-from vditrack_export.select.points.choice import write_card
+from vditrack_export.select.model import list_denoising_steps, load_model, load_prompt
+from vditrack_export.select.new_card import write_card
+from vditrack_export.select.options import SelectOptions
 
 SCORES, CURVES = "scores.json", "curves.png"
 RESULTS = frozenset({SCORES, CURVES})
@@ -49,7 +46,7 @@ _SECTIONS = ("masks.motion.feature", "masks.appearance.feature", "masks.propagat
 
 
 def select_for_masks(
-    asked: Asked,
+    options: SelectOptions,
     card: Card,
     masks: Masks,
     levels: Sequence[float],
@@ -57,125 +54,103 @@ def select_for_masks(
     weights: tuple[float, ...],
     datasets: Sequence[Dataset],
 ) -> None:
-    """Score either part and both fused, tell the best, and write what is asked for.
+    """Score either part and both fused, report the best, and write the files of the options.
 
     Args:
-        asked: where from and where to.
-        card: of the checkpoint.
-        masks: what it says of them: windows, tensors, heads, and how labels are carried.
-        levels: of noise, that each part is tried at.
-        blocks: rising.
-        weights: of motion, between 0 and 1.
-        datasets: with true masks.
+        options: the options that both tasks share.
+        card: the card of the checkpoint.
+        masks: its section for masks: windows, tensors, heads and the settings of propagation.
+        levels: the noise levels to try for each part.
+        blocks: the blocks to try, rising.
+        weights: the weights of motion to try, between 0 and 1.
+        datasets: the data sets, with true masks.
 
     Raises:
-        VditrackError: the checkpoint, a clip or the place for results is refused.
+        VditrackError: the checkpoint, a clip or the folder for the results is refused.
 
     """
-    parts = {part: part_card(card, masks, part) for part in PARTS}
-    # A schedule of steps may have one step for several levels.
-    steps = {
-        part: tuple(
-            dict.fromkeys(
-                card.family.denoiser.denoising_at(card.feature, level) for level in levels
-            )
-        )
-        for part, card in parts.items()
-    }
+    parts = {part: make_part_card(card, masks, part) for part in PARTS}
+    steps = {part: list_denoising_steps(parts[part], levels) for part in PARTS}
     space = MaskSpace(steps, blocks, weights)
-    own = _tried(own_trial(masks), space)
-    facts = {"task": "masks", **asked.facts(card, datasets)}
-    with asked.results(RESULTS) as folder:
-        with progress_bars(quiet=asked.as_json) as bars:
-            clips, about = _read(asked, datasets, bars)
-            scores = _scored(asked, parts, masks, space, clips, about, own, bars)
-        _tell(scores, own, masks, facts, folder, printed=asked.as_json)
-    if asked.write is not None:
-        chosen = chosen_masks(masks, *scores.chosen())
+    own = _find_in_space(make_own_trial(masks), space)
+    facts = {"task": "masks", **options.describe_run(card, datasets)}
+    with options.stage_results(RESULTS) as folder:
+        with progress_bars(quiet=options.as_json) as bars:
+            clips, names = _read_clips(options, datasets, bars)
+            scores = _score(options, parts, masks, space, clips, names, own, bars)
+        _report(scores, own, masks, facts, folder, printed=options.as_json)
+    if options.write is not None:
+        chosen = replace_masks(masks, *scores.chosen())
         wanted = msgspec.structs.replace(card, masks=chosen)
-        write_card(asked.card, wanted, _SECTIONS, _chosen_by(scores, facts), asked.write)
+        origin = _describe_origin(scores, facts)
+        write_card(options.card, wanted, _SECTIONS, origin, options.write)
 
 
-def _tried(own: Trial, space: MaskSpace) -> Trial | None:
-    """Return the card's own choice, if all of it is in the space."""
+def _find_in_space(own: Trial, space: MaskSpace) -> Trial | None:
+    """Return the card's own choice, or None if a part of it is not in the search space."""
     settings = [setting for part in PARTS for setting in space.settings(part)]
     there = all(one is None or one in settings for one in (own.motion, own.appearance))
     return own if there else None
 
 
-def _read(
-    asked: Asked, datasets: Sequence[Dataset], bars: Progress
+def _read_clips(
+    options: SelectOptions, datasets: Sequence[Dataset], bars: Progress
 ) -> tuple[list[MaskedClip], MaskClips]:
     clips: list[MaskedClip] = []
     of_set: list[int] = []
-    done = _reporting(bars)("reading", asked.count(datasets))
+    advance = _show_progress(bars)("reading", options.count_clips(datasets))
     for number, dataset in enumerate(datasets):
-        for clip in asked.first(dataset):
-            clips.append(begun(clip, asked.frames))
+        for clip in options.first_clips(dataset):
+            clips.append(crop_clip(clip, options.frames))
             of_set.append(number)
-            done()
+            advance()
         if number not in of_set:
             raise InputError(f"{dataset.name} has no clips. Leave it out.")
     sets = tuple(dataset.name for dataset in datasets)
     return clips, MaskClips(sets, tuple(clip.name for clip in clips), tuple(of_set))
 
 
-def _scored(
-    asked: Asked,
+def _score(
+    options: SelectOptions,
     parts: Mapping[PartName, Card],
     masks: Masks,
     space: MaskSpace,
     clips: Sequence[MaskedClip],
-    about: MaskClips,
+    names: MaskClips,
     own: Trial | None,
     bars: Progress,
 ) -> MaskScores:
-    report = _reporting(bars)
+    start_progress = _show_progress(bars)
     with tempfile.TemporaryDirectory(prefix="vditrack-select-") as scratch:
-        kept = Kept(Path(scratch), {part: _shape(parts[part]) for part in PARTS})
+        cache = FeatureCache(Path(scratch), {part: _map_shape(parts[part]) for part in PARTS})
         frames = sum(len(clip.frames) for clip in clips)
-        kept.require_room(frames, {part: len(space.settings(part)) for part in PARTS})
-        prompt = _prompt(parts["motion"], asked)
+        cache.require_room(frames, {part: len(space.settings(part)) for part in PARTS})
+        prompt = load_prompt(parts["motion"], options)
         for part in PARTS:
-            # Read for each part, whose window it has to fit, and kept no longer than that.
-            model = PartModel(parts[part], _checkpoint(parts[part], space.blocks, asked), prompt)
-            keep_features(model, space.settings(part), clips, kept, report)
+            # Loaded for each part, whose window the model has to fit, and released after it.
+            model = load_model(parts[part], space.blocks, prompt, options)
+            store_features(model, space.settings(part), clips, cache, start_progress)
             del model
-        return score_masks(masks.propagation, space, clips, about, kept, report, own)
+        return score_masks(masks.propagation, space, clips, names, cache, start_progress, own)
 
 
-def _shape(card: Card) -> Shape:
+def _map_shape(card: Card) -> MapShape:
     size, cell = card.input, card.cell
     channels = len(card.feature.heads) * len(card.family.denoiser.channels(card.feature))
-    return Shape(Grid(size.height // cell, size.width // cell, cell), channels)
+    return MapShape(Grid(size.height // cell, size.width // cell, cell), channels)
 
 
-def _prompt(card: Card, asked: Asked) -> Tensor:
-    if asked.weights is None:
-        return random_prompt(card)
-    return empty_prompt(card, asked.weights, asked.prompt)
+def _show_progress(bars: Progress) -> StartProgress:
+    """Return a function that shows each stage as a bar of its own."""
 
-
-def _checkpoint(card: Card, blocks: tuple[int, ...], asked: Asked) -> Checkpoint:
-    # Of a checkpoint, only the blocks up to the card's are read.
-    deepest = msgspec.structs.replace(card.feature, block=max(blocks))
-    read = msgspec.structs.replace(card, feature=deepest)
-    if asked.weights is None:
-        return random_checkpoint(read)
-    return load_checkpoint(read, asked.weights)
-
-
-def _reporting(bars: Progress) -> Report:
-    """Show each kind of work as a bar of its own, with an estimate of the time left."""
-
-    def begin(name: str, total: int | None) -> Done:
+    def start(name: str, total: int | None) -> Advance:
         task = bars.add_task(name, total=total)
         return lambda: bars.advance(task)
 
-    return begin
+    return start
 
 
-def _tell(
+def _report(
     scores: MaskScores,
     own: Trial | None,
     masks: Masks,
@@ -184,20 +159,20 @@ def _tell(
     *,
     printed: bool,
 ) -> None:
-    told = json.dumps(masks_as_json(scores, own, masks, facts), allow_nan=False)
+    text = json.dumps(masks_to_json(scores, own, masks, facts), allow_nan=False)
     if folder is not None:
-        (folder / SCORES).write_text(told, encoding="utf-8")
+        (folder / SCORES).write_text(text, encoding="utf-8")
         draw_curves(scores, facts["card"], folder / CURVES)
     if printed:
-        typer.echo(told)
+        typer.echo(text)
     else:
-        Console().print(mask_table(scores, own, facts))
+        Console().print(make_mask_table(scores, own, facts))
 
 
-def _chosen_by(scores: MaskScores, facts: dict[str, str]) -> str:
-    best = scores.mean(scores.tried[scores.ranked[0]])
+def _describe_origin(scores: MaskScores, facts: dict[str, str]) -> str:
+    best = scores.mean(scores.by_trial[scores.ranked[0]])
     random = ", random weights" * (facts["weights"] == "random")
     return (
         f"best by `vditrack select --task masks` on {facts['data']} ({len(scores.clips.names)} "
-        f"clips{random}) of {len(scores.tried)} settings: J&F {best:.1f}%"
+        f"clips{random}) of {len(scores.by_trial)} settings: J&F {best:.1f}%"
     )

@@ -1,4 +1,4 @@
-"""Bands of rotary frequencies, cut into pieces so that no product is worked out twice."""
+"""Bands of rotary frequencies, cut into pieces so that no dot product is computed twice."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,28 +16,28 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class Bands:
-    """Ranges of frequencies as sets of channels of a head.
+    """Frequency ranges as sets of channels of a head.
 
-    Ranges overlap. The channels that belong to the same of them are a piece: the dot product of a
-    band is the sum of those of its pieces, and so are squared lengths.
+    Ranges overlap. A piece is the set of channels that belong to the same ranges. The dot product
+    of a band is the sum of the dot products of its pieces, and so is its squared length.
     """
 
     ranges: tuple[Range, ...]
     channels: tuple[tuple[int, ...], ...]
-    """By range, as export keeps them."""
+    """The channels of each range, as a bundle has them."""
     pieces: tuple[tuple[int, ...], ...]
-    """Channels of each, disjoint."""
+    """The channels of each piece; pieces are disjoint."""
     members: tuple[tuple[int, ...], ...]
-    """By range, which pieces it is made of."""
+    """The indices of the pieces of each range."""
 
 
 def make_bands(card: Card, ranges: Iterable[Range]) -> Bands:
-    """Return the bands of a card's family, rising, its layout of frequencies the card's.
+    """Return the bands of frequency ranges, rising, in the rotary layout of the card's family.
 
-    Of ranges that keep the same channels, as whole pairs are kept, the first stands for the others.
+    Ranges that select the same channels become one band, with the first of these ranges.
 
     Raises:
-        InputError: a range keeps no channel.
+        InputError: a range selects no channel.
 
     """
     head_dim = card.transformer.require_transformer().head_dim
@@ -59,35 +59,35 @@ def make_bands(card: Card, ranges: Iterable[Range]) -> Bands:
     return Bands(rising, channels, pieces, tuple(members))
 
 
-def cosines_by_band(templates: Tensor, cells: Tensor, bands: Bands) -> Iterator[Tensor]:
-    """Cosine similarities of templates with cells, band after band.
+def iterate_band_cosines(templates: Tensor, cells: Tensor, bands: Bands) -> Iterator[Tensor]:
+    """Yield the cosine similarities of templates with cells for each band.
 
     Args:
         templates: float32 [N, heads, head_dim].
         cells: float32 [M, heads, head_dim].
-        bands: of the head.
+        bands: the bands of a head.
 
     Yields:
-        float32 [readings, N, M]: each head alone, and all of them joined to one descriptor where
-        there is more than one.
+        float32 [readings, N, M]: each head alone, and if there is more than one also all heads
+        concatenated to one descriptor.
 
     """
-    asked, seen = (x.transpose(0, 1) for x in (templates, cells))
-    dots, asked_squares, seen_squares = [], [], []
+    wanted, seen = (x.transpose(0, 1) for x in (templates, cells))
+    dots, wanted_squares, seen_squares = [], [], []
     for piece in bands.pieces:
-        a, b = asked[..., list(piece)], seen[..., list(piece)]
+        a, b = wanted[..., list(piece)], seen[..., list(piece)]
         dots.append(a @ b.transpose(1, 2))
-        asked_squares.append((a**2).sum(-1))
+        wanted_squares.append((a**2).sum(-1))
         seen_squares.append((b**2).sum(-1))
     for members in bands.members:
         dot, own, other = (
-            _with_all(torch.stack([pieces[i] for i in members]).sum(0))
-            for pieces in (dots, asked_squares, seen_squares)
+            _append_sum(torch.stack([pieces[i] for i in members]).sum(0))
+            for pieces in (dots, wanted_squares, seen_squares)
         )
         lengths = (own[:, :, None] * other[:, None]).clamp_min(_TINY**2).sqrt()
         yield dot / lengths
 
 
-def _with_all(by_head: Tensor) -> Tensor:
-    """Put after the heads [heads, ...] their sum, where it is more than one."""
+def _append_sum(by_head: Tensor) -> Tensor:
+    """Append the sum over heads to [heads, ...], if there is more than one head."""
     return by_head if len(by_head) == 1 else torch.cat((by_head, by_head.sum(0, keepdim=True)))

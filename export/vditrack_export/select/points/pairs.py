@@ -1,19 +1,19 @@
-"""Which frames and points of a clip are compared, and which windows describe these frames."""
+"""The frames and points of a clip that are compared, and the windows that encode these frames."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Bools, Indices
 from vditrack.bundle.manifest import Input
 
 GAPS = (1, 4, 8, 16)
-"""Frames from where a point is taken to where it is sought."""
+"""The numbers of frames between taking a point and searching it."""
 _SOURCE_STEP = 8
-"""Frames from one in which points are taken to the next."""
+"""Points are taken in every eighth frame."""
 _POINTS = 64
-"""Taken in one frame at most."""
+"""The largest number of points taken in one frame."""
 
 
 @dataclass(frozen=True)
@@ -21,26 +21,27 @@ class Source:
     """A frame in which points are taken."""
 
     frame: int
-    tracks: NDArray[np.intp]
-    """[N] those visible in it, no more than 64 of them, evenly chosen."""
+    tracks: Indices
+    """The indices of the tracks, [N]: at most 64 of those visible in the frame, evenly chosen."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Frames that go through the model at once."""
+    """Frames that pass through the model together."""
 
-    frames: NDArray[np.intp]
-    """[F] a clip's first and last frame stand in for those before and after it."""
+    frames: Indices
+    """The frames, [F]; a clip's first and last frame stand in for those before and after it."""
     described: tuple[int, ...]
-    """Frame at which each described latent of the window stands, rising; some beyond the clip."""
+    """The frame of each latent of the window that gets descriptors, rising; it may lie beyond the
+    clip."""
 
 
-def sources(visible: NDArray[np.bool_], frames: Collection[int]) -> tuple[Source, ...]:
-    """Return where points are taken: in every eighth frame, if it is one of the ``frames``.
+def choose_sources(visible: Bools, frames: Collection[int]) -> tuple[Source, ...]:
+    """Return the points to take: in every eighth frame, if it has descriptors.
 
     Args:
-        visible: [N, T].
-        frames: that have descriptors.
+        visible: the true visibility, [N, T].
+        frames: the frames that have descriptors.
 
     """
     found = []
@@ -52,13 +53,18 @@ def sources(visible: NDArray[np.bool_], frames: Collection[int]) -> tuple[Source
     return tuple(found)
 
 
-def windows(length: int, size: Input) -> tuple[Window, ...]:
-    """Windows over a clip's frames, as a bundle has them.
+def list_windows(length: int, size: Input) -> tuple[Window, ...]:
+    """Return the windows over a clip's frames, as a bundle has them.
 
-    Those that describe all their frames overlap as the bundle's do; others follow each other by as
-    many frames as they describe, and the first frame stands in for those before it. What a clip has
-    beyond the last whole window is left out; a clip shorter than one is filled up with its last
+    Windows that describe all their frames overlap as the bundle's do. Others follow each other at
+    as many frames as they describe, and the first frame stands in for those before it. The frames
+    after the last whole window are left out; a clip shorter than a window is filled with its last
     frame.
+
+    Args:
+        length: the number of the clip's frames.
+        size: the card's window.
+
     """
     stride, described = size.temporal_stride, size.described_latents
     whole = described == size.latents
@@ -67,16 +73,16 @@ def windows(length: int, size: Input) -> tuple[Window, ...]:
     found = []
     for end in range(first, max(length, first + 1), step):
         frames = np.clip(np.arange(end - size.frames + 1, end + 1), 0, length - 1)
-        stands = tuple(end - stride * before for before in reversed(range(described)))
-        found.append(Window(frames, stands))
+        latent_frames = tuple(end - stride * before for before in reversed(range(described)))
+        found.append(Window(frames, latent_frames))
     return tuple(found)
 
 
-def needed_windows(length: int, size: Input) -> tuple[Window, ...]:
-    """Of these windows, those that are the first to describe a frame that is compared."""
+def list_needed_windows(length: int, size: Input) -> tuple[Window, ...]:
+    """Return the windows that are the first to describe a frame that is compared."""
     waiting = {source + gap for source in range(0, length, _SOURCE_STEP) for gap in (0, *GAPS)}
     found = []
-    for window in windows(length, size):
+    for window in list_windows(length, size):
         if waiting & {frame for frame in window.described if frame < length}:
             found.append(window)
         waiting -= set(window.described)

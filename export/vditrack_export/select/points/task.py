@@ -1,4 +1,4 @@
-"""Selection for points, from what is asked to what is written."""
+"""Selection for points, from the options to the results."""
 
 import json
 from collections.abc import Sequence
@@ -13,14 +13,15 @@ from rich.progress import Progress
 from vditrack.cli.progress import progress_bars
 from vditrack.evaluation.datasets.registry import Dataset
 from vditrack_export.card import Card, load_card
-from vditrack_export.pipeline.checkpoint import load_checkpoint, random_checkpoint
-from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
-from vditrack_export.select.options import Asked
-from vditrack_export.select.points.choice import chosen_feature, write_card
+from vditrack_export.families.base_shapes import Feature
+from vditrack_export.pipeline.backbone import Backbone
+from vditrack_export.select.model import list_denoising_steps, load_model, load_prompt
+from vditrack_export.select.new_card import replace_reading, write_card
+from vditrack_export.select.options import SelectOptions
 from vditrack_export.select.points.frequency_bands import Range, make_bands
 from vditrack_export.select.points.heatmap import draw_heat_map
-from vditrack_export.select.points.report import as_json, table
-from vditrack_export.select.points.run import Model, score
+from vditrack_export.select.points.report import make_score_table, to_json
+from vditrack_export.select.points.run import score_points
 from vditrack_export.select.points.scores import Choice, Scores, Space
 
 SCORES, HEAT_MAP = "scores.json", "heatmap.png"
@@ -28,90 +29,92 @@ RESULTS = frozenset({SCORES, HEAT_MAP})
 
 
 def select_for_points(
-    asked: Asked,
+    options: SelectOptions,
     card: Card,
     levels: Sequence[float],
     blocks: tuple[int, ...],
     ranges: Sequence[Range],
     datasets: Sequence[Dataset],
 ) -> None:
-    """Score every combination, tell the best, and write what is asked for.
+    """Score every combination, report the best, and write the files that the options name.
 
     Args:
-        asked: where from and where to.
-        card: it may read another tensor than the one that is asked for.
-        levels: of noise.
-        blocks: rising.
-        ranges: of rotary frequencies.
-        datasets: with true tracks.
+        options: the options that both tasks share.
+        card: the card, which may read another tensor than the card of the options.
+        levels: the noise levels to try.
+        blocks: the blocks to try, rising.
+        ranges: the ranges of rotary frequencies to try.
+        datasets: the data sets, with true tracks.
 
     Raises:
-        VditrackError: the checkpoint, a clip or the place for results is refused.
+        VditrackError: the checkpoint, a clip or the folder for the results is refused.
 
     """
-    # A schedule of steps may have one step for several levels.
-    step = card.family.denoiser.denoising_at
-    steps = tuple(dict.fromkeys(step(card.feature, level) for level in levels))
-    space = Space(
-        steps, blocks, make_bands(card, ranges), card.transformer.require_transformer().heads
-    )
+    steps = list_denoising_steps(card, levels)
+    heads = card.transformer.require_transformer().heads
+    space = Space(steps, blocks, make_bands(card, ranges), heads)
     size = card.input
-    facts = asked.facts(card, datasets) | {
+    facts = options.describe_run(card, datasets) | {
         "tensor": card.feature.tensor,
         "size": f"{size.height}x{size.width}",
     }
-    with asked.results(RESULTS) as folder:
-        with progress_bars(quiet=asked.as_json) as bars:
-            scores = _scored(_model(card, blocks, asked), space, datasets, asked, bars)
+    with options.stage_results(RESULTS) as folder:
+        with progress_bars(quiet=options.as_json) as bars:
+            model = load_model(card, blocks, load_prompt(card, options), options)
+            scores = _score(model, space, datasets, options, bars)
         # With another tensor the card's own choice was not tried.
-        shipped = load_card(asked.card)
-        own = scores.choice_of(shipped) if card == shipped else None
-        _tell(scores, own, facts, folder, printed=asked.as_json)
-    if asked.write is not None:
-        feature = chosen_feature(card.feature, scores.ranked()[0])
+        own_card = load_card(options.card)
+        own = scores.choice_of(own_card) if card == own_card else None
+        _report(scores, own, facts, folder, printed=options.as_json)
+    if options.write is not None:
+        feature = replace_feature(card.feature, scores.ranked()[0])
         wanted = msgspec.structs.replace(card, feature=feature)
-        write_card(asked.card, wanted, ["feature"], _chosen_by(scores, facts), asked.write)
+        origin = _describe_origin(scores, facts)
+        write_card(options.card, wanted, ["feature"], origin, options.write)
 
 
-def _model(card: Card, blocks: tuple[int, ...], asked: Asked) -> Model:
-    # Of a checkpoint, only the blocks up to the card's are read.
-    deepest = msgspec.structs.replace(card.feature, block=max(blocks))
-    read = msgspec.structs.replace(card, feature=deepest)
-    if asked.weights is None:
-        return Model(card, random_checkpoint(read), random_prompt(card))
-    checkpoint = load_checkpoint(read, asked.weights)
-    return Model(card, checkpoint, empty_prompt(card, asked.weights, asked.prompt))
+def replace_feature(feature: Feature, choice: Choice) -> Feature:
+    """Return a card's feature settings with a choice in place of its own."""
+    return msgspec.structs.replace(
+        replace_reading(feature, choice.block, choice.denoising),
+        heads=choice.heads,
+        frequency_range=choice.frequency_range,
+    )
 
 
-def _scored(
-    model: Model, space: Space, datasets: Sequence[Dataset], asked: Asked, bars: Progress
+def _score(
+    model: Backbone,
+    space: Space,
+    datasets: Sequence[Dataset],
+    options: SelectOptions,
+    bars: Progress,
 ) -> Scores:
-    each = chain.from_iterable(map(asked.first, datasets))
-    task = bars.add_task("reading", total=asked.count(datasets))
+    clips = chain.from_iterable(map(options.first_clips, datasets))
+    task = bars.add_task("scoring", total=options.count_clips(datasets))
 
-    def show(clip: str, share: float) -> None:
+    def report_share(clip: str, share: float) -> None:
         bars.update(task, advance=share, description=clip)
 
-    scores = score(model, space, each, asked.frames, show)
+    scores = score_points(model, space, clips, options.frames, report_share)
     done = len(scores.clips)
     bars.update(task, total=done, completed=done)
     return scores
 
 
-def _tell(
+def _report(
     scores: Scores, own: Choice | None, facts: dict[str, str], folder: Path | None, *, printed: bool
 ) -> None:
-    told = json.dumps(as_json(scores, own, facts), allow_nan=False)
+    text = json.dumps(to_json(scores, own, facts), allow_nan=False)
     if folder is not None:
-        (folder / SCORES).write_text(told, encoding="utf-8")
+        (folder / SCORES).write_text(text, encoding="utf-8")
         draw_heat_map(scores, f"{facts['card']} on {facts['data']}", folder / HEAT_MAP)
     if printed:
-        typer.echo(told)
+        typer.echo(text)
     else:
-        Console().print(table(scores, own, facts))
+        Console().print(make_score_table(scores, own, facts))
 
 
-def _chosen_by(scores: Scores, facts: dict[str, str]) -> str:
+def _describe_origin(scores: Scores, facts: dict[str, str]) -> str:
     levels, blocks, bands, readings = scores.space.shape
     best = scores.estimate(scores.ranked()[0])
     random = ", random weights" * (facts["weights"] == "random")

@@ -1,6 +1,6 @@
 """Opens the annotated clips of public data sets in their published formats, or renders clips."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,19 @@ class Dataset:
     """Number of clips; None if it is unknown until all files are read."""
     clips: Iterator[AnnotatedClip]
     """The clips. Raises InputError at a damaged clip."""
+
+
+def count_clips(datasets: Sequence[Dataset], limit: int | None) -> int | None:
+    """Return the number of clips of all data sets, or None if it is not known yet.
+
+    Args:
+        datasets: the data sets.
+        limit: the largest number of clips that is used of each data set; None for all.
+
+    """
+    lengths = [limit if d.length is None else min(d.length, limit or d.length) for d in datasets]
+    known = [length for length in lengths if length is not None]
+    return sum(known) if len(known) == len(lengths) else None
 
 
 def default_protocol(source: str) -> ProtocolName:

@@ -1,23 +1,18 @@
 """A new card in which something was chosen: a copy of the old one's text, with its comments."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from vditrack_export.card import Card, card_path
 from vditrack_export.card_edit import edit_section, read_document, save_card
 from vditrack_export.families.base_shapes import Feature
+from vditrack_export.families.read_spec import Denoising
 from vditrack_export.select.options import check_destination
 
-if TYPE_CHECKING:
-    from vditrack_export.select.points.scores import Choice
-
 _LONGEST = 30
-"""Characters of an old value up to which a comment repeats it."""
+"""The number of characters of an old value up to which a comment repeats it."""
 
 
 def write_card(
@@ -26,7 +21,7 @@ def write_card(
     """Write a card in which something was chosen.
 
     Args:
-        name_or_path: name or path of the card to begin with.
+        name_or_path: the name or path of the card to begin with.
         wanted: the new card.
         sections: the sections in which the new card differs, such as ``feature`` or
             ``masks.motion.feature``.
@@ -48,17 +43,15 @@ def write_card(
     save_card(document, wanted, destination, (source, sections))
 
 
-def chosen_feature(feature: Feature, choice: Choice) -> Feature:
-    """Return a card's feature settings with a choice in place of its own."""
+def replace_reading(feature: Feature, block: int, denoising: Denoising) -> Feature:
+    """Return feature settings with a chosen block and denoising step."""
     return msgspec.structs.replace(
         feature,
-        block=choice.block,
-        heads=choice.heads,
+        block=block,
         selected=True,
-        frequency_range=choice.frequency_range,
-        timestep=choice.denoising.timestep,
-        signal_level=choice.denoising.signal,
-        noise_level=choice.denoising.noise,
+        timestep=denoising.timestep,
+        signal_level=denoising.signal,
+        noise_level=denoising.noise,
     )
 
 

@@ -1,0 +1,129 @@
+"""A card's loaded models, and the graphs and latents that an export takes from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vditrack.bundle.folder import FEATURES
+from vditrack.bundle.manifest import Input
+from vditrack.coordinates import Grid
+from vditrack_export.card import Card
+from vditrack_export.families.encoder_form import EncoderForm, Graph
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
+from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
+from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The source of a model's weights."""
+
+    folder: Path | None
+    """The folder of the checkpoint; None for random weights."""
+    prompt: Path | None = None
+    """The file that stores the embedding of the empty prompt."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A card with its models and its prompt."""
+
+    card: Card
+    checkpoint: Checkpoint
+    prompt: Tensor
+    """The embedding of the empty prompt, float32 [tokens, text_dim]."""
+    random: bool
+    """Whether the weights are random."""
+
+    @cached_property
+    def channels(self) -> tuple[int, ...]:
+        """The channels that are read of each head, rising."""
+        return self.card.family.denoiser.channels(self.card.feature)
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the descriptors at the card's size."""
+        size, cell = self.card.input, self.card.cell
+        return Grid(size.height // cell, size.width // cell, cell)
+
+    @property
+    def denoising(self) -> Denoising:
+        """The card's denoising step."""
+        feature = self.card.feature
+        return Denoising(
+            timestep=feature.timestep,
+            signal=feature.signal_level,
+            noise=feature.noise_level,
+            seed=feature.noise_seed,
+        )
+
+    def cut(self, size: Input) -> Cut:
+        """Return what is read of the transformer for windows of a size."""
+        feature = self.card.feature
+        return Cut(
+            block=feature.block,
+            heads=feature.heads,
+            channels=self.channels,
+            described=size.described_latents,
+            tensor=feature.tensor,
+            rotated=feature.rotated,
+        )
+
+    def encoder_form(self, size: Input) -> EncoderForm:
+        """Return the encoder's graphs for windows of a size."""
+        return self.card.family.encoder.form(self.checkpoint.encoder, size)
+
+    def latent_shape(self, size: Input) -> LatentShape:
+        """Return the shape of the latents of a window: channels, frames, rows, columns."""
+        encoder = self.card.encoder
+        stride = encoder.stride
+        return (
+            encoder.latent_channels,
+            size.latents,
+            size.height // stride,
+            size.width // stride,
+        )
+
+    def feature_graph(self, size: Input) -> Graph:
+        """Return the graph from latents to descriptors for windows of a size.
+
+        It shares the modules of the transformer.
+        """
+        shape = self.latent_shape(size)
+        path = self.card.family.denoiser.path(
+            self.checkpoint.transformer, shape, self.cut(size), self.denoising, self.prompt
+        )
+        return Graph(FEATURES, path.eval(), {"latents": torch.zeros(1, *shape)}, ("descriptors",))
+
+    def original_latents(self, frames: Tensor, temporal_stride: int) -> Tensor:
+        """Return the latents that the unmodified encoder gives.
+
+        Args:
+            frames: uint8 [F, H, W, 3].
+            temporal_stride: the number of frames that share a latent.
+
+        Returns:
+            float32 [1, C, t, h, w].
+
+        """
+        encoder = self.card.family.encoder
+        return encoder.original_latents(self.checkpoint.encoder, frames, temporal_stride)
+
+
+def load_backbone(card: Card, weights: Weights) -> Backbone:
+    """Load a card's models and its prompt.
+
+    Raises:
+        InputError: the checkpoint is missing or does not match the card, or the prompt is missing.
+
+    """
+    if weights.folder is None:
+        return Backbone(card, random_checkpoint(card), random_prompt(card), random=True)
+    checkpoint = load_checkpoint(card, weights.folder)
+    prompt = empty_prompt(card, weights.folder, weights.prompt)
+    return Backbone(card, checkpoint, prompt, random=False)
