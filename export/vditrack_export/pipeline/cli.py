@@ -11,31 +11,24 @@ from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Precision, PrecisionCheck
 from vditrack.errors import InputError, VditrackError
 from vditrack_export.card import Card, load_card
+from vditrack_export.command_options import (
+    CardArgument,
+    PromptOption,
+    RandomWeightsOption,
+    WeightsOption,
+    check_weights,
+)
 
 
 def export(
-    card: Annotated[str, typer.Argument(help="Name of a model card, or path of a card (.toml).")],
+    card: CardArgument,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="Folder to write the bundle to.", show_default=False),
     ],
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the checkpoint that the card names.", show_default=False),
-    ] = None,
-    random_weights: Annotated[
-        bool,
-        typer.Option(
-            "--random-weights", help="Export random weights, for benchmarks and engine builds."
-        ),
-    ] = False,
-    prompt: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with the embedding of the empty prompt; it is written if it does not exist.",
-            show_default=False,
-        ),
-    ] = None,
+    weights: WeightsOption = None,
+    random_weights: RandomWeightsOption = False,
+    prompt: PromptOption = None,
     size: Annotated[
         str | None,
         typer.Option(help="Size of the frames as HEIGHTxWIDTH in pixels; default: the card's."),
@@ -81,8 +74,7 @@ def export(
     ] = False,
 ) -> None:
     """Export what tracking needs of a checkpoint as a bundle of ONNX graphs."""
-    if (weights is None) != random_weights:
-        raise InputError("give either --weights DIR or --random-weights.")
+    check_weights(weights, random_weights)
     # A wrong card is reported before torch is imported, which takes seconds.
     changed = _change_card(
         load_card(card),

@@ -8,6 +8,13 @@ import typer
 
 from vditrack.errors import InputError, VditrackError
 from vditrack_export.card import Card, load_card
+from vditrack_export.command_options import (
+    CardArgument,
+    PromptOption,
+    RandomWeightsOption,
+    WeightsOption,
+    check_weights,
+)
 from vditrack_export.select.options import (
     SelectOptions,
     check_destination,
@@ -23,7 +30,7 @@ _FEW_CLIPS = 3
 
 
 def select(
-    card: Annotated[str, typer.Argument(help="Name of a model card, or path of a card (.toml).")],
+    card: CardArgument,
     task: Annotated[
         Literal["points", "masks"],
         typer.Option(help="Task that the features are chosen for."),
@@ -31,27 +38,15 @@ def select(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Data set with known tracks, as for eval: synthetic:SEED, tabletop:SEED, path; "
-            "for masks, a data set with masks; default: lookalikes:1 and different:1. May be "
-            "repeated.",
+            help="Data set with known tracks, as for eval: synthetic:SEED, tabletop:SEED or a "
+            "path; for masks, a data set with masks; default: lookalikes:1 and different:1. May "
+            "be repeated.",
             show_default=False,
         ),
     ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the checkpoint that the card names.", show_default=False),
-    ] = None,
-    random_weights: Annotated[
-        bool,
-        typer.Option("--random-weights", help="Use random weights, to try the command."),
-    ] = False,
-    prompt: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with the embedding of the empty prompt; it is written if it does not exist.",
-            show_default=False,
-        ),
-    ] = None,
+    weights: WeightsOption = None,
+    random_weights: RandomWeightsOption = False,
+    prompt: PromptOption = None,
     clips: Annotated[
         int | None,
         typer.Option(
@@ -104,8 +99,7 @@ def select(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Find the block, noise level, heads and frequencies with which a backbone tracks best."""
-    if (weights is None) != random_weights:
-        raise InputError("give either --weights DIR or --random-weights.")
+    check_weights(weights, random_weights)
     if write is not None:
         check_destination(write)
     options = SelectOptions(

@@ -11,12 +11,7 @@ from vditrack.evaluation.report.summary import estimate
 from vditrack_export.card import Masks
 from vditrack_export.select.masks.scores import MaskScores
 from vditrack_export.select.masks.search_space import Setting, Trial, replace_masks
-from vditrack_export.select.tables import (
-    SHOWN,
-    describe_own_choice,
-    format_interval,
-    make_table,
-)
+from vditrack_export.select.tables import SHOWN, describe_own_choice, format_interval, make_table
 
 _CAPTION = (
     "λ: weight of motion; block and noise level of each part. *: {}. In brackets: 95% intervals "

@@ -10,12 +10,7 @@ from vditrack.arrays import Doubles
 from vditrack.evaluation.report.summary import estimate
 from vditrack_export.select.points.pairs import GAPS
 from vditrack_export.select.points.scores import Choice, Scores, average
-from vditrack_export.select.tables import (
-    SHOWN,
-    describe_own_choice,
-    format_interval,
-    make_table,
-)
+from vditrack_export.select.tables import SHOWN, describe_own_choice, format_interval, make_table
 
 _CAPTION = (
     "*: {}. In brackets: 95% intervals over clips; they do not account for picking the best of "
