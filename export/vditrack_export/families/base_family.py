@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from vditrack.bundle.manifest import Input
 from vditrack.errors import InputError
 from vditrack_export.families.base_shapes import DenoiserShape, EncoderShape, Feature, Transformer
-from vditrack_export.families.diffusers_files import Config, load_model, model_files, read_config
+from vditrack_export.families.diffusers_files import (
+    Config,
+    build_empty,
+    fill_weights,
+    load_model,
+    model_files,
+    read_config,
+)
 from vditrack_export.families.encoder_form import EncoderForm
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.text_encoders import TextEncoder
@@ -248,6 +255,8 @@ class TransformerDenoiser(Denoiser[TransformerT]):
     def load(self, folder: Path, blocks: int, grid: Grid) -> nn.Module:
         """Load the unmodified model up to the last block that is read."""
         config = read_config(folder, self.model_class, self.config())
+        # Built first, because only a valid configuration can be asked what it lacks.
+        model = build_empty(folder, self.model_class, config | self.truncated(blocks))
         refusal = self.refusal(config, grid)
         if refusal:
             raise InputError(f"checkpoint {folder} does not fit the card: {refusal}.")
@@ -258,7 +267,7 @@ class TransformerDenoiser(Denoiser[TransformerT]):
             match = block.match(weight)
             return weight.startswith(unreached) or bool(match and int(match[1]) >= blocks)
 
-        return load_model(folder, self.model_class, config | self.truncated(blocks), skip)
+        return fill_weights(folder, model, skip)
 
     def build_random(self, blocks: int) -> nn.Module:
         """Build the model with random weights, up to the last block that is read."""

@@ -76,7 +76,23 @@ def load_model(
             shape.
 
     """
-    model = _build_empty(folder, model_class, config)
+    return fill_weights(folder, build_empty(folder, model_class, config), skip)
+
+
+def fill_weights(
+    folder: Path, model: nn.Module, skip: Callable[[str], bool] | None = None
+) -> nn.Module:
+    """Fill an empty model with weights in FP32, ready for inference.
+
+    Args:
+        folder: Folder of the model.
+        model: Model of `build_empty`, changed in place.
+        skip: Whether a weight of that name is left in the file.
+
+    Raises:
+        InputError: A weight is missing, unknown or of another shape.
+
+    """
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found: dict[str, tuple[int, ...]] = {}
     weights: dict[str, Tensor] = {}
@@ -122,8 +138,13 @@ def _as_list(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _build_empty(folder: Path, model_class: type[nn.Module], config: Config) -> nn.Module:
-    """Build a model without weights, but with the tables that are computed and not saved."""
+def build_empty(folder: Path, model_class: type[nn.Module], config: Config) -> nn.Module:
+    """Build a model without weights, but with the tables that are computed and not saved.
+
+    Raises:
+        InputError: The configuration is invalid.
+
+    """
     try:
         with torch.device("meta"):
             model: nn.Module = model_class.from_config(config)  # type: ignore[attr-defined]

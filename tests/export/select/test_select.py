@@ -689,8 +689,8 @@ REFUSED = [
     (("--random-weights", "--bands", "0-1,0.9-0.2"), "0.9-0.2 is not a range within 0-1"),
     (("--random-weights", "--bands", "0-0.05"), "keeps no channel"),
     (("--random-weights", "--write", "card.json"), "ends in .toml"),
-    (("--random-weights", "--data", "nowhere"), "there is no nowhere"),
-    (("--random-weights", "--data", "synthetic:x"), "is no seed"),
+    (("--random-weights", "--data", "nowhere"), "nowhere does not exist"),
+    (("--random-weights", "--data", "synthetic:x"), "is not a seed"),
 ]
 
 

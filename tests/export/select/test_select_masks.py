@@ -316,7 +316,7 @@ REFUSED = [
     (("--random-weights", "--noise", "1"), "numbers between 0 and 1"),
     (("--random-weights", "--motion-weight", "0,0.5"), "numbers between 0 and 1"),
     (("--random-weights", "--motion-weight", "a"), "is not a list of numbers"),
-    (("--random-weights", "--data", "nowhere"), "there is no nowhere"),
+    (("--random-weights", "--data", "nowhere"), "nowhere does not exist"),
     (("--random-weights", "--frames", "2"), "2 frames are used"),
     (("--weights", "no-folder", "--clips", "1"), "no checkpoint folder at no-folder"),
 ]
