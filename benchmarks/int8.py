@@ -46,7 +46,7 @@ from vditrack.features.windows import causal_features
 from vditrack.inference.onnxruntime import CPU, _options, open_session
 from vditrack.inference.session import Array, Session
 from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
-from vditrack_export.pipeline.acceptance import MAX_LOSS, GateTracks
+from vditrack_export.pipeline.acceptance import MAX_LOSS, ScoredTracks
 
 CALIBRATION = range(1000, 1004)
 """The seeds of the clips on which ranges are measured; those of the tracked clips begin at 0."""
@@ -117,7 +117,7 @@ class Calibration(CalibrationDataReader):
 class TrackingResult:
     """Tracks of the clips and the descriptors that they were matched by."""
 
-    tracks: GateTracks
+    tracks: ScoredTracks
     descriptors: Array
 
 
@@ -191,7 +191,7 @@ def track_clips(
     """Track the clips by descriptor matching alone."""
     sessions = {name: Recording(open_session(graph)) for name, graph in graphs.items()}
     followed = track_acceptance_clips(bundle, lambda graph: sessions[graph.name], clips)
-    tracks = GateTracks(
+    tracks = ScoredTracks(
         size=bundle.manifest.input,
         found=followed.points,
         visible=followed.visible,

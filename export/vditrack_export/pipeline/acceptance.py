@@ -41,7 +41,7 @@ MAX_LOSS = 1.0
 
 
 @dataclass(frozen=True)
-class GateTracks:
+class ScoredTracks:
     """Tracks of all points of the acceptance clips, and the truth."""
 
     size: Input
@@ -70,7 +70,7 @@ class GateTracks:
         return compared.scores().average_jaccard
 
 
-def track_clips(manifest: Manifest, graphs: Sequence[Graph], count: int = CLIPS) -> GateTracks:
+def track_clips(manifest: Manifest, graphs: Sequence[Graph], count: int = CLIPS) -> ScoredTracks:
     """Track the acceptance clips with graphs in memory, by descriptor matching alone.
 
     Args:
@@ -86,7 +86,7 @@ def track_clips(manifest: Manifest, graphs: Sequence[Graph], count: int = CLIPS)
     bundle = Bundle(Path(), manifest)
     clips = make_acceptance_clips(manifest.input, count)
     followed = track_acceptance_clips(bundle, lambda path: sessions[path.name], clips)
-    return GateTracks(
+    return ScoredTracks(
         size=manifest.input,
         found=followed.points,
         visible=followed.visible,
@@ -122,7 +122,7 @@ def judge_precision(
     """
     features = backbone.feature_graph(size)
 
-    def track(name: str) -> GateTracks:
+    def track(name: str) -> ScoredTracks:
         report_stage(f"tracking the acceptance clips in {name}")
         form = backbone.encoder_form(size)
         manifest = make_manifest(backbone, size, form.takes, {})
@@ -137,7 +137,7 @@ def judge_precision(
     return None if before is None else compare_tracks(before, after, accept=accept)
 
 
-def compare_tracks(before: GateTracks, after: GateTracks, *, accept: bool) -> PrecisionCheck:
+def compare_tracks(before: ScoredTracks, after: ScoredTracks, *, accept: bool) -> PrecisionCheck:
     """Compare tracks in FP32 with those of the same clips in another precision.
 
     Args:

@@ -29,7 +29,7 @@ from vditrack.points.tracks import Tracks
 from vditrack.synthetic.layers.clips import make_clip
 from vditrack_export.families.encoder_form import Graph
 from vditrack_export.families.layers import Attend
-from vditrack_export.pipeline.acceptance import GateTracks, TorchSession, compare_tracks
+from vditrack_export.pipeline.acceptance import ScoredTracks, TorchSession, compare_tracks
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.pipeline.precision import lower_precision
 
@@ -193,9 +193,9 @@ def test_numbers_beyond_the_precision_are_refused(tmp_path: Path) -> None:
 SIZE = Input(height=64, width=96, frames=5, temporal_stride=1, described_frames=5)
 
 
-def perfect() -> GateTracks:
+def perfect() -> ScoredTracks:
     clip = make_clip(3, 64, 96, 5, points=40)
-    return GateTracks(SIZE, clip.points, clip.visible, clip.points, clip.visible)
+    return ScoredTracks(SIZE, clip.points, clip.visible, clip.points, clip.visible)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def perfect() -> GateTracks:
         (lambda t: replace(t, visible=np.zeros_like(t.visible)), True),
     ],
 )
-def test_the_gate(change: Callable[[GateTracks], GateTracks], refused: bool) -> None:
+def test_the_gate(change: Callable[[ScoredTracks], ScoredTracks], refused: bool) -> None:
     before = perfect()
     after = change(before)
     if refused:
@@ -233,5 +233,5 @@ def test_the_gates_jaccard_is_tap_vids() -> None:
 
     annotated = AnnotatedClip("clip", clip.frames, clip.points, clip.visible)
     official = TapVid(size="full").run(annotated, "fixed", Fixed())
-    tracks = GateTracks(SIZE, found, visible, clip.points, clip.visible)
+    tracks = ScoredTracks(SIZE, found, visible, clip.points, clip.visible)
     assert tracks.average_jaccard() == pytest.approx(official.metrics["AJ"])
