@@ -126,7 +126,7 @@ def test_a_card_without_masks_is_refused(tiny_checkpoint: Path, tmp_path: Path) 
 def test_appearance_is_of_single_frames(tiny_checkpoint: Path, tmp_path: Path) -> None:
     wrong = MASK_SECTIONS.replace("frames = 1\n", "frames = 2\n")
     result = run(TINY_CARD + wrong, tiny_checkpoint, tmp_path / "bundle", "--masks")
-    assert "appearance is read of single frames" in str(result.exception)
+    assert "appearance is read from single frames" in str(result.exception)
 
 
 def test_motion_may_be_the_displacement_of_appearance(
