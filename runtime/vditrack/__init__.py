@@ -54,7 +54,7 @@ _MODULES = {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Import what is asked for only then: the doctor must run where OpenCV does not load."""
+        """Import a name when it is first used: the doctor must run where OpenCV does not load."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

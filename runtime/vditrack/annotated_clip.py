@@ -1,4 +1,4 @@
-"""A clip with the truth about it: what evaluation compares with."""
+"""A clip with ground truth: the true tracks and masks that evaluation compares with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class AnnotatedClip:
     """Frames and the true tracks of N points in them, or the true masks of objects, or both.
 
     Coordinates are (x, y) in pixels of the frames; (0, 0) is the upper-left corner of the
-    upper-left pixel. A point's position means nothing where it is not visible.
+    upper-left pixel. A point's position is undefined where it is invisible.
     """
 
     name: str
@@ -23,21 +23,21 @@ class AnnotatedClip:
     points: NDArray[np.float32]
     """[N, T, 2] (x, y); N may be 0."""
     visible: NDArray[np.bool_]
-    """[N, T]"""
+    """[N, T] visibility."""
     masks: NDArray[np.uint8] | None = None
     """[T, H, W] index of the object at each pixel, 0 the background."""
     objects: NDArray[np.uint8] | None = None
     """[N] index, as in ``masks``, of the object that each point lies on."""
     alike: tuple[int, ...] = ()
-    """Indices of objects that look the same; they need ``masks`` and ``objects``."""
+    """Indices of objects that look the same; set only with ``masks`` and ``objects``."""
 
     @property
     def size(self) -> NDArray[np.float32]:
-        """[2] width and height of the frames."""
+        """Width and height of the frames, float32 [2]."""
         return np.array(self.frames.shape[2:0:-1], np.float32)
 
     def resize(self, width: int, height: int) -> AnnotatedClip:
-        """Return the same clip at another size, aspect ratio not kept."""
+        """Return the clip at another size; the aspect ratio may change."""
         shrinks = self.frames.shape[1] > height or self.frames.shape[2] > width
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         frames = [cv2.resize(frame, (width, height), interpolation=method) for frame in self.frames]

@@ -1,4 +1,4 @@
-"""Array types that annotations share; shapes stand beside each use."""
+"""Array types for annotations. Shapes are documented where they are used."""
 
 from collections.abc import Mapping
 
@@ -20,6 +20,6 @@ Grey = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
 """uint8 [H, W]: the index of the object at each pixel, 0 for the background."""
 MaskClip = NDArray[np.uint8]
-"""uint8 [T, H, W] of the same indices."""
+"""uint8 [T, H, W]: a mask for each frame."""
 Masks = Mask | Mapping[int, Mask]
-"""The mask of frame 0, or masks by their frames."""
+"""The mask of frame 0, or masks by the index of their frame."""

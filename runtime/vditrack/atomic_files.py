@@ -1,4 +1,4 @@
-"""Writing results so that nothing half-written is ever left under the name asked for."""
+"""Atomic writing of files and folders: an unfinished result never has its final name."""
 
 import secrets
 import shutil
@@ -11,15 +11,15 @@ from vditrack.errors import InputError
 
 @contextmanager
 def staged_folder(destination: Path, replaceable: Collection[str]) -> Iterator[Path]:
-    """Yield a scratch folder beside ``destination`` that takes its name when the block succeeds.
+    """Yield a scratch folder that is renamed to ``destination`` when the block succeeds.
 
-    An existing ``destination`` is replaced only then, and only if it holds nothing but files of
-    the ``replaceable`` names; when the block raises, it is left as it was and the scratch folder
-    is removed.
+    An existing ``destination`` is replaced only then, and only if all files in it have
+    ``replaceable`` names. If the block raises, ``destination`` is left as it was and the scratch
+    folder is removed.
 
     Raises:
-        InputError: the parent of ``destination`` cannot be written, or there is something at
-            ``destination`` that this command did not write.
+        InputError: The parent of ``destination`` cannot be written, or ``destination`` holds files
+            with other names.
 
     """
     _refuse_foreign(destination, replaceable)
@@ -33,7 +33,7 @@ def staged_folder(destination: Path, replaceable: Collection[str]) -> Iterator[P
 
 @contextmanager
 def staged_file(destination: Path) -> Iterator[Path]:
-    """Yield a scratch path with the suffix of ``destination`` that replaces it on success."""
+    """Yield a scratch path of the same file name that replaces ``destination`` on success."""
     with _scratch_beside(destination) as scratch:
         yield scratch / destination.name
         (scratch / destination.name).replace(destination)
@@ -66,7 +66,7 @@ def _refuse_foreign(destination: Path, replaceable: Collection[str]) -> None:
 def _scratch_beside(destination: Path) -> Iterator[Path]:
     """Yield a new folder beside ``destination``, removed afterwards if it is still there."""
     parent = destination.absolute().parent
-    # Named before it exists: an interrupt between its making and the block would leave it behind.
+    # Named before it exists: an interrupt between its creation and the block would leave it behind.
     scratch = parent / f".{destination.name}.{secrets.token_hex(4)}"
     try:
         try:

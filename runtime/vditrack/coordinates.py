@@ -1,4 +1,4 @@
-"""Where things are: frame pixels, model pixels and grid cells, each converted in one place.
+"""Coordinates in frame pixels, model pixels and grid cells, and the conversions between them.
 
 Pixels follow the raster convention of TAP-Vid: (0, 0) is the upper-left corner of the upper-left
 pixel. Cell coordinates are continuous with cell centres at whole numbers, so cell (i, j) of stride
@@ -24,12 +24,12 @@ class Grid:
 
     @property
     def height(self) -> int:
-        """Of the model's input, in pixels."""
+        """Height of the model's input in pixels."""
         return self.rows * self.stride
 
     @property
     def width(self) -> int:
-        """Of the model's input, in pixels."""
+        """Width of the model's input in pixels."""
         return self.columns * self.stride
 
     def model_from_frame(self, frame_size: tuple[int, int]) -> NDArray[np.float32]:
@@ -44,17 +44,17 @@ def pixel_unit(size: tuple[int, ...]) -> float:
 
 
 def cells_from_pixels(pixels: Reals, stride: int) -> Reals:
-    """Cell coordinates of pixel coordinates, along either axis."""
+    """Convert pixel coordinates to cell coordinates, along either axis."""
     return pixels / stride - 0.5
 
 
 def pixels_from_cells(cells: Reals, stride: int) -> Reals:
-    """Pixel coordinates of cell coordinates, along either axis."""
+    """Convert cell coordinates to pixel coordinates, along either axis."""
     return (cells + 0.5) * stride
 
 
 def pixel_centres(indices: NDArray[np.integer[Any]]) -> Reals:
-    """Coordinates of the centres of pixels, from their indices along either axis."""
+    """Return the coordinates of pixel centres, from indices along either axis."""
     return np.asarray(indices + 0.5, np.float32)
 
 
@@ -64,12 +64,12 @@ def pixel_indices(coordinates: Reals) -> NDArray[np.intp]:
 
 
 def hat_weights(cells: Reals, nodes: NDArray[np.integer[Any]]) -> Reals:
-    """Weights of linear interpolation [..., S, K] at ``cells`` [..., S] from ``nodes`` [..., K]."""
+    """Return linear weights [..., S, K] at ``cells`` [..., S] from ``nodes`` [..., K]."""
     return np.maximum(0.0, 1.0 - np.abs(cells[..., :, None] - nodes[..., None, :]))
 
 
 def linear_weights(cells: Reals, count: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Weights that interpolate between the cells of an axis, constant beyond the outermost.
+    """Return weights that interpolate between the cells of an axis, constant beyond its ends.
 
     Args:
         cells: [N, S] cell coordinates, ascending along S.

@@ -1,16 +1,16 @@
-"""What can go wrong for a user, each message with its remedy."""
+"""The errors that users meet. Each message says what is wrong and what to do."""
 
 
 class VditrackError(Exception):
-    """Base of every error that a user can mend: the command line prints it and exits with 2."""
+    """Base of all errors that a user can fix; the command line prints it and exits with code 2."""
 
 
 class BundleError(VditrackError):
-    """A bundle is missing, altered, of an unknown version, or does not have the shape it claims."""
+    """A bundle is missing, altered, of an unknown version, or contradicts its manifest."""
 
 
 class BackendError(VditrackError):
-    """No inference engine could be loaded, or it refused the model."""
+    """No inference engine could be loaded, or it failed on the model."""
 
 
 class EngineError(VditrackError):
@@ -18,4 +18,4 @@ class EngineError(VditrackError):
 
 
 class InputError(VditrackError):
-    """Frames, points, files or options handed in by the caller do not make sense."""
+    """Frames, points, files or options that the caller gave are invalid."""

@@ -1,4 +1,4 @@
-"""Checks of what users pass in: clips, frames, queries, points and masks."""
+"""Checks of arrays that users pass in: clips, frames, queries, points and masks."""
 
 from __future__ import annotations
 
@@ -7,37 +7,45 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vditrack.arrays import Floats, Frame, Mask, Masks
+from vditrack.arrays import Floats, Frame, Ints, Mask, Masks
 from vditrack.errors import InputError
 
 
 def validate_masks(masks: Masks, frames: NDArray[np.uint8]) -> dict[int, Mask]:
-    """Masks by the frame of the clip [T, H, W, 3] that each is of, in order.
+    """Return masks by the index of their frame, in order.
+
+    Args:
+        masks: the mask of frame 0, or masks by frame.
+        frames: the clip, uint8 [T, H, W, 3].
 
     Raises:
-        InputError: a mask is none for such a frame, or there is no such frame.
+        InputError: A mask does not fit its frame, or there is no such frame.
 
     """
-    asked = masks if isinstance(masks, Mapping) else {0: masks}
-    if not asked:
+    by_frame = masks if isinstance(masks, Mapping) else {0: masks}
+    if not by_frame:
         raise InputError("there is no mask. Give one for frame 0, or a mapping of frames to masks.")
-    for frame, mask in asked.items():
+    for frame, mask in by_frame.items():
         if isinstance(frame, bool) or not isinstance(frame, (int, np.integer)):
-            raise InputError(f"masks are asked for by frame, a whole number; {frame!r} is none.")
+            raise InputError(f"masks are given by frame index, a whole number, not {frame!r}.")
         if not 0 <= frame < len(frames):
             raise InputError(
                 f"there is a mask of frame {frame}; the clip's frames are 0 to {len(frames) - 1}."
             )
         check_mask(mask, frames.shape[1:3], f"the mask of frame {frame}")
-    return {int(frame): asked[frame] for frame in sorted(asked)}
+    return {int(frame): by_frame[frame] for frame in sorted(by_frame)}
 
 
 def check_mask(mask: Mask, size: tuple[int, int], what: str = "the mask") -> None:
-    """Refuse what does not mark an object on a frame of (height, width).
+    """Check that a mask marks an object on a frame.
+
+    Args:
+        mask: uint8 [H, W].
+        size: (height, width) of the frame.
+        what: the mask's name in error messages.
 
     Raises:
-        InputError: it is not a uint8 array [height, width], or 0 everywhere; it begins with
-            ``what``.
+        InputError: The mask is not a uint8 array of the frame's size, or it is 0 everywhere.
 
     """
     if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2:
@@ -57,7 +65,12 @@ def check_mask(mask: Mask, size: tuple[int, int], what: str = "the mask") -> Non
 
 
 def check_points(points: Floats, size: tuple[int, int]) -> None:
-    """Refuse points [N, 2] that are not finite positions inside a frame of (height, width)."""
+    """Check that points [N, 2] are finite positions inside a frame of (height, width).
+
+    Raises:
+        InputError: A point is outside the frame, or not finite.
+
+    """
     if points.ndim != 2 or points.shape[1] != 2:
         raise InputError(f"points have shape {list(points.shape)}; give [N, 2] (x, y).")
     height, width = size
@@ -72,8 +85,31 @@ def check_points(points: Floats, size: tuple[int, int]) -> None:
         )
 
 
+def validate_ids(ids: ArrayLike, known: Ints) -> Ints:
+    """Return ids of points as an array [n].
+
+    Args:
+        ids: one id, or some.
+        known: [N] ids of the points that there are.
+
+    Raises:
+        InputError: There is no point with one of the ids.
+
+    """
+    given = np.atleast_1d(np.asarray(ids, np.int64))
+    unknown = np.setdiff1d(given, known)
+    if len(unknown):
+        raise InputError(f"there is no point with id {unknown[0]} in this stream.")
+    return given
+
+
 def check_frame(frame: Frame) -> None:
-    """Refuse what is not a uint8 RGB frame [H, W, 3]."""
+    """Check that an array is a uint8 RGB frame [H, W, 3].
+
+    Raises:
+        InputError: The array has another dtype or shape.
+
+    """
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
         kind = getattr(frame, "dtype", type(frame).__name__)
         raise InputError(f"a frame is {kind}; give a uint8 array [H, W, 3], RGB.")
@@ -82,7 +118,12 @@ def check_frame(frame: Frame) -> None:
 
 
 def check_clip(frames: NDArray[np.uint8]) -> None:
-    """Refuse what is not a uint8 RGB clip [T, H, W, 3] of at least one frame."""
+    """Check that an array is a uint8 RGB clip [T, H, W, 3] of at least one frame.
+
+    Raises:
+        InputError: The array has another dtype or shape, or no frame.
+
+    """
     if not isinstance(frames, np.ndarray) or frames.ndim != 4 or not len(frames):
         shape = list(getattr(frames, "shape", ()))
         raise InputError(f"frames have shape {shape}; give a uint8 array [T, H, W, 3], RGB.")
@@ -90,11 +131,20 @@ def check_clip(frames: NDArray[np.uint8]) -> None:
 
 
 def validate_queries(queries: ArrayLike, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return queries as float32 [N, 3]; refuse one that is not on a frame and inside it."""
-    asked = np.asarray(queries, np.float32)
-    if asked.ndim != 2 or asked.shape[1] != 3:
-        raise InputError(f"queries have shape {list(asked.shape)}; give [N, 3] (t, x, y).")
-    times = asked[:, 0]
+    """Return queries as float32 [N, 3] (t, x, y).
+
+    Args:
+        queries: [N, 3] (t, x, y).
+        frames: the clip, uint8 [T, H, W, 3].
+
+    Raises:
+        InputError: A query is not on a frame of the clip, or not inside it.
+
+    """
+    points = np.asarray(queries, np.float32)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise InputError(f"queries have shape {list(points.shape)}; give [N, 3] (t, x, y).")
+    times = points[:, 0]
     on_a_frame = (times >= 0) & (times < len(frames)) & (np.mod(times, 1) == 0)
     if not on_a_frame.all():
         first = int(np.flatnonzero(~on_a_frame)[0])
@@ -102,5 +152,5 @@ def validate_queries(queries: ArrayLike, frames: NDArray[np.uint8]) -> NDArray[n
             f"query {first} is at t = {times[first]:g}; the clip's frames are 0 to "
             f"{len(frames) - 1}."
         )
-    check_points(asked[:, 1:], frames.shape[1:3])
-    return asked
+    check_points(points[:, 1:], frames.shape[1:3])
+    return points

@@ -1,4 +1,4 @@
-"""Stages of the work on a frame, timed for whoever listens."""
+"""Timing of the stages of the work on a frame."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Record = Callable[[str, float], None]
-"""Called with a stage's name and the seconds it took, each time it ends."""
+"""Called with a stage's name and duration in seconds each time it ends."""
 
 _LISTENER: ContextVar[Record | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Mark the block as a stage. Stages do not nest, so that their times add up.
+    """Time the block as a stage. Stages do not nest, so that their times add up.
 
-    Costs a microsecond or two. A block that raises is not recorded.
+    It costs a microsecond or two. A block that raises is not recorded.
     """
     record = _LISTENER.get()
     if record is None:
@@ -28,7 +28,7 @@ def stage(name: str) -> Iterator[None]:
 
 @contextmanager
 def record_stages(record: Record) -> Iterator[None]:
-    """Have every stage that ends in the block, in this thread or task, told to ``record``."""
+    """Call ``record`` for every stage that ends in the block, in this thread or task."""
     token = _LISTENER.set(record)
     try:
         yield

@@ -1,4 +1,4 @@
-"""One bundle for points and masks out of bundles that were exported apart: ``vditrack combine``."""
+"""Combination of separately exported bundles into one for points and masks."""
 
 import shutil
 from pathlib import Path
@@ -16,28 +16,28 @@ _PARTS = (MOTION, APPEARANCE)
 def combine_bundles(
     points: Bundle, motion: Bundle, appearance: Bundle, settings: Propagation, destination: Path
 ) -> Bundle:
-    """Put the bundles of motion and of appearance features into a copy of the one of points.
+    """Copy a bundle for points, with bundles of motion and appearance features inside.
 
-    They may be of different checkpoints, as TED's (arXiv 2512.02339) are. Built engines and the
-    parts that a bundle has already stay behind.
+    They may be of different checkpoints, as in TED (arXiv 2512.02339). Engines, and parts that a
+    bundle already has, are not copied.
 
     Args:
-        points: tracks points.
-        motion: of any window.
-        appearance: of single frames.
+        points: the bundle that tracks points.
+        motion: a bundle with any window.
+        appearance: a bundle that reads single frames.
         settings: how their features are fused, and labels propagated with them.
-        destination: folder that the bundle becomes; an older bundle there is replaced at the end.
+        destination: folder of the new bundle; an older bundle there is replaced at the end.
 
     Raises:
-        InputError: appearance is not of single frames.
-        VditrackError: the destination is taken. Nothing is left behind then.
+        InputError: The appearance bundle does not read single frames.
+        VditrackError: There are other files at the destination. It is left as it was.
 
     """
     frames = appearance.manifest.input.frames
     if frames != 1:
         raise InputError(
-            f"{appearance.root} reads windows of {frames} frames, and appearance is that of single "
-            "frames. Export it with `frames = 1` under [input] in its card."
+            f"{appearance.root} reads windows of {frames} frames; appearance needs single frames. "
+            "Export it with `frames = 1` under [input] in its card."
         )
     with staged_folder(destination, replaceable=CONTENTS) as folder:
         _copy(motion, folder / MOTION, None)
@@ -47,7 +47,7 @@ def combine_bundles(
 
 
 def _copy(bundle: Bundle, folder: Path, settings: Propagation | None) -> Bundle:
-    """Copy the files of a bundle itself, and seal them with what else is in the folder."""
+    """Copy a bundle's own files, and seal them with the other files in the folder."""
     folder.mkdir(exist_ok=True)
     for name in bundle.manifest.files:
         if Path(name).parts[0] not in _PARTS:

@@ -16,7 +16,7 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was cut out of which checkpoint."""
+    """The checkpoint, and the features that were exported from it."""
 
     card: str
     checkpoint: str
@@ -25,34 +25,34 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     block: Annotated[int, Meta(ge=0)]
     heads: Annotated[tuple[int, ...], Meta(min_length=1)]
     tensor: Literal["keys", "queries", "hidden"]
-    """Keys or queries of the block's self-attention, or what the block puts out."""
+    """Keys or queries of the block's self-attention, or the block's output."""
     rotated: bool
-    """Keys and queries after the rotary embedding, or before it."""
+    """Whether keys and queries are read after the rotary embedding."""
     channels: Annotated[tuple[int, ...], Meta(min_length=1)]
-    """Channels kept of each head, after selection by rotary frequency."""
+    """Channels of each head that were kept, selected by rotary frequency."""
     timestep: float
     signal_level: Share
     noise_level: Share
-    """The transformer sees signal_level x latents + noise_level x noise."""
+    """The transformer's input is signal_level x latents + noise_level x noise."""
     noise_seed: int
     random_weights: bool
-    """Whether nothing was learnt: an architecture for benchmarks, that tracks nothing."""
+    """Whether the weights are random: an architecture for benchmarks, which tracks nothing."""
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The window of frames that the transformer sees at a time."""
+    """The window of frames that the transformer reads at a time."""
 
     height: Positive
     width: Positive
     frames: Positive
     """Frames in one window."""
     temporal_stride: Literal[1, 4, 8]
-    """Frames that share one latent: beyond the first frame, which has one of its own."""
+    """Frames that share one latent, except for the first frame, which has its own."""
     described_frames: Positive
     """Frames at the end of a window that get descriptors; the earlier ones are context."""
     overlap: Annotated[int, Meta(ge=0)] = 1
-    """Latents that each window of a clip has in common with the one before it, where a window
-    describes all its frames; each is described by the earlier window."""
+    """Latents that consecutive windows of a clip share, if a window describes all its frames; the
+    earlier window describes them."""
 
     @property
     def latents(self) -> int:
@@ -88,28 +88,27 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def latents_of(frames: int, temporal_stride: int) -> int:
-    """Latents of so many frames: one for the first, and one for every stride after it."""
+    """Return the number of latents of a clip: one for frame 0, and one for every stride after."""
     return 1 + (frames - 1) // temporal_stride
 
 
 class Encoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``encoder.onnx`` takes: ``frames`` uint8 [frames, height, width, 3] RGB.
+    """The inputs of ``encoder.onnx``: ``frames`` uint8 [frames, height, width, 3] RGB, and caches.
 
-    With caches it takes ``cache.0``, ``cache.1``, ... beside the frames and gives ``next_cache.0``,
-    ... beside the latents, for the frames that follow. At the beginning of a clip they are zero;
-    where latents share frames, the first frame of a clip has a graph of its own instead,
-    ``encoder_start.onnx``, which takes that frame alone. Without caches, and where latents share
-    frames, it takes a whole window.
+    With caches it also takes ``cache.0``, ``cache.1``, ... and returns ``next_cache.0``, ... for
+    the frames that follow. At the beginning of a clip they are zero. If latents share frames, the
+    first frame of a clip has its own graph instead, ``encoder_start.onnx``, which takes that frame
+    alone. If latents share frames and there are no caches, it takes a whole window.
     """
 
     frames: Positive
-    """In one run."""
+    """Frames in one run."""
     caches: Annotated[int, Meta(ge=0)]
-    """Arrays carried from run to run; 0 where each run stands alone."""
+    """Arrays that are passed from run to run; 0 if runs are independent."""
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ``features.onnx`` gives, of each described frame: float32 [rows, columns, channels]."""
+    """The output of ``features.onnx`` for a described frame: float32 [rows, columns, channels]."""
 
     rows: Positive
     columns: Positive
@@ -119,7 +118,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What products of matrices and convolutions are rounded to; all else is in FP32."""
+    """Precision of matrix products and convolutions; everything else is in FP32."""
 
     encoder: Literal["fp32", "fp16"]
     features: Literal["fp32", "fp16", "bf16"]
@@ -147,7 +146,7 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Size in bytes and digest of one file of the bundle."""
+    """The size in bytes and the digest of a file of the bundle."""
 
     size: Annotated[int, Meta(ge=0)]
     sha256: Sha256
@@ -173,6 +172,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """None in FP32, where parity says all, and with random weights, which track nothing."""
     files: dict[str, FileRecord]
     parity: dict[str, float]
-    """Relative errors measured at export, by what was compared."""
+    """Relative errors measured at export, by the name of the comparison."""
     tools: dict[str, str]
     """Versions of the programs that made the bundle."""

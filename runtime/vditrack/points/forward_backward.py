@@ -1,4 +1,4 @@
-"""Track back and compare: the forward-backward check that decides visibility (HeFT, section 3)."""
+"""The forward-backward check that decides visibility (HeFT, arXiv 2512.04619, section 3)."""
 
 from collections.abc import Sequence
 
@@ -18,18 +18,18 @@ def backward_error(
     age: NDArray[np.integer],
     settings: Matching,
 ) -> Floats:
-    """Distance between the trail and the track found from its end backward.
+    """Return the distance between a trail and the track from its end backward.
 
     Args:
         maps: K feature maps, oldest first.
         trail: [N, K, 2] (x, y) in model pixels, the forward track in those frames.
-        visible: [N, K] where it was visible; the last frame's value is not read.
-        age: [N] frames since each point was asked for: the check goes back no further.
-        settings: matching settings.
+        visible: [N, K] visibility; the last frame's value is not read.
+        age: [N] frames since each point was added: the check goes back no further.
+        settings: of matching.
 
     Returns:
-        [N] model pixels, root mean square over the frames in which the point was visible; inf for
-        a point that was visible in none of them.
+        [N] in model pixels, root mean square over the frames in which the point was visible; inf if
+        it was visible in none of them.
 
     """
     last = len(maps) - 1
@@ -37,7 +37,7 @@ def backward_error(
     found = trail[:, last].copy()
     squared = np.zeros(len(trail), np.float64)
     count = np.zeros(len(trail), np.int64)
-    # As forward: the search is free to look anywhere from a frame in which the point was hidden.
+    # As forward: the search has no radius after a frame in which the point was invisible.
     limited = np.ones(len(trail), np.bool_)
     for frame in range(last - 1, -1, -1):
         alive = age >= last - frame

@@ -1,7 +1,7 @@
-"""Points that go where the features match: HeFT's way, frame by frame.
+"""Tracks points by descriptors alone, frame by frame (HeFT, arXiv 2512.04619, section 3).
 
-Nothing but descriptors decides where a point is, and the way back over the last frames whether it
-is visible (HeFT, section 3).
+Descriptors decide where a point is. Tracking it backward over the last frames decides whether it is
+visible.
 """
 
 import numpy as np
@@ -18,9 +18,16 @@ from vditrack.stage_timing import stage
 
 
 class MatchTracker(PointTracker):
-    """A step goes one way: match the templates, check backward, update what was seen."""
+    """Tracks points in three stages: match templates, check backward, update visible templates."""
 
     def __init__(self, grid: Grid, settings: Matching) -> None:
+        """Start without points.
+
+        Args:
+            grid: the bundle's feature grid.
+            settings: of matching.
+
+        """
         length = settings.horizon + 1
         super().__init__(grid, length)
         self._settings = settings
@@ -52,8 +59,8 @@ class MatchTracker(PointTracker):
                 self._templates, features, start, self._visible, self._settings, intervals
             )
         self._positions = found.points
-        self._trail = _shifted(self._trail, self._positions)
-        self._seen = _shifted(self._seen, np.zeros(len(self.ids), np.bool_))
+        self._trail = _append(self._trail, self._positions)
+        self._seen = _append(self._seen, np.zeros(len(self.ids), np.bool_))
         with stage("consistency"):
             self.forward_backward_error = self._backward_error()
         self.confidence = self._confidence(found.similarity)
@@ -69,7 +76,7 @@ class MatchTracker(PointTracker):
         return backward_error(self._maps, trail, seen, self.age, self._settings)
 
     def _confidence(self, similarity: Floats) -> Floats:
-        """Of each test, one half at its threshold; the worst of them counts."""
+        """Return the smaller of two confidences [N]; each is one half at its threshold."""
         settings = self._settings
         returning = np.isinf(self.forward_backward_error)
         threshold = np.where(returning, settings.recovery_threshold, settings.similarity_threshold)
@@ -81,12 +88,12 @@ class MatchTracker(PointTracker):
     def _update_templates(self, features: FeatureMap) -> None:
         seen, weight = self._visible, self._settings.template_update
         if not self._settings.update_after_loss:
-            # Else a mistaken return would be learnt, and never mended.
+            # A wrong re-detection would otherwise enter the template for good.
             seen = seen & ~self._was_lost
         newest = features.sample(self._positions[seen], self._settings.template_falloff)
         self._templates[seen] = (1 - weight) * self._templates[seen] + weight * newest
 
 
-def _shifted(history: NDArray, newest: NDArray) -> NDArray:  # type: ignore[type-arg]
-    """History [N, K, ...] without its oldest and with the newest [N, ...] at the end."""
+def _append(history: NDArray, newest: NDArray) -> NDArray:  # type: ignore[type-arg]
+    """Append the newest values [N, ...] to a history [N, K, ...] and drop its oldest."""
     return np.concatenate([history[:, 1:], newest[:, None]], axis=1)

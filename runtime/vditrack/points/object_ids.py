@@ -1,7 +1,7 @@
-"""Which object a tracked point is on, as masks tell.
+"""The object that each tracked point is on, read from masks.
 
-Where objects that look the same cross, points slip from one to the other. Masks that are carried by
-motion (`vditrack.masks.label_propagation`) do not, and say of a point which object it is on by now.
+Where objects that look the same cross, points slip from one to the other. Masks that are propagated
+with motion (`vditrack.masks.label_propagation`) do not, so they tell which object a point is on.
 """
 
 import numpy as np
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 def read_object_ids(
     points: NDArray[np.float32], visible: NDArray[np.bool_], mask: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Read which object each point of a frame is on.
+    """Return the object that each point of a frame is on.
 
     Args:
         points: [N, 2] (x, y) in pixels of the frame; (0, 0) is the upper-left corner of the
             upper-left pixel.
-        visible: [N]; where a point is that is not, is a guess.
+        visible: [N]; the position of an invisible point is a guess.
         mask: uint8 [H, W] of the frame: indices of objects, 0 for the background.
 
     Returns:
-        [N] the index at each point; 0 where that is not visible, or outside the frame.
+        Indices [N] of objects; 0 for points that are invisible or outside the frame.
 
     """
     height, width = mask.shape

@@ -1,4 +1,4 @@
-"""The result of tracking a clip, and the files of points and tracks."""
+"""The result of tracking a clip."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +20,9 @@ class Tracks:
     """
 
     queries: NDArray[np.float32]
-    """[N, 3] (t, x, y): where each track was asked for."""
+    """[N, 3] (t, x, y): the query of each track."""
     points: NDArray[np.float32]
-    """[N, T, 2] (x, y); a best guess where the point is invisible."""
+    """[N, T, 2] (x, y); a guess where the point is invisible."""
     visible: NDArray[np.bool_]
     """[N, T]"""
     confidence: NDArray[np.float32]
@@ -30,23 +30,25 @@ class Tracks:
     forward_backward_error: NDArray[np.float32]
     """[N, T] forward-backward distance in model pixels (RMS over frames); inf where unknown."""
     object_id: NDArray[np.uint8] | None = None
-    """[N, T] index of the object that each point is on, 0 for none and where it is invisible; None
-    where no masks were given (`on_objects`)."""
+    """[N, T] index of the object that each point is on; 0 for none and where it is invisible. None
+    if no masks were given (`on_objects`)."""
 
     def on_objects(self, masks: NDArray[np.uint8]) -> "Tracks":
-        """Say of each point which object it is on.
+        """Return the same tracks with the object that each point is on.
 
         Args:
-            masks: uint8 [T, H, W] of the frames: indices of objects, 0 for the background, such as
-                `Tracker.propagate` gives.
+            masks: uint8 [T, H, W] of the frames: indices of objects, 0 for the background, as
+                `Tracker.propagate` returns them.
 
         Raises:
-            InputError: there is not one mask a frame.
+            InputError: There is not one mask for each frame.
 
         """
         frames = self.points.shape[1]
         if masks.ndim != 3 or len(masks) != frames:
-            raise InputError(f"masks are {list(masks.shape)}, not [{frames}, H, W]: one a frame.")
+            raise InputError(
+                f"masks have shape {list(masks.shape)}; give one a frame: [{frames}, H, W]."
+            )
         found = [
             read_object_ids(self.points[:, t], self.visible[:, t], mask)
             for t, mask in enumerate(masks)
@@ -55,21 +57,21 @@ class Tracks:
 
 
 def concatenate_tracks(shots: Sequence[Tracks]) -> Tracks:
-    """Tracks of clips that follow each other, as tracks of the whole.
+    """Concatenate the tracks of consecutive clips to tracks of the whole video.
 
-    Outside its own clip a point is invisible and stays where it was last, or will be first.
+    Outside its own clip a point is invisible, at its first or last position.
     """
     lengths = [shot.points.shape[1] for shot in shots]
     firsts = np.cumsum([0, *lengths])
     parts = [
-        _placed(shot, first, firsts[-1] - first - length)
+        _pad_frames(shot, first, firsts[-1] - first - length)
         for shot, first, length in zip(shots, firsts, lengths, strict=False)
     ]
     return Tracks(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def _placed(shot: Tracks, before: int, after: int) -> tuple[NDArray[Any], ...]:
-    """Arrays of a clip's tracks, with frames added on both sides."""
+def _pad_frames(shot: Tracks, before: int, after: int) -> tuple[NDArray[Any], ...]:
+    """Return the arrays of a clip's tracks, padded by frames before and after."""
     around = ((0, 0), (before, after))
     return (
         shot.queries + np.array([before, 0, 0], np.float32),

@@ -1,4 +1,4 @@
-"""Object masks in a live stream: causal, with constant work a frame."""
+"""Mask propagation in a live stream: causal, with constant work a frame."""
 
 from dataclasses import dataclass
 
@@ -15,27 +15,28 @@ from vditrack.streams.frame_clock import FrameClock
 
 @dataclass(frozen=True)
 class MaskUpdate:
-    """Where the objects of a stream are in the frame just pushed."""
+    """The objects of a stream in the frame just pushed."""
 
     stamp: float
+    """Stamp of the frame, in seconds."""
     mask: NDArray[np.uint8]
-    """[H, W] in the frame's pixels: the index of the object there, 0 for the background."""
+    """[H, W]: the index of the object at each pixel, 0 for the background."""
     indices: NDArray[np.uint8]
-    """[N] of all objects marked so far, in the order in which they came; also of those that are
-    nowhere in the frame."""
+    """[N] indices of all objects marked so far, in order, including those with no pixel in the
+    frame."""
     frames_since_marked: NDArray[np.int64]
     """[N] frames since a mask last named the object."""
 
 
 class MaskStream:
-    """Objects in a live stream of frames.
+    """Propagates object masks in a live stream of frames.
 
     The work of a push depends on the bundle, and its memory also on how often objects were marked:
-    frames with marks are never forgotten. Neither depends on how long the stream has run.
+    marked frames are never dropped. Neither depends on how long the stream has run.
 
     - A frame with the stamp of the one before is the same frame: nothing is computed.
-    - A frame with an older stamp is refused; `reset` starts over after a jump of the clock.
-    - When the frame size changes, objects keep their place in the picture.
+    - A frame with an older stamp is an error; `reset` starts over after a jump of the clock.
+    - If the frame size changes, objects keep their relative position.
     """
 
     def __init__(self, features: FusedFeatures, streaming: Streaming) -> None:
@@ -50,24 +51,24 @@ class MaskStream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all objects and frames."""
+        """Drop all objects and frames."""
         self._window = self._features.window()
         self._objects = MaskedObjects(self._features.settings)
         self._clock = FrameClock(self._streaming.interval_history)
         self._frames_since_marked = np.zeros(0, np.int64)
 
     def add_masks(self, mask: NDArray[np.uint8]) -> None:
-        """Mark objects on the last frame pushed, to be carried on from there.
+        """Mark objects on the last frame pushed, which are propagated from there.
 
-        An object that the mask names is afterwards where the mask has it, and nowhere else. The
-        others stay where they are, but for the pixels that the mask takes.
+        An object that the mask names is moved to where the mask has it. The other objects stay
+        where they are, except for the pixels that the mask takes.
 
         Args:
             mask: uint8 [H, W] of that frame: indices of objects, new ones or known ones, in any
-                order and with gaps; 0 says nothing of a pixel.
+                order and with gaps; 0 leaves a pixel as it is.
 
         Raises:
-            InputError: no frame was pushed yet, or the mask is none for it.
+            InputError: No frame was pushed yet, or the mask does not fit it.
 
         """
         if self._clock.stamp is None:
@@ -79,15 +80,15 @@ class MaskStream:
         self._frames_since_marked = np.where(np.isin(indices, mask), 0, frames)
 
     def push(self, frame: NDArray[np.uint8], stamp: float) -> MaskUpdate:
-        """Carry all objects into the next frame.
+        """Propagate all objects into the next frame.
 
         Args:
             frame: uint8 [H, W, 3] RGB.
             stamp: the frame's time, in seconds, of any epoch.
 
         Raises:
-            InputError: the frame is not such an array, or its stamp is not a number or older than
-                the one before.
+            InputError: The frame is not such an array, or its stamp is not a number or is older
+                than the one before.
 
         """
         check_frame(frame)
@@ -104,6 +105,6 @@ class MaskStream:
 
     @property
     def _size(self) -> tuple[int, int]:
-        """(height, width) of the last frame."""
+        """Height and width of the last frame."""
         height, width = self._objects.mask.shape
         return height, width

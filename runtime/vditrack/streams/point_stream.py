@@ -1,4 +1,4 @@
-"""Tracking a live stream: causal, with constant memory and constant work a frame."""
+"""Point tracking in a live stream: causal, with constant memory and constant work a frame."""
 
 from dataclasses import dataclass
 
@@ -6,29 +6,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vditrack.bundle.configuration import Matching, Streaming
-from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow
-from vditrack.input_checks import check_frame
+from vditrack.input_checks import check_frame, validate_ids
 from vditrack.points.factory import create_point_tracker
 from vditrack.streams.frame_clock import FrameClock
 
 
 @dataclass(frozen=True)
 class StreamUpdate:
-    """Where the points of a stream are in the frame just pushed.
+    """The points of a stream in the frame just pushed.
 
     Coordinates are (x, y) in pixels of that frame; (0, 0) is the upper-left corner of the
     upper-left pixel.
     """
 
     stamp: float
+    """Stamp of the frame, in seconds."""
     ids: NDArray[np.int64]
     """[N], stable for the life of a point."""
     points: NDArray[np.float32]
-    """[N, 2] (x, y); a best guess where the point is invisible."""
+    """[N, 2] (x, y); a guess where the point is invisible."""
     visible: NDArray[np.bool_]
-    """[N]"""
+    """[N] visibility."""
     confidence: NDArray[np.float32]
     """[N] in [0, 1]; at least 0.5 exactly where the point is visible."""
     forward_backward_error: NDArray[np.float32]
@@ -38,16 +38,16 @@ class StreamUpdate:
 
 
 class Stream:
-    """Points in a live stream of frames.
+    """Tracks points in a live stream of frames.
 
     The work and the memory of a push depend on the number of points and on the bundle's window and
     horizon, not on how long the stream has run.
 
-    - A frame with the stamp of the one before is the same frame: it changes nothing.
-    - A frame with an older stamp is refused; `reset` starts over after a jump of the clock.
-    - When frames were dropped (the interval is a multiple of the usual one), points are looked for
-      as many times further away.
-    - When the frame size changes, points keep their place in the picture.
+    - A frame with the stamp of the one before is the same frame: nothing changes.
+    - A frame with an older stamp is an error; `reset` starts over after a jump of the clock.
+    - After dropped frames (the interval is a multiple of the usual one), searches are as many times
+      wider.
+    - If the frame size changes, points keep their relative position.
     """
 
     def __init__(
@@ -67,16 +67,19 @@ class Stream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all points and frames; ids go on counting."""
+        """Drop all points and frames. Ids are not used again."""
         self._window = SlidingWindow(self._extractor)
         self._tracker = create_point_tracker(self._extractor.grid, self._settings)
         self._clock = FrameClock(self._streaming.interval_history)
 
     def add(self, points: ArrayLike) -> NDArray[np.int64]:
-        """Start tracking points [N, 2] (x, y), in pixels of the last frame pushed; return ids [N].
+        """Add points on the last frame pushed, and return their ids [N].
+
+        Args:
+            points: [N, 2] (x, y) in pixels of that frame.
 
         Raises:
-            InputError: no frame was pushed yet, or a point is not a finite position inside it.
+            InputError: No frame was pushed yet, or a point is not a finite position inside it.
 
         """
         positions = np.asarray(points, np.float32)
@@ -87,16 +90,13 @@ class Stream:
         return ids
 
     def remove(self, ids: ArrayLike) -> None:
-        """Stop tracking points.
+        """Stop tracking the points with the given ids.
 
         Raises:
-            InputError: an id is not alive.
+            InputError: There is no point with one of the ids.
 
         """
-        gone = np.atleast_1d(np.asarray(ids, np.int64))
-        unknown = np.setdiff1d(gone, self._tracker.ids)
-        if len(unknown):
-            raise InputError(f"no point with id {unknown[0]} is alive in this stream.")
+        gone = validate_ids(ids, self._tracker.ids)
         self._tracker.keep(~np.isin(self._tracker.ids, gone))
 
     def push(self, frame: NDArray[np.uint8], stamp: float) -> StreamUpdate:
@@ -107,8 +107,8 @@ class Stream:
             stamp: the frame's time, in seconds, of any epoch.
 
         Raises:
-            InputError: the frame is not such an array, or its stamp is not a number or older than
-                the one before.
+            InputError: The frame is not such an array, or its stamp is not a number or is older
+                than the one before.
 
         """
         check_frame(frame)

@@ -1,8 +1,8 @@
-"""Tracking at a camera's pace with a model that may be slower.
+"""Point tracking at a camera's rate with a model that may be slower.
 
-The model describes the newest frame in a thread of its own. Meanwhile optical flow carries the
-points from each frame to the next; when the model is done, they are matched in the frame that it
-has described, and what that changes is carried to the newest one.
+The model describes the newest frame in its own thread. Meanwhile optical flow carries the points
+from frame to frame. When the model is done, the points are tracked into the frame that it
+described, and the correction is applied to their positions in the newest frame.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import SlidingWindow
-from vditrack.input_checks import check_frame, check_points
+from vditrack.input_checks import check_frame, check_points, validate_ids
 from vditrack.points.array_tables import concatenate_rows, select_rows
 from vditrack.points.factory import create_point_tracker
 from vditrack.points.optical_flow import (
@@ -39,19 +39,20 @@ from vditrack.streams.frame_clock import FrameClock
 
 @dataclass(frozen=True)
 class LiveUpdate:
-    """Where the points are in the frame just pushed.
+    """The points of a live stream in the frame just pushed.
 
     Coordinates are (x, y) in pixels of that frame; (0, 0) is the upper-left corner of the
     upper-left pixel.
     """
 
     stamp: float
+    """Stamp of the frame, in seconds."""
     ids: Ints
     """[N], ascending, stable for the life of a point."""
     points: Floats
-    """[N, 2] (x, y); a best guess where the point is invisible."""
+    """[N, 2] (x, y); a guess where the point is invisible."""
     visible: Bools
-    """[N]"""
+    """[N] visibility."""
     confidence: Floats
     """[N] in [0, 1]; at least 0.5 exactly where the point is visible."""
     forward_backward_error: Floats
@@ -61,25 +62,26 @@ class LiveUpdate:
     seconds_since_model: Floats
     """[N] seconds since the frame in which the model last placed the point; 0 in that frame."""
     bridged: bool
-    """Whether flow alone has carried the points into this frame."""
+    """Whether optical flow alone carried the points into this frame."""
 
 
 @dataclass
 class _Points:
-    """The living points as they are in the newest frame; ids ascend."""
+    """The points in the newest frame, by ascending ids."""
 
     ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     places: Floats = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     followed: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
-    """Whether flow held on to the point since the model placed it."""
+    """Whether optical flow has not lost the point since the model placed it."""
     confidence: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
-    """Of the model, or 1 until it has seen the point."""
+    """The model's confidence; 1 until the model has described the point."""
     forward_backward_error: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
     age: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     placed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    """Stamps."""
+    """Stamps of the frames in which the model last placed the points."""
 
-    def with_new(self, ids: Ints, places: Floats, stamp: float) -> _Points:
+    def add_points(self, ids: Ints, places: Floats, stamp: float) -> _Points:
+        """Return the points with new ones added."""
         count = len(ids)
         new = _Points(
             ids=ids,
@@ -99,7 +101,7 @@ class _Points:
 
 @dataclass(frozen=True)
 class _Job:
-    """A frame that the model describes, and where its points were when that began."""
+    """A frame that the model describes, and its points when the model began."""
 
     described: Future[FeatureMap]
     frame: Frame
@@ -109,16 +111,16 @@ class _Job:
     ids: Ints
     places: Floats
     carried: bool
-    """Whether flow has brought the points here; else they are where the model placed them."""
+    """Whether optical flow carried the points here; if not, the model placed them."""
 
 
 class LiveStream:
-    """Points in a live stream of frames, at the pace at which they come.
+    """Tracks points in a live stream of frames, at the rate at which they come.
 
-    A push takes the time of optical flow, a few milliseconds, while the model is slower than the
-    camera; where the model keeps pace, a push waits for it and gives what `Stream.push` gives. The
-    first frame is always waited for. Stamps are in seconds; sizes of frames may change, and clocks
-    are treated, as `Stream` does.
+    If the model is slower than the camera, a push takes only as long as optical flow, a few
+    milliseconds. If the model keeps up, a push waits for it and returns what `Stream.push` returns.
+    The first push always waits. Stamps are in seconds; changes of the frame size and of the clock
+    are treated as in `Stream`.
     """
 
     def __init__(
@@ -148,8 +150,8 @@ class LiveStream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all points and frames; ids go on counting."""
-        # What the model still works on belongs to the past.
+        """Drop all points and frames. Ids are not used again."""
+        # The frame that the model is describing belongs to the past.
         self._job = None
         self._window = SlidingWindow(self._extractor)
         self._tracker = create_point_tracker(self._extractor.grid, self._settings)
@@ -161,7 +163,7 @@ class LiveStream:
         self._busy = 0.0
 
     def close(self) -> None:
-        """Give the thread back. A frame that is being described is waited for."""
+        """Stop the stream's own thread, after the frame that the model is describing."""
         if self._owned:
             self._worker.shutdown(cancel_futures=True)
 
@@ -178,21 +180,24 @@ class LiveStream:
 
     @property
     def ids(self) -> Ints:
-        """[N] of the living points, ascending."""
+        """Ids [N] of the points, ascending."""
         return self._points.ids.copy()
 
     @property
     def described_rate(self) -> float | None:
-        """Frames a second that the model describes; None before it has described two."""
+        """Frames that the model describes per second; None before it has described two."""
         if len(self._described) < 2:
             return None
         return (len(self._described) - 1) / (self._described[-1] - self._described[0])
 
     def add(self, points: ArrayLike) -> Ints:
-        """Start tracking points [N, 2] (x, y), in pixels of the last frame pushed; return ids [N].
+        """Add points on the last frame pushed, and return their ids [N].
+
+        Args:
+            points: [N, 2] (x, y) in pixels of that frame.
 
         Raises:
-            InputError: no frame was pushed yet, or a point is not a finite position inside it.
+            InputError: No frame was pushed yet, or a point is not a finite position inside it.
 
         """
         if self._image is None or self._clock.stamp is None:
@@ -202,21 +207,18 @@ class LiveStream:
         ids = np.arange(self._next_id, self._next_id + len(positions), dtype=np.int64)
         if self._describes(self._clock.stamp):
             self._tracker.add(ids, positions)
-        self._points = self._points.with_new(ids, positions, self._clock.stamp)
+        self._points = self._points.add_points(ids, positions, self._clock.stamp)
         self._next_id += len(ids)
         return ids
 
     def remove(self, ids: ArrayLike) -> None:
-        """Stop tracking points.
+        """Stop tracking the points with the given ids.
 
         Raises:
-            InputError: an id is not tracker.
+            InputError: There is no point with one of the ids.
 
         """
-        gone = np.atleast_1d(np.asarray(ids, np.int64))
-        unknown = np.setdiff1d(gone, self._points.ids)
-        if len(unknown):
-            raise InputError(f"no point with id {unknown[0]} is alive in this stream.")
+        gone = validate_ids(ids, self._points.ids)
         self._points = select_rows(self._points, ~np.isin(self._points.ids, gone))
         self._tracker.keep(~np.isin(self._tracker.ids, gone))
 
@@ -228,9 +230,9 @@ class LiveStream:
             stamp: the frame's time in seconds, from the camera.
 
         Raises:
-            InputError: the frame is not such an array, or its stamp is not a number or older than
-                the one before.
-            BackendError: the model has failed, in this frame or in one before.
+            InputError: The frame is not such an array, or its stamp is not a number or is older
+                than the one before.
+            BackendError: The model failed, in this frame or in one before.
 
         """
         began = perf_counter()
@@ -239,13 +241,13 @@ class LiveStream:
         if self._clock.advance(stamp) == 0:
             return self._update(stamp)
         if before is not None:
-            self._see_interval(stamp - before)
+            self._record_interval(stamp - before)
         image = grey_levels(frame)
         self._points.age += 1
         if self._job is not None and self._job.described.done():
             self._correct()
         waits = self._job is None and (before is None or self._keeps_pace())
-        # Then the model's own step begins where the points are, and flow would change nothing.
+        # Otherwise the model's own step begins where the points are, and flow is not needed.
         carries = not (waits and self._describes(before))
         if carries:
             self._carry(image)
@@ -258,18 +260,18 @@ class LiveStream:
         return self._update(stamp)
 
     def _describes(self, stamp: float | None) -> bool:
-        """Whether the frame of this stamp is the one that the model described last."""
+        """Return whether the model described the frame of this stamp last."""
         return bool(self._described) and self._described[-1] == stamp
 
-    def _see_interval(self, interval: float) -> None:
-        # A push that waits for a slow model makes frames go by unseen, and the time to the next
-        # one as long as the model takes: it says nothing of the camera.
+    def _record_interval(self, interval: float) -> None:
+        # While a push waits for a slow model, frames are missed, and the interval to the next one
+        # is as long as the model takes: it does not measure the camera.
         self._intervals.append(
             interval if self._busy <= self._live.max_push_share * interval else None
         )
 
     def _keeps_pace(self) -> bool:
-        """Whether the model is quicker than the camera; when in doubt not, which shows it."""
+        """Return whether the model is faster than the camera; False until both are measured."""
         intervals = [interval for interval in self._intervals if interval is not None]
         if not intervals or not self._seconds:
             return False
@@ -288,17 +290,17 @@ class LiveStream:
     def _describe(self, window: SlidingWindow, frame: Frame) -> FeatureMap:
         began = perf_counter()
         features = window.push(frame)
-        # Worked out when they are first asked for: better here than while a camera waits.
+        # They are computed on first use: better in this thread than while a push waits.
         _ = features.half_cell_inverse_norms, features.pixel_inverse_norms
         self._seconds.append(perf_counter() - began)
         return features
 
     def _carry(self, image: Grey) -> None:
-        """Bring the visible points from the newest frame to the next by flow."""
+        """Carry the visible points from the newest frame to the next by optical flow."""
         points, newest = self._points, self._image
         if newest is None or not len(points.ids):
             return
-        points.places *= _factor(newest, image)
+        points.places *= _size_ratio(newest, image)
         seen = np.flatnonzero(points.visible)
         if len(seen):
             with stage("flow"):
@@ -314,7 +316,7 @@ class LiveStream:
             points.followed[seen[~held]] = False
 
     def _correct(self) -> None:
-        """Match the points in the frame that the model has described, and go on from there."""
+        """Track the points into the frame that the model described, and apply the correction."""
         job, self._job = self._job, None
         if job is None:
             return
@@ -323,19 +325,19 @@ class LiveStream:
         tracker = self._tracker
         carried = job.places[np.searchsorted(job.ids, tracker.ids)] if job.carried else None
         tracker.advance(features, job.frame, job.intervals, carried)
-        self._describe_new(job)
-        self._take_over(job)
+        self._add_to_tracker(job)
+        self._apply_correction(job)
 
-    def _describe_new(self, job: _Job) -> None:
-        """Give their template to points that were added since the frame described before."""
+    def _add_to_tracker(self, job: _Job) -> None:
+        """Add to the tracker the points that were added since the last described frame."""
         height, width = job.image.shape
         inside = ((job.places >= 0) & (job.places < (width, height))).all(axis=1)
         new = inside & np.isin(job.ids, self._points.ids) & ~np.isin(job.ids, self._tracker.ids)
         if new.any():
             self._tracker.add(job.ids[new], job.places[new])
 
-    def _take_over(self, job: _Job) -> None:
-        """Take over what the model says of the job's frame into the newest one."""
+    def _apply_correction(self, job: _Job) -> None:
+        """Apply the tracker's result in the job's frame to the points in the newest frame."""
         tracker, points = self._tracker, self._points
         rows = np.searchsorted(points.ids, tracker.ids)
         points.confidence[rows], points.forward_backward_error[rows] = (
@@ -348,7 +350,7 @@ class LiveStream:
             points.places[rows] = tracker.points
             return
         was = job.places[np.searchsorted(job.ids, tracker.ids)]
-        factor = _factor(job.image, newest)
+        factor = _size_ratio(job.image, newest)
         correction = (tracker.points - was) * factor
         points.places[rows] += correction
         limit = self._live.max_correction * pixel_unit(newest.shape)
@@ -357,7 +359,7 @@ class LiveStream:
             self._follow_anew(job, newest, tracker.points[differs] * factor, rows[differs])
 
     def _follow_anew(self, job: _Job, newest: Grey, placed: Floats, rows: Ints) -> None:
-        """Follow points that flow had brought elsewhere from where the model places them."""
+        """Track points by flow anew, from the tracker's positions in the described frame."""
         points = self._points
         with stage("flow"):
             described = resize_grey(job.image, newest.shape)
@@ -390,7 +392,7 @@ class LiveStream:
         )
 
 
-def _factor(before: Grey, after: Grey) -> Floats:
-    """Pixels (x, y) of a frame for one of the frame before."""
+def _size_ratio(before: Grey, after: Grey) -> Floats:
+    """Return the pixels (x, y) of a frame in one pixel of the frame before."""
     (height, width), (height_before, width_before) = after.shape, before.shape
     return np.array([width / width_before, height / height_before], np.float32)

@@ -148,8 +148,8 @@ GOOD = np.ones((HEIGHT, WIDTH), np.uint8)
         ({}, "there is no mask"),
         ({4: GOOD}, "mask of frame 4; the clip's frames are 0 to 3"),
         ({-1: GOOD}, "frame -1"),
-        ({0.5: GOOD}, "0.5 is none"),
-        ({"first": GOOD}, "'first' is none"),
+        ({0.5: GOOD}, "whole number, not 0.5"),
+        ({"first": GOOD}, "whole number, not 'first'"),
     ],
 )
 def test_invalid_masks_are_refused(tracker, masks, message):

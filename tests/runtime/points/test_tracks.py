@@ -72,7 +72,7 @@ def test_objects_of_points(tmp_path):
     save_csv(tmp_path / "t.csv", tracks, TIMES)
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert [row["object_id"] for row in rows] == ["9", "0", "7", "255"]
-    with pytest.raises(InputError, match="one a frame"):
+    with pytest.raises(InputError, match="give one a frame"):
         TRACKS.on_objects(masks[:1])
 
 
