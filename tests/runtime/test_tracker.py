@@ -87,6 +87,7 @@ def test_an_occluder_passes(tracker):
     assert np.median(error[:, -1]) < 1.5
 
 
+@pytest.mark.slow
 def test_queries_in_the_middle_are_followed_both_ways(tracker):
     offsets = np.array([(3 * t, -2 * t) for t in range(11)])
     frames = np.stack([camera_at(100 - dx, 100 - dy) for dx, dy in offsets])

@@ -160,6 +160,7 @@ def painted(view: View) -> View:
     return replace(view, scene=scene)
 
 
+@pytest.mark.slow
 def test_points_are_seen_or_hidden_as_the_pixels_say() -> None:
     right, seen, covered = 0, 0, 0
     for seed in range(8):
@@ -189,6 +190,7 @@ def around(red: Any, point: Any) -> Any:
     return np.pad(red.astype(int), 1, mode="edge")[row : row + 3, column : column + 3]
 
 
+@pytest.mark.slow
 def test_windows_far_apart_differ_in_scale_by_up_to_two_and_in_angle() -> None:
     zooms, turns = [], []
     for seed in range(60):
@@ -278,6 +280,7 @@ def steps(run: train.Training, clips: train.Clips, count: int) -> None:
         train.train_step(run, batch, seed=3, total=len(clips))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_run")
 def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
     clips = train.Clips((), seed=3, total=6)

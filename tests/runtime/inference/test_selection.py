@@ -308,6 +308,7 @@ def test_bench_and_demo_take_a_backend(tmp_path, run_vditrack):
         assert "has no engine for tensorrt" in refused.stderr
 
 
+@pytest.mark.slow
 def test_no_engine_is_imported_before_it_is_needed():
     code = """
 import sys, vditrack.cli.app

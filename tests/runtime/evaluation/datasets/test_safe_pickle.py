@@ -294,6 +294,7 @@ def buffered(more):
     return b"\x80\x05](" + array + b"X\x01\x00\x00\x00CtR" + more + b"e."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_beginning_of_a_file_is_refused(tmp_path, protocol):
     clip = {"v": [np.zeros((2, 3), np.uint8), np.array([b"a"], object), np.float32(1), b"\xff"]}
