@@ -1,1 +1,1 @@
-"""vditrack as a ROS 2 node: camera topics in, tracked points out."""
+"""ROS 2 node that tracks points and object masks in camera topics."""

@@ -1,76 +1,81 @@
-"""What follows a camera's images: points, masks of objects, or both side by side."""
+"""The interface between a camera and what processes its images: points or masks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import Header
 
-from vditrack_ros.counters import Counts
-from vditrack_ros.diagnostics import Report, State
+from vditrack.arrays import Frame
+from vditrack_ros.counters import ImageCounters
+from vditrack_ros.diagnostics import CameraState, Report
 from vditrack_ros.parameters import Settings
 
-AGAIN = 5.0
-"""Seconds between log messages of the same kind."""
-SETTLED = 3.0
-"""Seconds after which rates are worth telling."""
+LOG_INTERVAL = 5.0
+"""Minimum number of seconds between two log messages of the same kind."""
+RATE_SETTLING_TIME = 3.0
+"""Seconds of images after which measured rates are logged."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where a camera is in ROS."""
+class CameraContext:
+    """What a consumer needs to create topics for a camera."""
 
     node: LifecycleNode
-    """Has the topics."""
-    inputs: str
-    """What names of the camera's topics begin with."""
-    own: str
-    """What names of the node's topics for this camera begin with."""
+    """The node that owns the topics."""
+    input_prefix: str
+    """Prefix of the camera's topics."""
+    output_prefix: str
+    """Prefix of the node's topics and services for this camera."""
     logger: RcutilsLogger
 
 
 @dataclass(frozen=True)
-class Shot:
-    """An image that was taken."""
+class CameraImage:
+    """A decoded image of a camera topic."""
 
     header: Header
-    """As it came."""
-    frame: NDArray[np.uint8]
-    """[H, W, 3] RGB."""
+    """The header of the message, unchanged."""
+    frame: Frame
+    """The pixels, uint8 [H, W, 3] RGB."""
     stamp: int
-    """Nanoseconds, of the header, or of its arrival where the header has none."""
+    """Nanoseconds: the header's stamp, or the time of arrival if that is zero."""
     latency: Callable[[], float]
-    """Seconds from its stamp until now."""
-    decoding: float
-    """Seconds that it took."""
+    """Returns the seconds from the stamp until now."""
+    decode_seconds: float
+    """Time that decoding took."""
 
 
-class Follower(Protocol):
-    """Follows something through a camera's images; all of it runs in the node's own thread."""
+class Consumer(Protocol):
+    """Processes the images of a camera. All methods run in the node's executor thread."""
 
-    counts: Counts
-    """What became of the images."""
+    counters: ImageCounters
+    """Counters of received and dropped images."""
     settings: Settings
-    """May be replaced at any time."""
+    """The node's settings; may be replaced at any time."""
 
-    def take(self, shot: Shot) -> None:
-        """Follow into the next image."""
+    def process(self, image: CameraImage) -> None:
+        """Track into the next image."""
 
-    def fail(self, error: Exception) -> None:
-        """Tell that an image could not be followed into, and start over."""
+    def handle_failure(self, error: Exception) -> None:
+        """Report that processing an image failed, and reset."""
 
-    def start_over(self) -> None:
-        """Forget everything that depends on images before the next one."""
+    def reset(self) -> None:
+        """Discard everything that depends on the images so far."""
 
-    def forget(self) -> str:
-        """Start over because somebody asked for it; tell what is forgotten."""
+    def reset_on_request(self) -> str:
+        """Reset for a call of `~/reset`; return what was discarded, such as "40 points"."""
 
-    def report(self, state: State, now: float) -> Report:
-        """Tell how well the camera is kept up with."""
+    def report(self, state: CameraState, now: float) -> Report:
+        """Return the diagnostics of this consumer.
+
+        Args:
+            state: of the camera.
+            now: monotonic time in seconds.
+
+        """
 
     def close(self) -> None:
-        """Free all topics."""
+        """Destroy all topics."""

@@ -1,4 +1,7 @@
-"""Counters of what the node received, tracked and dropped, over a sliding window."""
+"""Counters of what the node received, tracked and dropped, over a sliding window.
+
+All times are in seconds of a monotonic clock.
+"""
 
 from __future__ import annotations
 
@@ -6,116 +9,128 @@ from collections import deque
 from dataclasses import dataclass, field
 
 WINDOW = 10.0
-"""Seconds that are looked back on."""
+"""Length of the sliding window in seconds."""
+_MAX_EVENTS = 4096
+"""Events stored of each kind; more than a camera sends within the window."""
 
+DROP_REASONS = ("old", "malformed", "failed", "overtaken", "lost")
+"""Why an image has no result: it is older than `max_age`; it cannot be decoded; tracking raised an
+error; a newer image replaced it in the queue; the middleware lost it."""
 
-_MOST = 4096
-"""Events remembered of each kind: more than a camera sends in the window."""
-
-
-REASONS = ("old", "malformed", "failed", "overtaken", "lost")
-"""Why an image gives nothing: its age; its encoding or data; an error in tracking; a newer one
-came before it was taken; the middleware lost it."""
-
-
-MARK_REASONS = ("encoding", "malformed", "indices", "empty", "size", "ahead", "crowded")
-"""Why a mask marks nothing: its encoding; its data; more objects than there may be; no object; not
-the size of its image; no image of its time came; newer ones came while it waited for its image."""
+MASK_REFUSAL_REASONS = ("encoding", "malformed", "indices", "empty", "size", "ahead", "crowded")
+"""Why a mask request is refused: unsupported encoding; inconsistent data; an index above 255; no
+object; not the size of its image; its stamp is too far ahead of the images; newer requests
+displaced it while it waited for its image."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one image, in seconds."""
+    """Durations of processing one image, in seconds."""
 
     latency: float
-    """From its stamp to the publishing of what it gives."""
+    """From the image's stamp until its result is published."""
     decode: float
+    """Decoding the image message."""
     track: float
+    """Tracking."""
     publish: float
-    """With conversion to messages."""
+    """Building and publishing messages."""
 
     @property
     def overhead(self) -> float:
-        """What the node adds to tracking."""
+        """Time that the node adds to tracking."""
         return self.decode + self.publish
 
 
-class Window:
-    """Events of the last `WINDOW` seconds, each with a number."""
+class EventWindow:
+    """The events of the last `WINDOW` seconds, each with a number."""
 
     def __init__(self) -> None:
-        self._events: deque[tuple[float, float]] = deque(maxlen=_MOST)
+        """Start without events."""
+        self._events: deque[tuple[float, float]] = deque(maxlen=_MAX_EVENTS)
 
     def add(self, now: float, value: float = 1.0) -> None:
-        """Note an event; times are of a clock that never goes back."""
+        """Add an event."""
         self._events.append((now, value))
 
     def values(self, now: float) -> list[float]:
-        """Numbers of the events in the window that ends now."""
+        """Return the numbers of the events in the window that ends now."""
         while self._events and self._events[0][0] < now - WINDOW:
             self._events.popleft()
         return [value for _, value in self._events]
 
 
 @dataclass
-class Counts:
-    """What happened to a camera's images. All times are of a clock that never goes back."""
+class ImageCounters:
+    """Counts the images of a camera by what became of them."""
 
-    since: float
-    images: Window = field(default_factory=Window)
-    timings: deque[tuple[float, Timing]] = field(default_factory=lambda: deque(maxlen=_MOST))
-    dropped: dict[str, Window] = field(default_factory=lambda: {why: Window() for why in REASONS})
-    totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    started: float
+    """When counting began."""
+    images: EventWindow = field(default_factory=EventWindow)
+    """Images received."""
+    timings: deque[tuple[float, Timing]] = field(default_factory=lambda: deque(maxlen=_MAX_EVENTS))
+    """Images with a published result: (time, durations)."""
+    dropped: dict[str, EventWindow] = field(
+        default_factory=lambda: {reason: EventWindow() for reason in DROP_REASONS}
+    )
+    """Images dropped within the window, by reason."""
+    totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROP_REASONS, 0))
+    """Images dropped since the start, by reason."""
     first_image: float | None = None
     last_image: float | None = None
     last_error: str = ""
 
-    def image(self, now: float) -> None:
-        """Note that an image came."""
+    def count_image(self, now: float) -> None:
+        """Count a received image."""
         self.images.add(now)
         self.first_image = now if self.first_image is None else self.first_image
         self.last_image = now
 
-    def drop(self, now: float, reason: str, count: int = 1) -> None:
-        """Note images that give nothing, for one of `REASONS`."""
+    def count_drops(self, now: float, reason: str, count: int = 1) -> None:
+        """Count images without a result, for one of `DROP_REASONS`."""
         self.dropped[reason].add(now, count)
         self.totals[reason] += count
 
-    def tracked(self, now: float, timing: Timing) -> None:
-        """Note that what an image gives was published."""
+    def count_result(self, now: float, timing: Timing) -> None:
+        """Count an image whose result was published."""
         self.timings.append((now, timing))
 
-    def rate_in(self, now: float) -> float:
-        """Images a second in the window that ends now."""
-        return len(self.images.values(now)) / self.span(now)
+    def input_rate(self, now: float) -> float:
+        """Return the received images per second in the window that ends now."""
+        return len(self.images.values(now)) / self.window_length(now)
 
-    def span(self, now: float) -> float:
-        """Seconds of the window that ends now: after the first image it is shorter."""
+    def output_rate(self, now: float) -> float:
+        """Return the published results per second in the window that ends now."""
+        return len(self.recent_timings(now)) / self.window_length(now)
+
+    def window_length(self, now: float) -> float:
+        """Return the seconds since the first image, at most `WINDOW`."""
         first = now if self.first_image is None else self.first_image
         return min(WINDOW, max(now - first, 1e-3))
 
-    def recent(self, now: float) -> list[Timing]:
-        """Timings in the window that ends now."""
+    def recent_timings(self, now: float) -> list[Timing]:
+        """Return the timings in the window that ends now."""
         while self.timings and self.timings[0][0] < now - WINDOW:
             self.timings.popleft()
         return [timing for _, timing in self.timings]
 
 
 @dataclass
-class MaskCounts:
-    """What happened on the way to masks of objects."""
+class MaskCounters:
+    """Counts mask requests, and images that were skipped because the model was busy."""
 
-    passed_over: int = 0
-    """Images that had no turn, since the model was at work and a newer one came."""
-    marked: int = 0
-    """Masks that objects were marked with."""
-    refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MARK_REASONS, 0))
-    """Masks that mark nothing."""
-    refusals: Window = field(default_factory=Window)
+    skipped_images: int = 0
+    """Images that a newer one replaced while the model was busy."""
+    accepted: int = 0
+    """Mask requests that were applied."""
+    refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MASK_REFUSAL_REASONS, 0))
+    """Mask requests that were refused since the start, by reason."""
+    refusals: EventWindow = field(default_factory=EventWindow)
+    """Mask requests that were refused within the window."""
     last_error: str = ""
 
-    def refuse(self, now: float, reason: str, error: str) -> None:
-        """Note a mask that marks nothing, for one of `MARK_REASONS`."""
+    def count_refusal(self, now: float, reason: str, error: str) -> None:
+        """Count a refused request, for one of `MASK_REFUSAL_REASONS`."""
         self.refused[reason] += 1
         self.refusals.add(now)
         self.last_error = error

@@ -1,4 +1,4 @@
-"""The command ``vditrack-node``, also as ``python -m vditrack_ros.main``."""
+"""The command `vditrack-node`, also run as `python -m vditrack_ros.main`."""
 
 import signal
 import sys
@@ -7,37 +7,45 @@ from types import FrameType
 
 from vditrack_ros.parameters import PARAMETERS
 
-_WAKE = 0.2
-"""Seconds after which a signal is noticed at the latest."""
+_SPIN_TIMEOUT = 0.2
+"""Maximum number of seconds until a signal is noticed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node until it is told to stop; return the exit code."""
+    """Run the node until SIGINT or SIGTERM, and return the exit code.
+
+    Args:
+        arguments: of the command line; those of the process by default.
+
+    """
     given = sys.argv[1:] if arguments is None else arguments
     own = given[: given.index("--ros-args")] if "--ros-args" in given else given
-    _parser().parse_args(own)
+    _build_parser().parse_args(own)
     try:
         import rclpy  # noqa: PLC0415
     except ImportError as error:
-        print(
-            f"vditrack-node: {' '.join(str(error).split())}. Source your ROS set-up "
-            "(`source /opt/ros/DISTRIBUTION/setup.bash`), or `pip install vditrack[ros]`.",
-            file=sys.stderr,
+        _print_error(
+            f"{error}. Source your ROS set-up (`source /opt/ros/DISTRIBUTION/setup.bash`), or "
+            "`pip install vditrack[ros]`."
         )
         return 2
     try:
-        # Handled here: rclpy's own handlers end communication before the node can say goodbye.
+        # rclpy's own handlers would end communication before the node has shut down.
         options = rclpy.signals.SignalHandlerOptions.NO
         rclpy.init(args=["vditrack-node", *given], signal_handler_options=options)
-    # rclpy's exceptions for wrong arguments have no public name.
+    # rclpy's exceptions for invalid arguments have no public name.
     except RuntimeError as error:
-        print(f"vditrack-node: {' '.join(str(error).split())}.", file=sys.stderr)
+        _print_error(f"{error}.")
         return 2
     try:
         _spin()
     finally:
         rclpy.try_shutdown()
     return 0
+
+
+def _print_error(text: str) -> None:
+    print(f"vditrack-node: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _spin() -> None:
@@ -51,7 +59,7 @@ def _spin() -> None:
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal stop
         stop = True
-        # A second one ends the process at once.
+        # A second signal ends the process at once.
         signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -60,21 +68,20 @@ def _spin() -> None:
     executor.add_node(node)
     try:
         while not stop:
-            executor.spin_once(timeout_sec=_WAKE)
+            executor.spin_once(timeout_sec=_SPIN_TIMEOUT)
     finally:
         node.close()
         executor.shutdown()
         node.destroy_node()
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _build_parser() -> ArgumentParser:
+    return ArgumentParser(
         "vditrack-node",
         usage="vditrack-node [-h] [--ros-args -p NAME:=VALUE ... -r TOPIC:=TOPIC ...]",
-        description="Track points and objects in camera topics; the ROS 2 node `tracker`.",
+        description="Track points and object masks in camera topics; the ROS 2 node `tracker`.",
         epilog="parameters: " + ", ".join(parameter.name for parameter in PARAMETERS),
     )
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The messages that the node publishes, from arrays."""
+"""Construction of the published messages from arrays."""
 
 import colorsys
 from array import array
@@ -12,10 +12,14 @@ from sensor_msgs.msg import ChannelFloat32, Image, PointCloud, PointCloud2, Poin
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from vditrack.arrays import Floats, Frame
+from vditrack.arrays import Bools, Floats, Frame, Ints, Mask
 from vditrack.coordinates import cells_from_pixels
 from vditrack.io.overlay import choose_point_radius, draw_point, draw_trails, to_fixed_point
-from vditrack.ros_messages.track_cloud import POINT_FIELDS, TRACK_FIELDS, track_rows
+from vditrack.ros_messages.track_cloud import (
+    POINT_FIELDS,
+    build_track_rows,
+    describe_track_rows,
+)
 from vditrack.streams.realtime import LiveUpdate
 
 try:
@@ -32,16 +36,16 @@ except ImportError:
     HAS_FOXGLOVE = False
 
 
-TRAIL = 24
-"""Updates over which trails go back."""
+TRAIL_LENGTH = 24
+"""Number of updates in a trail."""
 _HUE_STEP = (5**0.5 - 1) / 2
-"""Of the hues of ids: turning by the golden ratio keeps neighbours and newcomers apart."""
-_HIDDEN = 0.3
-"""Opacity of what is not visible."""
-_APPARENT = 0.01
-"""Size of a marker, as a share of the points' distance."""
-_LIFETIME = 1
-"""Seconds that a marker outlives the image it belongs to."""
+"""Difference of the hues of successive ids. The golden ratio keeps all of them distinct."""
+_INVISIBLE_OPACITY = 0.3
+"""Opacity of the marker of an invisible point."""
+_RELATIVE_MARKER_SIZE = 0.01
+"""Size of a marker, as a share of the points' median distance."""
+_MARKER_LIFETIME = 1
+"""Seconds after which a marker that is not renewed disappears."""
 _TRAIL_OPACITY = 0.5
 
 _FIELDS = [
@@ -50,54 +54,51 @@ _FIELDS = [
 ]
 
 
-def tracks_cloud(
+def build_track_cloud(
     header: Header, update: LiveUpdate, objects: NDArray[np.uint8], xyz: Floats
 ) -> PointCloud2:
-    """All points, one row each, of the fields in `vditrack.ros_messages.track_cloud.TRACK_FIELDS`.
+    """Return all points as a cloud with one row per point.
+
+    The fields are `vditrack.ros_messages.track_cloud.TRACK_FIELDS`.
 
     Args:
         header: of the image.
-        update: where the points are in it.
-        objects: [N] index of the object that each is on, 0 for none.
-        xyz: [N, 3] in the camera's optical frame; NaN where unknown.
+        update: the points in the image.
+        objects: uint8 [N] index of the object of each point, 0 for none.
+        xyz: positions [N, 3] in the camera's optical frame; NaN where unknown.
 
     """
-    rows = track_rows(xyz, update, objects)
+    rows = build_track_rows(xyz, update, objects)
     return PointCloud2(
         header=header,
-        height=1,
-        width=len(rows),
         fields=_FIELDS,
-        is_bigendian=False,
-        point_step=TRACK_FIELDS.itemsize,
-        row_step=rows.nbytes,
         data=array("B", rows.tobytes()),
-        is_dense=bool(np.isfinite(xyz).all()),
+        **describe_track_rows(rows),
     )
 
 
-def features_cloud(
+def build_feature_cloud(
     header: Header, update: LiveUpdate, rays: Floats, velocities: Floats
 ) -> PointCloud:
-    """The visible points as VINS-style front ends take them.
+    """Return the visible points in the format of VINS-style front ends.
 
-    Points are (x, y, 1) on the undistorted plane z = 1; channels are id, u, v (pixels as OpenCV
-    counts them, from the first one's centre), vx and vy.
+    Points are (x, y, 1) on the undistorted plane z = 1. Channels are id, u, v, vx and vy; u and v
+    are pixels in OpenCV's convention, with (0, 0) at the centre of the upper-left pixel.
 
     Args:
         header: of the image.
-        update: where the points are in it.
-        rays: [N, 2] on the plane z = 1; a point whose ray is NaN is left out.
-        velocities: [N, 2] of the rays, a second.
+        update: the points in the image.
+        rays: rays [N, 2] on the plane z = 1; a point whose ray is NaN is omitted.
+        velocities: velocities [N, 2] of the rays per second.
 
     """
-    seen = update.visible & np.isfinite(rays).all(axis=1)
-    u, v = cells_from_pixels(update.points[seen], 1).T
-    vx, vy = velocities[seen].T
-    channels = {"id": update.ids[seen], "u": u, "v": v, "vx": vx, "vy": vy}
+    included = update.visible & np.isfinite(rays).all(axis=1)
+    u, v = cells_from_pixels(update.points[included], 1).T
+    vx, vy = velocities[included].T
+    channels = {"id": update.ids[included], "u": u, "v": v, "vx": vx, "vy": vy}
     return PointCloud(
         header=header,
-        points=[Point32(x=x, y=y, z=1.0) for x, y in rays[seen].tolist()],
+        points=[Point32(x=x, y=y, z=1.0) for x, y in rays[included].tolist()],
         channels=[
             ChannelFloat32(name=name, values=array("f", values.astype(np.float32).tobytes()))
             for name, values in channels.items()
@@ -105,13 +106,13 @@ def features_cloud(
     )
 
 
-def markers(header: Header, update: LiveUpdate, xyz: Floats) -> MarkerArray:
-    """Spheres where points are in the camera's optical frame, fainter while invisible.
+def build_markers(header: Header, update: LiveUpdate, xyz: Floats) -> MarkerArray:
+    """Return spheres at the positions of the points, fainter for invisible points.
 
     Args:
         header: of the image.
-        update: where the points are in it.
-        xyz: [N, 3] in the optical frame; a point with NaN is left out.
+        update: the points in the image.
+        xyz: positions [N, 3] in the camera's optical frame; a point with NaN is omitted.
 
     """
     placed = np.isfinite(xyz).all(axis=1)
@@ -120,31 +121,31 @@ def markers(header: Header, update: LiveUpdate, xyz: Floats) -> MarkerArray:
     if not placed.any():
         marker.action = Marker.DELETE
         return MarkerArray(markers=[marker])
-    size = _APPARENT * float(np.median(xyz[placed, 2]))
+    size = _RELATIVE_MARKER_SIZE * float(np.median(xyz[placed, 2]))
     marker.scale.x = marker.scale.y = marker.scale.z = size
-    marker.lifetime.sec = _LIFETIME
+    marker.lifetime.sec = _MARKER_LIFETIME
     marker.points = [Point(x=x, y=y, z=z) for x, y, z in xyz[placed].tolist()]
     marker.colors = [
-        ColorRGBA(r=r, g=g, b=b, a=1.0 if seen else _HIDDEN)
-        for (r, g, b), seen in zip(
-            _colours(update.ids[placed]), update.visible[placed].tolist(), strict=True
+        ColorRGBA(r=r, g=g, b=b, a=1.0 if visible else _INVISIBLE_OPACITY)
+        for (r, g, b), visible in zip(
+            _id_colours(update.ids[placed]), update.visible[placed].tolist(), strict=True
         )
     ]
     return MarkerArray(markers=[marker])
 
 
-def annotations(header: Header, update: LiveUpdate) -> Any:  # noqa: ANN401
-    """A foxglove_msgs/ImageAnnotations: dots where points are visible, rings where they are not.
+def build_annotations(header: Header, update: LiveUpdate) -> Any:  # noqa: ANN401
+    """Return a foxglove_msgs/ImageAnnotations: dots for visible points, rings for invisible ones.
 
-    To be called only where `HAS_FOXGLOVE` is true.
+    It requires `HAS_FOXGLOVE`.
 
     Args:
         header: of the image.
-        update: where the points are in it.
+        update: the points in the image.
 
     """
     points = [Point2(x=x, y=y) for x, y in update.points.tolist()]
-    colours = [Color(r=r, g=g, b=b, a=1.0) for r, g, b in _colours(update.ids)]
+    colours = [Color(r=r, g=g, b=b, a=1.0) for r, g, b in _id_colours(update.ids)]
     visible = np.flatnonzero(update.visible).tolist()
     dots = PointsAnnotation(
         timestamp=header.stamp,
@@ -166,22 +167,22 @@ def annotations(header: Header, update: LiveUpdate) -> Any:  # noqa: ANN401
     return ImageAnnotations(points=[dots], circles=rings)
 
 
-def overlay_image(header: Header, frame: Frame, updates: Sequence[LiveUpdate]) -> Image:
-    """The image with the points on it, and the trails that led there.
+def build_overlay_image(header: Header, frame: Frame, updates: Sequence[LiveUpdate]) -> Image:
+    """Return the image with the points and their trails drawn on it.
 
-    A point is a disc where it is visible and a ring where it is not; trails show only stretches
-    in which the point was visible.
+    A visible point is a disc and an invisible one a ring; trails connect updates in which the
+    point was visible.
 
     Args:
         header: of the image.
-        frame: uint8 [H, W, 3] RGB; it is not drawn on.
-        updates: the last of them in time, `TRAIL` or fewer, ending with this frame's.
+        frame: uint8 [H, W, 3] RGB; it is not changed.
+        updates: the latest updates, at least one; the last one belongs to this frame.
 
     """
     newest = updates[-1]
-    colours = [tuple(round(255 * part) for part in rgb) for rgb in _colours(newest.ids)]
+    colours = [tuple(round(255 * part) for part in rgb) for rgb in _id_colours(newest.ids)]
     radius = choose_point_radius(frame.shape[:2])
-    places, seen = _history(updates)
+    places, seen = _collect_history(updates)
     linked = seen[:, 1:] & seen[:, :-1]
     canvas = np.array(frame, np.uint8, order="C")
     thickness = max(1, round(radius / 2))
@@ -189,20 +190,20 @@ def overlay_image(header: Header, frame: Frame, updates: Sequence[LiveUpdate]) -
     shown = zip(to_fixed_point(newest.points), newest.visible.tolist(), colours, strict=True)
     for place, visible, colour in shown:
         draw_point(canvas, place, visible, colour, radius)
-    return rgb_image(header, canvas)
+    return build_rgb_image(header, canvas)
 
 
-def rgb_image(header: Header, frame: Frame) -> Image:
-    """A picture, uint8 [H, W, 3] RGB, as rgb8."""
-    return _image(header, frame, "rgb8")
+def build_rgb_image(header: Header, frame: Frame) -> Image:
+    """Return a picture, uint8 [H, W, 3] RGB, as an image with the encoding rgb8."""
+    return _build_image(header, frame, "rgb8")
 
 
-def masks_image(header: Header, mask: NDArray[np.uint8]) -> Image:
-    """Indices of objects, uint8 [H, W], as mono8."""
-    return _image(header, mask, "mono8")
+def build_mask_image(header: Header, mask: Mask) -> Image:
+    """Return object indices, uint8 [H, W], as an image with the encoding mono8."""
+    return _build_image(header, mask, "mono8")
 
 
-def _image(header: Header, pixels: NDArray[np.uint8], encoding: str) -> Image:
+def _build_image(header: Header, pixels: NDArray[np.uint8], encoding: str) -> Image:
     pixels = np.ascontiguousarray(pixels)
     height, width = pixels.shape[:2]
     data = array("B")
@@ -217,18 +218,18 @@ def _image(header: Header, pixels: NDArray[np.uint8], encoding: str) -> Image:
     )
 
 
-def _history(updates: Sequence[LiveUpdate]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Where the points of the newest update were [N, T, 2], and whether they were seen [N, T]."""
+def _collect_history(updates: Sequence[LiveUpdate]) -> tuple[Floats, Bools]:
+    """Return positions [N, T, 2] and visibility [N, T] of the newest update's points over time."""
     ids = updates[-1].ids
     places = np.zeros((len(ids), len(updates), 2), np.float32)
     seen = np.zeros((len(ids), len(updates)), np.bool_)
     for t, update in enumerate(updates):
-        _, there, here = np.intersect1d(ids, update.ids, True, return_indices=True)
-        places[there, t] = update.points[here]
-        seen[there, t] = update.visible[here]
+        _, rows, update_rows = np.intersect1d(ids, update.ids, True, return_indices=True)
+        places[rows, t] = update.points[update_rows]
+        seen[rows, t] = update.visible[update_rows]
     return places, seen
 
 
-def _colours(ids: NDArray[np.int64]) -> list[tuple[float, float, float]]:
-    """RGB of each id, always the same."""
+def _id_colours(ids: Ints) -> list[tuple[float, float, float]]:
+    """Return RGB colours in [0, 1], the same for the same id."""
     return [colorsys.hsv_to_rgb(n * _HUE_STEP % 1, 0.85, 1.0) for n in ids.tolist()]

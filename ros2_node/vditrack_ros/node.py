@@ -1,4 +1,4 @@
-"""The lifecycle node: what each transition makes, the opposite one frees."""
+"""The lifecycle node. Each transition owns what it creates; the opposite transition frees it."""
 
 import gc
 import traceback
@@ -13,86 +13,87 @@ from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from vditrack import Tracker
 from vditrack.errors import InputError, VditrackError
-from vditrack_ros.camera.camera import Model, TrackedCamera
-from vditrack_ros.declared_parameters import DeclaredParameters, answer
-from vditrack_ros.diagnostics import diagnostic_status, model_report
+from vditrack_ros.camera.camera import CameraPipeline, SharedModel
+from vditrack_ros.declared_parameters import DeclaredParameters, build_set_result
+from vditrack_ros.diagnostics import build_diagnostic_status, build_model_report
 from vditrack_ros.parameters import Settings
-from vditrack_ros.self_test import prove
+from vditrack_ros.self_test import run_self_test
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
-_PERIOD = 1.0
+_DIAGNOSTICS_PERIOD = 1.0
 """Seconds between two messages on /diagnostics."""
 
 
 class TrackerNode(LifecycleNode):  # type: ignore[misc]
     """The node `tracker`.
 
-    Configuring checks the parameters, loads the model and proves it; activating subscribes and
-    publishes. A transition that fails says why in the log and leaves the node as it was.
+    Configuring checks the parameters, loads the model and runs the self-test. Activating creates
+    the cameras' subscriptions and publishers. A transition that fails logs the reason and leaves
+    the node in its state.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
-        """Declare the parameters; with autostart the rest follows as soon as the node spins.
+        """Declare the parameters; with autostart, configure and activate once the node spins.
 
         Args:
-            options: of `rclpy.lifecycle.LifecycleNode`.
+            **options: of `rclpy.lifecycle.LifecycleNode`.
 
         """
         super().__init__("tracker", automatically_declare_parameters_from_overrides=True, **options)
         self._declared = DeclaredParameters(self)
         self._settings: Settings | None = None
-        self._model: Model | None = None
-        self._cameras: list[TrackedCamera] = []
+        self._model: SharedModel | None = None
+        self._cameras: list[CameraPipeline] = []
         self._finalized = False
         self._diagnostics: Any = None
-        # Of the machine: a simulation's may stand still.
-        self._clock_of_timers = Clock(clock_type=ClockType.STEADY_TIME)
+        # Timers run on the machine's clock, because simulated time may stand still.
+        self._timer_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Any = None
         self.add_on_set_parameters_callback(self._on_set_parameters)
         if self.get_parameter("autostart").value:
-            self._starter = self.create_timer(0.0, self._autostart, clock=self._clock_of_timers)
+            self._start_timer = self.create_timer(0.0, self._autostart, clock=self._timer_clock)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
-        """Check the parameters, load the model and prove it."""
+        """Check the parameters, load the model and run the self-test."""
         return self._attempt("configure", self._configure, self._free_model)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Subscribe to all cameras and publish what follows their images."""
+        """Subscribe to all cameras and publish results and diagnostics."""
         return self._attempt("activate", self._activate, self._free_cameras)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
-        """Free what activating made."""
+        """Free what activating created."""
         self._free_cameras()
         return SUCCESS
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
-        """Free what configuring made."""
+        """Free what configuring created."""
         self._free_model()
         return SUCCESS
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
-        """Free all."""
+        """Free everything."""
         self._free_cameras()
         self._free_model()
         self._finalized = True
         return SUCCESS
 
     def on_error(self, state: State) -> TransitionCallbackReturn:
-        """Free all, to be configured again."""
+        """Free everything; the node can be configured again."""
         self._free_cameras()
         self._free_model()
         return SUCCESS
 
     def close(self) -> None:
-        """Shut down from whatever state the node is in, before it is destroyed."""
+        """Shut down from any state, before the node is destroyed."""
         if not self._finalized:
             self.trigger_shutdown()
 
     def _attempt(
         self, verb: str, work: Callable[[], None], undo: Callable[[], None]
     ) -> TransitionCallbackReturn:
-        """Do the work of a transition; what fails is told and undone, and does not end the node."""
+        """Do the work of a transition; log and undo a failure, so that the process survives."""
         try:
             work()
         except VditrackError as error:
@@ -105,24 +106,26 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         return FAILURE
 
     def _configure(self) -> None:
-        settings = self._declared.settings()
+        settings = self._declared.read_settings()
         tracker = Tracker.load(settings.bundle or None, settings.backend)
-        prove(tracker, settings.mode)
-        # Their threads start with their first work.
+        run_self_test(tracker, settings.mode)
+        # An executor starts its thread with its first job.
         points, masks = ThreadPoolExecutor(1, "points"), ThreadPoolExecutor(1, "masks")
-        self._model = Model(tracker, points, masks)
+        self._model = SharedModel(tracker, points, masks)
         self._settings = settings
         backend, source = tracker.backend, tracker.bundle.manifest.source
         self.get_logger().info(f"Model {source.card} runs on {backend.name}.")
         for fallback in backend.fallbacks:
-            self.get_logger().info(f"Not on {fallback.name}: {fallback.reason}")
+            self.get_logger().info(f"Backend {fallback.name} is not used: {fallback.reason}")
 
     def _activate(self) -> None:
         assert self._model is not None and self._settings is not None
         for name in self._settings.cameras:
-            self._cameras.append(TrackedCamera(self, name, self._model, self._settings))
+            self._cameras.append(CameraPipeline(self, name, self._model, self._settings))
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = self.create_timer(_PERIOD, self._diagnose, clock=self._clock_of_timers)
+        self._timer = self.create_timer(
+            _DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=self._timer_clock
+        )
         topics = ", ".join(camera.topic for camera in self._cameras)
         self.get_logger().info(f"Listening on {topics}.")
 
@@ -137,47 +140,49 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
 
     def _free_model(self) -> None:
         if self._model is not None:
-            for worker in (self._model.points, self._model.masks):
+            for worker in (self._model.points_worker, self._model.masks_worker):
                 worker.shutdown(cancel_futures=True)
         self._model = self._settings = None
-        # Sessions hang in cycles; they hold the model's weights.
+        # Reference cycles keep the sessions, and with them the model's weights, alive.
         gc.collect()
 
     def _autostart(self) -> None:
-        self.destroy_timer(self._starter)
+        self.destroy_timer(self._start_timer)
         if self._model is None and self.trigger_configure() != SUCCESS:
             name = self.get_fully_qualified_name()
             self.get_logger().error(
-                f"Not started. Mend what is said above, for parameters with `ros2 param set {name} "
-                f"...`; then `ros2 lifecycle set {name} configure` and `... activate`."
+                "Not started. Fix the error above, for a parameter with `ros2 param set "
+                f"{name} NAME VALUE`; then run `ros2 lifecycle set {name} configure` and `ros2 "
+                f"lifecycle set {name} activate`."
             )
             return
         if not self._cameras:
             self.trigger_activate()
 
-    def _on_set_parameters(self, changed: list[Any]) -> SetParametersResult:
+    def _on_set_parameters(self, changes: list[Any]) -> SetParametersResult:
         try:
-            settings = self._declared.change(changed, self._settings)
+            settings = self._declared.check_changes(changes, self._settings)
         except InputError as error:
-            return answer(error)
+            return build_set_result(error)
         self._settings = settings
         if settings is not None:
             for camera in self._cameras:
-                camera.use(settings)
-        return answer(None)
+                camera.apply_settings(settings)
+        return build_set_result(None)
 
-    def _diagnose(self) -> None:
+    def _publish_diagnostics(self) -> None:
         assert self._model is not None
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        name = self.get_fully_qualified_name()
-        report = model_report(self._model.tracker)
+        node_name = self.get_fully_qualified_name()
+        backend = self._model.tracker.backend.name
+        model_report = build_model_report(self._model.tracker)
         message.status = [
-            diagnostic_status(f"{name}: model", self._model.tracker.backend.name, report),
+            build_diagnostic_status(f"{node_name}: model", backend, model_report),
             *(
-                diagnostic_status(f"{name}: {told}", camera.topic, report)
+                build_diagnostic_status(f"{node_name}: {name}", camera.topic, report)
                 for camera in self._cameras
-                for told, report in camera.reports().items()
+                for name, report in camera.build_reports().items()
             ),
         ]
         self._diagnostics.publish(message)

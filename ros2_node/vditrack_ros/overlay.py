@@ -1,72 +1,85 @@
-"""The picture of what is followed, drawn only while somebody looks."""
+"""Publication of `~/overlay`; nothing is drawn while the topic has no subscriber."""
 
 from collections import deque
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from vditrack.arrays import Mask
 from vditrack.io.overlay import draw_masks
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros.consumer import Shot, Site
-from vditrack_ros.messages import TRAIL, overlay_image, rgb_image
+from vditrack_ros.consumer import CameraContext, CameraImage
+from vditrack_ros.messages import TRAIL_LENGTH, build_overlay_image, build_rgb_image
 from vditrack_ros.parameters import Settings
 
 Trail = tuple[LiveUpdate, ...]
-"""Updates of points up to an image, or none."""
+"""Updates of the points up to and including an image's; may be empty."""
 
 
-class Overlay:
-    """`~/overlay` of a camera."""
+class OverlayPublisher:
+    """Publishes the images of a camera with points, trails and masks drawn on them."""
 
-    def __init__(self, site: Site) -> None:
-        self._node = site.node
-        large = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        self._publisher = site.node.create_publisher(Image, f"{site.own}overlay", large)
-        self._updates: deque[LiveUpdate] = deque(maxlen=TRAIL)
+    def __init__(self, context: CameraContext) -> None:
+        """Create the topic.
+
+        Args:
+            context: of the camera.
+
+        """
+        self._node = context.node
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        self._publisher = context.node.create_publisher(
+            Image, f"{context.output_prefix}overlay", qos
+        )
+        self._updates: deque[LiveUpdate] = deque(maxlen=TRAIL_LENGTH)
 
     @property
     def trail(self) -> Trail:
-        """Where points were of late."""
+        """The latest updates of the points, at most `TRAIL_LENGTH`."""
         return tuple(self._updates)
 
     def reset(self) -> None:
-        """Forget where points were."""
+        """Discard the trails."""
         self._updates.clear()
 
     def close(self) -> None:
-        """Free the publisher."""
+        """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)
 
-    def note(self, update: LiveUpdate, settings: Settings) -> None:
-        """Note where points are; all is forgotten while nobody looks."""
-        if self._wanted(settings):
+    def add_points(self, update: LiveUpdate, settings: Settings) -> None:
+        """Append an update to the trails; without a subscriber the trails are discarded.
+
+        Args:
+            update: the points in the newest image.
+            settings: the node's.
+
+        """
+        if self._is_wanted(settings):
             self._updates.append(update)
         else:
             self._updates.clear()
 
     def publish(
-        self, shot: Shot, trail: Trail, settings: Settings, mask: NDArray[np.uint8] | None = None
+        self, image: CameraImage, trail: Trail, settings: Settings, mask: Mask | None = None
     ) -> None:
-        """Draw an image, if somebody looks.
+        """Draw and publish an image, if the topic has a subscriber.
 
         Args:
-            shot: the image.
-            trail: as it was when the points were followed into this image.
+            image: the image.
+            trail: the trail at the time when the points were tracked into this image.
             settings: the node's.
-            mask: uint8 [H, W] of indices of the objects in it.
+            mask: uint8 [H, W] object indices in this image; None to draw no objects.
 
         """
-        if not self._wanted(settings):
+        if not self._is_wanted(settings):
             return
-        frame = shot.frame
+        frame = image.frame
         if mask is not None:
             frame = next(draw_masks(frame[None], mask[None]))
         if trail:
-            self._publisher.publish(overlay_image(shot.header, frame, trail))
+            self._publisher.publish(build_overlay_image(image.header, frame, trail))
         else:
-            self._publisher.publish(rgb_image(shot.header, frame))
+            self._publisher.publish(build_rgb_image(image.header, frame))
 
-    def _wanted(self, settings: Settings) -> bool:
+    def _is_wanted(self, settings: Settings) -> bool:
         return settings.overlay and self._publisher.get_subscription_count() > 0

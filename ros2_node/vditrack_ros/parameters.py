@@ -1,4 +1,4 @@
-"""The node's parameters: what there is to set, and what each may be. Needs no ROS."""
+"""The node's parameters: names, types, limits and descriptions. Needs no ROS."""
 
 import re
 from collections.abc import Mapping
@@ -10,62 +10,65 @@ from vditrack.inference.selection import BackendName
 
 Value = bool | int | float | str | list[str]
 
-_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*)?")
+_CAMERA_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*)?")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of the node: as `ros2 param describe` shows it."""
+    """A parameter of the node, as `ros2 param describe` shows it."""
 
     name: str
     default: Value
     description: str
     range: tuple[float, float] | None = None
-    """Least and greatest value, both allowed."""
+    """Minimum and maximum, both allowed."""
     live: bool = False
     """Whether it may be set while the node is configured or active."""
     choices: tuple[str, ...] = ()
 
     @property
-    def kind(self) -> str:
-        """The type's name in ROS."""
-        return _KINDS[type(self.default)]
+    def ros_type(self) -> str:
+        """Name of the parameter's type in ROS."""
+        return _ROS_TYPES[type(self.default)]
 
     @property
     def allowed(self) -> str:
-        """What it may be, in words."""
+        """The allowed values in words, for error messages."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.range is not None:
             low, high = self.range
-            return f"{_article(self.kind)} from {low:g} to {high:g}"
-        return _article(self.kind)
+            return f"{_with_article(self.ros_type)} from {low:g} to {high:g}"
+        return _with_article(self.ros_type)
 
-    def checked(self, value: Any) -> Value:  # noqa: ANN401
-        """The value, a whole number as a real one where one is wanted.
+    def validate(self, value: Any) -> Value:  # noqa: ANN401
+        """Return a value in the parameter's type; an integer is accepted for a double.
+
+        Args:
+            value: as ROS gives it.
 
         Raises:
-            InputError: it is not of the parameter's type, or not allowed.
+            InputError: the value has another type or is not allowed.
 
         """
         if isinstance(self.default, float) and type(value) is int:
             value = float(value)
         if isinstance(self.default, list) and isinstance(value, (tuple, list)):
             value = list(value)
-        fits = type(value) is type(self.default)
-        if fits and self.choices:
-            fits = value in self.choices
-        if fits and self.range is not None:
-            # Written so that NaN fails too.
-            fits = self.range[0] <= value <= self.range[1]
-        if not fits:
+        allowed = type(value) is type(self.default)
+        if allowed and self.choices:
+            allowed = value in self.choices
+        if allowed and self.range is not None:
+            # NaN fails this comparison.
+            allowed = self.range[0] <= value <= self.range[1]
+        if not allowed:
             raise InputError(f"{self.name} is {value!r}; it must be {self.allowed}.")
         if self.name == "cameras":
-            _check_cameras(value)
+            _check_camera_names(value)
         return cast("Value", value)
 
 
-_KINDS: dict[type, str] = {
+_ROS_TYPES: dict[type, str] = {
     bool: "bool",
     int: "integer",
     float: "double",
@@ -74,18 +77,21 @@ _KINDS: dict[type, str] = {
 }
 
 
-def _article(kind: str) -> str:
-    return f"an {kind}" if kind == "integer" else f"a {kind}"
+def _with_article(ros_type: str) -> str:
+    return f"an {ros_type}" if ros_type == "integer" else f"a {ros_type}"
 
 
-def _check_cameras(names: list[str]) -> None:
+def _check_camera_names(names: list[str]) -> None:
     if not names or len(set(names)) < len(names):
-        raise InputError(f"cameras is {names}; it must be a string array that names each once.")
+        raise InputError(
+            f"cameras is {names}; it must be a string array of at least one name, without "
+            "repetitions."
+        )
     for name in names:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _CAMERA_NAME.fullmatch(name):
             raise InputError(
-                f"cameras names {name!r}; it must be a string array of names of letters, digits "
-                "and underscores that begin with a letter; parts may be joined by /."
+                f"cameras has the name {name!r}; it must be a string array of names of letters, "
+                "digits and underscores that begin with a letter; / may join several of them."
             )
 
 
@@ -93,126 +99,148 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "autostart",
         True,
-        "Whether the node configures and activates itself. Read at start only.",
+        "Whether the node configures and activates itself at start. Read at start only.",
     ),
-    Parameter("bundle", "", "Folder of the model's bundle; empty for the model that comes along."),
+    Parameter("bundle", "", "Folder of the model's bundle; empty for the bundled model."),
     Parameter(
         "backend",
         "auto",
-        "What runs the model; auto takes the best that fits and proves itself here.",
+        "Backend that runs the model; auto selects the fastest one that works on this machine.",
         choices=get_args(BackendName),
     ),
     Parameter(
         "mode",
         "points",
-        "What is followed: points, masks of objects that were marked, or both. Masks take a bundle "
-        "that propagates them.",
+        "What is tracked: points, masks of objects, or both. Masks need a bundle that propagates "
+        "masks.",
         choices=("points", "masks", "both"),
     ),
     Parameter(
         "cameras",
         [""],
-        "Names of the cameras. Topics of each are below its name; those of one without a name are "
-        "not. All share one loaded model.",
+        "Names of the cameras. A name is the prefix of the camera's topics; an empty name adds no "
+        "prefix. All cameras share one loaded model.",
     ),
     Parameter(
         "image_transport",
         "raw",
-        "raw subscribes to image (sensor_msgs/Image), compressed to image/compressed "
-        "(sensor_msgs/CompressedImage).",
+        "Transport of the images: raw subscribes to image (sensor_msgs/Image), compressed to "
+        "image/compressed (sensor_msgs/CompressedImage).",
         choices=("raw", "compressed"),
     ),
     Parameter(
         "reliability",
         "best_effort",
-        "Reliability of the subscriptions. best_effort fits every publisher; reliable fits only "
-        "reliable ones, and helps where large images are lost on the way.",
+        "Reliability of the camera subscriptions. best_effort connects to every publisher. "
+        "reliable connects to reliable publishers only, and helps if large images are lost.",
         choices=("best_effort", "reliable"),
     ),
     Parameter(
         "population",
         "grid",
-        "Where points are put to keep `points` of them alive: grid spreads them evenly, features "
-        "puts them on corners, none leaves all to those who ask for points.",
+        "How points are added to keep `points` of them alive: grid spaces them evenly, features "
+        "places them on corners, none adds requested points only.",
         choices=("grid", "features", "none"),
         live=True,
     ),
-    Parameter("points", 64, "How many points are kept alive.", (0, 4096), live=True),
+    Parameter(
+        "points",
+        64,
+        "Number of points to keep alive, in addition to requested points.",
+        (0, 4096),
+        live=True,
+    ),
     Parameter(
         "max_points",
         512,
-        "Most points alive at a time, those asked for included; more are refused.",
+        "Maximum number of points alive, including requested points; more are refused.",
         (1, 4096),
         live=True,
     ),
     Parameter(
         "lost_after",
         1.0,
-        "Seconds for which a point may be invisible or outside the picture before it is given up.",
+        "Seconds for which a point may stay invisible before it is removed. A point outside the "
+        "image is removed at once, a requested point never.",
         (0.0, 3600.0),
+        live=True,
+    ),
+    Parameter(
+        "refill_interval",
+        0.2,
+        "Minimum number of seconds between two searches for new points.",
+        (0.0, 3600.0),
+        live=True,
+    ),
+    Parameter(
+        "corner_quality",
+        0.01,
+        "With population features: minimum quality of a corner, as a share of the best corner's.",
+        (0.0001, 1.0),
         live=True,
     ),
     Parameter(
         "min_confidence",
         0.5,
-        "Least confidence of a point in ~/features; those in ~/tracks say theirs.",
+        "Minimum confidence of a point in ~/features. ~/tracks has all points and their "
+        "confidence.",
         (0.5, 1.0),
         live=True,
     ),
     Parameter(
         "max_age",
         0.5,
-        "Seconds by which an image may be older than the node's clock before it is dropped; 0 "
-        "takes images of any age.",
+        "Maximum age of an image in seconds, by the node's clock; an older image is dropped. 0 "
+        "accepts any age.",
         (0.0, 3600.0),
         live=True,
     ),
     Parameter(
         "max_gap",
         2.0,
-        "Seconds between the stamps of two images after which tracking starts over.",
+        "Maximum number of seconds between the stamps of two images; a longer gap resets tracking.",
         (0.01, 3600.0),
         live=True,
     ),
     Parameter(
         "depth_tolerance",
         0.05,
-        "Seconds by which the stamps of an image and of the depth used with it may differ.",
+        "Maximum difference between the stamps of an image and its depth image, in seconds.",
         (0.0, 10.0),
         live=True,
     ),
     Parameter(
         "overlay",
         True,
-        "Whether ~/overlay is drawn while somebody subscribes to it.",
+        "Whether ~/overlay is drawn while it has subscribers.",
         live=True,
     ),
     Parameter(
         "warn_latency",
         0.1,
-        "Seconds from an image's stamp to its points or masks, at the 95th percentile, that "
-        "/diagnostics warns of.",
+        "Latency in seconds above which /diagnostics warns. It is measured from an image's stamp "
+        "to its result, as the 95th percentile.",
         (0.0, 3600.0),
         live=True,
     ),
     Parameter(
         "error_latency",
         0.5,
-        "The same, for an error.",
+        "Latency in seconds above which /diagnostics reports an error; measured in the same way.",
         (0.0, 3600.0),
         live=True,
     ),
     Parameter(
         "warn_dropped",
         0.1,
-        "Share of images dropped or missed that /diagnostics warns of.",
+        "Share of dropped and lost images above which /diagnostics warns.",
         (0.0, 1.0),
         live=True,
     ),
     Parameter(
         "stale_after",
         1.0,
-        "Seconds without an image that /diagnostics calls an error.",
+        "Seconds without an image after which /diagnostics reports an error.",
         (0.1, 3600.0),
         live=True,
     ),
@@ -221,7 +249,7 @@ PARAMETERS: tuple[Parameter, ...] = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Values of all parameters, checked; their meaning is in `PARAMETERS`."""
+    """Checked values of all parameters; `PARAMETERS` describes them."""
 
     autostart: bool
     bundle: str
@@ -234,6 +262,8 @@ class Settings:
     points: int
     max_points: int
     lost_after: float
+    refill_interval: float
+    corner_quality: float
     min_confidence: float
     max_age: float
     max_gap: float
@@ -245,26 +275,29 @@ class Settings:
     stale_after: float
 
 
-def checked_settings(values: Mapping[str, Any]) -> Settings:
-    """Settings of a value for each parameter.
+def build_settings(values: Mapping[str, Any]) -> Settings:
+    """Validate a value for each parameter and return them as settings.
+
+    Args:
+        values: by parameter name.
 
     Raises:
-        InputError: a value is of a wrong type or not allowed, or values do not fit each other.
+        InputError: a value has a wrong type or is not allowed, or values contradict each other.
 
     """
     checked = {
-        parameter.name: parameter.checked(values[parameter.name]) for parameter in PARAMETERS
+        parameter.name: parameter.validate(values[parameter.name]) for parameter in PARAMETERS
     }
     cameras = tuple(cast("list[str]", checked.pop("cameras")))
     settings = Settings(cameras=cameras, **cast("dict[str, Any]", checked))
     if settings.points > settings.max_points:
         raise InputError(
             f"points is {settings.points}, more than max_points, {settings.max_points}. Raise "
-            "max_points first, or keep fewer points."
+            "max_points first, or lower points."
         )
     if settings.warn_latency > settings.error_latency:
         raise InputError(
             f"warn_latency is {settings.warn_latency:g}, more than error_latency, "
-            f"{settings.error_latency:g}. A warning comes before an error."
+            f"{settings.error_latency:g}. Raise error_latency first, or lower warn_latency."
         )
     return settings

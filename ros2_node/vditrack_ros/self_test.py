@@ -1,45 +1,49 @@
-"""Whether a model does on this machine what it is for, tried before anybody relies on it."""
+"""Self-test of the models before the node is activated."""
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vditrack import Tracker
+from vditrack.arrays import Frame
 from vditrack.errors import BackendError, VditrackError
 
 
-def prove(tracker: Tracker, mode: str) -> None:
-    """Run the models that a mode needs, so that they are warm, and check their answers.
+def run_self_test(tracker: Tracker, mode: str) -> None:
+    """Run the models that a mode needs on synthetic frames, and check the results.
+
+    The models are warm afterwards, so that the first image is not delayed.
 
     Args:
         tracker: has the models.
         mode: points, masks or both.
 
     Raises:
-        InputError: the mode needs masks, and the bundle does not propagate any.
-        BackendError: a model fails to run, or what it gives makes no sense.
+        InputError: the mode needs masks, and the bundle does not propagate masks.
+        BackendError: a model fails to run, or its results are wrong.
 
     """
     if mode != "masks":
-        _attempt(tracker, _prove_points)
+        _run_test(tracker, _test_points)
     if mode != "points":
-        _attempt(tracker, _prove_masks)
+        _run_test(tracker, _test_masks)
 
 
-def _attempt(tracker: Tracker, prove: Callable[[Tracker], None]) -> None:
+def _run_test(tracker: Tracker, test: Callable[[Tracker], None]) -> None:
     try:
-        prove(tracker)
+        test(tracker)
     except VditrackError:
         raise
-    # The engines' exceptions share no base class.
+    # The exceptions of inference engines have no common base class.
     except Exception as error:
-        raise BackendError(f"{tracker.backend.name} loads the model, and fails: {error}") from error
+        raise BackendError(
+            f"{tracker.backend.name} loads the model but fails to run it: {error}"
+        ) from error
 
 
-def _prove_points(tracker: Tracker) -> None:
-    frame = _black(tracker)
-    # Something to see: of a black picture all descriptors may be alike.
+def _test_points(tracker: Tracker) -> None:
+    frame = _black_frame(tracker)
+    # A pattern, because the descriptors of a black frame may all be equal.
     frame[::2, ::2] = 255
     height, width = frame.shape[:2]
     stream = tracker.stream()
@@ -47,31 +51,31 @@ def _prove_points(tracker: Tracker) -> None:
     stream.add([[width / 2, height / 2]])
     update = stream.push(frame, 1.0)
     if not np.isfinite(update.points).all() or not np.isfinite(update.confidence).all():
-        raise _senseless(tracker, "what it gives is not finite")
+        raise _wrong_result(tracker, "its results are not finite")
 
 
-def _prove_masks(tracker: Tracker) -> None:
-    frame = _black(tracker)
+def _test_masks(tracker: Tracker) -> None:
+    frame = _black_frame(tracker)
     height, width = frame.shape[:2]
-    # No part of it looks like another.
+    # Noise, so that no part of the frame resembles another.
     frame[:] = np.random.default_rng(0).integers(0, 256, frame.shape, np.uint8)
     mask = np.zeros((height, width), np.uint8)
     mask[:, : width // 2] = 1
     stream = tracker.mask_stream()
     stream.push(frame, 0.0)
     stream.add_masks(mask)
-    # Of features that are not finite no object comes.
+    # Features that are not finite give an empty mask.
     if not stream.push(frame, 1.0).mask.any():
-        raise _senseless(tracker, "an object is not found again in the same picture")
+        raise _wrong_result(tracker, "an object is not found again in the same frame")
 
 
-def _black(tracker: Tracker) -> NDArray[np.uint8]:
+def _black_frame(tracker: Tracker) -> Frame:
     size = tracker.bundle.manifest.input
     return np.zeros((size.height, size.width, 3), np.uint8)
 
 
-def _senseless(tracker: Tracker, what: str) -> BackendError:
+def _wrong_result(tracker: Tracker, reason: str) -> BackendError:
     return BackendError(
-        f"{tracker.backend.name} runs the model wrongly: {what}. Choose another backend, or build "
-        "its engine in FP32."
+        f"{tracker.backend.name} runs the model incorrectly: {reason}. Choose another backend, or "
+        "build its engine in FP32."
     )

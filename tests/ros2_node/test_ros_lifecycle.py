@@ -17,10 +17,10 @@ from doubles.ros_loopback import Camera, Peer, tracker_node
 from vditrack import Tracker
 from vditrack.bundle.folder import bundled_model
 from vditrack.errors import BackendError
-from vditrack_ros.camera.camera import Model, TrackedCamera
+from vditrack_ros.camera.camera import CameraPipeline, SharedModel
 from vditrack_ros.diagnostics import ERROR
-from vditrack_ros.parameters import PARAMETERS, checked_settings
-from vditrack_ros.self_test import prove
+from vditrack_ros.parameters import PARAMETERS, build_settings
+from vditrack_ros.self_test import run_self_test
 
 pytestmark = pytest.mark.slow
 
@@ -190,22 +190,22 @@ def not_finite(update):
 )
 def test_a_model_that_does_not_work_is_not_taken(wrong, told):
     tracker = Tracker.load(backend="cpu")
-    prove(tracker, "points")
+    run_self_test(tracker, "points")
     with pytest.raises(BackendError, match=told):
-        prove(Failing(tracker, wrong), "points")
+        run_self_test(Failing(tracker, wrong), "points")
 
 
 def test_a_model_that_fails_is_told_of_and_tried_again(peer):
-    settings = checked_settings({p.name: p.default for p in PARAMETERS} | {"max_age": 0.0})
+    settings = build_settings({p.name: p.default for p in PARAMETERS} | {"max_age": 0.0})
     tracker = Failing(Tracker.load(backend="cpu"), out_of_memory)
     with ThreadPoolExecutor(1) as worker:
-        tracked = TrackedCamera(peer.node, "", Model(tracker, worker, worker), settings)
+        tracked = CameraPipeline(peer.node, "", SharedModel(tracker, worker, worker), settings)
         camera = Camera(peer, tracks="/peer/tracks")
         camera.shoot(FRAME)
         # The next two fail; then it starts over.
         assert len(camera.shoot(FRAME)) == 0
         assert len(camera.shoot(FRAME)) == 64
-        report = tracked.reports()["/image"]
+        report = tracked.build_reports()["/image"]
         assert report.level == ERROR and "RuntimeError: out of memory" in report.message
         assert report.values["dropped, failed"] == "2"
         tracked.close()

@@ -33,15 +33,15 @@ from vditrack import Tracker
 from vditrack.bundle.folder import load_bundle
 from vditrack.errors import BackendError, InputError
 from vditrack.streams.mask_stream import MaskUpdate
-from vditrack_ros.consumer import Shot, Site
-from vditrack_ros.counters import MARK_REASONS
-from vditrack_ros.diagnostics import State
-from vditrack_ros.masks.requests import Mark, MarkError, WaitingMarks, read_mask
-from vditrack_ros.masks.tracking import ObjectMasks
-from vditrack_ros.overlay import Overlay
-from vditrack_ros.parameters import PARAMETERS, checked_settings
-from vditrack_ros.points.object_ids import PointObjects
-from vditrack_ros.self_test import prove
+from vditrack_ros.consumer import CameraContext, CameraImage
+from vditrack_ros.counters import MASK_REFUSAL_REASONS
+from vditrack_ros.diagnostics import CameraState
+from vditrack_ros.masks.requests import MaskRequest, MaskRequestError, MaskRequestQueue, decode_mask
+from vditrack_ros.masks.tracking import MaskConsumer
+from vditrack_ros.overlay import OverlayPublisher
+from vditrack_ros.parameters import PARAMETERS, build_settings
+from vditrack_ros.points.object_ids import PointObjectIds
+from vditrack_ros.self_test import run_self_test
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +49,7 @@ SIZE = HEIGHT, WIDTH = 96, 128
 SIDE, STEP = 40, 4
 GREEN = np.zeros(SIZE, np.uint8)
 GREEN[72:96, 96:120] = 1
-SETTINGS = checked_settings({parameter.name: parameter.default for parameter in PARAMETERS})
+SETTINGS = build_settings({parameter.name: parameter.default for parameter in PARAMETERS})
 # A busy machine is no gap between images, and no fault of the node.
 PATIENT = {
     "max_age": 0.0,
@@ -246,7 +246,7 @@ def test_refused_masks_are_reported(camera, peer, node):
     peer.until(lambda: diagnostics(told)[2].get("masks waiting") == "1", "the last mask")
     found = camera.shoot(shot(1))
     assert iou(found == 1, square(1) > 0) > 0.75
-    reasons = [f"masks refused, {reason}" for reason in MARK_REASONS]
+    reasons = [f"masks refused, {reason}" for reason in MASK_REFUSAL_REASONS]
     peer.until(lambda: diagnostics(told)[2].get("masks refused, ahead") == "1", "all refused")
     level, message, values = diagnostics(told)
     assert [values[reason] for reason in reasons] == ["1"] * 6 + ["0"]
@@ -257,9 +257,9 @@ def test_refused_masks_are_reported(camera, peer, node):
     assert values["images since an object was marked, at most"] == "1"
     assert float(values["latency p50 (ms)"]) > 0 and float(values["tracking (ms)"]) > 0
     for line in (
-        "~/mask (mono8, 128 x 96, step 128) has 12287 bytes of data",
-        "~/mask is rgb8; give indices of objects as mono8 or mono16",
-        "~/mask has the index 256; there may be 255 objects",
+        "it has 12287 bytes of data; with a step of 128 it needs 12288",
+        "~/mask has the encoding 'rgb8'. Publish object indices as mono8",
+        "~/mask has the index 256; the maximum is 255",
         "~/mask marks no object",
         "~/mask is 128 x 95, the frame 128 x 96",
     ):
@@ -272,7 +272,7 @@ def test_reset_forgets_objects(camera, peer):
     camera.mark(square(0))
     peer.until(lambda: camera.newest(camera.stamp).any(), "the mark")
     answer = peer.call(Trigger, "/tracker/reset", Trigger.Request())
-    assert answer.success and answer.message == "1 objects forgotten"
+    assert answer.success and answer.message == "1 objects discarded"
     assert not camera.shoot(shot(1)).any()
 
 
@@ -281,7 +281,7 @@ def test_a_clock_that_goes_back_forgets_objects(camera, peer, node):
     camera.mark(square(0))
     peer.until(lambda: camera.newest(camera.stamp).any(), "the mark")
     assert not camera.shoot(shot(1), camera.stamp - SECOND).any()
-    assert "1 objects are forgotten. Mark them again." in node.log
+    assert "1 objects are discarded. Publish their masks again." in node.log
 
 
 def test_the_overlay_shows_objects(camera, peer):
@@ -382,7 +382,7 @@ def test_points_and_masks_at_once(peer, bundle, tmp_path):
         image = "/arm/tracker: /arm/image"
         assert names == ["/arm/tracker: model", image, f"{image}: masks"]
         answer = peer.call(Trigger, "/arm/tracker/reset", Trigger.Request())
-        assert answer.message == "20 points and 1 objects forgotten"
+        assert answer.message == "20 points and 1 objects discarded"
         assert node.stop() == 0
         assert "Traceback" not in node.log
     for one in (clouds, masks, overlays, told):
@@ -424,7 +424,7 @@ def test_masks_follow_a_camera_at_30_hz(peer, tmp_path):
         peer.until(listening, "masks", 3 * PATIENCE)
         # What rests is at the same place in whichever image this comes to.
         marks.publish(image_message(GREEN.repeat(2, 0).repeat(2, 1), 0, "mono8"))
-        peer.until(lambda: "Marked objects 1" in node.log, "the mark")
+        peer.until(lambda: "Tracking objects 1" in node.log, "the mark")
         masks.clear()
         peer.until(lambda: len(masks) >= 6, "masks of the object", 3 * PATIENCE)
         assert node.stop() == 0
@@ -483,17 +483,17 @@ class Recorder:
 def held(peer):
     """Masks of a camera by hand: images, the worker's steps, and what the stream was told."""
     tracker, worker = Recorder(), Held()
-    site = Site(peer.node, "held/", "held/", peer.node.get_logger())
-    overlay = Overlay(site)
+    site = CameraContext(peer.node, "held/", "held/", peer.node.get_logger())
+    overlay = OverlayPublisher(site)
     settings = replace(SETTINGS, mode="masks")
-    masks = ObjectMasks(site, tracker, worker, settings, overlay, PointObjects())
+    masks = MaskConsumer(site, tracker, worker, settings, overlay, PointObjectIds())
     marks = peer.publisher(Image, "held/mask")
     peer.until(lambda: marks.get_subscription_count() > 0, "the topics")
     tracker.told.clear()
 
     def take(seconds, size=(4, 6)):
         frame = np.zeros((*size, 3), np.uint8)
-        masks.take(Shot(Header(), frame, round(seconds * SECOND), lambda: 0.0, 0.0))
+        masks.process(CameraImage(Header(), frame, round(seconds * SECOND), lambda: 0.0, 0.0))
 
     def mark(index, seconds):
         """And wait until it has come."""
@@ -506,7 +506,7 @@ def held(peer):
         return int(values()["masks waiting"])
 
     def values():
-        return masks.report(State("/held/image", 1, False), time.monotonic()).values
+        return masks.report(CameraState("/held/image", 1, False), time.monotonic()).values
 
     def work():
         worker.go_on()
@@ -575,7 +575,7 @@ def test_masks_before_the_first_image_are_of_it(held):
 def test_what_the_model_works_on_is_forgotten_with_the_rest(held):
     held.take(1.0)
     held.mark(3, 1.5)
-    assert held.masks.forget() == "0 objects"
+    assert held.masks.reset_on_request() == "0 objects"
     held.take(1.5)
     while held.worker.work:
         held.work()
@@ -587,7 +587,7 @@ def test_an_image_that_is_described_after_all_was_forgotten_says_nothing(held, p
     held.take(1.0)
     future = held.worker.work.pop(0)[0]
     future.set_running_or_notify_cancel()
-    held.masks.start_over()
+    held.masks.reset()
     future.set_result((held.tracker.push(np.zeros((4, 6, 3), np.uint8), 1.0), 0.0))
     held.take(1.1)
     held.work()
@@ -597,7 +597,7 @@ def test_an_image_that_is_described_after_all_was_forgotten_says_nothing(held, p
 
 def test_masks_that_wait_outlive_a_gap_between_images(held):
     held.mark(3, 9.0)
-    held.masks.start_over()
+    held.masks.reset()
     held.take(9.0)
     held.work()
     assert held.tracker.told == ["new", 9.0, "mark 3", 9.0]
@@ -607,7 +607,7 @@ def test_a_model_that_fails_is_told_of_and_tried_again(held):
     held.take(1.0)
     held.tracker.wrong = RuntimeError("out of memory")
     held.work()
-    report = held.masks.report(State("/held/image", 1, False), time.monotonic())
+    report = held.masks.report(CameraState("/held/image", 1, False), time.monotonic())
     assert "RuntimeError: out of memory" in report.message
     assert report.values["dropped, failed"] == "1"
     held.tracker.wrong = None
@@ -617,11 +617,11 @@ def test_a_model_that_fails_is_told_of_and_tried_again(held):
 
 
 def test_a_mask_waits_no_longer_than_there_is_room():
-    waiting = WaitingMarks()
+    waiting = MaskRequestQueue()
     mask = np.ones(SIZE, np.uint8)
-    given_up = [waiting.add(Mark(n, mask)) for n in range(12)]
+    given_up = [waiting.add(MaskRequest(n, mask)) for n in range(12)]
     assert given_up[:10] == [None] * 10 and [one.stamp for one in given_up[10:]] == [0, 1]
-    assert [one.stamp for one in waiting.take(0, 5)] == [2, 3, 4, 5]
+    assert [one.stamp for one in waiting.take_between(0, 5)] == [2, 3, 4, 5]
     assert [one.stamp for one in waiting.take_after(9)] == [10, 11]
     assert len(waiting) == 4 and waiting.has(6) and not waiting.has(5)
 
@@ -637,7 +637,7 @@ def test_masks_as_they_may_be_laid_out(encoding, big, padding):
     message = Image(height=5, width=7, encoding=encoding, is_bigendian=big)
     message.step = rows.strides[0] + padding
     message.data = array("B", data)
-    read = read_mask(message)
+    read = decode_mask(message)
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, mask)
 
@@ -659,8 +659,8 @@ def test_what_is_no_mask(reason, changes):
     message = Image(height=5, width=7, encoding="mono8", step=7, data=array("B", [1] * 35))
     for name, value in changes.items():
         setattr(message, name, value)
-    with pytest.raises(MarkError, match=r"^~/mask .*\.$") as refused:
-        read_mask(message)
+    with pytest.raises(MaskRequestError, match=r"^~/mask .*\.$") as refused:
+        decode_mask(message)
     assert refused.value.reason == reason
 
 
@@ -691,13 +691,13 @@ def nothing(update):
 )
 def test_a_model_that_carries_no_masks_is_not_taken(bundle, wrong, told):
     tracker = Tracker(load_bundle(bundle))
-    prove(tracker, "masks")
+    run_self_test(tracker, "masks")
     with pytest.raises(BackendError, match=told):
-        prove(Wrong(tracker, wrong), "masks")
+        run_self_test(Wrong(tracker, wrong), "masks")
 
 
 def test_a_mode_is_proved_by_what_it_needs(tmp_path):
     alone = Tracker(write_propagating(tmp_path, None))
-    prove(alone, "points")
+    run_self_test(alone, "points")
     with pytest.raises(InputError, match="tracks points alone"):
-        prove(alone, "both")
+        run_self_test(alone, "both")

@@ -126,7 +126,7 @@ def test_twice_the_rate_that_the_model_holds(peer, tmp_path):
         return 0 < described < 0.8 * out
 
     with tracker_node(tmp_path, max_age=2.0) as node, camera_process(tmp_path, clip(scene), 60):
-        peer.until(lambda: "The model describes" in node.log, "the model's rate")
+        peer.until(lambda: "The model encodes" in node.log, "the model's rate")
         # Points come for more images than the model describes, and say so by their age.
         peer.until(outpaced, f"more points than descriptions\n{node.log}")
         since = len(clouds)

@@ -18,9 +18,9 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
 from vditrack.errors import InputError
-from vditrack.ros_messages.camera_info import Camera, place
+from vditrack.ros_messages.camera_info import Camera, place_points
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros import messages as outputs
+from vditrack_ros import messages
 
 K = (500.0, 0.0, 321.5, 0.0, 480.0, 236.25, 0.0, 0.0, 1.0)
 MODELS = {
@@ -76,7 +76,7 @@ def test_rays_undo_the_lens(model):
     camera = Camera.from_info(camera_info(model, MODELS[model]))
     seen = (projected(model, directions()) + 0.5).astype(np.float32)
     # A pixel is 2 thousandths.
-    np.testing.assert_allclose(camera.rays(seen), directions(), atol=2e-6)
+    np.testing.assert_allclose(camera.unproject(seen), directions(), atol=2e-6)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -85,14 +85,14 @@ def test_pixels_are_where_the_lens_puts_them(model):
     depths = np.linspace(0.3, 9, 63)[:, None]
     points = np.column_stack([directions(), np.ones(63)]) * depths
     np.testing.assert_allclose(
-        camera.pixels(points), projected(model, directions()) + 0.5, atol=1e-3
+        camera.project(points), projected(model, directions()) + 0.5, atol=1e-3
     )
 
 
 @pytest.mark.parametrize("model", ["", "plumb_bob", "equidistant"])
 def test_without_distortion_a_camera_is_a_pinhole_or_an_even_fisheye(model):
     camera = Camera.from_info(camera_info(model, [0.0] * 4 if model else []))
-    (x, y) = camera.rays(np.float32([[421.5 + 0.5, 236.25 + 0.5]]))[0]
+    (x, y) = camera.unproject(np.float32([[421.5 + 0.5, 236.25 + 0.5]]))[0]
     angle = 100 / 500
     assert x == pytest.approx(np.tan(angle) if model == "equidistant" else angle, rel=1e-6)
     assert y == pytest.approx(0, abs=1e-6)
@@ -113,14 +113,14 @@ def test_an_unknown_lens_is_refused(model, d):
 def test_a_pixel_that_the_lens_shows_nothing_in_has_no_ray():
     # r (1 - 0.3 r²) is greatest at r² = 1/0.9, and is 0.703 there: 351 pixels from the centre.
     camera = Camera.from_info(camera_info("plumb_bob", [-0.3, 0, 0, 0, 0]))
-    near, far = camera.rays(np.float32([[322 + 330, 236.75], [322 + 380, 236.75]]))
+    near, far = camera.unproject(np.float32([[322 + 330, 236.75], [322 + 380, 236.75]]))
     assert np.isfinite(near).all()
     assert np.isnan(far).all()
 
 
 def test_what_is_behind_the_camera_has_no_pixel():
     camera = Camera.from_info(camera_info())
-    pixels = camera.pixels(np.float32([[0, 0, -1], [1, 1, 0], [np.nan, 0, 1], [0, 0, 1]]))
+    pixels = camera.project(np.float32([[0, 0, -1], [1, 1, 0], [np.nan, 0, 1], [0, 0, 1]]))
     assert np.isnan(pixels[:3]).all()
     np.testing.assert_allclose(pixels[3], [322, 236.75])
 
@@ -134,28 +134,28 @@ def test_binning_and_region_of_interest_move_no_ray():
     part = Camera.from_info(info)
     on_sensor = np.float32([[40, 80], [141, 202], [440, 320]])
     published = np.float32([[0, 0], [50.5, 30.5], [200, 60]])
-    np.testing.assert_allclose(part.rays(published), whole.rays(on_sensor), atol=1e-6)
+    np.testing.assert_allclose(part.unproject(published), whole.unproject(on_sensor), atol=1e-6)
 
 
 def test_no_points_are_no_trouble():
     camera = Camera.from_info(camera_info())
     nothing = np.zeros((0, 2), np.float32)
-    assert place(nothing, camera, np.ones((4, 4), np.float32)).shape == (0, 3)
-    assert camera.pixels(np.zeros((0, 3))).shape == (0, 2)
+    assert place_points(nothing, camera, np.ones((4, 4), np.float32)).shape == (0, 3)
+    assert camera.project(np.zeros((0, 3))).shape == (0, 2)
 
 
 def test_depth_places_a_point_in_metres():
     camera = Camera.from_info(camera_info())
     depth = np.arange(480 * 640, dtype=np.float32).reshape(480, 640) / 1000
     points = np.float32([[10.5, 20.5], [10.01, 20.99], [11.0, 20.5], [639.9, 479.9]])
-    xyz = place(points, camera, depth)
+    xyz = place_points(points, camera, depth)
     # Each has the depth of its own pixel.
     np.testing.assert_allclose(
         xyz[:, 2], [20 * 0.64 + 0.010] * 2 + [20 * 0.64 + 0.011, 479 * 0.64 + 0.639], rtol=1e-6
     )
     expected = 12.81 * np.array([(10 - 321.5) / 500, (20 - 236.25) / 480, 1])
     np.testing.assert_allclose(xyz[0], expected, rtol=1e-5)
-    np.testing.assert_allclose(camera.pixels(xyz), points, atol=1e-3)
+    np.testing.assert_allclose(camera.project(xyz), points, atol=1e-3)
 
 
 def test_depth_that_is_unknown_places_nothing():
@@ -163,7 +163,7 @@ def test_depth_that_is_unknown_places_nothing():
     depth = np.full((480, 640), 2.0, np.float32)
     depth[20, 10] = np.nan
     points = np.float32([[10.5, 20.5], [640.0, 20.5], [-0.01, 20.5], [11.0, 20.5]])
-    xyz = place(points, camera, depth)
+    xyz = place_points(points, camera, depth)
     assert np.isnan(xyz[:3]).all(axis=1).all()
     assert np.isfinite(xyz[3]).all()
 
@@ -171,9 +171,9 @@ def test_depth_that_is_unknown_places_nothing():
 def test_without_depth_points_are_on_the_plane_and_without_calibration_nowhere():
     points = np.float32([[322.0, 236.75], [10.0, 400.0]])
     camera = Camera.from_info(camera_info())
-    np.testing.assert_array_equal(place(points, camera, None)[:, 2], 1)
-    assert np.isnan(place(points, None, None)).all()
-    assert np.isnan(place(points, None, np.ones((480, 640), np.float32))).all()
+    np.testing.assert_array_equal(place_points(points, camera, None)[:, 2], 1)
+    assert np.isnan(place_points(points, None, None)).all()
+    assert np.isnan(place_points(points, None, np.ones((480, 640), np.float32))).all()
 
 
 KINDS = {2: "u1", 5: "<i4", 7: "<f4"}
@@ -205,7 +205,7 @@ def test_tracks_say_all_that_is_known_of_each_point():
         seconds_since_model=np.float32([0, 0.125]),
     )
     xyz = np.float32([[0.1, -0.2, 1.5], [np.nan] * 3])
-    sent = outputs.tracks_cloud(HEADER, now, np.uint8([3, 0]), xyz)
+    sent = messages.build_track_cloud(HEADER, now, np.uint8([3, 0]), xyz)
     assert isinstance(sent.data, array)
     cloud = deserialize_message(serialize_message(sent), PointCloud2)
     assert cloud == sent
@@ -236,7 +236,7 @@ def test_tracks_say_all_that_is_known_of_each_point():
 
 
 def test_tracks_without_points_are_an_empty_cloud():
-    cloud = outputs.tracks_cloud(HEADER, update([]), np.zeros(0, np.uint8), nowhere(0))
+    cloud = messages.build_track_cloud(HEADER, update([]), np.zeros(0, np.uint8), nowhere(0))
     assert len(rows(cloud)) == 0
     serialize_message(cloud)
 
@@ -245,11 +245,11 @@ def test_pixels_count_from_the_corner_in_tracks_and_from_the_centre_in_features(
     """The centre of the pixel in column 10 and row 20."""
     camera = Camera.from_info(camera_info())
     now = update([[10.5, 20.5]])
-    rays = camera.rays(now.points)
-    xyz = place(now.points, camera, None)
-    track = rows(outputs.tracks_cloud(HEADER, now, np.uint8([0]), xyz))[0]
+    rays = camera.unproject(now.points)
+    xyz = place_points(now.points, camera, None)
+    track = rows(messages.build_track_cloud(HEADER, now, np.uint8([0]), xyz))[0]
     assert (track["u"], track["v"]) == (10.5, 20.5)
-    feature = outputs.features_cloud(HEADER, now, rays, np.zeros_like(rays))
+    feature = messages.build_feature_cloud(HEADER, now, rays, np.zeros_like(rays))
     u, v = feature.channels[1:3]
     assert (list(u.values), list(v.values)) == ([10.0], [20.0])
     # A front end that knows K alone comes to the same ray.
@@ -265,7 +265,7 @@ def test_features_are_the_visible_points_that_have_a_ray():
     now = update([[1, 2], [3, 4], [5, 6]], visible=[True, False, True], ids=[3, 5, 70_001])
     rays = np.float32([[0.25, 0.5], [1, 1], [np.nan, 0]])
     velocities = np.float32([[-1, 2], [0, 0], [0, 0]])
-    sent = outputs.features_cloud(HEADER, now, rays, velocities)
+    sent = messages.build_feature_cloud(HEADER, now, rays, velocities)
     cloud = deserialize_message(serialize_message(sent), type(sent))
     assert cloud == sent
     assert cloud.header == HEADER
@@ -276,7 +276,7 @@ def test_features_are_the_visible_points_that_have_a_ray():
 
 
 def test_features_without_points_keep_their_channels():
-    cloud = outputs.features_cloud(HEADER, update([]), nowhere(0, 2), nowhere(0, 2))
+    cloud = messages.build_feature_cloud(HEADER, update([]), nowhere(0, 2), nowhere(0, 2))
     assert [list(channel.values) for channel in cloud.channels] == [[]] * 5
     serialize_message(cloud)
 
@@ -284,7 +284,7 @@ def test_features_without_points_keep_their_channels():
 def test_markers_stand_where_points_are_known_to_be():
     now = update([[1, 2], [3, 4], [5, 6]], visible=[True, True, False], ids=[4, 8, 9])
     xyz = np.float32([[0.5, 0.25, 2], [np.nan] * 3, [1, -1, 4]])
-    sent = outputs.markers(HEADER, now, xyz)
+    sent = messages.build_markers(HEADER, now, xyz)
     (marker,) = deserialize_message(serialize_message(sent), type(sent)).markers
     assert marker.header == HEADER
     assert (marker.type, marker.action) == (Marker.SPHERE_LIST, Marker.ADD)
@@ -292,13 +292,13 @@ def test_markers_stand_where_points_are_known_to_be():
     assert marker.scale.x == pytest.approx(0.03)
     seen, hidden = (colour.a for colour in marker.colors)
     assert 0 < hidden < seen == 1
-    (later,) = outputs.markers(HEADER, update([[9, 9]], ids=[9]), xyz[2:]).markers
+    (later,) = messages.build_markers(HEADER, update([[9, 9]], ids=[9]), xyz[2:]).markers
     assert later.colors[0].r == pytest.approx(marker.colors[1].r)
     assert later.colors[0].g == pytest.approx(marker.colors[1].g)
 
 
 def test_markers_go_when_nothing_is_placed():
-    (marker,) = outputs.markers(HEADER, update([[1, 2]]), nowhere(1)).markers
+    (marker,) = messages.build_markers(HEADER, update([[1, 2]]), nowhere(1)).markers
     assert marker.action == Marker.DELETE
     assert not marker.points
     serialize_message(marker)
@@ -308,7 +308,7 @@ FRAME = np.zeros((120, 160, 3), np.uint8)
 
 
 def overlaid(*updates: LiveUpdate, frame=FRAME) -> np.ndarray:
-    image = outputs.overlay_image(HEADER, frame, updates)
+    image = messages.build_overlay_image(HEADER, frame, updates)
     assert (image.encoding, image.step, image.header) == ("rgb8", 3 * image.width, HEADER)
     assert isinstance(image.data, array)
     assert len(serialize_message(image)) > frame.size
@@ -391,15 +391,15 @@ def foxglove_double(monkeypatch):
         lines = "\n".join(line.strip() for line in text.splitlines())
         definitions |= get_types_from_msg(lines, f"foxglove_msgs/msg/{name}")
     store.register(definitions)
-    messages = ModuleType("foxglove_msgs.msg")
+    double = ModuleType("foxglove_msgs.msg")
     for name in FOXGLOVE:
-        setattr(messages, name, with_defaults(store, f"foxglove_msgs/msg/{name}"))
+        setattr(double, name, with_defaults(store, f"foxglove_msgs/msg/{name}"))
     monkeypatch.setitem(sys.modules, "foxglove_msgs", ModuleType("foxglove_msgs"))
-    monkeypatch.setitem(sys.modules, "foxglove_msgs.msg", messages)
-    importlib.reload(outputs)
+    monkeypatch.setitem(sys.modules, "foxglove_msgs.msg", double)
+    importlib.reload(messages)
     yield store
     monkeypatch.undo()
-    importlib.reload(outputs)
+    importlib.reload(messages)
 
 
 def with_defaults(store, name: str) -> type:
@@ -423,9 +423,9 @@ def default(store, kind):
 
 
 def test_annotations_are_of_the_image_and_in_its_pixels(foxglove_double):
-    assert outputs.HAS_FOXGLOVE
+    assert messages.HAS_FOXGLOVE
     now = update([[10.5, 20.5], [3, 4], [5, 6]], visible=[True, False, True], ids=[1, 2, 3])
-    sent = outputs.annotations(HEADER, now)
+    sent = messages.build_annotations(HEADER, now)
     name = "foxglove_msgs/msg/ImageAnnotations"
     read = foxglove_double.deserialize_cdr(foxglove_double.serialize_cdr(sent, name), name)
     (dots,), (ring,) = read.points, read.circles
@@ -439,4 +439,4 @@ def test_annotations_are_of_the_image_and_in_its_pixels(foxglove_double):
 
 def test_without_foxglove_messages_the_module_says_so():
     installed = importlib.util.find_spec("foxglove_msgs") is not None
-    assert installed == outputs.HAS_FOXGLOVE
+    assert installed == messages.HAS_FOXGLOVE

@@ -18,8 +18,8 @@ import yaml
 
 from doubles import launch as launch_double
 from doubles.ros_loopback import PATIENCE, Process
-from vditrack_ros.counters import Counts
-from vditrack_ros.diagnostics import State, camera_report, points_followed
+from vditrack_ros.counters import ImageCounters
+from vditrack_ros.diagnostics import CameraState, build_camera_report, summarize_points
 from vditrack_ros.parameters import PARAMETERS, Settings
 
 if sys.version_info >= (3, 11):
@@ -50,12 +50,12 @@ def modules_imported(*files: Path) -> set[str]:
 
 
 def test_the_table_of_parameters_is_that_of_the_descriptors():
-    assert described()["renewed_page"](PAGE) == PAGE, "run ros2_node/describe_parameters.py"
+    assert described()["update_page"](PAGE) == PAGE, "run ros2_node/describe_parameters.py"
 
 
 def test_the_file_of_defaults_is_that_of_the_descriptors():
     written = (PACKAGE / "config" / "tracker.yaml").read_text()
-    assert written == described()["config"](), "run ros2_node/describe_parameters.py"
+    assert written == described()["render_config"](), "run ros2_node/describe_parameters.py"
 
 
 def test_ros_reads_the_file_of_defaults_as_the_defaults():
@@ -146,9 +146,9 @@ def test_the_foxglove_layout_plots_what_diagnostics_say():
     layout = (PACKAGE / "foxglove" / "vditrack.json").read_text()
     plotted = re.findall(r'name==\\"(.+?)\\".+?key==\\"(.+?)\\"', layout)
     assert plotted
-    state, followed = State("/image", 1, False), points_followed(0, 0, None)
+    state, followed = CameraState("/image", 1, False), summarize_points(0, 0, None)
     settings = Settings(**{one.name: one.default for one in PARAMETERS})
-    told = camera_report(Counts(since=0.0), state, followed, settings, 1.0).values
+    told = build_camera_report(ImageCounters(started=0.0), state, followed, settings, 1.0).values
     assert {name for name, _ in plotted} == {"/tracker: /image"}
     assert {key for _, key in plotted} <= told.keys()
 
@@ -203,7 +203,7 @@ def test_the_manifest_is_valid_and_names_what_is_imported(colcon):
     assert manifest["version"] == project["version"]
     assert manifest["licenses"] == [project["license"]]
 
-    sources = [*(PACKAGE / "vditrack_ros").glob("*.py"), *(PACKAGE / "launch").glob("*.py")]
+    sources = [*(PACKAGE / "vditrack_ros").rglob("*.py"), *(PACKAGE / "launch").glob("*.py")]
     outside = modules_imported(*sources) - set(sys.stdlib_module_names)
     known = {"vditrack", "vditrack_ros", "numpy", "cv2"}
     assert sorted(manifest["depends"]) == sorted(outside - known - OPTIONAL)

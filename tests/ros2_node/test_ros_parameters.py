@@ -12,14 +12,14 @@ from rclpy.parameter import Parameter as Set
 import doubles.ros_loopback  # noqa: F401  (sets the middleware up before rclpy joins it)
 from vditrack.errors import InputError
 from vditrack_ros.declared_parameters import DeclaredParameters
-from vditrack_ros.parameters import PARAMETERS, Settings, checked_settings
+from vditrack_ros.parameters import PARAMETERS, Settings, build_settings
 
 DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
 def test_defaults_are_allowed():
-    assert checked_settings(DEFAULTS) == Settings(**{**DEFAULTS, "cameras": ("",)})
+    assert build_settings(DEFAULTS) == Settings(**{**DEFAULTS, "cameras": ("",)})
 
 
 def test_settings_have_one_field_a_parameter():
@@ -38,18 +38,18 @@ def test_each_is_described_and_refuses_what_it_may_not_be(parameter):
         low, high = parameter.range
         step = type(parameter.default)(1)
         wrong += [low - step, high + step]
-        assert parameter.checked(type(parameter.default)(low)) == low
-        assert parameter.checked(type(parameter.default)(high)) == high
+        assert parameter.validate(type(parameter.default)(low)) == low
+        assert parameter.validate(type(parameter.default)(high)) == high
     if isinstance(parameter.default, float):
         wrong += [math.nan, math.inf, True]
     for value in wrong:
         with pytest.raises(InputError, match=parameter.name) as refused:
-            parameter.checked(value)
+            parameter.validate(value)
         assert parameter.allowed in str(refused.value)
 
 
 def test_whole_number_serves_as_a_real_one():
-    assert type(BY_NAME["max_age"].checked(1)) is float
+    assert type(BY_NAME["max_age"].validate(1)) is float
 
 
 @pytest.mark.parametrize(
@@ -57,18 +57,18 @@ def test_whole_number_serves_as_a_real_one():
 )
 def test_names_of_cameras_that_no_topic_can_have(names):
     with pytest.raises(InputError, match="camera"):
-        BY_NAME["cameras"].checked(names)
+        BY_NAME["cameras"].validate(names)
 
 
 def test_names_of_cameras_that_topics_can_have():
-    assert BY_NAME["cameras"].checked(("", "left", "arm/wrist_2")) == ["", "left", "arm/wrist_2"]
+    assert BY_NAME["cameras"].validate(("", "left", "arm/wrist_2")) == ["", "left", "arm/wrist_2"]
 
 
 def test_values_that_contradict_each_other():
     with pytest.raises(InputError, match="max_points"):
-        checked_settings({**DEFAULTS, "points": 600, "max_points": 500})
+        build_settings({**DEFAULTS, "points": 600, "max_points": 500})
     with pytest.raises(InputError, match="error_latency"):
-        checked_settings({**DEFAULTS, "warn_latency": 2.0, "error_latency": 1.0})
+        build_settings({**DEFAULTS, "warn_latency": 2.0, "error_latency": 1.0})
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def declared():
 
 def test_declared_with_ranges_and_descriptions(declared):
     node, parameters = declared()
-    assert parameters.settings() == checked_settings(DEFAULTS)
+    assert parameters.read_settings() == build_settings(DEFAULTS)
     for parameter in PARAMETERS:
         told = node.describe_parameter(parameter.name)
         assert told.description == parameter.description
@@ -109,7 +109,7 @@ def test_declared_with_ranges_and_descriptions(declared):
 
 def test_given_at_start(declared):
     _, parameters = declared(points=7, max_age=2, cameras=["left", "right"], population="none")
-    settings = parameters.settings()
+    settings = parameters.read_settings()
     assert (settings.points, settings.max_age, settings.population) == (7, 2.0, "none")
     assert settings.cameras == ("left", "right")
 
@@ -117,23 +117,23 @@ def test_given_at_start(declared):
 def test_wrong_at_start_is_told_until_it_is_set_right(declared):
     node, parameters = declared(points="many", reliability="sometimes")
     with pytest.raises(InputError, match=r"reliability.*best_effort.*points is 'many'.*integer"):
-        parameters.settings()
+        parameters.read_settings()
     for name, value in (("points", 5), ("reliability", "reliable")):
-        parameters.change([Set(name, value=value)], None)
+        parameters.check_changes([Set(name, value=value)], None)
         node.set_parameters([Set(name, value=value)])
-    assert parameters.settings().points == 5
+    assert parameters.read_settings().points == 5
 
 
 def test_unknown_at_start_is_ignored(declared):
     node, parameters = declared(pionts=7, use_sim_time=True)
-    assert parameters.settings().points == DEFAULTS["points"]
+    assert parameters.read_settings().points == DEFAULTS["points"]
     assert not node.has_parameter("pionts")
     assert node.get_parameter("use_sim_time").value is True
 
 
 def test_fixed_while_configured(declared):
     _, parameters = declared()
-    current = parameters.settings()
+    current = parameters.read_settings()
     changed = {bool: False, int: 65, str: "x", list: ["left"]}
     for parameter in PARAMETERS:
         if isinstance(parameter.default, float):
@@ -142,22 +142,22 @@ def test_fixed_while_configured(declared):
             value = parameter.choices[-1] if parameter.choices else changed[type(parameter.default)]
         change = [Set(parameter.name, value=value)]
         if parameter.live:
-            assert getattr(parameters.change(change, current), parameter.name) == value
+            assert getattr(parameters.check_changes(change, current), parameter.name) == value
         else:
             with pytest.raises(InputError, match=f"{parameter.name} cannot be set now"):
-                parameters.change(change, current)
+                parameters.check_changes(change, current)
     # A file with all parameters may be loaded again.
     same = [Set(name, value=value) for name, value in DEFAULTS.items()]
-    assert parameters.change(same, current) == current
+    assert parameters.check_changes(same, current) == current
 
 
 def test_contradictions_are_refused_while_configured(declared):
     _, parameters = declared()
-    current = parameters.settings()
+    current = parameters.read_settings()
     with pytest.raises(InputError, match="max_points"):
-        parameters.change([Set("points", value=1000)], current)
+        parameters.check_changes([Set("points", value=1000)], current)
     both = [Set("points", value=1000), Set("max_points", value=2000)]
-    assert parameters.change(both, current).points == 1000
+    assert parameters.check_changes(both, current).points == 1000
 
 
 def test_defaults_warn_before_they_err():

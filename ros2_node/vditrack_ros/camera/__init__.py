@@ -1,1 +1,1 @@
-"""Camera subscription, and which of its images are taken."""
+"""Subscription to a camera's images, and the decision which of them are processed."""

@@ -1,4 +1,4 @@
-"""One camera: its images, and what follows them."""
+"""Subscription to one camera, and distribution of its images to the consumers."""
 
 import time
 from collections.abc import Callable
@@ -15,42 +15,44 @@ from vditrack import Tracker
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
 from vditrack.ros_messages.images import decode_compressed, decode_image
-from vditrack_ros.camera.image_gate import Arrival, Arrivals
+from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
+from vditrack_ros.camera.image_gate import ImageGate, Verdict
 from vditrack_ros.camera.subscription import (
-    skipped_before,
-    subscribe_telling_losses,
-    tells_sequence,
+    callbacks_receive_message_info,
+    count_skipped_messages,
+    subscribe_with_loss_events,
 )
-from vditrack_ros.consumer import AGAIN, Follower, Shot, Site
-from vditrack_ros.diagnostics import Report, State
-from vditrack_ros.masks.tracking import ObjectMasks
-from vditrack_ros.overlay import Overlay
+from vditrack_ros.consumer import LOG_INTERVAL, CameraContext, CameraImage, Consumer
+from vditrack_ros.diagnostics import CameraState, Report
+from vditrack_ros.masks.tracking import MaskConsumer
+from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.parameters import Settings
-from vditrack_ros.points.object_ids import PointObjects
-from vditrack_ros.points.tracking import TrackedPoints
-from vditrack_ros.stamps import SECOND, nanoseconds
+from vditrack_ros.points.object_ids import PointObjectIds
+from vditrack_ros.points.tracking import PointConsumer
 
 
 @dataclass(frozen=True)
-class Model:
-    """What runs for all cameras."""
+class SharedModel:
+    """The loaded model, shared by all cameras."""
 
     tracker: Tracker
-    points: Executor
+    points_worker: Executor
     """Runs the model for points."""
-    masks: Executor
-    """Runs the model for masks, so that points need not wait for it."""
+    masks_worker: Executor
+    """Runs the model for masks, so that points do not wait for it."""
 
 
-class TrackedCamera:
-    """Everything of one camera, from its making to `close`."""
+class CameraPipeline:
+    """The topics and services of one camera, from construction to `close`."""
 
-    def __init__(self, node: LifecycleNode, name: str, model: Model, settings: Settings) -> None:
-        """Subscribe to a camera's topics and offer what follows its images.
+    def __init__(
+        self, node: LifecycleNode, name: str, model: SharedModel, settings: Settings
+    ) -> None:
+        """Subscribe to the camera's topics and create its publishers and services.
 
         Args:
-            node: has the topics.
-            name: of the camera, below which all its topics are; may be empty.
+            node: owns the topics.
+            name: of the camera, the prefix of its topics; may be empty.
             model: shared by all cameras.
             settings: the node's.
 
@@ -58,169 +60,188 @@ class TrackedCamera:
         self.name, self._settings = name, settings
         self._node = node
         self._logger = node.get_logger().get_child(name) if name else node.get_logger()
-        self._arrivals = Arrivals()
+        self._gate = ImageGate()
         self._paused = False
         self._sequence: tuple[bytes, int] | None = None
-        inputs, own = (f"{name}/", f"~/{name}/") if name else ("", "~/")
-        site = Site(node, inputs, own, self._logger)
-        self._overlay = Overlay(site)
-        # What is ready at the same time is taken in the order in which it was subscribed to: an
-        # image finds its own depth, and its mask.
-        self._followers = _followers(site, model, settings, self._overlay)
-        self._images = self._subscribe(inputs)
+        inputs, outputs = (f"{name}/", f"~/{name}/") if name else ("", "~/")
+        context = CameraContext(node, inputs, outputs, self._logger)
+        self._overlay = OverlayPublisher(context)
+        # rclpy handles messages that are ready together in the order of the subscriptions. Depth
+        # and masks are subscribed to first, so that they are known when their image is handled.
+        self._consumers = _create_consumers(context, model, settings, self._overlay)
+        self._subscription = self._subscribe(inputs)
         self._services = [
-            node.create_service(Trigger, f"{own}reset", self._on_reset),
-            node.create_service(SetBool, f"{own}pause", self._on_pause),
+            node.create_service(Trigger, f"{outputs}reset", self._on_reset),
+            node.create_service(SetBool, f"{outputs}pause", self._on_pause),
         ]
 
     @property
     def topic(self) -> str:
-        """Of its images."""
-        return str(self._images.topic_name)
+        """Resolved name of the image topic."""
+        return str(self._subscription.topic_name)
 
-    def use(self, settings: Settings) -> None:
-        """Go on with other settings."""
+    def apply_settings(self, settings: Settings) -> None:
+        """Use other settings from now on."""
         self._settings = settings
-        for follower in self._followers.values():
-            follower.settings = settings
+        for consumer in self._consumers.values():
+            consumer.settings = settings
 
     def close(self) -> None:
-        """Free all that was made."""
-        self._node.destroy_subscription(self._images)
+        """Destroy all topics and services."""
+        self._node.destroy_subscription(self._subscription)
         for service in self._services:
             self._node.destroy_service(service)
-        for follower in self._followers.values():
-            follower.close()
+        for consumer in self._consumers.values():
+            consumer.close()
         self._overlay.close()
 
-    def reports(self) -> dict[str, Report]:
-        """Tell, by names, how well this camera is kept up with."""
-        state = State(self.topic, self._node.count_publishers(self.topic), self._paused)
+    def build_reports(self) -> dict[str, Report]:
+        """Return the diagnostics of each consumer, by the status's name."""
+        state = CameraState(self.topic, self._node.count_publishers(self.topic), self._paused)
         now = time.monotonic()
         return {
-            f"{self.topic}{suffix}": follower.report(state, now)
-            for suffix, follower in self._followers.items()
+            f"{self.topic}{suffix}": consumer.report(state, now)
+            for suffix, consumer in self._consumers.items()
         }
 
     def _subscribe(self, inputs: str) -> Any:  # noqa: ANN401
         reliability = ReliabilityPolicy[self._settings.reliability.upper()]
         compressed = self._settings.image_transport == "compressed"
         self._decode: Callable[[Any], Frame] = decode_compressed if compressed else decode_image
-        return subscribe_telling_losses(
+        with_info = callbacks_receive_message_info()
+        return subscribe_with_loss_events(
             self._node,
             CompressedImage if compressed else Image,
             f"{inputs}image/compressed" if compressed else f"{inputs}image",
-            self._on_counted_image if tells_sequence() else self._on_image,
+            self._on_image_with_info if with_info else self._on_image,
             QoSProfile(depth=1, reliability=reliability),
             self._on_lost,
         )
 
-    def _on_counted_image(self, message: Any, info: Any) -> None:  # noqa: ANN401
-        self._sequence, skipped = skipped_before(info, self._sequence)
+    def _on_image_with_info(self, message: Any, info: Any) -> None:  # noqa: ANN401
+        self._sequence, skipped = count_skipped_messages(info, self._sequence)
         if skipped:
-            self._drop("overtaken", skipped)
+            self._count_drops("overtaken", skipped)
         self._on_image(message)
 
     def _on_lost(self, event: Any) -> None:  # noqa: ANN401
-        self._drop("lost", event.total_count_change)
+        self._count_drops("lost", event.total_count_change)
 
     def _on_image(self, message: Any) -> None:  # noqa: ANN401
-        arrived = time.monotonic_ns()
-        for follower in self._followers.values():
-            follower.counts.image(arrived / SECOND)
+        arrival = time.monotonic_ns()
+        for consumer in self._consumers.values():
+            consumer.counters.count_image(arrival / NANOSECONDS_PER_SECOND)
         if self._paused:
             return
-        stamp = nanoseconds(message.header.stamp)
+        stamp = to_nanoseconds(message.header.stamp)
         if stamp == 0:
-            # Some drivers leave it empty.
-            if self._is_taken(arrived, 0):
-                self._take(message, arrived, lambda: (time.monotonic_ns() - arrived) / SECOND)
-        elif self._is_taken(stamp, self._age(stamp)):
-            self._take(message, stamp, lambda: self._age(stamp) / SECOND)
+            # Some drivers leave the stamp empty; the time of arrival replaces it.
+            if self._admit(arrival, 0):
+                since_arrival = lambda: time.monotonic_ns() - arrival  # noqa: E731
+                self._process(message, arrival, since_arrival)
+        elif self._admit(stamp, self._age(stamp)):
+            self._process(message, stamp, lambda: self._age(stamp))
 
     def _age(self, stamp: int) -> int:
-        """Nanoseconds by the node's clock, which follows the simulation's if there is one."""
+        """Return the nanoseconds since a stamp, by the node's clock, which may be simulated."""
         return int(self._node.get_clock().now().nanoseconds) - stamp
 
-    def _is_taken(self, stamp: int, age: int) -> bool:
+    def _admit(self, stamp: int, age: int) -> bool:
+        """Ask the gate about an image, log its objections, and reset where it demands so."""
         settings = self._settings
-        arrival = self._arrivals.judge(stamp, age, settings.max_age, settings.max_gap)
-        if arrival is Arrival.OLD:
-            self._drop("old")
-            self._logger.warning(
-                f"An image is {age / SECOND:.3g} s old and was dropped: max_age is "
-                f"{settings.max_age:g}. Set the clocks of camera and node by each other; play bags "
-                "with --clock and use_sim_time:=true; or set max_age to 0.",
-                throttle_duration_sec=AGAIN,
+        verdict = self._gate.check(stamp, age, settings.max_age, settings.max_gap)
+        if verdict is Verdict.TOO_OLD:
+            self._count_drops("old")
+            self._warn(
+                f"An image is {age / NANOSECONDS_PER_SECOND:.3g} s old and was dropped: max_age is "
+                f"{settings.max_age:g}. Synchronize the clocks of camera and node; play bags with "
+                "--clock and use_sim_time:=true; or set max_age to 0."
             )
-        elif arrival is Arrival.BACK:
-            self._logger.warning(
-                "The images' clock went back: tracking starts over. If it does so often, two "
-                "cameras may publish on one topic.",
-                throttle_duration_sec=AGAIN,
+        elif verdict is Verdict.CLOCK_WENT_BACK:
+            self._warn(
+                "The clock of the images went back: tracking is reset. If this repeats, check that "
+                "only one camera publishes on the topic."
             )
-            self._start_over()
-        elif arrival is Arrival.GAP:
-            self._logger.warning(
-                f"No image was taken for longer than max_gap, {settings.max_gap:g} s: tracking "
-                "starts over.",
-                throttle_duration_sec=AGAIN,
+            self._reset()
+        elif verdict is Verdict.AFTER_GAP:
+            self._warn(
+                f"No image came for longer than max_gap, {settings.max_gap:g} s: tracking is reset."
             )
-            self._start_over()
-        return arrival not in (Arrival.OLD, Arrival.REPEATED)
+            self._reset()
+        return verdict not in (Verdict.TOO_OLD, Verdict.REPEATED)
 
-    def _take(self, message: Any, stamp: int, latency: Callable[[], float]) -> None:  # noqa: ANN401
-        began = time.perf_counter()
+    def _process(self, message: Any, stamp: int, age: Callable[[], int]) -> None:  # noqa: ANN401
+        """Decode an image and pass it to the consumers.
+
+        Args:
+            message: the image.
+            stamp: in nanoseconds.
+            age: returns the nanoseconds since the stamp.
+
+        """
+        start = time.perf_counter()
         try:
             frame = self._decode(message)
         except InputError as error:
-            self._drop("malformed", error=str(error))
-            self._logger.error(f"Dropped: {error}", throttle_duration_sec=AGAIN)
+            self._count_drops("malformed", error=str(error))
+            self._logger.error(f"Dropped: {error}", throttle_duration_sec=LOG_INTERVAL)
             return
-        shot = Shot(message.header, frame, stamp, latency, time.perf_counter() - began)
-        for follower in self._followers.values():
-            # Whatever goes wrong with one image, the next may be better.
+        decode_seconds = time.perf_counter() - start
+        image = CameraImage(
+            message.header, frame, stamp, lambda: age() / NANOSECONDS_PER_SECOND, decode_seconds
+        )
+        for consumer in self._consumers.values():
+            # A failure with one image must not end the node: the next image may succeed.
             try:
-                follower.take(shot)
+                consumer.process(image)
             except Exception as error:
-                follower.fail(error)
-                self._arrivals.reset()
+                consumer.handle_failure(error)
+                self._gate.reset()
 
-    def _drop(self, reason: str, count: int = 1, error: str = "") -> None:
+    def _warn(self, text: str) -> None:
+        self._logger.warning(text, throttle_duration_sec=LOG_INTERVAL)
+
+    def _count_drops(self, reason: str, count: int = 1, error: str = "") -> None:
         now = time.monotonic()
-        for follower in self._followers.values():
-            follower.counts.drop(now, reason, count)
-            follower.counts.last_error = error or follower.counts.last_error
+        for consumer in self._consumers.values():
+            consumer.counters.count_drops(now, reason, count)
+            consumer.counters.last_error = error or consumer.counters.last_error
 
-    def _start_over(self) -> None:
-        for follower in self._followers.values():
-            follower.start_over()
+    def _reset(self) -> None:
+        for consumer in self._consumers.values():
+            consumer.reset()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        told = [follower.forget() for follower in self._followers.values()]
-        response.success, response.message = True, f"{' and '.join(told)} forgotten"
+        discarded = [consumer.reset_on_request() for consumer in self._consumers.values()]
+        response.success, response.message = True, f"{' and '.join(discarded)} discarded"
         return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._paused = request.data
-        response.success, response.message = True, "paused" if request.data else "goes on"
+        response.success, response.message = True, "paused" if request.data else "resumed"
         return response
 
 
-def _followers(
-    site: Site, model: Model, settings: Settings, overlay: Overlay
-) -> dict[str, Follower]:
-    """What follows a camera's images, by what its reports' names end with."""
-    followers: dict[str, Follower] = {}
-    objects = PointObjects()
+def _create_consumers(
+    context: CameraContext, model: SharedModel, settings: Settings, overlay: OverlayPublisher
+) -> dict[str, Consumer]:
+    """Create the consumers that the mode asks for, by the suffix of their status's name."""
+    consumers: dict[str, Consumer] = {}
+    object_ids = PointObjectIds()
     if settings.mode != "masks":
-        # Who comes last draws, with what those before have noted.
-        draws = settings.mode == "points"
-        followers[""] = TrackedPoints(
-            site, model.tracker, model.points, settings, overlay, objects, draws=draws
+        # The last consumer draws the overlay, which then shows the results of both.
+        draws_overlay = settings.mode == "points"
+        consumers[""] = PointConsumer(
+            context,
+            model.tracker,
+            model.points_worker,
+            settings,
+            overlay,
+            object_ids,
+            draws_overlay=draws_overlay,
         )
     if settings.mode != "points":
-        followers[": masks"] = ObjectMasks(
-            site, model.tracker, model.masks, settings, overlay, objects
+        consumers[": masks"] = MaskConsumer(
+            context, model.tracker, model.masks_worker, settings, overlay, object_ids
         )
-    return followers
+    return consumers

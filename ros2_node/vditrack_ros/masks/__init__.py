@@ -1,1 +1,1 @@
-"""Masks on topics."""
+"""Masks of objects: requests from topics, propagation and publication."""

@@ -1,32 +1,35 @@
-"""Masks that others mark objects with, and those that wait for their image. Needs no ROS."""
+"""Requests on `~/mask` to track objects, and the queue of those that wait for their image.
+
+Needs no ROS.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vditrack.arrays import Mask
 from vditrack.errors import InputError
 from vditrack.input_checks import check_mask
+from vditrack.ros_messages.images import view_pixels
 
-_KINDS = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
-"""NumPy's kind of each encoding; the second name is that of cv_bridge."""
-_HIGHEST = 255
-_MOST_WAITING = 10
-"""Masks that may wait for their images at a time."""
+_DTYPES = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
+"""Pixel type of each supported encoding; cv_bridge uses the names with C1."""
+_MAX_INDEX = 255
+_MAX_WAITING = 10
+"""Maximum number of requests that wait for their images."""
 
 
-class MarkError(InputError):
-    """A mask marks nothing."""
+class MaskRequestError(InputError):
+    """A mask request is refused."""
 
     def __init__(self, reason: str, text: str) -> None:
-        """Refuse a mask.
+        """Create the error.
 
         Args:
-            reason: one of `vditrack_ros.counters.MARK_REASONS`.
-            text: says it to the user.
+            reason: one of `vditrack_ros.counters.MASK_REFUSAL_REASONS`.
+            text: the message for the user.
 
         """
         super().__init__(text)
@@ -34,126 +37,122 @@ class MarkError(InputError):
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Objects to be marked on an image."""
+class MaskRequest:
+    """Objects to track from an image on."""
 
     stamp: int
-    """Nanoseconds, of the image; 0 for the newest one."""
+    """Stamp of the image in nanoseconds; 0 for the newest image."""
     mask: Mask
-    """[H, W] of indices, at least one of them above 0."""
+    """Object indices, uint8 [H, W], at least one of them above 0."""
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Refuse a mask that is none for an image of (height, width).
+        """Check that the mask has the size of its image.
+
+        Args:
+            size: (height, width) of the image.
 
         Raises:
-            MarkError: the sizes differ.
+            MaskRequestError: the sizes differ.
 
         """
-        _check(self.mask, size, "size")
+        _check_mask(self.mask, size, "size")
 
 
-class WaitingMarks:
-    """Masks in the order in which they came, until their image has come."""
+class MaskRequestQueue:
+    """The requests that wait for their image, in the order of arrival."""
 
     def __init__(self) -> None:
-        self._marks: list[Mark] = []
+        """Start empty."""
+        self._requests: list[MaskRequest] = []
 
     def __len__(self) -> int:
-        return len(self._marks)
+        return len(self._requests)
 
     def clear(self) -> None:
-        """Forget all."""
-        self._marks.clear()
+        """Discard all requests."""
+        self._requests.clear()
 
-    def add(self, mark: Mark) -> Mark | None:
-        """Let a mask wait; where too many do, the one that came first is given up for it."""
-        self._marks.append(mark)
-        return self._marks.pop(0) if len(self._marks) > _MOST_WAITING else None
+    def add(self, request: MaskRequest) -> MaskRequest | None:
+        """Append a request; if the queue is too long, remove and return the oldest."""
+        self._requests.append(request)
+        return self._requests.pop(0) if len(self._requests) > _MAX_WAITING else None
 
     def has(self, stamp: int) -> bool:
-        """Whether a mask is of the image with this stamp."""
-        return any(mark.stamp == stamp for mark in self._marks)
+        """Return whether a request has this stamp, in nanoseconds."""
+        return any(request.stamp == stamp for request in self._requests)
 
-    def take(self, first: int, last: int) -> list[Mark]:
-        """Take out those of stamps from the first to the last."""
-        return self._taken(lambda mark: first <= mark.stamp <= last)
+    def take_between(self, first: int, last: int) -> list[MaskRequest]:
+        """Remove and return the requests with stamps from first to last, in nanoseconds."""
+        return self._take(lambda request: first <= request.stamp <= last)
 
-    def take_after(self, stamp: int) -> list[Mark]:
-        """Take out those of later stamps."""
-        return self._taken(lambda mark: mark.stamp > stamp)
+    def take_after(self, stamp: int) -> list[MaskRequest]:
+        """Remove and return the requests with later stamps, in nanoseconds."""
+        return self._take(lambda request: request.stamp > stamp)
 
-    def _taken(self, chosen: Callable[[Mark], bool]) -> list[Mark]:
-        taken = [mark for mark in self._marks if chosen(mark)]
-        self._marks = [mark for mark in self._marks if not chosen(mark)]
-        return taken
+    def _take(self, is_wanted: Callable[[MaskRequest], bool]) -> list[MaskRequest]:
+        wanted = [request for request in self._requests if is_wanted(request)]
+        self._requests = [request for request in self._requests if not is_wanted(request)]
+        return wanted
 
 
-def read_mask(message: Any) -> Mask:  # noqa: ANN401
-    """Give the mask [H, W] of object indices in a sensor_msgs/Image.
+def decode_mask(message: Any) -> Mask:  # noqa: ANN401
+    """Return the object indices of a sensor_msgs/Image, uint8 [H, W].
 
     Args:
-        message: of mono8 or mono16.
+        message: an image with the encoding mono8 or mono16.
 
     Raises:
-        MarkError: it is of another encoding, its data does not fit what it says of them, it has
-            an index above 255, or marks no object.
+        MaskRequestError: the encoding is another one, size, step and data are inconsistent, an
+            index is above 255, or the mask has no object.
 
     """
-    kind = _KINDS.get(message.encoding)
-    if kind is None:
-        raise MarkError(
+    dtype = _DTYPES.get(message.encoding)
+    if dtype is None:
+        raise MaskRequestError(
             "encoding",
-            f"~/mask is {message.encoding or 'of no encoding'}; give indices of objects as mono8 "
-            "or mono16.",
+            f"~/mask has the encoding {message.encoding!r}. Publish object indices as mono8 or "
+            "mono16.",
         )
-    indices = _pixels(message, np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<"))
+    try:
+        indices = view_pixels(message, np.dtype(dtype))[..., 0]
+    except InputError as error:
+        raise MaskRequestError("malformed", f"~/mask cannot be decoded: {error}") from error
     highest = int(indices.max(initial=0))
-    if highest > _HIGHEST:
-        raise MarkError(
+    if highest > _MAX_INDEX:
+        raise MaskRequestError(
             "indices",
-            f"~/mask has the index {highest}; there may be {_HIGHEST} objects, 1 to {_HIGHEST}. "
-            "Number them anew.",
+            f"~/mask has the index {highest}; the maximum is {_MAX_INDEX}. Renumber the objects.",
         )
     mask = indices.astype(np.uint8, copy=False)
-    _check(mask, (message.height, message.width), "empty")
+    _check_mask(mask, (message.height, message.width), "empty")
     return mask
 
 
-def crowded_error() -> MarkError:
-    """Too many masks wait."""
-    return MarkError(
+def too_many_waiting_error() -> MaskRequestError:
+    """Return the error for a request that newer ones displaced from the queue."""
+    return MaskRequestError(
         "crowded",
-        f"More than {_MOST_WAITING} masks wait for their images: the one that came first is given "
-        "up. Mark an object once, not in every image.",
+        f"More than {_MAX_WAITING} masks wait for their images; the oldest is discarded. Publish a "
+        "mask of an object once, not with every image.",
     )
 
 
-def ahead_error(seconds: float) -> MarkError:
-    """No image will have the stamp of a mask that is so much ahead of them."""
-    return MarkError(
+def stamp_ahead_error(seconds: float) -> MaskRequestError:
+    """Return the error for a request whose stamp no image is expected to have.
+
+    Args:
+        seconds: by which the stamp is ahead of the newest image.
+
+    """
+    return MaskRequestError(
         "ahead",
-        f"~/mask is {seconds:.1f} s ahead of the images, more than max_gap. Give it the stamp of "
-        "its image, or none.",
+        f"~/mask is {seconds:.1f} s ahead of the images, more than max_gap. Publish it with the "
+        "stamp of its image, or with stamp 0 for the newest image.",
     )
 
 
-def _pixels(message: Any, kind: np.dtype[Any]) -> NDArray[Any]:  # noqa: ANN401
-    """View the data as [H, W], without a copy."""
-    data, row = np.frombuffer(message.data, np.uint8), message.width * kind.itemsize
-    # Padding after the last row is nobody's loss.
-    needed = message.step * (message.height - 1) + row
-    if message.step < row or len(data) < needed:
-        raise MarkError(
-            "malformed",
-            f"~/mask ({message.encoding}, {message.width} x {message.height}, step {message.step}) "
-            f"has {len(data)} bytes of data, which does not fit together.",
-        )
-    shape, strides = (message.height, message.width), (message.step, kind.itemsize)
-    return np.ndarray(shape, kind, data, strides=strides)
-
-
-def _check(mask: Mask, size: tuple[int, int], reason: str) -> None:
+def _check_mask(mask: Mask, size: tuple[int, int], reason: str) -> None:
     try:
         check_mask(mask, size, "~/mask")
     except InputError as error:
-        raise MarkError(reason, str(error)) from error
+        raise MaskRequestError(reason, str(error)) from error

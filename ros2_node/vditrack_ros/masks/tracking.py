@@ -1,4 +1,4 @@
-"""Masks of objects in one camera's images."""
+"""Propagation of object masks through one camera's images."""
 
 import time
 from concurrent.futures import Executor, Future
@@ -6,276 +6,291 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from vditrack import Tracker
+from vditrack.arrays import Mask
+from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
 from vditrack.streams.mask_stream import MaskStream, MaskUpdate
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros.consumer import AGAIN, SETTLED, Shot, Site
-from vditrack_ros.counters import Counts, MaskCounts, Timing
-from vditrack_ros.diagnostics import Report, State, camera_report, objects_followed
+from vditrack_ros.consumer import LOG_INTERVAL, RATE_SETTLING_TIME, CameraContext, CameraImage
+from vditrack_ros.counters import ImageCounters, MaskCounters, Timing
+from vditrack_ros.diagnostics import CameraState, Report, build_camera_report, summarize_masks
 from vditrack_ros.masks.requests import (
-    Mark,
-    MarkError,
-    WaitingMarks,
-    ahead_error,
-    crowded_error,
-    read_mask,
+    MaskRequest,
+    MaskRequestError,
+    MaskRequestQueue,
+    decode_mask,
+    stamp_ahead_error,
+    too_many_waiting_error,
 )
-from vditrack_ros.messages import masks_image
-from vditrack_ros.overlay import Overlay, Trail
+from vditrack_ros.messages import build_mask_image
+from vditrack_ros.overlay import OverlayPublisher, Trail
 from vditrack_ros.parameters import Settings
-from vditrack_ros.points.object_ids import PointObjects
-from vditrack_ros.stamps import SECOND, nanoseconds
+from vditrack_ros.points.object_ids import PointObjectIds
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """An image, and where points were when it came."""
+class _QueuedImage:
+    """An image, with the points at the time when it arrived."""
 
-    shot: Shot
+    image: CameraImage
     trail: Trail
-    """For the overlay."""
+    """Trails of the points, for the overlay."""
     points: LiveUpdate | None
-    """All of them, where they are followed too."""
+    """The points in this image; None in the mode masks."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """An image that the model is at work on."""
+    """An image that the model works on."""
 
-    seen: _Seen
-    marks: list[Mark]
-    """Those that are marked on it."""
-    done: Future[tuple[MaskUpdate, float]]
-    """Where the objects are, and the seconds that it took."""
+    queued: _QueuedImage
+    requests: list[MaskRequest]
+    """The requests that are applied to the image."""
+    result: Future[tuple[MaskUpdate, float]]
+    """The masks, and the seconds that the model took."""
 
 
-class ObjectMasks:
-    """Objects, once they were marked, in every image that the model has time for.
+class MaskConsumer:
+    """Propagates object masks to every image that the model has time for.
 
-    The model works in a thread of its own, on one image at a time. Meanwhile only the newest image
-    waits: those before it are passed over. A mask waits for the image of its stamp; where that has
-    passed, or there is no stamp, objects are marked on the newest image.
+    The model runs in its own thread, on one image at a time. Meanwhile one image waits, the newest;
+    those before it are skipped. A mask request waits for the image with its stamp. If that image
+    has passed, or the request has no stamp, it is applied to the newest image.
     """
 
     def __init__(
         self,
-        site: Site,
+        context: CameraContext,
         tracker: Tracker,
         worker: Executor,
         settings: Settings,
-        overlay: Overlay,
-        points: PointObjects,
+        overlay: OverlayPublisher,
+        object_ids: PointObjectIds,
     ) -> None:
-        """Offer a camera's masks.
+        """Create the topics for masks.
 
         Args:
-            site: where the camera is.
+            context: of the camera.
             tracker: shared by all cameras; its bundle propagates masks.
-            worker: runs its model for masks, in one thread for all cameras.
+            worker: runs the model for masks, in one thread for all cameras.
             settings: the node's.
-            overlay: drawn here, with the points that were noted on it.
-            points: are told here which object they are on.
+            overlay: drawn here, with the trails that it holds.
+            object_ids: updated here from each mask.
 
         """
-        self.counts, self.settings = Counts(since=time.monotonic()), settings
-        self._mask_counts, self._waiting = MaskCounts(), WaitingMarks()
-        self._node, self._logger = site.node, site.logger
+        self.counters, self.settings = ImageCounters(started=time.monotonic()), settings
+        self._mask_counters, self._waiting = MaskCounters(), MaskRequestQueue()
+        self._node, self._logger = context.node, context.logger
         self._tracker, self._worker = tracker, worker
-        self._overlay, self._points = overlay, points
-        self._rate_told = False
+        self._overlay, self._object_ids = overlay, object_ids
+        self._rate_logged = False
         self._job: _Job | None = None
-        self._next: _Seen | None = None
-        self._newest: _Seen | None = None
+        self._next: _QueuedImage | None = None
+        self._newest: _QueuedImage | None = None
         self._update: MaskUpdate | None = None
-        self._forget_images()
-        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        self._publisher = site.node.create_publisher(Image, f"{site.own}masks", newest)
-        # No mask may be lost.
-        asking = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        self._subscription = site.node.create_subscription(
-            Image, f"{site.own}mask", self._on_mask, asking
+        self._reset_stream()
+        output_qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        self._publisher = context.node.create_publisher(
+            Image, f"{context.output_prefix}masks", output_qos
+        )
+        # Reliable and deep, because a lost request is not repeated.
+        request_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        self._subscription = context.node.create_subscription(
+            Image, f"{context.output_prefix}mask", self._on_mask, request_qos
         )
 
     def close(self) -> None:
-        """Free all topics."""
-        self._forget_images()
+        """Destroy all topics."""
+        self._reset_stream()
         self._node.destroy_subscription(self._subscription)
         self._node.destroy_publisher(self._publisher)
 
-    def take(self, shot: Shot) -> None:
-        """Have the model work on an image, or let the image wait."""
-        seen = _Seen(shot, self._overlay.trail, self._points.newest)
+    def process(self, image: CameraImage) -> None:
+        """Start the model on an image, or queue the image while the model is busy."""
+        queued = _QueuedImage(image, self._overlay.trail, self._object_ids.latest_points)
         if self._job is None:
-            self._describe(seen)
+            self._start_next(queued)
             return
         if self._next is not None:
-            self._mask_counts.passed_over += 1
-        # The image that a mask was made for is worth more than a newer one.
-        if self._next is None or not self._waiting.has(self._next.shot.stamp):
-            self._next = seen
+            self._mask_counters.skipped_images += 1
+        # An image that a request waits for is not replaced by a newer one.
+        if self._next is None or not self._waiting.has(self._next.image.stamp):
+            self._next = queued
 
-    def fail(self, error: Exception) -> None:
-        """Tell that objects could not be carried into an image, and start over."""
-        self.counts.drop(time.monotonic(), "failed")
-        self.counts.last_error = f"{type(error).__name__}: {error}"
+    def handle_failure(self, error: Exception) -> None:
+        """Log and count a failure of the model, and reset."""
+        self.counters.count_drops(time.monotonic(), "failed")
+        self.counters.last_error = f"{type(error).__name__}: {error}"
         self._logger.error(
-            f"Masks failed and start over: {self.counts.last_error}", throttle_duration_sec=AGAIN
+            f"Mask propagation failed and is reset: {self.counters.last_error}",
+            throttle_duration_sec=LOG_INTERVAL,
         )
-        self.start_over()
+        self.reset()
 
-    def start_over(self) -> None:
-        """Forget all objects; masks that wait for their images go on waiting."""
-        if self._count:
-            self._logger.warning(f"{self._count} objects are forgotten. Mark them again.")
-        self._forget_images()
+    def reset(self) -> None:
+        """Discard all objects; requests that wait for their image remain."""
+        if self._object_count:
+            self._logger.warning(
+                f"{self._object_count} objects are discarded. Publish their masks again."
+            )
+        self._reset_stream()
 
-    def forget(self) -> str:
-        """Forget all objects, and masks that wait; tell how many objects."""
-        told = f"{self._count} objects"
+    def reset_on_request(self) -> str:
+        """Discard all objects and waiting requests; return how many objects there were."""
+        discarded = f"{self._object_count} objects"
         self._waiting.clear()
-        self.start_over()
-        return told
+        self.reset()
+        return discarded
 
-    def report(self, state: State, now: float) -> Report:
-        """Tell how well the camera is kept up with, and of the objects."""
-        self._tell_rate(now)
-        followed = objects_followed(
-            self._update, self._mask_counts, len(self._waiting), self._marked_images, now
+    def report(self, state: CameraState, now: float) -> Report:
+        """Return the diagnostics of the masks.
+
+        Args:
+            state: of the camera.
+            now: monotonic time in seconds.
+
+        """
+        self._log_rate(now)
+        summary = summarize_masks(
+            self._update, self._mask_counters, len(self._waiting), self._key_images, now
         )
-        return camera_report(self.counts, state, followed, self.settings, now)
+        return build_camera_report(self.counters, state, summary, self.settings, now)
 
     @property
-    def _count(self) -> int:
+    def _object_count(self) -> int:
         return 0 if self._update is None else len(self._update.indices)
 
-    def _forget_images(self) -> None:
+    def _reset_stream(self) -> None:
         if self._job is not None:
-            self._job.done.cancel()
-        # What the model still works on belongs to the past, and so does the stream it is in.
+            self._job.result.cancel()
+        # A job in progress keeps the old stream; its result is ignored.
         self._job, self._stream = None, self._tracker.mask_stream()
         self._next = self._newest = self._update = None
-        self._points.forget_objects()
-        self._published_stamp = self._marked_stamp = self._marked_images = 0
+        self._object_ids.clear_objects()
+        self._published_stamp = self._key_stamp = self._key_images = 0
 
     def _on_mask(self, message: Any) -> None:  # noqa: ANN401
         try:
-            mark = Mark(nanoseconds(message.header.stamp), read_mask(message))
-        except MarkError as error:
+            request = MaskRequest(to_nanoseconds(message.header.stamp), decode_mask(message))
+        except MaskRequestError as error:
             self._refuse(error)
             return
-        if self._waiting.add(mark) is not None:
-            self._refuse(crowded_error())
+        if self._waiting.add(request) is not None:
+            self._refuse(too_many_waiting_error())
         if self._job is None and self._newest is not None:
-            marks = self._marks_of(self._newest.shot, since=0)
-            if marks:
-                self._begin(self._newest, marks)
+            requests = self._take_requests(self._newest.image, since=0)
+            if requests:
+                self._submit(self._newest, requests)
 
-    def _describe(self, seen: _Seen) -> None:
-        """Have the model work on the next image."""
-        limit = seen.shot.stamp + round(self.settings.max_gap * SECOND)
-        for mark in self._waiting.take_after(limit):
-            self._refuse(ahead_error((mark.stamp - seen.shot.stamp) / SECOND))
-        self._begin(seen, self._marks_of(seen.shot, since=0))
+    def _start_next(self, queued: _QueuedImage) -> None:
+        """Start the model on the next image, and refuse requests too far ahead of it."""
+        stamp = queued.image.stamp
+        limit = stamp + round(self.settings.max_gap * NANOSECONDS_PER_SECOND)
+        for request in self._waiting.take_after(limit):
+            self._refuse(stamp_ahead_error((request.stamp - stamp) / NANOSECONDS_PER_SECOND))
+        self._submit(queued, self._take_requests(queued.image, since=0))
 
-    def _marks_of(self, shot: Shot, *, since: int) -> list[Mark]:
-        """Take masks of a stamp from ``since`` up to the image's own; those of its size."""
-        fitting = []
-        for mark in self._waiting.take(since, shot.stamp):
+    def _take_requests(self, image: CameraImage, *, since: int) -> list[MaskRequest]:
+        """Take the requests with stamps from `since` to the image's own that have its size."""
+        valid = []
+        for request in self._waiting.take_between(since, image.stamp):
             try:
-                mark.check_size(shot.frame.shape[:2])
-            except MarkError as error:
+                request.check_size(image.frame.shape[:2])
+            except MaskRequestError as error:
                 self._refuse(error)
             else:
-                fitting.append(mark)
-        return fitting
+                valid.append(request)
+        return valid
 
-    def _begin(self, seen: _Seen, marks: list[Mark]) -> None:
-        masks = [mark.mask for mark in marks]
-        done = self._worker.submit(_carried, self._stream, seen.shot, masks)
-        job = self._job = _Job(seen, marks, done)
+    def _submit(self, queued: _QueuedImage, requests: list[MaskRequest]) -> None:
+        masks = [request.mask for request in requests]
+        result = self._worker.submit(_propagate, self._stream, queued.image, masks)
+        job = self._job = _Job(queued, requests, result)
         executor = self._node.executor
-        done.add_done_callback(lambda _: executor.create_task(self._finish, job))
+        result.add_done_callback(lambda _: executor.create_task(self._finish, job))
 
     def _finish(self, job: _Job) -> None:
-        """Hand out what the model has made of an image, and go on to the next."""
+        """Publish the result of a job, and start the model on the next image."""
         if job is not self._job:
             return
         self._job = None
         try:
-            self._update, seconds = job.done.result()
-            self._newest = job.seen
-            self._note_marks(job)
-            shot = job.seen.shot
-            # Masks that came meanwhile; the next image takes those that are not of this one.
-            marks = self._marks_of(shot, since=0 if self._next is None else shot.stamp)
-            if marks:
-                self._begin(job.seen, marks)
+            self._update, seconds = job.result.result()
+            self._newest = job.queued
+            self._count_requests(job)
+            image = job.queued.image
+            # Requests that came meanwhile: all of them go to this image if no other waits,
+            # otherwise only those with its stamp.
+            requests = self._take_requests(image, since=0 if self._next is None else image.stamp)
+            if requests:
+                self._submit(job.queued, requests)
                 return
-            self._publish(job.seen, self._update, seconds)
+            self._publish(job.queued, self._update, seconds)
         except Exception as error:
-            self.fail(error)
-        following, self._next = self._next, None
-        if following is not None:
-            self._describe(following)
+            self.handle_failure(error)
+        waiting, self._next = self._next, None
+        if waiting is not None:
+            self._start_next(waiting)
 
-    def _publish(self, seen: _Seen, update: MaskUpdate, seconds: float) -> None:
-        shot, began = seen.shot, time.perf_counter()
-        if seen.points is not None:
-            self._points.learn(seen.points, update.mask)
+    def _publish(self, queued: _QueuedImage, update: MaskUpdate, seconds: float) -> None:
+        image, start = queued.image, time.perf_counter()
+        if queued.points is not None:
+            self._object_ids.update_from_mask(queued.points, update.mask)
         if self._publisher.get_subscription_count() > 0:
-            self._publisher.publish(masks_image(shot.header, update.mask))
-        self._overlay.publish(shot, seen.trail, self.settings, update.mask)
-        # Marked later, an image is published again, and says nothing of latency.
-        if shot.stamp != self._published_stamp:
-            published = time.perf_counter() - began
-            timing = Timing(shot.latency(), shot.decoding, seconds, published)
-            self.counts.tracked(time.monotonic(), timing)
-            self._published_stamp = shot.stamp
+            self._publisher.publish(build_mask_image(image.header, update.mask))
+        self._overlay.publish(image, queued.trail, self.settings, update.mask)
+        # An image is published again after a late request; its latency is counted once.
+        if image.stamp != self._published_stamp:
+            published = time.perf_counter() - start
+            timing = Timing(image.latency(), image.decode_seconds, seconds, published)
+            self.counters.count_result(time.monotonic(), timing)
+            self._published_stamp = image.stamp
 
-    def _note_marks(self, job: _Job) -> None:
-        stamp = job.seen.shot.stamp
-        if job.marks and stamp != self._marked_stamp:
-            self._marked_stamp = stamp
-            self._marked_images += 1
-        for mark in job.marks:
-            self._mask_counts.marked += 1
-            indices = ", ".join(str(index) for index in np.unique(mark.mask) if index)
-            late = (stamp - mark.stamp) / SECOND if mark.stamp else 0.0
-            told = f", on an image {late:.3g} s later than the mask's" if late else ""
-            self._logger.info(f"Marked objects {indices}{told}.")
+    def _count_requests(self, job: _Job) -> None:
+        """Count and log the requests that a job has applied."""
+        stamp = job.queued.image.stamp
+        if job.requests and stamp != self._key_stamp:
+            self._key_stamp = stamp
+            self._key_images += 1
+        for request in job.requests:
+            self._mask_counters.accepted += 1
+            indices = ", ".join(str(index) for index in np.unique(request.mask) if index)
+            delay = (stamp - request.stamp) / NANOSECONDS_PER_SECOND if request.stamp else 0.0
+            late = f", on an image {delay:.3g} s later than the mask's" if delay else ""
+            self._logger.info(f"Tracking objects {indices}{late}.")
 
-    def _refuse(self, error: MarkError) -> None:
-        self._mask_counts.refuse(time.monotonic(), error.reason, str(error))
+    def _refuse(self, error: MaskRequestError) -> None:
+        self._mask_counters.count_refusal(time.monotonic(), error.reason, str(error))
         self._logger.warning(str(error))
 
-    def _tell_rate(self, now: float) -> None:
-        counts = self.counts
-        if self._rate_told or counts.span(now) < SETTLED or self._update is None:
+    def _log_rate(self, now: float) -> None:
+        counters = self.counters
+        too_early = counters.window_length(now) < RATE_SETTLING_TIME
+        if self._rate_logged or too_early or self._update is None:
             return
-        self._rate_told = True
-        rate, rate_in = len(counts.recent(now)) / counts.span(now), counts.rate_in(now)
-        between = "; those between are passed over" if rate < 0.95 * rate_in else ""
+        self._rate_logged = True
+        rate, rate_in = counters.output_rate(now), counters.input_rate(now)
+        others = "; the others are skipped" if rate < 0.95 * rate_in else ""
         self._logger.info(
-            f"There are masks of {rate:.1f} of {rate_in:.1f} images a second{between}."
+            f"Masks are propagated to {rate:.1f} of {rate_in:.1f} images per second{others}."
         )
 
 
-def _carried(
-    stream: MaskStream, shot: Shot, masks: list[NDArray[np.uint8]]
+def _propagate(
+    stream: MaskStream, image: CameraImage, masks: list[Mask]
 ) -> tuple[MaskUpdate, float]:
-    """Objects in an image, with those that are marked on it, and the seconds that it took.
+    """Propagate masks to an image and add the masks of new objects; also return the seconds.
 
-    An image that was the last one before is not described again.
+    The stream encodes an image once: a second push of the same stamp reuses its features.
     """
-    began = time.perf_counter()
-    stamp = shot.stamp / SECOND
-    update = stream.push(shot.frame, stamp)
+    start = time.perf_counter()
+    stamp = image.stamp / NANOSECONDS_PER_SECOND
+    update = stream.push(image.frame, stamp)
     if masks:
         for mask in masks:
             stream.add_masks(mask)
-        update = stream.push(shot.frame, stamp)
-    return update, time.perf_counter() - began
+        update = stream.push(image.frame, stamp)
+    return update, time.perf_counter() - start

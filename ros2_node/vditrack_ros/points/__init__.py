@@ -1,1 +1,1 @@
-"""Points on topics."""
+"""Tracked points: requests from topics, the points kept alive, and publication."""

@@ -1,50 +1,54 @@
-"""Which object each point is on, told by masks that come later than points."""
+"""Assignment of points to objects from masks, which are published later than points."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Ints, Mask
 from vditrack.points.object_ids import read_object_ids
 from vditrack.streams.realtime import LiveUpdate
 
 
-class PointObjects:
-    """What the newest image that has masks says of each point.
-
-    Points are published at once, masks of an image when the model is done with it.
-    """
+class PointObjectIds:
+    """The object of each point, read from the newest image with masks."""
 
     def __init__(self) -> None:
+        """Start without points and objects."""
         self.reset()
 
     @property
-    def newest(self) -> LiveUpdate | None:
-        """Where points were last, if there were any."""
-        return self._newest
+    def latest_points(self) -> LiveUpdate | None:
+        """The newest update of the points; None if points are not tracked."""
+        return self._latest_points
 
     def reset(self) -> None:
-        """Forget points and objects."""
-        self._newest: LiveUpdate | None = None
-        self.forget_objects()
+        """Discard points and objects."""
+        self._latest_points: LiveUpdate | None = None
+        self.clear_objects()
 
-    def forget_objects(self) -> None:
-        """Know of no object."""
-        self._objects: dict[int, int] = {}
+    def clear_objects(self) -> None:
+        """Discard the objects of all points."""
+        self._object_of_id: dict[int, int] = {}
 
-    def note(self, update: LiveUpdate) -> None:
-        """Note where points are."""
-        self._newest = update
+    def set_points(self, update: LiveUpdate) -> None:
+        """Store the newest update of the points."""
+        self._latest_points = update
 
-    def learn(self, update: LiveUpdate, mask: NDArray[np.uint8]) -> None:
-        """Read which object each point is on.
+    def update_from_mask(self, update: LiveUpdate, mask: Mask) -> None:
+        """Assign each point to the object at its position.
 
         Args:
-            update: where points were in an image.
-            mask: uint8 [H, W] of indices of the objects in it, 0 for the background.
+            update: the points in an image.
+            mask: uint8 [H, W] object indices in the same image, 0 for the background.
 
         """
-        found = read_object_ids(update.points, update.visible, mask)
-        self._objects = dict(zip(update.ids.tolist(), found.tolist(), strict=True))
+        objects = read_object_ids(update.points, update.visible, mask)
+        self._object_of_id = dict(zip(update.ids.tolist(), objects.tolist(), strict=True))
 
-    def of(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Give the object of each point [N]; 0 for none, and for points that came later."""
-        return np.array([self._objects.get(one, 0) for one in ids.tolist()], np.uint8)
+    def look_up(self, ids: Ints) -> NDArray[np.uint8]:
+        """Return the object of each point, uint8 [N]; 0 for none, and for newer points.
+
+        Args:
+            ids: of the points [N].
+
+        """
+        return np.array([self._object_of_id.get(one, 0) for one in ids.tolist()], np.uint8)

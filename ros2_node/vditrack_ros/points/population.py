@@ -1,217 +1,230 @@
-"""Which points live: those asked for, and as many others as are wanted."""
+"""The points that are kept alive: requested points, and a population that fills the image."""
 
-from dataclasses import dataclass, replace
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.arrays import Bools, Floats, Frame
+from vditrack.arrays import Bools, Doubles, Floats, Frame, Indices, Ints
 from vditrack.coordinates import cells_from_pixels, pixels_from_cells
 from vditrack.streams.realtime import LiveStream, LiveUpdate
 from vditrack_ros.parameters import Settings
 
 Size = tuple[int, int]
+"""(height, width)."""
 
-_PAUSE = 0.2
-"""Seconds between two looks for new points: looking for corners takes some milliseconds."""
-_QUALITY = 0.01
-"""Of a corner, as a share of the best one's, as in OpenCV's examples."""
+_MIN_SPACING = 0.5
+"""Minimum distance between corners, as a share of the spacing that a grid would have."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What became of points that were asked for."""
+class RequestResult:
+    """What became of requested points."""
 
-    taken: int
+    added: int
     outside: int
+    """Not added: outside the image."""
     refused: int
-    """For want of room."""
+    """Not added: `max_points` are alive."""
 
 
 @dataclass(frozen=True)
-class _Living:
-    """What is remembered of each living point; ids ascend."""
+class _Points:
+    """State of the living points, in the order of their ids."""
 
-    ids: NDArray[np.int64]
-    places: Floats
-    seen: NDArray[np.float64]
-    """Stamp at which it was last visible."""
-    visible: Bools
-    asked: Bools
-    """Whether somebody asked for it."""
+    ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    positions: Floats = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    last_seen: Doubles = field(default_factory=lambda: np.zeros(0))
+    """Stamps in seconds at which the points were last visible."""
+    visible: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
+    requested: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
 
-    def kept(self, chosen: Bools) -> "_Living":
-        arrays = (self.ids, self.places, self.seen, self.visible, self.asked)
-        return _Living(*(array[chosen] for array in arrays))  # type: ignore[arg-type]
+    def select(self, chosen: Bools) -> _Points:
+        """Return the chosen points."""
+        return _Points(*(getattr(self, part.name)[chosen] for part in fields(self)))
 
-    def with_new(
-        self, ids: NDArray[np.int64], places: Floats, stamp: float, *, asked: bool
-    ) -> "_Living":
+    def append(self, ids: Ints, positions: Floats, stamp: float, *, requested: bool) -> _Points:
+        """Return these points and new ones, which count as visible."""
         count = len(ids)
-        return _Living(
-            np.concatenate([self.ids, ids]),
-            np.concatenate([self.places, places]),
-            np.concatenate([self.seen, np.full(count, stamp)]),
-            np.concatenate([self.visible, np.ones(count, np.bool_)]),
-            np.concatenate([self.asked, np.full(count, asked)]),
+        new = _Points(
+            ids,
+            positions,
+            np.full(count, stamp),
+            np.ones(count, np.bool_),
+            np.full(count, requested),
         )
-
-
-_NOBODY = _Living(
-    np.zeros(0, np.int64),
-    np.zeros((0, 2), np.float32),
-    np.zeros(0),
-    np.zeros(0, np.bool_),
-    np.zeros(0, np.bool_),
-)
+        names = [part.name for part in fields(self)]
+        return _Points(*(np.concatenate([getattr(self, n), getattr(new, n)]) for n in names))
 
 
 class Population:
     """Adds points to a stream and removes them.
 
-    Points that nobody asked for are given up when they leave the picture or stay invisible, and
-    others take their place. Points asked for stay, visible or not, until the stream starts over;
-    only for want of room the one invisible for longest makes way for another asked for.
+    Points of the population are removed when they leave the image or stay invisible, and others
+    are added. Requested points stay, visible or not, until the stream is reset; only if there is
+    no room, the one that was invisible for longest is replaced by a newly requested point.
     """
 
     def __init__(self, live: LiveStream) -> None:
+        """Start without points.
+
+        Args:
+            live: the stream that tracks the points.
+
+        """
         self._live = live
         self.reset()
 
     def reset(self) -> None:
-        """Forget all points, as the stream has."""
-        self._living = _NOBODY
+        """Discard all points; the stream has been reset as well."""
+        self._points = _Points()
         self._size: Size | None = None
         self._stamp = 0.0
-        self._looked = -np.inf
+        self._last_search = -np.inf
 
     @property
-    def asked(self) -> int:
-        """How many living points were asked for."""
-        return int(self._living.asked.sum())
+    def requested_count(self) -> int:
+        """Number of requested points alive."""
+        return int(self._points.requested.sum())
 
-    def ask(self, points: Floats, settings: Settings) -> Asked | None:
-        """Add points [N, 2] (x, y), in pixels of the last image; None before the first."""
+    def add_requested(self, points: Floats, settings: Settings) -> RequestResult | None:
+        """Add requested points; return None before the first image.
+
+        Args:
+            points: pixels (x, y) [N, 2] of the newest image.
+            settings: the node's.
+
+        """
         if self._size is None:
             return None
-        wanted = points[_inside(points, self._size)]
-        self._make_room(len(wanted), settings.max_points)
-        room = max(0, settings.max_points - len(self._living.ids))
-        self._add(wanted[:room], asked=True)
-        taken = min(room, len(wanted))
-        return Asked(taken, len(points) - len(wanted), len(wanted) - taken)
+        inside = points[_is_inside(points, self._size)]
+        self._make_room(len(inside), settings.max_points)
+        room = max(0, settings.max_points - len(self._points.ids))
+        self._add(inside[:room], requested=True)
+        added = min(room, len(inside))
+        return RequestResult(added, len(points) - len(inside), len(inside) - added)
 
-    def step(self, frame: Frame, update: LiveUpdate, settings: Settings) -> None:
-        """After a frame was pushed, give up the points that are lost and add others."""
+    def update(self, frame: Frame, update: LiveUpdate, settings: Settings) -> None:
+        """Remove lost points and add others, after a frame was pushed to the stream.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB.
+            update: the points in this frame.
+            settings: the node's.
+
+        """
         self._size, self._stamp = frame.shape[:2], update.stamp
-        seen = np.where(update.visible, update.stamp, self._living.seen)
-        self._living = replace(
-            self._living, places=update.points, seen=seen, visible=update.visible
+        last_seen = np.where(update.visible, update.stamp, self._points.last_seen)
+        self._points = replace(
+            self._points, positions=update.points, last_seen=last_seen, visible=update.visible
         )
-        self._give_up(settings)
-        missing = self._wanted(settings) - int((~self._living.asked).sum())
+        self._remove_lost(settings)
+        missing = self._target_count(settings) - int((~self._points.requested).sum())
+        since_search = update.stamp - self._last_search
         if missing < 0:
-            self._remove(self._others_by_merit()[missing:])
-        elif missing > 0 and update.stamp - self._looked >= _PAUSE:
-            self._looked = update.stamp
-            self._add(self._found(frame, missing, settings), asked=False)
+            self._remove(self._rank_population()[missing:])
+        elif missing > 0 and since_search >= settings.refill_interval:
+            self._last_search = update.stamp
+            self._add(self._find_new_points(frame, missing, settings), requested=False)
 
-    def _give_up(self, settings: Settings) -> None:
-        living = self._living
+    def _remove_lost(self, settings: Settings) -> None:
+        points = self._points
         assert self._size is not None
-        lost = self._stamp - living.seen > settings.lost_after
-        lost |= ~_inside(living.places, self._size)
-        self._remove(np.flatnonzero(lost & ~living.asked))
+        lost = self._stamp - points.last_seen > settings.lost_after
+        lost |= ~_is_inside(points.positions, self._size)
+        self._remove(np.flatnonzero(lost & ~points.requested))
 
-    def _wanted(self, settings: Settings) -> int:
-        """How many points there should be that nobody asked for."""
+    def _target_count(self, settings: Settings) -> int:
+        """Return the target number of points in the population."""
         if settings.population == "none":
             return 0
-        return max(0, min(settings.points, settings.max_points - self.asked))
+        return max(0, min(settings.points, settings.max_points - self.requested_count))
 
-    def _found(self, frame: Frame, count: int, settings: Settings) -> Floats:
+    def _find_new_points(self, frame: Frame, count: int, settings: Settings) -> Floats:
+        alive = self._points.positions
         if settings.population == "features":
-            return feature_points(frame, count, settings.points, self._living.places)
-        assert self._size is not None
-        return grid_points(self._size, count, settings.points, self._living.places)
+            quality = settings.corner_quality
+            return detect_corners(frame, count, settings.points, alive, quality)
+        return choose_grid_points(frame.shape[:2], count, settings.points, alive)
 
     def _make_room(self, count: int, max_points: int) -> None:
-        """Remove points that others may replace, until so many more fit or none is left."""
-        crowd = len(self._living.ids) + count - max_points
-        if crowd <= 0:
+        """Remove replaceable points until `count` more fit, or none is left."""
+        excess = len(self._points.ids) + count - max_points
+        if excess <= 0:
             return
-        living = self._living
-        hidden = np.flatnonzero(living.asked & ~living.visible)
-        hidden = hidden[np.argsort(living.seen[hidden], kind="stable")]
-        leaving = np.concatenate([self._others_by_merit()[::-1], hidden])
-        self._remove(leaving[:crowd])
+        points = self._points
+        hidden = np.flatnonzero(points.requested & ~points.visible)
+        hidden = hidden[np.argsort(points.last_seen[hidden], kind="stable")]
+        replaceable = np.concatenate([self._rank_population()[::-1], hidden])
+        self._remove(replaceable[:excess])
 
-    def _others_by_merit(self) -> NDArray[np.intp]:
-        """Rows of the points that nobody asked for, those seen last and longest known first."""
-        living = self._living
-        others = np.flatnonzero(~living.asked)
-        return others[np.argsort(-living.seen[others], kind="stable")]
+    def _rank_population(self) -> Indices:
+        """Return the rows of the population: last seen most recently first, then oldest first."""
+        points = self._points
+        rows = np.flatnonzero(~points.requested)
+        return rows[np.argsort(-points.last_seen[rows], kind="stable")]
 
-    def _add(self, points: Floats, *, asked: bool) -> None:
+    def _add(self, points: Floats, *, requested: bool) -> None:
         if len(points):
             ids = self._live.add(points)
-            self._living = self._living.with_new(ids, points, self._stamp, asked=asked)
+            self._points = self._points.append(ids, points, self._stamp, requested=requested)
 
-    def _remove(self, rows: NDArray[np.intp]) -> None:
+    def _remove(self, rows: Indices) -> None:
         if len(rows):
-            self._live.remove(self._living.ids[rows])
-            kept = np.ones(len(self._living.ids), np.bool_)
+            self._live.remove(self._points.ids[rows])
+            kept = np.ones(len(self._points.ids), np.bool_)
             kept[rows] = False
-            self._living = self._living.kept(kept)
+            self._points = self._points.select(kept)
 
 
-def grid_points(size: Size, count: int, wanted: int, living: Floats) -> Floats:
-    """Give the centres [count, 2] of free cells of a grid, spread evenly.
+def choose_grid_points(size: Size, count: int, target: int, alive: Floats) -> Floats:
+    """Return centres of free grid cells, evenly spread, float32 [M, 2] with M <= count.
 
     Args:
-        size: (height, width) of the picture.
-        count: of points to give.
-        wanted: cells that the grid has at least: as many as there shall be points in the end.
-        living: [N, 2] points there are; a cell with one of them is not free.
+        size: (height, width) of the image.
+        count: maximum number of points to return.
+        target: total number of points in the end; the grid has at least so many cells.
+        alive: positions [N, 2] of the living points; a cell that contains one is not free.
 
     """
     height, width = size
-    columns = min(wanted, int(np.ceil(np.sqrt(wanted * width / height))))
-    rows = int(np.ceil(wanted / columns))
+    columns = min(target, int(np.ceil(np.sqrt(target * width / height))))
+    rows = int(np.ceil(target / columns))
     cell = np.array([width / columns, height / rows])
-    taken = np.zeros((rows, columns), np.bool_)
-    places = (living[_inside(living, size)] / cell).astype(np.intp)
-    taken[np.minimum(places[:, 1], rows - 1), np.minimum(places[:, 0], columns - 1)] = True
-    free = np.argwhere(~taken)[:, ::-1].astype(np.float32)
-    evenly = np.linspace(0, len(free) - 1, min(count, len(free))).round().astype(np.intp)
-    return np.asarray(pixels_from_cells(free[evenly], 1) * cell, np.float32)
+    occupied = np.zeros((rows, columns), np.bool_)
+    places = (alive[_is_inside(alive, size)] / cell).astype(np.intp)
+    occupied[np.minimum(places[:, 1], rows - 1), np.minimum(places[:, 0], columns - 1)] = True
+    free = np.argwhere(~occupied)[:, ::-1].astype(np.float32)
+    spread = np.linspace(0, len(free) - 1, min(count, len(free))).round().astype(np.intp)
+    return np.asarray(pixels_from_cells(free[spread], 1) * cell, np.float32)
 
 
-def feature_points(frame: Frame, count: int, wanted: int, living: Floats) -> Floats:
-    """Give up to ``count`` corners [N, 2] (Shi and Tomasi), apart from each other and the living.
+def detect_corners(frame: Frame, count: int, target: int, alive: Floats, quality: float) -> Floats:
+    """Return corners (Shi and Tomasi, 1994) away from the living points, float32 [M, 2].
 
     Args:
         frame: uint8 [H, W, 3] RGB.
-        count: of points to give, where there are so many corners.
-        wanted: points that there shall be in the end; they decide how far apart corners are.
-        living: [N, 2] points there are.
+        count: maximum number of corners to return.
+        target: total number of points in the end; it determines the minimum distance of corners.
+        alive: positions [N, 2] of the living points.
+        quality: minimum quality of a corner, as a share of the best corner's.
 
     """
     height, width = frame.shape[:2]
-    # Half of the distance that they would have on a grid.
-    apart = 0.5 * np.sqrt(height * width / wanted)
+    spacing = _MIN_SPACING * np.sqrt(height * width / target)
     free = np.full((height, width), 255, np.uint8)
-    for centre in cells_from_pixels(living[_inside(living, (height, width))], 1).round():
-        cv2.circle(free, centre.astype(int).tolist(), round(apart), 0, cv2.FILLED)
+    for centre in cells_from_pixels(alive[_is_inside(alive, (height, width))], 1).round():
+        cv2.circle(free, centre.astype(int).tolist(), round(spacing), 0, cv2.FILLED)
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    corners = cv2.goodFeaturesToTrack(grey, count, _QUALITY, apart, mask=free)
+    corners = cv2.goodFeaturesToTrack(grey, count, quality, spacing, mask=free)
     if corners is None:
         return np.zeros((0, 2), np.float32)
     return np.asarray(pixels_from_cells(corners[:, 0], 1), np.float32)
 
 
-def _inside(points: Floats, size: Size) -> Bools:
-    """Which of the points [N, 2] are in a picture of (height, width); NaN is not."""
+def _is_inside(points: Floats, size: Size) -> Bools:
+    """Return which points [N, 2] are inside an image of (height, width); NaN is outside."""
     height, width = size
     return np.asarray(((points >= 0) & (points < (width, height))).all(axis=1))

@@ -1,4 +1,4 @@
-"""The topics on which a camera's points are published, each made only for those who listen."""
+"""Publishers of the points of a camera. A message is built only if its topic has a subscriber."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,47 +12,52 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from vditrack.arrays import Floats
-from vditrack.ros_messages.camera_info import Camera, place
+from vditrack.ros_messages.camera_info import Camera, place_points
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros import messages as outputs
-from vditrack_ros.calibration import Sight
+from vditrack_ros import messages
+from vditrack_ros.calibration import Calibration, Size
 from vditrack_ros.parameters import Settings
 
-if outputs.HAS_FOXGLOVE:
+if messages.HAS_FOXGLOVE:
     from foxglove_msgs.msg import ImageAnnotations
 
-Size = tuple[int, int]
-
-_DEPTH = 5
-"""Messages kept for a subscriber that was busy: they are small."""
+_QUEUE_DEPTH = 5
+"""Messages stored for a subscriber that is busy; they are small."""
 
 
-class Publishers:
-    """Publishers below a prefix, and what they must remember of the updates before."""
+class PointPublishers:
+    """The publishers of `~/tracks`, `~/features`, `~/markers` and `~/annotations`."""
 
     def __init__(self, node: Node, prefix: str) -> None:
+        """Create the topics.
+
+        Args:
+            node: owns the topics.
+            prefix: of the topics' names.
+
+        """
         self._node = node
-        # Reliable, which subscribers of either kind can connect to.
-        small = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
-        kinds: dict[str, Any] = {
+        # A reliable publisher connects to reliable and to best-effort subscribers.
+        qos = QoSProfile(depth=_QUEUE_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+        types: dict[str, Any] = {
             "tracks": PointCloud2,
             "features": PointCloud,
             "markers": MarkerArray,
         }
-        if outputs.HAS_FOXGLOVE:
-            kinds["annotations"] = ImageAnnotations
+        if messages.HAS_FOXGLOVE:
+            types["annotations"] = ImageAnnotations
         self._publishers = {
-            name: node.create_publisher(kind, f"{prefix}{name}", small)
-            for name, kind in kinds.items()
+            name: node.create_publisher(message_type, f"{prefix}{name}", qos)
+            for name, message_type in types.items()
         }
         self.reset()
 
     def reset(self) -> None:
-        """Forget the updates before."""
-        self._rays: tuple[LiveUpdate, Floats] | None = None
+        """Discard the previous update, from which velocities are computed."""
+        self._previous: tuple[LiveUpdate, Floats] | None = None
 
     def close(self) -> None:
-        """Free the publishers."""
+        """Destroy the publishers."""
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
 
@@ -62,36 +67,36 @@ class Publishers:
         size: Size,
         update: LiveUpdate,
         objects: NDArray[np.uint8],
-        sight: Sight,
+        calibration: Calibration,
         settings: Settings,
     ) -> None:
-        """Publish an update to whoever listens.
+        """Publish an update on the topics that have subscribers.
 
         Args:
-            header: of the image, as it came.
-            size: of the image, (height, width).
-            update: where the points are in it.
-            objects: [N] index of the object that each is on, 0 for none.
-            sight: what is known of the camera.
+            header: of the image.
+            size: (height, width) of the image.
+            update: the points in the image.
+            objects: uint8 [N] index of the object of each point, 0 for none.
+            calibration: calibration and depth of the camera.
             settings: the node's.
 
         """
-        if self._wanted("tracks") or self._wanted("markers"):
-            camera = sight.camera(size)
+        if self._is_wanted("tracks") or self._is_wanted("markers"):
+            camera = calibration.camera_for(size)
             depth = None
             if camera is not None:
-                depth = sight.depth(header.stamp, size, settings.depth_tolerance)
-            xyz = place(update.points, camera, depth)
-            if self._wanted("tracks"):
-                self._send("tracks", outputs.tracks_cloud(header, update, objects, xyz))
-            if self._wanted("markers"):
-                self._send("markers", outputs.markers(header, update, xyz))
-        if self._wanted("features"):
-            self._send_features(header, update, sight.camera(size), settings)
-        if self._wanted("annotations"):
-            self._send("annotations", outputs.annotations(header, update))
+                depth = calibration.depth_for(header.stamp, size, settings.depth_tolerance)
+            xyz = place_points(update.points, camera, depth)
+            if self._is_wanted("tracks"):
+                self._send("tracks", messages.build_track_cloud(header, update, objects, xyz))
+            if self._is_wanted("markers"):
+                self._send("markers", messages.build_markers(header, update, xyz))
+        if self._is_wanted("features"):
+            self._send_features(header, update, calibration.camera_for(size), settings)
+        if self._is_wanted("annotations"):
+            self._send("annotations", messages.build_annotations(header, update))
 
-    def _wanted(self, name: str) -> bool:
+    def _is_wanted(self, name: str) -> bool:
         publisher = self._publishers.get(name)
         return publisher is not None and publisher.get_subscription_count() > 0
 
@@ -102,34 +107,36 @@ class Publishers:
         self, header: Header, update: LiveUpdate, camera: Camera | None, settings: Settings
     ) -> None:
         if camera is None:
-            self._rays = None
+            self._previous = None
             return
-        rays = camera.rays(update.points)
-        velocities = ray_velocities(self._rays, update, rays)
-        self._rays = update, rays
-        sure = replace(
-            update, visible=update.visible & (update.confidence >= settings.min_confidence)
+        rays = camera.unproject(update.points)
+        velocities = compute_ray_velocities(self._previous, update, rays)
+        self._previous = update, rays
+        confident = update.visible & (update.confidence >= settings.min_confidence)
+        features = messages.build_feature_cloud(
+            header, replace(update, visible=confident), rays, velocities
         )
-        self._send("features", outputs.features_cloud(header, sure, rays, velocities))
+        self._send("features", features)
 
 
-def ray_velocities(
-    before: tuple[LiveUpdate, Floats] | None, update: LiveUpdate, rays: Floats
+def compute_ray_velocities(
+    previous: tuple[LiveUpdate, Floats] | None, update: LiveUpdate, rays: Floats
 ) -> Floats:
-    """Velocities [N, 2] of rays, a second; 0 of a point that was not visible in the update before.
+    """Return the velocities [N, 2] of rays per second; 0 for points not visible before.
 
     Args:
-        before: the update before and its rays.
-        update: this one.
-        rays: [N, 2] of its points.
+        previous: the previous update and its rays; None before the first.
+        update: this update.
+        rays: rays [N, 2] of its points on the plane z = 1.
 
     """
     velocities = np.zeros_like(rays)
-    if before is None or before[0].stamp >= update.stamp:
+    if previous is None or previous[0].stamp >= update.stamp:
         return velocities
-    earlier, earlier_rays = before
-    _, here, there = np.intersect1d(update.ids, earlier.ids, True, return_indices=True)
-    seen = earlier.visible[there] & np.isfinite(earlier_rays[there]).all(axis=1)
-    here, there = here[seen], there[seen]
-    velocities[here] = (rays[here] - earlier_rays[there]) / (update.stamp - earlier.stamp)
+    earlier, earlier_rays = previous
+    _, rows, earlier_rows = np.intersect1d(update.ids, earlier.ids, True, return_indices=True)
+    known = earlier.visible[earlier_rows] & np.isfinite(earlier_rays[earlier_rows]).all(axis=1)
+    rows, earlier_rows = rows[known], earlier_rows[known]
+    seconds = update.stamp - earlier.stamp
+    velocities[rows] = (rays[rows] - earlier_rays[earlier_rows]) / seconds
     return velocities

@@ -1,170 +1,188 @@
-"""Points in one camera's images."""
+"""Tracking of points through one camera's images."""
 
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-import numpy as np
 from geometry_msgs.msg import PointStamped
-from numpy.typing import NDArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from vditrack import Tracker
+from vditrack.arrays import Floats
 from vditrack.errors import InputError
+from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros.calibration import Sight
-from vditrack_ros.consumer import AGAIN, SETTLED, Shot, Site
-from vditrack_ros.counters import Counts, Timing
-from vditrack_ros.diagnostics import Report, State, camera_report, points_followed
-from vditrack_ros.overlay import Overlay
+from vditrack_ros.calibration import Calibration
+from vditrack_ros.consumer import LOG_INTERVAL, RATE_SETTLING_TIME, CameraContext, CameraImage
+from vditrack_ros.counters import ImageCounters, Timing
+from vditrack_ros.diagnostics import CameraState, Report, build_camera_report, summarize_points
+from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.parameters import Settings
-from vditrack_ros.points.object_ids import PointObjects
+from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.points.population import Population
-from vditrack_ros.points.publishers import Publishers
-from vditrack_ros.points.requests import pixel_of_click, pixels_of_cloud
-from vditrack_ros.stamps import SECOND
+from vditrack_ros.points.publishers import PointPublishers
+from vditrack_ros.points.requests import read_clicked_pixel, read_pixels
 
 
-class TrackedPoints:
-    """Points, those asked for and those that fill the picture, in every image."""
+class PointConsumer:
+    """Tracks requested points and the population into every image, and publishes them."""
 
     def __init__(
         self,
-        site: Site,
+        context: CameraContext,
         tracker: Tracker,
         worker: Executor,
         settings: Settings,
-        overlay: Overlay,
-        objects: PointObjects,
+        overlay: OverlayPublisher,
+        object_ids: PointObjectIds,
         *,
-        draws: bool,
+        draws_overlay: bool,
     ) -> None:
-        """Offer a camera's points.
+        """Create the topics for points.
 
         Args:
-            site: where the camera is.
+            context: of the camera.
             tracker: shared by all cameras.
-            worker: runs its model, for all cameras.
+            worker: runs the model for points, in one thread for all cameras.
             settings: the node's.
-            overlay: is told where points are.
-            objects: is told so too, and knows which object each is on.
-            draws: whether the overlay is drawn here.
+            overlay: receives the points of each image.
+            object_ids: receives the points too, and gives the object of each.
+            draws_overlay: whether the overlay is published here.
 
         """
-        self.counts, self.settings = Counts(since=time.monotonic()), settings
-        self._node, self._logger = site.node, site.logger
+        self.counters, self.settings = ImageCounters(started=time.monotonic()), settings
+        self._node, self._logger = context.node, context.logger
         self._live = tracker.live(worker)
         self._population = Population(self._live)
-        self._sight = Sight(site.logger)
-        self._rate_told = False
+        self._calibration = Calibration(context.logger)
+        self._rate_logged = False
         self._update: LiveUpdate | None = None
         self._frame_id, self._size = "", (0, 0)
-        self._publishers = Publishers(site.node, site.own)
-        self._overlay, self._objects, self._draws = overlay, objects, draws
-        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy[settings.reliability.upper()])
-        # No click may be lost.
-        asking = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        subscribe = site.node.create_subscription
-        self._subscriptions = [
-            subscribe(CameraInfo, f"{site.inputs}camera_info", self._sight.hear_info, newest),
-            subscribe(Image, f"{site.inputs}depth", self._sight.hear_depth, newest),
-            subscribe(PointCloud2, f"{site.own}add_points", self._on_cloud, asking),
-            subscribe(PointStamped, f"{site.own}add_point", self._on_click, asking),
+        self._publishers = PointPublishers(context.node, context.output_prefix)
+        self._overlay, self._object_ids = overlay, object_ids
+        self._draws_overlay = draws_overlay
+        self._subscriptions = self._subscribe(context)
+
+    def _subscribe(self, context: CameraContext) -> list[object]:
+        reliability = ReliabilityPolicy[self.settings.reliability.upper()]
+        sensor_qos = QoSProfile(depth=1, reliability=reliability)
+        # Reliable and deep, because a lost request is not repeated.
+        request_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        subscribe, calibration = context.node.create_subscription, self._calibration
+        inputs, outputs = context.input_prefix, context.output_prefix
+        return [
+            subscribe(
+                CameraInfo, f"{inputs}camera_info", calibration.update_camera_info, sensor_qos
+            ),
+            subscribe(Image, f"{inputs}depth", calibration.update_depth, sensor_qos),
+            subscribe(PointCloud2, f"{outputs}add_points", self._on_add_points, request_qos),
+            subscribe(PointStamped, f"{outputs}add_point", self._on_add_point, request_qos),
         ]
 
     def close(self) -> None:
-        """Free all topics."""
+        """Destroy all topics."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._publishers.close()
         self._live.close()
 
-    def take(self, shot: Shot) -> None:
-        """Track all points into the next image."""
-        began = time.perf_counter()
-        update = self._live.push(shot.frame, shot.stamp / SECOND)
-        self._population.step(shot.frame, update, self.settings)
+    def process(self, image: CameraImage) -> None:
+        """Track all points into the next image, and publish them."""
+        start = time.perf_counter()
+        update = self._live.push(image.frame, image.stamp / NANOSECONDS_PER_SECOND)
+        self._population.update(image.frame, update, self.settings)
         tracked = time.perf_counter()
-        self._hand_out(shot, update)
+        self._publish(image, update)
         published = time.perf_counter()
-        timing = Timing(shot.latency(), shot.decoding, tracked - began, published - tracked)
-        self.counts.tracked(time.monotonic(), timing)
+        timing = Timing(image.latency(), image.decode_seconds, tracked - start, published - tracked)
+        self.counters.count_result(time.monotonic(), timing)
 
-    def fail(self, error: Exception) -> None:
-        """Tell that tracking failed, and start over."""
-        self.counts.drop(time.monotonic(), "failed")
-        self.counts.last_error = f"{type(error).__name__}: {error}"
+    def handle_failure(self, error: Exception) -> None:
+        """Log and count a failure of tracking, and reset."""
+        self.counters.count_drops(time.monotonic(), "failed")
+        self.counters.last_error = f"{type(error).__name__}: {error}"
         self._logger.error(
-            f"Tracking failed and starts over: {self.counts.last_error}",
-            throttle_duration_sec=AGAIN,
+            f"Point tracking failed and is reset: {self.counters.last_error}",
+            throttle_duration_sec=LOG_INTERVAL,
         )
-        self.start_over()
+        self.reset()
 
-    def start_over(self) -> None:
-        """Forget all points and images."""
-        if self._population.asked:
-            self._logger.warning(f"{self._population.asked} points asked for are forgotten.")
+    def reset(self) -> None:
+        """Discard all points and images."""
+        if self._population.requested_count:
+            self._logger.warning(
+                f"{self._population.requested_count} requested points are discarded."
+            )
         self._live.reset()
         self._population.reset()
         self._publishers.reset()
         self._overlay.reset()
-        self._objects.reset()
+        self._object_ids.reset()
         self._update = None
 
-    def forget(self) -> str:
-        """Forget all points; tell how many."""
-        told = f"{len(self._live.ids)} points"
-        self.start_over()
-        return told
+    def reset_on_request(self) -> str:
+        """Discard all points; return how many there were."""
+        discarded = f"{len(self._live.ids)} points"
+        self.reset()
+        return discarded
 
-    def report(self, state: State, now: float) -> Report:
-        """Tell how well the camera is kept up with, and of the points."""
+    def report(self, state: CameraState, now: float) -> Report:
+        """Return the diagnostics of the points.
+
+        Args:
+            state: of the camera.
+            now: monotonic time in seconds.
+
+        """
         rate, update = self._live.described_rate, self._update
-        if rate is not None and not self._rate_told and self.counts.span(now) > SETTLED:
-            self._tell_rate(rate, self.counts.rate_in(now))
+        settled = self.counters.window_length(now) > RATE_SETTLING_TIME
+        if rate is not None and not self._rate_logged and settled:
+            self._log_rate(rate, self.counters.input_rate(now))
         visible = 0 if update is None else int(update.visible.sum())
-        followed = points_followed(len(self._live.ids), visible, rate)
-        return camera_report(self.counts, state, followed, self.settings, now)
+        summary = summarize_points(len(self._live.ids), visible, rate)
+        return build_camera_report(self.counters, state, summary, self.settings, now)
 
-    def _hand_out(self, shot: Shot, update: LiveUpdate) -> None:
-        size = shot.frame.shape[:2]
-        self._update, self._frame_id, self._size = update, shot.header.frame_id, size
-        objects = self._objects.of(update.ids)
-        self._publishers.publish(shot.header, size, update, objects, self._sight, self.settings)
-        self._objects.note(update)
-        self._overlay.note(update, self.settings)
-        if self._draws:
-            self._overlay.publish(shot, self._overlay.trail, self.settings)
+    def _publish(self, image: CameraImage, update: LiveUpdate) -> None:
+        size = image.frame.shape[:2]
+        self._update, self._frame_id, self._size = update, image.header.frame_id, size
+        objects = self._object_ids.look_up(update.ids)
+        self._publishers.publish(
+            image.header, size, update, objects, self._calibration, self.settings
+        )
+        self._object_ids.set_points(update)
+        self._overlay.add_points(update, self.settings)
+        if self._draws_overlay:
+            self._overlay.publish(image, self._overlay.trail, self.settings)
 
-    def _tell_rate(self, rate: float, rate_in: float) -> None:
-        self._rate_told = True
-        between = "; those between are carried by optical flow" if rate < 0.95 * rate_in else ""
+    def _log_rate(self, rate: float, rate_in: float) -> None:
+        self._rate_logged = True
+        others = "; in the others optical flow tracks the points" if rate < 0.95 * rate_in else ""
         self._logger.info(
-            f"The model describes {rate:.1f} of {rate_in:.1f} images a second{between}."
+            f"The model encodes {rate:.1f} of {rate_in:.1f} images per second{others}."
         )
 
-    def _on_cloud(self, cloud: PointCloud2) -> None:
-        self._ask(lambda: pixels_of_cloud(cloud))
+    def _on_add_points(self, cloud: PointCloud2) -> None:
+        self._add_requested(lambda: read_pixels(cloud))
 
-    def _on_click(self, clicked: PointStamped) -> None:
-        camera = self._sight.camera(self._size)
-        self._ask(lambda: pixel_of_click(clicked, camera, self._frame_id))
+    def _on_add_point(self, point: PointStamped) -> None:
+        camera = self._calibration.camera_for(self._size)
+        self._add_requested(lambda: read_clicked_pixel(point, camera, self._frame_id))
 
-    def _ask(self, read: Callable[[], NDArray[np.float32]]) -> None:
+    def _add_requested(self, read: Callable[[], Floats]) -> None:
         try:
-            asked = self._population.ask(read(), self.settings)
+            result = self._population.add_requested(read(), self.settings)
         except InputError as error:
             self._logger.warning(str(error))
             return
-        if asked is None:
-            self._logger.warning("Points were asked for before the first image. Ask again.")
+        if result is None:
+            self._logger.warning("Points were requested before the first image. Publish again.")
             return
-        self._logger.info(f"{asked.taken} points added.")
-        if asked.outside:
-            self._logger.warning(f"{asked.outside} points asked for are outside the image.")
-        if asked.refused:
+        self._logger.info(f"{result.added} requested points added.")
+        if result.outside:
+            self._logger.warning(f"{result.outside} requested points are outside the image.")
+        if result.refused:
             self._logger.warning(
-                f"{asked.refused} points asked for were refused: max_points is "
-                f"{self.settings.max_points}. Raise it, or reset."
+                f"{result.refused} requested points were refused: max_points is "
+                f"{self.settings.max_points}. Raise it, or call ~/reset."
             )

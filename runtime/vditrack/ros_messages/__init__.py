@@ -1,5 +1,5 @@
-"""ROS messages as arrays, and bags, without ROS.
+"""Conversions between ROS messages and NumPy arrays, without ROS.
 
-Nothing here imports ROS: a message is whatever has the fields of its definition, be it from rclpy,
-from rosbags, or made up in a test.
+Nothing here imports ROS. A message is any object that has the fields of the message's definition:
+one from rclpy, one from rosbags, or a test double.
 """

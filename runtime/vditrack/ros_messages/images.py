@@ -1,72 +1,59 @@
-"""Images of cameras and depth sensors as arrays: sensor_msgs/Image and sensor_msgs/CompressedImage.
+"""Decoding of sensor_msgs/Image and sensor_msgs/CompressedImage.
 
-The names of encodings, and what they say about a pixel, are those of sensor_msgs'
-image_encodings.hpp.
+The names and meanings of encodings are those of sensor_msgs' image_encodings.hpp.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Frame
+from vditrack.arrays import Floats, Frame
 from vditrack.errors import InputError
 from vditrack.ros_messages.image_codec import decode_rgb
 
-Data: TypeAlias = Any
-"""What lends its bytes: bytes, array.array, memoryview, an array of NumPy."""
-
 
 class ImageMessage(Protocol):
-    """Has the fields of sensor_msgs/Image."""
+    """The fields of sensor_msgs/Image that are read here."""
 
-    @property
-    def height(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def encoding(self) -> str: ...
-    @property
-    def is_bigendian(self) -> int: ...
-    @property
-    def step(self) -> int:
-        """Bytes from the start of a row to the start of the next."""
-
-    @property
-    def data(self) -> Data:
-        """Rows one below the other, each ``step`` bytes."""
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    """Bytes from the start of a row to the start of the next."""
+    data: Any
+    """Rows of `step` bytes, in any object that supports the buffer protocol."""
 
 
 class CompressedMessage(Protocol):
-    """Has the fields of sensor_msgs/CompressedImage."""
+    """The fields of sensor_msgs/CompressedImage that are read here."""
 
-    @property
-    def format(self) -> str: ...
-    @property
-    def data(self) -> Data:
-        """A whole image file."""
+    format: str
+    data: Any
+    """A complete image file, in any object that supports the buffer protocol."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How an encoding lays out the bytes of an image, and what makes RGB of them."""
+    """Byte layout of an encoding, and its conversion to RGB."""
 
     to_rgb: int | None
-    """OpenCV's conversion; None where it is RGB."""
+    """OpenCV's conversion code; None if the encoding is RGB."""
     channels: int = 1
     wide: bool = False
-    """Channels have 16 bits."""
+    """Whether channels have 16 bits."""
     block: tuple[int, int] = (1, 1)
-    """Rows and columns that share colour: sizes are multiples of it."""
-    colour_below: bool = False
-    """A plane with colour for each block follows the plane of brightness."""
-    least: int = 1
-    """Rows and columns that there must be."""
+    """Rows and columns that share their colour; sizes are multiples of it."""
+    chroma_plane: bool = False
+    """Whether a plane with the colour of each block follows the luminance plane."""
+    min_size: int = 1
+    """Minimum number of rows and of columns."""
 
 
-# OpenCV takes YUV as BT.601 in its limited range, which is what cv_bridge makes of it as well.
+# OpenCV reads YUV as BT.601 in the limited range, and so does cv_bridge.
 _UYVY = _Layout(cv2.COLOR_YUV2RGB_UYVY, channels=2, block=(1, 2))
 _YUYV = _Layout(cv2.COLOR_YUV2RGB_YUYV, channels=2, block=(1, 2))
 _BAYER = {
@@ -86,44 +73,46 @@ _LAYOUTS = {
     "uyvy": _UYVY,
     "yuv422_yuy2": _YUYV,
     "yuyv": _YUYV,
-    "nv12": _Layout(cv2.COLOR_YUV2RGB_NV12, block=(2, 2), colour_below=True),
-    "nv21": _Layout(cv2.COLOR_YUV2RGB_NV21, block=(2, 2), colour_below=True),
-    # Of less than 3 x 3 pixels OpenCV makes black.
-    **{f"bayer_{name}8": _Layout(code, least=3) for name, code in _BAYER.items()},
-    **{f"bayer_{name}16": _Layout(code, wide=True, least=3) for name, code in _BAYER.items()},
+    "nv12": _Layout(cv2.COLOR_YUV2RGB_NV12, block=(2, 2), chroma_plane=True),
+    "nv21": _Layout(cv2.COLOR_YUV2RGB_NV21, block=(2, 2), chroma_plane=True),
+    # OpenCV returns black for images of less than 3 x 3 pixels.
+    **{f"bayer_{name}8": _Layout(code, min_size=3) for name, code in _BAYER.items()},
+    **{f"bayer_{name}16": _Layout(code, wide=True, min_size=3) for name, code in _BAYER.items()},
 }
-_DEPTH: dict[str, np.dtype[Any]] = {"16UC1": np.dtype("u2"), "32FC1": np.dtype("f4")}
+_DEPTH_DTYPES: dict[str, np.dtype[Any]] = {"16UC1": np.dtype("u2"), "32FC1": np.dtype("f4")}
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 _JPEG_SCAN, _JPEG_END, _PNG_END = b"\xff\xda", b"\xff\xd9", b"IEND"
 
 
 def decode_image(message: ImageMessage) -> Frame:
-    """Give the pixels of a sensor_msgs/Image, uint8 [H, W, 3] RGB, contiguous.
+    """Return the pixels of a sensor_msgs/Image, uint8 [H, W, 3] RGB, contiguous.
 
-    Channels of 16 bits give their high byte: a fixed scale, so that the same surface stays as
-    bright from frame to frame, which stretching each frame to its own range would not keep. Alpha
-    is dropped. YUV is read as BT.601 in the limited range, Bayer patterns are interpolated
+    16-bit channels are reduced to their high byte. A fixed scale keeps the brightness of a surface
+    constant from frame to frame; stretching each frame to its own range would not. Alpha is
+    dropped, YUV is read as BT.601 in the limited range, and Bayer patterns are interpolated
     linearly.
 
     Args:
         message: has the fields of sensor_msgs/Image.
 
     Returns:
-        A new array; of rgb8 without padding a read-only view of the message's own data.
+        A new array, or for rgb8 without padding a read-only view of the message's data.
 
     Raises:
-        InputError: the encoding is none of these, or size, step and data do not fit together.
+        InputError: the encoding is not supported, or size, step and data are inconsistent.
 
     """
     layout = _LAYOUTS.get(message.encoding)
     if layout is None:
         raise InputError(
-            f"{_told(message)} has an unknown encoding. Publish one of {', '.join(_LAYOUTS)}."
+            f"{_describe(message)} has an unsupported encoding. Publish one of "
+            f"{', '.join(_LAYOUTS)}."
         )
     _check_size(message, layout)
-    rows = message.height * 3 // 2 if layout.colour_below else message.height
-    pixels = _pixels(message, rows, np.dtype("u1"), layout.channels * (2 if layout.wide else 1))
+    rows = message.height * 3 // 2 if layout.chroma_plane else message.height
+    channels = layout.channels * (2 if layout.wide else 1)
+    pixels = view_pixels(message, np.dtype("u1"), channels, rows)
     if layout.wide:
         pixels = np.ascontiguousarray(pixels[..., 0 if message.is_bigendian else 1])
     if layout.to_rgb is not None:
@@ -134,97 +123,117 @@ def decode_image(message: ImageMessage) -> Frame:
 
 
 def decode_compressed(message: CompressedMessage) -> Frame:
-    """Give the pixels of a sensor_msgs/CompressedImage, uint8 [H, W, 3] RGB.
+    """Return the pixels of a sensor_msgs/CompressedImage, uint8 [H, W, 3] RGB.
 
-    JPEG, PNG and what else OpenCV reads, by the data itself: ``format`` is told in errors only.
-    Grey becomes RGB, alpha is dropped, 16 bits give their high byte. The picture stays as the
-    sensor has it, as camera_info describes it: an orientation in its metadata is not followed.
+    The data may be JPEG, PNG or another file that OpenCV reads; `format` is used in error messages
+    only. Grey is converted to RGB, alpha is dropped, and 16 bits are reduced to the high byte. The
+    orientation in the file's metadata is ignored, because camera_info describes the sensor.
 
     Args:
         message: has the fields of sensor_msgs/CompressedImage.
 
     Raises:
-        InputError: the data is no such image, or is cut short.
+        InputError: the data are not such an image, or are truncated.
 
     """
-    data = _bytes(message.data)
-    told = f"a compressed image of {len(data)} bytes (format '{message.format}')"
+    data = _view_bytes(message.data)
+    description = f"a compressed image of {len(data)} bytes (format '{message.format}')"
     if not _is_complete(data.tobytes()):
-        raise InputError(f"{told} is cut short.")
+        raise InputError(f"{description} is truncated.")
     picture = decode_rgb(data)
     if picture is None:
-        raise InputError(f"{told} is no image that OpenCV reads. Publish JPEG or PNG.")
+        raise InputError(f"{description} is not an image that OpenCV reads. Publish JPEG or PNG.")
     return picture
 
 
-def decode_depth(message: ImageMessage) -> NDArray[np.float32]:
-    """Give the depth of a sensor_msgs/Image, float32 [H, W] in metres, NaN where it is unknown.
+def decode_depth(message: ImageMessage) -> Floats:
+    """Return the depth of a sensor_msgs/Image, float32 [H, W] in metres, NaN where unknown.
 
-    By REP 118: 16UC1 counts millimetres, and 0 is unknown; 32FC1 holds metres, and what is not
-    finite is unknown, as is what is not in front of the camera.
+    By REP 118, 16UC1 is in millimetres with 0 for unknown, and 32FC1 is in metres. In 32FC1, values
+    that are not finite or not positive are unknown.
 
     Args:
         message: has the fields of sensor_msgs/Image.
 
     Raises:
-        InputError: the encoding is none of the two, or size, step and data do not fit together.
+        InputError: the encoding is another one, or size, step and data are inconsistent.
 
     """
-    kind = _DEPTH.get(message.encoding)
-    if kind is None:
+    dtype = _DEPTH_DTYPES.get(message.encoding)
+    if dtype is None:
         raise InputError(
-            f"{_told(message)} is no depth. Publish 16UC1 (millimetres) or 32FC1 (metres)."
+            f"{_describe(message)} is not a depth image. Publish 16UC1 (millimetres) or 32FC1 "
+            "(metres)."
         )
     _check_size(message, _Layout(None))
-    ordered = kind.newbyteorder(">" if message.is_bigendian else "<")
-    raw = _pixels(message, message.height, ordered, 1)[..., 0]
-    if kind.kind == "u":
+    raw = view_pixels(message, dtype)[..., 0]
+    if dtype.kind == "u":
         return np.where(raw == 0, np.float32(np.nan), raw / np.float32(1000))
     known = (raw > 0) & (raw < np.inf)
     return np.where(known, raw, np.float32(np.nan)).astype(np.float32, copy=False)
 
 
+def view_pixels(
+    message: ImageMessage, dtype: np.dtype[Any], channels: int = 1, rows: int | None = None
+) -> NDArray[Any]:
+    """View the data of a sensor_msgs/Image as [rows, W, channels], without a copy.
+
+    Args:
+        message: has the fields of sensor_msgs/Image.
+        dtype: type of a channel; its byte order is taken from the message.
+        channels: of a pixel.
+        rows: rows of data; the image's height by default.
+
+    Raises:
+        InputError: size, step and data are inconsistent.
+
+    """
+    dtype = dtype.newbyteorder(">" if message.is_bigendian else "<")
+    rows = message.height if rows is None else rows
+    data, step = _view_bytes(message.data), message.step
+    row_bytes = message.width * channels * dtype.itemsize
+    if step < row_bytes:
+        raise InputError(
+            f"{_describe(message)} has a step of {step} bytes; a row takes {row_bytes}."
+        )
+    # The padding of the last row may be missing.
+    needed = step * (rows - 1) + row_bytes
+    if len(data) < needed:
+        raise InputError(
+            f"{_describe(message)} is truncated: it has {len(data)} bytes of data; with a step of "
+            f"{step} it needs {needed}."
+        )
+    strides = (step, channels * dtype.itemsize, dtype.itemsize)
+    return np.ndarray((rows, message.width, channels), dtype, data, strides=strides)
+
+
 def _check_size(message: ImageMessage, layout: _Layout) -> None:
     height, width = message.height, message.width
-    if min(height, width) < layout.least:
+    if min(height, width) < layout.min_size:
         raise InputError(
-            f"{_told(message)} is too small: it needs {layout.least} x {layout.least} pixels."
+            f"{_describe(message)} is too small; the minimum is {layout.min_size} x "
+            f"{layout.min_size} pixels."
         )
     rows, columns = layout.block
     if height % rows or width % columns:
         raise InputError(
-            f"{_told(message)} has an odd size: {columns} x {rows} pixels share their colour."
+            f"{_describe(message)} has an invalid size: blocks of {columns} x {rows} pixels share "
+            "their colour, so width and height must be multiples of these."
         )
 
 
-def _pixels(message: ImageMessage, rows: int, kind: np.dtype[Any], channels: int) -> NDArray[Any]:
-    """View the data as [rows, W, channels], without a copy."""
-    data, step = _bytes(message.data), message.step
-    row = message.width * channels * kind.itemsize
-    if step < row:
-        raise InputError(f"{_told(message)} has a step of {step} bytes; a row takes {row}.")
-    # Padding after the last row is nobody's loss.
-    needed = step * (rows - 1) + row
-    if len(data) < needed:
-        raise InputError(
-            f"{_told(message)} is cut short: {len(data)} bytes of data, step {step} takes {needed}."
-        )
-    strides = (step, channels * kind.itemsize, kind.itemsize)
-    return np.ndarray((rows, message.width, channels), kind, data, strides=strides)
-
-
-def _bytes(data: Data) -> Frame:
-    """View anything that lends bytes as uint8 [n], without a copy."""
+def _view_bytes(data: Any) -> NDArray[np.uint8]:  # noqa: ANN401
+    """View an object that supports the buffer protocol as uint8 [n], without a copy."""
     return np.asarray(memoryview(data)).reshape(-1).view(np.uint8)
 
 
-def _told(message: ImageMessage) -> str:
+def _describe(message: ImageMessage) -> str:
     return f"an image ({message.encoding}, {message.width} x {message.height})"
 
 
 def _is_complete(data: bytes) -> bool:
-    """Whether a JPEG or PNG file has its end: decoders fill up what is missing."""
+    """Return whether a JPEG or PNG file has its end marker; decoders fill in what is missing."""
     if data.startswith(_JPEG):
-        # A thumbnail in the header has an end of its own.
+        # A thumbnail in the header has an end marker of its own.
         return data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
     return not data.startswith(_PNG) or _PNG_END in data

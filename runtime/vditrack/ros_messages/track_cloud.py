@@ -5,6 +5,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Bools, Floats
+from vditrack.ros_messages.point_fields import point_field_layout
+
 TRACK_FIELDS = np.dtype(
     [
         ("x", "<f4"),
@@ -19,68 +22,63 @@ TRACK_FIELDS = np.dtype(
         ("forward_backward_error", "<f4"),
         ("seconds_since_model", "<f4"),
     ],
-    # Readers that lay a C struct over a row expect each field where a compiler puts it.
+    # Readers that map a C struct onto a row expect the compiler's alignment.
     align=True,
 )
-"""One row a point.
+"""One row per point.
 
 - x, y, z: position in the camera's optical frame; NaN where unknown.
 - u, v: position in pixels; (0, 0) is the upper-left corner of the upper-left pixel.
-- id: stable for the life of a point. PointCloud2 has no integers of 64 bits.
+- id: constant for the life of a point. PointCloud2 has no 64-bit integers.
 - visible: 1 or 0.
-- object_id: index of the object that the point is on; 0: of none, or not known.
+- object_id: index of the object that the point is on; 0 for none or unknown.
 - confidence: in [0, 1]; at least 0.5 exactly where the point is visible.
 - forward_backward_error: forward-backward distance in model pixels; inf where unknown.
-- seconds_since_model: seconds since the model last placed the point; 0: in this frame.
+- seconds_since_model: seconds since the frame in which the model last placed the point; 0 in that
+  frame.
 """
 
-_POINT_FIELD = {"u1": 2, "i4": 5, "f4": 7}
-"""Constants of sensor_msgs/PointField, by NumPy's kind and size."""
-
-POINT_FIELDS = tuple(
-    (name, field[1], _POINT_FIELD[field[0].str[1:]])
-    for name, field in (TRACK_FIELDS.fields or {}).items()
-)
-"""(name, offset, datatype) of each sensor_msgs/PointField; all have a count of 1."""
+POINT_FIELDS = point_field_layout(TRACK_FIELDS)
+"""(name, offset, datatype) of each sensor_msgs/PointField; every count is 1."""
 
 
 class PlacedPoints(Protocol):
-    """Points in a frame, such as a `vditrack.streams.realtime.LiveUpdate`."""
+    """N points in a frame, for example a `vditrack.streams.realtime.LiveUpdate`."""
 
     @property
     def ids(self) -> NDArray[np.integer[Any]]:
-        """One of each [N]."""
+        """Identifiers [N]."""
 
     @property
-    def points(self) -> NDArray[np.float32]:
-        """Where each is [N, 2] (x, y), in pixels."""
+    def points(self) -> Floats:
+        """Positions (x, y) [N, 2] in pixels of the frame."""
 
     @property
-    def visible(self) -> NDArray[np.bool_]:
-        """Of each [N]."""
+    def visible(self) -> Bools:
+        """Visibility [N]."""
 
     @property
-    def confidence(self) -> NDArray[np.float32]:
-        """Of each [N]."""
+    def confidence(self) -> Floats:
+        """Confidence [N] in [0, 1]."""
 
     @property
-    def forward_backward_error(self) -> NDArray[np.float32]:
-        """Of each [N]."""
+    def forward_backward_error(self) -> Floats:
+        """Forward-backward distance [N] in model pixels; inf where unknown."""
 
     @property
-    def seconds_since_model(self) -> NDArray[np.float32]:
-        """Of each [N], in seconds."""
+    def seconds_since_model(self) -> Floats:
+        """Seconds [N] since the model last placed the point."""
 
 
-def track_rows(
-    xyz: NDArray[np.float32], update: PlacedPoints, objects: NDArray[np.uint8] | None = None
+def build_track_rows(
+    xyz: Floats, update: PlacedPoints, objects: NDArray[np.uint8] | None = None
 ) -> NDArray[np.void]:
-    """Give the rows of a cloud, [N] of `TRACK_FIELDS`: ``rows.tobytes()`` is the message's data.
+    """Return the rows of a track cloud, [N] of `TRACK_FIELDS`.
 
     Args:
-        xyz: [N, 3] positions in the camera's optical frame, NaN where unknown.
-        update: the same N points in the picture.
-        objects: [N] index of the object that each is on; none where nothing is known.
+        xyz: float32 [N, 3] positions in the camera's optical frame; NaN where unknown.
+        update: the same N points in the frame.
+        objects: uint8 [N] index of the object that each point is on; None if unknown.
 
     """
     rows = np.zeros(len(xyz), TRACK_FIELDS)
@@ -93,3 +91,23 @@ def track_rows(
     rows["forward_backward_error"] = update.forward_backward_error
     rows["seconds_since_model"] = update.seconds_since_model
     return rows
+
+
+def describe_track_rows(rows: NDArray[np.void]) -> dict[str, Any]:
+    """Return the fields of a sensor_msgs/PointCloud2 that describe its rows.
+
+    The header, `fields` (from `POINT_FIELDS`) and `data` (the rows' bytes) are left to the caller,
+    because ROS and rosbags use different types for them.
+
+    Args:
+        rows: [N] of `TRACK_FIELDS`.
+
+    """
+    return {
+        "height": 1,
+        "width": len(rows),
+        "is_bigendian": False,
+        "point_step": TRACK_FIELDS.itemsize,
+        "row_step": rows.nbytes,
+        "is_dense": bool(all(np.isfinite(rows[axis]).all() for axis in "xyz")),
+    }

@@ -349,7 +349,7 @@ def test_a_stretch(tmp_path):
     np.testing.assert_array_equal(stretch.frames, np.stack(clip()[2:4]))
     with pytest.raises(InputError, match="no image of /cam/image_raw between 5 s"):
         read_recording(bag, start=5)
-    with pytest.raises(InputError, match="no stretch"):
+    with pytest.raises(InputError, match="not a time range"):
         read_recording(bag, start=1, end=0.5)
 
 
@@ -374,13 +374,13 @@ def test_repeated_and_late_frames_are_left_out(tmp_path):
     recording = read_recording(bag)
     np.testing.assert_array_equal(recording.frames, np.stack(clip())[[0, 1, 3, 5]])
     assert recording.remarks == (
-        "2 frames of /cam/image_raw with a repeated or late stamp are left out.",
+        "2 frames of /cam/image_raw with a repeated or late stamp were skipped.",
     )
 
 
 def test_a_clock_that_jumps_back_is_refused(tmp_path):
     bag = write_bag(tmp_path / "bag", restamped({4: BEGAN - 3 * SECOND}))
-    with pytest.raises(InputError, match=r"jump back by 3\.3 s after 0\.30 s. Give --end"):
+    with pytest.raises(InputError, match=r"jump back by 3\.3 s after 0\.30 s. Give an --end"):
         read_recording(bag)
     assert len(read_recording(bag, end=0.25).frames) == 3
 
@@ -389,8 +389,8 @@ def test_a_clock_that_jumps_back_is_refused(tmp_path):
     ("info", "remark"),
     [
         (camera_info(size=(480, 640)), "describes images of 640 x 480, not 128 x 96"),
-        (camera_info(focal=0), "is of no calibrated camera"),
-        (camera_info(model="fov", d=[0.9]), "'fov' with 1 coefficients; known are"),
+        (camera_info(focal=0), "is of a camera that is not calibrated"),
+        (camera_info(model="fov", d=[0.9]), "'fov' with 1 coefficients; supported are"),
         (text("/cam/camera_info"), "has no calibration at /cam/camera_info"),
         (("/cam/camera_info", INFO, []), "/cam/camera_info is empty"),
     ],
@@ -414,7 +414,7 @@ def test_a_bag_cut_short(tmp_path, storage, share):
     bag = write_bag(tmp_path / "bag", images(count=20), storage=storage)
     cut(storage_file(bag), share)
     for path in (bag, storage_file(bag)):
-        with pytest.raises(InputError, match=r"bag.*(cannot be read|cut short)") as refused:
+        with pytest.raises(InputError, match=r"bag.*(cannot be read|truncated)") as refused:
             read_recording(path)
         assert "\n" not in str(refused.value)
 
@@ -442,7 +442,7 @@ def test_a_damaged_image_is_told_with_its_time(tmp_path):
     topic, kind, messages = images()
     messages[3][1].data = messages[3][1].data[:-2000]
     bag = write_bag(tmp_path / "bag", (topic, kind, messages))
-    with pytest.raises(InputError, match=r"bag, /cam/image_raw at 0\.30 s.*bgr8.*cut short"):
+    with pytest.raises(InputError, match=r"bag, /cam/image_raw at 0\.30 s.*bgr8.*truncated"):
         read_recording(bag)
     assert len(read_recording(bag, end=0.3).frames) == 3
 
@@ -486,9 +486,12 @@ def folder(tmp_path) -> Path:
             "give --topic: two has 2 image topics. Its image topics are /cam/image_raw, /left",
         ),
         (["two", "--topic", "/right/image"], "two has no topic /right/image. Its image topics are"),
-        (["two", "--topic", "/chatter"], "/chatter in two is of std_msgs/msg/String, which is no"),
+        (
+            ["two", "--topic", "/chatter"],
+            "/chatter in two has type std_msgs/msg/String, not an image",
+        ),
         (["none"], "none has 0 image topics. It has no image topic"),
-        (["empty"], "empty is no rosbag2: it has no metadata.yaml"),
+        (["empty"], "empty is not a rosbag2: it has no metadata.yaml"),
         (["missing"], "missing cannot be read as a rosbag2"),
         (["text.mcap"], "text.mcap cannot be read as a rosbag2"),
         (["cut.mcap"], "cut.mcap cannot be read as a rosbag2"),

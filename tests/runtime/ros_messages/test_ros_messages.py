@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vditrack.errors import InputError
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.images import decode_compressed, decode_depth, decode_image
-from vditrack.ros_messages.track_cloud import POINT_FIELDS, TRACK_FIELDS, track_rows
+from vditrack.ros_messages.track_cloud import POINT_FIELDS, TRACK_FIELDS, build_track_rows
 
 unhurried = settings(max_examples=60, deadline=None)
 INF = float("inf")
@@ -246,18 +246,24 @@ def test_padding_of_the_last_row_may_be_missing():
     [
         (random_image("rgb8", 4, 6, 17), r"rgb8, 6 x 4.*step of 17 bytes; a row takes 18"),
         (Image(4, 6, "rgb8", 0, b""), "step of 0"),
-        (Image(4, 6, "bgr8", 18, bytes(71)), "cut short: 71 bytes of data, step 18 takes 72"),
-        (Image(4, 6, "mono16", 12, b""), "cut short: 0 bytes"),
-        (Image(4, 6, "nv12", 6, bytes(24)), "cut short: 24 bytes of data, step 6 takes 36"),
+        (
+            Image(4, 6, "bgr8", 18, bytes(71)),
+            "truncated: it has 71 bytes of data; with a step of 18 it needs 72",
+        ),
+        (Image(4, 6, "mono16", 12, b""), "truncated: it has 0 bytes"),
+        (
+            Image(4, 6, "nv12", 6, bytes(24)),
+            "truncated: it has 24 bytes of data; with a step of 6 it needs 36",
+        ),
         (Image(4, 0, "rgb8", 0, b""), "0 x 4.*too small"),
         (Image(0, 4, "rgb8", 12, b""), "4 x 0.*too small"),
-        (Image(4, 5, "yuyv", 10, bytes(40)), "5 x 4.*odd size: 2 x 1 pixels"),
-        (Image(4, 5, "yuv422", 10, bytes(40)), "odd size"),
-        (Image(3, 4, "nv12", 4, bytes(40)), "4 x 3.*odd size: 2 x 2 pixels"),
-        (Image(4, 5, "nv21", 5, bytes(40)), "odd size"),
-        (Image(2, 8, "bayer_rggb8", 8, bytes(16)), "too small: it needs 3 x 3"),
-        (Image(4, 6, "", 18, bytes(72)), "unknown encoding"),
-        (Image(4, 6, "32FC1", 24, bytes(96)), r"32FC1, 6 x 4.*unknown.*rgb8, bgr8"),
+        (Image(4, 5, "yuyv", 10, bytes(40)), "5 x 4.*invalid size: blocks of 2 x 1 pixels"),
+        (Image(4, 5, "yuv422", 10, bytes(40)), "invalid size"),
+        (Image(3, 4, "nv12", 4, bytes(40)), "4 x 3.*invalid size: blocks of 2 x 2 pixels"),
+        (Image(4, 5, "nv21", 5, bytes(40)), "invalid size"),
+        (Image(2, 8, "bayer_rggb8", 8, bytes(16)), "too small; the minimum is 3 x 3"),
+        (Image(4, 6, "", 18, bytes(72)), "unsupported encoding"),
+        (Image(4, 6, "32FC1", 24, bytes(96)), r"32FC1, 6 x 4.*unsupported.*rgb8, bgr8"),
     ],
 )
 def test_malformed_images(image, message):
@@ -338,13 +344,13 @@ def test_compressed_images_cut_short(codec, pix_fmt, share):
     picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     data = ffmpeg_file(codec, pix_fmt, picture, "rgb24")
     assert decode_compressed(compressed(data)).shape == (64, 64, 3)
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(InputError, match="truncated"):
         decode_compressed(compressed(data[: int(share * len(data))], "x"))
 
 
 @pytest.mark.parametrize("data", [b"", b"no image at all", bytes(1000)])
 def test_what_is_no_image(data):
-    with pytest.raises(InputError, match=r"compressedDepth png.*no image that OpenCV reads"):
+    with pytest.raises(InputError, match=r"compressedDepth png.*not an image that OpenCV reads"):
         decode_compressed(compressed(data, "16UC1; compressedDepth png"))
 
 
@@ -389,9 +395,9 @@ def test_depth_in_metres(values, padding, big):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (Image(2, 3, "mono16", 6, bytes(12)), r"mono16, 3 x 2.*no depth.*16UC1.*32FC1"),
+        (Image(2, 3, "mono16", 6, bytes(12)), r"mono16, 3 x 2.*not a depth image.*16UC1.*32FC1"),
         (Image(2, 3, "32FC1", 11, bytes(24)), "step of 11 bytes; a row takes 12"),
-        (Image(2, 3, "16UC1", 6, bytes(11)), "cut short"),
+        (Image(2, 3, "16UC1", 6, bytes(11)), "truncated"),
         (Image(2, 0, "16UC1", 6, bytes(12)), "too small"),
     ],
 )
@@ -411,7 +417,7 @@ def test_rows_of_a_cloud():
         seconds_since_model=np.array([0, 0.125], np.float32),
     )
     xyz = np.array([[1, 2, 3], [np.nan, np.nan, np.nan]], np.float32)
-    data = track_rows(xyz, update, np.array([255, 0], np.uint8)).tobytes()
+    data = build_track_rows(xyz, update, np.array([255, 0], np.uint8)).tobytes()
     assert len(data) == 2 * TRACK_FIELDS.itemsize
     code = {2: "<B", 5: "<i", 7: "<f"}  # sensor_msgs/PointField: UINT8, INT32, FLOAT32.
     first, second = (
@@ -436,7 +442,7 @@ def test_rows_of_a_cloud():
         float("inf"),
     )
     assert np.isnan([second["x"], second["y"], second["z"]]).all()
-    assert second["object_id"] == 0 and not track_rows(xyz, update)["object_id"].any()
+    assert second["object_id"] == 0 and not build_track_rows(xyz, update)["object_id"].any()
 
 
 def camera_info(model: str, coefficients) -> SimpleNamespace:
@@ -483,9 +489,9 @@ def test_rays(model, coefficients):
     # The principal point counts from the first pixel's centre, points from its corner.
     points = np.stack([500 * bent_x + 319.5 + 0.5, 510 * bent_y + 239.5 + 0.5], axis=1)
     camera = Camera.from_info(camera_info(model, coefficients))
-    rays = camera.rays(points.astype(np.float32))
+    rays = camera.unproject(points.astype(np.float32))
     np.testing.assert_allclose(rays, np.stack([x, y], axis=1), atol=2e-6)
-    assert camera.rays(np.zeros((0, 2), np.float32)).shape == (0, 2)
+    assert camera.unproject(np.zeros((0, 2), np.float32)).shape == (0, 2)
 
 
 def test_cameras_without_a_calibration():

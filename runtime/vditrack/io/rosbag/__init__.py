@@ -1,1 +1,1 @@
-"""Reading images from rosbag2 recordings and writing tracks to them, without ROS."""
+"""Reading images from rosbag2 recordings and writing tracks to rosbag2, without ROS."""

@@ -1,4 +1,4 @@
-"""Rosbag2 recordings through rosbags, which reads both storages without ROS."""
+"""Opening rosbag2 recordings with the rosbags library, which reads both storage formats."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _SUFFIXES = frozenset({".mcap", ".db3", ".bag"})
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path is a bag's by its name: a folder, or a file of rosbag2 (or rosbag1)."""
+    """Return whether a path names a bag: a folder, or a file of rosbag2 or rosbag1."""
     return path.is_dir() or path.suffix in _SUFFIXES
 
 
-def rosbags_library() -> ModuleType:
-    """Import rosbags, which the runtime does not depend on.
+def import_rosbags() -> ModuleType:
+    """Import rosbags, an optional dependency of the runtime.
 
     Raises:
-        InputError: it is not installed, or does not load.
+        InputError: rosbags is not installed or cannot be imported.
 
     """
     try:
@@ -37,32 +37,43 @@ def rosbags_library() -> ModuleType:
         return import_module("rosbags")
     except ImportError as error:
         raise InputError(
-            f"bags need rosbags, which does not load ({error}). Run `pip install vditrack[bags]`."
+            f"rosbags, which reads bags, cannot be imported ({error}). Run `pip install "
+            "vditrack[bags]`."
         ) from error
 
 
 class Bag:
-    """An open bag."""
+    """An open rosbag2."""
 
     def __init__(self, path: Path, reader: Reader) -> None:
+        """Wrap an open reader.
+
+        Args:
+            path: of the bag, for error messages.
+            reader: an open reader of rosbags.
+
+        """
         self.path = path
         self.topics: dict[str, TopicInfo] = reader.topics
-        """By name; with ``msgtype`` (None where messages differ) and ``msgcount``."""
+        """Topics by name, with `msgtype` (None if its messages differ in type) and `msgcount`."""
         self.seconds: float = reader.duration / 1e9
         self._reader = reader
 
     def messages(self, topic: str) -> Iterator[tuple[int, Any]]:
-        """Yield times of arrival, in nanoseconds, and messages of a topic, in that order.
+        """Yield (time of arrival in nanoseconds, message) of a topic, in the bag's order.
 
-        Definitions are the bag's own where it carries them, else those of ROS 2, which for images
-        and calibrations are the same from Humble to Kilted.
+        Message definitions are read from the bag. A bag without them is read with the definitions
+        of ROS 2, which for images and calibrations are the same from Humble to Kilted.
+
+        Args:
+            topic: one of `topics`.
 
         Raises:
             InputError: the bag is damaged.
 
         """
         info = self.topics[topic]
-        with _telling_damage(self.path):
+        with _report_damage(self.path):
             store = _typestore(info)
             for connection, arrival, data in self._reader.messages(info.connections):
                 yield arrival, store.deserialize_cdr(data, connection.msgtype)
@@ -70,13 +81,16 @@ class Bag:
 
 @contextmanager
 def open_bag(path: Path) -> Iterator[Bag]:
-    """Open a rosbag2: its folder, or one of its ``.mcap`` or ``.db3`` files.
+    """Open a rosbag2 for reading.
+
+    Args:
+        path: the bag's folder, or one of its `.mcap` or `.db3` files.
 
     Raises:
         InputError: rosbags is not installed, there is no bag, or it is damaged.
 
     """
-    rosbags = rosbags_library()
+    rosbags = import_rosbags()
     if path.suffix == ".bag" and path.is_file():
         raise InputError(
             f"{path} is a ROS 1 bag. Run `rosbags-convert --src {path} --dst {path.stem}` first."
@@ -85,10 +99,10 @@ def open_bag(path: Path) -> Iterator[Bag]:
         raise InputError(f"there is no bag at {path}.")
     if path.is_dir() and not (path / "metadata.yaml").is_file():
         raise InputError(
-            f"{path} is no rosbag2: it has no metadata.yaml. Give an .mcap or .db3 file in it, or "
-            "run `ros2 bag reindex` on it."
+            f"{path} is not a rosbag2: it has no metadata.yaml. Give an .mcap or .db3 file in "
+            "it, or run `ros2 bag reindex` on it."
         )
-    with _telling_damage(path):
+    with _report_damage(path):
         reader: Reader = rosbags.rosbag2.Reader(path)
         reader.open()
     try:
@@ -98,11 +112,11 @@ def open_bag(path: Path) -> Iterator[Bag]:
 
 
 @contextmanager
-def _telling_damage(path: Path) -> Iterator[None]:
-    """Tell in a line what goes wrong inside."""
+def _report_damage(path: Path) -> Iterator[None]:
+    """Convert errors that are raised inside to a one-line `InputError`."""
     try:
         yield
-    # Of a damaged file, rosbags and what it reads with raise whatever they stumble over.
+    # rosbags and its decoders raise exceptions of any type on a damaged file.
     except Exception as error:
         reason = f"{error}".rstrip(".") or type(error).__name__
         remedy = "copy it again, or try `mcap recover` or `ros2 bag reindex`"
@@ -112,7 +126,8 @@ def _telling_damage(path: Path) -> Iterator[None]:
 
 
 def _typestore(info: TopicInfo) -> Typestore:
-    rosbags = rosbags_library()
+    """Return the message definitions of a topic."""
+    rosbags = import_rosbags()
     typesys = rosbags.typesys
     if info.msgdef.format != rosbags.interfaces.MessageDefinitionFormat.MSG:
         standard: Typestore = typesys.get_typestore(typesys.Stores.LATEST)

@@ -1,4 +1,4 @@
-"""The images of a topic in a bag, as a clip."""
+"""Decoding the images of a bag's topic into a clip."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.arrays import Frame
+from vditrack.arrays import Frame, Ints
 from vditrack.errors import InputError
 from vditrack.io.rosbag.bags import Bag, open_bag
 from vditrack.io.video import DecodeProgress, GrowingClip, Video
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.images import decode_compressed, decode_image
+from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
 
 _DECODERS: dict[str | None, Callable[[Any], Frame]] = {
     "sensor_msgs/msg/Image": decode_image,
     "sensor_msgs/msg/CompressedImage": decode_compressed,
 }
 _CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
-_SECOND = 10**9
-_LATE = _SECOND
-"""Nanoseconds by which a stamp may be older than the one before; more is a jump of the clock."""
+_MAX_DELAY = NANOSECONDS_PER_SECOND
+"""Nanoseconds by which a late image may be older than its predecessor. An older one means that the
+clock was set back."""
 
 
 @dataclass(frozen=True)
 class Recording(Video):
-    """The images of one topic, and what their messages say of them."""
+    """The decoded images of one topic, with the metadata of their messages."""
 
-    stamps: NDArray[np.int64]
-    """[T] nanoseconds, rising: of the header, or of arrival where the header has none."""
-    arrivals: NDArray[np.int64]
-    """[T] nanoseconds: when the bag's recorder got them."""
+    stamps: Ints
+    """Stamps [T] in nanoseconds, ascending: the header's, or if zero the time of arrival."""
+    arrivals: Ints
+    """Times [T] in nanoseconds at which the recorder received the messages."""
     frame_ids: tuple[str, ...]
-    """[T] coordinate frames of the camera."""
+    """Coordinate frames [T] of the camera."""
     camera: Camera | None
+    """Calibration of the camera; None if the bag has none that can be used."""
     remarks: tuple[str, ...]
-    """What a user should know: frames left out, why there is no camera."""
+    """Notes for the user: how many frames were skipped, why there is no camera."""
 
 
 def read_recording(
@@ -49,54 +50,58 @@ def read_recording(
     end: float | None = None,
     decoded: DecodeProgress | None = None,
 ) -> Recording:
-    """Decode the images of a topic, or a stretch of them.
+    """Decode the images of a topic, or of a time range of it.
 
-    A frame with the stamp of the one before is the same frame, and one that is up to a second
-    older came late: both are left out.
+    Frames that repeat the stamp of their predecessor, or are up to a second older, are skipped.
 
     Args:
-        path: folder of a rosbag2, or an ``.mcap`` or ``.db3`` file of one.
-        topic: of sensor_msgs/Image or CompressedImage; needless where there is just one.
-        start: seconds after the topic's first frame, by the stamps.
-        end: seconds after the first frame, itself left out; the bag's end by default.
-        decoded: called with (frames decoded, frames expected or None).
+        path: the bag's folder, or one of its `.mcap` or `.db3` files.
+        topic: a topic of sensor_msgs/Image or CompressedImage; optional if the bag has a single
+            image topic.
+        start: begin of the range, in seconds after the topic's first stamp.
+        end: end of the range, exclusive, in seconds after the first stamp; the bag's end by
+            default.
+        decoded: called after each frame with (frames decoded, frames expected).
 
     Raises:
-        InputError: rosbags is not installed; there is no such bag or topic, it is damaged, the
-            stretch holds no frame, or the decoded frames would not fit into memory.
+        InputError: rosbags is not installed, there is no such bag or topic, the bag is damaged,
+            the range has no frame, or the decoded frames would not fit into memory.
 
     """
     if start < 0 or (end is not None and end <= start):
-        raise InputError(f"from {start:g} s to {end} s is no stretch of a bag.")
+        raise InputError(
+            f"{start:g} s to {end} s is not a time range. Give a start of at least 0 and an end "
+            "after it."
+        )
     with open_bag(path) as bag:
-        images = _Images(bag, _image_topic(bag, topic))
-        expected = images.expected(start, end)
+        images = _ImageReader(bag, _find_image_topic(bag, topic))
+        expected = images.estimate_count(start, end)
         clip = GrowingClip(path, expected)
-        kept = []
-        for image, time in images.between(start, end):
+        decoded_images = []
+        for image, time in images.read(start, end):
             clip.append(images.decode(image, time), time)
-            kept.append(image._replace(message=None))
+            decoded_images.append(image._replace(message=None))
             if decoded is not None:
-                decoded(len(kept), expected)
-        if not kept:
+                decoded(len(decoded_images), expected)
+        if not decoded_images:
             raise InputError(
                 f"{path} has no image of {images.topic} between {start:g} s and {end or 'its end'}."
             )
-        frames = clip.frames[: len(kept)]
-        camera, remark = _camera(bag, images.topic, frames.shape[1:3])
+        frames = clip.frames[: len(decoded_images)]
+        camera, remark = _read_camera(bag, images.topic, frames.shape[1:3])
     return Recording(
         frames=frames,
         times=np.array(clip.times),
-        stamps=np.array([image.stamp for image in kept], np.int64),
-        arrivals=np.array([image.arrival for image in kept], np.int64),
-        frame_ids=tuple(image.frame_id for image in kept),
+        stamps=np.array([image.stamp for image in decoded_images], np.int64),
+        arrivals=np.array([image.arrival for image in decoded_images], np.int64),
+        frame_ids=tuple(image.frame_id for image in decoded_images),
         camera=camera,
-        remarks=tuple(filter(None, (images.left_out(), remark))),
+        remarks=tuple(filter(None, (images.describe_skipped(), remark))),
     )
 
 
 class _Image(NamedTuple):
-    """One message with an image."""
+    """A message with an image, and its metadata; the message is dropped after decoding."""
 
     stamp: int
     arrival: int
@@ -104,8 +109,8 @@ class _Image(NamedTuple):
     message: Any
 
 
-class _Images:
-    """The images of a topic in the order of the bag."""
+class _ImageReader:
+    """Reads the images of a topic in the bag's order, and counts the ones it skips."""
 
     def __init__(self, bag: Bag, topic: str) -> None:
         self.topic = topic
@@ -114,97 +119,99 @@ class _Images:
         self._decode = _DECODERS[bag.topics[topic].msgtype]
         self._skipped = 0
 
-    def expected(self, start: float, end: float | None) -> int:
-        """About how many frames a stretch holds."""
-        whole = max(self._bag.seconds, 1e-9)
-        until = whole if end is None else min(end, whole)
-        return max(1, round(self._count * (until - start) / whole))
+    def estimate_count(self, start: float, end: float | None) -> int:
+        """Estimate how many frames a time range has."""
+        duration = max(self._bag.seconds, 1e-9)
+        until = duration if end is None else min(end, duration)
+        return max(1, round(self._count * (until - start) / duration))
 
-    def between(self, start: float, end: float | None) -> Iterator[tuple[_Image, float]]:
-        """Yield images and their times, in seconds since the first, from start until end."""
+    def read(self, start: float, end: float | None) -> Iterator[tuple[_Image, float]]:
+        """Yield (image, seconds since the first image) from start to end, in seconds."""
         first = last = None
-        read = 0
+        count = 0
         for arrival, message in self._bag.messages(self.topic):
-            read += 1
-            image = _image(arrival, message)
+            count += 1
+            image = _to_image(arrival, message)
             first = image.stamp if first is None else first
             if last is not None and image.stamp <= last:
-                self._leave_out(last - image.stamp, last - first)
+                self._skip(last - image.stamp, last - first)
                 continue
             last = image.stamp
-            time = (last - first) / _SECOND
+            time = (last - first) / NANOSECONDS_PER_SECOND
             if end is not None and time >= end:
                 return
             if time >= start:
                 yield image, time
-        if read < self._count:
+        if count < self._count:
             raise InputError(
-                f"{self._bag.path} is cut short: of {self._count} images of {self.topic} {read} "
-                "are there. Copy it again, or give --end to use what is there."
+                f"{self._bag.path} is truncated: it has {count} of {self._count} images of "
+                f"{self.topic}. Copy it again, or give --end to use the images it has."
             )
 
     def decode(self, image: _Image, time: float) -> Frame:
-        """Give the pixels of an image."""
+        """Decode an image, uint8 [H, W, 3] RGB; name the bag, topic and time in errors."""
         try:
             return self._decode(image.message)
         except InputError as error:
             raise InputError(f"{self._bag.path}, {self.topic} at {time:.2f} s: {error}") from error
 
-    def left_out(self) -> str | None:
-        """Tell how many frames were left out, if any."""
+    def describe_skipped(self) -> str | None:
+        """Say how many frames were skipped; return None if none were."""
         if not self._skipped:
             return None
-        return f"{self._skipped} frames of {self.topic} with a repeated or late stamp are left out."
+        return f"{self._skipped} frames of {self.topic} with a repeated or late stamp were skipped."
 
-    def _leave_out(self, older: int, since: int) -> None:
-        if older > _LATE:
+    def _skip(self, older: int, since: int) -> None:
+        if older > _MAX_DELAY:
+            jump, time = older / NANOSECONDS_PER_SECOND, since / NANOSECONDS_PER_SECOND
             raise InputError(
-                f"{self._bag.path}: the stamps of {self.topic} jump back by {older / _SECOND:.1f} "
-                f"s after {since / _SECOND:.2f} s. Give --end before that."
+                f"{self._bag.path}: the stamps of {self.topic} jump back by {jump:.1f} s after "
+                f"{time:.2f} s. Give an --end before that time."
             )
         self._skipped += 1
 
 
-def _image(arrival: int, message: Any) -> _Image:  # noqa: ANN401
+def _to_image(arrival: int, message: Any) -> _Image:  # noqa: ANN401
     header = message.header
-    stamp = header.stamp.sec * _SECOND + header.stamp.nanosec
-    return _Image(stamp or arrival, arrival, header.frame_id, message)
+    return _Image(to_nanoseconds(header.stamp) or arrival, arrival, header.frame_id, message)
 
 
-def _image_topic(bag: Bag, topic: str | None) -> str:
-    """Find the topic asked for, or the only one there is."""
+def _find_image_topic(bag: Bag, topic: str | None) -> str:
+    """Return the given topic if it has images, or by default the only image topic."""
     images = sorted(name for name, info in bag.topics.items() if info.msgtype in _DECODERS)
-    there = f"Its image topics are {', '.join(images)}." if images else "It has no image topic."
+    available = f"Its image topics are {', '.join(images)}." if images else "It has no image topic."
     if topic is None:
         if len(images) != 1:
-            raise InputError(f"give --topic: {bag.path} has {len(images)} image topics. {there}")
+            raise InputError(
+                f"give --topic: {bag.path} has {len(images)} image topics. {available}"
+            )
         return images[0]
     if topic not in bag.topics:
-        raise InputError(f"{bag.path} has no topic {topic}. {there}")
+        raise InputError(f"{bag.path} has no topic {topic}. {available}")
     if topic not in images:
         kind = bag.topics[topic].msgtype
-        raise InputError(f"{topic} in {bag.path} is of {kind}, which is no image. {there}")
+        raise InputError(f"{topic} in {bag.path} has type {kind}, not an image type. {available}")
     return topic
 
 
-def _camera(bag: Bag, topic: str, size: tuple[int, ...]) -> tuple[Camera | None, str | None]:
-    """Find the calibration beside an image topic, or tell why there is none."""
-    # As image_transport looks for it: the last part of the image's name is replaced.
-    beside = topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
-    info = bag.topics.get(beside)
+def _read_camera(bag: Bag, topic: str, size: tuple[int, ...]) -> tuple[Camera | None, str | None]:
+    """Read the calibration of an image topic; without one, return the reason as a remark."""
+    # By the convention of image_transport: replace the last part of the image topic's name.
+    info_topic = topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
+    info = bag.topics.get(info_topic)
     if info is None or info.msgtype != _CAMERA_INFO:
-        return None, f"x, y and z are NaN: the bag has no calibration at {beside}."
-    message = next((message for _, message in bag.messages(beside)), None)
+        return None, f"x, y and z are NaN: the bag has no calibration at {info_topic}."
+    message = next((message for _, message in bag.messages(info_topic)), None)
     if message is None:
-        return None, f"x, y and z are NaN: {beside} is empty."
+        return None, f"x, y and z are NaN: {info_topic} is empty."
     try:
         camera = Camera.from_info(message)
     except InputError as error:
-        return None, f"x, y and z are NaN: in {beside}, {error}"
+        return None, f"x, y and z are NaN: in {info_topic}, {error}"
     if camera is None:
-        return None, f"x, y and z are NaN: {beside} is of no calibrated camera."
+        return None, f"x, y and z are NaN: {info_topic} is of a camera that is not calibrated."
     if camera.size not in (None, size):
         height, width = camera.size
-        told = f"{width} x {height}, not {size[1]} x {size[0]}"
-        return None, f"x, y and z are NaN: {beside} describes images of {told}."
+        sizes = f"{width} x {height}, not {size[1]} x {size[0]}"
+        return None, f"x, y and z are NaN: {info_topic} describes images of {sizes}."
     return camera, None
