@@ -1,4 +1,4 @@
-"""What colcon installs; pip installs the same package with the rest of vditrack."""
+"""Installation by colcon; pip installs the same package with the rest of vditrack."""
 
 from setuptools import find_packages, setup
 

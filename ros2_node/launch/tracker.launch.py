@@ -1,6 +1,6 @@
 """Start the tracker on a camera: `ros2 launch vditrack_ros tracker.launch.py namespace:=camera`."""
 
-# ruff takes launch for ours, by the name of this folder.
+# ruff takes launch for a first-party module, because this folder has the same name.
 from launch import LaunchContext, LaunchDescription  # noqa: I001
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -9,18 +9,21 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 ARGUMENTS = {
-    "namespace": ("", "The camera's namespace: its topics and the node are below."),
-    "name": ("tracker", "The node's name."),
-    "image": ("image", "Topic of the image; compressed images are below it, as /compressed."),
+    "namespace": ("", "Namespace of the camera's topics and of the node."),
+    "name": ("tracker", "Name of the node."),
+    "image": (
+        "image",
+        "Topic of the image; compressed images are on the same topic with /compressed.",
+    ),
     "camera_info": ("camera_info", "Topic of the camera's calibration."),
     "depth": ("depth", "Topic of the depth image, aligned to the image."),
-    "bundle": ("", "Folder of the model's bundle; empty for what the parameters say."),
-    "use_sim_time": ("false", "Whether time comes from /clock."),
+    "bundle": ("", "Folder of the model's bundle; empty to use the parameter file's."),
+    "use_sim_time": ("false", "Whether to take the time from /clock."),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Declare the arguments, and the node."""
+    """Return the launch arguments and the node."""
     defaults = PathJoinSubstitution([FindPackageShare("vditrack_ros"), "config", "tracker.yaml"])
     return LaunchDescription(
         [
@@ -29,7 +32,7 @@ def generate_launch_description() -> LaunchDescription:
                 for name, (default, description) in ARGUMENTS.items()
             ),
             DeclareLaunchArgument(
-                "params_file", default_value=defaults, description="File of the node's parameters."
+                "params_file", default_value=defaults, description="Parameter file."
             ),
             OpaqueFunction(function=_node),
         ]
@@ -37,7 +40,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _node(context: LaunchContext) -> list[Node]:
-    # The node configures and activates itself, unless its parameter autostart says otherwise.
+    # The node configures and activates itself, unless its parameter autostart is false.
     given = {name: LaunchConfiguration(name) for name in (*ARGUMENTS, "params_file")}
     overrides = {"use_sim_time": ParameterValue(given["use_sim_time"], value_type=bool)}
     if given["bundle"].perform(context):
@@ -51,7 +54,7 @@ def _node(context: LaunchContext) -> list[Node]:
             parameters=[given["params_file"], overrides],
             remappings=[
                 ("image", given["image"]),
-                # A remapping is of one name: it takes nothing along that is below.
+                # A remapping applies to one name, and not to the names below it.
                 ("image/compressed", [given["image"], "/compressed"]),
                 ("camera_info", given["camera_info"]),
                 ("depth", given["depth"]),
