@@ -183,6 +183,13 @@ class Peer:
         return self.call(DescribeParameters, f"{node}/describe_parameters", request).descriptors
 
 
+def open_peer():
+    """A peer for the life of a fixture."""
+    one = Peer()
+    yield one
+    one.close()
+
+
 class _Messages:
     """What came on a topic."""
 

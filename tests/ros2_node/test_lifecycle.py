@@ -13,25 +13,18 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 
-from doubles.ros_loopback import Camera, Peer, tracker_node
+from doubles.failing_tracker import FailingTracker, out_of_memory
+from doubles.ros_loopback import Camera, tracker_node
 from vditrack import Tracker
 from vditrack.bundle.folder import bundled_model
-from vditrack.errors import BackendError
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
 from vditrack_ros.diagnostics import ERROR
-from vditrack_ros.parameters import PARAMETERS, build_settings
-from vditrack_ros.self_test import run_self_test
+from vditrack_ros.parameters import PARAMETERS
 
 pytestmark = pytest.mark.slow
 
+
 FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
-
-
-@pytest.fixture
-def peer():
-    one = Peer()
-    yield one
-    one.close()
 
 
 def test_transitions_make_and_free(peer, tmp_path):
@@ -154,50 +147,9 @@ def test_memory_is_given_back(peer, tmp_path):
     assert np.median(loaded[-3:]) - np.median(loaded[:3]) < cycles * weights / 2, loaded
 
 
-class Failing:
-    """Stands in for a tracker whose stream fails in the frames told."""
-
-    def __init__(self, tracker, wrong):
-        self._tracker, self._wrong = tracker, wrong
-        self.backend, self.bundle = tracker.backend, tracker.bundle
-
-    def stream(self):
-        return self.live(None)
-
-    def live(self, worker):
-        live, wrong = self._tracker.live(worker), self._wrong
-        push = live.push
-        frames = iter(range(100))
-
-        def failing(frame, stamp):
-            update = push(frame, stamp)
-            return wrong(update) if next(frames) in (1, 2) else update
-
-        live.push = failing
-        return live
-
-
-def out_of_memory(update):
-    raise RuntimeError("out of memory")
-
-
-def not_finite(update):
-    return replace(update, points=np.full_like(update.points, np.nan))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "told"), [(out_of_memory, "out of memory"), (not_finite, "finite")]
-)
-def test_a_model_that_does_not_work_is_not_taken(wrong, told):
-    tracker = Tracker.load(backend="cpu")
-    run_self_test(tracker, "points")
-    with pytest.raises(BackendError, match=told):
-        run_self_test(Failing(tracker, wrong), "points")
-
-
-def test_a_model_that_fails_is_told_of_and_tried_again(peer):
-    settings = build_settings({p.name: p.default for p in PARAMETERS} | {"max_age": 0.0})
-    tracker = Failing(Tracker.load(backend="cpu"), out_of_memory)
+def test_a_model_that_fails_is_told_of_and_tried_again(peer, settings):
+    settings = replace(settings, max_age=0.0)
+    tracker = FailingTracker(Tracker.load(backend="cpu"), out_of_memory)
     with ThreadPoolExecutor(1) as worker:
         tracked = CameraPipeline(peer.node, "", SharedModel(tracker, worker, worker), settings)
         camera = Camera(peer, tracks="/peer/tracks")

@@ -16,7 +16,6 @@ from sensor_msgs.msg import PointCloud2
 from doubles.ros_loopback import (
     SECOND,
     Camera,
-    Peer,
     camera_process,
     image_message,
     nanoseconds,
@@ -28,6 +27,7 @@ from vditrack.synthetic.layers.camera_effects import PERFECT
 from vditrack.synthetic.layers.scenes import random_scene
 
 pytestmark = pytest.mark.slow
+
 
 LENGTH = 40
 """Frames of the clip."""
@@ -47,13 +47,6 @@ def clip(scene):
 @pytest.fixture(scope="module")
 def frames(scene):
     return clip(scene)
-
-
-@pytest.fixture
-def peer():
-    one = Peer()
-    yield one
-    one.close()
 
 
 def status(told):

@@ -16,18 +16,26 @@ from doubles.ros_loopback import (
     SECOND,
     SENSOR,
     Camera,
-    Peer,
     camera_info,
     image_message,
+    open_peer,
     tracker_node,
 )
 from vditrack.synthetic.layers.scenes import random_scene
 
+peer = pytest.fixture(scope="module")(open_peer)
+
+
 pytestmark = pytest.mark.slow
 
+
 SIZE = HEIGHT, WIDTH = 240, 320
+
+
 STEP = 3
 """Pixels by which the picture moves to the left from frame to frame."""
+
+
 PICTURE = random_scene(np.random.default_rng(0), 480, 640, ()).render(0.0)
 
 
@@ -35,13 +43,6 @@ def shot(n):
     """The n-th frame [240, 320, 3] of a camera that pans."""
     left = 20 + STEP * n
     return PICTURE[100 : 100 + HEIGHT, left : left + WIDTH]
-
-
-@pytest.fixture(scope="module")
-def peer():
-    one = Peer()
-    yield one
-    one.close()
 
 
 @pytest.fixture(scope="module")

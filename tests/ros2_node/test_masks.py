@@ -1,55 +1,44 @@
-"""Masks of objects through the node: marked, followed, refused, and never in arrears."""
+"""Masks of objects through a running node."""
 
 import re
 import time
-from array import array
-from concurrent.futures import Executor, Future
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import Image, PointCloud2
-from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from doubles.passthrough import write_passthrough
 from doubles.propagating import write_propagating
 from doubles.ros_loopback import (
     PATIENCE,
     SECOND,
     SENSOR,
-    Peer,
     camera_process,
     image_message,
     nanoseconds,
+    open_peer,
     published,
     rows_of,
     tracker_node,
 )
-from vditrack import Tracker
-from vditrack.bundle.folder import load_bundle
-from vditrack.errors import BackendError, InputError
-from vditrack.streams.mask_stream import MaskUpdate
-from vditrack_ros.consumer import CameraContext, CameraImage
 from vditrack_ros.counters import MASK_REFUSAL_REASONS
-from vditrack_ros.diagnostics import CameraState
-from vditrack_ros.masks.requests import MaskRequest, MaskRequestError, MaskRequestQueue, decode_mask
-from vditrack_ros.masks.tracking import MaskConsumer
-from vditrack_ros.overlay import OverlayPublisher
-from vditrack_ros.parameters import PARAMETERS, build_settings
-from vditrack_ros.points.object_ids import PointObjectIds
-from vditrack_ros.self_test import run_self_test
 
 pytestmark = pytest.mark.slow
+peer = pytest.fixture(scope="module")(open_peer)
+
 
 SIZE = HEIGHT, WIDTH = 96, 128
+
+
 SIDE, STEP = 40, 4
+
+
 GREEN = np.zeros(SIZE, np.uint8)
 GREEN[72:96, 96:120] = 1
-SETTINGS = build_settings({parameter.name: parameter.default for parameter in PARAMETERS})
+
+
 # A busy machine is no gap between images, and no fault of the node.
 PATIENT = {
     "max_age": 0.0,
@@ -82,26 +71,9 @@ def iou(found, truth):
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    """The bundled model for points; mean colours for masks, which are fast and exact."""
-    folder = tmp_path_factory.mktemp("parts")
-    motion = write_passthrough(folder / "motion", rows=12, columns=16)
-    single = write_passthrough(folder / "appearance", frames=1, rows=12, columns=16)
-    write_propagating(folder / "whole", motion=motion.root, appearance=single.root)
-    return folder / "whole"
-
-
-@pytest.fixture(scope="module")
-def peer():
-    one = Peer()
-    yield one
-    one.close()
-
-
-@pytest.fixture(scope="module")
-def node(bundle, tmp_path_factory):
+def node(mask_bundle, tmp_path_factory):
     with tracker_node(
-        tmp_path_factory.mktemp("node"), bundle=bundle, mode="masks", **PATIENT
+        tmp_path_factory.mktemp("node"), bundle=mask_bundle, mode="masks", **PATIENT
     ) as one:
         yield one
 
@@ -338,7 +310,7 @@ def objects_of(cloud, mask):
     return {row["id"].item(): int(mask[int(row["v"]), int(row["u"])]) for row in seen}
 
 
-def test_points_and_masks_at_once(peer, bundle, tmp_path):
+def test_points_and_masks_at_once(peer, mask_bundle, tmp_path):
     space = ("-r", "__ns:=/arm")
     clouds = peer.collect(PointCloud2, "/arm/tracker/tracks")
     masks = peer.collect(Image, "/arm/tracker/masks")
@@ -347,7 +319,9 @@ def test_points_and_masks_at_once(peer, bundle, tmp_path):
     images = peer.publisher(Image, "/arm/image", SENSOR)
     marks = peer.publisher(Image, "/arm/tracker/mask")
     of = lambda kind, stamp: kind.of(stamp) is not None  # noqa: E731
-    with tracker_node(tmp_path, *space, bundle=bundle, mode="both", points=20, **PATIENT) as node:
+    with tracker_node(
+        tmp_path, *space, bundle=mask_bundle, mode="both", points=20, **PATIENT
+    ) as node:
         stamp, n, told_before, on_objects = time.time_ns(), 0, None, []
         while n < 12:
             stamp += SECOND // 30
@@ -433,271 +407,3 @@ def test_masks_follow_a_camera_at_30_hz(peer, tmp_path):
     assert {one.header.frame_id for one in masks} == {"camera_optical"}
     truth = GREEN.repeat(2, 0).repeat(2, 1) > 0
     assert min(iou(indices(one) == 1, truth) for one in masks) > 0.6
-
-
-class Held(Executor):
-    """A worker that does its work when told."""
-
-    def __init__(self):
-        self.work = []
-
-    def submit(self, work, *arguments):
-        future = Future()
-        self.work.append((future, work, arguments))
-        return future
-
-    def go_on(self):
-        future, work, arguments = self.work.pop(0)
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(work(*arguments))
-        except Exception as error:
-            future.set_exception(error)
-
-
-class Recorder:
-    """Stands in for a tracker and its streams of masks: remembers what it is told."""
-
-    def __init__(self):
-        self.told = []
-        self.wrong = None
-
-    def mask_stream(self):
-        self.told.append("new")
-        return self
-
-    def push(self, frame, stamp):
-        if self.wrong is not None:
-            raise self.wrong
-        self.told.append(round(stamp, 3))
-        mask = np.zeros(frame.shape[:2], np.uint8)
-        count = sum(isinstance(one, str) and one != "new" for one in self.told)
-        return MaskUpdate(stamp, mask, np.arange(1, count + 1, dtype=np.uint8), np.zeros(count))
-
-    def add_masks(self, mask):
-        self.told.append(f"mark {mask.max()}")
-
-
-@pytest.fixture
-def held(peer):
-    """Masks of a camera by hand: images, the worker's steps, and what the stream was told."""
-    tracker, worker = Recorder(), Held()
-    site = CameraContext(peer.node, "held/", "held/", peer.node.get_logger())
-    overlay = OverlayPublisher(site)
-    settings = replace(SETTINGS, mode="masks")
-    masks = MaskConsumer(site, tracker, worker, settings, overlay, PointObjectIds())
-    marks = peer.publisher(Image, "held/mask")
-    peer.until(lambda: marks.get_subscription_count() > 0, "the topics")
-    tracker.told.clear()
-
-    def take(seconds, size=(4, 6)):
-        frame = np.zeros((*size, 3), np.uint8)
-        masks.process(CameraImage(Header(), frame, round(seconds * SECOND), lambda: 0.0, 0.0))
-
-    def mark(index, seconds):
-        """And wait until it has come."""
-        before = waiting(), len(worker.work)
-        mask = np.full((4, 6), index, np.uint8)
-        marks.publish(image_message(mask, round(seconds * SECOND), "mono8"))
-        peer.until(lambda: (waiting(), len(worker.work)) != before, "the mask")
-
-    def waiting():
-        return int(values()["masks waiting"])
-
-    def values():
-        return masks.report(CameraState("/held/image", 1, False), time.monotonic()).values
-
-    def work():
-        worker.go_on()
-        peer.until(lambda: worker.work or masks._job is None, "that it goes on")
-
-    yield SimpleNamespace(**locals())
-    masks.close()
-    overlay.close()
-    peer.node.destroy_publisher(marks)
-
-
-def test_while_the_model_works_only_the_newest_image_waits(held):
-    for seconds in (1.0, 1.1, 1.2, 1.3):
-        held.take(seconds)
-    while held.worker.work:
-        held.work()
-    assert held.tracker.told == [1.0, 1.3]
-    assert held.values()["images passed over"] == "2"
-    held.take(1.4)
-    held.work()
-    assert held.tracker.told == [1.0, 1.3, 1.4]
-
-
-def test_an_image_that_a_mask_is_of_is_not_passed_over(held):
-    held.take(1.0)
-    held.mark(5, 1.1)
-    for seconds in (1.1, 1.2, 1.3):
-        held.take(seconds)
-    while held.worker.work:
-        held.work()
-    assert held.tracker.told == [1.0, 1.1, "mark 5", 1.1]
-    assert held.values()["images passed over"] == "2"
-    held.take(1.4)
-    held.work()
-    assert held.tracker.told[-1] == 1.4
-
-
-def test_masks_that_come_while_the_model_works(held):
-    held.take(1.0)
-    held.mark(5, 1.0)
-    held.mark(6, 0.0)
-    # All of the image in work, since no other waits.
-    while held.worker.work:
-        held.work()
-    assert held.tracker.told == [1.0, 1.0, "mark 5", "mark 6", 1.0]
-    held.tracker.told.clear()
-    held.take(2.0)
-    held.mark(7, 2.0)
-    held.mark(8, 1.5)
-    held.take(2.1)
-    # One is of that image, the other of the newest.
-    while held.worker.work:
-        held.work()
-    assert held.tracker.told == [2.0, 2.0, "mark 7", 2.0, 2.1, "mark 8", 2.1]
-
-
-def test_masks_before_the_first_image_are_of_it(held):
-    held.mark(3, 0.0)
-    held.mark(4, 0.9)
-    held.take(1.0)
-    held.work()
-    assert held.tracker.told == [1.0, "mark 3", "mark 4", 1.0]
-    assert held.values()["images remembered for their marks"] == "1"
-
-
-def test_what_the_model_works_on_is_forgotten_with_the_rest(held):
-    held.take(1.0)
-    held.mark(3, 1.5)
-    assert held.masks.reset_on_request() == "0 objects"
-    held.take(1.5)
-    while held.worker.work:
-        held.work()
-    # Its stream is a new one; the mask that waited is gone, and the image in work cancelled.
-    assert held.tracker.told == ["new", 1.5]
-
-
-def test_an_image_that_is_described_after_all_was_forgotten_says_nothing(held, peer):
-    held.take(1.0)
-    future = held.worker.work.pop(0)[0]
-    future.set_running_or_notify_cancel()
-    held.masks.reset()
-    future.set_result((held.tracker.push(np.zeros((4, 6, 3), np.uint8), 1.0), 0.0))
-    held.take(1.1)
-    held.work()
-    values = held.values()
-    assert held.tracker.told == ["new", 1.0, 1.1] and values["dropped, failed"] == "0"
-
-
-def test_masks_that_wait_outlive_a_gap_between_images(held):
-    held.mark(3, 9.0)
-    held.masks.reset()
-    held.take(9.0)
-    held.work()
-    assert held.tracker.told == ["new", 9.0, "mark 3", 9.0]
-
-
-def test_a_model_that_fails_is_told_of_and_tried_again(held):
-    held.take(1.0)
-    held.tracker.wrong = RuntimeError("out of memory")
-    held.work()
-    report = held.masks.report(CameraState("/held/image", 1, False), time.monotonic())
-    assert "RuntimeError: out of memory" in report.message
-    assert report.values["dropped, failed"] == "1"
-    held.tracker.wrong = None
-    held.take(1.1)
-    held.work()
-    assert held.tracker.told == ["new", 1.1]
-
-
-def test_a_mask_waits_no_longer_than_there_is_room():
-    waiting = MaskRequestQueue()
-    mask = np.ones(SIZE, np.uint8)
-    given_up = [waiting.add(MaskRequest(n, mask)) for n in range(12)]
-    assert given_up[:10] == [None] * 10 and [one.stamp for one in given_up[10:]] == [0, 1]
-    assert [one.stamp for one in waiting.take_between(0, 5)] == [2, 3, 4, 5]
-    assert [one.stamp for one in waiting.take_after(9)] == [10, 11]
-    assert len(waiting) == 4 and waiting.has(6) and not waiting.has(5)
-
-
-@pytest.mark.parametrize("encoding", ["mono8", "8UC1", "mono16", "16UC1"])
-@pytest.mark.parametrize("big", [False, True])
-@pytest.mark.parametrize("padding", [0, 6])
-def test_masks_as_they_may_be_laid_out(encoding, big, padding):
-    mask = np.random.default_rng(0).integers(0, 256, (5, 7))
-    wide = encoding.endswith(("16", "16UC1"))
-    rows = mask.astype((">u2" if big else "<u2") if wide else "u1")
-    data = b"".join(row.tobytes() + bytes(padding) for row in rows)
-    message = Image(height=5, width=7, encoding=encoding, is_bigendian=big)
-    message.step = rows.strides[0] + padding
-    message.data = array("B", data)
-    read = decode_mask(message)
-    assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, mask)
-
-
-@pytest.mark.parametrize(
-    ("reason", "changes"),
-    [
-        ("encoding", {"encoding": "32SC1"}),
-        ("encoding", {"encoding": ""}),
-        ("malformed", {"step": 6}),
-        ("malformed", {"height": 6}),
-        ("empty", {"height": 0}),
-        ("empty", {"height": 0, "width": 0, "step": 0, "data": array("B")}),
-        ("empty", {"data": array("B", bytes(35))}),
-        ("indices", {"encoding": "mono16", "width": 3}),
-    ],
-)
-def test_what_is_no_mask(reason, changes):
-    message = Image(height=5, width=7, encoding="mono8", step=7, data=array("B", [1] * 35))
-    for name, value in changes.items():
-        setattr(message, name, value)
-    with pytest.raises(MaskRequestError, match=r"^~/mask .*\.$") as refused:
-        decode_mask(message)
-    assert refused.value.reason == reason
-
-
-class Wrong:
-    """Stands in for a tracker whose masks come out wrong."""
-
-    def __init__(self, tracker, wrong):
-        self._tracker, self._wrong = tracker, wrong
-        self.backend, self.bundle = tracker.backend, tracker.bundle
-
-    def mask_stream(self):
-        stream = self._tracker.mask_stream()
-        push = stream.push
-        stream.push = lambda frame, stamp: self._wrong(push(frame, stamp))
-        return stream
-
-
-def out_of_memory(update):
-    raise RuntimeError("out of memory")
-
-
-def nothing(update):
-    return replace(update, mask=np.zeros_like(update.mask))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "told"), [(out_of_memory, "out of memory"), (nothing, "not found again")]
-)
-def test_a_model_that_carries_no_masks_is_not_taken(bundle, wrong, told):
-    tracker = Tracker(load_bundle(bundle))
-    run_self_test(tracker, "masks")
-    with pytest.raises(BackendError, match=told):
-        run_self_test(Wrong(tracker, wrong), "masks")
-
-
-def test_a_mode_is_proved_by_what_it_needs(tmp_path):
-    alone = Tracker(write_propagating(tmp_path, None))
-    run_self_test(alone, "points")
-    with pytest.raises(InputError, match="tracks points alone"):
-        run_self_test(alone, "both")

@@ -1,0 +1,203 @@
+"""Which image masks are requested on and propagated to, with a worker that runs by hand."""
+
+import time
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from doubles.ros_loopback import (
+    SECOND,
+    image_message,
+)
+from vditrack.streams.mask_stream import MaskUpdate
+from vditrack_ros.consumer import CameraContext, CameraImage
+from vditrack_ros.diagnostics import CameraState
+from vditrack_ros.masks.tracking import MaskConsumer
+from vditrack_ros.overlay import OverlayPublisher
+from vditrack_ros.points.object_ids import PointObjectIds
+
+
+class Held(Executor):
+    """A worker that does its work when told."""
+
+    def __init__(self):
+        self.work = []
+
+    def submit(self, work, *arguments):
+        future = Future()
+        self.work.append((future, work, arguments))
+        return future
+
+    def go_on(self):
+        future, work, arguments = self.work.pop(0)
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(work(*arguments))
+        except Exception as error:
+            future.set_exception(error)
+
+
+class Recorder:
+    """Stands in for a tracker and its streams of masks: remembers what it is told."""
+
+    def __init__(self):
+        self.told = []
+        self.wrong = None
+
+    def mask_stream(self):
+        self.told.append("new")
+        return self
+
+    def push(self, frame, stamp):
+        if self.wrong is not None:
+            raise self.wrong
+        self.told.append(round(stamp, 3))
+        mask = np.zeros(frame.shape[:2], np.uint8)
+        count = sum(isinstance(one, str) and one != "new" for one in self.told)
+        return MaskUpdate(stamp, mask, np.arange(1, count + 1, dtype=np.uint8), np.zeros(count))
+
+    def add_masks(self, mask):
+        self.told.append(f"mark {mask.max()}")
+
+
+@pytest.fixture
+def held(peer, settings):
+    """Masks of a camera by hand: images, the worker's steps, and what the stream was told."""
+    tracker, worker = Recorder(), Held()
+    site = CameraContext(peer.node, "held/", "held/", peer.node.get_logger())
+    overlay = OverlayPublisher(site)
+    settings = replace(settings, mode="masks")
+    masks = MaskConsumer(site, tracker, worker, settings, overlay, PointObjectIds())
+    marks = peer.publisher(Image, "held/mask")
+    peer.until(lambda: marks.get_subscription_count() > 0, "the topics")
+    tracker.told.clear()
+
+    def take(seconds, size=(4, 6)):
+        frame = np.zeros((*size, 3), np.uint8)
+        masks.process(CameraImage(Header(), frame, round(seconds * SECOND), lambda: 0.0, 0.0))
+
+    def mark(index, seconds):
+        """And wait until it has come."""
+        before = waiting(), len(worker.work)
+        mask = np.full((4, 6), index, np.uint8)
+        marks.publish(image_message(mask, round(seconds * SECOND), "mono8"))
+        peer.until(lambda: (waiting(), len(worker.work)) != before, "the mask")
+
+    def waiting():
+        return int(values()["masks waiting"])
+
+    def values():
+        return masks.report(CameraState("/held/image", 1, False), time.monotonic()).values
+
+    def work():
+        worker.go_on()
+        peer.until(lambda: worker.work or masks._job is None, "that it goes on")
+
+    yield SimpleNamespace(**locals())
+    masks.close()
+    overlay.close()
+    peer.node.destroy_publisher(marks)
+
+
+def test_while_the_model_works_only_the_newest_image_waits(held):
+    for seconds in (1.0, 1.1, 1.2, 1.3):
+        held.take(seconds)
+    while held.worker.work:
+        held.work()
+    assert held.tracker.told == [1.0, 1.3]
+    assert held.values()["images passed over"] == "2"
+    held.take(1.4)
+    held.work()
+    assert held.tracker.told == [1.0, 1.3, 1.4]
+
+
+def test_an_image_that_a_mask_is_of_is_not_passed_over(held):
+    held.take(1.0)
+    held.mark(5, 1.1)
+    for seconds in (1.1, 1.2, 1.3):
+        held.take(seconds)
+    while held.worker.work:
+        held.work()
+    assert held.tracker.told == [1.0, 1.1, "mark 5", 1.1]
+    assert held.values()["images passed over"] == "2"
+    held.take(1.4)
+    held.work()
+    assert held.tracker.told[-1] == 1.4
+
+
+def test_masks_that_come_while_the_model_works(held):
+    held.take(1.0)
+    held.mark(5, 1.0)
+    held.mark(6, 0.0)
+    # All of the image in work, since no other waits.
+    while held.worker.work:
+        held.work()
+    assert held.tracker.told == [1.0, 1.0, "mark 5", "mark 6", 1.0]
+    held.tracker.told.clear()
+    held.take(2.0)
+    held.mark(7, 2.0)
+    held.mark(8, 1.5)
+    held.take(2.1)
+    # One is of that image, the other of the newest.
+    while held.worker.work:
+        held.work()
+    assert held.tracker.told == [2.0, 2.0, "mark 7", 2.0, 2.1, "mark 8", 2.1]
+
+
+def test_masks_before_the_first_image_are_of_it(held):
+    held.mark(3, 0.0)
+    held.mark(4, 0.9)
+    held.take(1.0)
+    held.work()
+    assert held.tracker.told == [1.0, "mark 3", "mark 4", 1.0]
+    assert held.values()["images remembered for their marks"] == "1"
+
+
+def test_what_the_model_works_on_is_forgotten_with_the_rest(held):
+    held.take(1.0)
+    held.mark(3, 1.5)
+    assert held.masks.reset_on_request() == "0 objects"
+    held.take(1.5)
+    while held.worker.work:
+        held.work()
+    # Its stream is a new one; the mask that waited is gone, and the image in work cancelled.
+    assert held.tracker.told == ["new", 1.5]
+
+
+def test_an_image_that_is_described_after_all_was_forgotten_says_nothing(held, peer):
+    held.take(1.0)
+    future = held.worker.work.pop(0)[0]
+    future.set_running_or_notify_cancel()
+    held.masks.reset()
+    future.set_result((held.tracker.push(np.zeros((4, 6, 3), np.uint8), 1.0), 0.0))
+    held.take(1.1)
+    held.work()
+    values = held.values()
+    assert held.tracker.told == ["new", 1.0, 1.1] and values["dropped, failed"] == "0"
+
+
+def test_masks_that_wait_outlive_a_gap_between_images(held):
+    held.mark(3, 9.0)
+    held.masks.reset()
+    held.take(9.0)
+    held.work()
+    assert held.tracker.told == ["new", 9.0, "mark 3", 9.0]
+
+
+def test_a_model_that_fails_is_told_of_and_tried_again(held):
+    held.take(1.0)
+    held.tracker.wrong = RuntimeError("out of memory")
+    held.work()
+    report = held.masks.report(CameraState("/held/image", 1, False), time.monotonic())
+    assert "RuntimeError: out of memory" in report.message
+    assert report.values["dropped, failed"] == "1"
+    held.tracker.wrong = None
+    held.take(1.1)
+    held.work()
+    assert held.tracker.told == ["new", 1.1]

@@ -1,0 +1,174 @@
+"""Which points are kept alive, and where new ones are placed."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from vditrack.streams.realtime import LiveUpdate
+from vditrack_ros.points.population import (
+    Population,
+    RequestResult,
+    choose_grid_points,
+    detect_corners,
+)
+
+SIZE = (120, 160)
+
+
+QUALITY = 0.01
+
+
+NOBODY = np.zeros((0, 2), np.float32)
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 7, 64, 500])
+def test_grid_is_even(wanted):
+    points = choose_grid_points(SIZE, wanted, wanted, NOBODY)
+    assert len(np.unique(points, axis=0)) == wanted
+    assert (points > 0).all() and (points < (160, 120)).all()
+    fair = np.sqrt(SIZE[0] * SIZE[1] / wanted)
+    corners = np.stack(np.meshgrid(np.arange(2, 160, 4), np.arange(2, 120, 4)), -1).reshape(-1, 2)
+    # No place of the picture is far from a point.
+    assert np.linalg.norm(corners[:, None] - points, axis=2).min(axis=1).max() < 2 * fair
+
+
+def test_grid_fills_what_is_free():
+    whole = choose_grid_points(SIZE, 64, 64, NOBODY)
+    kept = np.delete(whole, [3, 40], axis=0)
+    added = choose_grid_points(SIZE, 2, 64, kept)
+    assert np.linalg.norm(added[:, None] - kept, axis=2).min() > 10
+
+
+def test_corners_are_found_where_they_are():
+    # Squares with corners known; the grey in between has none.
+    frame = np.full((*SIZE, 3), 90, np.uint8)
+    for left, top in ((30, 30), (100, 60)):
+        frame[top : top + 20, left : left + 20] = 220
+    true = np.array(
+        [(x + dx, y + dy) for x, y in ((30, 30), (100, 60)) for dx in (0, 20) for dy in (0, 20)]
+    )
+    found = detect_corners(frame, 20, 64, NOBODY, QUALITY)
+    assert len(found) == 8
+    assert np.linalg.norm(found[:, None] - true, axis=2).min(axis=1).max() < 1.5
+    # Away from the living.
+    rest = detect_corners(frame, 20, 64, found[:3], QUALITY)
+    assert len(rest) == 5
+    assert len(detect_corners(np.full((*SIZE, 3), 90, np.uint8), 20, 64, NOBODY, QUALITY)) == 0
+
+
+class Stream:
+    """Stands in for a live stream: points stay where they were put."""
+
+    def __init__(self):
+        self.ids, self.points = np.zeros(0, np.int64), NOBODY
+        self._next = 0
+
+    def add(self, points):
+        ids = self._next + np.arange(len(points))
+        self._next += len(points)
+        self.ids = np.concatenate([self.ids, ids])
+        self.points = np.concatenate([self.points, points])
+        return ids
+
+    def remove(self, ids):
+        assert np.isin(ids, self.ids).all()
+        kept = ~np.isin(self.ids, ids)
+        self.ids, self.points = self.ids[kept], self.points[kept]
+
+    def update(self, stamp, hidden=()):
+        count = len(self.ids)
+        return LiveUpdate(
+            stamp=stamp,
+            ids=self.ids,
+            points=self.points,
+            visible=~np.isin(self.ids, hidden),
+            confidence=np.ones(count, np.float32),
+            forward_backward_error=np.zeros(count, np.float32),
+            age=np.zeros(count, np.int64),
+            seconds_since_model=np.zeros(count, np.float32),
+            bridged=False,
+        )
+
+
+FRAME = np.zeros((*SIZE, 3), np.uint8)
+
+
+def run(stream, population, start, seconds, settings, hidden=()):
+    for stamp in start + np.arange(0, seconds, 0.1):
+        population.update(FRAME, stream.update(stamp, hidden), settings)
+
+
+def test_as_many_live_as_wanted(settings):
+    stream = Stream()
+    population = Population(stream)
+    run(stream, population, 0, 1, settings)
+    assert len(stream.ids) == 64
+    few = replace(settings, points=10)
+    run(stream, population, 1, 1, few)
+    assert len(stream.ids) == 10
+    run(stream, population, 2, 1, replace(few, population="none"))
+    assert len(stream.ids) == 0
+
+
+def test_lost_points_are_replaced_in_time(settings):
+    stream = Stream()
+    population = Population(stream)
+    run(stream, population, 0, 1, settings)
+    hidden = stream.ids[:5].copy()
+    run(stream, population, 1, 0.9, settings, hidden)
+    assert np.isin(hidden, stream.ids).all()
+    run(stream, population, 1.9, 0.5, settings, hidden)
+    assert not np.isin(hidden, stream.ids).any()
+    assert len(stream.ids) == 64
+    # Ids are not used again.
+    assert stream.ids.max() == 68
+
+
+def test_points_outside_are_replaced_at_once(settings):
+    stream = Stream()
+    population = Population(stream)
+    run(stream, population, 0, 1, settings)
+    gone = stream.ids[7]
+    stream.points[7] = (-3, 10)
+    run(stream, population, 1, 0.4, settings)
+    assert gone not in stream.ids and len(stream.ids) == 64
+
+
+def test_points_asked_for_stay(settings):
+    stream = Stream()
+    population = Population(stream)
+    assert population.add_requested(np.array([[1, 1]], np.float32), settings) is None
+    run(stream, population, 0, 1, settings)
+    asked = np.array([[5, 5], [200, 5], [np.nan, 5], [7, 7]], np.float32)
+    assert population.add_requested(asked, settings) == RequestResult(added=2, outside=2, refused=0)
+    mine = stream.ids[-2:].copy()
+    run(stream, population, 1, 3, settings, hidden=mine)
+    assert np.isin(mine, stream.ids).all()
+    # Beside those that nobody asked for.
+    assert len(stream.ids) == 66 and population.requested_count == 2
+
+
+def test_room_is_made_for_points_asked_for(settings):
+    stream = Stream()
+    population = Population(stream)
+    tight = replace(settings, points=4, max_points=6)
+    run(stream, population, 0, 1, tight)
+    asked = np.array([[x, 5] for x in range(10, 50, 10)], np.float32)
+    assert population.add_requested(asked, tight).added == 4
+    first = stream.ids[-4:].copy()
+    run(stream, population, 1, 1, tight, hidden=first[:1])
+    assert len(stream.ids) == 6 and np.isin(first, stream.ids).all()
+    assert population.add_requested(asked, tight) == RequestResult(added=3, outside=0, refused=1)
+    # One that is not seen made way, those seen did not.
+    assert np.isin(first, stream.ids).tolist() == [False, True, True, True]
+
+
+def test_corners_agree_with_the_convention():
+    # A bright pixel's corner neighbourhood is symmetric about its centre: at +0.5.
+    frame = np.zeros((40, 40, 3), np.uint8)
+    frame[20, 10] = 255
+    frame = cv2.GaussianBlur(frame, (0, 0), 2.0)
+    found = detect_corners(frame, 1, 4, NOBODY, QUALITY)
+    np.testing.assert_array_equal(found, [[10.5, 20.5]])

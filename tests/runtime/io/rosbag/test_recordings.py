@@ -1,0 +1,231 @@
+"""Recordings read from real bags, written by rosbags in both storage formats."""
+
+from pathlib import Path
+
+import apsw
+import numpy as np
+import pytest
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from doubles.bags import (
+    BEGAN,
+    DELAY,
+    IMAGE,
+    INFO,
+    JPEG,
+    SECOND,
+    STORE,
+    bgr8,
+    camera_info,
+    clip,
+    header,
+    images,
+    png,
+    stamps,
+    storage_file,
+    text,
+    write_bag,
+)
+from vditrack.errors import InputError
+from vditrack.io import video
+from vditrack.io.rosbag.recordings import read_recording
+
+
+@pytest.mark.parametrize("storage", StoragePlugin)
+@pytest.mark.parametrize(("kind", "make"), [(IMAGE, bgr8), (JPEG, png)])
+def test_frames_are_exact(tmp_path, storage, kind, make):
+    bag = write_bag(tmp_path / "bag", images(kind=kind, make=make), storage=storage)
+    for path in (bag, storage_file(bag)):
+        recording = read_recording(path)
+        np.testing.assert_array_equal(recording.frames, np.stack(clip()))
+        np.testing.assert_allclose(recording.times, np.arange(6) / 10, atol=1e-9)
+        np.testing.assert_array_equal(recording.stamps, stamps())
+        np.testing.assert_array_equal(recording.arrivals, np.array(stamps()) + DELAY)
+        assert recording.frame_ids == ("camera_optical",) * 6
+
+
+@pytest.mark.parametrize(
+    ("storage", "mode"),
+    [
+        (StoragePlugin.SQLITE3, CompressionMode.FILE),
+        (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
+        (StoragePlugin.MCAP, CompressionMode.MESSAGE),
+        (StoragePlugin.MCAP, CompressionMode.STORAGE),
+    ],
+)
+def test_compressed_bags(tmp_path, storage, mode):
+    bag = write_bag(tmp_path / "bag", images(), storage=storage, mode=mode)
+    np.testing.assert_array_equal(read_recording(bag).frames, np.stack(clip()))
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [Stores.ROS2_HUMBLE, Stores.ROS2_IRON, Stores.ROS2_JAZZY, Stores.ROS2_KILTED],
+)
+def test_definitions_are_the_same_in_each_distribution(distribution):
+    store = get_typestore(distribution)
+    for kind in (IMAGE, JPEG, INFO, "sensor_msgs/msg/PointCloud2"):
+        assert store.hash_rihs01(kind) == STORE.hash_rihs01(kind)
+
+
+def test_a_bag_without_definitions(tmp_path):
+    """As Humble's sqlite3 storage writes it: its tables have no place for definitions."""
+    bag = write_bag(tmp_path / "bag", images(), storage=StoragePlugin.SQLITE3)
+    database = apsw.Connection(str(storage_file(bag)))
+    database.execute("DROP TABLE message_definitions; DROP TABLE schema;")
+    database.execute("ALTER TABLE topics DROP COLUMN type_description_hash;")
+    database.close()
+    np.testing.assert_array_equal(read_recording(bag).frames, np.stack(clip()))
+
+
+def test_the_definition_in_the_bag_counts(tmp_path):
+    """A distribution may have added a field: then the bag alone knows where the others are."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    del store.fielddefs[IMAGE], store.types[IMAGE]
+    text_of_it = (
+        "std_msgs/Header header\nuint64 exposure\nuint32 height\nuint32 width\nstring encoding\n"
+        "uint8 is_bigendian\nuint32 step\nuint8[] data\n"
+    )
+    store.register(get_types_from_msg(text_of_it, IMAGE))
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as bag:
+        connection = bag.add_connection("/image", IMAGE, typestore=store)
+        for stamp, plain in images()[2]:
+            image = store.types[IMAGE](exposure=5, **vars(plain))
+            bag.write(connection, stamp, store.serialize_cdr(image, IMAGE))
+    np.testing.assert_array_equal(read_recording(tmp_path / "bag").frames, np.stack(clip()))
+
+
+def test_a_bag_in_several_files(tmp_path):
+    whole = images()
+    parts = [(*whole[:2], whole[2][:4]), (*whole[:2], whole[2][4:])]
+    folders = [write_bag(tmp_path / f"p{n}", part) for n, part in enumerate(parts)]
+    split = tmp_path / "split"
+    split.mkdir()
+    for folder in folders:
+        storage_file(folder).rename(split / f"{folder.name}.mcap")
+    metadata = (folders[0] / "metadata.yaml").read_text()
+    metadata = metadata.replace("- p0.mcap", "- p0.mcap\n  - p1.mcap", 1)
+    (split / "metadata.yaml").write_text(metadata.replace("message_count: 4", "message_count: 6"))
+    np.testing.assert_array_equal(read_recording(split).frames, np.stack(clip()))
+
+
+def test_a_stretch(tmp_path):
+    bag = write_bag(tmp_path / "bag", images())
+    stretch = read_recording(bag, start=0.2, end=0.4)
+    np.testing.assert_allclose(stretch.times, [0.2, 0.3], atol=1e-9)
+    np.testing.assert_array_equal(stretch.frames, np.stack(clip()[2:4]))
+    with pytest.raises(InputError, match="no image of /cam/image_raw between 5 s"):
+        read_recording(bag, start=5)
+    with pytest.raises(InputError, match="not a time range"):
+        read_recording(bag, start=1, end=0.5)
+
+
+def restamped(change: dict[int, int]):
+    topic, kind, messages = images()
+    for t, stamp in change.items():
+        arrival, message = messages[t]
+        message.header = header(stamp)
+        messages[t] = (arrival, message)
+    return topic, kind, messages
+
+
+def test_a_zero_stamp_is_the_time_of_arrival(tmp_path):
+    bag = write_bag(tmp_path / "bag", restamped(dict.fromkeys(range(6), 0)))
+    recording = read_recording(bag)
+    np.testing.assert_array_equal(recording.stamps, np.array(stamps()) + DELAY)
+    np.testing.assert_allclose(recording.times, np.arange(6) / 10, atol=1e-9)
+
+
+def test_repeated_and_late_frames_are_left_out(tmp_path):
+    bag = write_bag(tmp_path / "bag", restamped({2: stamps()[1], 4: stamps()[0]}), camera_info())
+    recording = read_recording(bag)
+    np.testing.assert_array_equal(recording.frames, np.stack(clip())[[0, 1, 3, 5]])
+    assert recording.remarks == (
+        "2 frames of /cam/image_raw with a repeated or late stamp were skipped.",
+    )
+
+
+def test_a_clock_that_jumps_back_is_refused(tmp_path):
+    bag = write_bag(tmp_path / "bag", restamped({4: BEGAN - 3 * SECOND}))
+    with pytest.raises(InputError, match=r"jump back by 3\.3 s after 0\.30 s. Give an --end"):
+        read_recording(bag)
+    assert len(read_recording(bag, end=0.25).frames) == 3
+
+
+@pytest.mark.parametrize(
+    ("info", "remark"),
+    [
+        (camera_info(size=(480, 640)), "describes images of 640 x 480, not 128 x 96"),
+        (camera_info(focal=0), "is of a camera that is not calibrated"),
+        (camera_info(model="fov", d=[0.9]), "'fov' with 1 coefficients; supported are"),
+        (text("/cam/camera_info"), "has no calibration at /cam/camera_info"),
+        (("/cam/camera_info", INFO, []), "/cam/camera_info is empty"),
+    ],
+)
+def test_why_there_is_no_camera(tmp_path, info, remark):
+    recording = read_recording(write_bag(tmp_path / "bag", images(), info))
+    assert recording.camera is None
+    (told,) = recording.remarks
+    assert told.startswith("x, y and z are NaN")
+    assert remark in told
+
+
+def cut(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("storage", StoragePlugin)
+def test_a_bag_cut_short(tmp_path, storage, share):
+    bag = write_bag(tmp_path / "bag", images(count=20), storage=storage)
+    cut(storage_file(bag), share)
+    for path in (bag, storage_file(bag)):
+        with pytest.raises(InputError, match=r"bag.*(cannot be read|truncated)") as refused:
+            read_recording(path)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("storage", StoragePlugin)
+def test_bytes_that_changed_are_no_traceback(tmp_path, storage):
+    """Pixels may have changed unseen; all else is refused as a mistake of the user's."""
+    bag = write_bag(tmp_path / "bag", images(count=3), storage=storage)
+    content = storage_file(bag).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(content)
+        # The beginning and the end hold the structure, the middle pixels.
+        near = [int(rng.integers(0, 3000)), len(content) - 1 - int(rng.integers(0, 3000))]
+        for place in near:
+            damaged[place] ^= int(rng.integers(1, 255))
+        storage_file(bag).write_bytes(damaged)
+        try:
+            assert read_recording(storage_file(bag)).frames.shape[1:] == (96, 128, 3)
+        except InputError as refused:
+            assert str(refused)
+
+
+def test_a_damaged_image_is_told_with_its_time(tmp_path):
+    topic, kind, messages = images()
+    messages[3][1].data = messages[3][1].data[:-2000]
+    bag = write_bag(tmp_path / "bag", (topic, kind, messages))
+    with pytest.raises(InputError, match=r"bag, /cam/image_raw at 0\.30 s.*bgr8.*truncated"):
+        read_recording(bag)
+    assert len(read_recording(bag, end=0.3).frames) == 3
+
+
+def test_a_change_of_size_is_refused(tmp_path):
+    topic, kind, messages = images()
+    messages[4] = (messages[4][0], bgr8(clip(1, 48, 64)[0], stamps()[4]))
+    bag = write_bag(tmp_path / "bag", (topic, kind, messages))
+    with pytest.raises(InputError, match=r"changes size at frame 4, from \(128, 96\) to \(64, 48"):
+        read_recording(bag)
+
+
+def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    bag = write_bag(tmp_path / "bag", images())
+    monkeypatch.setattr(video, "_available_bytes", lambda: 96 * 128 * 3 * 6.0)
+    with pytest.raises(InputError, match=r"does not fit into memory: 6 frames.*--start and --end"):
+        read_recording(bag)
+    assert len(read_recording(bag, end=0.25).frames) == 3
