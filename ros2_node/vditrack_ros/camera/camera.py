@@ -147,25 +147,30 @@ class CameraPipeline:
         return int(self._node.get_clock().now().nanoseconds) - stamp
 
     def _admit(self, stamp: int, age: int) -> bool:
-        """Ask the gate about an image, log its objections, and reset where it demands so."""
+        """Return whether the gate lets an image pass; log why it objects, and reset if it must."""
+        # rclpy throttles by place in the code, so each warning has a call of its own.
         settings = self._settings
         verdict = self._gate.check(stamp, age, settings.max_age, settings.max_gap)
         if verdict is Verdict.TOO_OLD:
             self._count_drops("old")
-            self._warn(
+            self._logger.warning(
                 f"An image is {age / NANOSECONDS_PER_SECOND:.3g} s old and was dropped: max_age is "
                 f"{settings.max_age:g}. Synchronize the clocks of camera and node; play bags with "
-                "--clock and use_sim_time:=true; or set max_age to 0."
+                "--clock and use_sim_time:=true; or set max_age to 0.",
+                throttle_duration_sec=LOG_INTERVAL,
             )
         elif verdict is Verdict.CLOCK_WENT_BACK:
-            self._warn(
+            self._logger.warning(
                 "The clock of the images went back: tracking is reset. If this repeats, check that "
-                "only one camera publishes on the topic."
+                "only one camera publishes on the topic.",
+                throttle_duration_sec=LOG_INTERVAL,
             )
             self._reset()
         elif verdict is Verdict.AFTER_GAP:
-            self._warn(
-                f"No image came for longer than max_gap, {settings.max_gap:g} s: tracking is reset."
+            self._logger.warning(
+                f"No image came for longer than max_gap, {settings.max_gap:g} s: tracking is "
+                "reset.",
+                throttle_duration_sec=LOG_INTERVAL,
             )
             self._reset()
         return verdict not in (Verdict.TOO_OLD, Verdict.REPEATED)
@@ -197,9 +202,6 @@ class CameraPipeline:
             except Exception as error:
                 consumer.handle_failure(error)
                 self._gate.reset()
-
-    def _warn(self, text: str) -> None:
-        self._logger.warning(text, throttle_duration_sec=LOG_INTERVAL)
 
     def _count_drops(self, reason: str, count: int = 1, error: str = "") -> None:
         now = time.monotonic()
