@@ -8,19 +8,11 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 SECOND = 10**9
-
-
 BEGAN = 1_700_000_000 * SECOND + 123
 """Nanoseconds; more than a float of 64 bits tells apart."""
-
-
 DELAY = 7_000_000
 """Nanoseconds from a picture's stamp to its arrival."""
-
-
 STORE = get_typestore(Stores.ROS2_HUMBLE)
-
-
 IMAGE, JPEG, INFO, TEXT = (
     "sensor_msgs/msg/Image",
     "sensor_msgs/msg/CompressedImage",

@@ -17,8 +17,6 @@ from vditrack_ros.diagnostics import (
 )
 
 STATE = CameraState("/image", publishers=1, paused=False)
-
-
 POINTS = summarize_points(alive=64, visible=60, model_rate=15.0)
 
 

@@ -22,8 +22,6 @@ from vditrack_ros.diagnostics import ERROR
 from vditrack_ros.parameters import PARAMETERS
 
 pytestmark = pytest.mark.slow
-
-
 FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
 
 

@@ -21,8 +21,6 @@ from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros import messages
 
 K = (500.0, 0.0, 321.5, 0.0, 480.0, 236.25, 0.0, 0.0, 1.0)
-
-
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="camera_optical_frame")
 
 

@@ -27,8 +27,6 @@ from vditrack.synthetic.layers.camera_effects import PERFECT
 from vditrack.synthetic.layers.scenes import random_scene
 
 pytestmark = pytest.mark.slow
-
-
 LENGTH = 40
 """Frames of the clip."""
 

@@ -15,11 +15,7 @@ from vditrack_ros.points.population import (
 )
 
 SIZE = (120, 160)
-
-
 QUALITY = 0.01
-
-
 NOBODY = np.zeros((0, 2), np.float32)
 
 

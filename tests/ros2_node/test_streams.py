@@ -24,18 +24,10 @@ from doubles.ros_loopback import (
 from vditrack.synthetic.layers.scenes import random_scene
 
 peer = pytest.fixture(scope="module")(open_peer)
-
-
 pytestmark = pytest.mark.slow
-
-
 SIZE = HEIGHT, WIDTH = 240, 320
-
-
 STEP = 3
 """Pixels by which the picture moves to the left from frame to frame."""
-
-
 PICTURE = random_scene(np.random.default_rng(0), 480, 640, ()).render(0.0)
 
 

@@ -11,8 +11,6 @@ from vditrack.errors import InputError
 from vditrack.ros_messages.camera_info import Camera, place_points
 
 K = (500.0, 0.0, 321.5, 0.0, 480.0, 236.25, 0.0, 0.0, 1.0)
-
-
 MODELS = {
     "plumb_bob": [-0.31, 0.12, 0.0011, -0.0007, -0.02],
     "rational_polynomial": [5.1, 2.2, 0.0009, -0.0006, 0.1, 5.4, 3.6, 0.5],

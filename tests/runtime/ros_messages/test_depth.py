@@ -13,8 +13,6 @@ from vditrack.errors import InputError
 from vditrack.ros_messages.images import decode_depth
 
 unhurried = settings(max_examples=60, deadline=None)
-
-
 INF = float("inf")
 
 
