@@ -14,9 +14,9 @@ import pytest
 import tensorrt_rtx
 from onnx import helper
 from rich.progress import Progress
-from test_selection import HERE, build, gpu, warnings  # noqa: F401 - a fixture
 
 from doubles.cuda import CudaDouble, library_double
+from doubles.engines import HERE, build, warnings
 from doubles.passthrough import write_passthrough
 from vditrack import Tracker
 from vditrack.acceptance import (
@@ -154,7 +154,7 @@ def test_the_bundled_model_carries_its_tracks():
 
 
 @pytest.mark.slow
-def test_an_engine_that_agrees_is_verified_once(bundle, gpu, verifications, caplog):  # noqa: F811
+def test_an_engine_that_agrees_is_verified_once(bundle, gpu, verifications, caplog):
     folder = build(bundle, "tensorrt-rtx")
     with caplog.at_level(logging.INFO, "vditrack"):
         assert Tracker.load(bundle.root).backend.name == "tensorrt-rtx"
@@ -170,7 +170,7 @@ def test_an_engine_that_agrees_is_verified_once(bundle, gpu, verifications, capl
 
 
 @pytest.mark.slow
-def test_another_gpu_verifies_anew(bundle, gpu, verifications, monkeypatch):  # noqa: F811
+def test_another_gpu_verifies_anew(bundle, gpu, verifications, monkeypatch):
     folder = build(bundle, "tensorrt-rtx")
     Tracker.load(bundle.root)
     other = replace(HERE, gpu="NVIDIA RTX A6000")
@@ -184,7 +184,7 @@ def test_another_gpu_verifies_anew(bundle, gpu, verifications, monkeypatch):  # 
 @pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
 def test_an_engine_whose_tracks_moved_stays_refused(
     bundle,
-    gpu,  # noqa: F811
+    gpu,
     verifications,
     tmp_path,
     caplog,
@@ -204,14 +204,14 @@ def test_an_engine_whose_tracks_moved_stays_refused(
 
 
 @pytest.mark.slow
-def test_another_build_takes_its_place(bundle, gpu, tmp_path):  # noqa: F811
+def test_another_build_takes_its_place(bundle, gpu, tmp_path):
     build_wrongly(bundle, tmp_path, "tensorrt")
     build(bundle, "tensorrt-rtx")
     assert Tracker.load(bundle.root).backend.name == "tensorrt-rtx"
 
 
 @pytest.mark.slow
-def test_what_cannot_be_kept_is_found_again(bundle, gpu, verifications, monkeypatch, caplog):  # noqa: F811
+def test_what_cannot_be_kept_is_found_again(bundle, gpu, verifications, monkeypatch, caplog):
     folder = build(bundle, "tensorrt")
 
     make = Path.mkdir
@@ -232,7 +232,7 @@ def test_what_cannot_be_kept_is_found_again(bundle, gpu, verifications, monkeypa
     assert load_identity(folder).verified is None
 
 
-def test_a_bundle_without_tracks_loads_unverified(tmp_path, gpu, verifications, caplog):  # noqa: F811
+def test_a_bundle_without_tracks_loads_unverified(tmp_path, gpu, verifications, caplog):
     bundle = write_passthrough(tmp_path / "bundle")
     folder = build(bundle, "tensorrt-rtx")
     with caplog.at_level(logging.DEBUG, "vditrack"):
@@ -275,7 +275,7 @@ MALFORMED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_malformed_tracks_are_refused(bundle, gpu, kind):  # noqa: F811
+def test_malformed_tracks_are_refused(bundle, gpu, kind):
     content, complaint = MALFORMED[kind]
     if isinstance(content, bytes):
         bundle.acceptance.write_bytes(content)
@@ -294,7 +294,7 @@ def test_malformed_tracks_are_refused(bundle, gpu, kind):  # noqa: F811
     assert load_identity(folder).verified is None
 
 
-def test_one_clip_is_enough(tmp_path, gpu):  # noqa: F811
+def test_one_clip_is_enough(tmp_path, gpu):
     bundle = record_tracks(write_passthrough(tmp_path / "bundle"), clips=1)
     folder = build(bundle, "tensorrt-rtx")
     Tracker.load(bundle.root, "tensorrt-rtx")
@@ -314,7 +314,7 @@ def vditrack(monkeypatch, capsys, *arguments):
 
 
 @pytest.fixture
-def desk(gpu, monkeypatch):  # noqa: F811
+def desk(gpu, monkeypatch):
     """The double's machine, for the command line too."""
     for module in (verdicts, listing, run):
         monkeypatch.setattr(module, "read_machine", lambda: HERE)

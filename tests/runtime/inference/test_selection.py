@@ -1,10 +1,8 @@
 """Which backend is taken, what it falls back from, and what is said of it."""
 
 import json
-import logging
 import subprocess
 import sys
-from datetime import datetime, timezone
 from functools import partial
 
 import msgspec
@@ -14,51 +12,20 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from doubles.cuda import CudaDouble, library_double, write_engine
+from doubles.engines import HERE, VERSIONS, build, warnings
 from doubles.passthrough import write_passthrough
 from vditrack import Tracker
-from vditrack.bundle.folder import file_record
 from vditrack.errors import BackendError, InputError
 from vditrack.inference import engine_loading as builds
 from vditrack.inference import selection
-from vditrack.inference.engine_identity import (
-    ENGINE_OF,
-    SCHEMA_VERSION,
-    Identity,
-    graph_digests,
-    write_identity,
-)
-from vditrack.inference.machine import Machine
 from vditrack.inference.onnxruntime import CUDA, open_session
 from vditrack.inference.selection import Fallback, open_backend
 from vditrack.io.video import write_video
-
-VERSIONS = {"tensorrt": "10.3.0", "tensorrt-rtx": "1.7.1.116"}
-HERE = Machine(
-    tensorrt=VERSIONS["tensorrt"],
-    tensorrt_rtx=VERSIONS["tensorrt-rtx"],
-    architecture="sm86",
-    gpu="NVIDIA RTX A2000",
-    driver="580.95.05",
-    cuda="13.0",
-    jetpack=None,
-)
 
 
 @pytest.fixture
 def bundle(tmp_path):
     return write_passthrough(tmp_path / "bundle")
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """Double: a machine with a GPU, and engines that run on it."""
-    cuda = CudaDouble()
-    monkeypatch.setattr(builds, "read_machine", lambda: HERE)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    for name in ("tensorrt", "tensorrt_rtx"):
-        monkeypatch.setitem(sys.modules, name, library_double(cuda))
-    return cuda
 
 
 @pytest.fixture
@@ -68,48 +35,9 @@ def proved_by_azure(monkeypatch):
     monkeypatch.setitem(selection._OPENERS, "cuda", opener)
 
 
-def build(bundle, target, *, version=None, architecture="sm86", flags=(), stands_for=None):
-    """Write a build as `vditrack build` does, its engines for the library's double.
-
-    ``stands_for`` names other graphs for engines to be of.
-    """
-    version = version or VERSIONS[target]
-    folder = bundle.root / "engines" / f"{target}-{version}-{architecture}"
-    graphs = [name for name in ENGINE_OF if name in bundle.manifest.files]
-    stood_for = {name: bundle.root / name for name in graphs} | (stands_for or {})
-    paths = [write_engine(folder / ENGINE_OF[name], stood_for[name]) for name in graphs]
-    shapes = {"frames": ((1, 64, 96, 3),) * 3}
-    identity = Identity(
-        schema_version=SCHEMA_VERSION,
-        target=target,
-        version=version,
-        architectures=(architecture,),
-        gpu=HERE.gpu if target == "tensorrt" else None,
-        cuda=None,
-        driver=None,
-        jetpack=None,
-        precision={name: {"fp32": 1.0} for name in graphs},
-        profiles={"encoder.onnx": shapes},
-        flags=flags,
-        build_seconds=1.0,
-        built_at=datetime.now(timezone.utc).isoformat(),
-        host="here",
-        bundle_sha256="0" * 64,
-        graphs=graph_digests(bundle),
-        engines={path.name: file_record(path) for path in paths},
-        verified=None,
-    )
-    write_identity(folder, identity)
-    return folder
-
-
 def tracks(tracker):
     frames = np.random.default_rng(0).integers(0, 255, (6, 64, 96, 3), np.uint8)
     return tracker.track(frames, [[0, 20, 30], [2, 50, 40]])
-
-
-def warnings(caplog):
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_a_machine_without_a_gpu_takes_the_cpu_and_warns_of_nothing(bundle, caplog):
