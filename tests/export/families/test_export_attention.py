@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vditrack_export.families.layers import Attend
 from vditrack_export.pipeline.onnx_export import export_graph
-from vditrack_export.pipeline.precision import lower
+from vditrack_export.pipeline.precision import lower_precision
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +80,7 @@ def test_torch_computes_the_same_without_a_graph() -> None:
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_below_fp32_there_is_no_such_node(tmp_path: Path, precision: str) -> None:
     module, file = Attention().eval(), tmp_path / "attention.onnx"
-    lower(module, precision)
+    lower_precision(module, precision)
     export_graph(module, tensors(), file, outputs=["attended"])
     model = onnx.load(file)
     assert {node.domain for node in model.graph.node} == {""}
