@@ -12,6 +12,7 @@ import pytest
 
 import ablations
 from ablations import ROWS, Given, PixelEncoder, rows_of
+from doubles.cards import TINY_MODEL, make_card
 from vditrack.bundle.configuration import FlowTracking, Recovery, Visibility
 from vditrack.bundle.folder import bundled_model, load_bundle, seal_bundle
 from vditrack.coordinates import Grid
@@ -29,53 +30,19 @@ WEIGHTS = Visibility(
 FLOW_TRACKING = FlowTracking(
     recovery=Recovery(min_similarity=0.6, min_correlation=0.75), visibility=WEIGHTS
 )
-CARD = """
-name = "small"
-checkpoint = "random numbers"
-licence = "Apache-2.0"
-notes = "for tests"
-[input]
-height = 64
-width = 64
-frames = 1
-described_frames = 1
-temporal_stride = 1
-[transformer]
-family = "wan"
-layers = 2
-heads = 2
-head_dim = 32
-feed_forward = 64
-in_channels = 24
-out_channels = 24
-patch = [1, 1, 1]
-frequency_dim = 32
-text_dim = 32
-text_tokens = 1
-[encoder]
-kind = "convolutions"
-widths = [32, 64, 128]
-latent_channels = 24
-[feature]
-block = 1
-heads = [1, 0]
-tensor = "keys"
-frequency_range = [0.4, 1.0]
-signal_level = 0.9
-noise_level = 0.1
-timestep = 100.0
-noise_seed = 0
-[matching]
-temperature = 0.05
-argmax_radius = 8
-search_radius = 32
-visibility_threshold = 12
-similarity_threshold = 0.4
-recovery_threshold = 0.6
-template_update = 0.05
-update_after_loss = true
-horizon = 8
-[matching.flow_tracking]
+CARD = (
+    make_card(
+        TINY_MODEL.replace("layers = 3", "layers = 2").replace("text_dim = 16", "text_dim = 32"),
+        width=64,
+        frames=1,
+        described_frames=1,
+        heads=[1, 0],
+        frequency_range=[0.4, 1.0],
+        argmax_radius=8,
+        search_radius=32,
+        horizon=8,
+    )
+    + """[matching.flow_tracking]
 [matching.flow_tracking.recovery]
 min_similarity = 0.6
 min_correlation = 0.75
@@ -86,6 +53,7 @@ first_similarity = 3.0
 template_similarity = 5.0
 distance = -0.3
 """
+)
 
 
 @pytest.fixture(scope="module")

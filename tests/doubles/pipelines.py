@@ -19,45 +19,13 @@ from transformers import UMT5Config as Umt5Config
 from transformers import UMT5EncoderModel as Umt5EncoderModel
 from typer.testing import Result
 
+from doubles.cards import make_card
 from doubles.commands import run_command
 from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack_export.pipeline.cli import export
 
 TEXT_DIM, TEXT_TOKENS = 16, 7
 
-CARD_TOP = """
-name = "small"
-checkpoint = "random numbers"
-licence = "Apache-2.0"
-notes = "for tests"
-[input]
-height = 64
-width = 96
-frames = 5
-described_frames = 5
-temporal_stride = 1
-"""
-CARD_BOTTOM = """
-[feature]
-block = 1
-heads = [1]
-tensor = "keys"
-frequency_range = [0.0, 1.0]
-signal_level = 0.9
-noise_level = 0.1
-timestep = 100.0
-noise_seed = 0
-[matching]
-temperature = 0.05
-argmax_radius = 12
-search_radius = 48
-visibility_threshold = 12
-similarity_threshold = 0.4
-recovery_threshold = 0.6
-template_update = 0.05
-update_after_loss = true
-horizon = 4
-"""
 COMMON = """
 layers = 3
 heads = 2
@@ -169,7 +137,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def card_text(family: str) -> str:
     """Return the card of a family's small checkpoint."""
-    return CARD_TOP + FAMILY_SECTIONS[family] + CARD_BOTTOM
+    return make_card(FAMILY_SECTIONS[family])
 
 
 def save_pipeline(folder: Path, family: str) -> Path:

@@ -27,7 +27,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import T5Config, T5EncoderModel
 
-from doubles.pipelines import CARD_BOTTOM, make_tokenizer, moving_clip, run_export
+from doubles.cards import CARD_BOTTOM
+from doubles.pipelines import make_tokenizer, moving_clip, run_export
 from vditrack import Tracker
 from vditrack.errors import InputError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from doubles.cards import TINY_MODEL, make_card
 from doubles.commands import run_command
-from doubles.pipelines import CARD_BOTTOM, CARD_TOP, FAMILY_SECTIONS
+from doubles.pipelines import FAMILY_SECTIONS
 from vditrack import VditrackError
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.configuration import Matching
@@ -69,24 +70,9 @@ def denoise_at(card: Card, noise: float) -> Denoising:
 # A UNet has neither heads nor rotary frequencies to choose.
 SHIPPED = [name for name in _CARDS if not isinstance(load_card(name).transformer, UNet)]
 
-TINY = f"""{CARD_TOP.replace("frames = 5", "frames = 2").replace("width = 96", "width = 64")}
-[transformer]
-family = "wan"
-layers = 3
-heads = 3
-head_dim = 32
-feed_forward = 64
-in_channels = 24
-out_channels = 24
-patch = [1, 1, 1]
-frequency_dim = 32
-text_dim = 16
-text_tokens = 1
-[encoder]
-kind = "convolutions"
-widths = [32, 64, 128]
-latent_channels = 24
-{CARD_BOTTOM}""".replace("described_frames = 2", "described_frames = 1")
+TINY = make_card(
+    TINY_MODEL.replace("heads = 2", "heads = 3"), width=64, frames=2, described_frames=1
+)
 
 
 @pytest.fixture
@@ -132,11 +118,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 @pytest.mark.parametrize("family", FAMILY_SECTIONS)
 def test_descriptors_are_those_of_the_bundle(family: str, tmp_path: Path, seen: Seen) -> None:
     """From frames, through windows, encoder, noise and rotation to heads and channels."""
-    bottom = CARD_BOTTOM
-    if family == "cogvideox":
-        # It takes its levels from a schedule of steps.
-        bottom = CARD_BOTTOM.replace("100.0", "19.0").replace("0.1\n", "0.23114286\n", 1)
-    (tmp_path / "small.toml").write_text(CARD_TOP + FAMILY_SECTIONS[family] + bottom)
+    # CogVideoX takes its levels from a schedule of steps.
+    step = {"timestep": 19.0, "noise_level": 0.23114286} if family == "cogvideox" else {}
+    (tmp_path / "small.toml").write_text(make_card(FAMILY_SECTIONS[family], **step))
     assert compared_with_bundle(tmp_path, 9, seen) == {0, 1, 4, 8}
 
 

@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from doubles.cards import make_card
 from doubles.commands import run_command
-from doubles.pipelines import CARD_BOTTOM, CARD_TOP, FAMILY_SECTIONS
+from doubles.pipelines import FAMILY_SECTIONS
 from doubles.tiny_checkpoint import MASK_SECTIONS, TINY_CARD
 from vditrack import Tracker, VditrackError
 from vditrack.annotated_clip import AnnotatedClip
@@ -69,9 +70,8 @@ def run(card: Path | str, *options: object) -> Any:
 def test_features_are_those_of_the_bundle(family: str, tensor: str, tmp_path: Path) -> None:
     """An encoder that carries caches and one of whole windows, and a clip with a tail."""
     path = tmp_path / "small.toml"
-    bottom = CARD_BOTTOM.replace('"keys"', f'"{tensor}"').replace("[0.0, 1.0]", "[0.3, 1.0]")
-    top = CARD_TOP.replace("temporal_stride = 1", "temporal_stride = 4")
-    path.write_text(top + FAMILY_SECTIONS[family] + bottom)
+    changes = {"temporal_stride": 4, "tensor": tensor, "frequency_range": [0.3, 1.0]}
+    path.write_text(make_card(FAMILY_SECTIONS[family], **changes))
     compared_with_bundle(load_card(str(path)), tmp_path, blocks=[0, 1, 2])
 
 
