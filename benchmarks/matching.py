@@ -10,27 +10,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
+from heft_settings import HEFT_MATCHING
 from moving_features import translated_maps, wave_field
-from vditrack import Matching
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.match_tracker import MatchTracker
 
 FRAMES, GRID, CHANNELS, POINTS = 25, Grid(30, 52, 16), 108, 64
-# HeFT's values for Wan2.1-T2V-1.3B; the horizon spans the clip, nothing is refined on pixels.
-SETTINGS = Matching(
-    temperature=1.0,
-    argmax_radius=17,
-    search_radius=42,
-    visibility_threshold=18,
-    similarity_threshold=-1,
-    recovery_threshold=-1,
-    template_update=0.05,
-    update_after_loss=True,
-    horizon=FRAMES - 1,
-)
+# The horizon spans the clip.
+SETTINGS = msgspec.structs.replace(HEFT_MATCHING, horizon=FRAMES - 1)
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from doubles.passthrough import MATCHING
+from heft_settings import HEFT_MATCHING
 from moving_features import translated_maps, wave_field
 from reference_formulation import ReferenceFormulation, track_clip
 from vditrack.coordinates import Grid
@@ -12,17 +12,7 @@ from vditrack.features.feature_map import FeatureMap
 from vditrack.points.match_tracker import MatchTracker
 
 FRAMES, GRID = 8, Grid(10, 14, 16)
-SETTINGS = msgspec.structs.replace(
-    MATCHING,
-    temperature=1.0,
-    argmax_radius=17.0,
-    search_radius=42.0,
-    visibility_threshold=18.0,
-    similarity_threshold=-1.0,
-    recovery_threshold=-1.0,
-    template_update=0.05,
-    horizon=FRAMES - 1,
-)
+SETTINGS = msgspec.structs.replace(HEFT_MATCHING, horizon=FRAMES - 1)
 
 
 @pytest.mark.slow

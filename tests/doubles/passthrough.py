@@ -7,31 +7,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from vditrack.bundle.configuration import Matching
+from doubles.manifest import make_manifest
 from vditrack.bundle.folder import Bundle, seal_bundle
-from vditrack.bundle.manifest import (
-    SCHEMA_VERSION,
-    Encoder,
-    Input,
-    Manifest,
-    Output,
-    Precision,
-    Source,
-)
+from vditrack.bundle.manifest import Encoder, Input, Output
 
 STRIDE = 8
-
-MATCHING = Matching(
-    temperature=0.05,
-    argmax_radius=8,
-    search_radius=32,
-    visibility_threshold=8,
-    similarity_threshold=0.5,
-    recovery_threshold=0.8,
-    template_update=0.0,
-    update_after_loss=True,
-    horizon=4,
-)
 
 
 def write_passthrough(
@@ -69,35 +49,10 @@ def write_passthrough(
         _save(folder / "encoder_start.onnx", start)
     features = _features(inp.latents, inp.described_latents, context, rows, columns)
     _save(folder / "features.onnx", features)
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        name="passthrough",
-        notes="mean colours of cells",
-        source=Source(
-            card="passthrough",
-            checkpoint="none",
-            checkpoint_sha256="0" * 64,
-            licence="Apache-2.0",
-            block=0,
-            heads=(0,),
-            tensor="keys",
-            rotated=True,
-            channels=(0, 1, 2),
-            timestep=0.0,
-            signal_level=1.0,
-            noise_level=0.0,
-            noise_seed=0,
-            random_weights=False,
-        ),
-        input=inp,
-        encoder=Encoder(frames=taken, caches=2 if cached else 0),
-        output=Output(rows=rows, columns=columns, stride=STRIDE, channels=3),
-        matching=MATCHING,
-        precision=Precision(encoder="fp32", features="fp32"),
-        precision_check=None,
-        files={},
-        parity={},
-        tools={},
+    manifest = make_manifest(
+        inp,
+        Encoder(frames=taken, caches=2 if cached else 0),
+        Output(rows=rows, columns=columns, stride=STRIDE, channels=3),
     )
     return seal_bundle(folder, manifest)
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from doubles.cards import TINY_MODEL, make_card
 from doubles.commands import run_command
+from doubles.manifest import MATCHING
 from doubles.pipelines import FAMILY_SECTIONS
 from vditrack import VditrackError
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.configuration import Matching
 from vditrack.bundle.manifest import Input
 from vditrack.cli import app as cli
 from vditrack.coordinates import Grid
@@ -211,17 +211,7 @@ def test_only_windows_that_are_compared_are_run() -> None:
 # The score, by its definition
 
 GRID = Grid(5, 7, 8)
-MATCHING = Matching(
-    temperature=0.2,
-    argmax_radius=9,
-    search_radius=1,
-    visibility_threshold=1,
-    similarity_threshold=-1,
-    recovery_threshold=-1,
-    template_update=0,
-    update_after_loss=True,
-    horizon=1,
-)
+SETTINGS = msgspec.structs.replace(MATCHING, temperature=0.2, argmax_radius=9)
 BANDS = Bands(((0, 1), (0.5, 1)), ((0, 1, 2, 3), (2, 3)), ((0, 1), (2, 3)), ((0, 1), (1,)))
 
 
@@ -268,7 +258,7 @@ def test_the_score_is_the_mean_share_within_thresholds() -> None:
     maps = {frame: surface + 0.7 * rng.normal(size=surface.shape) for frame in (0, 1, 4, 8, 9)}
     clip = clip_of(points, visible)
     taken = choose_sources(visible, maps.keys())
-    counts = ClipAccuracy(clip, taken, GRID, BANDS, 3, MATCHING)
+    counts = ClipAccuracy(clip, taken, GRID, BANDS, 3, SETTINGS)
     for frame, plane in maps.items():
         counts.add(frame, torch.from_numpy(plane.astype(np.float32)).flatten(0, 1))
     hits = np.zeros((2, 3, 4))
@@ -313,10 +303,10 @@ def test_every_band_is_what_its_channels_give() -> None:
 def test_the_peak_at_an_edge_keeps_to_the_map() -> None:
     cosines = torch.zeros(1, 35)
     cosines[0, 6] = 1
-    wide = msgspec.structs.replace(MATCHING, temperature=1e6)
+    wide = msgspec.structs.replace(SETTINGS, temperature=1e6)
     # Of the corner and its two neighbours, all of one weight.
     assert torch.allclose(soft_argmax(cosines, GRID, wide), torch.tensor([[52 - 8 / 3, 4 + 8 / 3]]))
-    sharp = msgspec.structs.replace(MATCHING, temperature=1e-3)
+    sharp = msgspec.structs.replace(SETTINGS, temperature=1e-3)
     assert torch.allclose(soft_argmax(cosines, GRID, sharp), torch.tensor([[52.0, 4.0]]))
 
 

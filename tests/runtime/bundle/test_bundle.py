@@ -11,7 +11,7 @@ import onnx
 import onnx.external_data_helper
 import pytest
 
-from vditrack.bundle.configuration import Matching
+from doubles.manifest import SOURCE, make_manifest
 from vditrack.bundle.folder import (
     ENCODER,
     ENCODER_START,
@@ -20,58 +20,16 @@ from vditrack.bundle.folder import (
     load_bundle,
     seal_bundle,
 )
-from vditrack.bundle.manifest import (
-    SCHEMA_VERSION,
-    Encoder,
-    Input,
-    Manifest,
-    Output,
-    Precision,
-    Source,
-)
+from vditrack.bundle.manifest import SCHEMA_VERSION, Encoder, Input, Output
 from vditrack.bundle.upgrade import OLDEST_VERSION
 from vditrack.errors import BackendError, BundleError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 
-MANIFEST_OF_TWO_CELLS = Manifest(
-    schema_version=SCHEMA_VERSION,
-    name="two cells",
-    notes="",
-    source=Source(
-        card="two-cells",
-        checkpoint="none",
-        checkpoint_sha256="0" * 64,
-        licence="Apache-2.0",
-        block=1,
-        heads=(0, 2),
-        tensor="keys",
-        rotated=True,
-        channels=(4, 5, 6),
-        timestep=100.0,
-        signal_level=0.9,
-        noise_level=0.1,
-        noise_seed=0,
-        random_weights=False,
-    ),
-    input=Input(height=8, width=16, frames=2, temporal_stride=1, described_frames=2),
-    encoder=Encoder(frames=1, caches=0),
-    output=Output(rows=1, columns=2, stride=8, channels=6),
-    matching=Matching(
-        temperature=0.05,
-        argmax_radius=12,
-        search_radius=48,
-        visibility_threshold=12,
-        similarity_threshold=0.4,
-        recovery_threshold=0.6,
-        template_update=0.05,
-        update_after_loss=True,
-        horizon=8,
-    ),
-    precision=Precision(encoder="fp32", features="fp32"),
-    precision_check=None,
-    files={},
-    parity={"features_vs_full_model": 1e-7},
-    tools={"torch": "2"},
+MANIFEST_OF_TWO_CELLS = make_manifest(
+    Input(height=8, width=16, frames=2, temporal_stride=1, described_frames=2),
+    Encoder(frames=1, caches=0),
+    Output(rows=1, columns=2, stride=8, channels=6),
+    msgspec.structs.replace(SOURCE, block=1, heads=(0, 2), channels=(4, 5, 6)),
 )
 
 

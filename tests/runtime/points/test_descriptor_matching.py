@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from doubles.passthrough import MATCHING
+from doubles.manifest import MATCHING
 from moving_features import WaveField, cell_centres, translated_maps, wave_field
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap

@@ -5,7 +5,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from doubles.passthrough import MATCHING
+from doubles.manifest import MATCHING
 from moving_features import wave_field
 from vditrack.bundle.configuration import FlowTracking, Recovery, Visibility
 from vditrack.coordinates import Grid

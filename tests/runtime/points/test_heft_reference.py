@@ -11,7 +11,8 @@ import torch
 from skimage.data import astronaut, camera, chelsea, coffee
 
 import reference_formulation
-from doubles.passthrough import MATCHING, write_passthrough
+from doubles.manifest import MATCHING
+from doubles.passthrough import write_passthrough
 from moving_features import translated_maps, wave_field
 from reference_formulation import ReferenceFormulation, track_clip
 from vditrack import Tracker

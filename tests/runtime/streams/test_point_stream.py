@@ -6,7 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from doubles.passthrough import MATCHING, write_passthrough
+from doubles.manifest import MATCHING
+from doubles.passthrough import write_passthrough
 from vditrack import InputError, Tracker
 from vditrack.synthetic.layers.clips import make_clip
 
