@@ -91,6 +91,11 @@ class ImageCounters:
         self.dropped[reason].add(now, count)
         self.totals[reason] += count
 
+    def count_failure(self, now: float, error: Exception) -> None:
+        """Count an image for which tracking raised an error."""
+        self.count_drops(now, "failed")
+        self.last_error = f"{type(error).__name__}: {error}"
+
     def count_result(self, now: float, timing: Timing) -> None:
         """Count an image whose result was published."""
         self.timings.append((now, timing))

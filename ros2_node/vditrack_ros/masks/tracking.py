@@ -122,8 +122,7 @@ class MaskConsumer:
 
     def handle_failure(self, error: Exception) -> None:
         """Log and count a failure of the model, and reset."""
-        self.counters.count_drops(time.monotonic(), "failed")
-        self.counters.last_error = f"{type(error).__name__}: {error}"
+        self.counters.count_failure(time.monotonic(), error)
         self._logger.error(
             f"Mask propagation failed and is reset: {self.counters.last_error}",
             throttle_duration_sec=LOG_INTERVAL,

@@ -100,8 +100,7 @@ class PointConsumer:
 
     def handle_failure(self, error: Exception) -> None:
         """Log and count a failure of tracking, and reset."""
-        self.counters.count_drops(time.monotonic(), "failed")
-        self.counters.last_error = f"{type(error).__name__}: {error}"
+        self.counters.count_failure(time.monotonic(), error)
         self._logger.error(
             f"Point tracking failed and is reset: {self.counters.last_error}",
             throttle_duration_sec=LOG_INTERVAL,
