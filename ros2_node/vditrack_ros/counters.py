@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
 
 WINDOW = 10.0
 """Length of the sliding window in seconds."""
@@ -42,19 +45,19 @@ class Timing:
         return self.decode + self.publish
 
 
-class EventWindow:
-    """The events of the last `WINDOW` seconds, each with a number."""
+class EventWindow(Generic[Value]):
+    """The events of the last `WINDOW` seconds, each with a value."""
 
     def __init__(self) -> None:
         """Start without events."""
-        self._events: deque[tuple[float, float]] = deque(maxlen=_MAX_EVENTS)
+        self._events: deque[tuple[float, Value]] = deque(maxlen=_MAX_EVENTS)
 
-    def add(self, now: float, value: float = 1.0) -> None:
+    def add(self, now: float, value: Value) -> None:
         """Add an event."""
         self._events.append((now, value))
 
-    def values(self, now: float) -> list[float]:
-        """Return the numbers of the events in the window that ends now."""
+    def values(self, now: float) -> list[Value]:
+        """Return the values of the events in the window that ends now."""
         while self._events and self._events[0][0] < now - WINDOW:
             self._events.popleft()
         return [value for _, value in self._events]
@@ -66,11 +69,11 @@ class ImageCounters:
 
     started: float
     """When counting began."""
-    images: EventWindow = field(default_factory=EventWindow)
+    images: EventWindow[float] = field(default_factory=EventWindow)
     """Images received."""
-    timings: deque[tuple[float, Timing]] = field(default_factory=lambda: deque(maxlen=_MAX_EVENTS))
-    """Images with a published result: (time, durations)."""
-    dropped: dict[str, EventWindow] = field(
+    timings: EventWindow[Timing] = field(default_factory=EventWindow)
+    """Durations of images with a published result."""
+    dropped: dict[str, EventWindow[float]] = field(
         default_factory=lambda: {reason: EventWindow() for reason in DROP_REASONS}
     )
     """Images dropped within the window, by reason."""
@@ -82,7 +85,7 @@ class ImageCounters:
 
     def count_image(self, now: float) -> None:
         """Count a received image."""
-        self.images.add(now)
+        self.images.add(now, 1.0)
         self.first_image = now if self.first_image is None else self.first_image
         self.last_image = now
 
@@ -98,7 +101,7 @@ class ImageCounters:
 
     def count_result(self, now: float, timing: Timing) -> None:
         """Count an image whose result was published."""
-        self.timings.append((now, timing))
+        self.timings.add(now, timing)
 
     def input_rate(self, now: float) -> float:
         """Return the received images per second in the window that ends now."""
@@ -106,18 +109,12 @@ class ImageCounters:
 
     def output_rate(self, now: float) -> float:
         """Return the published results per second in the window that ends now."""
-        return len(self.recent_timings(now)) / self.window_length(now)
+        return len(self.timings.values(now)) / self.window_length(now)
 
     def window_length(self, now: float) -> float:
         """Return the seconds since the first image, at most `WINDOW`."""
         first = now if self.first_image is None else self.first_image
         return min(WINDOW, max(now - first, 1e-3))
-
-    def recent_timings(self, now: float) -> list[Timing]:
-        """Return the timings in the window that ends now."""
-        while self.timings and self.timings[0][0] < now - WINDOW:
-            self.timings.popleft()
-        return [timing for _, timing in self.timings]
 
 
 @dataclass
@@ -130,12 +127,12 @@ class MaskCounters:
     """Mask requests that were applied."""
     refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MASK_REFUSAL_REASONS, 0))
     """Mask requests that were refused since the start, by reason."""
-    refusals: EventWindow = field(default_factory=EventWindow)
+    refusals: EventWindow[float] = field(default_factory=EventWindow)
     """Mask requests that were refused within the window."""
     last_error: str = ""
 
     def count_refusal(self, now: float, reason: str, error: str) -> None:
         """Count a refused request, for one of `MASK_REFUSAL_REASONS`."""
         self.refused[reason] += 1
-        self.refusals.add(now)
+        self.refusals.add(now, 1.0)
         self.last_error = error

@@ -121,7 +121,7 @@ def build_camera_report(
         now: monotonic time in seconds.
 
     """
-    timings = counters.recent_timings(now)
+    timings = counters.timings.values(now)
     rate_in, rate_out = counters.input_rate(now), counters.output_rate(now)
     latencies = np.array([timing.latency for timing in timings] or [np.nan])
     drops = {reason: sum(window.values(now)) for reason, window in counters.dropped.items()}

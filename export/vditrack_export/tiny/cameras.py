@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.synthetic.layers.camera_effects import Camera
+from vditrack.synthetic.layers.camera_effects import Camera, draw_sometimes
 from vditrack.synthetic.layers.scenes import Scene, Waves
 
 Image = NDArray[np.uint8]
@@ -78,13 +78,8 @@ def draw_camera(rng: np.random.Generator) -> Camera:
     return Camera(
         light=flicker,
         shutter=0.0,
-        noise=_draw_sometimes(rng, 0.5, 1.0, 10.0),
-        blur=_draw_sometimes(rng, 0.3, 0.4, 1.6),
-        coarseness=_draw_sometimes(rng, 0.25, 1.2, 2.2),
+        noise=draw_sometimes(rng, 0.5, 1.0, 10.0),
+        blur=draw_sometimes(rng, 0.3, 0.4, 1.6),
+        coarseness=draw_sometimes(rng, 0.25, 1.2, 2.2),
         jpeg_quality=int(rng.integers(25, 95)) if rng.random() < 0.35 else None,
     )
-
-
-def _draw_sometimes(rng: np.random.Generator, chance: float, low: float, high: float) -> float:
-    value = float(rng.uniform(low, high))
-    return value if rng.random() < chance else 0.0

@@ -38,6 +38,13 @@ from vditrack.tracker import Tracker
 MASKS, OVERLAY, RESULT = "masks", "overlay.mp4", "result.json"
 """Names in the folder of the results."""
 
+MasksFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="Folder that the results are written to. Default: VIDEO_masks."
+    ),
+]
+
 
 def propagate(
     video: Annotated[Path, typer.Argument(help="Video file.")],
@@ -52,12 +59,7 @@ def propagate(
     ] = None,
     start: StartOption = 0.0,
     end: EndOption = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Folder that the results are written to. Default: VIDEO_masks."
-        ),
-    ] = None,
+    output: MasksFolder = None,
     backend: BackendOption = "auto",
     as_json: Json = False,
 ) -> None:

@@ -42,6 +42,13 @@ from vditrack.tracker import Tracker
 RESULTS = frozenset({"tracks.npz", "tracks.csv", "overlay.mp4", "tracks.mcap"})
 """Files of an earlier run, which the next one may replace."""
 
+TracksFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="Folder that the results are written to. Default: VIDEO_tracks."
+    ),
+]
+
 
 def track(
     video: Annotated[
@@ -71,12 +78,7 @@ def track(
     bundle: BundleOption = None,
     start: StartOption = 0.0,
     end: EndOption = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Folder that the results are written to. Default: VIDEO_tracks."
-        ),
-    ] = None,
+    output: TracksFolder = None,
     reference: Annotated[
         bool,
         typer.Option("--reference", help="Track as HeFT does, and print what still differs."),

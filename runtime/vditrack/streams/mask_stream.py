@@ -82,13 +82,10 @@ class MaskStream:
     def push(self, frame: NDArray[np.uint8], stamp: float) -> MaskUpdate:
         """Propagate all objects into the next frame.
 
-        Args:
-            frame: uint8 [H, W, 3] RGB.
-            stamp: the frame's time, in seconds, of any epoch.
+        The frame is uint8 [H, W, 3] RGB; its stamp is in seconds of any epoch.
 
         Raises:
-            InputError: The frame is not such an array, or its stamp is not a number or is older
-                than the one before.
+            InputError: The frame is another array, or the stamp is NaN or older than the last.
 
         """
         check_frame(frame)

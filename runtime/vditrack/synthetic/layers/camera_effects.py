@@ -77,15 +77,16 @@ def random_camera(rng: np.random.Generator) -> Camera:
     )
     return Camera(
         light=waves,
-        shutter=_sometimes(rng, 0.15, 0.3, 1.0),
-        noise=_sometimes(rng, 0.5, 1.0, 9.0),
-        blur=_sometimes(rng, 0.2, 0.4, 1.0),
-        coarseness=_sometimes(rng, 0.2, 1.2, 2.0),
+        shutter=draw_sometimes(rng, 0.15, 0.3, 1.0),
+        noise=draw_sometimes(rng, 0.5, 1.0, 9.0),
+        blur=draw_sometimes(rng, 0.2, 0.4, 1.0),
+        coarseness=draw_sometimes(rng, 0.2, 1.2, 2.0),
         jpeg_quality=int(rng.integers(25, 95)) if rng.random() < 0.35 else None,
     )
 
 
-def _sometimes(rng: np.random.Generator, chance: float, low: float, high: float) -> float:
+def draw_sometimes(rng: np.random.Generator, chance: float, low: float, high: float) -> float:
+    """Draw a number from [low, high) with a probability, or return 0."""
     value = float(rng.uniform(low, high))
     return value if rng.random() < chance else 0.0
 
