@@ -12,7 +12,8 @@ import pytest
 
 import ablations
 from ablations import ROWS, Given, PixelEncoder, rows_of
-from doubles.cards import TINY_MODEL, make_card
+from doubles.cards import change_fields
+from doubles.tiny_checkpoint import TINY_CARD
 from vditrack.bundle.configuration import FlowTracking, Recovery, Visibility
 from vditrack.bundle.folder import bundled_model, load_bundle, seal_bundle
 from vditrack.coordinates import Grid
@@ -30,18 +31,10 @@ WEIGHTS = Visibility(
 FLOW_TRACKING = FlowTracking(
     recovery=Recovery(min_similarity=0.6, min_correlation=0.75), visibility=WEIGHTS
 )
+SINGLE_FRAMES = {"height": 64, "width": 64, "frames": 1, "described_frames": 1}
+SMALLER = {"layers": 2, "text_dim": 32, "argmax_radius": 8, "search_radius": 32}
 CARD = (
-    make_card(
-        TINY_MODEL.replace("layers = 3", "layers = 2").replace("text_dim = 16", "text_dim = 32"),
-        width=64,
-        frames=1,
-        described_frames=1,
-        heads=[1, 0],
-        frequency_range=[0.4, 1.0],
-        argmax_radius=8,
-        search_radius=32,
-        horizon=8,
-    )
+    change_fields(TINY_CARD, SINGLE_FRAMES | SMALLER)
     + """[matching.flow_tracking]
 [matching.flow_tracking.recovery]
 min_similarity = 0.6

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
+
+DATA = {"padding": st.integers(0, 5), "seed": st.integers(0, 99), "big": st.booleans()}
+"""Strategies of how a random image is stored: bytes after each row, its seed, its byte order."""
 
 
 @dataclass(frozen=True)

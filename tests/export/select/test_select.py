@@ -416,23 +416,28 @@ def test_the_heat_map_is_a_picture_of_all_panels(found_planted: Scores, tmp_path
     assert cv2.connectedComponents(cv2.dilate(red.astype(np.uint8), np.ones((3, 3))))[0] == 3
 
 
-def test_clips_without_pairs_are_refused(tiny: Path) -> None:
+def planted_in_block(tiny: Path, block: int) -> tuple[Backbone, Space]:
     card = load_card(str(tiny))
-    space = Space((denoise_at(card, 0.1),), (0,), make_bands(card, [(0.0, 1.0)]), 3)
+    space = Space((denoise_at(card, 0.1),), (block,), make_bands(card, [(0.0, 1.0)]), 3)
+    return planted(card, space), space
+
+
+def hidden_clip() -> AnnotatedClip:
     clip = jumping_clip(0)
-    hidden = AnnotatedClip("hidden", clip.frames, clip.points, np.zeros_like(clip.visible))
-    model = planted(card, space)
+    return AnnotatedClip("hidden", clip.frames, clip.points, np.zeros_like(clip.visible))
+
+
+def test_clips_without_pairs_are_refused(tiny: Path) -> None:
+    model, space = planted_in_block(tiny, 0)
+    clip, hidden = jumping_clip(0), hidden_clip()
     for clips, frames in ([[hidden], 9], [[clip], 1], [[], 9]):
         with pytest.raises(InputError, match="in no clip is a point visible"):
             score_points(model, space, clips, frames, lambda *_: None)
 
 
 def test_a_clip_without_pairs_is_left_out_of_the_mean(tiny: Path) -> None:
-    card = load_card(str(tiny))
-    space = Space((denoise_at(card, 0.1),), (1,), make_bands(card, [(0.0, 1.0)]), 3)
-    clip = jumping_clip(0)
-    hidden = AnnotatedClip("hidden", clip.frames, clip.points, np.zeros_like(clip.visible))
-    model = planted(card, space)
+    model, space = planted_in_block(tiny, 1)
+    clip, hidden = jumping_clip(0), hidden_clip()
     alone = score_points(model, space, [clip], 9, lambda *_: None)
     both = score_points(model, space, [hidden, clip], 9, lambda *_: None)
     assert np.array_equal(alone.mean, both.mean)

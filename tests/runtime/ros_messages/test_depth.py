@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from doubles.image_messages import Image, random_image
+from doubles.image_messages import DATA, Image, random_image
 from vditrack.errors import InputError
 from vditrack.ros_messages.images import decode_depth
 
@@ -20,9 +20,7 @@ INF = float("inf")
 @given(
     height=st.integers(1, 6),
     width=st.integers(1, 6),
-    padding=st.integers(0, 5),
-    seed=st.integers(0, 99),
-    big=st.booleans(),
+    **DATA,
 )
 def test_depth_in_millimetres(height, width, padding, seed, big):
     image = random_image("16UC1", height, width, 2 * width, padding, seed=seed, big=int(big))

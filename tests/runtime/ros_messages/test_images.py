@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doubles.image_messages import Image, each_buffer, random_image
+from doubles.image_messages import DATA, Image, each_buffer, random_image
 from vditrack.errors import InputError
 from vditrack.ros_messages.images import decode_depth, decode_image
 
@@ -46,9 +46,7 @@ DIRECT = {
 @given(
     height=st.integers(1, 7),
     width=st.integers(1, 9),
-    padding=st.integers(0, 5),
-    seed=st.integers(0, 99),
-    big=st.booleans(),
+    **DATA,
 )
 def test_direct_encodings(encoding, height, width, padding, seed, big):
     size, pixel = DIRECT[encoding]

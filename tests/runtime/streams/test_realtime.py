@@ -68,6 +68,11 @@ class Held:
         return live
 
 
+def push_and_add(live, frame, stamp) -> None:
+    live.push(frame, stamp)
+    live.add(POINTS)
+
+
 def described(live):
     """Wait until the model is done with what it has begun."""
     live._job.described.exception(timeout=WAIT)
@@ -235,8 +240,7 @@ def test_removed_points_stay_removed_when_the_model_is_done(bundle):
     slow, frames = Held(bundle), moving(6)
     slow.let.release()
     with slow.live() as live:
-        live.push(frames[0], 0.0)
-        live.add(POINTS)
+        push_and_add(live, frames[0], 0.0)
         live.push(frames[1], 1 / 30)
         live.add(POINTS)
         live.push(frames[2], 2 / 30)
@@ -256,8 +260,7 @@ def test_the_models_error_is_told_and_the_stream_goes_on(bundle):
     slow, frames = Held(bundle, fails={2}), moving(6)
     slow.let.release()
     with slow.live() as live:
-        live.push(frames[0], 0.0)
-        live.add(POINTS)
+        push_and_add(live, frames[0], 0.0)
         live.push(frames[1], 1 / 30)
         slow.let.release()
         described(live)
@@ -274,8 +277,7 @@ def test_reset_forgets_what_the_model_still_works_on(bundle):
     slow, frames = Held(bundle), moving(6)
     slow.let.release()
     with slow.live() as live:
-        live.push(frames[0], 5.0)
-        live.add(POINTS)
+        push_and_add(live, frames[0], 5.0)
         live.push(frames[1], 5.1)
         live.reset()
         slow.let.release(100)

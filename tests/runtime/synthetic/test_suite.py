@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from doubles.interpolation import sample_bilinearly
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.synthetic.layers.camera_effects import PERFECT
 from vditrack.synthetic.layers.challenges import KINDS
@@ -46,16 +47,6 @@ def gaps(visible: NDArray[np.bool_]) -> list[tuple[int, int]]:
     ends = np.flatnonzero(edges == 1) + 1
     starts = np.flatnonzero(edges == -1) + 1
     return [(int(starts[starts < end].max()), int(end)) for end in ends if (starts < end).any()]
-
-
-def bilinear(frame: NDArray[np.uint8], points: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Colours [N, 3] at raster positions [N, 2] at least half a pixel inside the frame."""
-    corner = np.floor(points - 0.5).astype(int)
-    right, down = (points - 0.5 - corner).T[..., None]
-    x, y = corner.T
-    above = frame[y, x] * (1 - right) + frame[y, x + 1] * right
-    below = frame[y + 1, x] * (1 - right) + frame[y + 1, x + 1] * right
-    return np.asarray(above * (1 - down) + below * down)
 
 
 def test_the_suite_has_three_clips_of_each_kind(clips):
@@ -99,8 +90,8 @@ def test_a_visible_point_keeps_the_colour_of_its_surface(clips):
                 for start in np.unique(PICKED):
                     at = (start == PICKED) & clip.visible[:, step] & margin[:, step]
                     at &= margin[np.arange(64), PICKED] & (step != start)
-                    wanted = bilinear(clip.frames[start], clip.points[at, start])
-                    found = bilinear(clip.frames[step], clip.points[at, step] + shift)
+                    wanted = sample_bilinearly(clip.frames[start], clip.points[at, start])
+                    found = sample_bilinearly(clip.frames[step], clip.points[at, step] + shift)
                     errors.extend(np.abs(found - wanted).mean(axis=1))
     assert len(true) > 3000
     # A quarter of a pixel beside the track it is 3, and 9 for one in ten.

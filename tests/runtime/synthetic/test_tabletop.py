@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from doubles.interpolation import sample_bilinearly
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
 from vditrack.synthetic.tabletop import offscreen
@@ -223,15 +224,6 @@ def test_what_is_visible_is_what_rays_reach(drawing, world, filmed):
     assert (inside & ~visible).mean() > 0.02
 
 
-def bilinear(frame: NDArray[np.uint8], points: NDArray[np.float32]) -> Floats:
-    corner = np.floor(points - 0.5).astype(int)
-    right, down = (points - 0.5 - corner).T[..., None]
-    x, y = corner.T
-    above = frame[y, x] * (1 - right) + frame[y, x + 1] * right
-    below = frame[y + 1, x] * (1 - right) + frame[y + 1, x + 1] * right
-    return np.asarray(above * (1 - down) + below * down)
-
-
 def test_the_pictures_keep_a_points_colour_along_its_track(clip):
     """Light and shade change with the view, so only by comparison with a place beside it."""
     margin = ((clip.points > 6) & (clip.points < 250)).all(axis=-1)
@@ -240,9 +232,9 @@ def test_the_pictures_keep_a_points_colour_along_its_track(clip):
         at = clip.visible[:, step] & margin[:, step] & margin[np.arange(64), PICKED]
         at &= step != PICKED
         started = zip(PICKED[at], clip.points[at, PICKED[at]], strict=True)
-        picked = [bilinear(clip.frames[start], point[None])[0] for start, point in started]
+        picked = [sample_bilinearly(clip.frames[start], point[None])[0] for start, point in started]
         for shift, found in errors.items():
-            seen = bilinear(clip.frames[step], clip.points[at, step] + shift)
+            seen = sample_bilinearly(clip.frames[step], clip.points[at, step] + shift)
             found.extend(np.abs(seen - picked).mean(axis=1))
     exact, near, beside = (np.median(found) for found in errors.values())
     assert exact < 4 and near > 2 * exact and beside > 4 * exact
