@@ -16,7 +16,6 @@ KNOWN = {
     "export/vditrack_export/families/base_family.py",
     "tests/export/families/test_export_attention.py",
     "tests/export/families/test_export_wan22.py",
-    "tests/export/plan/test_plan_families.py",
     "tests/runtime/engine_builder/test_build.py",
     "tests/runtime/engine_builder/test_build_precision.py",
     "tests/runtime/test_acceptance.py",

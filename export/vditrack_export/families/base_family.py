@@ -418,6 +418,18 @@ class Encoder(ABC, Generic[EncoderShapeT]):
 
         """
 
+    def build_decoder(self, temporal_stride: int) -> Callable[[Tensor], Tensor] | None:
+        """Build the decoder of the checkpoint's pipeline with random weights.
+
+        Args:
+            temporal_stride: Frames per latent. With 1, nothing repeats frames, as in HeFT.
+
+        Returns:
+            A function that decodes latents [1, C, T, h, w]; None if there is no decoder.
+
+        """
+        return None
+
 
 class Autoencoder(Encoder[EncoderShapeT]):
     """An autoencoder of diffusers."""
@@ -446,6 +458,26 @@ class Autoencoder(Encoder[EncoderShapeT]):
     def build_random(self) -> nn.Module:
         """Build the unmodified autoencoder with random weights."""
         return self.model_class(**self.config(), **self.random_config())
+
+    def build_decoder(self, temporal_stride: int) -> Callable[[Tensor], Tensor] | None:
+        """Build the decoder of the checkpoint's pipeline with random weights."""
+        model = self.model_class(**self.config()).eval()
+        return lambda latents: self.decode(model, latents, temporal_stride)
+
+    def decode(self, model: Any, latents: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
+        """Decode latents with the unmodified model as its pipeline does.
+
+        Args:
+            model: The unmodified model, which may be changed to leave out temporal upsampling.
+            latents: [1, C, T, h, w].
+            temporal_stride: Frames per latent.
+
+        Returns:
+            A clip [1, 3, F, H, W], or images [F, 3, H, W].
+
+        """
+        frames: Tensor = model.decode(latents).sample
+        return frames
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,19 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 
-from vditrack.errors import InputError
+from vditrack.errors import InputError, VditrackError
 from vditrack_export.card import load_card
 from vditrack_export.plan.devices import all_devices, find_device, find_precision
-from vditrack_export.plan.report import Report, make_report
-from vditrack_export.plan.runs import Question
 from vditrack_export.plan.tables import print_devices, print_report
+
+if TYPE_CHECKING:
+    from vditrack_export.plan.report import Report
 
 
 def plan(
@@ -26,39 +27,47 @@ def plan(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Name of a device; `list` prints all.", show_default=False),
+        typer.Option(help="Name of a device; `list` prints all devices.", show_default=False),
     ] = None,
-    rate: Annotated[float, typer.Option(help="Frames a second that the camera gives.")] = 30,
-    points: Annotated[int, typer.Option(min=1, help="Points tracked.")] = 64,
+    rate: Annotated[float, typer.Option(help="Frame rate of the camera, in Hz.")] = 30,
+    points: Annotated[int, typer.Option(min=1, help="Number of points tracked.")] = 64,
     efficiency: Annotated[
-        float, typer.Option(help="Share of peak operations and bandwidth that is reached.")
+        float,
+        typer.Option(help="Share of peak operations and bandwidth that is reached, from 0 to 1."),
     ] = 0.5,
     precision: Annotated[
         str | None,
         typer.Option(
-            help="Of the networks: fp16, bf16 or fp32; the device's default else.",
+            help="Precision of the networks: fp16, bf16 or fp32. Default: that of the device.",
             show_default=False,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Tell what a model costs on a device, and which sizes hold a frame rate: from shapes alone."""
+    """Estimate what a model costs on a device, and which sizes hold a frame rate.
+
+    The model's layers are run on shapes alone, without weights. This needs PyTorch
+    (`pip install vditrack[export]`), and neither a GPU nor a checkpoint.
+    """
     if device == "list":
-        _tell_devices(as_json)
+        _show_devices(as_json)
         return
     if card is None or device is None:
         raise InputError("give a card and --device; `vditrack plan --device list` shows devices.")
     # Written so that NaN fails too.
     if not rate > 0:
-        raise InputError(f"--rate {rate:g} is no frame rate: give more than 0.")
+        raise InputError(f"--rate {rate:g} is not a frame rate: give more than 0.")
+    # Mistakes are reported before torch takes its seconds to load.
     wanted, target = load_card(card), find_device(device)
-    question = Question(
-        device=target,
-        precision=find_precision(precision or target.default),
-        efficiency=efficiency,
-        points=points,
-        rate=rate,
-    )
+    numbers = find_precision(precision or target.default)
+    try:
+        from vditrack_export.plan.report import make_report
+        from vditrack_export.plan.runs import Question
+    except ModuleNotFoundError as error:
+        raise VditrackError(
+            f"plan needs {error.name}, which is not installed. Run `pip install vditrack[export]`."
+        ) from error
+    question = Question(target, numbers, efficiency, points, rate)
     report = make_report(wanted, question)
     if as_json:
         typer.echo(json.dumps(_as_data(report, device)))
@@ -66,15 +75,15 @@ def plan(
         print_report(Console(), report)
 
 
-def _tell_devices(as_json: bool) -> None:
+def _show_devices(as_json: bool) -> None:
     if as_json:
         typer.echo(msgspec.json.encode(all_devices()).decode())
     else:
         print_devices(Console(), all_devices())
 
 
-def _as_data(report: Report, device: str) -> dict[str, object]:
-    """Operations, bytes and seconds, unrounded."""
+def _as_data(report: "Report", device: str) -> dict[str, object]:
+    """Return the plan as plain data: operations, bytes and seconds, unrounded."""
     question = report.question
     return {
         "card": report.card,

@@ -1,4 +1,4 @@
-"""The devices a plan can be made for: data in ``devices.toml``, each figure with its source."""
+"""Devices that a plan can be made for: ``devices.toml`` has each figure with its source."""
 
 from importlib import resources
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from vditrack.bundle.configuration import PositiveReal
 from vditrack.errors import InputError
-from vditrack_export.plan.trace import Fusion
+from vditrack_export.plan.costs import Fusion
 
 Precision = Literal["fp16", "bf16", "fp32"]
 BYTES: dict[Precision, int] = {"fp16": 2, "bf16": 2, "fp32": 4}
@@ -18,7 +18,7 @@ def find_precision(name: str) -> Precision:
     """Return a precision by its name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: No precision has that name.
 
     """
     for precision in BYTES:
@@ -28,7 +28,7 @@ def find_precision(name: str) -> Precision:
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Peak rates, 10^12 operations a second, dense; None where a device has no such unit."""
+    """Dense peak rates, in 10^12 operations a second; None for what a device does not compute."""
 
     fp16: PositiveReal | None = None
     bf16: PositiveReal | None = None
@@ -42,27 +42,28 @@ class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     title: str
     default: Precision
-    """What the networks run in unless something else is asked for."""
+    """Precision of the networks if no other is asked for."""
     tflops: Rates
     bandwidth: PositiveReal
-    """10^9 bytes a second."""
+    """Of memory, in 10^9 bytes a second."""
     memory: PositiveReal
-    """10^9 bytes."""
+    """In 10^9 bytes."""
     compute_capability: str | None = None
     fusion: Fusion
     """What the engine computes in one kernel."""
     held: Annotated[float, Meta(ge=1)]
-    """Memory that the engine holds for activations, over what they need."""
+    """Memory that the engine holds for activations, over their peak."""
     source: str
+    """Where the figures come from."""
 
     def peak(self, precision: Precision) -> float | None:
-        """10^12 operations a second."""
+        """Return the peak rate in 10^12 operations a second; None if there is none."""
         rate: float | None = getattr(self.tflops, precision)
         return rate
 
 
 def all_devices() -> dict[str, Device]:
-    """Every known device, by name."""
+    """Return every known device, by name."""
     content = (resources.files("vditrack_export.plan") / "devices.toml").read_bytes()
     return msgspec.toml.decode(content, type=dict[str, Device])
 
@@ -71,7 +72,7 @@ def find_device(name: str) -> Device:
     """Return a known device.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: No device has that name.
 
     """
     devices = all_devices()

@@ -1,6 +1,6 @@
-"""What matching and the backward check cost a new frame (`vditrack.points`).
+"""The cost of matching points in a new frame, and of the check backward (`vditrack.points`).
 
-Products of matrices count as everywhere; the means between cells that make half cells count two
+Products of matrices count twice their multiply-adds, and the means of neighbouring cells two
 operations each. All of it runs in FP32 on the CPU.
 """
 
@@ -9,18 +9,25 @@ from math import ceil
 
 from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import Grid
-from vditrack_export.plan.trace import Cost
+from vditrack_export.plan.costs import Cost
 
-# Pixels a side of the places that a descriptor is averaged over.
+# Side of the square of pixels that a descriptor is averaged over.
 _STENCIL = 3
 
 
 def matching_cost(grid: Grid, channels: int, points: int, settings: Matching) -> Cost:
-    """One new frame for points that are visible and older than the horizon.
+    """Return the cost of one new frame, for points that are visible and older than the horizon.
 
-    They are matched once forward and once in every frame of the horizon backward; a map's norms are
-    worked out once, when its frame is new. The peak counts the maps that are kept. Of points that
-    are held to their pixels, descriptors are only read where they are; flow is not counted.
+    Points are matched once forward and once in every frame of the horizon backward. The norms of a
+    map are computed once, when its frame is new. The peak counts the maps that are kept. With flow
+    tracking, descriptors are only read where the points are; optical flow is not counted.
+
+    Args:
+        grid: Cells of a map of descriptors.
+        channels: Of a descriptor.
+        points: Number of points.
+        settings: Of the matching.
+
     """
     cells = grid.rows * grid.columns
     pixels = grid.height * grid.width
@@ -39,7 +46,7 @@ def matching_cost(grid: Grid, channels: int, points: int, settings: Matching) ->
     return Cost(
         operations=norms
         + matches * points * _match(grid, channels, settings)
-        + 2 * points * _sample(grid, channels),  # the way back begins with them; the update
+        + 2 * points * _sample(grid, channels),  # to match backward, and to update the template
         weights=0,
         moved=read,
         peak=matches * (cells * channels + pixels) + points * cells,
@@ -47,7 +54,7 @@ def matching_cost(grid: Grid, channels: int, points: int, settings: Matching) ->
 
 
 def _norms(grid: Grid, channels: int, height: int, width: int) -> int:
-    """Norms at ``height`` x ``width`` places, from products of neighbouring descriptors."""
+    """Count the norms at ``height`` x ``width`` places, from products of neighbouring cells."""
     total = 0
     for rows, columns in product((grid.rows, grid.rows - 1), (grid.columns, grid.columns - 1)):
         diagonals = 2 if rows < grid.rows and columns < grid.columns else 1
@@ -57,7 +64,7 @@ def _norms(grid: Grid, channels: int, height: int, width: int) -> int:
 
 
 def _match(grid: Grid, channels: int, settings: Matching) -> int:
-    """One template in one map, within the search radius."""
+    """Count the match of one template in one map, within the search radius."""
     dots = 2 * grid.rows * grid.columns * channels
     side = 2 * (ceil(settings.search_radius / grid.stride) + 1) + 1
     means = (side - 1) * side + (2 * side - 1) * (side - 1)
@@ -73,11 +80,11 @@ def _sample(grid: Grid, channels: int) -> int:
 
 
 def _interpolation(grid: Grid, side: int) -> int:
-    """Bilinear values at ``side`` x ``side`` pixels."""
+    """Count the bilinear interpolation of a square of pixels."""
     nodes = _nodes(grid, side)
     return 2 * side * nodes * nodes + 2 * side * nodes * side
 
 
 def _nodes(grid: Grid, side: int) -> int:
-    """Cells a side that so many pixels may lie between."""
+    """Return how many cells along one axis may be neighbours of so many pixels in a row."""
     return ceil((side - 1) / grid.stride) + 2

@@ -1,4 +1,4 @@
-"""How much memory the activations of a forward pass hold at its worst step, in elements."""
+"""Peak memory of the activations of a forward pass, in elements."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,26 +12,23 @@ class Tensor:
     """One array of a forward pass; two of the same shape are still two."""
 
     shape: tuple[int, ...]
-    constant: bool = False
-    """Whether it is a weight: no activation's memory or traffic."""
 
     @property
     def size(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return prod(self.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
-    """One operation: what it reads and what it makes of that."""
+    """One operation: the tensors that it reads and the one that it writes."""
 
     reads: tuple[Tensor, ...]
     written: Tensor
-    operations: int = 0
     working: int = 0
-    """Elements that are held for this step alone."""
+    """Elements of scratch memory that only this step needs."""
     in_place: bool = False
-    """Whether the output may take the place of the first input, if that is not read again."""
+    """Whether the output may overwrite an input of its size that no later step reads."""
 
 
 @dataclass
@@ -42,21 +39,58 @@ class _Buffer:
 
 
 def live_peak(steps: Sequence[Step], results: Sequence[Tensor]) -> int:
-    """Peak if memory serves anything else as soon as a tensor is read for the last time."""
-    return _peak(steps, results, reuse=False)
+    """Return the peak if every tensor's memory is free for any other after its last read.
+
+    Args:
+        steps: The forward pass in the order of execution.
+        results: Tensors that stay live to the end.
+
+    """
+    needed = set(_execution_order(steps, results))
+    return _peak([step for step in steps if step in needed], results, reuse=False)
 
 
 def planned_peak(steps: Sequence[Step], results: Sequence[Tensor]) -> int:
-    """Peak as ONNX Runtime plans it.
+    """Return the peak as ONNX Runtime's CPU provider plans it.
 
-    A tensor takes over the buffer of a dead one of just its shape. A buffer is held from its first
-    to its last use, also where it is idle between: what one block needs is held through the next.
+    Steps run in the order of `_execution_order`. A tensor takes over the buffer of a dead one of
+    just its shape. A buffer is held from its first to its last use, also where it is idle between:
+    the buffers that one block needs are held through the next.
+
+    Args:
+        steps: The forward pass, in the order of the graph's nodes.
+        results: Tensors that stay live to the end.
+
     """
-    return _peak(steps, results, reuse=True)
+    return _peak(_execution_order(steps, results), results, reuse=True)
+
+
+def _execution_order(steps: Sequence[Step], results: Sequence[Tensor]) -> list[Step]:
+    """Sort steps as ONNX Runtime does: depth first from the results, the latest input first.
+
+    Steps that no result depends on are left out.
+    """
+    producer = {step.written: index for index, step in enumerate(steps)}
+    inputs = [
+        sorted({producer[read] for read in step.reads if producer.get(read, index) < index})
+        for index, step in enumerate(steps)
+    ]
+    pending = [(index, False) for index in sorted(producer[x] for x in results if x in producer)]
+    order: list[Step] = []
+    seen: set[int] = set()
+    while pending:
+        index, done = pending.pop()
+        if done:
+            order.append(steps[index])
+        elif index not in seen:
+            seen.add(index)
+            pending.append((index, True))
+            pending += [(source, False) for source in inputs[index] if source not in seen]
+    return order
 
 
 def _peak(steps: Sequence[Step], results: Sequence[Tensor], *, reuse: bool) -> int:
-    buffers = _buffers(steps, _last_reads(steps, results), reuse=reuse)
+    buffers = _assign_buffers(steps, _last_reads(steps, results), reuse=reuse)
     change = [0] * (len(steps) + 2)
     for index, step in enumerate(steps):
         change[index] += step.working
@@ -68,29 +102,26 @@ def _peak(steps: Sequence[Step], results: Sequence[Tensor], *, reuse: bool) -> i
 
 
 def _last_reads(steps: Sequence[Step], results: Sequence[Tensor]) -> dict[Tensor, int]:
-    """Step after which each tensor is dead; for results, past the end."""
+    """Return the step after which each tensor is dead; for results, a step past the end."""
     last = {step.written: index for index, step in enumerate(steps)}
-    last |= {
-        tensor: index
-        for index, step in enumerate(steps)
-        for tensor in step.reads
-        if not tensor.constant
-    }
+    last |= {tensor: index for index, step in enumerate(steps) for tensor in step.reads}
     return last | dict.fromkeys(results, len(steps))
 
 
-def _buffers(steps: Sequence[Step], last: dict[Tensor, int], *, reuse: bool) -> list[_Buffer]:
-    """Where each tensor lies: in its own buffer, or in one that a dead tensor left."""
+def _assign_buffers(
+    steps: Sequence[Step], last: dict[Tensor, int], *, reuse: bool
+) -> list[_Buffer]:
+    """Give each tensor a buffer: its own, or one that a dead tensor left."""
     written = {step.written for step in steps}
-    # The inputs of the whole pass are there before its first step.
+    # The inputs of the forward pass are live before its first step.
     place = {tensor: _Buffer(tensor.size, 0, last[tensor]) for tensor in last.keys() - written}
     buffers = list(place.values())
     idle: defaultdict[tuple[int, ...], list[_Buffer]] = defaultdict(list)
     for index, step in enumerate(steps):
         dying = [tensor for tensor in dict.fromkeys(step.reads) if last.get(tensor) == index]
-        taken = step.reads[0] if step.in_place and step.reads[0] in dying else None
-        if taken is not None:
-            buffer = place[taken]
+        overwritten = _overwritten(step, dying)
+        if overwritten is not None:
+            buffer = place[overwritten]
         elif idle[step.written.shape]:
             buffer = idle[step.written.shape].pop()
         else:
@@ -100,6 +131,13 @@ def _buffers(steps: Sequence[Step], last: dict[Tensor, int], *, reuse: bool) -> 
         buffer.last = last[step.written]
         if reuse:
             for tensor in dying:
-                if tensor is not taken:
+                if tensor is not overwritten:
                     idle[tensor.shape].append(place[tensor])
     return buffers
+
+
+def _overwritten(step: Step, dying: Sequence[Tensor]) -> Tensor | None:
+    """Return the input whose buffer the output takes, if any."""
+    if not step.in_place:
+        return None
+    return next((tensor for tensor in dying if tensor.size == step.written.size), None)

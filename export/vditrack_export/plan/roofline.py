@@ -1,4 +1,4 @@
-"""How long a device takes at least: by its operations or by its memory, whichever takes longer."""
+"""The time that a device needs: for its operations or for its memory, whichever is longer."""
 
 from dataclasses import dataclass
 
@@ -8,32 +8,39 @@ from vditrack_export.plan.devices import BYTES, Device, Precision
 
 @dataclass(frozen=True)
 class Roofline:
-    """A device at one precision, with the share of its peak rates that is reached."""
+    """The rates that a device reaches at one precision."""
 
     operations_rate: float
-    """A second."""
+    """Operations a second."""
     bytes_rate: float
-    """A second."""
+    """Bytes a second."""
     element: int
-    """Bytes."""
+    """Bytes of one number."""
 
     def seconds(self, operations: int, moved_bytes: int) -> float:
-        """Time of one run (Williams, Waterman, Patterson: Roofline, 2009)."""
+        """Return the time of one run (Williams, Waterman, Patterson: Roofline, 2009)."""
         return max(operations / self.operations_rate, moved_bytes / self.bytes_rate)
 
 
 def roofline(device: Device, precision: Precision, efficiency: float) -> Roofline:
     """Return the roofline of a device.
 
+    Args:
+        device: The device.
+        precision: Of the networks.
+        efficiency: Share of the peak rates that is reached, from 0 to 1.
+
     Raises:
-        InputError: the device does not compute in that precision, or the efficiency is no share.
+        InputError: The device does not compute in that precision, or the efficiency is not a share.
 
     """
     peak = device.peak(precision)
     if peak is None:
         raise InputError(f"{device.title} does not compute in {precision}; use {device.default}.")
     if not 0 < efficiency <= 1:
-        raise InputError(f"efficiency {efficiency:g} is no share of the peak: give 0 to 1.")
+        raise InputError(
+            f"efficiency {efficiency:g} is not a share of the peak: give more than 0, at most 1."
+        )
     return Roofline(
         operations_rate=peak * 1e12 * efficiency,
         bytes_rate=device.bandwidth * 1e9 * efficiency,

@@ -1,22 +1,27 @@
-"""A plan printed: tables for people."""
+"""Print a plan, or the devices, as tables."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from vditrack_export.plan.devices import Device
-from vditrack_export.plan.pipeline import Setting
-from vditrack_export.plan.report import Comparison, Report
-from vditrack_export.plan.runs import Part, Run
+from vditrack_export.plan.settings import Setting
+
+# The plan's own modules load torch, which the table of devices does not need.
+if TYPE_CHECKING:
+    from vditrack_export.plan.report import Comparison, Report
+    from vditrack_export.plan.runs import Part, Run
 
 _PARTS = ("text encoder", "encoder", "transformer", "matching", "decoder")
 _CANDIDATES_SHOWN = 12
 
 
 def print_report(console: Console, report: Report) -> None:
-    """Print operations, memory and time, then which sizes hold the rate."""
+    """Print operations, memory and time, then the sizes that hold the rate."""
     question = report.question
     console.print(
         f"[bold]{report.card}[/bold] on {question.device.title}, {question.precision}, at "
@@ -26,15 +31,15 @@ def print_report(console: Console, report: Report) -> None:
         _print_comparison(console, comparison, report)
     _print_candidates(console, report)
     console.print(
-        "Operations are twice the multiply-adds; moved bytes count elementwise work as fused. The "
-        "pipeline is one denoising step with both guidance passes. Times are the roofline's, as if "
+        "Operations are twice the multiply-adds. Moved bytes count elementwise work as fused. The "
+        "pipeline is one denoising step with its guidance passes. Times are the roofline's, as if "
         "matching ran on the device too; it runs on the host's CPU."
     )
 
 
 def print_devices(console: Console, devices: dict[str, Device]) -> None:
-    """Print the device table with its sources."""
-    table = _table(
+    """Print the known devices and the sources of their figures."""
+    table = _new_table(
         "dense peak rates, TFLOPS",
         ("name", "device", "bf16", "fp32", "fp8", "int8", "GB/s", "GB", "SM"),
     )
@@ -50,24 +55,25 @@ def print_devices(console: Console, devices: dict[str, Device]) -> None:
 
 def _print_comparison(console: Console, comparison: Comparison, report: Report) -> None:
     kept, whole = comparison.kept.parts, comparison.pipeline
-    table = _table(
-        f"{_described(comparison.setting)}: {comparison.tokens} tokens",
+    table = _new_table(
+        f"{_format_setting(comparison.setting)}: {comparison.tokens} tokens",
         ("part", "pipeline TFLOP", "kept TFLOP", "moved GB", "weights GB", "peak GB", "ms"),
     )
     for name in _PARTS:
         if name in kept or name in whole:
-            table.add_row(name, *_cells(kept.get(name), whole.get(name)))
+            table.add_row(name, *_format_parts(kept.get(name), whole.get(name)))
     table.add_section()
-    table.add_row("all", *_cells(_sum(kept.values()), _sum(whole.values())))
+    table.add_row("all", *_format_parts(comparison.kept.total, comparison.pipeline_total))
     console.print(table)
     console.print(
         f"The whole pipeline takes {comparison.ratio:.1f} times the operations of what is kept, "
         f"the transformer alone {comparison.transformer_ratio:.1f} times."
     )
     usable = "fits" if comparison.kept.fits else "does not fit"
+    fused, decomposed = comparison.kept.memory_bytes, comparison.decomposed_memory_bytes
     console.print(
-        f"Memory {_gigabytes(comparison.kept.memory_bytes)} GB, {usable}; with attention that "
-        f"keeps tokens x tokens {_gigabytes(comparison.decomposed_memory_bytes)} GB."
+        f"Memory {_format_gigabytes(fused)} GB, {usable}; with attention that keeps tokens x "
+        f"tokens {_format_gigabytes(decomposed)} GB."
     )
     _print_rate(console, comparison.kept)
     if comparison.stream.parts != comparison.kept.parts:
@@ -83,7 +89,7 @@ def _print_rate(console: Console, run: Run) -> None:
     }[run.mode]
     frames = "frame" if run.new_frames == 1 else "frames"
     console.print(
-        f"{name}: {_milliseconds(run.seconds)} ms for {run.new_frames} new {frames}, "
+        f"{name}: {_format_milliseconds(run.seconds)} ms for {run.new_frames} new {frames}, "
         f"{run.rate:.3g} frames a second."
     )
 
@@ -94,7 +100,7 @@ def _print_candidates(console: Console, report: Report) -> None:
         title = f"hold {rate:g} frames a second, largest first ({len(holding)} in all)"
     else:
         title = f"none holds {rate:g} frames a second; the fastest are"
-    table = _table(
+    table = _new_table(
         title,
         ("picture", "frames", "a latent", "described", "ms a run", "latency ms", "rate", "GB"),
     )
@@ -105,46 +111,35 @@ def _print_candidates(console: Console, report: Report) -> None:
             str(setting.frames),
             "a frame" if setting.temporal_stride == 1 else f"{setting.temporal_stride} frames",
             "newest" if run.mode == "stream" else "all",
-            _milliseconds(run.seconds),
-            _milliseconds(run.latency),
+            _format_milliseconds(run.seconds),
+            _format_milliseconds(run.latency),
             f"{run.rate:.3g}",
-            _gigabytes(run.memory_bytes) + ("" if run.fits else ", too much"),
+            _format_gigabytes(run.memory_bytes) + ("" if run.fits else ", too much"),
         )
     console.print(table)
 
 
-def _described(setting: Setting) -> str:
+def _format_setting(setting: Setting) -> str:
     stride = setting.temporal_stride
     latents = "a latent a frame" if stride == 1 else f"a latent for {stride} frames"
     return f"{setting.height} x {setting.width} x {setting.frames} frames, {latents}"
 
 
-def _cells(kept: Part | None, whole: Part | None) -> tuple[str, ...]:
-    pipeline = "-" if whole is None else _tera(whole.operations)
+def _format_parts(kept: Part | None, whole: Part | None) -> tuple[str, ...]:
+    pipeline = "-" if whole is None else _format_tera(whole.operations)
     if kept is None:
         return pipeline, "-", "-", "-", "-", "-"
     return (
         pipeline,
-        _tera(kept.operations),
-        _gigabytes(kept.moved_bytes),
-        _gigabytes(kept.weight_bytes),
-        _gigabytes(kept.activation_bytes),
-        _milliseconds(kept.seconds),
+        _format_tera(kept.operations),
+        _format_gigabytes(kept.moved_bytes),
+        _format_gigabytes(kept.weight_bytes),
+        _format_gigabytes(kept.activation_bytes),
+        _format_milliseconds(kept.seconds),
     )
 
 
-def _sum(parts: Iterable[Part]) -> Part:
-    every = list(parts)
-    return Part(
-        operations=sum(part.operations for part in every),
-        moved_bytes=sum(part.moved_bytes for part in every),
-        weight_bytes=sum(part.weight_bytes for part in every),
-        activation_bytes=sum(part.activation_bytes for part in every),
-        seconds=sum(part.seconds for part in every),
-    )
-
-
-def _table(title: str, columns: tuple[str, ...]) -> Table:
+def _new_table(title: str, columns: tuple[str, ...]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
     for index, column in enumerate(columns):
         first = index == 0
@@ -152,20 +147,20 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     return table
 
 
-def _tera(operations: int) -> str:
-    return _figure(operations / 1e12)
+def _format_tera(operations: int) -> str:
+    return _format_number(operations / 1e12)
 
 
-def _gigabytes(count: int) -> str:
-    return _figure(count / 1e9)
+def _format_gigabytes(count: int) -> str:
+    return _format_number(count / 1e9)
 
 
-def _milliseconds(seconds: float) -> str:
-    return _figure(1e3 * seconds)
+def _format_milliseconds(seconds: float) -> str:
+    return _format_number(1e3 * seconds)
 
 
-def _figure(value: float) -> str:
-    """Three figures or all before the point."""
+def _format_number(value: float) -> str:
+    """Format a number with three figures, or all of those before the point."""
     if value == 0:
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.01 else f"{value:.2g}"

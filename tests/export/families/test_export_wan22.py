@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,23 +16,22 @@ from diffusers import (
 from safetensors.torch import load_file
 from test_export_encoders import wan_latents
 from test_export_wan import chosen, head_errors, internals, prompt, transformer
-from test_plan import counted, weights_of
-from test_plan import run as run_plan
 from torch import Tensor
 
+from doubles.commands import run_command
+from doubles.flops import count_operations, count_weights
 from doubles.pipelines import make_text_encoder, make_tokenizer, moving_clip, run_export
 from vditrack import Tracker, VditrackError
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
 from vditrack_export.families.read_spec import Cut, Denoising
-from vditrack_export.families.wan.shapes import WanAutoencoder
 from vditrack_export.families.wan.transformer import WanKeys
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
-from vditrack_export.plan.pipeline import Setting, reference_costs
-from vditrack_export.plan.trace import Fusion
-from vditrack_export.plan.wan_vae import wan_decoder, wan_encoder
+from vditrack_export.plan.cli import plan
+from vditrack_export.plan.pipeline import reference_costs
+from vditrack_export.plan.settings import Setting
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +125,7 @@ def test_the_card_has_the_checkpoints_shapes():
         (CARD.family.encoder.config(), vae.config),
     ):
         assert {name: list_of(found[name]) for name in config} == config
-    assert weights_of(model) == pytest.approx(5e9, rel=0.01)
+    assert count_weights(model) == pytest.approx(5e9, rel=0.01)
     # Of Wan2.2_VAE.pth, as Wan-AI published it.
     shapes = {name: tuple(value.shape) for name, value in vae.state_dict().items()}
     assert len(shapes) == 196
@@ -355,60 +353,26 @@ def test_another_autoencoder_is_refused(card, checkpoint, tmp_path, name, value,
 # The plan
 
 
-@pytest.mark.parametrize("frames", [1, 5, 13])
-@pytest.mark.parametrize("multiples", [(1, 2, 4, 4), (2, 1, 4, 2)])
-def test_the_autoencoder_is_counted(frames, multiples):
-    shape = WanAutoencoder(
-        image_channels=3,
-        patch=2,
-        base_width=8,
-        decoder_base_width=16,
-        multiples=multiples,
-        residual_blocks=1,
-        temporal_downsample=(False, True, True),
-        latent_channels=4,
-        residual=True,
-    )
-    model = AutoencoderKLWan(
-        base_dim=8,
-        decoder_base_dim=16,
-        z_dim=4,
-        dim_mult=list(multiples),
-        num_res_blocks=1,
-        is_residual=True,
-        patch_size=2,
-        in_channels=12,
-        out_channels=12,
-        latents_mean=[0.0] * 4,
-        latents_std=[1.0] * 4,
-    ).eval()
-    clip, latents = torch.zeros(1, 3, frames, 32, 48), (1 + frames // 4, 2, 3)
-    for fusion in get_args(Fusion):
-        encoder = wan_encoder(shape, (frames, 32, 48), compressed=True, fusion=fusion)
-        decoder = wan_decoder(shape, latents, compressed=True, fusion=fusion)
-        assert encoder.operations == counted(lambda: model.encode(clip))
-        assert decoder.operations == counted(lambda: model.decode(torch.zeros(1, 4, *latents)))
-        if frames > 1:
-            assert encoder.weights + decoder.weights == weights_of(model)
-
-
 def test_the_plan_at_full_size():
     """On the meta device: the checkpoint's own sizes and picture, no memory."""
     setting = Setting(704, 1280, 9, 4)
-    costs = reference_costs(CARD, setting, fusion="all")
+    costs = reference_costs(CARD, setting, "all")
     with torch.device("meta"):
         model = WanTransformer3DModel(**CONVERTED_TRANSFORMER).eval()
         vae = AutoencoderKLWan(**CONVERTED_AUTOENCODER).eval()
         latents, step = torch.empty(1, 48, 3, 44, 80), torch.tensor([96.0])
         clip, context = torch.empty(1, 3, 9, 704, 1280), torch.empty(1, 512, 4096)
-    assert costs["transformer"].operations == 2 * counted(lambda: model(latents, step, context))
-    assert costs["encoder"].operations == counted(lambda: vae._encode(clip))
-    assert costs["decoder"].operations == counted(lambda: vae._decode(latents))
+    assert costs["transformer"].operations == 2 * count_operations(
+        lambda: model(latents, step, context)
+    )
+    assert costs["encoder"].operations == count_operations(lambda: vae._encode(clip))
+    assert costs["decoder"].operations == count_operations(lambda: vae._decode(latents))
 
 
+@pytest.mark.slow
 def test_the_printed_plan():
-    assert "6160 tokens" in run_plan(CARD.name, "--device", "orin-agx").stdout
-    told = json.loads(run_plan(CARD.name, "--device", "orin-agx", "--json").stdout)
+    assert "6160 tokens" in run_command(plan, CARD.name, "--device", "orin-agx").stdout
+    told = json.loads(run_command(plan, CARD.name, "--device", "orin-agx", "--json").stdout)
     settings = [run["setting"] for run in [*told["candidates"], told["comparisons"][0]]]
     assert {setting["temporal_stride"] for setting in settings} == {4}
     assert all(side % CELL == 0 for size in settings for side in (size["height"], size["width"]))

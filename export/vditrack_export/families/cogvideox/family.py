@@ -150,6 +150,13 @@ class CogVideoXVae(Autoencoder[CogVideoXAutoencoder]):
         clip = CogVideoXClipEncoder(model, size.temporal_stride)
         return separate_form(clip, frames=size.frames, size=size)
 
+    def decode(self, model: Any, latents: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
+        """Decode latents with the unmodified model."""
+        for block in model.decoder.up_blocks:
+            for sampler in block.upsamplers or ():
+                sampler.compress_time &= temporal_stride > 1
+        return super().decode(model, latents, temporal_stride)
+
     def original_latents(self, model: Any, frames: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
         """Encode frames with the unmodified model."""
         with torch.no_grad():

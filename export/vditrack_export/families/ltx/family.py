@@ -100,7 +100,10 @@ class LtxVae(Autoencoder[LtxAutoencoder]):
         }
 
     def random_config(self) -> Config:
-        """Return the smallest decoder: cards do not describe it, and no bundle has it."""
+        """Return the smallest decoder: cards do not describe it, and no bundle has it.
+
+        `build_decoder` takes that of the releases 0.9.0 and 0.9.1, which are diffusers' defaults.
+        """
         return {
             "decoder_block_out_channels": [8],
             "decoder_layers_per_block": [1, 1],

@@ -67,6 +67,13 @@ class KlVae(Autoencoder[KlAutoencoder]):
         """Return a graph of single frames."""
         return separate_form(FramesToLatents(KlImageEncoder(model)), frames=1, size=size)
 
+    def decode(self, model: Any, latents: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
+        """Decode latents with the unmodified model."""
+        images = latents[0].transpose(0, 1)
+        frames = {"num_frames": len(images)} if self.shape.temporal_decoder else {}
+        decoded: Tensor = model.decode(images, **frames).sample
+        return decoded
+
     def original_latents(self, model: Any, frames: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
         """Encode frames with the unmodified model."""
         with torch.no_grad():

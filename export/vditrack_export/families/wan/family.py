@@ -103,6 +103,14 @@ class WanVae(Autoencoder[WanAutoencoder]):
         """Return graphs that encode group after group, with caches."""
         return streaming_form(WanStreamEncoder(model, size.temporal_stride), size)
 
+    def decode(self, model: Any, latents: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
+        """Decode latents with the unmodified model."""
+        if temporal_stride > 1:
+            return super().decode(model, latents, temporal_stride)
+        # Without a cache, diffusers' decoder leaves temporal upsampling out.
+        frames: Tensor = model.decoder(model.post_quant_conv(latents))
+        return frames
+
     def original_latents(self, model: Any, frames: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
         """Encode frames with the unmodified model."""
         clip = as_clip(frames)

@@ -1,0 +1,165 @@
+"""The networks of a card, built as they are exported, and recorded on the meta device.
+
+With its weights on the meta device, a network of any size takes no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from vditrack.bundle.manifest import Encoder, Input
+from vditrack_export.card import Card
+from vditrack_export.families.read_spec import Cut, Denoising
+from vditrack_export.pipeline.checkpoint import Checkpoint, random_checkpoint
+from vditrack_export.plan.meta_tensors import MetaTensors, meta_tensor
+from vditrack_export.plan.recorder import Recording, record
+from vditrack_export.plan.settings import LatentSize
+
+_PROMPT_SEED = 0
+
+
+@dataclass(frozen=True)
+class EncoderRecording:
+    """One run of each graph of an encoder."""
+
+    start: Recording
+    """Run of the graph that encodes a clip's first frame; `step` if that does it."""
+    step: Recording
+    takes: Encoder
+    """Frames and caches that the step's graph takes."""
+
+
+def build_feature_path(
+    card: Card, transformer: nn.Module, latents: LatentSize, described: int, prompt: Tensor
+) -> nn.Module:
+    """Build the module that maps latents [1, C, T, h, w] to descriptors.
+
+    Args:
+        card: The model.
+        transformer: Its transformer or UNet.
+        latents: Frames, rows and columns of the latents.
+        described: Number of newest latent frames that get descriptors.
+        prompt: Embedding of the prompt.
+
+    """
+    feature, denoiser = card.feature, card.family.denoiser
+    cut = Cut(
+        block=feature.block,
+        heads=feature.heads,
+        channels=denoiser.channels(feature),
+        described=described,
+        tensor=feature.tensor,
+        rotated=feature.rotated,
+    )
+    shape = (card.encoder.latent_channels, *latents)
+    with torch.no_grad():
+        return denoiser.path(transformer, shape, cut, _denoising(card), prompt).eval()
+
+
+def build_transformer(card: Card) -> Callable[[Tensor, Tensor], object]:
+    """Build the whole transformer or UNet, with all its blocks.
+
+    Returns:
+        A function that runs it on clean latents [1, C, T, h, w] and a prompt, at the card's step.
+
+    """
+    denoiser, denoising = card.family.denoiser, _denoising(card)
+    model = denoiser.model_class(**denoiser.config()).eval()
+    return lambda latents, prompt: denoiser.run(model, latents, denoising, prompt)
+
+
+def build_text_encoder(card: Card) -> nn.Module | None:
+    """Build the text encoder of a card; None if it has none, or does not state all its shapes."""
+    shape = card.text_encoder
+    config = None if shape is None else shape.config(card.transformer.text_tokens)
+    if shape is None or config is None:
+        return None
+    model_class = getattr(transformers, shape.model_class)
+    model: nn.Module = model_class(model_class.config_class(**config)).eval()
+    return model
+
+
+def make_prompt(card: Card) -> Tensor:
+    """Return random numbers in place of the embedding of a prompt."""
+    return card.family.denoiser.random_prompt(_PROMPT_SEED)
+
+
+@lru_cache(maxsize=256)
+def record_feature_path(card: Card, latents: LatentSize, described: int) -> Recording:
+    """Record the path from latents to descriptors; arguments as in `build_feature_path`."""
+    transformer, prompt = _meta_models(card).transformer, make_prompt(card)
+    with MetaTensors():  # type: ignore[no-untyped-call]
+        path = build_feature_path(card, transformer, latents, described, prompt)
+    example = _latents(card, latents)
+    return record(lambda: path(example), [example], path)
+
+
+@lru_cache(maxsize=256)
+def record_encoder(card: Card, size: Input) -> EncoderRecording:
+    """Record the graphs that encode a window of this size."""
+    with MetaTensors(), torch.no_grad():  # type: ignore[no-untyped-call]
+        form = card.family.encoder.form(_meta_models(card).encoder, size)
+    recordings = []
+    for graph in form.graphs:
+        examples = [meta_tensor(*x.shape, dtype=x.dtype) for x in graph.examples.values()]
+        module = graph.module
+        recordings.append(record(partial(module, *examples), examples, module))
+    return EncoderRecording(recordings[0], recordings[-1], form.takes)
+
+
+@lru_cache(maxsize=16)
+def record_transformer(card: Card, latents: LatentSize) -> Recording:
+    """Record one pass of the whole transformer or UNet on latents of this size."""
+    with torch.device("meta"):
+        run = build_transformer(card)
+    example, prompt = _latents(card, latents), make_prompt(card)
+    return record(lambda: run(example, prompt), [example, prompt])
+
+
+@lru_cache(maxsize=16)
+def record_decoder(card: Card, latents: LatentSize, temporal_stride: int) -> Recording | None:
+    """Record how the pipeline decodes the latents of a window; None if it has no decoder."""
+    with torch.device("meta"):
+        decode = card.family.encoder.build_decoder(temporal_stride)
+    if decode is None:
+        return None
+    example = _latents(card, latents)
+    return record(lambda: decode(example), [example])
+
+
+@lru_cache(maxsize=16)
+def record_text_encoder(card: Card) -> Recording | None:
+    """Record the text encoder on one prompt with its padding; None as in `build_text_encoder`."""
+    with torch.device("meta"):
+        model = build_text_encoder(card)
+    if model is None:
+        return None
+    tokens = meta_tensor(1, card.transformer.text_tokens, dtype=torch.long)
+    return record(lambda: model(tokens), [tokens])
+
+
+@lru_cache(maxsize=4)
+def _meta_models(card: Card) -> Checkpoint:
+    """Build the encoder, and the transformer up to the block that is read."""
+    with torch.device("meta"):
+        return random_checkpoint(card)
+
+
+def _latents(card: Card, size: LatentSize) -> Tensor:
+    return meta_tensor(1, card.encoder.latent_channels, *size)
+
+
+def _denoising(card: Card) -> Denoising:
+    feature = card.feature
+    return Denoising(
+        timestep=feature.timestep,
+        signal=feature.signal_level,
+        noise=feature.noise_level,
+        seed=feature.noise_seed,
+    )

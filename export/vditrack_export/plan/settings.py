@@ -1,0 +1,83 @@
+"""Windows of frames that a card's model can be run on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from vditrack.bundle.manifest import Input
+from vditrack.errors import InputError
+from vditrack_export.card import Card
+
+LatentSize = tuple[int, int, int]
+"""Frames, rows and columns of the latents of a window."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The size of a window in pixels and frames, and how many frames share a latent."""
+
+    height: int
+    width: int
+    frames: int
+    temporal_stride: int
+
+    @property
+    def latent_frames(self) -> int:
+        """Latents of one window; with temporal compression the first frame has its own."""
+        return 1 + (self.frames - 1) // self.temporal_stride
+
+
+def card_setting(card: Card) -> Setting:
+    """Return the window that a card is exported for."""
+    size = card.input
+    return Setting(size.height, size.width, size.frames, size.temporal_stride)
+
+
+def check_setting(card: Card, setting: Setting) -> None:
+    """Check that a card's model can be run on a window.
+
+    Raises:
+        InputError: The picture does not divide into cells of descriptors.
+
+    """
+    side = card.cell
+    if setting.height % side or setting.width % side:
+        raise InputError(
+            f"card {card.name}: {setting.height} x {setting.width} pixels do not divide into "
+            f"cells of {side}. Correct it there."
+        )
+
+
+def latent_size(card: Card, setting: Setting) -> LatentSize:
+    """Return frames, rows and columns of the latents of a window."""
+    side = card.encoder.stride
+    return setting.latent_frames, setting.height // side, setting.width // side
+
+
+def window_input(card: Card, setting: Setting) -> Input:
+    """Return the input of a bundle that is exported for a window and describes all its frames.
+
+    Raises:
+        ValueError: No bundle can have such an input.
+
+    """
+    return msgspec.structs.replace(
+        card.input,
+        height=setting.height,
+        width=setting.width,
+        frames=setting.frames,
+        temporal_stride=setting.temporal_stride,
+        described_frames=setting.frames,
+        overlap=1,
+    )
+
+
+def is_possible(card: Card, setting: Setting) -> bool:
+    """Return whether the card would be valid with a window."""
+    try:
+        msgspec.structs.replace(card, input=window_input(card, setting))
+    except ValueError:
+        return False
+    return True
