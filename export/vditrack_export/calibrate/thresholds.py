@@ -18,12 +18,8 @@ FLAT = 0.5
 
 
 @dataclass(frozen=True)
-class Means:
+class Means(PointScores):
     """TAP-Vid's metrics in percent, each averaged over the clips that define it."""
-
-    average_jaccard: float
-    position_accuracy: float
-    occlusion_accuracy: float
 
     @property
     def objective(self) -> float:

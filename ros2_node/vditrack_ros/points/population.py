@@ -20,17 +20,6 @@ _MIN_SPACING = 0.5
 
 
 @dataclass(frozen=True)
-class RequestResult:
-    """What became of requested points."""
-
-    added: int
-    outside: int
-    """Not added: outside the image."""
-    refused: int
-    """Not added: `max_points` are alive."""
-
-
-@dataclass(frozen=True)
 class _Points:
     """State of the living points, in the order of their ids."""
 
@@ -57,6 +46,17 @@ class _Points:
         )
         names = [part.name for part in fields(self)]
         return _Points(*(np.concatenate([getattr(self, n), getattr(new, n)]) for n in names))
+
+
+@dataclass(frozen=True)
+class RequestResult:
+    """What became of requested points."""
+
+    added: int
+    outside: int
+    """Not added: outside the image."""
+    refused: int
+    """Not added: `max_points` are alive."""
 
 
 class Population:

@@ -3,8 +3,9 @@
 The names and meanings of encodings are those of sensor_msgs' image_encodings.hpp.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from vditrack.arrays import Floats, Frame
 from vditrack.errors import InputError
 from vditrack.ros_messages.image_codec import decode_rgb
+
+Entry = TypeVar("Entry")
 
 
 class ImageMessage(Protocol):
@@ -103,12 +106,8 @@ def decode_image(message: ImageMessage) -> Frame:
         InputError: the encoding is not supported, or size, step and data are inconsistent.
 
     """
-    layout = _LAYOUTS.get(message.encoding)
-    if layout is None:
-        raise InputError(
-            f"{_describe(message)} has an unsupported encoding. Publish one of "
-            f"{', '.join(_LAYOUTS)}."
-        )
+    refusal = f"has an unsupported encoding. Publish one of {', '.join(_LAYOUTS)}."
+    layout = _look_up_encoding(message, _LAYOUTS, refusal)
     _check_size(message, layout)
     rows = message.height * 3 // 2 if layout.chroma_plane else message.height
     channels = layout.channels * (2 if layout.wide else 1)
@@ -159,18 +158,20 @@ def decode_depth(message: ImageMessage) -> Floats:
         InputError: the encoding is another one, or size, step and data are inconsistent.
 
     """
-    dtype = _DEPTH_DTYPES.get(message.encoding)
-    if dtype is None:
-        raise InputError(
-            f"{_describe(message)} is not a depth image. Publish 16UC1 (millimetres) or 32FC1 "
-            "(metres)."
-        )
+    refusal = "is not a depth image. Publish 16UC1 (millimetres) or 32FC1 (metres)."
+    dtype = _look_up_encoding(message, _DEPTH_DTYPES, refusal)
     _check_size(message, _Layout(None))
     raw = view_pixels(message, dtype)[..., 0]
     if dtype.kind == "u":
         return np.where(raw == 0, np.float32(np.nan), raw / np.float32(1000))
     known = (raw > 0) & (raw < np.inf)
     return np.where(known, raw, np.float32(np.nan)).astype(np.float32, copy=False)
+
+
+def _look_up_encoding(message: ImageMessage, known: Mapping[str, Entry], refusal: str) -> Entry:
+    if message.encoding not in known:
+        raise InputError(f"{_describe(message)} {refusal}")
+    return known[message.encoding]
 
 
 def view_pixels(

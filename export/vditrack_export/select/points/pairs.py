@@ -25,17 +25,6 @@ class Source:
     """The indices of the tracks, [N]: at most 64 of those visible in the frame, evenly chosen."""
 
 
-@dataclass(frozen=True)
-class Window:
-    """Frames that pass through the model together."""
-
-    frames: Indices
-    """The frames, [F]; a clip's first and last frame stand in for those before and after it."""
-    described: tuple[int, ...]
-    """The frame of each latent of the window that gets descriptors, rising; it may lie beyond the
-    clip."""
-
-
 def choose_sources(visible: Bools, frames: Collection[int]) -> tuple[Source, ...]:
     """Return the points to take: in every eighth frame, if it has descriptors.
 
@@ -51,6 +40,17 @@ def choose_sources(visible: Bools, frames: Collection[int]) -> tuple[Source, ...
             chosen = np.linspace(0, len(tracks) - 1, min(_POINTS, len(tracks))).round()
             found.append(Source(frame, tracks[chosen.astype(np.intp)]))
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Frames that pass through the model together."""
+
+    frames: Indices
+    """The frames, [F]; a clip's first and last frame stand in for those before and after it."""
+    described: tuple[int, ...]
+    """The frame of each latent of the window that gets descriptors, rising; it may lie beyond the
+    clip."""
 
 
 def list_windows(length: int, size: Input) -> tuple[Window, ...]:

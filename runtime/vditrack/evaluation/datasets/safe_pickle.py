@@ -268,20 +268,18 @@ def _describe(value: object) -> str:
     return repr(value) if isinstance(value, str) else type(value).__name__
 
 
+_CORES = ("numpy.core", "numpy._core")
+_BUILTINS = ("__builtin__", "builtins")
+"""Names of modules in older and newer versions of NumPy and Python."""
 _RECORDERS = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _Name(_Dtype),
-    ("numpy.core.multiarray", "_reconstruct"): _Name(_reconstruct),
-    ("numpy._core.multiarray", "_reconstruct"): _Name(_reconstruct),
-    ("numpy.core.multiarray", "scalar"): _Name(_scalar),
-    ("numpy._core.multiarray", "scalar"): _Name(_scalar),
-    ("numpy.core.numeric", "_frombuffer"): _Name(_from_buffer),
-    ("numpy._core.numeric", "_frombuffer"): _Name(_from_buffer),
+    **{(f"{core}.multiarray", "_reconstruct"): _Name(_reconstruct) for core in _CORES},
+    **{(f"{core}.multiarray", "scalar"): _Name(_scalar) for core in _CORES},
+    **{(f"{core}.numeric", "_frombuffer"): _Name(_from_buffer) for core in _CORES},
     ("_codecs", "encode"): _Name(_encoded),
-    ("__builtin__", "bytes"): _Name(_empty_bytes),
-    ("builtins", "bytes"): _Name(_empty_bytes),
-    ("__builtin__", "bytearray"): _Name(_byte_array),
-    ("builtins", "bytearray"): _Name(_byte_array),
+    **{(module, "bytes"): _Name(_empty_bytes) for module in _BUILTINS},
+    **{(module, "bytearray"): _Name(_byte_array) for module in _BUILTINS},
 }
 
 _ATOMS = (str, bytes, bytearray, int, float, bool, type(None))
