@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 CARD_TOP = """
 name = "small"
@@ -36,20 +37,33 @@ template_update = 0.05
 update_after_loss = true
 horizon = 4
 """
-TINY_MODEL = """
-[transformer]
-family = "wan"
+SHAPE = """
 layers = 3
 heads = 2
 head_dim = 32
-feed_forward = 64
-in_channels = 24
-out_channels = 24
-patch = [1, 1, 1]
-frequency_dim = 32
+in_channels = 4
+out_channels = 4
+patch = [1, 2, 2]
 text_dim = 16
-text_tokens = 1
-[encoder]
+text_tokens = 7
+"""
+"""The transformer's size, in all families."""
+
+
+def change_fields(text: str, changes: dict[str, object]) -> str:
+    """Replace the values of those fields that stand in a part of a card."""
+    for name, value in changes.items():
+        line = f"{name} = {json.dumps(value)}"
+        text = re.sub(rf"^{name} = .*$", line, text, flags=re.MULTILINE)
+    return text
+
+
+TINY_SHAPE = {"in_channels": 24, "out_channels": 24, "patch": [1, 1, 1], "text_tokens": 1}
+TINY_MODEL = f"""
+[transformer]
+family = "wan"
+feed_forward = 64
+frequency_dim = 32{change_fields(SHAPE, TINY_SHAPE)}[encoder]
 kind = "convolutions"
 widths = [32, 64, 128]
 latent_channels = 24
@@ -66,9 +80,8 @@ def make_card(model: str, **changes: object) -> str:
     return change_fields(CARD_TOP, changes) + model + change_fields(CARD_BOTTOM, changes)
 
 
-def change_fields(text: str, changes: dict[str, object]) -> str:
-    """Replace the values of those fields that stand in a part of a card."""
-    for name, value in changes.items():
-        line = f"{name} = {json.dumps(value)}"
-        text = re.sub(rf"^{name} = .*$", line, text, flags=re.MULTILINE)
-    return text
+def save_card(folder: Path, text: str) -> Path:
+    """Write a card into a folder."""
+    path = folder / "small.toml"
+    path.write_text(text)
+    return path

@@ -19,23 +19,13 @@ from transformers import UMT5Config as Umt5Config
 from transformers import UMT5EncoderModel as Umt5EncoderModel
 from typer.testing import Result
 
-from doubles.cards import make_card
+from doubles.cards import SHAPE, make_card
 from doubles.commands import run_command
 from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack_export.pipeline.cli import export
 
 TEXT_DIM, TEXT_TOKENS = 16, 7
 
-COMMON = """
-layers = 3
-heads = 2
-head_dim = 32
-in_channels = 4
-out_channels = 4
-patch = [1, 2, 2]
-text_dim = 16
-text_tokens = 7
-"""
 TEXT = """
 layers = 1
 width = 16
@@ -55,13 +45,13 @@ temporal_downsample = [false, true, true]
 latent_channels = 4
 """
 FAMILY_SECTIONS = {
-    "wan": f'[transformer]\nfamily = "wan"\nfeed_forward = 48\nfrequency_dim = 16{COMMON}{WAN_VAE}'
+    "wan": f'[transformer]\nfamily = "wan"\nfeed_forward = 48\nfrequency_dim = 16{SHAPE}{WAN_VAE}'
     f'[text_encoder]\nkind = "umt5"{TEXT}',
     "cosmos": f'[transformer]\nfamily = "cosmos"\nfeed_forward = 256\nmodulation_dim = 8\n'
-    f"rope_scale = [1.0, 3.0, 3.0]{COMMON}{WAN_VAE}"
+    f"rope_scale = [1.0, 3.0, 3.0]{SHAPE}{WAN_VAE}"
     f'[text_encoder]\nkind = "t5"\ngated = false{TEXT}',
     "cogvideox": f'[transformer]\nfamily = "cogvideox"\nfeed_forward = 256\ntime_dim = 24\n'
-    f"rotary = true{COMMON}"
+    f"rotary = true{SHAPE}"
     '[encoder]\nkind = "cogvideox_autoencoder"\nimage_channels = 3\nwidths = [32, 32, 32, 32]\n'
     "residual_blocks = 1\ntemporal_stride = 4\nlatent_channels = 4\n"
     f'[text_encoder]\nkind = "t5"\ngated = false{TEXT}',

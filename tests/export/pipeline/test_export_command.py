@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from doubles.cards import save_card
 from doubles.pipelines import ExportedBundle, run_export
 from doubles.tiny_checkpoint import TINY_CARD, make_tiny_transformer
 from vditrack.acceptance import verify_tracks
@@ -31,9 +32,7 @@ WEIGHTS = "vdit/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
-    path = tmp_path / "small.toml"
-    path.write_text(TINY_CARD)
-    return path
+    return save_card(tmp_path, TINY_CARD)
 
 
 @pytest.fixture

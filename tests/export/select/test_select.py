@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from doubles.cards import TINY_MODEL, make_card
+from doubles.cards import TINY_MODEL, make_card, save_card
 from doubles.commands import run_command
 from doubles.manifest import MATCHING
 from doubles.pipelines import FAMILY_SECTIONS
@@ -77,9 +77,7 @@ TINY = make_card(
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    path = tmp_path / "small.toml"
-    path.write_text(TINY)
-    return path
+    return save_card(tmp_path, TINY)
 
 
 def run(card: Path | str, *options: object) -> Any:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from doubles.cards import make_card
+from doubles.cards import make_card, save_card
 from doubles.commands import run_command
 from doubles.pipelines import FAMILY_SECTIONS
 from doubles.tiny_checkpoint import MASK_SECTIONS, TINY_CARD
@@ -53,9 +53,7 @@ CARD = TINY_CARD + MASK_SECTIONS.replace("[0.0, 1.0]", "[0.4, 1.0]").replace(
 
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
-    path = tmp_path / "small.toml"
-    path.write_text(CARD)
-    return path
+    return save_card(tmp_path, CARD)
 
 
 def run(card: Path | str, *options: object) -> Any:
