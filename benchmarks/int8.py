@@ -45,7 +45,7 @@ from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import causal_features
 from vditrack.inference.onnxruntime import CPU, _options, open_session
 from vditrack.inference.session import Array, Session
-from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
+from vditrack.synthetic.layers.clips import SyntheticClip, render_clip
 from vditrack_export.pipeline.acceptance import MAX_LOSS, ScoredTracks
 
 CALIBRATION = range(1000, 1004)
@@ -130,7 +130,7 @@ def record_inputs(bundle: Bundle) -> dict[str, Inputs]:
 
     extractor, size = FeatureExtractor(bundle, open_graph), bundle.manifest.input
     for seed in CALIBRATION:
-        clip = make_clip(seed, size.height, size.width, acceptance_frames(size))
+        clip = render_clip(seed, size.height, size.width, acceptance_frames(size))
         for _ in causal_features(extractor, clip.frames):
             pass
     return {name: recording.given for name, recording in recordings.items()}

@@ -35,7 +35,7 @@ from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
 
-from vditrack.synthetic.layers.clips import make_clip  # noqa: E402
+from vditrack.synthetic.layers.clips import render_clip  # noqa: E402
 
 LATEST = qos_profile_sensor_data
 WARM_UP = 5.0
@@ -44,7 +44,7 @@ WARM_UP = 5.0
 
 def publish(rate: float) -> None:
     """Publish a rendered clip forwards and backwards until interrupted."""
-    frames = make_clip(seed=0, height=HEIGHT, width=WIDTH, frames=60).frames
+    frames = render_clip(seed=0, height=HEIGHT, width=WIDTH, frames=60).frames
     loop = [array("B", frame.tobytes()) for frame in [*frames, *frames[-2:0:-1]]]
     rclpy.init()
     node = rclpy.create_node("camera")

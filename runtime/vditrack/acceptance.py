@@ -24,7 +24,7 @@ from vditrack.features.extractor import FeatureExtractor
 from vditrack.inference.engine_identity import Verification
 from vditrack.inference.session import OpenGraph
 from vditrack.points.clip_tracking import track_clip
-from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
+from vditrack.synthetic.layers.clips import SyntheticClip, render_clip
 
 CLIPS = 4
 """Number of acceptance clips."""
@@ -73,7 +73,7 @@ def make_acceptance_clips(size: Input, count: int = CLIPS) -> list[SyntheticClip
     """Render the acceptance clips, as large as the model's input."""
     frames = acceptance_frames(size)
     return [
-        make_clip(seed, size.height, size.width, frames, points=POINTS) for seed in range(count)
+        render_clip(seed, size.height, size.width, frames, points=POINTS) for seed in range(count)
     ]
 
 

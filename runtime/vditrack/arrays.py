@@ -11,6 +11,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Indices = NDArray[np.intp]
 
+Image = NDArray[np.uint8]
+"""uint8 [h, w] or [h, w, C]: a picture of any size and number of channels."""
 Frame = NDArray[np.uint8]
 """uint8 [H, W, 3], RGB."""
 FrameClip = NDArray[np.uint8]

@@ -20,7 +20,7 @@ from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.evaluation.baselines.point_baselines import LucasKanade
 from vditrack.evaluation.protocols import first_queries
-from vditrack.synthetic.layers.suite import film, stage
+from vditrack.synthetic.layers.suite import draw_stage, render_stage
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ def given(tmp_path_factory) -> Given:
 @pytest.fixture(scope="module")
 def clip():
     """Frames in which points are covered and come back, and their queries [N, 3]."""
-    whole = film("occlusion", *stage(0, 1))
+    whole = render_stage("occlusion", *draw_stage(0, 1))
     kept = slice(0, 28)
     part = replace(
         whole,

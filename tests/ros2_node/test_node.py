@@ -24,7 +24,7 @@ from doubles.ros_loopback import (
     tracker_node,
 )
 from vditrack.synthetic.layers.camera_effects import PERFECT
-from vditrack.synthetic.layers.scenes import random_scene
+from vditrack.synthetic.layers.scenes import draw_scene
 
 pytestmark = pytest.mark.slow
 LENGTH = 40
@@ -33,7 +33,7 @@ LENGTH = 40
 
 @pytest.fixture(scope="module")
 def scene():
-    return random_scene(np.random.default_rng(3), 480, 640, ())
+    return draw_scene(np.random.default_rng(3), 480, 640, ())
 
 
 def clip(scene):
@@ -103,7 +103,7 @@ def test_points_follow_a_camera_at_30_hz(peer, scene, frames, tmp_path):
 def test_twice_the_rate_that_the_model_holds(peer, tmp_path):
     # Images small enough that the middleware brings them faster than the model describes them,
     # however little of the processor is left to the test.
-    scene = random_scene(np.random.default_rng(3), 240, 320, ())
+    scene = draw_scene(np.random.default_rng(3), 240, 320, ())
     clouds = peer.collect(PointCloud2, "/tracker/tracks")
     told = peer.collect(DiagnosticArray, "/diagnostics")
 

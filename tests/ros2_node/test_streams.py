@@ -21,14 +21,14 @@ from doubles.ros_loopback import (
     open_peer,
     tracker_node,
 )
-from vditrack.synthetic.layers.scenes import random_scene
+from vditrack.synthetic.layers.scenes import draw_scene
 
 peer = pytest.fixture(scope="module")(open_peer)
 pytestmark = pytest.mark.slow
 SIZE = HEIGHT, WIDTH = 240, 320
 STEP = 3
 """Pixels by which the picture moves to the left from frame to frame."""
-PICTURE = random_scene(np.random.default_rng(0), 480, 640, ()).render(0.0)
+PICTURE = draw_scene(np.random.default_rng(0), 480, 640, ()).render(0.0)
 
 
 def shot(n):

@@ -35,7 +35,7 @@ from vditrack.bundle.folder import ACCEPTANCE, bundled_model, load_bundle, seal_
 from vditrack.bundle.manifest import Input
 from vditrack.cli import app as cli
 from vditrack.engine_builder import listing, run, verdicts
-from vditrack.engine_builder.options import Options
+from vditrack.engine_builder.options import BuildOptions
 from vditrack.errors import BackendError, BundleError, EngineError
 from vditrack.inference import engine_loading as builds
 from vditrack.inference import tensorrt
@@ -44,7 +44,7 @@ from vditrack.inference.onnxruntime import open_session
 
 SIZE = Input(height=30, width=40, frames=4, temporal_stride=1, described_frames=4)
 DIAGONAL = 50.0
-AT = Options(target="tensorrt-rtx", architectures=("sm86",))
+AT = BuildOptions(target="tensorrt-rtx", architectures=("sm86",))
 
 
 def recorded(folder, **options):

@@ -6,7 +6,7 @@ from skimage.data import astronaut, coffee
 
 from doubles.passthrough import write_passthrough
 from vditrack import InputError, Tracker
-from vditrack.synthetic.layers.clips import make_clip
+from vditrack.synthetic.layers.clips import render_clip
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def at_frame(t: int, points: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 def test_a_synthetic_clip_is_followed(tracker):
-    clip = make_clip(seed=21, height=240, width=320, frames=16, points=48)
+    clip = render_clip(seed=21, height=240, width=320, frames=16, points=48)
     tracks = tracker.track(clip.frames, at_frame(0, clip.points[:, 0])[clip.visible[:, 0]])
     truth, seen = clip.points[clip.visible[:, 0]], clip.visible[clip.visible[:, 0]]
     error = np.linalg.norm(tracks.points - truth, axis=2)[seen]
@@ -102,7 +102,7 @@ def test_queries_in_the_middle_are_followed_both_ways(tracker):
 
 
 def test_confidence_is_a_half_at_the_edge_of_visibility(tracker):
-    clip = make_clip(seed=3, height=120, width=160, frames=10, points=40)
+    clip = render_clip(seed=3, height=120, width=160, frames=10, points=40)
     tracks = tracker.track(clip.frames, at_frame(0, clip.points[:, 0])[clip.visible[:, 0]])
     assert ((tracks.confidence >= 0.5) == tracks.visible).all()
     assert 0 <= tracks.confidence.min() < tracks.confidence.max() <= 1
@@ -110,7 +110,7 @@ def test_confidence_is_a_half_at_the_edge_of_visibility(tracker):
 
 @pytest.mark.slow
 def test_a_track_depends_on_its_own_query_alone(tracker):
-    frames = make_clip(seed=8, height=96, width=128, frames=6).frames
+    frames = render_clip(seed=8, height=96, width=128, frames=6).frames
     queries = np.float32([[0, 20, 30], [2, 64, 48], [5, 100, 70]])
     together = tracker.track(frames, queries)
     for i in range(3):
@@ -120,7 +120,7 @@ def test_a_track_depends_on_its_own_query_alone(tracker):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_every_frame_is_tracked(small, count):
-    frames = make_clip(seed=9, height=64, width=96, frames=count).frames
+    frames = render_clip(seed=9, height=64, width=96, frames=count).frames
     done = []
     tracks = small.track(
         frames, [[count - 1, 40, 30]], progress=lambda now, total: done.append((now, total))

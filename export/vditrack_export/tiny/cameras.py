@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Image
 from vditrack.synthetic.layers.camera_effects import Camera, draw_sometimes
 from vditrack.synthetic.layers.scenes import Scene, Waves
 
-Image = NDArray[np.uint8]
 Field = NDArray[np.float32]
 
 

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.synthetic.layers.textures import pattern
+from vditrack.arrays import Image
+from vditrack.synthetic.layers.textures import draw_pattern
 
-Image = NDArray[np.uint8]
 Pyramid = tuple[Image, ...]
 
 _LEAST_SIDE = 32
@@ -39,7 +38,7 @@ def draw_picture(
     if kind < _FLAT + _TILED:
         return _draw_tiles(rng, height, width, photos)
     if kind < _FLAT + _TILED + _PATTERN:
-        return pattern(rng, height, width)
+        return draw_pattern(rng, height, width)
     return _draw_surface(rng, height, width, photos)
 
 
@@ -56,7 +55,7 @@ def _draw_surface(
     rng: np.random.Generator, height: int, width: int, photos: Sequence[Pyramid]
 ) -> Image:
     if not photos:
-        return pattern(rng, height, width)
+        return draw_pattern(rng, height, width)
     return _draw_crop(rng, height, width, photos[int(rng.integers(len(photos)))])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from vditrack.arrays import Bools, Doubles, Floats, Frame, Ints
 from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack.synthetic.layers.scenes import Anchors, Layer, Motion, Scene, Waves
-from vditrack.synthetic.layers.textures import blob
+from vditrack.synthetic.layers.textures import draw_silhouette
 from vditrack_export.tiny.cameras import LitScene, draw_blur_kernel, draw_camera, draw_shade
 from vditrack_export.tiny.pictures import Pyramid, draw_picture, make_lookalike
 
@@ -168,7 +168,9 @@ def _draw_backdrop(
 def _draw_object(rng: np.random.Generator, size: float, photos: Sequence[Pyramid]) -> Frame:
     sides = np.exp(rng.uniform(np.log(0.15), np.log(0.75), 2)) * size
     rows, columns = (max(16, round(float(side))) for side in sides)
-    return np.dstack([draw_picture(rng, rows, columns, photos), blob(rng, rows, columns)])
+    return np.dstack(
+        [draw_picture(rng, rows, columns, photos), draw_silhouette(rng, rows, columns)]
+    )
 
 
 def _draw_object_motion(rng: np.random.Generator, height: int, width: int, aspect: float) -> Motion:

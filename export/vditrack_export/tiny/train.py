@@ -30,11 +30,12 @@ from rich.progress import (
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from vditrack.arrays import Image
 from vditrack.atomic_files import staged_file, staged_folder
 from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack_export.tiny.curves import draw_curves
 from vditrack_export.tiny.photos import load_photos, packaged_folders
-from vditrack_export.tiny.pictures import Image, build_pyramid
+from vditrack_export.tiny.pictures import build_pyramid
 from vditrack_export.tiny.quadruples import make_quadruple
 from vditrack_export.tiny.recipe import Losses, Recipe, to_images
 from vditrack_export.tiny.validation import (

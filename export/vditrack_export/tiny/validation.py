@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vditrack.arrays import Image
 from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.descriptor_matching import match
 from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack_export.tiny.model import STRIDE
-from vditrack_export.tiny.pictures import Image, build_pyramid
+from vditrack_export.tiny.pictures import build_pyramid
 from vditrack_export.tiny.quadruples import make_quadruple
 from vditrack_export.tiny.recipe import Recipe, join_windows, to_images
 

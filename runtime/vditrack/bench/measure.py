@@ -36,7 +36,7 @@ from vditrack.bench.result import (
 )
 from vditrack.bench.search import search_highest_rate
 from vditrack.bundle.folder import MANIFEST, Bundle
-from vditrack.synthetic.layers.clips import make_clip
+from vditrack.synthetic.layers.clips import render_clip
 from vditrack.tracker import Tracker
 
 Report = Callable[[str, float], None]
@@ -86,7 +86,7 @@ def measure(
     machine, load = read_machine(), read_load_average()
     left = BASELINE_SECONDS + 2 * settings.duration
     report("rendering the clip", left + WARM_UP_SECONDS)
-    frames = make_clip(0, settings.height, settings.width, CLIP_FRAMES, points=0).frames
+    frames = render_clip(0, settings.height, settings.width, CLIP_FRAMES, points=0).frames
     points = make_grid(settings.points, settings.width, settings.height)
     memory_before = read_peak_memory_mib()
 

@@ -1,1 +1,1 @@
-"""Clips rendered with exact truth: tracks, visibility and instance masks known by construction."""
+"""Renders clips with exact ground truth: tracks, visibility and instance masks."""

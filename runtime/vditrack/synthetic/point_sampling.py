@@ -1,32 +1,41 @@
-"""Which points of a labelled picture are worth following."""
+"""Draws query points from a segmented frame."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Bools, Doubles
 from vditrack.coordinates import pixel_centres
 
 
 def pick_pixels(
     rng: np.random.Generator,
     labels: NDArray[np.uint8],
-    foreground: NDArray[np.bool_],
+    foreground: Bools,
     count: int,
     share: float,
-) -> NDArray[np.float64]:
-    """Draw the centres (x, y) of pixels, ``share`` of them in ``foreground [H, W]``.
+) -> Doubles:
+    """Draw pixels in the interior of segments, and return their centres.
 
-    Only pixels whose eight neighbours carry the same label are drawn, since at an edge between
-    ``labels [H, W]`` it is anyone's guess which side a point belongs to. Where one side has no such
-    pixel all come from the other.
+    Only pixels whose eight neighbours have the same label are drawn, because a point on an edge
+    belongs to neither side unambiguously. If foreground or background has no such pixel, all points
+    come from the other.
+
+    Args:
+        rng: Random generator.
+        labels: Segment of each pixel, uint8 [H, W].
+        foreground: Foreground, bool [H, W].
+        count: Number of points.
+        share: Share of the points that lie in the foreground, 0 to 1.
 
     Returns:
-        Positions ``[count, 2]`` in the raster convention.
+        Positions (x, y), float64 [count, 2], in pixels; (0, 0) is the outer corner of the
+        upper-left pixel.
 
     """
     square = np.ones((3, 3), np.uint8)
     steady = cv2.dilate(labels, square) == cv2.erode(labels, square)
-    # Outside the picture a neighbour is unknown.
+    # Pixels on the border have unknown neighbours.
     steady[[0, -1]] = steady[:, [0, -1]] = False
     sides = [np.argwhere(steady & foreground), np.argwhere(steady & ~foreground)]
     wanted = round(share * count) if len(sides[1]) else count

@@ -22,8 +22,8 @@ from vditrack.errors import BundleError, InputError, VditrackError
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import TapVid
 from vditrack.features.extractor import FeatureExtractor
-from vditrack.synthetic.layers.suite import suite_clips
-from vditrack.synthetic.layers.textures import pattern
+from vditrack.synthetic.layers.suite import render_suite
+from vditrack.synthetic.layers.textures import draw_pattern
 from vditrack.tracker import Tracker
 from vditrack_export.calibrate.cli import calibrate
 from vditrack_export.calibrate.clips import encode_clip
@@ -191,7 +191,7 @@ def test_clips_count_equally():
 @pytest.fixture(scope="module")
 def films() -> list[AnnotatedClip]:
     """The beginnings of two rendered clips, with things that cover others and things that leave."""
-    return [beginning(clip) for clip in islice(suite_clips(1), 1, 3)]
+    return [beginning(clip) for clip in islice(render_suite(1), 1, 3)]
 
 
 def beginning(clip: AnnotatedClip, frames: int = 30, height: int = 192) -> AnnotatedClip:
@@ -425,7 +425,7 @@ def still(tmp_path) -> Path:
     """A video in which nothing moves: every point is seen for ever."""
     folder = tmp_path / "videos" / "still"
     (folder / "frames").mkdir(parents=True)
-    picture = pattern(np.random.default_rng(0), 64, 96)
+    picture = draw_pattern(np.random.default_rng(0), 64, 96)
     for t in range(4):
         cv2.imwrite(str(folder / "frames" / f"{t}.png"), picture)
     points = np.full((3, 4, 2), 0.5, np.float32)

@@ -26,7 +26,7 @@ from vditrack.bundle.manifest import Input
 from vditrack.evaluation.protocols import TapVid
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.points.tracks import Tracks
-from vditrack.synthetic.layers.clips import make_clip
+from vditrack.synthetic.layers.clips import render_clip
 from vditrack_export.families.encoder_form import Graph
 from vditrack_export.families.layers import Attend
 from vditrack_export.pipeline.acceptance import ScoredTracks, TorchSession, compare_tracks
@@ -194,7 +194,7 @@ SIZE = Input(height=64, width=96, frames=5, temporal_stride=1, described_frames=
 
 
 def perfect() -> ScoredTracks:
-    clip = make_clip(3, 64, 96, 5, points=40)
+    clip = render_clip(3, 64, 96, 5, points=40)
     return ScoredTracks(SIZE, clip.points, clip.visible, clip.points, clip.visible)
 
 
@@ -221,7 +221,7 @@ def test_the_gate(change: Callable[[ScoredTracks], ScoredTracks], refused: bool)
 
 
 def test_the_gates_jaccard_is_tap_vids() -> None:
-    clip = make_clip(5, 64, 96, 9, points=40)
+    clip = render_clip(5, 64, 96, 9, points=40)
     rng = np.random.default_rng(0)
     found = (clip.points + rng.normal(0, 3, clip.points.shape)).astype(np.float32)
     visible = clip.visible ^ (rng.random(clip.visible.shape) < 0.1)

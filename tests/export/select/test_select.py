@@ -29,7 +29,7 @@ from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import clip_features, describe_in_windows
-from vditrack.synthetic.layers.suite import suite_clips
+from vditrack.synthetic.layers.suite import render_suite
 from vditrack_export.card import Card, load_card
 from vditrack_export.families.base_family import TransformerDenoiser
 from vditrack_export.families.read_spec import Denoising, seeded_noise
@@ -136,7 +136,7 @@ def compared_with_bundle(folder: Path, frames: int, seen: Seen) -> set[int]:
     level = told["axes"]["noise_levels"].index(feature.noise_level)
     bundle = export_bundle(chosen, Weights(None), folder / "bundle", lambda _: None)
     source = bundle.manifest.source
-    clip = next(suite_clips(0))
+    clip = next(render_suite(0))
     maps = list(clip_features(FeatureExtractor(bundle), clip.frames[:frames]))
     compared = {frame for of, block, frame in seen if (of, block) == (level, feature.block)} & set(
         needed_frames(frames)

@@ -19,7 +19,7 @@ import typer  # noqa: E402
 from diffusers.models.transformers import transformer_wan  # noqa: E402
 
 from vditrack.coordinates import cells_from_pixels  # noqa: E402
-from vditrack.synthetic.layers.clips import SyntheticClip, make_clip  # noqa: E402
+from vditrack.synthetic.layers.clips import SyntheticClip, render_clip  # noqa: E402
 from vditrack_export.families.tiny.autoencoder import TinyEncoder  # noqa: E402
 from vditrack_export.tiny import recipe, train, validation  # noqa: E402
 from vditrack_export.tiny.cameras import draw_blur_kernel, draw_shade  # noqa: E402
@@ -318,7 +318,7 @@ def test_calibrated_latents_have_zero_mean_and_unit_variance() -> None:
 
 
 def test_raw_patches_find_a_frame_in_itself() -> None:
-    clip = make_clip(2, 64, 96, frames=1, points=30)
+    clip = render_clip(2, 64, 96, frames=1, points=30)
     still = type(clip)(
         np.repeat(clip.frames, 4, axis=0),
         np.repeat(clip.points, 4, axis=1),

@@ -33,7 +33,7 @@ from vditrack.bench.result import (
 from vditrack.bench.search import search_highest_rate
 from vditrack.cli.bench import bench
 from vditrack.stage_timing import record_stages, stage
-from vditrack.synthetic.layers.clips import make_clip
+from vditrack.synthetic.layers.clips import render_clip
 
 STAGES = [
     "resize",
@@ -258,7 +258,7 @@ def timed_pushes(tracker, frames, points) -> list[dict]:
 @pytest.mark.parametrize("encoder_frames", [1, 4])
 def test_stages_do_not_overlap(tmp_path, encoder_frames):
     tracker = Tracker(write_passthrough(tmp_path, encoder_frames=encoder_frames))
-    frames = make_clip(seed=1, height=64, width=96, frames=5).frames
+    frames = render_clip(seed=1, height=64, width=96, frames=5).frames
     pushes = timed_pushes(tracker, frames, make_grid(12, 96, 64))
     for spent in pushes:
         assert list(spent) == [*STAGES, "whole"]
@@ -270,7 +270,7 @@ def test_stages_do_not_overlap(tmp_path, encoder_frames):
 
 
 def test_stages_account_for_nearly_all_of_a_push():
-    frames = make_clip(seed=1, height=480, width=640, frames=3).frames
+    frames = render_clip(seed=1, height=480, width=640, frames=3).frames
     figures = summarize_stages(timed_pushes(Tracker.load(), frames, make_grid(64, 640, 480)))
     assert figures["other"].p50 < 0.05 * figures["whole"].p50
 
@@ -287,7 +287,7 @@ def test_grid(count, width, height):
 
 
 def test_the_baseline_finds_a_shift():
-    clip = make_clip(seed=2, height=96, width=128, frames=1, perfect_camera=True).frames[0]
+    clip = render_clip(seed=2, height=96, width=128, frames=1, perfect_camera=True).frames[0]
     baseline = LucasKanadeStream(make_grid(20, 128, 96))
     assert baseline.push(clip, 0.0) is None
     assert baseline.push(np.roll(clip, 2, axis=1), 1.0).mean() > 0.7
@@ -329,7 +329,7 @@ def test_a_measurement_says_what_was_measured(measured, bundle):
     result = read_result(measured[0])
     manifest = (bundle.root / "bundle.json").read_bytes()
     assert result.bundle.sha256 == hashlib.sha256(manifest).hexdigest()
-    clip = make_clip(seed=0, height=64, width=96, frames=24).frames
+    clip = render_clip(seed=0, height=64, width=96, frames=24).frames
     assert result.clip_sha256 == hashlib.sha256(clip.tobytes()).hexdigest()
     assert result.backend == "cpu"
     assert set(result.versions) == {"python", "vditrack", "numpy", "opencv", "onnxruntime"}

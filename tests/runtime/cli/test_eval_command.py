@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vditrack.synthetic.layers.textures import pattern
+from vditrack.synthetic.layers.textures import draw_pattern
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def videos(tmp_path) -> Path:
         folder = tmp_path / "videos" / f"pan-{number}"
         (folder / "frames").mkdir(parents=True)
         (folder / "masks").mkdir()
-        picture = pattern(np.random.default_rng(number), 160, 200)
+        picture = draw_pattern(np.random.default_rng(number), 160, 200)
         starts = np.array([[40, 30], [70, 60]])
         points = starts[:, None] + np.arange(8)[:, None] * (2, 1)
         for t in range(8):

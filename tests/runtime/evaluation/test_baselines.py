@@ -13,7 +13,7 @@ from vditrack.evaluation.baselines.point_baselines import (
     Still,
 )
 from vditrack.evaluation.baselines.raw_patch_masks import patch_features
-from vditrack.synthetic.layers.textures import pattern
+from vditrack.synthetic.layers.textures import draw_pattern
 
 SHIFT = np.array([2.0, 1.0], np.float32)
 
@@ -21,7 +21,7 @@ SHIFT = np.array([2.0, 1.0], np.float32)
 @pytest.fixture(scope="module")
 def panned():
     """A picture that moves by whole pixels: frames [8, 96, 128, 3], and queries in three frames."""
-    picture = pattern(np.random.default_rng(3), 160, 200)
+    picture = draw_pattern(np.random.default_rng(3), 160, 200)
     frames = [picture[40 - t : 136 - t, 60 - 2 * t : 188 - 2 * t] for t in range(8)]
     queries = np.array([[0, 40.5, 30.5], [4, 70.5, 60.5], [7, 90.5, 50.5]], np.float32)
     return np.ascontiguousarray(np.stack(frames)), queries
@@ -128,7 +128,7 @@ def test_still_keeps_masks_where_they_are(panned):
 
 def test_klt_turns_and_grows_masks():
     """The object turns by a tenth of a radian and grows by a tenth, about the frame's centre."""
-    picture = pattern(np.random.default_rng(5), 128, 128)
+    picture = draw_pattern(np.random.default_rng(5), 128, 128)
     first = rectangle(40, 44, 48, 40, size=(128, 128))
     turned = [cv2.getRotationMatrix2D((63.5, 63.5), 0.6 * t, 1 + 0.01 * t) for t in range(11)]
     frames = np.stack([cv2.warpAffine(picture, matrix, (128, 128)) for matrix in turned])
@@ -139,8 +139,8 @@ def test_klt_turns_and_grows_masks():
 
 def passing(size=(96, 160)):
     """Two squares of one picture pass one another; the second is in front."""
-    backdrop = pattern(np.random.default_rng(1), *size)
-    square = pattern(np.random.default_rng(2), 24, 24)
+    backdrop = draw_pattern(np.random.default_rng(1), *size)
+    square = draw_pattern(np.random.default_rng(2), 24, 24)
     frames, masks = [], []
     for t in range(21):
         frame, mask = backdrop.copy(), np.zeros(size, np.uint8)

@@ -14,7 +14,7 @@ from vditrack.evaluation.metrics.identity_switches import score_mask_identities
 from vditrack.evaluation.metrics.results import Share
 from vditrack.evaluation.protocols import Davis, TapVid
 from vditrack.evaluation.run import open_method
-from vditrack.synthetic.layers.lookalikes import lookalike_clips
+from vditrack.synthetic.layers.lookalikes import render_lookalikes
 from vditrack.tracker import Tracker
 
 KEPT, LOST, NO_EVENT = Share(1, 1), Share(0, 1), Share(0, 0)
@@ -195,7 +195,7 @@ def points_only(tmp_path_factory):
 @pytest.fixture(scope="module")
 def clip():
     """Frames of a clip with objects that look the same."""
-    whole = next(lookalike_clips(0))
+    whole = next(render_lookalikes(0))
     return replace(whole, frames=whole.frames[::12], masks=whole.masks[::12])
 
 
@@ -213,7 +213,7 @@ def test_the_bundled_model_with_one_kind_of_features(folder, clip, monkeypatch):
 
 
 def test_a_bundle_by_its_folder(folder, points_only):
-    whole = next(lookalike_clips(0))
+    whole = next(render_lookalikes(0))
     clip = replace(whole, frames=whole.frames[::8], masks=whole.masks[::8])
     found = Tracker.load(folder).propagate(clip.frames, clip.masks[0])
     result = Davis().run(clip, "own", open_method(str(folder)))

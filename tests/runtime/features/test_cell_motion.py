@@ -10,7 +10,7 @@ from vditrack.coordinates import Grid
 from vditrack.evaluation.metrics.masks import mask_scores
 from vditrack.features.cell_motion import MotionWindow, estimate_clip_motion, estimate_velocities
 from vditrack.features.feature_map import FeatureMap
-from vditrack.synthetic.layers.lookalikes import lookalike_clips
+from vditrack.synthetic.layers.lookalikes import render_lookalikes
 
 SETTINGS = msgspec.structs.replace(
     DISPLACEMENT, frames=2, temperature=0.02, deviation=1.0, slack=1.0
@@ -112,7 +112,7 @@ def test_a_stream_looks_back_alone(surface):
 @pytest.fixture(scope="module")
 def crossing():
     """Objects that look the same and pass through one another."""
-    return next(lookalike_clips(1))
+    return next(render_lookalikes(1))
 
 
 @pytest.mark.slow

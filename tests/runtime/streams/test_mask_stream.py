@@ -10,7 +10,7 @@ import pytest
 from doubles.passthrough import write_passthrough
 from doubles.propagating import write_propagating
 from vditrack import InputError, Tracker
-from vditrack.synthetic.layers.clips import make_clip
+from vditrack.synthetic.layers.clips import render_clip
 
 HEIGHT, WIDTH = 96, 128
 
@@ -26,7 +26,7 @@ def tracker(tmp_path_factory) -> Tracker:
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
-    return make_clip(seed=4, height=HEIGHT, width=WIDTH, frames=14).frames
+    return render_clip(seed=4, height=HEIGHT, width=WIDTH, frames=14).frames
 
 
 def block(index: int, x: int, y: int) -> np.ndarray:

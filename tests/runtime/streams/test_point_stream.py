@@ -9,7 +9,7 @@ import pytest
 from doubles.manifest import MATCHING
 from doubles.passthrough import write_passthrough
 from vditrack import InputError, Tracker
-from vditrack.synthetic.layers.clips import make_clip
+from vditrack.synthetic.layers.clips import render_clip
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def cached(request, tmp_path_factory) -> Tracker:
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray:
-    return make_clip(seed=4, height=96, width=128, frames=14).frames
+    return render_clip(seed=4, height=96, width=128, frames=14).frames
 
 
 POINTS = np.float32([[30.5, 40.25], [64.0, 48.0], [100.75, 20.5], [12.5, 80.0]])

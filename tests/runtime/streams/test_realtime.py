@@ -16,7 +16,7 @@ from vditrack.features.windows import SlidingWindow
 from vditrack.inference.onnxruntime import open_session
 from vditrack.inference.selection import Backend
 from vditrack.streams.realtime import LiveStream
-from vditrack.synthetic.layers.clips import make_clip
+from vditrack.synthetic.layers.clips import render_clip
 
 POINTS = np.float32([[30.5, 40.25], [64.0, 48.0], [100.75, 20.5], [12.5, 80.0]])
 WAIT = 60
@@ -36,7 +36,7 @@ def bundled():
 
 @pytest.fixture(scope="module")
 def clip():
-    return make_clip(seed=4, height=96, width=128, frames=14)
+    return render_clip(seed=4, height=96, width=128, frames=14)
 
 
 class Held:

@@ -11,9 +11,9 @@ from vditrack.synthetic.layers.lookalikes import (
     COUNT,
     FRAMES,
     PATHS,
-    clip_name,
-    lookalike_clips,
-    scene,
+    draw_scene,
+    get_clip_name,
+    render_lookalikes,
 )
 from vditrack.synthetic.layers.scenes import Scene
 
@@ -24,7 +24,7 @@ NUMBERS = range(9)
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [scene(SEED, number, different=False)[0] for number in NUMBERS]
+    return [draw_scene(SEED, number, different=False)[0] for number in NUMBERS]
 
 
 def silhouettes(filmed, time):
@@ -40,9 +40,9 @@ def common(shapes):
 
 def test_the_set_has_ten_clips_of_each_kind_and_of_each_number_of_objects():
     assert COUNT == 30 and FRAMES == 24
-    kinds = [clip_name(number).rpartition("-")[0] for number in range(COUNT)]
+    kinds = [get_clip_name(number).rpartition("-")[0] for number in range(COUNT)]
     assert {kind: kinds.count(kind) for kind in PATHS} == dict.fromkeys(PATHS, 10)
-    assert len({clip_name(number) for number in range(COUNT)}) == COUNT
+    assert len({get_clip_name(number) for number in range(COUNT)}) == COUNT
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_they_begin_and_end_apart_and_cross_in_between(scenes):
 @pytest.mark.slow
 def test_they_move_at_2_to_8_pixels_a_frame_and_pass_without_turning(scenes):
     # The last two are drawn again, since one would turn back in the middle of another.
-    drawn_again = [scene(2, 5, different=False)[0], scene(0, 29, different=False)[0]]
+    drawn_again = [draw_scene(2, 5, different=False)[0], draw_scene(0, 29, different=False)[0]]
     for filmed in [*scenes, *drawn_again]:
         positions = np.array(
             [[one.motion.waves.at(time)[:2] for time in range(24)] for one in filmed.layers[1:]]
@@ -112,7 +112,7 @@ def test_backdrops_are_calm_and_less_so(scenes):
 @pytest.fixture(scope="module")
 def pair():
     """The first clip, and its control."""
-    return next(lookalike_clips(SEED)), next(lookalike_clips(SEED, different=True))
+    return next(render_lookalikes(SEED)), next(render_lookalikes(SEED, different=True))
 
 
 @pytest.mark.slow
@@ -146,22 +146,22 @@ def test_pictures_of_the_control_differ_from_each_other():
     for number in NUMBERS:
         pictures = [
             layer.picture[..., :3].astype(int)
-            for layer in scene(SEED, number, different=True)[0].layers[1:]
+            for layer in draw_scene(SEED, number, different=True)[0].layers[1:]
         ]
         assert min(np.abs(a - b).mean() for a, b in combinations(pictures, 2)) > 40
 
 
 def test_the_same_seed_makes_the_same_clip_whatever_came_before():
-    again = scene(SEED, 4, different=False)[0].render(9.0)
-    np.testing.assert_array_equal(again, scene(SEED, 4, different=False)[0].render(9.0))
-    for other in (scene(SEED, 13, different=False), scene(SEED + 1, 4, different=False)):
+    again = draw_scene(SEED, 4, different=False)[0].render(9.0)
+    np.testing.assert_array_equal(again, draw_scene(SEED, 4, different=False)[0].render(9.0))
+    for other in (draw_scene(SEED, 13, different=False), draw_scene(SEED + 1, 4, different=False)):
         assert np.abs(other[0].render(9.0).astype(int) - again).mean() > 10
 
 
 @pytest.mark.slow
 def test_no_motion_at_all_keeps_no_identity():
     """Nor in round trips, at whose end some objects are where they began."""
-    for number, clip in zip(range(3), lookalike_clips(SEED), strict=False):
+    for number, clip in zip(range(3), render_lookalikes(SEED), strict=False):
         still = score_mask_identities(clip, Still().propagate(clip.frames, clip.masks[0]))
         assert (still.hits, still.total) == (0, 1), number
         assert score_mask_identities(clip, clip.masks).hits == 1

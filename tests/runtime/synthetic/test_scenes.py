@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from vditrack.synthetic.layers.camera_effects import PERFECT
-from vditrack.synthetic.layers.clips import SyntheticClip, make_clip
-from vditrack.synthetic.layers.scenes import Anchors, Layer, Motion, Scene, Waves, random_scene
-from vditrack.synthetic.layers.textures import pattern
+from vditrack.synthetic.layers.clips import SyntheticClip, render_clip
+from vditrack.synthetic.layers.scenes import Anchors, Layer, Motion, Scene, Waves, draw_scene
+from vditrack.synthetic.layers.textures import draw_pattern
 from vditrack_export.tiny.photos import load_photos
 from vditrack_export.tiny.quadruples import make_quadruple
 
@@ -55,7 +55,7 @@ def test_a_motion_is_the_homography_and_ripple_it_says() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_inverse_of_a_motion_undoes_it(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    scene = random_scene(rng, 96, 128)
+    scene = draw_scene(rng, 96, 128)
     positions = rng.uniform(0, (128, 96), (50, 2))
     for layer in scene.layers:
         surface = layer.motion.inverse(positions, time=37.5)
@@ -123,11 +123,11 @@ def test_the_frame_shows_the_surface_of_a_point_where_its_track_says(seed: int) 
 
 def smooth_scene(rng: np.random.Generator) -> Scene:
     """A random scene whose pictures have no edges for interpolation to blur."""
-    scene = random_scene(rng, 96, 128)
+    scene = draw_scene(rng, 96, 128)
     layers = []
     for layer in scene.layers:
         picture = layer.picture.copy()
-        picture[..., :3] = cv2.GaussianBlur(pattern(rng, *picture.shape[:2]), (0, 0), 3)
+        picture[..., :3] = cv2.GaussianBlur(draw_pattern(rng, *picture.shape[:2]), (0, 0), 3)
         layers.append(Layer(picture, layer.motion, layer.boundless))
     return Scene(scene.height, scene.width, tuple(layers))
 
@@ -141,12 +141,12 @@ def equal(one: SyntheticClip, other: SyntheticClip) -> bool:
 
 
 def test_the_same_seed_makes_the_same_clip() -> None:
-    assert equal(make_clip(5, 48, 64, 4), make_clip(5, 48, 64, 4))
-    assert not equal(make_clip(5, 48, 64, 4), make_clip(6, 48, 64, 4))
+    assert equal(render_clip(5, 48, 64, 4), render_clip(5, 48, 64, 4))
+    assert not equal(render_clip(5, 48, 64, 4), render_clip(6, 48, 64, 4))
 
 
 def test_a_clip_has_the_shapes_it_promises_and_starts_with_its_points_seen() -> None:
-    clip = make_clip(1, 50, 70, frames=6, points=9)
+    clip = render_clip(1, 50, 70, frames=6, points=9)
     assert clip.frames.shape == (6, 50, 70, 3) and clip.frames.dtype == np.uint8
     assert clip.points.shape == (9, 6, 2) and clip.points.dtype == np.float32
     assert clip.visible.shape == (9, 6) and clip.visible.dtype == np.bool_
@@ -155,7 +155,7 @@ def test_a_clip_has_the_shapes_it_promises_and_starts_with_its_points_seen() -> 
 
 def test_motion_is_smooth() -> None:
     for seed in range(5):
-        points = make_clip(seed, 96, 128, frames=12, points=40).points
+        points = render_clip(seed, 96, 128, frames=12, points=40).points
         steps = np.linalg.norm(np.diff(points, axis=1), axis=-1)
         bends = np.linalg.norm(np.diff(points, n=2, axis=1), axis=-1)
         assert steps.max() < 25 and np.median(bends) < 0.5

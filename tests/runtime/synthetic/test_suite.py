@@ -11,8 +11,14 @@ from vditrack.annotated_clip import AnnotatedClip
 from vditrack.synthetic.layers.camera_effects import PERFECT
 from vditrack.synthetic.layers.challenges import KINDS
 from vditrack.synthetic.layers.scenes import Layer, Motion, Scene
-from vditrack.synthetic.layers.suite import COUNT, clip_name, film, stage, suite_clips
-from vditrack.synthetic.layers.trajectories import crossing, resting, sway, swing
+from vditrack.synthetic.layers.suite import (
+    COUNT,
+    draw_stage,
+    get_clip_name,
+    render_stage,
+    render_suite,
+)
+from vditrack.synthetic.layers.trajectories import pass_through, stay_at, sway, swing
 from vditrack.synthetic.point_sampling import pick_pixels
 
 pytestmark = pytest.mark.slow
@@ -29,8 +35,8 @@ def clips() -> list[AnnotatedClip]:
 
 
 def perfect(seed: int, number: int) -> AnnotatedClip:
-    set_up, rng = stage(seed, number)
-    return film(clip_name(number), replace(set_up, camera=PERFECT), rng)
+    set_up, rng = draw_stage(seed, number)
+    return render_stage(get_clip_name(number), replace(set_up, camera=PERFECT), rng)
 
 
 def of_kind(clips: list[AnnotatedClip], kind: str) -> list[AnnotatedClip]:
@@ -67,15 +73,15 @@ def test_every_clip_has_the_shapes_it_promises_and_each_point_is_seen(clips):
 
 
 def test_clips_come_when_asked_for_and_do_not_depend_on_each_other():
-    first = next(suite_clips(SEED))
-    set_up, rng = stage(SEED, 0)
-    again = film(clip_name(0), set_up, rng)
+    first = next(render_suite(SEED))
+    set_up, rng = draw_stage(SEED, 0)
+    again = render_stage(get_clip_name(0), set_up, rng)
     for name in ("name", "frames", "points", "visible", "masks"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
 
 
 def test_seeds_and_numbers_make_different_clips():
-    one, other, later = (stage(*key)[0].scene.render(0.0) for key in ((1, 4), (2, 4), (1, 9)))
+    one, other, later = (draw_stage(*key)[0].scene.render(0.0) for key in ((1, 4), (2, 4), (1, 9)))
     assert np.abs(one.astype(int) - other).mean() > 10
     assert np.abs(one.astype(int) - later).mean() > 10
 
@@ -136,7 +142,7 @@ def test_masks_show_what_is_drawn_in_front():
 
 
 def still(x: float, y: float) -> Motion:
-    return Motion(resting(x, y), 1.0, (0.1, 0.1), (0.0, 0.0))
+    return Motion(stay_at(x, y), 1.0, (0.1, 0.1), (0.0, 0.0))
 
 
 def test_drifting_points_move_and_not_as_an_affine_map(clips):
@@ -179,9 +185,9 @@ def test_leaving_points_leave_the_picture_and_return(clips):
 
 def test_blurred_clips_are_dimmed_blurred_and_noisy():
     for number in range(COUNT):
-        if not clip_name(number).startswith("blur-and-light"):
+        if not get_clip_name(number).startswith("blur-and-light"):
             continue
-        set_up, rng = stage(SEED, number)
+        set_up, rng = draw_stage(SEED, number)
         scene, quiet = set_up.scene, replace(set_up.camera, noise=0.0)
         lit = replace(quiet, shutter=0.0, blur=0.0)
         moments = range(0, 48, 6)
@@ -205,7 +211,7 @@ def test_no_other_objects_look_alike(clips):
 
 def test_lookalikes_share_a_picture_and_cover_one_another(clips):
     for clip in of_kind(clips, "lookalikes"):
-        scene = stage(SEED, int(clip.name[-2:]))[0].scene
+        scene = draw_stage(SEED, int(clip.name[-2:]))[0].scene
         alike = scene.layers[1:]
         assert 2 <= len(alike) <= 4
         assert clip.alike == tuple(range(1, len(alike) + 1))
@@ -227,7 +233,7 @@ def test_lookalikes_share_a_picture_and_cover_one_another(clips):
 
 
 def test_a_crossing_runs_through_its_middle_at_its_moment_and_speed():
-    path = crossing((100.0, 80.0), moment=20.0, heading=np.pi / 6, speed=8.0, reach=400.0)
+    path = pass_through((100.0, 80.0), moment=20.0, heading=np.pi / 6, speed=8.0, reach=400.0)
     x, y, log_scale, angle, *rest = path.at(20.0)
     np.testing.assert_allclose([x, y, log_scale, angle], [100, 80, 0, np.pi / 6], atol=1e-9)
     assert not any(rest)
@@ -238,7 +244,7 @@ def test_a_crossing_runs_through_its_middle_at_its_moment_and_speed():
 def test_paths_add_up():
     rng = np.random.default_rng(0)
     sways = sway(rng, (30, 60), y=3.0, angle=0.2)
-    path = resting(10.0, 20.0) + swing(0.1, 0.4, x=5.0, ripple_y=2.0) + sways
+    path = stay_at(10.0, 20.0) + swing(0.1, 0.4, x=5.0, ripple_y=2.0) + sways
     wanted = sways.at(7.0)
     wanted += [10 + 5 * np.sin(1.1), 20, 0, 0, 0, 0, 0, 0, 2 * np.sin(1.1)]
     np.testing.assert_allclose(path.at(7.0), wanted, rtol=1e-12)

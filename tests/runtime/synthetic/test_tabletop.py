@@ -12,9 +12,14 @@ from doubles.interpolation import sample_bilinearly
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
 from vditrack.synthetic.tabletop import offscreen
-from vditrack.synthetic.tabletop.clips import COUNT, annotate, film, tabletop_clips
+from vditrack.synthetic.tabletop.clips import COUNT, annotate, film_world, render_tabletop
 from vditrack.synthetic.tabletop.motion import Orbit, Push
-from vditrack.synthetic.tabletop.surface_truth import BodyAnchors, Footage, anchor, track
+from vditrack.synthetic.tabletop.surface_truth import (
+    BodyAnchors,
+    Footage,
+    anchor_pixels,
+    track_anchors,
+)
 from vditrack.synthetic.tabletop.world import World, draw_world
 
 Floats = NDArray[np.float64]
@@ -49,7 +54,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def filmed(world: World, drawing: ModuleType) -> tuple[Footage, NDArray[np.uint8]]:
-    return film(world)
+    return film_world(world)
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +83,10 @@ def from_above(
 
 def test_a_pixel_is_lifted_to_where_its_ray_meets_the_plane():
     footage = from_above(1, camera=np.array([[0.1, 0.2, 2.0]]))
-    anchors = anchor(footage, 0, np.array([[42.5, 30.5]]))
+    anchors = anchor_pixels(footage, 0, np.array([[42.5, 30.5]]))
     # 10.5 pixels right of the middle and 1.5 above it, 2 m away at 100 pixels: 0.21 m and 0.03 m.
     np.testing.assert_allclose(anchors.place, [[0.31, 0.23, 0.0]], atol=1e-7)
-    points, visible = track(footage, anchors)
+    points, visible = track_anchors(footage, anchors)
     np.testing.assert_allclose(points, [[[42.5, 30.5]]], atol=1e-4)
     assert visible.all()
 
@@ -89,7 +94,9 @@ def test_a_pixel_is_lifted_to_where_its_ray_meets_the_plane():
 def test_a_camera_that_moves_and_rises_sees_points_move_by_the_closed_form():
     camera = np.array([[0, 0, 1.0], [0.02, -0.05, 1.0], [0, 0, 2.0], [0.5, 0, 1.0]])
     footage = from_above(4, camera=camera)
-    points, visible = track(footage, anchor(footage, 0, np.array([[50.5, 20.5], [3.5, 60.5]])))
+    points, visible = track_anchors(
+        footage, anchor_pixels(footage, 0, np.array([[50.5, 20.5], [3.5, 60.5]]))
+    )
     wanted = [
         [[50.5, 20.5], [48.5, 15.5], [41.25, 26.25], [0.5, 20.5]],
         [[3.5, 60.5], [1.5, 55.5], [17.75, 46.25], [-46.5, 60.5]],
@@ -102,7 +109,7 @@ def test_points_turn_with_their_body():
     quarter = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     camera = np.array([[0, 0, 1.0]] * 3)
     footage = from_above(3, camera=camera, turn=np.stack([UPRIGHT, quarter, quarter])[:, None])
-    points, _ = track(footage, anchor(footage, 0, np.array([[52.5, 32.5]])))
+    points, _ = track_anchors(footage, anchor_pixels(footage, 0, np.array([[52.5, 32.5]])))
     # Right of the middle by 20.5 and below by 0.5; a quarter turn leftwards: above by 20.5.
     np.testing.assert_allclose(points[0], [[52.5, 32.5], [32.5, 11.5], [32.5, 11.5]], atol=1e-4)
 
@@ -110,7 +117,7 @@ def test_points_turn_with_their_body():
 def test_a_point_behind_the_camera_is_unseen():
     camera = np.array([[0, 0, 1.0], [0, 0, -1.0]])
     footage = from_above(2, camera=camera)
-    points, visible = track(footage, anchor(footage, 0, np.array([[30.5, 30.5]])))
+    points, visible = track_anchors(footage, anchor_pixels(footage, 0, np.array([[30.5, 30.5]])))
     np.testing.assert_array_equal(visible, [[True, False]])
     assert np.isfinite(points).all()
 
@@ -123,7 +130,7 @@ def test_points_are_hidden_exactly_where_something_nearer_is_drawn():
         footage.bodies[time, 10:40, columns] = 1
     x, y = np.meshgrid(np.arange(2, 62) + 0.5, np.arange(2, 62) + 0.5)
     positions = np.stack([x.ravel(), y.ravel()], axis=1)
-    _, visible = track(footage, anchor(footage, 0, positions))
+    _, visible = track_anchors(footage, anchor_pixels(footage, 0, positions))
     first = 6 * np.arange(8)
     across = (positions[:, :1] > first) & (positions[:, :1] < first + 12)
     down = (positions[:, 1:] > 10) & (positions[:, 1:] < 40)
@@ -142,12 +149,12 @@ def test_a_steep_surface_is_seen_and_what_lies_behind_it_is_not():
     depth = (1 - camera[:, :1]) / (1 + a)
     footage.depth[:] = depth[:, None, :]
     x, y = np.meshgrid(np.arange(10, 60) + 0.5, np.arange(4, 60, 5) + 0.5)
-    anchors = anchor(footage, 0, np.stack([x.ravel(), y.ravel()], axis=1))
+    anchors = anchor_pixels(footage, 0, np.stack([x.ravel(), y.ravel()], axis=1))
     np.testing.assert_allclose(anchors.place[:, 2], anchors.place[:, 0], atol=1e-6)
-    assert track(footage, anchors)[1].all()
+    assert track_anchors(footage, anchors)[1].all()
     # A point of the same body on the same ray, but two centimetres further away.
     behind = BodyAnchors(anchors.body, anchors.place * 1.02 - [0, 0, 0.02])
-    assert not track(footage, behind)[1][:, 0].any()
+    assert not track_anchors(footage, behind)[1][:, 0].any()
 
 
 TILE = """<mujoco>
@@ -210,9 +217,9 @@ def ray_gaps(mujoco: ModuleType, world: World, footage: Footage, anchors: BodyAn
 def test_what_is_visible_is_what_rays_reach(drawing, world, filmed):
     footage, _ = filmed
     rng = np.random.default_rng(1)
-    parts = [anchor(footage, t, rng.integers(2, 254, (60, 2)) + 0.5) for t in (0, 24, 47)]
+    parts = [anchor_pixels(footage, t, rng.integers(2, 254, (60, 2)) + 0.5) for t in (0, 24, 47)]
     anchors = BodyAnchors(*(np.concatenate([getattr(a, k) for a in parts]) for k in vars(parts[0])))
-    points, visible = track(footage, anchors)
+    points, visible = track_anchors(footage, anchors)
     inside = ((points >= 0) & (points < 256)).all(axis=-1)
     gaps = ray_gaps(drawing, world, footage, anchors)
     # Round things are drawn with flat faces, up to a millimetre inside of what a ray meets.
@@ -267,7 +274,7 @@ def test_a_visible_point_lies_on_its_mask(clip):
 
 @pytest.mark.slow
 def test_the_same_world_is_filmed_the_same_twice(world, filmed):
-    footage, instances = film(world)
+    footage, instances = film_world(world)
     for name, value in vars(filmed[0]).items():
         np.testing.assert_array_equal(getattr(footage, name), value)
     np.testing.assert_array_equal(instances, filmed[1])
@@ -275,7 +282,7 @@ def test_the_same_world_is_filmed_the_same_twice(world, filmed):
 
 @pytest.mark.slow
 def test_the_first_clip_comes_alone_and_from_its_seed(clip):
-    one = next(tabletop_clips(SEED))
+    one = next(render_tabletop(SEED))
     assert one.name == "tabletop-00" and COUNT > 1
     np.testing.assert_array_equal(one.frames, clip.frames)
     other = draw_world(np.random.default_rng([SEED, 1]))
@@ -335,7 +342,7 @@ def test_the_camera_looks_at_the_middle_of_the_table_and_stays_level():
 def test_a_machine_without_mujoco_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "mujoco", None)
     with pytest.raises(InputError, match=r"vditrack\[eval\].*libosmesa6") as caught:
-        next(tabletop_clips(0))
+        next(render_tabletop(0))
     assert "\n" not in str(caught.value)
 
 
@@ -345,8 +352,8 @@ def test_a_backend_that_draws_nothing_is_one_line(backend, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", backend)
     code = (
         "from vditrack.errors import InputError\n"
-        "from vditrack.synthetic.tabletop.clips import tabletop_clips\n"
-        "try:\n    next(tabletop_clips(0))\n"
+        "from vditrack.synthetic.tabletop.clips import render_tabletop\n"
+        "try:\n    next(render_tabletop(0))\n"
         "except InputError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,13 +2,10 @@
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.arrays import Floats
+from vditrack.arrays import Floats, Image
 from vditrack.bundle.configuration import Propagation
 from vditrack.masks.objects import MaskedObjects
-
-Image = NDArray[np.uint8]
 
 STRIDE = 8
 """Side of a cell, in pixels of the frame at most `TALLEST` rows high."""

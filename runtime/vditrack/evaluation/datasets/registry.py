@@ -86,15 +86,15 @@ def _render(kind: str, seed: str) -> Opened:
     if kind == "synthetic":
         from vditrack.synthetic.layers import suite  # noqa: PLC0415
 
-        return suite.COUNT, suite.suite_clips(int(seed))
+        return suite.COUNT, suite.render_suite(int(seed))
     if kind == "tabletop":
         from vditrack.synthetic.tabletop import clips  # noqa: PLC0415
 
-        return clips.COUNT, clips.tabletop_clips(int(seed))
+        return clips.COUNT, clips.render_tabletop(int(seed))
     from vditrack.synthetic.layers import lookalikes  # noqa: PLC0415
 
     different = kind == "different"
-    return lookalikes.COUNT, lookalikes.lookalike_clips(int(seed), different=different)
+    return lookalikes.COUNT, lookalikes.render_lookalikes(int(seed), different=different)
 
 
 def _open_path(path: Path, protocol: ProtocolName) -> Opened:

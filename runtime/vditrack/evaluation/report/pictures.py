@@ -6,10 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Image
 from vditrack.io.overlay import SHIFT, choose_point_colours, to_fixed_point
 from vditrack.points.tracks import Tracks
-
-Image = NDArray[np.uint8]
 
 _HEIGHT = 200
 """Height of a picture in pixels."""

@@ -1,1 +1,1 @@
-"""Clips rendered from moving image layers, with exact ground truth."""
+"""Renders clips of moving image layers with exact ground truth."""

@@ -1,39 +1,47 @@
-"""What a camera does to a scene: exposure over time, changing light, noise, blur, compression."""
+"""Simulates a camera: exposure over time, changing light, noise, blur and compression."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Image
 from vditrack.synthetic.layers.scenes import Scene, Waves
 
-Image = NDArray[np.uint8]
 _EXPOSURES = 3
 
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera's faults; ``light`` holds gamma, contrast, brightness and three colour gains."""
+    """A camera's imperfections; 0 and None switch an imperfection off."""
 
     light: Waves
+    """Six parameters over time: gamma, contrast, brightness and three colour gains.
+
+    Gamma, contrast and gains are logarithms, brightness is a share of the full range.
+    """
     shutter: float
+    """Exposure time in frames."""
     noise: float
+    """Standard deviation of Gaussian noise, in grey levels."""
     blur: float
+    """Standard deviation of Gaussian blur, in pixels."""
     coarseness: float
+    """Factor by which the frame is scaled down and up again; none at 1 or less."""
     jpeg_quality: int | None
+    """Quality of JPEG compression, 0 to 100."""
     exposures: int = _EXPOSURES
-    """Instants in which the open shutter samples the motion."""
+    """Number of instants that the exposure averages."""
 
     def shoot(self, scene: Scene, time: float, rng: np.random.Generator) -> Image:
-        """Return the frame ``uint8 [H, W, 3]`` exposed around ``time``."""
+        """Return the frame, uint8 [H, W, 3], exposed around ``time`` (in frames)."""
         frame = self._expose(scene, time)
-        frame = self._lit(frame, time)
-        frame = self._softened(frame)
+        frame = self._apply_light(frame, time)
+        frame = self._soften(frame)
         if self.noise:
             grain = rng.standard_normal(frame.shape, np.float32) * self.noise
             frame = np.clip(frame + grain, 0, 255).astype(np.uint8)
-        return frame if self.jpeg_quality is None else _compressed(frame, self.jpeg_quality)
+        return frame if self.jpeg_quality is None else _compress_jpeg(frame, self.jpeg_quality)
 
     def _expose(self, scene: Scene, time: float) -> Image:
         if not self.shutter:
@@ -42,14 +50,14 @@ class Camera:
         frames = [scene.render(float(moment)) for moment in moments]
         return np.asarray(np.mean(frames, axis=0) + 0.5).astype(np.uint8)
 
-    def _lit(self, frame: Image, time: float) -> Image:
+    def _apply_light(self, frame: Image, time: float) -> Image:
         gamma, contrast, brightness, *gains = self.light.at(time)
         ramp = (np.arange(256) / 255) ** np.exp(gamma)
         ramp = 0.5 + (ramp - 0.5) * np.exp(contrast) + brightness
         table = np.clip(ramp[:, None] * np.exp(gains) * 255, 0, 255).astype(np.uint8)
         return np.asarray(cv2.LUT(frame, np.ascontiguousarray(table)[None]), np.uint8)
 
-    def _softened(self, frame: Image) -> Image:
+    def _soften(self, frame: Image) -> Image:
         height, width = frame.shape[:2]
         if self.coarseness > 1:
             small = (round(width / self.coarseness), round(height / self.coarseness))
@@ -60,13 +68,13 @@ class Camera:
         return frame
 
 
-def _compressed(frame: Image, quality: int) -> Image:
+def _compress_jpeg(frame: Image, quality: int) -> Image:
     _, coded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
 
 
-def random_camera(rng: np.random.Generator) -> Camera:
-    """Draw a camera; most faults are absent in most cameras."""
+def draw_camera(rng: np.random.Generator) -> Camera:
+    """Draw a random camera. Most cameras have few imperfections."""
     extent = np.array([0.35, 0.3, 0.12, 0.12, 0.12, 0.12]) * rng.uniform(0, 1)
     shape = (len(extent), 2)
     waves = Waves(

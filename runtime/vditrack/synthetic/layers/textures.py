@@ -1,23 +1,23 @@
-"""Pictures to cover surfaces with: crops of photographs and procedural patterns."""
+"""Draws pictures for surfaces: crops of photographs and procedural patterns."""
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-Field = NDArray[np.float32]
+from vditrack.arrays import Floats, Image
 
 
-def texture(rng: np.random.Generator, height: int, width: int, photos: Sequence[Image]) -> Image:
-    """Draw a picture ``uint8 [height, width, 3]``: mostly photographs where there are any."""
+def draw_texture(
+    rng: np.random.Generator, height: int, width: int, photos: Sequence[Image]
+) -> Image:
+    """Draw a picture, uint8 [height, width, 3]: a photograph with probability 0.8, if any."""
     if len(photos) and rng.random() < 0.8:
-        return _photo_crop(rng, height, width, photos[int(rng.integers(len(photos)))])
-    return pattern(rng, height, width)
+        return _crop_photo(rng, height, width, photos[int(rng.integers(len(photos)))])
+    return draw_pattern(rng, height, width)
 
 
-def _photo_crop(rng: np.random.Generator, height: int, width: int, photo: Image) -> Image:
+def _crop_photo(rng: np.random.Generator, height: int, width: int, photo: Image) -> Image:
     rows, columns = photo.shape[:2]
     largest = min(rows / height, columns / width)
     zoom = largest * np.exp(rng.uniform(np.log(0.3), 0.0))
@@ -33,20 +33,20 @@ def _photo_crop(rng: np.random.Generator, height: int, width: int, photo: Image)
     return np.asarray(resized, np.uint8)
 
 
-def pattern(rng: np.random.Generator, height: int, width: int) -> Image:
-    """Draw a procedural picture ``uint8 [height, width, 3]``: one or two patterns blended."""
-    colours = _coloured(rng, _scalar_field(rng, height, width))
+def draw_pattern(rng: np.random.Generator, height: int, width: int) -> Image:
+    """Draw a procedural picture, uint8 [height, width, 3]: one pattern, or two blended."""
+    colours = _colour_field(rng, _draw_field(rng, height, width))
     if rng.random() < 0.5:
-        other = _coloured(rng, _scalar_field(rng, height, width))
-        blend = _octaves(rng, height, width)[..., None]
+        other = _colour_field(rng, _draw_field(rng, height, width))
+        blend = _draw_octaves(rng, height, width)[..., None]
         colours = colours * blend + other * (1 - blend)
     return np.clip(colours, 0, 255).astype(np.uint8)
 
 
-def grained(rng: np.random.Generator, picture: Image, strength: float) -> Image:
-    """Shade ``picture [h, w, 3]`` by up to ``strength`` grey levels so that no place is blank.
+def add_grain(rng: np.random.Generator, picture: Image, strength: float) -> Image:
+    """Add grain to a picture, uint8 [h, w, 3], so that no region is without texture.
 
-    The grain is 2 to 16 pixels wide, whatever the size of the picture.
+    The grain is 2 to 16 pixels wide and has an amplitude of up to ``strength`` grey levels.
     """
     height, width = picture.shape[:2]
     shade = np.zeros((height, width), np.float32)
@@ -57,20 +57,20 @@ def grained(rng: np.random.Generator, picture: Image, strength: float) -> Image:
     return np.clip(shaded, 0, 255).astype(np.uint8)
 
 
-def _scalar_field(rng: np.random.Generator, height: int, width: int) -> Field:
-    kinds = (_octaves, _octaves, _stripes, _checks, _speckle)
+def _draw_field(rng: np.random.Generator, height: int, width: int) -> Floats:
+    kinds = (_draw_octaves, _draw_octaves, _draw_stripes, _draw_checks, _draw_speckle)
     return kinds[int(rng.integers(len(kinds)))](rng, height, width)
 
 
-def _coloured(rng: np.random.Generator, field: Field) -> Field:
-    """Colour a field of values 0 to 1 by a ramp through three random colours."""
+def _colour_field(rng: np.random.Generator, field: Floats) -> Floats:
+    """Colour a field with values from 0 to 1 by a gradient through three random colours."""
     ramp = rng.uniform(0, 255, (3, 3))
     stops = [0.0, rng.uniform(0.3, 0.7), 1.0]
     channels = [np.interp(field, stops, ramp[:, channel]) for channel in range(3)]
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
-def _octaves(rng: np.random.Generator, height: int, width: int) -> Field:
+def _draw_octaves(rng: np.random.Generator, height: int, width: int) -> Floats:
     roughness = rng.uniform(0.4, 0.9)
     cell = max(height, width) / rng.uniform(1.5, 4)
     field, weight = np.zeros((height, width), np.float32), 1.0
@@ -79,37 +79,37 @@ def _octaves(rng: np.random.Generator, height: int, width: int) -> Field:
         fine = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
         field += weight * fine
         weight, cell = weight * roughness, cell / 2
-    return _to_unit(field)
+    return _normalize(field)
 
 
-def _stripes(rng: np.random.Generator, height: int, width: int) -> Field:
+def _draw_stripes(rng: np.random.Generator, height: int, width: int) -> Floats:
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     angle, wavelength = rng.uniform(0, np.pi), rng.uniform(6, 40)
-    bend = 6 * _octaves(rng, height, width)
+    bend = 6 * _draw_octaves(rng, height, width)
     wave = np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / wavelength + bend)
     return np.asarray(0.5 + 0.5 * np.tanh(3 * wave), np.float32)
 
 
-def _checks(rng: np.random.Generator, height: int, width: int) -> Field:
+def _draw_checks(rng: np.random.Generator, height: int, width: int) -> Floats:
     rows = max(2, int(height / rng.uniform(8, 30)))
     columns = max(2, int(width / rng.uniform(8, 30)))
     cells = rng.random((rows, columns)).astype(np.float32)
     return np.asarray(cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST))
 
 
-def _speckle(rng: np.random.Generator, height: int, width: int) -> Field:
+def _draw_speckle(rng: np.random.Generator, height: int, width: int) -> Floats:
     dots = (rng.random((height, width)) < rng.uniform(0.01, 0.06)).astype(np.float32)
     spread = cv2.GaussianBlur(dots, (0, 0), rng.uniform(0.8, 2.5))
-    return _to_unit(np.asarray(spread, np.float32))
+    return _normalize(np.asarray(spread, np.float32))
 
 
-def _to_unit(field: Field) -> Field:
+def _normalize(field: Floats) -> Floats:
     low, high = np.quantile(field, (0.02, 0.98))
     return np.asarray(np.clip((field - low) / (high - low + 1e-6), 0, 1), np.float32)
 
 
-def blob(rng: np.random.Generator, height: int, width: int) -> Image:
-    """Draw a silhouette ``uint8 [height, width]``: smooth or cornered, 0 along the border."""
+def draw_silhouette(rng: np.random.Generator, height: int, width: int) -> Image:
+    """Draw a silhouette, uint8 [height, width]: smooth or polygonal, 0 on the border."""
     cornered = rng.random() < 0.35
     count = int(rng.integers(3, 8)) if cornered else 64
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False)

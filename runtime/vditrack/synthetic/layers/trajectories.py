@@ -1,11 +1,11 @@
-"""Paths laid out on purpose: where a layer is, and how it sways, as waves that add up."""
+"""Builds the paths of layers as sums of sine waves."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Doubles
 from vditrack.synthetic.layers.scenes import Waves
 
-# In the order in which a motion reads them.
+# In the order of the rows of `Waves`.
 _PARAMETERS = (
     "x",
     "y",
@@ -19,30 +19,37 @@ _PARAMETERS = (
 )
 
 
-def resting(x: float, y: float) -> Waves:
-    """Stay at (x, y) in pixels, upright and at the picture's own size."""
+def stay_at(x: float, y: float) -> Waves:
+    """Return a path that stays at (x, y) in pixels, without rotation or scaling."""
     base = np.zeros(len(_PARAMETERS))
     base[:2] = x, y
     return Waves(base, *np.zeros((3, len(_PARAMETERS), 1)))
 
 
 def swing(rate: float, phase: float, **extents: float) -> Waves:
-    """Add ``extent · sin(rate · t + phase)`` to the parameters named; ``rate`` in radians a frame.
+    """Return the waves ``extent · sin(rate · t + phase)`` of the named parameters.
 
-    Parameters are ``x`` and ``y`` in pixels, ``log_scale``, ``angle`` in radians, ``shear``,
-    ``tilt_x`` and ``tilt_y`` (perspective, 1/pixel), and ``ripple_x`` and ``ripple_y`` in pixels.
+    Args:
+        rate: Angular frequency, in radians per frame.
+        phase: Phase, in radians.
+        extents: Amplitudes: ``x`` and ``y`` in pixels, ``log_scale``, ``angle`` in radians,
+            ``shear``, ``tilt_x`` and ``tilt_y`` (perspective, 1/pixel), ``ripple_x`` and
+            ``ripple_y`` in pixels.
     """
-    amplitude = _filled(extents)
+    amplitude = _fill_parameters(extents)
     shape = amplitude.shape
     return Waves(np.zeros(shape[0]), amplitude, np.full(shape, rate), np.full(shape, phase))
 
 
 def sway(rng: np.random.Generator, period: tuple[float, float], **extents: float) -> Waves:
-    """Swing each parameter named on its own: at half its extent or more, at a random period.
+    """Return waves of the named parameters with random amplitude, period and phase.
 
-    ``period`` is the shortest and the longest, in frames.
+    Args:
+        rng: Random generator.
+        period: Shortest and longest period, in frames.
+        extents: Largest amplitudes, as in `swing`; the smallest are half of them.
     """
-    largest = _filled(extents)
+    largest = _fill_parameters(extents)
     shape = largest.shape
     return Waves(
         base=np.zeros(shape[0]),
@@ -52,47 +59,56 @@ def sway(rng: np.random.Generator, period: tuple[float, float], **extents: float
     )
 
 
-def crossing(
+def pass_through(
     middle: tuple[float, float], moment: float, heading: float, speed: float, reach: float
 ) -> Waves:
-    """Pass through ``middle`` at ``moment`` (frames) along ``heading`` (radians), facing along it.
+    """Return a straight path of a layer that is rotated to its heading.
 
-    ``speed`` (pixels a frame) is that in the middle; the path turns back ``reach`` pixels from it.
+    Args:
+        middle: Point that the path passes through, (x, y) in pixels.
+        moment: Time at which it passes, in frames.
+        heading: Direction of motion there, in radians.
+        speed: Speed there, in pixels per frame.
+        reach: Distance from ``middle`` at which the path turns back, in pixels.
     """
-    facing = resting(0.0, 0.0)
+    facing = stay_at(0.0, 0.0)
     facing.base[_PARAMETERS.index("angle")] = heading
-    return facing + there_and_back(middle, moment, heading, speed, reach)
+    return facing + swing_through(middle, moment, heading, speed, reach)
 
 
-def there_and_back(
+def swing_through(
     middle: tuple[float, float], moment: float, heading: float, speed: float, reach: float
 ) -> Waves:
-    """Pass through ``middle`` as in `crossing`, but upright.
+    """Return a straight path as in `pass_through`, of a layer that is not rotated.
 
-    It is passed again every π x ``reach`` / ``speed`` frames, to and fro.
+    It passes ``middle`` every π · ``reach`` / ``speed`` frames, in alternating directions.
     """
     rate = speed / reach
     along = {"x": reach * np.cos(heading), "y": reach * np.sin(heading)}
-    return resting(*middle) + swing(rate, -rate * moment, **along)
+    return stay_at(*middle) + swing(rate, -rate * moment, **along)
 
 
-def arc(
+def follow_arc(
     middle: tuple[float, float], moment: float, heading: float, speed: float, rate: float
 ) -> Waves:
-    """Pass through ``middle`` at ``moment`` (frames) on a circle, at ``heading`` (radians) there.
+    """Return a circular path of a layer that is not rotated.
 
-    ``speed`` is in pixels a frame; the heading turns by ``rate`` (radians a frame, not 0). The
-    picture stays upright.
+    Args:
+        middle: Point that the path passes through, (x, y) in pixels.
+        moment: Time at which it passes, in frames.
+        heading: Direction of motion there, in radians.
+        speed: Speed, in pixels per frame.
+        rate: Change of the heading, in radians per frame, not 0.
     """
     radius = speed / rate
     aside = {"x": -radius * np.sin(heading), "y": radius * np.cos(heading)}
     along = {"x": radius * np.cos(heading), "y": radius * np.sin(heading)}
-    centre = resting(middle[0] + aside["x"], middle[1] + aside["y"])
+    centre = stay_at(middle[0] + aside["x"], middle[1] + aside["y"])
     outward = swing(rate, -rate * moment - np.pi / 2, **aside)
     return centre + swing(rate, -rate * moment, **along) + outward
 
 
-def _filled(extents: dict[str, float]) -> NDArray[np.float64]:
+def _fill_parameters(extents: dict[str, float]) -> Doubles:
     amplitude = np.zeros((len(_PARAMETERS), 1))
     for name, extent in extents.items():
         amplitude[_PARAMETERS.index(name)] = extent

@@ -1,1 +1,1 @@
-"""Clips of a tabletop rendered by MuJoCo, with exact ground truth."""
+"""Renders clips of a robot's tabletop by MuJoCo, with exact ground truth."""

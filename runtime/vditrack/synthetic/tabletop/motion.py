@@ -1,4 +1,4 @@
-"""How the pusher and the camera of a tabletop move, in metres and radians."""
+"""The motions of pusher and camera, in metres and radians."""
 
 from dataclasses import dataclass
 
@@ -9,38 +9,42 @@ from vditrack.arrays import Doubles
 
 @dataclass(frozen=True)
 class Push:
-    """A straight push with a gentle start and end, facing along it."""
+    """A straight push with a smooth start and end, facing along it."""
 
     start: Doubles
-    """[2]"""
+    """Start (x, y), [2]."""
     end: Doubles
-    """[2]"""
+    """End (x, y), [2]."""
     height: float
+    """Height above the table."""
 
     @property
     def heading(self) -> float:
-        """In radians, about the vertical."""
+        """Direction of the push, as an angle around the vertical in radians."""
         across, along = self.end - self.start
         return float(np.arctan2(along, across))
 
     def at(self, share: float) -> Doubles:
-        """Return the place ``[3]`` after a ``share`` of the time, 0 to 1."""
+        """Return the position, [3], at a ``share`` of the clip, 0 to 1."""
         done = share * share * (3 - 2 * share)
         return np.append(self.start + done * (self.end - self.start), self.height)
 
 
 @dataclass(frozen=True)
 class Orbit:
-    """A camera that sways about the table's middle, which it looks at."""
+    """A camera that looks at the table's centre and sways around it."""
 
     azimuth: float
+    """Mean angle around the vertical, in radians."""
     elevation: float
+    """Mean angle above the table, in radians."""
     distance: float
+    """Mean distance from the table's centre, in metres."""
     sway: Doubles
-    """[3, 3]: for each of the above its extent, its rate in radians a clip, and its phase."""
+    """Amplitude, rate in radians per clip and phase for each of the three, [3, 3]."""
 
     def at(self, share: float) -> tuple[Doubles, Doubles]:
-        """Return place ``[3]`` and turn ``[3, 3]`` after a ``share`` of the time, 0 to 1."""
+        """Return position, [3], and rotation, [3, 3], at a ``share`` of the clip, 0 to 1."""
         extent, rate, phase = self.sway.T
         middle = np.array([self.azimuth, self.elevation, self.distance])
         azimuth, elevation, distance = middle + extent * np.sin(rate * share + phase)

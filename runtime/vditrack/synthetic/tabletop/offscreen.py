@@ -1,4 +1,4 @@
-"""MuJoCo without a screen: which of its backends draws, and what to say where none does."""
+"""Loads MuJoCo for rendering without a screen."""
 
 import ctypes.util
 import importlib
@@ -13,42 +13,42 @@ if TYPE_CHECKING:
     from mujoco import MjModel, Renderer
 
 _REMEDY = (
-    "the tabletop needs MuJoCo and a software renderer: "
+    "the tabletop benchmark needs MuJoCo and a software renderer: run "
     "pip install 'vditrack[eval]' and apt-get install libosmesa6 (or libegl1 and libgl1-mesa-dri)"
 )
 
 
 def load_mujoco() -> ModuleType:
-    """Import MuJoCo, set to draw without a screen unless ``MUJOCO_GL`` says how to draw.
+    """Import MuJoCo, set to render without a screen unless ``MUJOCO_GL`` is set.
 
     Raises:
-        InputError: it is not installed, or its backend's library is missing.
+        InputError: MuJoCo is not installed, or the library of its rendering backend is missing.
 
     """
-    # MuJoCo reads the variable once, when it is imported for the first time.
+    # MuJoCo reads the variable only on its first import.
     if sys.platform == "linux" and "mujoco" not in sys.modules and "MUJOCO_GL" not in os.environ:
-        # The same pixels with and without a GPU, where there is a choice.
+        # Prefer OSMesa, which renders the same pixels with and without a GPU.
         os.environ["MUJOCO_GL"] = "osmesa" if ctypes.util.find_library("OSMesa") else "egl"
     try:
         return importlib.import_module("mujoco")
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         # PyOpenGL reports a missing library as an attribute of None.
-        raise InputError(f"{_REMEDY}. It says: {_first_line(error)}") from error
+        raise InputError(f"{_REMEDY}. MuJoCo reports: {_first_line(error)}") from error
 
 
 def open_renderer(model: "MjModel", height: int, width: int) -> "Renderer":
-    """Return a renderer of ``model`` that draws into memory.
+    """Return a renderer of ``model`` that renders into memory.
 
     Raises:
-        InputError: MuJoCo is there but can not draw; so it is in a program that has imported it
-            before without setting ``MUJOCO_GL``.
+        InputError: MuJoCo cannot render, for example because the program imported it earlier
+            without ``MUJOCO_GL``.
 
     """
     mujoco = load_mujoco()
     try:
         return mujoco.Renderer(model, height, width)
     except (ImportError, AttributeError, RuntimeError, mujoco.FatalError) as error:
-        raise InputError(f"{_REMEDY}. It says: {_first_line(error)}") from error
+        raise InputError(f"{_REMEDY}. MuJoCo reports: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:

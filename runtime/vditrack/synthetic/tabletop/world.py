@@ -1,6 +1,6 @@
-"""A table with things on it, a pusher and a camera: drawn from a seed, written as MJCF.
+"""Draws a random table with things, a pusher and a camera, and writes it as MJCF.
 
-Lengths are in metres. The table's top is the plane z = 0, its middle the origin.
+Lengths are in metres. The table's top is the plane z = 0, its centre the origin.
 """
 
 from collections.abc import Sequence
@@ -11,42 +11,49 @@ import cv2
 import numpy as np
 
 from vditrack.arrays import Doubles
-from vditrack.synthetic.layers.textures import grained, pattern
+from vditrack.synthetic.layers.textures import add_grain, draw_pattern
 from vditrack.synthetic.tabletop.motion import Orbit, Push
 
 Element = ElementTree.Element
 Value = str | float | Sequence[float] | Doubles
 
 FIELD_OF_VIEW = 45.0
-"""Of the camera, from the top of the picture to its bottom, in degrees."""
+"""Vertical field of view of the camera, in degrees."""
 STEPS = 16
-"""Steps of the simulation from one frame to the next."""
+"""Simulation steps per frame."""
 
 _RATE = 30.0
+"""Frames per second."""
 _CELL = 0.125
+"""Side of the cells in which things are placed, in metres."""
 _PADDLE = (0.008, 0.05, 0.035)
+"""Half sizes of the pusher's paddle, in metres."""
 _FACE = 96
+"""Side of a face of a cube texture, in pixels."""
 
 
 @dataclass(frozen=True)
 class World:
-    """A scene in MuJoCo's terms, and how the two bodies move that are moved by hand."""
+    """A MuJoCo scene, and the motions of pusher and camera, which are not simulated."""
 
     mjcf: str
+    """The scene as MJCF."""
     files: dict[str, bytes]
-    """The textures that the MJCF names."""
+    """Texture files that the MJCF refers to, as PNG, by name."""
     pusher: Push
+    """Motion of the pusher."""
     camera: Orbit
+    """Motion of the camera."""
 
 
 def draw_world(rng: np.random.Generator) -> World:
-    """Draw a table with four to eight things on it, the first two of which look the same."""
-    root = _settings()
+    """Draw a table with four to eight things, the first two of which look the same."""
+    root = _make_settings()
     files: dict[str, bytes] = {}
     asset, world = ElementTree.SubElement(root, "asset"), ElementTree.SubElement(root, "worldbody")
     _add_room(rng, world, asset, files)
-    places = _places(rng, int(rng.integers(4, 9)))
-    things = [_shape(rng) for _ in places]
+    places = _draw_places(rng, int(rng.integers(4, 9)))
+    things = [_draw_shape(rng) for _ in places]
     things[1] = things[0]
     for number, (place, thing) in enumerate(zip(places, things, strict=True)):
         look = "thing-0" if number == 1 else f"thing-{number}"
@@ -54,23 +61,23 @@ def draw_world(rng: np.random.Generator) -> World:
             _add_texture(rng, asset, files, look)
         _add_thing(rng, world, f"thing-{number}", look, place, thing)
     _add_texture(rng, asset, files, "pusher")
-    push = _push(rng, places[int(rng.integers(len(places)))])
+    push = _draw_push(rng, places[int(rng.integers(len(places)))])
     _add_pusher(world, push)
-    eye = _child(world, "body", name="eye", mocap="true")
-    _child(eye, "camera", name="eye", fovy=FIELD_OF_VIEW)
-    return World(ElementTree.tostring(root, "unicode"), files, push, _orbit(rng))
+    eye = _add_element(world, "body", name="eye", mocap="true")
+    _add_element(eye, "camera", name="eye", fovy=FIELD_OF_VIEW)
+    return World(ElementTree.tostring(root, "unicode"), files, push, _draw_orbit(rng))
 
 
-def _settings() -> Element:
+def _make_settings() -> Element:
     root = ElementTree.Element("mujoco")
-    _child(root, "option", timestep=1 / (_RATE * STEPS), integrator="implicitfast")
-    visual = _child(root, "visual")
-    _child(visual, "global", offwidth=256, offheight=256)
-    _child(visual, "quality", shadowsize=1024)
-    _child(visual, "map", znear=0.05, zfar=20)
-    _child(visual, "headlight", ambient=(0.35,) * 3, diffuse=(0.3,) * 3, specular=(0,) * 3)
-    # The planes of the camera are given in units of the extent.
-    _child(root, "statistic", extent=1, center=(0, 0, 0))
+    _add_element(root, "option", timestep=1 / (_RATE * STEPS), integrator="implicitfast")
+    visual = _add_element(root, "visual")
+    _add_element(visual, "global", offwidth=256, offheight=256)
+    _add_element(visual, "quality", shadowsize=1024)
+    _add_element(visual, "map", znear=0.05, zfar=20)
+    _add_element(visual, "headlight", ambient=(0.35,) * 3, diffuse=(0.3,) * 3, specular=(0,) * 3)
+    # MuJoCo reads znear and zfar in units of the extent.
+    _add_element(root, "statistic", extent=1, center=(0, 0, 0))
     return root
 
 
@@ -80,11 +87,11 @@ def _add_room(
     _add_texture(rng, asset, files, "floor", repeat=8)
     _add_texture(rng, asset, files, "table", repeat=1)
     lean = rng.uniform(-0.5, 0.5, 2)
-    _child(world, "light", directional="true", dir=(*lean, -1), diffuse=(0.5,) * 3)
-    # The table is a sheet: on a plane, and not on a box, a cylinder stands firm in every MuJoCo.
+    _add_element(world, "light", directional="true", dir=(*lean, -1), diffuse=(0.5,) * 3)
+    # The table is a plane: on a box, a cylinder does not stand still in every version of MuJoCo.
     for name, size, height in (("floor", (9, 9, 1), -0.7), ("table", (0.6, 0.5, 1), 0)):
         place = {"size": size, "pos": (0, 0, height)}
-        _child(world, "geom", name=name, type="plane", material=name, **place)
+        _add_element(world, "geom", name=name, type="plane", material=name, **place)
 
 
 def _add_texture(
@@ -94,19 +101,19 @@ def _add_texture(
     name: str,
     repeat: int | None = None,
 ) -> None:
-    """Draw a picture repeated on a plane, or one with a part of its own for each side of a cube."""
+    """Draw a texture that repeats on a plane, or a cube texture with a picture per face."""
     height, width = (6 * _FACE, _FACE) if repeat is None else (768, 768)
-    picture = grained(rng, pattern(rng, height, width), strength=40)
+    picture = add_grain(rng, draw_pattern(rng, height, width), strength=40)
     files[f"{name}.png"] = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
     cube = {"type": "cube", "gridsize": "6 1", "gridlayout": "RLUDFB"}
     layout = cube if repeat is None else {"type": "2d"}
-    _child(asset, "texture", name=name, file=f"{name}.png", **layout)
+    _add_element(asset, "texture", name=name, file=f"{name}.png", **layout)
     repeats = (repeat or 1,) * 2
-    _child(asset, "material", name=name, texture=name, specular=0.1, texrepeat=repeats)
+    _add_element(asset, "material", name=name, texture=name, specular=0.1, texrepeat=repeats)
 
 
-def _places(rng: np.random.Generator, count: int) -> Doubles:
-    """Draw places ``[count, 2]`` in cells wide enough for any of the things."""
+def _draw_places(rng: np.random.Generator, count: int) -> Doubles:
+    """Draw positions, [count, 2], in cells that are large enough for every thing."""
     cells = np.array([(i - 1.5, j - 1.0) for i in range(4) for j in range(3)]) * _CELL
     return rng.permutation(cells)[:count] + rng.uniform(-0.01, 0.01, (count, 2))
 
@@ -116,11 +123,11 @@ class _Thing:
     kind: str
     size: tuple[float, ...]
     rest: float
-    """Height of its middle above the table."""
+    """Height of its centre above the table."""
     lies: bool = False
 
 
-def _shape(rng: np.random.Generator) -> _Thing:
+def _draw_shape(rng: np.random.Generator) -> _Thing:
     radius = rng.uniform(0.025, 0.042)
     match int(rng.integers(4)):
         case 0:
@@ -141,16 +148,16 @@ def _add_thing(
     rng: np.random.Generator, world: Element, name: str, look: str, place: Doubles, thing: _Thing
 ) -> None:
     yaw = rng.uniform(0, 360)
-    body = _child(
+    body = _add_element(
         world,
         "body",
         name=name,
-        # A hair above the table: it settles before the first frame.
+        # A millimetre above the table; it settles before the first frame.
         pos=(*place, thing.rest + 0.001),
         euler=(90, yaw, 0) if thing.lies else (0, 0, yaw),
     )
-    _child(body, "freejoint")
-    _child(
+    _add_element(body, "freejoint")
+    _add_element(
         body,
         "geom",
         name=name,
@@ -163,8 +170,8 @@ def _add_thing(
     )
 
 
-def _push(rng: np.random.Generator, target: Doubles) -> Push:
-    """Come in from the table's edge nearest to ``target`` and shove it towards the middle."""
+def _draw_push(rng: np.random.Generator, target: Doubles) -> Push:
+    """Draw a push from the table's edge nearest to ``target`` towards the centre."""
     edge = np.array([0.36, 0.3])
     axis = int(np.argmin(edge - np.abs(target)))
     start = target + rng.uniform(-0.06, 0.06, 2)
@@ -177,11 +184,13 @@ def _push(rng: np.random.Generator, target: Doubles) -> Push:
 def _add_pusher(world: Element, push: Push) -> None:
     """Add a paddle on an arm that comes down from above."""
     yaw = float(np.degrees(push.heading))
-    body = _child(world, "body", name="pusher", mocap="true", pos=push.at(0.0), euler=(0, 0, yaw))
-    _child(body, "geom", name="paddle", type="box", size=_PADDLE, material="pusher")
-    # Short pieces, each turned: on one long piece the texture would be drawn out to streaks.
+    body = _add_element(
+        world, "body", name="pusher", mocap="true", pos=push.at(0.0), euler=(0, 0, yaw)
+    )
+    _add_element(body, "geom", name="paddle", type="box", size=_PADDLE, material="pusher")
+    # Short rotated pieces, because the texture of one long piece would be stretched.
     for number in range(5):
-        _child(
+        _add_element(
             body,
             "geom",
             name=f"arm-{number}",
@@ -193,7 +202,7 @@ def _add_pusher(world: Element, push: Push) -> None:
         )
 
 
-def _orbit(rng: np.random.Generator) -> Orbit:
+def _draw_orbit(rng: np.random.Generator) -> Orbit:
     extent = np.array([0.25, 0.08, 0.06]) * rng.uniform(0.5, 1.0, 3)
     sway = np.stack([extent, rng.uniform(2, 6, 3), rng.uniform(0, 2 * np.pi, 3)], axis=1)
     return Orbit(
@@ -204,8 +213,8 @@ def _orbit(rng: np.random.Generator) -> Orbit:
     )
 
 
-def _child(parent: Element, tag: str, **attributes: Value) -> Element:
-    """Add an element; numbers and sequences of numbers are written as MJCF has them."""
+def _add_element(parent: Element, tag: str, **attributes: Value) -> Element:
+    """Add an XML element; numbers and sequences of numbers are formatted as MJCF requires."""
     child = ElementTree.SubElement(parent, tag)
     for name, value in attributes.items():
         text = value if isinstance(value, str) else " ".join(map(repr, np.ravel(value).tolist()))

@@ -10,7 +10,7 @@ import pytest
 from doubles.datasets import tapvid_clip, write_badja, write_davis, write_pickle, write_videos
 from vditrack import InputError
 from vditrack.evaluation.datasets.registry import default_protocol, open_dataset
-from vditrack.synthetic.layers.lookalikes import lookalike_clips
+from vditrack.synthetic.layers.lookalikes import render_lookalikes
 
 REAL = Path(__file__).parents[5] / "shared/data/davis32_dev"
 
@@ -51,8 +51,8 @@ def test_a_path_that_is_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "module", "function"),
     [
-        ("synthetic", "layers.suite", "suite_clips"),
-        ("tabletop", "tabletop.clips", "tabletop_clips"),
+        ("synthetic", "layers.suite", "render_suite"),
+        ("tabletop", "tabletop.clips", "render_tabletop"),
     ],
 )
 def test_rendered_clips(monkeypatch, kind, module, function):
@@ -74,7 +74,7 @@ def test_seeds_are_whole_numbers(source):
 def test_rendered_masks(kind):
     dataset = open_dataset(f"{kind}:3", "davis")
     assert (dataset.name, dataset.length) == (f"{kind}:3", 30)
-    expected = next(lookalike_clips(3, different=kind == "different"))
+    expected = next(render_lookalikes(3, different=kind == "different"))
     np.testing.assert_array_equal(next(dataset.clips).frames, expected.frames)
     assert default_protocol(f"{kind}:3") == "davis"
     with pytest.raises(InputError, match="is not a seed"):
