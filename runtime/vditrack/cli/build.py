@@ -10,8 +10,8 @@ from rich.console import Console
 from vditrack.bundle.folder import load_bundle
 from vditrack.cli.options import Json
 from vditrack.cli.progress import progress_bars
-from vditrack.engine_builder.listing import ListedBuild, build_table
-from vditrack.engine_builder.options import Compatibility, Options
+from vditrack.engine_builder.listing import BuildStatus, format_build
+from vditrack.engine_builder.options import BuildOptions, Compatibility
 from vditrack.engine_builder.run import build_bundle
 from vditrack.engine_builder.workspace import parse_workspace
 from vditrack.inference.engine_identity import Target, mismatches
@@ -76,7 +76,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build the engines of a bundle for TensorRT or, without a GPU, for TensorRT-RTX."""
-    options = Options(
+    options = BuildOptions(
         target=target,
         architectures=tuple(arch.lower().replace(" ", "").split(",")) if arch else (),
         workspace=parse_workspace(workspace),
@@ -94,4 +94,4 @@ def build(
         typer.echo(msgspec.json.encode(content).decode())
         return
     reasons = mismatches(identity, checked, read_machine())
-    Console().print(build_table(ListedBuild(folder.name, identity, reasons), checked.manifest))
+    Console().print(format_build(BuildStatus(folder.name, identity, reasons), checked.manifest))

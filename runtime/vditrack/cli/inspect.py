@@ -10,7 +10,7 @@ from rich.table import Table
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.cli.options import BundleArgument, Json
-from vditrack.engine_builder.listing import ListedBuild, build_table, list_builds
+from vditrack.engine_builder.listing import BuildStatus, format_build, list_builds
 from vditrack.engine_builder.verdicts import verify_builds
 from vditrack.errors import EngineError
 
@@ -40,7 +40,7 @@ def inspect(
         raise EngineError(" ".join(failures))
 
 
-def _print_bundle(checked: Bundle, builds: Sequence[ListedBuild]) -> None:
+def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
     manifest = checked.manifest
     console = Console()
     console.print(f"[bold]{manifest.name}[/bold]  {checked.root}\n{manifest.notes}\n")
@@ -61,7 +61,7 @@ def _print_bundle(checked: Bundle, builds: Sequence[ListedBuild]) -> None:
     console.print(_make_table("parity at export", errors.items()))
     console.print(_make_table("made with", manifest.tools.items()))
     for build in builds:
-        console.print(build_table(build, manifest))
+        console.print(format_build(build, manifest))
 
 
 def _make_table(title: str, rows: Iterable[tuple[str, object]]) -> Table:

@@ -1,1 +1,1 @@
-"""From a bundle's graphs to TensorRT and TensorRT-RTX engines, and what can be said of them."""
+"""Builds TensorRT and TensorRT-RTX engines from a bundle's graphs, lists them and verifies them."""

@@ -1,4 +1,4 @@
-"""One graph to one engine."""
+"""Builds one engine from one graph."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -10,18 +10,18 @@ from types import ModuleType
 from rich.progress import Progress
 
 from vditrack.bundle.manifest import Precision
-from vditrack.engine_builder.library import Foreign, progress_monitor
-from vditrack.engine_builder.network import last, parsed_network, profile_of
-from vditrack.engine_builder.options import Options
-from vditrack.engine_builder.precision import product_shares, require_precision
-from vditrack.engine_builder.timing import attach_timing_cache, timing_cache_of
-from vditrack.engine_builder.workspace import GIB, workspace_bytes
+from vditrack.engine_builder.library import LibraryObject, make_progress_monitor
+from vditrack.engine_builder.network import format_last_messages, get_profile, parse_network
+from vditrack.engine_builder.options import BuildOptions
+from vditrack.engine_builder.precision import measure_product_shares, require_precision
+from vditrack.engine_builder.timing import attach_timing_cache, serialize_timing_cache
+from vditrack.engine_builder.workspace import GIB, limit_workspace
 from vditrack.errors import EngineError
 from vditrack.inference.engine_identity import TITLES, Shape
 from vditrack.inference.trt_log import collecting_logger
 
 _OUT_OF_MEMORY = re.compile(
-    # The first is also what is said where every kernel was left out for want of memory.
+    # TensorRT also logs the first message if it skipped every kernel for lack of memory.
     r"could not find any implementation|out ?of ?memory|(insufficient|not enough) memory"
     r"|bad_alloc|cuda ?error 2\b",
     re.IGNORECASE,
@@ -29,75 +29,80 @@ _OUT_OF_MEMORY = re.compile(
 
 
 @dataclass(frozen=True)
-class Built:
-    """A serialised engine, and what is known of it."""
+class BuiltEngine:
+    """A serialized engine and its properties."""
 
-    plan: Foreign
-    """Its bytes, in the library's own memory: a buffer."""
+    plan: LibraryObject
+    """Bytes of the engine, a buffer in the library's memory."""
     shares: dict[str, float]
-    """Of each type in the products."""
+    """Share of the multiply-adds by precision, 0 to 1, as in `measure_product_shares`."""
     profile: dict[str, tuple[Shape, Shape, Shape]]
-    """Least, best and largest shape of each input."""
+    """Smallest, optimal and largest shape of each input."""
     timing_cache: bytes | None
+    """Timing cache after the build; None if the build used none."""
 
 
 def build_engine(
     trt: ModuleType,
     graph: Path,
     claimed: Precision,
-    options: Options,
+    options: BuildOptions,
     architectures: tuple[str, ...],
     timing_cache: bytes | None,
     bars: Progress,
-) -> Built:
+) -> BuiltEngine:
     """Build the engine of one graph.
 
     Args:
-        trt: the library.
-        graph: an ONNX file.
-        claimed: precision that the bundle claims.
-        options: as asked for.
-        architectures: to build for.
-        timing_cache: of the builds before; None to have none.
-        bars: show how far it is.
+        trt: Module of the library, TensorRT or TensorRT-RTX.
+        graph: ONNX file, its external weights beside it.
+        claimed: Precision that the bundle claims.
+        options: Options of the build.
+        architectures: Compute capabilities to build for, as in ``sm89``.
+        timing_cache: Timing cache of earlier builds, which may be empty; None to use none.
+        bars: Progress bars that show the phases of the build.
+
+    Returns:
+        The engine.
 
     Raises:
-        EngineError: an operation is not supported, the precision is not the claimed one, memory
-            ran out, or the library gave up for another reason.
+        EngineError: The library does not support an operation, the network does not compute in the
+            claimed precision, memory ran out, or the build failed for another reason.
+        InputError: The timing cache does not fit this library and GPU.
 
     """
     logger = collecting_logger(trt)
     logger.errors.clear()
     builder = trt.Builder(logger)
     title = f"{TITLES[options.target]} {trt.__version__}"
-    network, parser = parsed_network(trt, builder, logger, graph, title)
-    shares = product_shares(trt, network)
+    network, parser = parse_network(trt, builder, logger, graph, title)
+    shares = measure_product_shares(trt, network)
     require_precision(graph, shares, claimed)
-    profile = profile_of(network)
-    config = configuration(trt, builder, options, architectures)
-    config.add_optimization_profile(_library_profile(builder, profile))
+    profile = get_profile(network)
+    config = make_builder_config(trt, builder, options, architectures)
+    config.add_optimization_profile(_make_optimization_profile(builder, profile))
     if timing_cache is not None:
         attach_timing_cache(config, timing_cache, options.timing_cache, logger)
-    plan = _cancellable(trt, builder, network, config, bars)
+    plan = _build_in_thread(trt, builder, network, config, bars)
     if plan is None:
-        limit = workspace_bytes(options.workspace)
-        raise EngineError(f"{graph}: {failure(title, logger.errors, limit)}")
-    # Only now: the weights that were built from are the parser's.
+        limit = limit_workspace(options.workspace)
+        raise EngineError(f"{graph}: {explain_failure(title, logger.errors, limit)}")
+    # The parser owns the weights, so it must outlive the build.
     del parser
-    kept = None if timing_cache is None else timing_cache_of(config)
-    return Built(plan, shares, profile, kept)
+    kept = None if timing_cache is None else serialize_timing_cache(config)
+    return BuiltEngine(plan, shares, profile, kept)
 
 
-def configuration(
-    trt: ModuleType, builder: Foreign, options: Options, architectures: tuple[str, ...]
-) -> Foreign:
-    """Put options into the library's words."""
+def make_builder_config(
+    trt: ModuleType, builder: LibraryObject, options: BuildOptions, architectures: tuple[str, ...]
+) -> LibraryObject:
+    """Make the library's builder configuration from the options."""
     config = builder.create_builder_config()
-    # What the bundle keeps in FP32 is not to be rounded to TF32, as is the libraries' default.
+    # By default the libraries round FP32 products to TF32; a bundle's FP32 must stay FP32.
     config.clear_flag(trt.BuilderFlag.TF32)
-    # So that an engine can be asked for its layers.
+    # Allows the engine inspector to list the layers.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if (limit := workspace_bytes(options.workspace)) is not None:
+    if (limit := limit_workspace(options.workspace)) is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
@@ -117,20 +122,26 @@ def configuration(
     return config
 
 
-def _library_profile(builder: Foreign, profile: dict[str, tuple[Shape, Shape, Shape]]) -> Foreign:
-    made = builder.create_optimization_profile()
+def _make_optimization_profile(
+    builder: LibraryObject, profile: dict[str, tuple[Shape, Shape, Shape]]
+) -> LibraryObject:
+    library_profile = builder.create_optimization_profile()
     for name, shapes in profile.items():
-        made.set_shape(name, *shapes)
-    return made
+        library_profile.set_shape(name, *shapes)
+    return library_profile
 
 
-def _cancellable(
-    trt: ModuleType, builder: Foreign, network: Foreign, config: Foreign, bars: Progress
-) -> Foreign:
-    """Build in a thread of its own, since Ctrl-C reaches Python only while it does not wait."""
+def _build_in_thread(
+    trt: ModuleType,
+    builder: LibraryObject,
+    network: LibraryObject,
+    config: LibraryObject,
+    bars: Progress,
+) -> LibraryObject:
+    """Build in a second thread, so that the main thread can handle Ctrl-C and cancel the build."""
     cancelled = Event()
-    # Bound here, since it has to outlive the build.
-    config.progress_monitor = monitor = progress_monitor(trt, bars, cancelled)
+    # The configuration does not own the monitor, which must outlive the build.
+    config.progress_monitor = monitor = make_progress_monitor(trt, bars, cancelled)
     with ThreadPoolExecutor(max_workers=1) as thread:
         try:
             plan = thread.submit(builder.build_serialized_network, network, config).result()
@@ -140,21 +151,21 @@ def _cancellable(
     return plan
 
 
-def failure(title: str, errors: list[str], limit: int | None) -> str:
-    """Say why a library gave up, by what it logged, and what to try.
+def explain_failure(title: str, errors: list[str], limit: int | None) -> str:
+    """Return the error message of a failed build: the reason, and what to try.
 
     Args:
-        title: of the library, with its version.
-        errors: its messages.
-        limit: of its workspace, in bytes.
+        title: Name of the library, with its version.
+        errors: Error messages that the library logged, oldest first.
+        limit: Limit of the workspace, in bytes; None if unknown.
 
     """
-    starved = [error for error in errors if _OUT_OF_MEMORY.search(error)]
-    if not starved:
-        return f"{title} built no engine: {last(errors)}"
-    given = "" if limit is None else f" (with {limit / GIB:.1f} GiB of workspace)"
+    memory_errors = [error for error in errors if _OUT_OF_MEMORY.search(error)]
+    if not memory_errors:
+        return f"{title} built no engine: {format_last_messages(errors)}"
+    workspace = "" if limit is None else f" (with {limit / GIB:.1f} GiB of workspace)"
     return (
-        f"{title} ran out of memory{given}. Close what else uses it, give another --workspace, "
-        "try --optimization-level 2 (TensorRT only), or export the bundle at a smaller --size. "
-        f"It said: {last(starved)}"
+        f"{title} ran out of memory{workspace}. Close other programs, change --workspace, "
+        "try --optimization-level 2 (TensorRT only), or export the bundle with a smaller --size. "
+        f"The library reports: {format_last_messages(memory_errors)}"
     )

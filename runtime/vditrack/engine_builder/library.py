@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX, which have one Python API under two names."""
+"""Loads TensorRT and TensorRT-RTX, which have the same Python API under two module names."""
 
 from importlib import import_module
 from threading import Event
@@ -10,37 +10,38 @@ from rich.progress import Progress, TaskID
 from vditrack.errors import EngineError
 from vditrack.inference.engine_identity import TITLES, Target
 
-Foreign = Any
-"""An object of the library, which ships no types."""
+LibraryObject = Any
+"""An object of the library. The library ships no type annotations."""
 _INSTALL: dict[Target, str] = {
     "tensorrt": (
         "On a Jetson it comes with JetPack (`sudo apt install python3-libnvinfer`); a virtual "
-        "environment sees it if made with --system-site-packages. Elsewhere: `pip install tensorrt`"
+        "environment sees it if it was made with --system-site-packages. Elsewhere, run "
+        "`pip install tensorrt`"
     ),
     "tensorrt-rtx": "Run `pip install vditrack[tensorrt-rtx]`",
 }
 
 
 def import_library(target: Target) -> ModuleType:
-    """Import the library of a target.
+    """Import and return the library of a target.
 
     Raises:
-        EngineError: it is not installed, or does not load.
+        EngineError: The library is not installed or does not load.
 
     """
     try:
         return import_module(target.replace("-", "_"))
-    # A missing module, or one whose shared libraries are missing or broken.
+    # The module is missing, or its shared libraries are missing or broken.
     except (ImportError, OSError) as error:
         raise EngineError(
             f"{TITLES[target]} does not load in this Python ({error}). {_INSTALL[target]}."
         ) from error
 
 
-def progress_monitor(trt: ModuleType, bars: Progress, cancelled: Event) -> Foreign:
-    """Make a monitor that shows each phase as a bar, and stops the build once ``cancelled``.
+def make_progress_monitor(trt: ModuleType, bars: Progress, cancelled: Event) -> LibraryObject:
+    """Make a monitor that shows a bar for each phase, and stops the build on ``cancelled``.
 
-    TensorRT calls it from several threads; rich's bars may be moved from any of them.
+    TensorRT calls the monitor from several threads; rich's progress bars are thread-safe.
     """
 
     class BarMonitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
@@ -49,7 +50,7 @@ def progress_monitor(trt: ModuleType, bars: Progress, cancelled: Event) -> Forei
             self._tasks: dict[str, TaskID] = {}
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            # Threads may be in phases of the same name.
+            # Two threads can be in phases of the same name; one bar shows both.
             self.phase_finish(phase)
             self._tasks[phase] = bars.add_task(phase.lower(), total=steps)
 

@@ -1,4 +1,4 @@
-"""What a bundle's folder of engines holds, and what of it would load on this machine."""
+"""Lists the engine builds of a bundle, and why a build does not load on this machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,49 +19,49 @@ from vditrack.inference.machine import read_machine
 
 
 @dataclass(frozen=True)
-class ListedBuild:
-    """One folder of engines."""
+class BuildStatus:
+    """A folder of engines, and whether it would load on this machine."""
 
     folder: str
-    """Its name."""
+    """Name of the folder."""
     identity: Identity | None
-    """None where it is damaged."""
+    """Identity of the build; None if it cannot be read."""
     reasons: list[str]
-    """Why it would not load here; none if it would."""
+    """Reasons why the build does not load on this machine; empty if it loads."""
 
 
-def list_builds(bundle: Bundle) -> list[ListedBuild]:
-    """Read every build of a bundle, and compare it with the bundle and this machine."""
-    return [_listed(folder, bundle) for folder in engine_folders(bundle)]
+def list_builds(bundle: Bundle) -> list[BuildStatus]:
+    """Return every build of a bundle, compared with the bundle and this machine."""
+    return [_check_build(folder, bundle) for folder in engine_folders(bundle)]
 
 
-def _listed(folder: Path, bundle: Bundle) -> ListedBuild:
+def _check_build(folder: Path, bundle: Bundle) -> BuildStatus:
     try:
         identity = load_identity(folder)
     except EngineError as error:
-        return ListedBuild(folder.name, None, [str(error)])
-    return ListedBuild(folder.name, identity, mismatches(identity, bundle, read_machine()))
+        return BuildStatus(folder.name, None, [str(error)])
+    return BuildStatus(folder.name, identity, mismatches(identity, bundle, read_machine()))
 
 
-def build_table(build: ListedBuild, manifest: Manifest) -> Table:
-    """Show a build: what it is, in which types it computes, and whether it would load here.
+def format_build(build: BuildStatus, manifest: Manifest) -> Table:
+    """Return a table of a build: its identity, its precision, and whether it loads here.
 
     Args:
-        build: to show.
-        manifest: of its bundle.
+        build: The build.
+        manifest: Manifest of its bundle.
 
     """
     table = Table("", "", title=f"engines/{build.folder}", show_header=False, title_justify="left")
-    for name, value in _rows(build.identity, manifest) if build.identity else []:
+    for name, value in _list_rows(build.identity, manifest) if build.identity else []:
         table.add_row(name, value)
     for reason in build.reasons:
         table.add_row("does not load", reason)
     if not build.reasons:
-        table.add_row("would load", "here")
+        table.add_row("loads", "on this machine")
     return table
 
 
-def _rows(identity: Identity, manifest: Manifest) -> list[tuple[str, str]]:
+def _list_rows(identity: Identity, manifest: Manifest) -> list[tuple[str, str]]:
     sizes = [(name, f"{record.size / 1e6:.1f} MB") for name, record in identity.engines.items()]
     products = [
         (f"products of {graph}", ", ".join(f"{100 * shares[t]:.2f}% {t}" for t in sorted(shares)))
@@ -69,24 +69,24 @@ def _rows(identity: Identity, manifest: Manifest) -> list[tuple[str, str]]:
     ]
     return [
         ("built by", f"{TITLES[identity.target]} {identity.version}"),
-        ("for", ", ".join(identity.architectures)),
+        ("built for", ", ".join(identity.architectures)),
         ("flags", ", ".join(identity.flags) or "none"),
-        ("built", f"{identity.built_at} on {identity.host}, in {identity.build_seconds:.1f} s"),
-        ("tracks", _verdict(identity, manifest)),
+        ("built", f"{identity.built_at} on {identity.host} in {identity.build_seconds:.1f} s"),
+        ("tracks", _format_verdict(identity, manifest)),
         *sizes,
         *products,
     ]
 
 
-def _verdict(identity: Identity, manifest: Manifest) -> str:
+def _format_verdict(identity: Identity, manifest: Manifest) -> str:
     verified = identity.verified
     if verified is None and manifest.source.random_weights:
-        return "unverified: with random weights there is nothing to compare"
+        return "unverified: the weights are random, so there are no tracks to compare"
     if verified is None and ACCEPTANCE not in manifest.files:
-        return f"unverified: the bundle has no {ACCEPTANCE} to compare with"
+        return f"unverified: the bundle has no {ACCEPTANCE} with tracks to compare"
     if verified is None:
-        return "unverified: not yet compared with the bundle's"
+        return "unverified: not yet compared with the bundle's tracks"
     return (
-        f"{verified.median_move:.3f} px from the bundle's, limit {verified.limit:g} "
+        f"{verified.median_move:.3f} px from the bundle's tracks, limit {verified.limit:g} "
         f"({verified.where}, {verified.when})"
     )

@@ -1,61 +1,65 @@
-"""Reading a graph into a strongly typed network."""
+"""Parses a graph into a strongly typed network."""
 
 from pathlib import Path
 from types import ModuleType
 
-from vditrack.engine_builder.library import Foreign
+from vditrack.engine_builder.library import LibraryObject
 from vditrack.errors import EngineError
 from vditrack.inference.engine_identity import Shape
 
 
-def parsed_network(
-    trt: ModuleType, builder: Foreign, logger: Foreign, graph: Path, title: str
-) -> tuple[Foreign, Foreign]:
-    """Parse an ONNX graph.
+def parse_network(
+    trt: ModuleType, builder: LibraryObject, logger: LibraryObject, graph: Path, title: str
+) -> tuple[LibraryObject, LibraryObject]:
+    """Parse an ONNX graph into a strongly typed network.
 
-    Types are bound by the graph: TensorRT 10 has to be asked for that, 11 does nothing else.
+    A strongly typed network takes all types from the graph. TensorRT 10 needs a flag for that;
+    TensorRT 11 has no other networks.
 
     Args:
-        trt: the library.
-        builder: of the network.
-        logger: as `vditrack.inference.trt_log` makes it.
-        graph: with its external weights beside it.
-        title: of the library, with its version.
+        trt: Module of the library.
+        builder: Builder of the library.
+        logger: Logger that collects errors, made by `vditrack.inference.trt_log`.
+        graph: ONNX file, its external weights beside it.
+        title: Name of the library, with its version.
 
     Returns:
-        The network, and the parser, which holds its weights: keep it for as long.
+        The network and the parser. The parser owns the weights and must outlive the network.
 
     Raises:
-        EngineError: the library does not support an operation of the graph.
+        EngineError: The file cannot be read, or the library does not support an operation in it.
 
     """
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(graph)):
-        raise EngineError(_complaint(title, parser, logger, graph))
+        raise EngineError(_explain_parser_error(title, parser, logger, graph))
     return network, parser
 
 
-def profile_of(network: Foreign) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Least, best and largest shape of each input; all the same, since the graphs are static."""
+def get_profile(network: LibraryObject) -> dict[str, tuple[Shape, Shape, Shape]]:
+    """Return the smallest, optimal and largest shape of each input: equal, as graphs are static."""
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     return {tensor.name: (tuple(tensor.shape),) * 3 for tensor in inputs}
 
 
-def _complaint(title: str, parser: Foreign, logger: Foreign, graph: Path) -> str:
+def _explain_parser_error(
+    title: str, parser: LibraryObject, logger: LibraryObject, graph: Path
+) -> str:
     if not parser.num_errors:
-        return f"{graph} cannot be read by {title}: {last(logger.errors)}. Export it again."
-    # Later errors are of nodes that want this one's output.
+        reason = format_last_messages(logger.errors)
+        return f"{graph}: {title} cannot read this file: {reason}. Export the bundle again."
+    # Later errors are of nodes that need the output of the first.
     error = parser.get_error(0)
     operation = error.node_operator() or "an operation"
     node = error.node_name() or error.node()
     return (
         f"{graph}: {title} does not support {operation} as node {node!r} uses it: "
-        f"{' '.join(error.desc().split())} Export the bundle again with this vditrack; if it stays "
-        "so, this backbone needs another version of the library, or ONNX Runtime."
+        f"{' '.join(error.desc().split())} Export the bundle again with this version of vditrack; "
+        "if the error remains, use another version of the library, or ONNX Runtime."
     )
 
 
-def last(errors: list[str], count: int = 2) -> str:
-    """The newest messages of a logger, on one line."""
+def format_last_messages(errors: list[str], count: int = 2) -> str:
+    """Return the last ``count`` messages of a logger on one line."""
     return " / ".join(" ".join(error.split()) for error in errors[-count:]) or "no reason given"

@@ -1,7 +1,7 @@
-"""Proof of precision: in which types a network computes its products.
+"""Measures in which precision a network computes its products, and checks the bundle's claim.
 
-A strongly typed network binds the type of every layer, so that what the builder was given is what
-the engine computes: a product of FP16 numbers is never silently one of FP32.
+In a strongly typed network the type of every layer is fixed, so the engine computes in the types of
+the parsed network: an FP16 product never silently becomes an FP32 product.
 """
 
 import math
@@ -11,72 +11,80 @@ from types import ModuleType
 
 from vditrack.bundle.folder import FEATURES
 from vditrack.bundle.manifest import Precision
-from vditrack.engine_builder.library import Foreign
+from vditrack.engine_builder.library import LibraryObject
 from vditrack.errors import EngineError
 
-LEAST_SHARE = 0.9
-"""Of the multiply-adds that must be in the low precision a bundle claims. What its export leaves in
-FP32, a transformer's first layer and an autoencoder's attention, is a few percent of them."""
-_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
+MIN_PRODUCT_SHARE = 0.9
+"""Smallest share of the multiply-adds that must be in the low precision that a bundle claims.
+
+Export leaves a few percent in FP32: a transformer's first layer and an autoencoder's attention.
+"""
+_PRECISION_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
 
 
-def product_shares(trt: ModuleType, network: Foreign) -> dict[str, float]:
-    """Share of each type in the multiply-adds of a parsed network's products.
+def measure_product_shares(trt: ModuleType, network: LibraryObject) -> dict[str, float]:
+    """Return the share of each precision in the multiply-adds of a parsed network, 0 to 1.
 
-    Products are matrix multiplications, attention, which some versions of the library have as a
-    layer of its own, and convolutions; other layers that multiply matrices do not come out of an
-    export.
+    Counts matrix multiplications, convolutions and, in versions of the library that have such a
+    layer, attention. Exported graphs contain no other layers that multiply matrices.
     """
     work: Counter[str] = Counter()
-    # TensorRT 10.3 has no such layer.
+    # TensorRT 10.3 has no attention layer.
     attention = getattr(trt.LayerType, "ATTENTION_INPUT", None)
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         dtype = layer.get_input(0).dtype.name if layer.num_inputs else ""
-        # The bindings return layers as their base class, and are cast this way.
+        # The bindings return the base class; setting the class is their documented cast.
         if layer.type == trt.LayerType.MATRIX_MULTIPLY:
             layer.__class__ = trt.IMatrixMultiplyLayer
-            work[dtype] += _of_matrices(trt, layer)
+            work[dtype] += _count_matrix_product(trt, layer)
         elif layer.type == trt.LayerType.CONVOLUTION:
             layer.__class__ = trt.IConvolutionLayer
-            work[dtype] += _of_convolution(layer)
+            work[dtype] += _count_convolution(layer)
         elif layer.type == attention:
-            work[dtype] += _of_attention(layer)
+            work[dtype] += _count_attention(layer)
     total = work.total()
-    return {_NAMES.get(dtype, dtype.lower()): count / total for dtype, count in work.items()}
+    return {
+        _PRECISION_NAMES.get(dtype, dtype.lower()): count / total for dtype, count in work.items()
+    }
 
 
 def require_precision(graph: Path, shares: dict[str, float], claimed: Precision) -> None:
-    """Refuse a network that does not compute in the low precision that its bundle claims.
+    """Check that a network computes in the low precision that its bundle claims.
+
+    Args:
+        graph: The ONNX file, which tells the encoder from the feature network.
+        shares: Share of the multiply-adds by precision.
+        claimed: Precision that the bundle claims.
 
     Raises:
-        EngineError: less than `LEAST_SHARE` of its products do.
+        EngineError: The share of the claimed precision is below `MIN_PRODUCT_SHARE`.
 
     """
-    wanted = claimed.features if graph.name == FEATURES else claimed.encoder
-    share = shares.get(wanted, 0.0)
-    if wanted == "fp32" or share >= LEAST_SHARE:
+    required = claimed.features if graph.name == FEATURES else claimed.encoder
+    share = shares.get(required, 0.0)
+    if required == "fp32" or share >= MIN_PRODUCT_SHARE:
         return
     found = ", ".join(f"{100 * part:.1f}% {name}" for name, part in shares.items()) or "none"
     raise EngineError(
-        f"{graph}: the bundle says {wanted}, and the network computes its products in {found}. "
+        f"{graph}: the bundle says {required}, but the network computes its products in {found}. "
         "Export the bundle again."
     )
 
 
-def _of_matrices(trt: ModuleType, layer: Foreign) -> int:
+def _count_matrix_product(trt: ModuleType, layer: LibraryObject) -> int:
     rows = layer.get_input(0).shape
     summed = rows[-2] if layer.op0 == trt.MatrixOperation.TRANSPOSE else rows[-1]
     return int(math.prod(layer.get_output(0).shape) * summed)
 
 
-def _of_attention(layer: Foreign) -> int:
-    """Of queries, keys and values [batch, heads, tokens, channels]."""
+def _count_attention(layer: LibraryObject) -> int:
+    """Count the multiply-adds of attention over inputs [batch, heads, tokens, channels]."""
     query, key, value = (layer.get_input(index).shape for index in range(3))
     return int(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
 
 
-def _of_convolution(layer: Foreign) -> int:
+def _count_convolution(layer: LibraryObject) -> int:
     channels = layer.get_input(0).shape[1] // layer.num_groups
     kernel = math.prod(layer.kernel_size_nd)
     return int(math.prod(layer.get_output(0).shape) * channels * kernel)

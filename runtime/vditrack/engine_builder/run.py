@@ -1,4 +1,4 @@
-"""All engines of a bundle, and their identity beside them: at once or not at all."""
+"""Builds all engines of a bundle and writes them with their identity, all or nothing."""
 
 import logging
 import os
@@ -13,9 +13,9 @@ from rich.progress import Progress
 from vditrack.acceptance import verify_tracks
 from vditrack.atomic_files import staged_folder
 from vditrack.bundle.folder import MANIFEST, Bundle, file_record
-from vditrack.engine_builder.engine import Built, build_engine
+from vditrack.engine_builder.engine import BuiltEngine, build_engine
 from vditrack.engine_builder.library import import_library
-from vditrack.engine_builder.options import Options, architectures_for
+from vditrack.engine_builder.options import BuildOptions, select_architectures
 from vditrack.engine_builder.timing import read_timing_cache, write_timing_cache
 from vditrack.errors import EngineError, InputError
 from vditrack.inference.engine_identity import (
@@ -41,48 +41,48 @@ _REPLACEABLE = {
 _LOG = logging.getLogger("vditrack")
 
 
-def build_bundle(bundle: Bundle, options: Options, bars: Progress) -> tuple[Path, Identity]:
-    """Build a bundle's engines into ``engines/NAME`` of its folder.
+def build_bundle(bundle: Bundle, options: BuildOptions, bars: Progress) -> tuple[Path, Identity]:
+    """Build a bundle's engines into the folder ``engines/NAME`` of the bundle.
 
-    Nothing is written before all are built, and, where this machine can run them, have given the
-    bundle's tracks; a build of the same name is replaced.
+    The folder appears after all engines are built and, if this machine can run them, after their
+    tracks agree with the bundle's. A build of the same name is replaced.
 
     Args:
-        bundle: checked.
-        options: as asked for.
-        bars: show how far it is.
+        bundle: A bundle whose files are checked.
+        options: Options of the build.
+        bars: Progress bars.
 
     Returns:
-        The folder, and the identity in it.
+        The folder and the identity in it.
 
     Raises:
-        InputError: the target lacks an option, or the bundle's folder cannot be written.
-        EngineError: the library does not load or does not build, or the engines track otherwise
-            than the bundle.
-        BackendError: the engines are for this machine, and do not run on it.
-        BundleError: the tracks to compare with are not such.
+        InputError: The target does not support an option, or the bundle's folder is not writable.
+        EngineError: The library does not load, a build fails, or the engines' tracks differ from
+            the bundle's.
+        BackendError: The engines are for this machine, but do not run on it.
+        BundleError: The bundle's acceptance tracks are invalid.
 
     """
     machine = read_machine()
     trt = import_library(options.target)
-    architectures = architectures_for(options, machine)
+    architectures = select_architectures(options, machine)
     _require_writable(bundle.root)
     began = time.perf_counter()
-    built = _build_each(trt, bundle, options, architectures, bars)
+    built = _build_engines(trt, bundle, options, architectures, bars)
     seconds = time.perf_counter() - began
     name = "-".join([options.target, trt.__version__, *architectures])
     folder = bundle.root / ENGINES / name
     with staged_folder(folder, _REPLACEABLE) as staged:
         for graph, engine in built.items():
             (staged / ENGINE_OF[graph]).write_bytes(engine.plan)
-        identity = _identity(staged, bundle, options, built, machine, trt.__version__, seconds)
-        identity = _verified(staged, bundle, identity, machine)
+        identity = _make_identity(staged, bundle, options, built, machine, trt.__version__, seconds)
+        identity = _verify_engines(staged, bundle, identity, machine)
         write_identity(staged, identity)
     return folder, identity
 
 
-def _verified(folder: Path, bundle: Bundle, identity: Identity, machine: Machine) -> Identity:
-    """Return the identity with the verdict on its tracks, where this machine can run it."""
+def _verify_engines(folder: Path, bundle: Bundle, identity: Identity, machine: Machine) -> Identity:
+    """Return the identity with the verdict on its tracks, or unchanged if it cannot run here."""
     if bundle.acceptance is None or mismatches(identity, bundle, machine):
         return identity
     try:
@@ -95,11 +95,11 @@ def _verified(folder: Path, bundle: Bundle, identity: Identity, machine: Machine
     return verified
 
 
-def _identity(
+def _make_identity(
     folder: Path,
     bundle: Bundle,
-    options: Options,
-    built: dict[str, Built],
+    options: BuildOptions,
+    built: dict[str, BuiltEngine],
     machine: Machine,
     version: str,
     seconds: float,
@@ -108,7 +108,7 @@ def _identity(
         schema_version=SCHEMA_VERSION,
         target=options.target,
         version=version,
-        architectures=architectures_for(options, machine),
+        architectures=select_architectures(options, machine),
         gpu=machine.gpu,
         cuda=machine.cuda,
         driver=machine.driver,
@@ -127,26 +127,26 @@ def _identity(
 
 
 def _require_writable(folder: Path) -> None:
-    """Refuse before the minutes of the build what would fail after them."""
+    """Fail before the build, which takes minutes, if its result could not be written."""
     if not os.access(folder, os.W_OK):
         raise InputError(
-            f"{folder} cannot be written, and its engines belong into it. Copy the bundle to a "
-            "folder of your own and build there."
+            f"{folder} is not writable, and the engines are written into it. Copy the bundle to a "
+            "folder that you can write, and build there."
         )
 
 
-def _build_each(
+def _build_engines(
     trt: ModuleType,
     bundle: Bundle,
-    options: Options,
+    options: BuildOptions,
     architectures: tuple[str, ...],
     bars: Progress,
-) -> dict[str, Built]:
-    """Build the engine of each graph; the timing cache goes from one to the next."""
+) -> dict[str, BuiltEngine]:
+    """Build the engine of each graph; each build continues the timing cache of the one before."""
     cache = read_timing_cache(options.timing_cache)
     graphs = [name for name in ENGINE_OF if name in bundle.manifest.files]
     claimed = bundle.manifest.precision
-    built: dict[str, Built] = {}
+    built: dict[str, BuiltEngine] = {}
     for graph in bars.track(graphs, description="engines"):
         built[graph] = build_engine(
             trt, bundle.root / graph, claimed, options, architectures, cache, bars

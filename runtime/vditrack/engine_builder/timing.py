@@ -1,14 +1,14 @@
-"""TensorRT's timing cache: how long kernels took, kept from one build to the next."""
+"""Reads and writes TensorRT's timing cache, which keeps kernel timings between builds."""
 
 from pathlib import Path
 
 from vditrack.atomic_files import staged_file
-from vditrack.engine_builder.library import Foreign
+from vditrack.engine_builder.library import LibraryObject
 from vditrack.errors import InputError
 
 
 def read_timing_cache(path: Path | None) -> bytes | None:
-    """Content of the file; empty where it will be made, None where none is asked for."""
+    """Return the content of the file, empty if it does not exist yet; None if ``path`` is None."""
     if path is None:
         return None
     try:
@@ -18,31 +18,37 @@ def read_timing_cache(path: Path | None) -> bytes | None:
 
 
 def write_timing_cache(path: Path, content: bytes) -> None:
-    """Write or replace the file."""
+    """Write the file atomically, replacing an earlier one."""
     with staged_file(path) as staged:
         staged.write_bytes(content)
 
 
 def attach_timing_cache(
-    config: Foreign, content: bytes, path: Path | None, logger: Foreign
+    config: LibraryObject, content: bytes, path: Path | None, logger: LibraryObject
 ) -> None:
-    """Let a build use what earlier ones measured.
+    """Make a build use the kernel timings of earlier builds.
+
+    Args:
+        config: Builder configuration of the library.
+        content: Content of the timing cache; empty for a new one.
+        path: File of the timing cache, for the error message.
+        logger: Logger that collects the library's errors.
 
     Raises:
-        InputError: it is not of this version and GPU, or damaged.
+        InputError: The cache is of another version or GPU, or damaged.
 
     """
     before = len(logger.errors)
     cache = config.create_timing_cache(content)
-    # The library logs that it cannot read one, and would go on with an empty one in its place.
+    # On unreadable content the library logs an error and continues with an empty cache.
     unread = cache is None or len(logger.errors) > before
     if unread or not config.set_timing_cache(cache, ignore_mismatch=False):
         raise InputError(
             f"{path} is a timing cache of another TensorRT version or GPU, or damaged. Delete it, "
-            "or give the name of a new file."
+            "or name a new file."
         )
 
 
-def timing_cache_of(config: Foreign) -> bytes:
-    """What the build has measured, and what it was given."""
+def serialize_timing_cache(config: LibraryObject) -> bytes:
+    """Return the timing cache after a build: earlier timings and new ones."""
     return bytes(config.get_timing_cache().serialize())

@@ -1,4 +1,4 @@
-"""Verdicts on builds that are there: their tracks beside the bundle's, whenever one asks."""
+"""Verifies existing builds: compares their tracks with the bundle's."""
 
 from pathlib import Path
 
@@ -13,30 +13,32 @@ from vditrack.inference.machine import Machine, read_machine
 
 
 def verify_builds(bundle: Bundle) -> list[str]:
-    """Verify every build that would load here but for an earlier verdict, and record what is found.
+    """Verify every build that fits this machine, and record the verdicts.
+
+    An earlier verdict is ignored and replaced.
 
     Returns:
-        Why builds failed; none if all passed.
+        Reasons why builds failed; empty if all passed.
 
     Raises:
-        InputError: no build would load here, or the bundle has no tracks to compare with.
+        InputError: No build fits this machine, or the bundle has no tracks to compare with.
 
     """
     if bundle.acceptance is None:
         raise InputError(
-            f"{bundle.root} has no {ACCEPTANCE}: there are no tracks to compare an engine's with. "
-            "Export it again; with random weights it tracks nothing, and has none."
+            f"{bundle.root} has no {ACCEPTANCE}, so there are no tracks to compare the engines' "
+            "with. Export the bundle again, with real weights: random weights give no tracks."
         )
     machine = read_machine()
     fitting = [
         (folder, identity)
         for folder in engine_folders(bundle)
-        if (identity := _fitting(folder, bundle, machine))
+        if (identity := _load_fitting_identity(folder, bundle, machine))
     ]
     if not fitting:
         raise InputError(
-            f"no build of {bundle.root} would load here, so none can be verified. "
-            "`vditrack inspect` without --verify says why."
+            f"no build of {bundle.root} loads on this machine, so none can be verified. "
+            "`vditrack inspect` without --verify lists the reasons."
         )
     reasons: list[str] = []
     for folder, identity in fitting:
@@ -50,8 +52,8 @@ def verify_builds(bundle: Bundle) -> list[str]:
     return reasons
 
 
-def _fitting(folder: Path, bundle: Bundle, machine: Machine) -> Identity | None:
-    """Identity of a build without its verdict; None where it would not load anyhow."""
+def _load_fitting_identity(folder: Path, bundle: Bundle, machine: Machine) -> Identity | None:
+    """Return the identity without its verdict; None if the build does not fit this machine."""
     try:
         identity = msgspec.structs.replace(load_identity(folder), verified=None)
     except EngineError:

@@ -1,4 +1,4 @@
-"""How much memory a build may take for its kernels' scratch space."""
+"""Limits the scratch memory of a build."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ GIB = 1 << 30
 
 
 def parse_workspace(text: str) -> int | None:
-    """Bytes of ``auto`` (None) or of a number of GiB.
+    """Parse ``auto`` or a number of GiB, and return None or the number of bytes.
 
     Raises:
-        InputError: neither.
+        InputError: The text is neither.
 
     """
     if text == "auto":
@@ -21,24 +21,25 @@ def parse_workspace(text: str) -> int | None:
         size = float(text)
     except ValueError:
         size = 0.0
-    # Written so that NaN fails too.
+    # NaN fails this comparison too.
     if not 0 < size <= 1024:
-        raise InputError(f"--workspace {text} is neither auto nor GiB, a number as in 2 or 0.5.")
+        raise InputError(f"--workspace {text} is neither auto nor a number of GiB, as in 2 or 0.5.")
     return int(size * GIB)
 
 
-def workspace_bytes(asked: int | None) -> int | None:
-    """Return the limit: as asked, and never more than is free; None where nobody knows.
+def limit_workspace(requested: int | None) -> int | None:
+    """Return the limit of scratch memory in bytes: ``requested``, at most the free memory.
 
-    Free is the GPU's memory; without a GPU half of the host's, since the weights need the rest.
+    The free memory is the GPU's; without a GPU, half of the host's, as the weights need the rest.
+    Returns None if nothing is requested and the free memory is unknown.
     """
     device = free_device_memory()
-    free = _half_of_host_memory() if device is None else device
-    known = [size for size in (asked, free) if size is not None]
+    free = _read_half_of_host_memory() if device is None else device
+    known = [size for size in (requested, free) if size is not None]
     return min(known, default=None)
 
 
-def _half_of_host_memory() -> int | None:
+def _read_half_of_host_memory() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

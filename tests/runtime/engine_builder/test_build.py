@@ -22,20 +22,20 @@ from rich.progress import Progress
 from test_engine_identity import DESKTOP, NO_GPU, ORIN
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle, seal_bundle
-from vditrack.engine_builder.engine import configuration, failure
+from vditrack.engine_builder.engine import explain_failure, make_builder_config
 from vditrack.engine_builder.library import import_library
-from vditrack.engine_builder.network import parsed_network
-from vditrack.engine_builder.options import Options, architectures_for
+from vditrack.engine_builder.network import parse_network
+from vditrack.engine_builder.options import BuildOptions, select_architectures
 from vditrack.engine_builder.run import build_bundle
-from vditrack.engine_builder.timing import attach_timing_cache, timing_cache_of
-from vditrack.engine_builder.workspace import GIB, parse_workspace, workspace_bytes
+from vditrack.engine_builder.timing import attach_timing_cache, serialize_timing_cache
+from vditrack.engine_builder.workspace import GIB, limit_workspace, parse_workspace
 from vditrack.errors import EngineError, InputError
 from vditrack.inference.engine_identity import ENGINE_OF, Identity, engine_folders, load_identity
 from vditrack.inference.trt_log import collecting_logger
 
 VERSION = tensorrt_rtx.__version__
 NAME = f"tensorrt-rtx-{VERSION}-sm86-sm89"
-FOR_TWO = Options(target="tensorrt-rtx", architectures=("sm86", "sm89"))
+FOR_TWO = BuildOptions(target="tensorrt-rtx", architectures=("sm86", "sm89"))
 TO_BUILD = ("--target", "tensorrt-rtx", "--arch", "sm86,sm89")
 QUIET = Progress(disable=True)
 PRODUCTS = ("MatMul", "Gemm", "Conv")
@@ -126,7 +126,7 @@ import sys, time
 from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
-from vditrack.engine_builder.options import Options
+from vditrack.engine_builder.options import BuildOptions
 from vditrack.engine_builder.run import build_bundle
 from vditrack.bundle.folder import load_bundle
 
@@ -141,13 +141,13 @@ class Stuck(Progress):
             time.sleep(60)
         return super().add_task(description, **options)
 
-build_bundle(load_bundle(Path(sys.argv[1])), Options(**FOR_ONE), Stuck(disable=True))
+build_bundle(load_bundle(Path(sys.argv[1])), BuildOptions(**FOR_ONE), Stuck(disable=True))
 """
 KILLED_WHILE_WRITING = """
 import sys, time
 from pathlib import Path
 from rich.progress import Progress
-from vditrack.engine_builder.options import Options
+from vditrack.engine_builder.options import BuildOptions
 import vditrack.engine_builder.run as run
 from vditrack.bundle.folder import load_bundle
 
@@ -158,7 +158,7 @@ def stuck(*_):
     time.sleep(60)
 
 run.write_identity = stuck
-run.build_bundle(load_bundle(Path(sys.argv[1])), Options(**FOR_ONE), Progress(disable=True))
+run.build_bundle(load_bundle(Path(sys.argv[1])), BuildOptions(**FOR_ONE), Progress(disable=True))
 """
 
 
@@ -253,45 +253,47 @@ def test_a_graph_that_is_not_onnx_is_refused(root: Path) -> None:
 
 
 REFUSED = {
-    "no GPU, no --arch": (Options(target="tensorrt-rtx"), NO_GPU, "Name the GPUs .* --arch"),
+    "no GPU, no --arch": (BuildOptions(target="tensorrt-rtx"), NO_GPU, "Name the GPUs .* --arch"),
     "Orin": (
-        Options(target="tensorrt-rtx", architectures=("sm87",)),
+        BuildOptions(target="tensorrt-rtx", architectures=("sm87",)),
         NO_GPU,
         "does not build for sm87, only for sm75, .* --target tensorrt",
     ),
     "timing cache": (
-        Options(target="tensorrt-rtx", architectures=("sm89",), timing_cache=Path("x")),
+        BuildOptions(target="tensorrt-rtx", architectures=("sm89",), timing_cache=Path("x")),
         NO_GPU,
         "TensorRT-RTX has no --timing-cache: it times nothing",
     ),
     "level": (
-        Options(target="tensorrt-rtx", architectures=("sm89",), optimization_level=0),
+        BuildOptions(target="tensorrt-rtx", architectures=("sm89",), optimization_level=0),
         NO_GPU,
         "TensorRT-RTX has no --optimization-level: it builds the same",
     ),
     "versions": (
-        Options(target="tensorrt-rtx", architectures=("sm89",), version_compatible=True),
+        BuildOptions(target="tensorrt-rtx", architectures=("sm89",), version_compatible=True),
         NO_GPU,
-        "TensorRT-RTX has no --version-compatible: .* alone",
+        "TensorRT-RTX has no --version-compatible: .* only in the release",
     ),
     "hardware": (
-        Options(target="tensorrt-rtx", architectures=("sm89",), hardware_compatible="ampere_plus"),
+        BuildOptions(
+            target="tensorrt-rtx", architectures=("sm89",), hardware_compatible="ampere_plus"
+        ),
         NO_GPU,
         "TensorRT-RTX has no --hardware-compatible: name the GPUs with --arch",
     ),
     "weights": (
-        Options(target="tensorrt-rtx", architectures=("sm89",), strip_weights=True),
+        BuildOptions(target="tensorrt-rtx", architectures=("sm89",), strip_weights=True),
         NO_GPU,
         "TensorRT-RTX has no --strip-weights",
     ),
-    "TensorRT without a GPU": (Options(target="tensorrt"), NO_GPU, "there is none here"),
+    "TensorRT without a GPU": (BuildOptions(target="tensorrt"), NO_GPU, "there is none here"),
     "TensorRT for another GPU": (
-        Options(target="tensorrt", architectures=("sm86",)),
+        BuildOptions(target="tensorrt", architectures=("sm86",)),
         DESKTOP,
         "--arch sm86: TensorRT builds for the GPU it runs on, here sm89",
     ),
     "hardware on a Jetson": (
-        Options(target="tensorrt", hardware_compatible="ampere_plus"),
+        BuildOptions(target="tensorrt", hardware_compatible="ampere_plus"),
         ORIN,
         "does not support it on JetPack",
     ),
@@ -302,14 +304,14 @@ REFUSED = {
 def test_what_a_library_lacks_is_refused_by_name(case: str) -> None:
     options, machine, message = REFUSED[case]
     with pytest.raises(InputError, match=message):
-        architectures_for(options, machine)
+        select_architectures(options, machine)
 
 
 def test_architectures_default_to_this_machine() -> None:
-    assert architectures_for(Options(target="tensorrt-rtx"), DESKTOP) == ("sm89",)
-    assert architectures_for(Options(target="tensorrt"), ORIN) == ("sm87",)
-    twice = Options(target="tensorrt-rtx", architectures=("sm89", "sm86", "sm89"))
-    assert architectures_for(twice, DESKTOP) == ("sm86", "sm89")
+    assert select_architectures(BuildOptions(target="tensorrt-rtx"), DESKTOP) == ("sm89",)
+    assert select_architectures(BuildOptions(target="tensorrt"), ORIN) == ("sm87",)
+    twice = BuildOptions(target="tensorrt-rtx", architectures=("sm89", "sm86", "sm89"))
+    assert select_architectures(twice, DESKTOP) == ("sm86", "sm89")
 
 
 def test_tensorrt_rtx_builds_the_same_whatever_the_level(root: Path) -> None:
@@ -320,7 +322,7 @@ def test_tensorrt_rtx_builds_the_same_whatever_the_level(root: Path) -> None:
     for level in (0, 5):
         builder = trt.Builder(logger)
         graph = root / "features.onnx"
-        network, _parser = parsed_network(trt, builder, logger, graph, "TensorRT-RTX")
+        network, _parser = parse_network(trt, builder, logger, graph, "TensorRT-RTX")
         config = builder.create_builder_config()
         config.num_compute_capabilities = 1
         config.set_compute_capability(trt.ComputeCapability.SM89, 0)
@@ -333,23 +335,23 @@ def test_options_reach_the_configuration() -> None:
     """TensorRT's own, in the words of TensorRT-RTX, whose binding has the same names."""
     trt = import_library("tensorrt-rtx")
     builder = trt.Builder(collecting_logger(trt))
-    plain = configuration(trt, builder, Options(target="tensorrt"), ("sm87",))
+    plain = make_builder_config(trt, builder, BuildOptions(target="tensorrt"), ("sm87",))
     assert not plain.get_flag(trt.BuilderFlag.TF32)
     assert not plain.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     assert not plain.get_flag(trt.BuilderFlag.STRIP_PLAN)
-    asked = Options(
+    asked = BuildOptions(
         target="tensorrt",
         workspace=1 << 20,
         optimization_level=5,
         version_compatible=True,
         strip_weights=True,
     )
-    config = configuration(trt, builder, asked, ("sm87",))
+    config = make_builder_config(trt, builder, asked, ("sm87",))
     assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 1 << 20
     assert config.builder_optimization_level == 5
     for flag in ("VERSION_COMPATIBLE", "STRIP_PLAN", "REFIT_IDENTICAL"):
         assert config.get_flag(getattr(trt.BuilderFlag, flag))
-    two = configuration(trt, builder, FOR_TWO, FOR_TWO.architectures)
+    two = make_builder_config(trt, builder, FOR_TWO, FOR_TWO.architectures)
     targets = [two.get_compute_capability(i) for i in range(two.num_compute_capabilities)]
     assert targets == [trt.ComputeCapability.SM86, trt.ComputeCapability.SM89]
 
@@ -361,7 +363,7 @@ def test_a_timing_cache_that_is_none_is_refused() -> None:
     logger = collecting_logger(trt)
     config = trt.Builder(logger).create_builder_config()
     attach_timing_cache(config, b"", Path("new"), logger)
-    assert timing_cache_of(config)
+    assert serialize_timing_cache(config)
     with pytest.raises(InputError, match="damaged is a timing cache of another"):
         attach_timing_cache(config, b"nothing like it" * 20, Path("damaged"), logger)
 
@@ -383,14 +385,14 @@ MEMORY = [
 
 @pytest.mark.parametrize("message", MEMORY)
 def test_out_of_memory_is_named(message: str) -> None:
-    said = failure("TensorRT 10.3.0", ["an earlier error", message, "a later one"], 2 * GIB)
+    said = explain_failure("TensorRT 10.3.0", ["an earlier error", message, "a later one"], 2 * GIB)
     assert said.startswith("TensorRT 10.3.0 ran out of memory (with 2.0 GiB of workspace)")
     assert "--workspace" in said
     assert message in said
 
 
 def test_other_failures_are_not_called_so() -> None:
-    said = failure("TensorRT 10.3.0", ["(cudaError 35: driver is\ninsufficient)"], None)
+    said = explain_failure("TensorRT 10.3.0", ["(cudaError 35: driver is\ninsufficient)"], None)
     assert said == "TensorRT 10.3.0 built no engine: (cudaError 35: driver is insufficient)"
 
 
@@ -400,9 +402,9 @@ def test_workspace() -> None:
     for wrong in ("0", "-1", "nan", "much", "1e9"):
         with pytest.raises(InputError, match=f"--workspace {wrong} is neither"):
             parse_workspace(wrong)
-    half = workspace_bytes(None)
+    half = limit_workspace(None)
     assert half is not None
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < half <= total // 2
-    assert workspace_bytes(1 << 20) == 1 << 20
-    assert (workspace_bytes(1 << 50) or 0) <= total // 2
+    assert limit_workspace(1 << 20) == 1 << 20
+    assert (limit_workspace(1 << 50) or 0) <= total // 2

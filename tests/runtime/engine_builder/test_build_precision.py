@@ -19,8 +19,8 @@ from doubles.pipelines import ExportedPipelines
 from vditrack.bundle.folder import load_bundle, seal_bundle
 from vditrack.bundle.manifest import Precision
 from vditrack.engine_builder.library import import_library
-from vditrack.engine_builder.network import parsed_network
-from vditrack.engine_builder.precision import LEAST_SHARE, product_shares
+from vditrack.engine_builder.network import parse_network
+from vditrack.engine_builder.precision import MIN_PRODUCT_SHARE, measure_product_shares
 from vditrack.engine_builder.run import build_bundle
 from vditrack.errors import EngineError
 from vditrack.inference.engine_identity import ENGINE_OF, load_identity
@@ -108,8 +108,8 @@ def shares_of(graph: Path) -> dict[str, float]:
     trt = import_library("tensorrt-rtx")
     logger = collecting_logger(trt)
     builder = trt.Builder(logger)
-    network, _parser = parsed_network(trt, builder, logger, graph, "TensorRT-RTX")
-    return product_shares(trt, network)
+    network, _parser = parse_network(trt, builder, logger, graph, "TensorRT-RTX")
+    return measure_product_shares(trt, network)
 
 
 def onnx_shares(graph: Path) -> dict[str, float]:
@@ -141,6 +141,6 @@ def test_a_small_wan_builds(
     assert load_identity(folder) == identity
     for graph in graphs:
         assert identity.precision[graph] == pytest.approx(onnx_shares(bundle.root / graph))
-    assert identity.precision["features.onnx"][precision] >= LEAST_SHARE
+    assert identity.precision["features.onnx"][precision] >= MIN_PRODUCT_SHARE
     low = "fp32" if precision == "bf16" else precision
-    assert identity.precision["encoder.onnx"][low] >= LEAST_SHARE
+    assert identity.precision["encoder.onnx"][low] >= MIN_PRODUCT_SHARE
