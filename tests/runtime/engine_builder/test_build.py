@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,7 @@ NAME = f"tensorrt-rtx-{VERSION}-sm86-sm89"
 FOR_TWO = BuildOptions(target="tensorrt-rtx", architectures=("sm86", "sm89"))
 TO_BUILD = ("--target", "tensorrt-rtx", "--arch", "sm86,sm89")
 QUIET = Progress(disable=True)
-PRODUCTS = ("MatMul", "Gemm", "Conv")
-TYPES = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def vditrack(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +65,9 @@ def files_of(root: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_bundled_model_builds_for_two_architectures(root: Path) -> None:
+def test_the_bundled_model_builds_for_two_architectures(
+    root: Path, run_vditrack: RunCommand
+) -> None:
     before = files_of(root)
     done = vditrack("build", root, *TO_BUILD, "--json")
     assert done.returncode == 0, done.stderr
@@ -89,7 +91,8 @@ def test_the_bundled_model_builds_for_two_architectures(root: Path) -> None:
             size = identity.engines[engine].size
             assert size >= 0.9 * (root / graph).stat().st_size
     # One architecture is another engine of another name, beside it.
-    assert vditrack("build", root, "--target", "tensorrt-rtx", "--arch", "sm120").returncode == 0
+    done = run_vditrack("build", root, "--target", "tensorrt-rtx", "--arch", "sm120")
+    assert done.returncode == 0
     assert [path.name for path in engine_folders(load_bundle(root))] == [
         f"tensorrt-rtx-{VERSION}-sm120",
         NAME,
@@ -97,15 +100,15 @@ def test_the_bundled_model_builds_for_two_architectures(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_inspect_shows_what_would_load(root: Path) -> None:
+def test_inspect_shows_what_would_load(root: Path, run_vditrack: RunCommand) -> None:
     build_bundle(load_bundle(root), FOR_TWO, QUIET)
     (root / "engines" / "broken").mkdir()
-    shown = " ".join(vditrack("inspect", root).stdout.replace("│", " ").split())
+    shown = " ".join(run_vditrack("inspect", root).stdout.replace("│", " ").split())
     assert f"engines/{NAME}" in shown
     assert "unverified" in shown
     assert "100.00% fp32" in shown
     assert "cannot be read" in shown
-    listed = json.loads(vditrack("inspect", root, "--json").stdout)["engines"]
+    listed = json.loads(run_vditrack("inspect", root, "--json").stdout)["engines"]
     assert [build["folder"] for build in listed] == ["broken", NAME]
     assert listed[0]["identity"] is None
     assert "cannot be read" in listed[0]["reasons"][0]
@@ -227,7 +230,7 @@ def with_graph(root: Path, name: str, model: onnx.ModelProto) -> Bundle:
 
 
 @pytest.mark.slow
-def test_an_unsupported_operation_is_named(root: Path) -> None:
+def test_an_unsupported_operation_is_named(root: Path, run_vditrack: RunCommand) -> None:
     latents = helper.make_tensor_value_info("latents", TensorProto.FLOAT, [1, 24, 2, 24, 24])
     found = helper.make_tensor_value_info("descriptors", TensorProto.FLOAT, [1, 24, 2])
     nodes = [helper.make_node("Det", ["latents"], ["descriptors"], name="volume")]
@@ -239,7 +242,7 @@ def test_an_unsupported_operation_is_named(root: Path) -> None:
         build_bundle(bundle, FOR_TWO, QUIET)
     assert str(root / "features.onnx") in str(refused.value)
     assert files_of(root) == before
-    told = vditrack("build", root, *TO_BUILD)
+    told = run_vditrack("build", root, *TO_BUILD)
     assert told.returncode == 2
     assert "Det" in told.stderr
     assert "Traceback" not in told.stderr

@@ -42,7 +42,7 @@ def test_low_precision_that_is_none_is_an_error(root: Path, claimed: Any) -> Non
     manifest = load_bundle(root).manifest
     precision = Precision(encoder="fp32", features=claimed)
     bundle = seal_bundle(root, msgspec.structs.replace(manifest, precision=precision))
-    with pytest.raises(EngineError, match=f"says {claimed}, and .* products in 100.0% fp32"):
+    with pytest.raises(EngineError, match=f"says {claimed}, but .* products in 100.0% fp32"):
         build_bundle(bundle, FOR_TWO, QUIET)
 
 
