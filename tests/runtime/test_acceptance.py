@@ -328,7 +328,7 @@ def test_inspect_verifies_and_records(bundle, desk, monkeypatch, capsys):
     code, out, err = vditrack(monkeypatch, capsys, "inspect", bundle.root, "--verify")
     assert (code, err) == (0, "")
     shown = " ".join(out.replace("│", " ").split())
-    assert "0.000 px from the bundle's, limit 0.5 (NVIDIA RTX A2000" in shown
+    assert "0.000 px from the bundle's tracks, limit 0.5 (NVIDIA RTX A2000" in shown
     assert "unverified: not yet compared with the bundle's" in shown
     first = load_identity(folder).verified
     assert first.passed
@@ -392,7 +392,7 @@ def test_random_weights_have_nothing_to_compare(tmp_path, desk, monkeypatch, cap
     build(bundle, "tensorrt-rtx")
     _, out, _ = vditrack(monkeypatch, capsys, "inspect", bundle.root)
     shown = " ".join(out.replace("│", " ").split())
-    assert "unverified: with random weights there is nothing to compare" in shown
+    assert "unverified: the weights are random, so there are no tracks to compare" in shown
 
 
 # Building, for real; what runs the engines is the double
