@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,14 @@ from vditrack_export.card import load_card
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_acceptance_clip() -> Iterator[None]:
+    """Tracks of one clip in place of four; `test_export_command` has those of all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vditrack_export.pipeline.export.CLIPS", 1)
+        yield
 
 
 @pytest.fixture(scope="module", params=FAMILY_SECTIONS)
