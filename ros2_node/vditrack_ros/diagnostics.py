@@ -36,16 +36,6 @@ class Report:
 
 
 @dataclass(frozen=True)
-class CameraState:
-    """State of a camera at the time of the report."""
-
-    topic: str
-    publishers: int
-    """Number of publishers of the topic."""
-    paused: bool
-
-
-@dataclass(frozen=True)
 class ConsumerSummary:
     """What a consumer adds to the report of its camera."""
 
@@ -53,6 +43,16 @@ class ConsumerSummary:
     """What it makes of an image: "points" or "masks"."""
     values: dict[str, str]
     problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class CameraState:
+    """State of a camera at the time of the report."""
+
+    topic: str
+    publishers: int
+    """Number of publishers of the topic."""
+    paused: bool
 
 
 def summarize_points(alive: int, visible: int, model_rate: float | None) -> ConsumerSummary:
