@@ -140,14 +140,13 @@ def test_what_the_bundle_does_not_see_is_not_compared():
 
 
 @pytest.mark.slow
-def test_the_bundled_model_carries_its_tracks():
-    bundle = load_bundle(bundled_model())
-    found = verify_tracks(bundle, open_session, "here")
+def test_the_bundled_model_carries_its_tracks(tiny_bundle):
+    found = verify_tracks(tiny_bundle, open_session, "here")
     assert found.median_move < 0.05
     assert found.passed
     # Some precision is left in them, and they are of something.
-    assert load_acceptance_tracks(bundle).compared.mean() > 0.5
-    assert bundle.acceptance.stat().st_size < 40_000
+    assert load_acceptance_tracks(tiny_bundle).compared.mean() > 0.5
+    assert tiny_bundle.acceptance.stat().st_size < 40_000
 
 
 # First load

@@ -36,10 +36,10 @@ def _renamed(folder: Path, name: str, frames: int) -> Bundle:
 
 
 def test_each_part_keeps_what_it_says_of_itself(
-    tmp_path: Path, parts: tuple[Bundle, Bundle]
+    tmp_path: Path, parts: tuple[Bundle, Bundle], tiny_bundle: Bundle
 ) -> None:
     motion, appearance = parts
-    points = load_bundle(bundled_model())
+    points = tiny_bundle
     combine_bundles(points, motion, appearance, PROPAGATION, tmp_path / "whole")
     whole = load_bundle(tmp_path / "whole")
     assert whole.manifest.propagation == PROPAGATION
@@ -93,8 +93,10 @@ def _single_frames(bundle: Bundle, folder: Path) -> None:
     seal_bundle(folder, msgspec.structs.replace(bundle.manifest, input=window))
 
 
-def test_appearance_of_windows_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    tiny = load_bundle(bundled_model())
+def test_appearance_of_windows_is_refused_and_nothing_is_left(
+    tmp_path: Path, tiny_bundle: Bundle
+) -> None:
+    tiny = tiny_bundle
     with pytest.raises(InputError, match="windows of 2 frames"):
         combine_bundles(tiny, tiny, tiny, PROPAGATION, tmp_path / "whole")
     assert not (tmp_path / "whole").exists()

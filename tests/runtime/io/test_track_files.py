@@ -5,33 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from vditrack import InputError, Tracks
+from doubles.tracks import TIMES, TRACKS
+from vditrack import InputError
 from vditrack.io.track_files import read_queries, save_csv, save_npz
-from vditrack.points.object_ids import read_object_ids
-from vditrack.points.tracks import concatenate_tracks
-
-TRACKS = Tracks(
-    queries=np.float32([[0, 1.5, 2.5], [1, 3.25, 4]]),
-    points=np.float32([[[1.5, 2.5], [1.75, 2.25]], [[3, 4.5], [3.25, 4]]]),
-    visible=np.array([[True, False], [True, True]]),
-    confidence=np.float32([[1, 0.25], [0.75, 1]]),
-    forward_backward_error=np.float32([[0, np.inf], [1.5, 0]]),
-)
-TIMES = np.array([0.0, 0.04])
-
-
-def test_joined_shots_keep_their_own_frames():
-    whole = concatenate_tracks([TRACKS, TRACKS])
-    assert whole.points.shape == (4, 4, 2)
-    np.testing.assert_array_equal(whole.queries[:, 0], [0, 1, 2, 3])
-    np.testing.assert_array_equal(whole.points[:2, :2], TRACKS.points)
-    np.testing.assert_array_equal(whole.points[2:, 2:], TRACKS.points)
-    np.testing.assert_array_equal(whole.points[0, 2:], TRACKS.points[[0, 0], 1])
-    np.testing.assert_array_equal(whole.visible[2:, 2:], TRACKS.visible)
-    assert not whole.visible[:2, 2:].any()
-    assert not whole.visible[2:, :2].any()
-    assert np.isinf(whole.forward_backward_error[2:, :2]).all()
-    assert not whole.confidence[2:, :2].any()
 
 
 def test_npz(tmp_path):
@@ -58,29 +34,16 @@ def test_csv(tmp_path):
     }
 
 
-def test_objects_of_points(tmp_path):
-    """Pixel by pixel, in both files."""
+def test_files_have_the_objects_of_points(tmp_path):
     masks = np.zeros((2, 5, 4), np.uint8)
     masks[0, 2, 1], masks[1, 2, 1], masks[0, 4, 3], masks[1, 4, 3] = 9, 8, 7, 255
     tracks = TRACKS.on_objects(masks)
-    # The first point is invisible in the second frame.
-    np.testing.assert_array_equal(tracks.object_id, [[9, 0], [7, 255]])
-    assert tracks.object_id.dtype == np.uint8
     save_npz(tmp_path / "t.npz", tracks, TIMES)
     with np.load(tmp_path / "t.npz", allow_pickle=False) as saved:
         np.testing.assert_array_equal(saved["object_id"], tracks.object_id)
     save_csv(tmp_path / "t.csv", tracks, TIMES)
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert [row["object_id"] for row in rows] == ["9", "0", "7", "255"]
-    with pytest.raises(InputError, match="give one a frame"):
-        TRACKS.on_objects(masks[:1])
-
-
-def test_points_outside_a_picture_are_on_no_object():
-    points = np.float32([[-0.01, 1], [1, -0.01], [3, 1], [1, 2], [2.99, 1.99], [0, 0], [np.nan, 1]])
-    found = read_object_ids(points, np.ones(7, bool), np.full((2, 3), 5, np.uint8))
-    np.testing.assert_array_equal(found, [0, 0, 0, 0, 5, 5, 0])
-    assert read_object_ids(points[:0], np.ones(0, bool), np.ones((2, 3), np.uint8)).shape == (0,)
 
 
 @pytest.mark.parametrize(

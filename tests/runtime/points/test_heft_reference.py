@@ -16,7 +16,6 @@ from doubles.passthrough import write_passthrough
 from moving_features import translated_maps, wave_field
 from reference_formulation import ReferenceFormulation, track_clip
 from vditrack import Tracker
-from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.coordinates import Grid
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
@@ -175,11 +174,10 @@ class Rounded(ReferenceFormulation):
 
 
 @pytest.mark.slow
-def test_photographs_in_the_bundled_model():
+def test_photographs_in_the_bundled_model(tiny_bundle):
     """Short chunks, since the plain formulation takes long; a board passes before the picture."""
-    bundle = load_bundle(bundled_model())
-    settings = msgspec.structs.replace(bundle.manifest.matching, reference_chunk=5)
-    tracker = Tracker(bundle, settings=settings)
+    settings = msgspec.structs.replace(tiny_bundle.manifest.matching, reference_chunk=5)
+    tracker = Tracker(tiny_bundle, settings=settings)
     out = tracker.bundle.manifest.output
     grid = Grid(out.rows, out.columns, out.stride)
     views = [(100 - 4 * t, 100 + 3 * t) for t in range(10)]

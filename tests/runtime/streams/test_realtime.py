@@ -10,7 +10,6 @@ import pytest
 
 from doubles.passthrough import write_passthrough
 from vditrack import InputError, Tracker
-from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.errors import BackendError
 from vditrack.features.windows import SlidingWindow
 from vditrack.inference.onnxruntime import open_session
@@ -26,12 +25,6 @@ WAIT = 60
 def bundle(tmp_path_factory):
     """Mean colours: exact and fast; its accuracy does not matter here."""
     return write_passthrough(tmp_path_factory.mktemp("bundle"))
-
-
-@pytest.fixture(scope="module")
-def bundled():
-    """The bundled model: where its answers count."""
-    return load_bundle(bundled_model())
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +123,9 @@ def test_flow_carries_points_while_the_model_works(bundle):
         slow.let.release(100)
 
 
-def test_what_the_model_says_of_an_earlier_frame_is_carried_to_the_newest(bundled):
+def test_what_the_model_says_of_an_earlier_frame_is_carried_to_the_newest(tiny_bundle):
     """Flow that went astray is mended: the mistake is made here, the truth in closed form."""
-    slow, frames = Held(bundled), moving(8)
+    slow, frames = Held(tiny_bundle), moving(8)
     slow.let.release()
     first = np.float32([[100, 120], [160.5, 80.25], [220, 150]])
     with slow.live() as live:
@@ -153,8 +146,8 @@ def test_what_the_model_says_of_an_earlier_frame_is_carried_to_the_newest(bundle
     np.testing.assert_allclose(update.seconds_since_model, 5 / 30, atol=1e-6)
 
 
-def test_points_added_while_the_model_works_get_their_template_where_flow_has_brought_them(bundled):
-    slow, frames = Held(bundled), moving(10)
+def test_points_added_while_the_model_works_get_their_template_where_flow_is(tiny_bundle):
+    slow, frames = Held(tiny_bundle), moving(10)
     slow.let.release()
     late = np.float32([[150, 100]])
     with slow.live() as live:
@@ -176,8 +169,8 @@ def test_points_added_while_the_model_works_get_their_template_where_flow_has_br
         slow.let.release(100)
 
 
-def test_a_point_that_flow_loses_is_invisible_until_the_model_places_it(bundled):
-    slow, frames = Held(bundled), moving(6)
+def test_a_point_that_flow_loses_is_invisible_until_the_model_places_it(tiny_bundle):
+    slow, frames = Held(tiny_bundle), moving(6)
     slow.let.release()
     noise = np.random.default_rng(0).integers(0, 255, frames[0].shape, np.uint8)
     first = np.float32([[100, 120], [160, 80]])
@@ -288,8 +281,8 @@ def test_reset_forgets_what_the_model_still_works_on(bundle):
         assert live.described_rate is None
 
 
-def test_sizes_may_change(bundled):
-    slow, frames = Held(bundled), moving(4, step=(0, 0))
+def test_sizes_may_change(tiny_bundle):
+    slow, frames = Held(tiny_bundle), moving(4, step=(0, 0))
     slow.let.release()
     small = [cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for f in frames]
     first = np.float32([[100, 120], [160, 80]])
