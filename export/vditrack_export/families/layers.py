@@ -1,4 +1,4 @@
-"""Pieces that the feature paths of several families are made of."""
+"""Layers that the feature paths of several families are made of."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from vditrack_export.families.onnx_attention import attention_node
 
 
 class Constant(nn.Module):
-    """The same value whatever the tokens."""
+    """Returns the same value for all tokens."""
 
     value: Tensor
 
@@ -17,6 +17,7 @@ class Constant(nn.Module):
         self.register_buffer("value", value)
 
     def forward(self, _tokens: Tensor) -> Tensor:
+        """Return the value."""
         return self.value
 
 
@@ -25,30 +26,39 @@ def modulated(norm: nn.LayerNorm, scale: Tensor, shift: Tensor) -> nn.LayerNorm:
     folded = nn.LayerNorm(norm.normalized_shape, norm.eps)
     folded.weight.copy_(1 + scale.flatten())
     folded.bias.copy_(shift.flatten())
+    if norm.elementwise_affine:
+        folded.bias.addcmul_(folded.weight, norm.bias)
+        folded.weight.mul_(norm.weight)
     return folded
 
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel pairs (2i, 2i + 1) of [1, N, heads, channels] by their angles."""
+    """Rotate channel pairs (2i, 2i + 1) of [1, N, heads, channels] by their angles."""
     even, odd = torch.unflatten(x, -1, (-1, 2)).unbind(-1)
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
 
 
+def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate channel pairs (i, i + channels / 2) of [1, N, heads, channels] by their angles."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+
+
 def last_tokens(x: Tensor, count: int) -> Tensor:
-    """Of [1, N, ...], the last ``count`` along N: tokens go frame by frame."""
+    """Return the last ``count`` tokens of [1, N, ...]; tokens are ordered frame by frame."""
     return x if x.shape[1] == count else x[:, -count:]
 
 
 def by_head(x: Tensor, heads: int) -> Tensor:
+    """Split the last axis into heads: [..., width] to [..., heads, head_dim]."""
     return torch.unflatten(x, -1, (heads, -1))
 
 
 class Attend(nn.Module):
     """Attention of [1, N, heads, channels] to [1, M, heads, channels], heads joined again.
 
-    What is added to the logits, [M], counts for every query. The softmax is in FP32; its two
-    products are in ``precision``, which `pipeline.precision` sets. A graph in FP32 has one
-    node of it where nothing is added.
+    The softmax is computed in FP32; its two products are in ``precision``, which
+    `pipeline.precision` sets. In an FP32 graph without a bias this is a single node.
     """
 
     def __init__(self) -> None:
@@ -58,6 +68,7 @@ class Attend(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None = None
     ) -> Tensor:
+        """Attend; ``added``, [M], is added to the logits of every query."""
         whole = self.precision == torch.float32 and added is None
         if whole and torch.onnx.is_in_onnx_export():
             return attention_node(query, key, value)

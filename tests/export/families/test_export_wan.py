@@ -29,7 +29,7 @@ from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
 from vditrack_export.families.rotary import low_frequency_channels, wan_rotary_axes
 from vditrack_export.families.wan import transformer as wan
-from vditrack_export.families.wan.transformer import WanKeys
+from vditrack_export.families.wan.transformer import WanPath
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
 
@@ -153,7 +153,7 @@ def chosen(read: Tensor, heads: Sequence[int], channels: Sequence[int]) -> Tenso
 def descriptors_of(
     model: WanTransformer3DModel, cut: Cut, denoising: Denoising, clean: Tensor, context: Tensor
 ) -> Tensor:
-    path = WanKeys(model, tuple(clean.shape[1:]), cut, denoising, context).eval()
+    path = WanPath(model, tuple(clean.shape[1:]), cut, denoising, context).eval()
     with torch.no_grad():
         return path(clean)
 
@@ -178,11 +178,11 @@ def truncated(
     described: int = LATENT_SHAPE[1],
     reading: Reading = ("keys", True),
     length: int = 0,
-) -> WanKeys:
+) -> WanPath:
     tensor, rotated = reading
     cut = Cut(block, tuple(heads), tuple(channels), described, tensor, rotated)
     context = prompt(tokens, length)
-    return WanKeys(transformer(patch), LATENT_SHAPE, cut, DENOISING, context).eval()
+    return WanPath(transformer(patch), LATENT_SHAPE, cut, DENOISING, context).eval()
 
 
 @pytest.mark.slow
@@ -269,10 +269,10 @@ def test_padding_is_merged_exactly(
     read = caught_in_double(real, 512)[reading]
     for block in range(LAYERS):
         cut = Cut(block, (0, 1, 2), tuple(range(HEAD_DIM)), 3, *reading)
-        merged = WanKeys(transformer(), LATENT_SHAPE, cut, DENOISING, prompt(real, 512))
+        merged = WanPath(transformer(), LATENT_SHAPE, cut, DENOISING, prompt(real, 512))
         with monkeypatch.context() as patched:
             patched.setattr(wan, "merge_tokens", lambda every: (every, torch.zeros(len(every))))
-            apart = WanKeys(transformer(), LATENT_SHAPE, cut, DENOISING, prompt(real, 512))
+            apart = WanPath(transformer(), LATENT_SHAPE, cut, DENOISING, prompt(real, 512))
         with torch.no_grad():
             found, unmerged = merged(latents()), apart(latents())
         assert error(found.flatten(0, 2), read[block].flatten(1)) <= 1e-6
@@ -284,7 +284,7 @@ def test_padding_is_merged_exactly(
         assert bytes_of(apart) - bytes_of(merged) == 4 * (gone - added)
 
 
-def bytes_of(module: WanKeys) -> int:
+def bytes_of(module: WanPath) -> int:
     return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
 
 
@@ -370,7 +370,7 @@ def exported(
     return path, patch, tokens, block
 
 
-def _export(module: WanKeys, path: Path) -> None:
+def _export(module: WanPath, path: Path) -> None:
     export_graph(module, {"latents": latents()}, path, outputs=["descriptors"])
 
 

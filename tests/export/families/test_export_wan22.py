@@ -26,7 +26,7 @@ from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
 from vditrack_export.families.read_spec import Cut, Denoising
-from vditrack_export.families.wan.transformer import WanKeys
+from vditrack_export.families.wan.transformer import WanPath
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
 from vditrack_export.plan.cli import plan
@@ -188,7 +188,7 @@ def test_the_pipelines_timesteps_a_token_are_the_paths_one():
     for (tensor, rotated), blocks in read.items():
         for block, expected in enumerate(blocks):
             cut = Cut(block, (0, 1, 2), tuple(range(32)), 3, tensor, rotated)
-            path = WanKeys(model, tuple(noised.shape[1:]), cut, as_it_is, context).eval()
+            path = WanPath(model, tuple(noised.shape[1:]), cut, as_it_is, context).eval()
             with torch.no_grad():
                 found = path(noised)
             assert head_errors(found, expected) <= MAX_RELATIVE_ERROR, (tensor, rotated, block)

@@ -1,13 +1,12 @@
-"""The way from latents to descriptors through a HunyuanVideo transformer, and nothing else of it.
+"""From latents to descriptors through a HunyuanVideo transformer.
 
 A diffusers ``HunyuanVideoTransformer3DModel`` is cut inside or after one of its double-stream
 blocks (DiffTrack, arXiv 2506.17220; HeFT, arXiv 2512.04619). Everything that does not depend on the
 latents is computed once, here, in FP32: noise, modulation by timestep, guidance and pooled prompt,
-refined text tokens, rotary tables. The text tokens then go from block to block beside the video's,
-with weights of their own, and do depend on the latents after the first.
+refined text tokens, rotary tables. The text tokens then pass through the blocks beside the video's,
+with weights of their own, and depend on the latents after the first block.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -17,18 +16,21 @@ from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideo
 from torch import Tensor, nn
 
 from vditrack.errors import InputError
+from vditrack_export.families.attention import RotaryTables
+from vditrack_export.families.feature_path import TransformerPath
 from vditrack_export.families.layers import Attend, by_head, last_tokens, modulated, rotate_pairs
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.families.read_out import read_head_normed, read_hidden
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import RotaryAxes
 
 PIPELINE_GUIDANCE = 6000.0
-"""Guidance that diffusers' ``HunyuanVideoPipeline`` gives: its default scale of 6, times 1000."""
+"""Default guidance of diffusers' ``HunyuanVideoPipeline``: a scale of 6, times 1000."""
 
 
 def hunyuan_rotary_axes(head_dim: int) -> RotaryAxes:
-    """Channels of a HunyuanVideo head that rotate with time, height and width, in that order.
+    """Return the channels of a HunyuanVideo head that rotate with time, height and width.
 
-    Channels 2i and 2i + 1 of an axis turn together, the more slowly the higher i.
+    Channels 2i and 2i + 1 of an axis rotate together, the more slowly the higher i.
     """
     side = 2 * (7 * head_dim // 32)
     return head_dim - 2 * side, side, side
@@ -36,15 +38,15 @@ def hunyuan_rotary_axes(head_dim: int) -> RotaryAxes:
 
 @dataclass(frozen=True)
 class HunyuanPrompt:
-    """What HunyuanVideo's two text encoders give for a prompt.
+    """The outputs of HunyuanVideo's two text encoders for a prompt.
 
-    As one tensor, [1 + tokens, text_dim], the pooled prompt comes first, filled up with zeros.
+    As one tensor, [1 + tokens, text_dim], the pooled prompt comes first, padded with zeros.
     """
 
     tokens: Tensor
-    """By Llama, float32 [tokens, text_dim]; zeros where there is only padding."""
+    """Output of Llama, float32 [tokens, text_dim]; padding is zero."""
     pooled: Tensor
-    """By CLIP, float32 [pooled_dim], which is at most text_dim."""
+    """Output of CLIP, float32 [pooled_dim], which is at most text_dim."""
 
     @property
     def mask(self) -> Tensor:
@@ -59,33 +61,28 @@ class HunyuanPrompt:
 
 
 def unpack_prompt(packed: Tensor, pooled_dim: int) -> HunyuanPrompt:
-    """Undo `HunyuanPrompt.packed`."""
+    """Return the prompt that `HunyuanPrompt.packed` made one tensor of."""
     return HunyuanPrompt(packed[1:], packed[0, :pooled_dim])
 
 
-class HunyuanVideoPath(nn.Module):
-    """Descriptors read of one double-stream block after one denoising step.
+class HunyuanVideoPath(TransformerPath):
+    """Keys, queries or hidden states of one double-stream block after one denoising step.
 
     Args:
-        model: the whole transformer, in FP32, without image conditions; its submodules are shared,
-            not copied.
-        latent_shape: channels, frames, rows, columns of the latents.
-        cut: what is read; whole rotary pairs where it is rotated. Earlier frames than those
-            described only lend keys and values to the last whole block, as does the text.
-        denoising: the step.
-        prompt: a `HunyuanPrompt` as one tensor, float32 [1 + tokens, text_dim]. Its padding is left
-            out: the model masks it.
-        guidance: scale of the distilled guidance, times 1000; not used by a model without.
+        model: The whole transformer in FP32, without image conditions; its submodules are shared.
+        latent_shape: Channels, frames, rows and columns of the latents.
+        cut: What is read; whole rotary pairs if it is rotated.
+        denoising: The denoising step.
+        prompt: A `HunyuanPrompt` as one tensor, float32 [1 + tokens, text_dim]. Its padding is left
+            out, as the model masks it.
+        guidance: Scale of the distilled guidance, times 1000; unused by a model without it.
 
     Raises:
-        InputError: all of the prompt is padding.
+        InputError: The whole prompt is padding.
 
     """
 
-    noise: Tensor
     text: Tensor
-    cos: Tensor
-    sin: Tensor
 
     def __init__(
         self,
@@ -96,50 +93,38 @@ class HunyuanVideoPath(nn.Module):
         prompt: Tensor,
         guidance: float = PIPELINE_GUIDANCE,
     ) -> None:
-        super().__init__()
-        _, frames, rows, columns = latent_shape
-        side = model.config.patch_size
-        self.grid = (cut.described, rows // side, columns // side)
-        self.newest = math.prod(self.grid)
-        every = frames * self.newest // cut.described
-        self.signal = denoising.signal
-        noise = seeded_noise((1, *latent_shape), denoising.seed)
-        self.register_buffer("noise", denoising.noise * noise)
+        super().__init__(latent_shape, model.config.patch_size, cut, denoising)
         self.patch_embedding = model.x_embedder.proj
-        # Hidden states are what the chosen block puts out, so it runs whole too.
-        whole = cut.block + (cut.tensor == "hidden")
         with torch.no_grad():
             given = unpack_prompt(prompt, model.config.pooled_projection_dim)
             conditioning, text = _conditions(model, denoising.timestep, guidance, given)
-            cos, sin = _rotary_tables(model, latent_shape)
-            self.blocks = nn.ModuleList(
-                _Block(source, conditioning, every)
-                if index < whole - 1
-                else _Block(source, conditioning, self.newest, last=True)
-                for index, source in enumerate(model.transformer_blocks[:whole])
+            rotary = _rotary_tables(model, latent_shape)
+            last = model.transformer_blocks[self.whole - 1]
+            self.blocks = self.build_blocks(
+                model.transformer_blocks,
+                lambda source, newest: _Block(source, conditioning, newest, last=source is last),
             )
-            tables = last_tokens(cos, self.newest), last_tokens(sin, self.newest)
-            self.reading = (
-                _Hidden(model.config.attention_head_dim, cut)
-                if cut.tensor == "hidden"
-                else _Projected(model.transformer_blocks[cut.block], conditioning, cut, tables)
-            )
-        for name, constant in (("text", text), ("cos", cos), ("sin", sin)):
-            self.register_buffer(name, constant)
+            if cut.tensor == "hidden":
+                self.reading = read_hidden(model.config.attention_head_dim, cut)
+            else:
+                chosen = model.transformer_blocks[cut.block]
+                shift, scale, *_ = _modulation_of(chosen.norm1, conditioning)
+                norm1 = modulated(chosen.norm1.norm, scale, shift)
+                self.reading = read_head_normed(norm1, chosen.attn, cut, rotary.newest(self.newest))
+        self.register_buffer("text", text)
+        self.set_rotary(rotary)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
-        noised = self.signal * latents + self.noise
-        video, text = self.patch_embedding(noised).flatten(2).transpose(1, 2), self.text
+    def run_blocks(self, tokens: Tensor) -> Tensor:
+        """Run the blocks on video tokens [1, N, width], with the text's beside them."""
+        text = self.text
         for block in self.blocks:
-            video, text = block(video, text, self.cos, self.sin)
-        read: Tensor = self.reading(last_tokens(video, self.newest))
-        return read.reshape(*self.grid, -1)
+            tokens, text = block(tokens, text, self.cos, self.sin)
+        return tokens
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What the tokens of one stream go through in a block."""
+    """The modules of a block that the tokens of one stream pass through."""
 
     heads: int
     norm1: AdaLayerNormZero
@@ -186,7 +171,7 @@ def _text_parts(block: HunyuanVideoTransformerBlock) -> _Parts:
 
 
 class _Lending(nn.Module):
-    """A stream that only lends keys and values: normed tokens [1, N, width] to heads."""
+    """A stream without queries: it only has keys and values, from normed tokens [1, N, width]."""
 
     def __init__(self, parts: _Parts, conditioning: Tensor) -> None:
         super().__init__()
@@ -204,7 +189,7 @@ class _Lending(nn.Module):
 
 
 class _Advancing(_Lending):
-    """A stream that asks too, and goes on to the next block."""
+    """A stream that has queries too, and continues to the next block."""
 
     attention_gate: Tensor
     feed_forward_gate: Tensor
@@ -231,7 +216,7 @@ class _Advancing(_Lending):
 class _Block(nn.Module):
     """A whole double-stream block: both streams, [1, N, width] each, to the newest of the video.
 
-    In the last block the text stays as it was: nobody asks for it any more.
+    The last block leaves the text as it is, since nothing reads it afterwards.
     """
 
     def __init__(
@@ -265,66 +250,16 @@ class _Block(nn.Module):
         return video, text
 
 
-class _Projected(nn.Module):
-    """The part of a block that its keys or queries need: tokens [1, N, width] to [1, N, D]."""
-
-    channels: Tensor
-    cos: Tensor | None
-    sin: Tensor | None
-
-    def __init__(
-        self,
-        block: HunyuanVideoTransformerBlock,
-        conditioning: Tensor,
-        cut: Cut,
-        rotary: tuple[Tensor, Tensor],
-    ) -> None:
-        super().__init__()
-        parts = _video_parts(block)
-        shift, scale, *_ = _modulation_of(parts.norm1, conditioning)
-        self.norm1 = modulated(parts.norm1.norm, scale, shift)
-        whole, self.norm = (
-            (parts.to_k, parts.norm_k) if cut.tensor == "keys" else (parts.to_q, parts.norm_q)
-        )
-        self.heads = len(cut.heads)
-        self.project = _of_heads(whole, parts.heads, cut.heads)
-        self.register_buffer("channels", torch.tensor(cut.channels))
-        pairs = torch.tensor(cut.channels[::2]) // 2
-        for name, table in zip(("cos", "sin"), rotary, strict=True):
-            self.register_buffer(name, table[..., pairs] if cut.rotated else None)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        heads: Tensor = self.norm(by_head(self.project(self.norm1(tokens)), self.heads))
-        chosen = heads.index_select(-1, self.channels)
-        if self.cos is not None and self.sin is not None:
-            chosen = rotate_pairs(chosen, self.cos, self.sin)
-        return chosen.flatten(-2)
-
-
-class _Hidden(nn.Module):
-    """Chosen columns of hidden states: [1, N, width] to [1, N, D]."""
-
-    columns: Tensor
-
-    def __init__(self, head_dim: int, cut: Cut) -> None:
-        super().__init__()
-        first = head_dim * torch.tensor(cut.heads)[:, None]
-        self.register_buffer("columns", (first + torch.tensor(cut.channels)).flatten())
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return tokens.index_select(-1, self.columns)
-
-
 def _conditions(
     model: HunyuanVideoTransformer3DModel, timestep: float, guidance: float, prompt: HunyuanPrompt
 ) -> tuple[Tensor, Tensor]:
-    """What modulates every block, [1, width], and the refined text tokens, [1, tokens, width]."""
+    """Return the input of every modulation, [1, width], and the refined text [1, tokens, width]."""
     # Padding is a key to no other token, neither in the refiner nor in the blocks.
     tokens = prompt.tokens[prompt.mask]
     if len(tokens) == 0:
         raise InputError(
-            "the prompt is nothing but padding, of which HunyuanVideo can make nothing. Let it be "
-            "computed by the checkpoint's text encoders."
+            "the prompt is nothing but padding, which HunyuanVideo cannot take. Have the "
+            "checkpoint's text encoders compute it."
         )
     instant = torch.tensor([timestep])
     conditioning, _ = model.time_text_embed(instant, prompt.pooled[None], torch.tensor([guidance]))
@@ -332,26 +267,14 @@ def _conditions(
 
 
 def _modulation_of(norm: AdaLayerNormZero, conditioning: Tensor) -> tuple[Tensor, ...]:
-    """Shift, scale and gate [1, width] of the attention, then of the feed-forward network."""
+    """Return shift, scale and gate [1, width] of the attention, then of the feed-forward."""
     modulation: Tensor = norm.linear(norm.silu(conditioning))
     return modulation.chunk(6, dim=1)
 
 
 def _rotary_tables(
     model: HunyuanVideoTransformer3DModel, latent_shape: LatentShape
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of every video token's angles, one a pair of channels: [1, N, 1, pairs]."""
+) -> RotaryTables:
+    """Return the tables of all video tokens; the text is not rotated."""
     cos, sin = (table[None, :, None, ::2] for table in model.rope(torch.empty(1, *latent_shape)))
-    return cos, sin
-
-
-def _of_heads(projection: nn.Linear, heads: int, wanted: tuple[int, ...]) -> nn.Linear:
-    """Leave out the heads that are not wanted: each is normalised on its own."""
-    weight, bias = (
-        torch.unflatten(whole, 0, (heads, -1))[list(wanted)].flatten(0, 1)
-        for whole in (projection.weight, projection.bias)
-    )
-    part = nn.Linear(projection.in_features, len(bias))
-    part.weight.copy_(weight)
-    part.bias.copy_(bias)
-    return part
+    return RotaryTables(cos, sin)

@@ -16,7 +16,8 @@ from diffusers import I2VGenXLUNet
 from diffusers.models.resnet import TemporalConvLayer
 from torch import Tensor, nn
 
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.families.feature_path import NoisedPath
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.unet.layers import (
     Residual,
     SpatialTransformer,
@@ -30,7 +31,7 @@ _POOLED = 32
 """Side of what the model pools the first frame's latents to (diffusers' ``I2VGenXLUNet``)."""
 
 
-class I2VGenPath(nn.Module):
+class I2VGenPath(NoisedPath):
     """Hidden states of one decoder layer.
 
     Args:
@@ -43,7 +44,6 @@ class I2VGenPath(nn.Module):
 
     """
 
-    noise: Tensor
     places: Tensor
 
     def __init__(
@@ -55,10 +55,8 @@ class I2VGenPath(nn.Module):
         prompt: Tensor,
         fps: float,
     ) -> None:
-        super().__init__()
-        self.described, self.signal = cut.described, denoising.signal
-        noise = seeded_noise((1, *latent_shape), denoising.seed)
-        self.register_buffer("noise", denoising.noise * noise)
+        super().__init__(latent_shape, denoising)
+        self.described = cut.described
         self.register_buffer("places", later_places(latent_shape))
         self.project = model.image_latents_proj_in
         self.encode = model.image_latents_temporal_encoder
@@ -74,7 +72,7 @@ class I2VGenPath(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
         first = latents[:, :, :1]
-        noised = self.signal * latents + self.noise
+        noised = self.noised(latents)
         told = self._told(torch.cat((first, self.places), dim=2))
         frames = self.conv_in(frames_of(torch.cat((noised, told), dim=1)))
         hidden = self.walk(self.transformer_in(frames), self.first_tokens(first[:, :, 0]))

@@ -12,12 +12,13 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.families.feature_path import NoisedPath
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.unet.layers import ImageAttention, Residual, SpatialTransformer
 from vditrack_export.families.unet.path import UNetWalk, described, listed
 
 
-class ImageUNetPath(nn.Module):
+class ImageUNetPath(NoisedPath):
     """Hidden states of one decoder layer after one denoising step.
 
     Args:
@@ -29,8 +30,6 @@ class ImageUNetPath(nn.Module):
 
     """
 
-    noise: Tensor
-
     def __init__(
         self,
         model: UNet2DConditionModel | UNet2DModel,
@@ -39,10 +38,8 @@ class ImageUNetPath(nn.Module):
         denoising: Denoising,
         prompt: Tensor,
     ) -> None:
-        super().__init__()
-        self.described, self.signal = cut.described, denoising.signal
-        noise = seeded_noise((1, *latent_shape), denoising.seed)
-        self.register_buffer("noise", denoising.noise * noise)
+        super().__init__(latent_shape, denoising)
+        self.described = cut.described
         self.conv_in = model.conv_in
         with torch.no_grad():
             instant = model.time_embedding(model.time_proj(torch.tensor([denoising.timestep])))
@@ -55,7 +52,7 @@ class ImageUNetPath(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
-        noised = self.signal * latents + self.noise
+        noised = self.noised(latents)
         frames = noised[0].transpose(0, 1)
         return described(self.walk(self.conv_in(frames)), self.described)
 

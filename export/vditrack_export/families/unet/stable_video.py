@@ -17,7 +17,8 @@ from diffusers.models.resnet import SpatioTemporalResBlock
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from torch import Tensor, nn
 
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.families.feature_path import NoisedPath
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.unet.layers import Block, Mixed, Residual, clip_of, frames_of
 from vditrack_export.families.unet.path import UNetWalk, described, listed
 
@@ -39,7 +40,7 @@ class StableVideoConditions:
         return torch.tensor([[self.fps - 1, self.motion_bucket, self.noise_augmentation]])
 
 
-class StableVideoPath(nn.Module):
+class StableVideoPath(NoisedPath):
     """Hidden states of one decoder layer.
 
     Args:
@@ -52,8 +53,6 @@ class StableVideoPath(nn.Module):
 
     """
 
-    noise: Tensor
-
     def __init__(
         self,
         model: UNetSpatioTemporalConditionModel,
@@ -63,11 +62,9 @@ class StableVideoPath(nn.Module):
         image: Tensor,
         conditions: StableVideoConditions,
     ) -> None:
-        super().__init__()
-        self.described, self.signal = cut.described, denoising.signal
+        super().__init__(latent_shape, denoising)
+        self.described = cut.described
         self.scaling_factor = conditions.scaling_factor
-        noise = seeded_noise((1, *latent_shape), denoising.seed)
-        self.register_buffer("noise", denoising.noise * noise)
         self.conv_in = model.conv_in
         with torch.no_grad():
             instant = model.time_embedding(model.time_proj(torch.tensor([denoising.timestep])))
@@ -78,7 +75,7 @@ class StableVideoPath(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
-        noised = self.signal * latents + self.noise
+        noised = self.noised(latents)
         first = (latents[:, :, :1] / self.scaling_factor).expand_as(latents)
         frames = self.conv_in(frames_of(torch.cat((noised, first), dim=1)))
         return described(self.walk(frames), self.described)

@@ -16,7 +16,7 @@ from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import low_frequency_channels, wan_rotary_axes
 from vditrack_export.families.wan.autoencoder import WanStreamEncoder
 from vditrack_export.families.wan.shapes import WanAutoencoder, WanTransformer
-from vditrack_export.families.wan.transformer import WanKeys
+from vditrack_export.families.wan.transformer import WanPath
 
 
 class WanDenoiser(TransformerDenoiser[WanTransformer]):
@@ -63,7 +63,7 @@ class WanDenoiser(TransformerDenoiser[WanTransformer]):
         prompt: Tensor,
     ) -> nn.Module:
         """Return the module that maps latents to descriptors."""
-        return WanKeys(model, latent_shape, cut, denoising, prompt)
+        return WanPath(model, latent_shape, cut, denoising, prompt)
 
     def run_noised(
         self, model: WanTransformer3DModel, noised: Tensor, timestep: Tensor, prompt: Tensor
