@@ -1,0 +1,24 @@
+"""Small random models of every family, made once."""
+
+from functools import cache
+
+import pytest
+
+from doubles.small_families import SmallFamily, transformer_shapes
+
+FAMILIES = {family: [None, *SmallFamily(family).variants] for family in transformer_shapes()}
+VARIANTS = [(family, variant) for family, names in FAMILIES.items() for variant in names]
+
+small_family = cache(SmallFamily)
+
+
+@pytest.fixture(scope="session", params=VARIANTS, ids=lambda pair: "-".join(filter(None, pair)))
+def variant(request: pytest.FixtureRequest) -> SmallFamily:
+    """Each variant of each family."""
+    return small_family(*request.param)
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> SmallFamily:
+    """The first model of each family."""
+    return small_family(request.param)
