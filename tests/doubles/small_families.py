@@ -97,7 +97,7 @@ class SmallFamily:
     def prompts(self) -> list[Prompt]:
         """Prompts of one token, of several, and of several with padding."""
         tokens = self.shape.text_tokens
-        return [(tokens, 0)] if self.denoiser.prompt_padding == "kept" else [(1, 0), (5, 0), (2, 4)]
+        return [(tokens, 0)] if self.denoiser.prompt_padding == "kept" else [(1, 0), (5, 0), (2, 9)]
 
     def prompt(self, prompt: Prompt) -> Tensor:
         differing, padding = prompt

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
-from test_export_wan import LATENT_SHAPE, latents, truncated
 from torch import Tensor, nn
 
+from doubles.small_families import SmallFamily
 from vditrack_export.families.layers import Attend
+from vditrack_export.families.read_spec import Cut
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.pipeline.precision import lower_precision
 
@@ -89,11 +90,12 @@ def test_below_fp32_there_is_no_such_node(tmp_path: Path, precision: str) -> Non
 
 def test_no_tensor_is_of_tokens_by_tokens(tmp_path: Path) -> None:
     """In the graph as ONNX Runtime runs it; in the function's operators there are such tensors."""
-    path = truncated(patch=(1, 1, 1), tokens=1, block=2, heads=[0], described=2)
+    small = SmallFamily("wan", "single-latents")
+    path = small.path(Cut(2, (0,), small.some_channels, described=2), prompt=(1, 0))
     file, plain = tmp_path / "features.onnx", tmp_path / "plain.onnx"
-    export_graph(path, {"latents": latents()}, file, outputs=["descriptors"])
+    export_graph(path, {"latents": small.latents}, file, outputs=["descriptors"])
     onnx.save(inline_local_functions(onnx.load(file)), plain)
-    every, asking = math.prod(LATENT_SHAPE[1:]), 2 * math.prod(LATENT_SHAPE[2:])
+    every, asking = math.prod(small.grid), 2 * math.prod(small.grid[1:])
     for graph, expected in ((file, set()), (plain, {(every, every), (asking, every)})):
         squares = {shape[-2:] for shape in optimised_shapes(graph)}
         assert squares & {(every, every), (every, asking), (asking, every)} == expected

@@ -14,7 +14,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from doubles.small_families import FRAMES, READINGS, Reading, SmallFamily, relative_difference
+from doubles.small_families import (
+    FRAMES,
+    READINGS,
+    STEP,
+    Reading,
+    SmallFamily,
+    relative_difference,
+)
 from vditrack.bundle.folder import bundled_model
 from vditrack.errors import VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
@@ -24,7 +31,6 @@ from vditrack_export.families.whole_model import Reading as BlocksReading
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
 
-UNROTATED = [reading for reading in READINGS if reading != ("keys", True)][::2]
 NAMES = [path.stem for path in sorted(bundled_model().parent.glob("*.toml"))]
 CARDS = {name: load_card(name) for name in NAMES}
 
@@ -81,8 +87,6 @@ def test_descriptors_lie_on_the_grid_row_by_row(variant: SmallFamily) -> None:
 def test_the_exporters_own_check_reads_the_same(variant: SmallFamily) -> None:
     """Which is what export compares graphs with, and what select scores."""
     prompt, denoiser = variant.prompts[-1], variant.denoiser
-    from doubles.small_families import STEP  # noqa: PLC0415
-
     arguments = (STEP, variant.latents, variant.prompt(prompt))
     blocks = tuple(range(variant.shape.layers))
     for tensor, rotated in READINGS:
@@ -209,6 +213,10 @@ def test_graph_holds_nothing_of_text_timestep_or_later_blocks(exported: Exported
     names = [weights.name for weights in graph.initializer]
     gone = ("embedder", "time_", f"blocks.{whole}.", *family.facts["folded"])
     assert not [name for name in names if any(part in name for part in gone)]
+    # No other side is as long as the padded prompt.
+    if padding:
+        sides = {side for weights in graph.initializer for side in weights.dims}
+        assert differing + padding not in sides
     assert file.stat().st_size <= 1.05 * needed_bytes(family, cut, whole) + 50_000
 
 

@@ -14,12 +14,10 @@ from diffusers import (
     AutoencoderKLWan,
     CogVideoXVideoToVideoPipeline,
     Cosmos2VideoToWorldPipeline,
-    WanVideoToVideoPipeline,
 )
-from diffusers.video_processor import VideoProcessor
-from PIL import Image
 from torch import Tensor, nn
 
+from doubles.pipeline_latents import pipeline_latents, prepared, wan_latents
 from vditrack.errors import InputError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.families.cogvideox.autoencoder import (
@@ -82,34 +80,6 @@ def frames(count: int) -> Tensor:
     return torch.randint(
         0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
     )
-
-
-def prepared(clip: Tensor) -> Tensor:
-    """As a pipeline prepares the pictures of a video: [1, 3, F, H, W]."""
-    pictures = [Image.fromarray(frame.numpy()) for frame in clip]
-    return VideoProcessor(vae_scale_factor=8).preprocess_video(pictures)
-
-
-def pipeline_latents(pipeline: type, vae: nn.Module, moments: Tensor, clip: Tensor) -> Tensor:
-    """What a pipeline makes of an autoencoder's result before it mixes in any noise."""
-    mean, _ = moments.chunk(2, dim=1)
-    encoded = SimpleNamespace(latents=mean)
-    stage = SimpleNamespace(
-        vae=SimpleNamespace(config=vae.config, dtype=torch.float32, encode=lambda _: encoded),
-        scheduler=SimpleNamespace(add_noise=lambda latents, *_: latents, init_noise_sigma=1.0),
-        vae_scale_factor_temporal=4,
-        vae_scale_factor_spatial=8,
-        vae_scaling_factor_image=vae.config.scaling_factor if "scaling_factor" in vae.config else 0,
-    )
-    return pipeline.prepare_latents(stage, prepared(clip), dtype=torch.float32)
-
-
-def wan_latents(vae: AutoencoderKLWan, clip: Tensor, temporal_stride: int) -> Tensor:
-    if temporal_stride == 1:
-        moments = vae.quant_conv(vae.encoder(prepared(clip)))
-    else:
-        moments = vae.encode(prepared(clip)).latent_dist.parameters
-    return pipeline_latents(WanVideoToVideoPipeline, vae, moments, clip)
 
 
 def cogvideox_latents(vae: AutoencoderKLCogVideoX, clip: Tensor) -> Tensor:
