@@ -31,6 +31,7 @@ class WanPath(TransformerPath):
         cut: What is read; of rotated keys and queries whole rotary pairs.
         denoising: The denoising step.
         prompt: Output of the text encoder with its padding, float32 [tokens, text_dim].
+        condition: What a further condition adds to the modulation of every block, [1, 6, width].
 
     """
 
@@ -41,6 +42,7 @@ class WanPath(TransformerPath):
         cut: Cut,
         denoising: Denoising,
         prompt: Tensor,
+        condition: Tensor | None = None,
     ) -> None:
         super().__init__(latent_shape, model.config.patch_size[1], cut, denoising)
         self.patch_embedding = model.patch_embedding
@@ -50,6 +52,8 @@ class WanPath(TransformerPath):
                 torch.tensor([denoising.timestep]), tokens[None]
             )
             modulation = modulation.unflatten(1, (6, -1))
+            if condition is not None:
+                modulation = modulation + condition
             cos, sin = model.rope(torch.empty(1, *latent_shape))
             rotary = RotaryTables(cos[..., ::2], sin[..., ::2])
 
