@@ -73,6 +73,8 @@ class SmallFamily:
         self.extra = table.pop("config", {}) | changes.pop("config", {})
         self.name = family if variant is None else f"{family}-{variant}"
         self.variants = list(variants)
+        for name in changes.pop("unset", ()):
+            del table[name]
         self.shape = msgspec.convert(table | changes | {"family": family}, _SHAPES[family])
         self._models: dict[int, Any] = {}
         self._inside: dict[object, dict[Reading, list[Tensor]]] = {}

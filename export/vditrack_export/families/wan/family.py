@@ -1,6 +1,6 @@
 """The Wan family: Wan 2.1 and Wan 2.2."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -19,7 +19,10 @@ from vditrack_export.families.wan.shapes import WanAutoencoder, WanTransformer
 from vditrack_export.families.wan.transformer import WanPath
 
 
-class WanDenoiser(TransformerDenoiser[WanTransformer]):
+WanTransformerT = TypeVar("WanTransformerT", bound=WanTransformer)
+
+
+class WanDenoiser(TransformerDenoiser[WanTransformerT]):
     """A diffusers ``WanTransformer3DModel``."""
 
     model_class = WanTransformer3DModel
@@ -127,5 +130,5 @@ class WanVae(Autoencoder[WanAutoencoder]):
         return torch.as_tensor((mode - mean) / std)
 
 
-DENOISERS = {WanTransformer: WanDenoiser}
+DENOISERS = {WanTransformer: WanDenoiser[WanTransformer]}
 ENCODERS = {WanAutoencoder: WanVae}
