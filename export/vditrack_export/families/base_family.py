@@ -31,6 +31,11 @@ from vditrack_export.families.diffusers_files import (
 )
 from vditrack_export.families.encoder_form import EncoderForm
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
+from vditrack_export.families.rotary import (
+    RotaryAxes,
+    low_frequency_channels,
+    wan_rotary_axes,
+)
 from vditrack_export.families.text_encoders import TextEncoder
 from vditrack_export.families.whole_model import Reading, catch_tensor
 
@@ -230,6 +235,8 @@ class TransformerDenoiser(Denoiser[TransformerT]):
 
     folder = "transformer"
     prompt_padding: ClassVar[PromptPadding] = "masked"
+    path_class: ClassVar[type[nn.Module]]
+    """Class of the feature path, with the arguments of `path`."""
     blocks: ClassVar[str]
     """Name of the list of blocks."""
     attention: ClassVar[str] = "attn1"
@@ -243,6 +250,37 @@ class TransformerDenoiser(Denoiser[TransformerT]):
     """Whether text tokens follow the video's where both attend together; otherwise they precede."""
     timesteps: ClassVar[int] = 1000
     """Timestep of pure noise, on the flow-matching schedule."""
+
+    def config(self) -> Config:
+        """Return the entries of the diffusers configuration that all families have."""
+        shape = self.shape
+        return {
+            "num_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "attention_head_dim": shape.head_dim,
+            "in_channels": shape.in_channels,
+            "out_channels": shape.out_channels,
+        }
+
+    @property
+    def rotary_axes(self) -> RotaryAxes:
+        """Channels of a head that rotate with time, height and width; by default as in Wan."""
+        return wan_rotary_axes(self.shape.head_dim)
+
+    def channels(self, feature: Feature) -> tuple[int, ...]:
+        """Return the channels of each head that a card's frequency range keeps."""
+        return tuple(low_frequency_channels(self.rotary_axes, feature.frequency_range))
+
+    def path(
+        self,
+        model: Any,  # noqa: ANN401
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> nn.Module:
+        """Return the module that maps latents to descriptors."""
+        return self.path_class(model, latent_shape, cut, denoising, prompt)
 
     def refusal(self, config: Config, grid: Grid) -> str | None:
         """Return what in a checkpoint's configuration cannot be exported, if anything."""

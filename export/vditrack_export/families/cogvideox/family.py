@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
-from torch import Tensor, nn
+from torch import Tensor
 
 from vditrack.bundle.manifest import Input
 from vditrack.errors import InputError
@@ -19,8 +19,7 @@ from vditrack_export.families.cogvideox.shapes import CogVideoXAutoencoder, CogV
 from vditrack_export.families.cogvideox.transformer import CogVideoXPath, cogvideox_rotary_axes
 from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
-from vditrack_export.families.rotary import low_frequency_channels
+from vditrack_export.families.rotary import RotaryAxes
 
 _SNR_SHIFTS = (3.0, 1.0)
 """``snr_shift_scale`` in the scheduler's configuration of CogVideoX-2B and of CogVideoX-5B."""
@@ -31,24 +30,25 @@ class CogVideoXDenoiser(TransformerDenoiser[CogVideoXTransformer]):
     """A diffusers ``CogVideoXTransformer3DModel``."""
 
     model_class = CogVideoXTransformer3DModel
+    path_class = CogVideoXPath
     prompt_padding = "kept"
     blocks = "transformer_blocks"
 
     def config(self) -> Config:
         """Return the entries of the diffusers configuration that the shapes determine."""
         shape = self.shape
-        return {
-            "num_layers": shape.layers,
-            "num_attention_heads": shape.heads,
-            "attention_head_dim": shape.head_dim,
-            "in_channels": shape.in_channels,
-            "out_channels": shape.out_channels,
+        return super().config() | {
             "patch_size": shape.patch[1],
             "time_embed_dim": shape.time_dim,
             "text_embed_dim": shape.text_dim,
             "max_text_seq_length": shape.text_tokens,
             "use_rotary_positional_embeddings": shape.rotary,
         }
+
+    @property
+    def rotary_axes(self) -> RotaryAxes:
+        """Channels of a head that rotate with time, height and width."""
+        return cogvideox_rotary_axes(self.shape.head_dim)
 
     def refusal(self, config: Config, grid: Grid) -> str | None:
         """Refuse CogVideoX 1.5, and models that continue an image."""
@@ -57,22 +57,6 @@ class CogVideoXDenoiser(TransformerDenoiser[CogVideoXTransformer]):
         if config.get("use_learned_positional_embeddings"):
             return "CogVideoX that continues an image has learned positions, which have no path"
         return None
-
-    def channels(self, feature: Feature) -> tuple[int, ...]:
-        """Return the channels of each head that a card's frequency range keeps."""
-        axes = cogvideox_rotary_axes(self.shape.head_dim)
-        return tuple(low_frequency_channels(axes, feature.frequency_range))
-
-    def path(
-        self,
-        model: CogVideoXTransformer3DModel,
-        latent_shape: LatentShape,
-        cut: Cut,
-        denoising: Denoising,
-        prompt: Tensor,
-    ) -> nn.Module:
-        """Return the module that maps latents to descriptors."""
-        return CogVideoXPath(model, latent_shape, cut, denoising, prompt)
 
     def run_noised(
         self, model: CogVideoXTransformer3DModel, noised: Tensor, timestep: Tensor, prompt: Tensor

@@ -4,14 +4,13 @@ from typing import Any
 
 import torch
 from diffusers import CosmosTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from vditrack_export.families.base_family import Encoder, Grid, TransformerDenoiser
 from vditrack_export.families.base_shapes import EncoderShape, Feature
 from vditrack_export.families.cosmos.shapes import CosmosTransformer
 from vditrack_export.families.cosmos.transformer import PIPELINE_FPS, CosmosPath
 from vditrack_export.families.diffusers_files import Config
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import cosmos_channels
 
 _POSITIONS = 128
@@ -22,18 +21,15 @@ class CosmosDenoiser(TransformerDenoiser[CosmosTransformer]):
     """A diffusers ``CosmosTransformer3DModel``."""
 
     model_class = CosmosTransformer3DModel
+    path_class = CosmosPath
     blocks = "transformer_blocks"
     timesteps = 1
 
     def config(self) -> Config:
         """Return the entries of the diffusers configuration that the shapes determine."""
         shape = self.shape
-        return {
-            "num_layers": shape.layers,
-            "num_attention_heads": shape.heads,
-            "attention_head_dim": shape.head_dim,
+        return super().config() | {
             "patch_size": list(shape.patch),
-            "out_channels": shape.out_channels,
             # One more channel marks the frames that are conditions.
             "in_channels": shape.in_channels + 1,
             "text_embed_dim": shape.text_dim,
@@ -59,17 +55,6 @@ class CosmosDenoiser(TransformerDenoiser[CosmosTransformer]):
         """Return the channels of each head that a card's frequency range keeps."""
         head_dim = self.shape.head_dim
         return tuple(cosmos_channels(head_dim, feature.frequency_range, feature.frequency_layout))
-
-    def path(
-        self,
-        model: CosmosTransformer3DModel,
-        latent_shape: LatentShape,
-        cut: Cut,
-        denoising: Denoising,
-        prompt: Tensor,
-    ) -> nn.Module:
-        """Return the module that maps latents to descriptors."""
-        return CosmosPath(model, latent_shape, cut, denoising, prompt)
 
     def run_noised(
         self, model: CosmosTransformer3DModel, noised: Tensor, timestep: Tensor, prompt: Tensor

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from vditrack.bundle.manifest import Input
 from vditrack_export.families.base_family import (
@@ -15,7 +15,6 @@ from vditrack_export.families.base_family import (
     LoadTextEncoder,
     TransformerDenoiser,
 )
-from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.clip_input import as_clip
 from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
@@ -31,8 +30,7 @@ from vditrack_export.families.hunyuan.transformer import (
     hunyuan_rotary_axes,
     unpack_prompt,
 )
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
-from vditrack_export.families.rotary import low_frequency_channels
+from vditrack_export.families.rotary import RotaryAxes
 from vditrack_export.families.text_encoders import Clip, TextEncoder
 
 
@@ -40,6 +38,7 @@ class HunyuanVideoDenoiser(TransformerDenoiser[HunyuanVideoTransformer]):
     """A diffusers ``HunyuanVideoTransformer3DModel``."""
 
     model_class = HunyuanVideoTransformer3DModel
+    path_class = HunyuanVideoPath
     blocks = "transformer_blocks"
     attention = "attn"
     heads_first = False
@@ -49,15 +48,10 @@ class HunyuanVideoDenoiser(TransformerDenoiser[HunyuanVideoTransformer]):
     def config(self) -> Config:
         """Return the entries of the diffusers configuration that the shapes determine."""
         shape = self.shape
-        return {
-            "num_layers": shape.layers,
+        return super().config() | {
             "num_single_layers": shape.single_layers,
             "num_refiner_layers": shape.refiner_layers,
-            "num_attention_heads": shape.heads,
-            "attention_head_dim": shape.head_dim,
             "mlp_ratio": shape.feed_forward / shape.width,
-            "in_channels": shape.in_channels,
-            "out_channels": shape.out_channels,
             "patch_size": shape.patch[1],
             "patch_size_t": shape.patch[0],
             "qk_norm": "rms_norm",
@@ -66,27 +60,16 @@ class HunyuanVideoDenoiser(TransformerDenoiser[HunyuanVideoTransformer]):
             "rope_axes_dim": list(hunyuan_rotary_axes(shape.head_dim)),
         }
 
+    @property
+    def rotary_axes(self) -> RotaryAxes:
+        """Channels of a head that rotate with time, height and width."""
+        return hunyuan_rotary_axes(self.shape.head_dim)
+
     def refusal(self, config: Config, grid: Grid) -> str | None:
         """Refuse models that continue an image."""
         if config.get("image_condition_type") is not None:
             return "HunyuanVideo that continues an image has conditions, which have no path"
         return None
-
-    def channels(self, feature: Feature) -> tuple[int, ...]:
-        """Return the channels of each head that a card's frequency range keeps."""
-        axes = hunyuan_rotary_axes(self.shape.head_dim)
-        return tuple(low_frequency_channels(axes, feature.frequency_range))
-
-    def path(
-        self,
-        model: HunyuanVideoTransformer3DModel,
-        latent_shape: LatentShape,
-        cut: Cut,
-        denoising: Denoising,
-        prompt: Tensor,
-    ) -> nn.Module:
-        """Return the module that maps latents to descriptors."""
-        return HunyuanVideoPath(model, latent_shape, cut, denoising, prompt)
 
     def run_noised(
         self,

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from vditrack.bundle.manifest import Input
 from vditrack_export.families.base_family import Autoencoder, TransformerDenoiser
@@ -20,26 +20,21 @@ from vditrack_export.families.ltx.transformer import (
     ltx_channels,
     real_tokens,
 )
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 
 
 class LtxDenoiser(TransformerDenoiser[LtxTransformer]):
     """A diffusers ``LTXVideoTransformer3DModel``."""
 
     model_class = LTXVideoTransformer3DModel
+    path_class = LtxPath
     prompt_padding = "zeroed"
     blocks = "transformer_blocks"
 
     def config(self) -> Config:
         """Return the entries of the diffusers configuration that the shapes determine."""
         shape = self.shape
-        return {
-            "num_layers": shape.layers,
-            "num_attention_heads": shape.heads,
-            "attention_head_dim": shape.head_dim,
+        return super().config() | {
             "cross_attention_dim": shape.width,
-            "in_channels": shape.in_channels,
-            "out_channels": shape.out_channels,
             "patch_size": 1,
             "patch_size_t": 1,
             "caption_channels": shape.text_dim,
@@ -49,17 +44,6 @@ class LtxDenoiser(TransformerDenoiser[LtxTransformer]):
     def channels(self, feature: Feature) -> tuple[int, ...]:
         """Return the channels of each head that a card's frequency range keeps."""
         return tuple(ltx_channels(self.shape.head_dim, feature.frequency_range))
-
-    def path(
-        self,
-        model: LTXVideoTransformer3DModel,
-        latent_shape: LatentShape,
-        cut: Cut,
-        denoising: Denoising,
-        prompt: Tensor,
-    ) -> nn.Module:
-        """Return the module that maps latents to descriptors."""
-        return LtxPath(model, latent_shape, cut, denoising, prompt)
 
     def run_noised(
         self, model: LTXVideoTransformer3DModel, noised: Tensor, timestep: Tensor, prompt: Tensor

@@ -4,20 +4,16 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from vditrack.bundle.manifest import Input
 from vditrack_export.families.base_family import Autoencoder, Grid, TransformerDenoiser
-from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.clip_input import as_clip
 from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, streaming_form
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
-from vditrack_export.families.rotary import low_frequency_channels, wan_rotary_axes
 from vditrack_export.families.wan.autoencoder import WanStreamEncoder
 from vditrack_export.families.wan.shapes import WanAutoencoder, WanTransformer
 from vditrack_export.families.wan.transformer import WanPath
-
 
 WanTransformerT = TypeVar("WanTransformerT", bound=WanTransformer)
 
@@ -26,18 +22,14 @@ class WanDenoiser(TransformerDenoiser[WanTransformerT]):
     """A diffusers ``WanTransformer3DModel``."""
 
     model_class = WanTransformer3DModel
+    path_class = WanPath
     blocks = "blocks"
 
     def config(self) -> Config:
         """Return the entries of the diffusers configuration that the shapes determine."""
         shape = self.shape
-        return {
-            "num_layers": shape.layers,
-            "num_attention_heads": shape.heads,
-            "attention_head_dim": shape.head_dim,
+        return super().config() | {
             "ffn_dim": shape.feed_forward,
-            "in_channels": shape.in_channels,
-            "out_channels": shape.out_channels,
             "patch_size": list(shape.patch),
             "freq_dim": shape.frequency_dim,
             "text_dim": shape.text_dim,
@@ -51,22 +43,6 @@ class WanDenoiser(TransformerDenoiser[WanTransformerT]):
         if max(grid) > positions:
             return f"the window is longer than the transformer's {positions} positions"
         return None
-
-    def channels(self, feature: Feature) -> tuple[int, ...]:
-        """Return the channels of each head that a card's frequency range keeps."""
-        axes = wan_rotary_axes(self.shape.head_dim)
-        return tuple(low_frequency_channels(axes, feature.frequency_range))
-
-    def path(
-        self,
-        model: WanTransformer3DModel,
-        latent_shape: LatentShape,
-        cut: Cut,
-        denoising: Denoising,
-        prompt: Tensor,
-    ) -> nn.Module:
-        """Return the module that maps latents to descriptors."""
-        return WanPath(model, latent_shape, cut, denoising, prompt)
 
     def run_noised(
         self, model: WanTransformer3DModel, noised: Tensor, timestep: Tensor, prompt: Tensor
