@@ -22,6 +22,7 @@ FAMILIES = (
     "cosmos",
     "hunyuan",
     "ltx",
+    "skyreels",
     "tiny",
     "unet",
     "wan",
