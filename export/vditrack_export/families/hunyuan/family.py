@@ -138,7 +138,7 @@ class HunyuanVideoVae(Autoencoder[HunyuanVideoAutoencoder]):
 
     def decode(self, model: Any, latents: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
         """Decode latents with the unmodified model, each alone if no frames share a latent."""
-        clips = [latents] if temporal_stride > 1 else latents.split(1, dim=2)
+        clips = [latents] if temporal_stride > 1 else torch.split(latents, 1, dim=2)
         return torch.cat([model.decode(clip).sample for clip in clips], dim=2)
 
     def original_latents(self, model: Any, frames: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
