@@ -13,6 +13,7 @@ from vditrack.bundle.folder import FEATURES
 from vditrack.bundle.manifest import Input
 from vditrack.coordinates import Grid
 from vditrack_export.card import Card
+from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.encoder_form import EncoderForm, Graph
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
@@ -54,13 +55,7 @@ class Backbone:
     @property
     def denoising(self) -> Denoising:
         """The card's denoising step."""
-        feature = self.card.feature
-        return Denoising(
-            timestep=feature.timestep,
-            signal=feature.signal_level,
-            noise=feature.noise_level,
-            seed=feature.noise_seed,
-        )
+        return read_denoising(self.card.feature)
 
     def cut(self, size: Input) -> Cut:
         """Return what is read of the transformer for windows of a size."""
@@ -127,3 +122,9 @@ def load_backbone(card: Card, weights: Weights) -> Backbone:
     checkpoint = load_checkpoint(card, weights.folder)
     prompt = empty_prompt(card, weights.folder, weights.prompt)
     return Backbone(card, checkpoint, prompt, random=False)
+
+
+def read_denoising(feature: Feature) -> Denoising:
+    """Return the denoising step of a card's feature."""
+    levels = feature.signal_level, feature.noise_level
+    return Denoising(feature.timestep, *levels, feature.noise_seed)

@@ -9,6 +9,7 @@ import msgspec
 from vditrack_export.card import Card, Masks
 from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.read_spec import Denoising
+from vditrack_export.pipeline.backbone import read_denoising
 from vditrack_export.select.new_card import replace_reading
 
 PartName = Literal["motion", "appearance"]
@@ -93,7 +94,4 @@ def replace_masks(masks: Masks, motion: Setting, appearance: Setting, weight: fl
 
 
 def _make_own_setting(feature: Feature, part: PartName) -> Setting:
-    step = Denoising(
-        feature.timestep, feature.signal_level, feature.noise_level, feature.noise_seed
-    )
-    return Setting(part, step, feature.block)
+    return Setting(part, read_denoising(feature), feature.block)
