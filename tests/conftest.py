@@ -34,10 +34,13 @@ def tiny_bundle() -> Bundle:
 
 @pytest.fixture(scope="session")
 def exported_pipelines(tmp_path_factory: pytest.TempPathFactory) -> "ExportedPipelines":
-    """Bundles of small random diffusers pipelines, each exported once in a session."""
+    """Bundles of small random diffusers pipelines, each exported once by all workers together."""
     from doubles.pipelines import ExportedPipelines  # noqa: PLC0415
 
-    return ExportedPipelines(tmp_path_factory.mktemp("pipelines"))
+    own = tmp_path_factory.getbasetemp()
+    # The folder above that of a worker of pytest-xdist is the session's.
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return ExportedPipelines(shared / "pipelines")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
 """Small random checkpoints as diffusers pipelines save them, their cards, and their export."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,14 +156,26 @@ class ExportedBundle:
 
 
 class ExportedPipelines:
-    """Bundles of small random pipelines, each exported once, in a folder."""
+    """Bundles of small random pipelines, each exported once, in a folder that processes share."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self._bundles: dict[tuple[str, str], Bundle] = {}
 
+    @contextmanager
+    def _lock(self, family: str) -> Iterator[None]:
+        """Keep other processes from writing what belongs to a family."""
+        with (self.folder / f"{family}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def checkpoint(self, family: str) -> Path:
         """Return the folder of a family's checkpoint."""
+        with self._lock(family):
+            return self._save_checkpoint(family)
+
+    def _save_checkpoint(self, family: str) -> Path:
         folder = self.folder / family
         return folder if folder.exists() else save_pipeline(folder, family)
 
@@ -171,15 +186,22 @@ class ExportedPipelines:
     def bundle(self, family: str, precision: str = "fp32") -> Bundle:
         """Return the bundle in a precision, accepted whatever it does to tracks."""
         if (family, precision) not in self._bundles:
-            card, output = self.folder / f"{family}.toml", self.folder / f"{family}-{precision}"
-            card.write_text(card_text(family))
-            encoder = "fp32" if precision == "bf16" else precision
-            options = ("--precision", precision, "--encoder-precision", encoder, "--accept")
-            source = ("--weights", self.checkpoint(family), "--prompt", self.prompt(family))
-            done = run_export(card, *source, "-o", output, *options)
-            assert done.exception is None, done.exception
+            output = self.folder / f"{family}-{precision}"
+            with self._lock(family):
+                # Export writes the whole folder or nothing.
+                if not output.exists():
+                    self._export(family, precision, output)
             self._bundles[family, precision] = load_bundle(output)
         return self._bundles[family, precision]
+
+    def _export(self, family: str, precision: str, output: Path) -> None:
+        card = self.folder / f"{family}.toml"
+        card.write_text(card_text(family))
+        encoder = "fp32" if precision == "bf16" else precision
+        options = ("--precision", precision, "--encoder-precision", encoder, "--accept")
+        source = ("--weights", self._save_checkpoint(family), "--prompt", self.prompt(family))
+        done = run_export(card, *source, "-o", output, *options)
+        assert done.exception is None, done.exception
 
 
 def moving_clip(frames: int) -> np.ndarray:
