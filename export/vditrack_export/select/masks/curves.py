@@ -1,8 +1,8 @@
 """J&F against the noise level, one panel per data set, as in TED (arXiv 2512.02339)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,8 +15,7 @@ _PANEL = (4.4, 3.6)
 """Width and height of a panel, in inches."""
 
 
-@dataclass(frozen=True)
-class _Curve:
+class _Curve(NamedTuple):
     name: str
     colour: str
     marker: str

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +19,7 @@ _SPARE = 1 << 30
 """Bytes of the disk that are left free."""
 
 
-@dataclass(frozen=True)
-class MapShape:
+class MapShape(NamedTuple):
     """The shape of a part's feature maps."""
 
     grid: Grid
