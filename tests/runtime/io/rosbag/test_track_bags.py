@@ -11,21 +11,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from doubles.bags import (
-    DELAY,
-    IMAGE,
-    JPEG,
-    SECOND,
-    STORE,
-    camera_info,
-    clip,
-    images,
-    png,
-    stamps,
-    storage_file,
-    text,
-    write_bag,
-)
+from doubles import bags
 from vditrack.io.rosbag.recordings import read_recording
 from vditrack.io.rosbag.track_bags import write_tracks
 from vditrack.io.video import read_video
@@ -65,15 +51,17 @@ def brightness(picture) -> np.ndarray:
 
 
 def stamp_of(message) -> int:
-    return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+    return message.header.stamp.sec * bags.SECOND + message.header.stamp.nanosec
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", StoragePlugin)
 def test_a_bag_is_tracked_into_a_bag(tmp_path, storage, run_vditrack):
-    bag = write_bag(tmp_path / "drive", images(), camera_info(), text(), storage=storage)
+    bag = bags.write_bag(
+        tmp_path / "drive", bags.images(), bags.camera_info(), bags.text(), storage=storage
+    )
     # One storage as a folder, the other by its file.
-    given = bag if storage == StoragePlugin.MCAP else storage_file(bag)
+    given = bag if storage == StoragePlugin.MCAP else bags.storage_file(bag)
     left = np.zeros((96, 128), np.uint8)
     left[:, :72] = 200
     cv2.imwrite(str(tmp_path / "left.png"), left)
@@ -100,8 +88,8 @@ def test_a_bag_is_tracked_into_a_bag(tmp_path, storage, run_vditrack):
         assert tracks["object_id"][:, 0].tolist() == [200, 0]
         for t in range(6):
             (arrival, cloud), (same, picture) = clouds[t], overlays[t]
-            assert (arrival, same) == (stamps()[t] + DELAY,) * 2
-            assert stamp_of(cloud) == stamp_of(picture) == stamps()[t]
+            assert (arrival, same) == (bags.stamps()[t] + bags.DELAY,) * 2
+            assert stamp_of(cloud) == stamp_of(picture) == bags.stamps()[t]
             assert cloud.header.frame_id == picture.header.frame_id == "camera_optical"
             rows = point_rows(cloud)
             points = tracks["points"][:, t]
@@ -119,7 +107,7 @@ def test_a_bag_is_tracked_into_a_bag(tmp_path, storage, run_vditrack):
             assert np.abs(shown - brightness(drawn[t])).mean() < 3
             x, y = points[0].astype(int)
             around = np.s_[y - 4 : y + 5, x - 4 : x + 5]
-            assert np.abs(shown - brightness(clip()[t]))[around].mean() > 20
+            assert np.abs(shown - brightness(bags.clip()[t]))[around].mean() > 20
     assert len(clouds) == len(overlays) == 6
 
 
@@ -132,21 +120,21 @@ def test_ros_itself_reads_and_writes_the_same(tmp_path):
     )
 
     with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.SQLITE3) as bag:
-        connection = bag.add_connection("/image", IMAGE, typestore=STORE)
-        for picture, stamp in zip(clip(), stamps(), strict=True):
+        connection = bag.add_connection("/image", bags.IMAGE, typestore=bags.STORE)
+        for picture, stamp in zip(bags.clip(), bags.stamps(), strict=True):
             image = sensor.Image(height=96, width=128, encoding="rgb8", step=384)
-            time = interfaces.Time(sec=stamp // SECOND, nanosec=stamp % SECOND)
+            time = interfaces.Time(sec=stamp // bags.SECOND, nanosec=stamp % bags.SECOND)
             image.header = standard.Header(stamp=time)
             image.data.frombytes(picture.tobytes())
             bag.write(connection, stamp, serialization.serialize_message(image))
     recording = read_recording(tmp_path / "bag")
-    np.testing.assert_array_equal(recording.frames, np.stack(clip()))
-    np.testing.assert_array_equal(recording.stamps, stamps())
+    np.testing.assert_array_equal(recording.frames, np.stack(bags.clip()))
+    np.testing.assert_array_equal(recording.stamps, bags.stamps())
 
     points = np.random.default_rng(0).uniform(0, 90, (3, 6, 2)).astype(np.float32)
     seen, one = np.ones((3, 6), bool), np.ones((3, 6), np.float32)
     tracks = Tracks(np.zeros((3, 3), np.float32), points, seen, one, one)
-    write_tracks(tmp_path / "tracks.mcap", recording, tracks, clip())
+    write_tracks(tmp_path / "tracks.mcap", recording, tracks, bags.clip())
     kinds = {
         "/tracker/tracks": sensor.PointCloud2,
         "/tracker/overlay/compressed": sensor.CompressedImage,
@@ -154,15 +142,17 @@ def test_ros_itself_reads_and_writes_the_same(tmp_path):
     with AnyReader([tmp_path / "tracks.mcap"]) as reader:
         for t, (connection, _, data) in enumerate(reader.messages()):
             message = serialization.deserialize_message(data, kinds[connection.topic])
-            assert stamp_of(message) == stamps()[t // 2]
+            assert stamp_of(message) == bags.stamps()[t // 2]
             if connection.topic == "/tracker/tracks":
                 np.testing.assert_array_equal(point_rows(message)["u"], points[:, t // 2, 0])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "tracks.mcap"]
 
 
 def test_the_only_image_topic_is_taken(tmp_path, run_vditrack):
-    compressed = images("/cam/image_raw/compressed", JPEG, png)
-    write_bag(tmp_path / "drive", compressed, text(), camera_info("/other/camera_info"))
+    compressed = bags.images("/cam/image_raw/compressed", bags.JPEG, bags.png)
+    bags.write_bag(
+        tmp_path / "drive", compressed, bags.text(), bags.camera_info("/other/camera_info")
+    )
     done = run_vditrack("track", "drive", "--grid", "2", "-o", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "tracked 4 points through 6 frames of 128 x 96" in done.stdout
@@ -179,15 +169,15 @@ def test_the_only_image_topic_is_taken(tmp_path, run_vditrack):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    two = write_bag(tmp_path / "two", images(), images("/left/image"), text())
-    write_bag(tmp_path / "none", text(), camera_info())
+    two = bags.write_bag(tmp_path / "two", bags.images(), bags.images("/left/image"), bags.text())
+    bags.write_bag(tmp_path / "none", bags.text(), bags.camera_info())
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.mcap").write_text("no bag\n" * 50)
     (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0\n")
-    (tmp_path / "cut.mcap").write_bytes(storage_file(two).read_bytes()[:5000])
+    (tmp_path / "cut.mcap").write_bytes(bags.storage_file(two).read_bytes()[:5000])
     (tmp_path / "clip.mp4").write_bytes(b"no video")
-    missing = write_bag(tmp_path / "missing", images())
-    storage_file(missing).unlink()
+    missing = bags.write_bag(tmp_path / "missing", bags.images())
+    bags.storage_file(missing).unlink()
     return tmp_path
 
 
@@ -220,7 +210,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(folder, arguments, message, as
 
 
 def test_without_rosbags_the_remedy_is_told(tmp_path):
-    bag = write_bag(tmp_path / "bag", images())
+    bag = bags.write_bag(tmp_path / "bag", bags.images())
     code = (
         "import sys; sys.modules['rosbags'] = None; from vditrack.cli.app import main; "
         f"sys.argv = ['vditrack', 'track', {str(bag)!r}, '--grid', '2']; main()"
