@@ -12,7 +12,12 @@ from msgspec import Meta
 from vditrack.bundle.configuration import Matching, Propagation
 from vditrack.bundle.manifest import Input
 from vditrack.errors import InputError
-from vditrack_export.families.base_shapes import DenoiserShape, EncoderShape, Feature
+from vditrack_export.families.base_shapes import (
+    DenoiserShape,
+    EncoderShape,
+    Feature,
+    Transformer,
+)
 from vditrack_export.families.registry import DENOISER_SHAPES, ENCODER_SHAPES, resolve_family
 from vditrack_export.families.text_encoders import TextEncoder
 
@@ -89,6 +94,21 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def cell(self) -> int:
         """Side of a cell of the descriptor grid, in pixels."""
         return self.encoder.stride * self.transformer.cell(self.feature.block)
+
+    def require_transformer(self) -> Transformer:
+        """Return the shapes of the transformer.
+
+        Raises:
+            InputError: The card has a UNet.
+
+        """
+        shape = self.transformer.as_transformer
+        if shape is None:
+            raise InputError(
+                f"card {self.name}: it has a UNet, which can only be exported as its card says. "
+                "Give the card of a transformer."
+            )
+        return shape
 
     @property
     def family(self) -> Family:

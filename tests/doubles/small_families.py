@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vditrack_export.families.base_family import TransformerDenoiser
 from vditrack_export.families.base_shapes import Feature, Transformer
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.registry import DENOISER_SHAPES, resolve_family
 from vditrack_export.families.tiny.shapes import Convolutions
+from vditrack_export.families.transformer_denoiser import TransformerDenoiser
 
 FOLDER = Path(__file__).parent.parent / "export" / "families" / "small"
 

@@ -37,6 +37,7 @@ class SelfAttention(nn.Module):
     """
 
     def __init__(self, attention: Any, *, head_norms: bool, halves: bool = False) -> None:  # noqa: ANN401
+        """Share the projections and norms of ``attention``."""
         super().__init__()
         self.attend = Attend()
         self.heads, self.head_norms = attention.heads, head_norms
@@ -120,6 +121,7 @@ class CrossAttention(nn.Module):
         *,
         head_norms: bool,
     ) -> None:
+        """Share the query's projection and norm; keys and values are constants."""
         super().__init__()
         self.attend = Attend()
         self.heads, self.head_norms = attention.heads, head_norms

@@ -8,7 +8,6 @@ from msgspec import Meta
 
 from vditrack.bundle.configuration import Positive
 from vditrack.bundle.manifest import Input
-from vditrack.errors import InputError
 
 Index = Annotated[int, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -91,17 +90,10 @@ class DenoiserShape(
         """
         raise NotImplementedError
 
-    def require_transformer(self) -> "Transformer":
-        """Return the shapes as those of a transformer.
-
-        Raises:
-            InputError: It is a UNet, which can only be exported with the settings of its card.
-
-        """
-        raise InputError(
-            "the card has a UNet, which can only be exported as its card says. Give the card of a "
-            "transformer."
-        )
+    @property
+    def as_transformer(self) -> "Transformer | None":
+        """These shapes if they are a transformer's, with heads and blocks to select; else None."""
+        return None
 
 
 class Transformer(DenoiserShape, frozen=True, kw_only=True):
@@ -134,8 +126,9 @@ class Transformer(DenoiserShape, frozen=True, kw_only=True):
         if max(feature.heads) >= self.heads:
             yield "heads are not the transformer's"
 
-    def require_transformer(self) -> "Transformer":
-        """Return these shapes."""
+    @property
+    def as_transformer(self) -> "Transformer | None":
+        """These shapes."""
         return self
 
 

@@ -1,4 +1,4 @@
-"""Causal convolution, group of frames after group of frames."""
+"""Causal convolution of one group of frames after another."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,27 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Beginning = Callable[[Tensor, int], Tensor]
-"""Puts before a clip [1, C, T, H, W] so many frames that stand for those it does not have."""
+"""Pads a clip [1, C, T, H, W] in front with so many frames."""
 
 
 class History:
-    """What the layers of an encoder see of the frames before a group, and leave for the next.
+    """The frames before a group, for each layer of an encoder, and the caches for the next group.
 
     Args:
-        caches: what the group before left, in the order in which the layers ask; none at the
-            beginning of a clip.
+        caches: Caches of the previous group, in the order of the layers; none at a clip's start.
 
     """
 
     def __init__(self, caches: Sequence[Tensor]) -> None:
+        """Start at the beginning of a group."""
         self.begins = not caches
         self.next_caches: list[Tensor] = []
         self._caches = iter(caches)
 
     def extend(self, x: Tensor, frames: int, beginning: Beginning) -> Tensor:
-        """Put the ``frames`` frames before ``x`` in front of it; at a clip's start ``beginning``'s.
+        """Prepend ``frames`` previous frames to ``x``; at a clip's start ``beginning`` makes them.
 
-        The last ``frames`` of the result are kept for the next group.
+        The last ``frames`` frames of the result become a cache for the next group.
         """
         if self.begins:
             extended = beginning(x, frames)
@@ -39,18 +39,18 @@ class History:
 
 
 def convolve(conv: nn.Conv3d, x: Tensor, history: History, beginning: Beginning) -> Tensor:
-    """Convolve [1, C, T, H, W] to as many frames, each from itself and those before it.
+    """Convolve [1, C, T, H, W] to as many frames, each from itself and earlier ones.
 
     Args:
-        conv: of an odd number of rows and columns, without stride; its own padding is not used.
-        x: one group of frames.
-        history: what came before.
-        beginning: what a clip begins with.
+        conv: Convolution with odd rows and columns, without stride; its own padding is not used.
+        x: One group of frames.
+        history: Frames before the group.
+        beginning: Padding at a clip's start.
 
     """
     frames, rows, columns = conv.kernel_size
-    # What is carried is what is multiplied, so in the weights' precision.
+    # Caches have the precision of the weights, like all that is multiplied with them.
     extended = history.extend(x.to(conv.weight.dtype), frames - 1, beginning)
-    # Padding by the convolution itself spares a copy of every map.
+    # Padding by the convolution itself avoids a copy of every map.
     padding = (0, rows // 2, columns // 2)
     return F.conv3d(extended, conv.weight, conv.bias, padding=padding).float()

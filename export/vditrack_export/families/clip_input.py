@@ -1,4 +1,4 @@
-"""Camera frames as the clip that an autoencoder takes."""
+"""Camera frames as the clip that a video autoencoder takes."""
 
 import torch
 from torch import Tensor

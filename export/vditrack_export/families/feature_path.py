@@ -23,6 +23,7 @@ class NoisedPath(nn.Module):
     noise: Tensor
 
     def __init__(self, latent_shape: LatentShape, denoising: Denoising) -> None:
+        """Draw the noise."""
         super().__init__()
         self.signal = denoising.signal
         noise = seeded_noise((1, *latent_shape), denoising.seed)
@@ -57,6 +58,7 @@ class TransformerPath(NoisedPath):
     def __init__(
         self, latent_shape: LatentShape, side: int, cut: Cut, denoising: Denoising
     ) -> None:
+        """Draw the noise, and count the tokens that are read and the blocks that run."""
         super().__init__(latent_shape, denoising)
         _, frames, rows, columns = latent_shape
         self.grid = (cut.described, rows // side, columns // side)
@@ -129,6 +131,7 @@ class PromptedBlock(nn.Module):
         gates: tuple[Tensor, Tensor | None, Tensor],
         newest: int,
     ) -> None:
+        """Put the parts together; gates become buffers."""
         super().__init__()
         self.newest = newest
         attention_gate, prompt_gate, feed_forward_gate = gates

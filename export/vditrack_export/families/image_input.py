@@ -19,6 +19,7 @@ class FramesToLatents(nn.Module):
     """
 
     def __init__(self, encoder: nn.Module) -> None:
+        """Wrap the encoder."""
         super().__init__()
         self.encoder = encoder
 

@@ -13,6 +13,7 @@ class Constant(nn.Module):
     value: Tensor
 
     def __init__(self, value: Tensor) -> None:
+        """Keep the value as a buffer."""
         super().__init__()
         self.register_buffer("value", value)
 
@@ -62,6 +63,7 @@ class Attend(nn.Module):
     """
 
     def __init__(self) -> None:
+        """Start in FP32."""
         super().__init__()
         self.precision = torch.float32
 

@@ -1,7 +1,7 @@
-"""Attention as one node, which ONNX Runtime and TensorRT-RTX run without tokens x tokens.
+"""Attention as one node, which ONNX Runtime and TensorRT-RTX run without a [tokens, tokens] matrix.
 
-The node is ONNX Runtime's ``com.microsoft.MultiHeadAttention``. Beside it the graph holds a
-function of the same name in ONNX's own operators: a library without such a kernel runs that.
+The node is ONNX Runtime's ``com.microsoft.MultiHeadAttention``. The graph also has a function of
+the same name in ONNX's own operators, which libraries without such a kernel run.
 """
 
 import onnx.parser
@@ -38,12 +38,12 @@ MultiHeadAttention <num_heads, scale> (query, key, value) => (attended) {
 
 
 def attention_node(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention while a graph is exported, which computes nothing by itself.
+    """Return the attention node of a graph that is being exported; torch computes nothing.
 
     Args:
-        query: float32 [1, N, heads, channels].
-        key: float32 [1, M, heads, channels].
-        value: as ``key``.
+        query: Queries, float32 [1, N, heads, channels].
+        key: Keys, float32 [1, M, heads, channels].
+        value: Values, shaped as ``key``.
 
     Returns:
         float32 [1, N, heads x channels].
@@ -62,7 +62,7 @@ def attention_node(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def add_function(model: onnx_ir.Model) -> None:
-    """Put the function beside the graph's nodes, in place, if there are such nodes."""
+    """Add the function to a model that has such nodes, in place."""
     if any((node.domain, node.op_type) == (DOMAIN, OPERATOR) for node in model.graph):
         function = onnx_ir.serde.deserialize_function(onnx.parser.parse_function(_FUNCTION))
         model.functions[function.identifier()] = function

@@ -1,7 +1,7 @@
-"""A prompt's tokens as constants of cross-attention, equal ones merged into one.
+"""Merging equal tokens of a prompt.
 
-Prompts are padded to a fixed length, and padding tokens are all alike. A softmax over n equal keys
-gives what one key gives with log n added to its logit: n exp(x) = exp(x + log n).
+Prompts are padded to a fixed length, and padding tokens are all equal. A softmax over n equal keys
+equals one over a single key with log n added to its logit: n exp(x) = exp(x + log n).
 """
 
 import numpy as np
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 def merge_tokens(context: Tensor) -> tuple[Tensor, Tensor]:
-    """Merge rows that are equal bit by bit; what is computed of each row alone is then equal too.
+    """Merge rows that are equal bit by bit.
 
     Args:
-        context: float32 [N, D].
+        context: Tokens, float32 [N, D].
 
     Returns:
-        Rows that differ, float32 [M, D], in the order in which they first appear, and the logarithm
+        Distinct rows, float32 [M, D], in the order in which they first appear, and the logarithm
         of how often each appears, float32 [M].
 
     """

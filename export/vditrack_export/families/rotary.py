@@ -9,23 +9,23 @@ FrequencyLayout = Literal["rotary", "reference"]
 
 
 def wan_rotary_axes(head_dim: int) -> RotaryAxes:
-    """Channels of a Wan head that rotate with time, height and width, in that order.
+    """Return the channels of a Wan head that rotate with time, height and width.
 
-    Within an axis, channels 2i and 2i + 1 turn together at theta**(-2i / channels of the axis): the
-    frequency falls with the channel.
+    Within an axis, channels 2i and 2i + 1 rotate together at theta**(-2i / channels of the axis):
+    the frequency falls with the channel.
     """
     side = 2 * (head_dim // 6)
     return head_dim - 2 * side, side, side
 
 
 def low_frequency_channels(axes: RotaryAxes, frequency_range: tuple[float, float]) -> list[int]:
-    """Channels of a head between two fractions of each axis, counted from the highest frequency.
+    """Return the channels of a head between two fractions of each axis.
 
-    Whole pairs only, since half a rotation is no feature. Both ends are rounded down, so that
-    ranges that meet share no channel and miss none.
+    Fractions count from the highest frequency. Only whole pairs are kept. Both ends are rounded
+    down, so that adjacent ranges share no channel and miss none.
 
     Raises:
-        InputError: the range holds not even one pair of channels.
+        InputError: The range has not even one pair of channels.
 
     """
     kept: list[int] = []
@@ -45,16 +45,16 @@ def low_frequency_channels(axes: RotaryAxes, frequency_range: tuple[float, float
 def cosmos_channels(
     head_dim: int, frequency_range: tuple[float, float], layout: FrequencyLayout
 ) -> list[int]:
-    """Channels of a Cosmos head between two fractions of each rotary axis.
+    """Return the channels of a Cosmos head between two fractions of each rotary axis.
 
     Cosmos divides a head among the axes as Wan does, but stores the halves of its pairs apart:
-    channels i and i + head_dim / 2 turn together, at a frequency that falls with i within an axis.
-    The layout "rotary" keeps whole pairs by that frequency, as `low_frequency_channels` does. The
-    layout "reference" gives the channels that would be right in Wan, as HeFT's reference slices
-    them; in Cosmos these mix axes and frequencies, and may part a pair.
+    channels i and i + head_dim / 2 rotate together, at a frequency that falls with i within an
+    axis. The layout "rotary" keeps whole pairs by that frequency, as `low_frequency_channels` does.
+    The layout "reference" returns the channels that would be right in Wan, as HeFT's reference
+    slices them; in Cosmos these mix axes and frequencies, and may part a pair.
 
     Raises:
-        InputError: the range holds not even one pair of channels.
+        InputError: The range has not even one pair of channels.
 
     """
     neighbours = low_frequency_channels(wan_rotary_axes(head_dim), frequency_range)

@@ -136,7 +136,7 @@ def _select_for_points(
     card = load_card(options.card)
     changed = _replace_tensor(card, tensor)
     levels = parse_noise_levels(noise, changed)
-    tried = parse_blocks(blocks, changed.transformer.require_transformer().layers)
+    tried = parse_blocks(blocks, changed.require_transformer().layers)
     ranges = parse_bands(bands, changed)
     datasets = options.open_datasets("tapvid")
     _require_packages()
@@ -150,7 +150,7 @@ def _select_for_masks(
     options: SelectOptions, noise: str | None, blocks: str | None, motion_weight: str | None
 ) -> None:
     card = load_card(options.card)
-    layers = card.transformer.require_transformer().layers
+    layers = card.require_transformer().layers
     if card.masks is None:
         raise InputError(
             f"card {card.name} has no [masks], which says how masks are propagated. Write that "

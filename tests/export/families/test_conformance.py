@@ -232,7 +232,8 @@ def needed_bytes(family: SmallFamily, cut: Cut, whole: int) -> int:
     heads = len(cut.heads) if family.facts["head_norms"] else shape.heads
     read = 0 if cut.tensor == "hidden" else shape.width * shape.head_dim * heads
     patches = shape.width * shape.patch[1] * shape.patch[2] * shape.in_channels
-    tables = 2 * shape.head_dim * int(np.prod(family.grid))
+    tables = shape.head_dim * int(np.prod(family.grid))
+    tables *= shape.heads if family.facts.get("rotary_by_head") else 1
     return 4 * (whole * each + read + patches + family.latents.numel() + tables)
 
 

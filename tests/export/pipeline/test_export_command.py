@@ -21,7 +21,7 @@ from vditrack.bundle.folder import ACCEPTANCE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession, open_session
 from vditrack_export.card import load_card
-from vditrack_export.families.base_family import TransformerDenoiser
+from vditrack_export.families.transformer_denoiser import TransformerDenoiser
 from vditrack_export.pipeline import onnx_export as graph_module
 from vditrack_export.pipeline.checkpoint import load_checkpoint
 

@@ -33,21 +33,22 @@ BATCH = 8
 
 
 class CogVideoXStreamEncoder(nn.Module):
-    """One batch of frames, and what the batch before left, to latents and what the next one needs.
+    """Maps a batch of frames and the caches of the previous batch to latents and the next caches.
 
     The first batch comes without caches. Latents are those of diffusers where the batches are: the
     first of 8 to 15 frames, and 8 in every other.
 
     Args:
-        vae: in FP32 and for inference; its submodules are shared, not copied.
-        temporal_stride: frames a latent; 1 averages none.
+        vae: Autoencoder in FP32, ready for inference; its submodules are shared.
+        temporal_stride: Frames per latent; 1 averages none.
 
     Raises:
-        InputError: the autoencoder has another temporal stride, or a quant_conv.
+        InputError: The autoencoder has another temporal stride, or a quant_conv.
 
     """
 
     def __init__(self, vae: AutoencoderKLCogVideoX, temporal_stride: int) -> None:
+        """Share the encoder of ``vae``, with its normalisation as constants."""
         super().__init__()
         _check(vae, temporal_stride)
         self.temporal_stride = temporal_stride
@@ -58,7 +59,7 @@ class CogVideoXStreamEncoder(nn.Module):
         """Encode uint8 [F, H, W, 3] RGB.
 
         Returns:
-            Normalised latents, float32 [1, C, t, h, w], the posterior's mean; then the caches.
+            Normalised latents, float32 [1, C, t, h, w], the mean of the posterior; then the caches.
 
         """
         history = History(caches)
@@ -68,12 +69,13 @@ class CogVideoXStreamEncoder(nn.Module):
 
 
 class CogVideoXClipEncoder(nn.Module):
-    """A whole clip: natively batch by batch as diffusers does, frame by frame in one piece.
+    """Encodes a whole clip: natively batch by batch as diffusers does, frame by frame at once.
 
     Arguments and errors are those of `CogVideoXStreamEncoder`.
     """
 
     def __init__(self, vae: AutoencoderKLCogVideoX, temporal_stride: int) -> None:
+        """Share the encoder of ``vae``."""
         super().__init__()
         self.stream = CogVideoXStreamEncoder(vae, temporal_stride)
 
@@ -95,7 +97,7 @@ class CogVideoXClipEncoder(nn.Module):
 def _encoded(
     encoder: CogVideoXEncoder3D, x: Tensor, history: History, temporal_stride: int
 ) -> Tensor:
-    """From a batch [1, 3, F, H, W] to the moments of its latents."""
+    """Map a batch [1, 3, F, H, W] to the moments of its latents."""
     x = convolve(encoder.conv_in.conv, x, history, _first_repeated)
     for block in encoder.down_blocks:
         x = _lowered(block, x, history, temporal_stride)
@@ -133,7 +135,7 @@ def _downsampled(sampler: CogVideoXDownsample3D, x: Tensor, temporal_stride: int
 
 
 def _paired(x: Tensor) -> Tensor:
-    """Each two frames to their mean; the first stays alone where their number is odd."""
+    """Average each two frames; the first stays alone if their number is odd."""
     single = x.shape[2] % 2
     if x.shape[2] == single:
         return x

@@ -11,15 +11,17 @@ from torch import Tensor
 
 from vditrack.bundle.manifest import Input
 from vditrack.errors import InputError
-from vditrack_export.families.base_family import Autoencoder, Grid, TransformerDenoiser
+from vditrack_export.families.base_family import Grid
 from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.clip_input import as_clip
 from vditrack_export.families.cogvideox.autoencoder import CogVideoXClipEncoder
 from vditrack_export.families.cogvideox.shapes import CogVideoXAutoencoder, CogVideoXTransformer
 from vditrack_export.families.cogvideox.transformer import CogVideoXPath, cogvideox_rotary_axes
+from vditrack_export.families.diffusers_autoencoder import Autoencoder
 from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
 from vditrack_export.families.rotary import RotaryAxes
+from vditrack_export.families.transformer_denoiser import TransformerDenoiser
 
 _SNR_SHIFTS = (3.0, 1.0)
 """``snr_shift_scale`` in the scheduler's configuration of CogVideoX-2B and of CogVideoX-5B."""

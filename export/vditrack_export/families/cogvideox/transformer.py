@@ -59,6 +59,7 @@ class CogVideoXPath(TransformerPath):
         denoising: Denoising,
         prompt: Tensor,
     ) -> None:
+        """Compute all constants, and share the model's other submodules."""
         super().__init__(latent_shape, model.config.patch_size, cut, denoising)
         grid = (latent_shape[1], *self.grid[1:])
         before = _Tokens(text=len(prompt), video=self.every)

@@ -61,6 +61,7 @@ class CosmosPath(TransformerPath):
         prompt: Tensor,
         fps: float = PIPELINE_FPS,
     ) -> None:
+        """Compute all constants, and share the model's other submodules."""
         super().__init__(latent_shape, model.config.patch_size[1], cut, denoising)
         with torch.no_grad():
             self.patch_embedding = _patch_embedding(model.patch_embed, latent_shape[0])

@@ -27,23 +27,24 @@ from vditrack_export.families.clip_input import as_clip
 
 NATIVE_STRIDE = 4
 PIECE, STEP = 17, 12
-"""Frames that diffusers encodes together, and from one such piece to the next."""
+"""Frames that diffusers encodes together, and the step from one such piece to the next."""
 _KNOWN_FRAMES, _KNOWN_LATENTS = 5, 2
-"""Of a piece, those that it shares with the one before, whose latents count."""
+"""Frames and latents that a piece shares with the one before, whose latents are used."""
 
 
 class HunyuanVideoClipEncoder(nn.Module):
-    """A whole clip with the native temporal stride, piece by piece as diffusers encodes it.
+    """Encodes a whole clip with the native temporal stride, piece by piece as diffusers does.
 
     Args:
-        vae: in FP32 and for inference; its submodules are shared, not copied.
+        vae: Autoencoder in FP32, ready for inference; its submodules are shared.
 
     Raises:
-        InputError: the autoencoder has another temporal stride, or no attention.
+        InputError: The autoencoder has another temporal stride, or no attention.
 
     """
 
     def __init__(self, vae: AutoencoderKLHunyuanVideo) -> None:
+        """Share the encoder of ``vae``."""
         super().__init__()
         _check(vae)
         self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
@@ -53,7 +54,7 @@ class HunyuanVideoClipEncoder(nn.Module):
         """Encode uint8 [1 + 4k, H, W, 3] RGB.
 
         Returns:
-            Normalised latents, float32 [1, C, 1 + k, h, w], the posterior's mean.
+            Normalised latents, float32 [1, C, 1 + k, h, w], the mean of the posterior.
 
         """
         clip = as_clip(frames)
@@ -67,12 +68,13 @@ class HunyuanVideoClipEncoder(nn.Module):
 
 
 class HunyuanVideoFrameEncoder(nn.Module):
-    """Single frames, each as a clip of its own.
+    """Encodes single frames, each as a clip of its own.
 
     Arguments and errors are those of `HunyuanVideoClipEncoder`; the submodules are copied.
     """
 
     def __init__(self, vae: AutoencoderKLHunyuanVideo) -> None:
+        """Copy the encoder of ``vae``, without time."""
         super().__init__()
         _check(vae)
         with torch.no_grad():
@@ -89,7 +91,7 @@ class HunyuanVideoFrameEncoder(nn.Module):
 
 
 def _encoded(encoder: HunyuanVideoEncoder3D, x: Tensor) -> Tensor:
-    """From a clip [1, 3, F, H, W], or images [F, 3, H, W], to what the last projection takes."""
+    """Map a clip [1, 3, F, H, W], or images [F, 3, H, W], to the input of the last projection."""
     x = encoder.conv_in(x)
     for block in encoder.down_blocks:
         x = block(x)
@@ -100,10 +102,9 @@ def _encoded(encoder: HunyuanVideoEncoder3D, x: Tensor) -> Tensor:
 
 
 def _attended(attention: Attention, x: Tensor) -> Tensor:
-    """Attention of each cell to all cells of its own and earlier frames of [B, C, T, h, w].
+    """Attend from each cell to all cells of its own and earlier frames of [B, C, T, h, w].
 
-    diffusers masks the later ones, with a table of every cell to every other. Images [B, C, h, w]
-    have one frame each.
+    diffusers masks later frames by a [cells, cells] matrix. Images [B, C, h, w] are one frame each.
     """
     cells = x.shape[-2] * x.shape[-1]
     normed = attention.group_norm(x.flatten(2)).transpose(1, 2)[:, None]
@@ -129,7 +130,7 @@ def _without_time(encoder: HunyuanVideoEncoder3D) -> nn.Module:
 
 
 def _flattened(conv: nn.Conv3d) -> nn.Module:
-    """Return what a convolution computes of one frame, repeated before its beginning."""
+    """Return what a convolution computes of one frame that is repeated in front."""
     _, rows, columns = conv.kernel_size
     _, down, right = conv.stride
     flat = nn.Conv2d(conv.in_channels, conv.out_channels, (rows, columns), (down, right))
@@ -149,6 +150,6 @@ def _check(vae: AutoencoderKLHunyuanVideo) -> None:
         )
     if not vae.config.mid_block_add_attention:
         raise InputError(
-            "this HunyuanVideo autoencoder has no attention, which that of every checkpoint has: "
-            "use a checkpoint of HunyuanVideo."
+            "this HunyuanVideo autoencoder has no attention, which all released ones have: use a "
+            "checkpoint of HunyuanVideo."
         )

@@ -9,13 +9,9 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from torch import Tensor
 
 from vditrack.bundle.manifest import Input
-from vditrack_export.families.base_family import (
-    Autoencoder,
-    Grid,
-    LoadTextEncoder,
-    TransformerDenoiser,
-)
+from vditrack_export.families.base_family import Grid, LoadTextEncoder
 from vditrack_export.families.clip_input import as_clip
+from vditrack_export.families.diffusers_autoencoder import Autoencoder
 from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
 from vditrack_export.families.hunyuan.autoencoder import (
@@ -32,6 +28,7 @@ from vditrack_export.families.hunyuan.transformer import (
 )
 from vditrack_export.families.rotary import RotaryAxes
 from vditrack_export.families.text_encoders import Clip, TextEncoder
+from vditrack_export.families.transformer_denoiser import TransformerDenoiser
 
 
 class HunyuanVideoDenoiser(TransformerDenoiser[HunyuanVideoTransformer]):

@@ -93,6 +93,7 @@ class HunyuanVideoPath(TransformerPath):
         prompt: Tensor,
         guidance: float = PIPELINE_GUIDANCE,
     ) -> None:
+        """Compute all constants, and share the model's other submodules."""
         super().__init__(latent_shape, model.config.patch_size, cut, denoising)
         self.patch_embedding = model.x_embedder.proj
         with torch.no_grad():

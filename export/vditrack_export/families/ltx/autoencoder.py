@@ -26,15 +26,15 @@ NATIVE_STRIDE = 8
 
 
 class LtxStreamEncoder(nn.Module):
-    """One group of frames, and what the group before left, to latents and what the next one needs.
+    """Maps a group of frames and the caches of the previous group to latents and the next caches.
 
     The first group comes without caches and is 1 + 8k frames; groups after it are 8k frames. The
-    first frame goes another way than those after it, and so needs a graph of its own.
+    first frame is encoded differently, and so needs a graph of its own.
 
     Args:
-        vae: in FP32 and for inference; its submodules are shared, not copied. The caller refuses
-            those of LTX-Video 0.9.5 and later, whose ``down_block_types`` are others, and encoders
-            that look ahead.
+        vae: Autoencoder in FP32, ready for inference; its submodules are shared. The caller refuses
+            those of LTX-Video 0.9.5 and later, whose ``down_block_types`` differ, and encoders that
+            look ahead.
 
     """
 
@@ -42,6 +42,7 @@ class LtxStreamEncoder(nn.Module):
     std: Tensor
 
     def __init__(self, vae: AutoencoderKLLTXVideo) -> None:
+        """Share the encoder of ``vae``, with its normalisation as constants."""
         super().__init__()
         self.encoder = vae.encoder
         for name in ("mean", "std"):
@@ -52,10 +53,10 @@ class LtxStreamEncoder(nn.Module):
         """Encode uint8 [F, H, W, 3] RGB.
 
         Returns:
-            Normalised latents, float32 [1, C, t, h, w], the posterior's mean; then the caches.
+            Normalised latents, float32 [1, C, t, h, w], the mean of the posterior; then the caches.
 
         Raises:
-            InputError: the frames do not make whole latents.
+            InputError: The frames do not make whole latents.
 
         """
         _check_frames(len(frames) - (not caches))
@@ -67,7 +68,7 @@ class LtxStreamEncoder(nn.Module):
 
 
 def _encoded(encoder: LTXVideoEncoder3d, x: Tensor, history: History) -> Tensor:
-    """From a clip [1, 3, F, H, W] to the moments of its latents."""
+    """Map a clip [1, 3, F, H, W] to the moments of its latents."""
     x = _convolved(encoder.conv_in, _patches(x, encoder.patch_size), history)
     for block in encoder.down_blocks:
         x = _lowered(block, x, history)
@@ -78,7 +79,7 @@ def _encoded(encoder: LTXVideoEncoder3d, x: Tensor, history: History) -> Tensor:
 
 
 def _patches(x: Tensor, side: int) -> Tensor:
-    """Squares of pixels to channels, column by column: [1, 3, F, H, W] to [1, C, F, h, w]."""
+    """Turn squares of pixels into channels, column by column: to [1, C, F, h, w]."""
     squares = torch.unflatten(torch.unflatten(x, 4, (-1, side)), 3, (-1, side))
     return squares.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
 
@@ -112,17 +113,17 @@ def _normed(norm: RMSNorm, x: Tensor) -> Tensor:
 def _convolved(conv: LTXVideoCausalConv3d, x: Tensor, history: History) -> Tensor:
     """Convolve a group's frames, or each two of them to one, with two frames before the last.
 
-    The convolution three frames wide that takes steps of two begins at the last frame it saw.
+    A convolution three frames wide with a stride of two begins at the last frame it saw.
     """
     seen_again = conv.kernel_size[0] - conv.conv.stride[0]
-    # What is carried is what is multiplied, so in the weights' precision.
+    # Caches have the precision of the weights, like all that is multiplied with them.
     x = x.to(conv.conv.weight.dtype)
     convolved: Tensor = conv.conv(history.extend(x, seen_again, _first_twice))
     return convolved
 
 
 def _first_twice(x: Tensor, _frames: int) -> Tensor:
-    """Put the first frame twice before a clip, also where a single frame is kept later."""
+    """Prepend the first frame twice to a clip, also if a single frame is cached later."""
     return torch.cat((x[:, :, :1], x[:, :, :1], x), dim=2)
 
 

@@ -7,9 +7,9 @@ from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from torch import Tensor
 
 from vditrack.bundle.manifest import Input
-from vditrack_export.families.base_family import Autoencoder, TransformerDenoiser
 from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.clip_input import as_clip
+from vditrack_export.families.diffusers_autoencoder import Autoencoder
 from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, streaming_form
 from vditrack_export.families.ltx.autoencoder import LtxStreamEncoder
@@ -20,6 +20,7 @@ from vditrack_export.families.ltx.transformer import (
     ltx_channels,
     real_tokens,
 )
+from vditrack_export.families.transformer_denoiser import TransformerDenoiser
 
 
 class LtxDenoiser(TransformerDenoiser[LtxTransformer]):

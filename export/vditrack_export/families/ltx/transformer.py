@@ -79,6 +79,7 @@ class LtxPath(TransformerPath):
         denoising: Denoising,
         prompt: Tensor,
     ) -> None:
+        """Compute all constants, and share the model's other submodules."""
         super().__init__(latent_shape, 1, cut, denoising)
         self.embedding = model.proj_in
         with torch.no_grad():

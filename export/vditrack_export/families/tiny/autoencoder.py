@@ -32,6 +32,7 @@ class TinyEncoder(nn.Module):
     """
 
     def __init__(self, latents: int = 48, widths: tuple[int, ...] = (32, 64, 192)) -> None:
+        """Build the layers with random weights."""
         super().__init__()
         self.shape = {"latents": latents, "widths": list(widths)}
         levels: list[nn.Module] = []

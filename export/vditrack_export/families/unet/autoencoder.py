@@ -8,7 +8,8 @@ from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 
 from vditrack.bundle.manifest import Input
-from vditrack_export.families.base_family import Autoencoder, Encoder
+from vditrack_export.families.base_family import Encoder
+from vditrack_export.families.diffusers_autoencoder import Autoencoder
 from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
 from vditrack_export.families.image_input import FramesToLatents, as_images
@@ -24,6 +25,7 @@ class KlImageEncoder(nn.Module):
     """
 
     def __init__(self, vae: AutoencoderKL | AutoencoderKLTemporalDecoder) -> None:
+        """Share the encoder of ``vae``."""
         super().__init__()
         self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
         self.scaling_factor: float = vae.config.scaling_factor
@@ -38,6 +40,7 @@ class KlVae(Autoencoder[KlAutoencoder]):
     """A diffusers ``AutoencoderKL`` or ``AutoencoderKLTemporalDecoder``."""
 
     def __init__(self, shape: KlAutoencoder) -> None:
+        """Choose the class by the decoder."""
         super().__init__(shape)
         self.model_class = AutoencoderKLTemporalDecoder if shape.temporal_decoder else AutoencoderKL
 

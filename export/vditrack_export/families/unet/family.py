@@ -14,10 +14,8 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from vditrack_export.families.base_family import (
-    Denoiser,
-    Grid,
-)
+from vditrack.errors import InputError
+from vditrack_export.families.base_family import Denoiser, Grid
 from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.diffusers_files import Config, load_model, read_config
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
@@ -37,6 +35,11 @@ from vditrack_export.families.unet.stable_video import StableVideoConditions, St
 from vditrack_export.families.whole_model import Reading
 
 UNetT = TypeVar("UNetT", bound=UNet)
+
+_ONLY_EXPORTED = (
+    "a UNet has no blocks to select from: it is only exported as its card says. Give the card of a "
+    "transformer."
+)
 
 
 class UNetDenoiser(Denoiser[UNetT]):
@@ -86,13 +89,12 @@ class UNetDenoiser(Denoiser[UNetT]):
         prompt: Tensor,
         found: Callable[[int, Tensor], None],
     ) -> None:
-        """Refuse: a UNet has no blocks to select from."""
-        self.shape.require_transformer()
+        """Refuse: a UNet is only exported as its card says."""
+        raise InputError(_ONLY_EXPORTED)
 
     def denoising_at(self, feature: Feature, noise: float) -> Denoising:
-        """Refuse: a UNet is only exported at the step of its card."""
-        self.shape.require_transformer()
-        raise AssertionError("a UNet is no transformer")
+        """Refuse: a UNet is only exported as its card says."""
+        raise InputError(_ONLY_EXPORTED)
 
 
 def _layer_end(model: Any, layer: int) -> nn.Module:  # noqa: ANN401

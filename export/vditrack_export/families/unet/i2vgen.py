@@ -1,10 +1,10 @@
 """Hidden states of I2VGen-XL's UNet, a window of frames after one denoising step.
 
 TED (arXiv 2512.02339) reads the third block of its decoder as features of motion, at a step with
-much noise, and prints nothing of what else the model is told. Here it is told what its own pipeline
-would tell it of a clip that continues the window's first frame: that frame's latents, clean, and
-for the other frames their place in the window. The image embedding is zero and the prompt empty,
-as in the pipeline's guidance without conditions.
+much noise, and does not print its other conditions. Here they are those of its own pipeline for a
+clip that continues the window's first frame: that frame's latents, clean, and for the other frames
+their position in the window. The image embedding is zero and the prompt empty, as in the pipeline's
+unconditional guidance.
 """
 
 from collections.abc import Iterator
@@ -28,19 +28,19 @@ from vditrack_export.families.unet.layers import (
 from vditrack_export.families.unet.path import UNetWalk, described, listed
 
 _POOLED = 32
-"""Side of what the model pools the first frame's latents to (diffusers' ``I2VGenXLUNet``)."""
+"""Side that the model pools the first frame's latents to (diffusers' ``I2VGenXLUNet``)."""
 
 
 class I2VGenPath(NoisedPath):
-    """Hidden states of one decoder layer.
+    """Maps latents to the hidden states of one decoder layer.
 
     Args:
-        model: the whole UNet, in FP32; its submodules are shared, not copied.
-        latent_shape: channels, frames, rows, columns of the latents.
-        cut: ``block`` is the layer, counted from 0; all its channels are read.
-        denoising: the step.
-        prompt: text encoder's output, float32 [tokens, text_dim].
-        fps: frames a second that the model is told.
+        model: The whole UNet in FP32; its submodules are shared.
+        latent_shape: Channels, frames, rows and columns of the latents.
+        cut: ``block`` is the layer, from 0; all its channels are read.
+        denoising: The denoising step.
+        prompt: Output of the text encoder, float32 [tokens, text_dim].
+        fps: Frame rate that the model is given, in frames per second.
 
     """
 
@@ -55,6 +55,7 @@ class I2VGenPath(NoisedPath):
         prompt: Tensor,
         fps: float,
     ) -> None:
+        """Compute all constants, and share the model's other submodules."""
         super().__init__(latent_shape, denoising)
         self.described = cut.described
         self.register_buffer("places", later_places(latent_shape))
@@ -73,13 +74,13 @@ class I2VGenPath(NoisedPath):
         """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
         first = latents[:, :, :1]
         noised = self.noised(latents)
-        told = self._told(torch.cat((first, self.places), dim=2))
-        frames = self.conv_in(frames_of(torch.cat((noised, told), dim=1)))
+        encoded = self._encode_images(torch.cat((first, self.places), dim=2))
+        frames = self.conv_in(frames_of(torch.cat((noised, encoded), dim=1)))
         hidden = self.walk(self.transformer_in(frames), self.first_tokens(first[:, :, 0]))
         return described(hidden, self.described)
 
-    def _told(self, images: Tensor) -> Tensor:
-        """What the model makes of the first frame and the places [1, C, T, h, w]: as much."""
+    def _encode_images(self, images: Tensor) -> Tensor:
+        """Encode the first frame and the positions [1, C, T, h, w] to the same shape."""
         projected = self.project(frames_of(images))
         frames, channels, rows, columns = projected.shape
         places = projected.permute(2, 3, 0, 1).flatten(0, 1)
@@ -88,9 +89,9 @@ class I2VGenPath(NoisedPath):
 
 
 def later_places(latent_shape: LatentShape) -> Tensor:
-    """What stands for the latents of the frames after the first, from above 0 to 1.
+    """Return the positions of the frames after the first, from above 0 to 1, as latents.
 
-    As ``I2VGenXLPipeline.prepare_image_latents`` makes it: float32 [1, C, T - 1, h, w].
+    They are those of ``I2VGenXLPipeline.prepare_image_latents``: float32 [1, C, T - 1, h, w].
     """
     channels, frames, rows, columns = latent_shape
     places = torch.arange(1, frames) / max(frames - 1, 1)
@@ -105,20 +106,20 @@ def _steps(instant: Tensor, context: Tensor, block: nn.Module, index: int) -> It
 
 
 def _instant(model: I2VGenXLUNet, timestep: float, fps: float) -> Tensor:
-    """Embedding [1, width] of the timestep and of the rate of frames."""
+    """Return the embedding [1, width] of the timestep and of the frame rate."""
     instant: Tensor = model.time_embedding(model.time_proj(torch.tensor([timestep])))
     rate: Tensor = model.fps_embedding(model.time_proj(torch.tensor([fps])))
     return instant + rate
 
 
 def _context(model: I2VGenXLUNet, prompt: Tensor) -> Tensor:
-    """The prompt's tokens and those of an image embedding of zeros, [tokens, text_dim]."""
+    """Return the prompt's tokens and those of a zero image embedding, [tokens, text_dim]."""
     image = model.context_embedding(torch.zeros(1, prompt.shape[1]))
     return torch.cat((prompt, image.reshape(-1, prompt.shape[1])))
 
 
 class _OverTime(nn.Module):
-    """Convolutions over time, with a shortcut around them: frames to as many."""
+    """Convolutions over time, with a shortcut around them."""
 
     def __init__(self, layer: TemporalConvLayer) -> None:
         super().__init__()
@@ -151,5 +152,5 @@ class _FirstTokens(nn.Module):
 
 
 def _pooling(side: int) -> Tensor:
-    """Weights [32, side] of adaptive average pooling along one axis."""
+    """Return the weights [32, side] of adaptive average pooling along one axis."""
     return F.adaptive_avg_pool1d(torch.eye(side)[None], _POOLED)[0].T.contiguous()

@@ -1,7 +1,7 @@
-"""Pieces that the feature paths of UNets are made of.
+"""Layers that the feature paths of UNets are made of.
 
-Frames are images, float32 [F, C, h, w]. The timestep and all else that a model is told are the
-same for every frame: they are folded into the weights that follow, once, in FP32.
+Frames are images, float32 [F, C, h, w]. The timestep and other conditions are the same for every
+frame: they are folded into the weights that follow, once, in FP32.
 """
 
 import torch
@@ -17,37 +17,39 @@ from vditrack_export.families.layers import Attend, Constant, by_head
 
 
 def clip_of(frames: Tensor) -> Tensor:
-    """Frames [F, C, h, w] as a clip [1, C, F, h, w]."""
+    """Return frames [F, C, h, w] as a clip [1, C, F, h, w]."""
     return frames.transpose(0, 1)[None]
 
 
 def frames_of(clip: Tensor) -> Tensor:
-    """Undo `clip_of`."""
+    """Return a clip [1, C, F, h, w] as frames [F, C, h, w]."""
     return clip[0].transpose(0, 1)
 
 
 class Residual(nn.Module):
-    """A residual block: of frames, or of a clip.
+    """A residual block of frames or of a clip.
 
     Args:
-        block: its submodules are shared, where nothing is folded into them.
-        instant: embedding of the timestep, [1, width].
+        block: Its submodules are shared if nothing is folded into them.
+        instant: Embedding of the timestep, [1, width].
 
     """
 
     def __init__(self, block: ResnetBlock2D | TemporalResnetBlock, instant: Tensor) -> None:
+        """Fold the timestep into a convolution or a norm."""
         super().__init__()
-        told = block.time_emb_proj(F.silu(instant))[0]
+        conditioned = block.time_emb_proj(F.silu(instant))[0]
         scales = getattr(block, "time_embedding_norm", "default") == "scale_shift"
         self.norm1, self.conv2 = block.norm1, block.conv2
-        self.conv1 = block.conv1 if scales else _shifted(block.conv1, told)
-        self.norm2 = _modulated(block.norm2, told) if scales else block.norm2
-        # Some blocks halve or double the picture, by what has no weights.
+        self.conv1 = block.conv1 if scales else _shifted(block.conv1, conditioned)
+        self.norm2 = _modulated(block.norm2, conditioned) if scales else block.norm2
+        # Some blocks halve or double the picture, without weights.
         resized = getattr(block, "upsample", None) or getattr(block, "downsample", None)
         self.resize = resized or nn.Identity()
         self.shortcut = block.conv_shortcut or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [F, C, rows, columns] to as many channels as the block puts out."""
         inner = self.conv1(self.resize(F.silu(self.norm1(x))))
         inner = self.conv2(F.silu(self.norm2(inner)))
         advanced: Tensor = self.shortcut(self.resize(x)) + inner
@@ -64,9 +66,9 @@ def _shifted(conv: nn.Conv2d | nn.Conv3d, shift: Tensor) -> nn.Module:
     return shifted
 
 
-def _modulated(norm: nn.GroupNorm, told: Tensor) -> nn.GroupNorm:
+def _modulated(norm: nn.GroupNorm, conditioned: Tensor) -> nn.GroupNorm:
     """Fold a scale and a shift, norm(x) (1 + scale) + shift, into the norm's own weights."""
-    scale, shift = told.chunk(2)
+    scale, shift = conditioned.chunk(2)
     folded = nn.GroupNorm(norm.num_groups, norm.num_channels, norm.eps)
     folded.weight.copy_(norm.weight * (1 + scale))
     folded.bias.copy_(norm.bias * (1 + scale) + shift)
@@ -77,6 +79,7 @@ class SelfAttention(nn.Module):
     """Attention of tokens [B, N, width] to themselves."""
 
     def __init__(self, attention: Attention) -> None:
+        """Share the projections of ``attention``."""
         super().__init__()
         self.attend = Attend()
         self.heads: int = attention.heads
@@ -84,6 +87,7 @@ class SelfAttention(nn.Module):
         self.to_out = attention.to_out[0]
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Attend from all tokens [B, N, width] to all."""
         query, key, value = (
             by_head(project(tokens), self.heads) for project in (self.to_q, self.to_k, self.to_v)
         )
@@ -92,13 +96,15 @@ class SelfAttention(nn.Module):
 
 
 class ImageAttention(nn.Module):
-    """Self-attention of each frame, with its norm and around it a shortcut."""
+    """Self-attention of each frame, with its norm and a shortcut."""
 
     def __init__(self, attention: Attention) -> None:
+        """Share the norm and projections of ``attention``."""
         super().__init__()
         self.norm, self.attention = attention.group_norm, SelfAttention(attention)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [F, C, rows, columns] to the same shape."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         moved: Tensor = self.attention(tokens).transpose(1, 2).reshape(x.shape)
         return x + moved
@@ -108,8 +114,8 @@ class ContextAttention(nn.Module):
     """Attention of tokens [B, N, width] to a context that is the same for all B.
 
     Args:
-        attention: its weights.
-        context: what is constant of it, [M, dim]; keys and values become constants.
+        attention: Its submodules are shared.
+        context: The constant part of the context, [M, dim]; its keys and values become constants.
 
     """
 
@@ -117,6 +123,7 @@ class ContextAttention(nn.Module):
     value: Tensor
 
     def __init__(self, attention: Attention, context: Tensor) -> None:
+        """Compute the constant keys and values."""
         super().__init__()
         self.attend = Attend()
         self.heads: int = attention.heads
@@ -126,7 +133,7 @@ class ContextAttention(nn.Module):
         self.register_buffer("value", self.to_v(context))
 
     def forward(self, tokens: Tensor, added: Tensor | None = None) -> Tensor:
-        """Attend; what is ``added`` to the context, [M', dim], depends on the latents."""
+        """Attend; ``added``, [M', dim], is the part of the context that depends on the latents."""
         key, value = self.key, self.value
         if added is not None:
             key, value = (
@@ -143,11 +150,11 @@ class ContextAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer block: tokens [B, N, width] to as many.
+    """A transformer block on tokens [B, N, width].
 
     Args:
-        block: its submodules are shared.
-        context: [M, dim], what its second attention is to; None if that is to the tokens too.
+        block: Its submodules are shared.
+        context: Context of its second attention, [M, dim]; None for the tokens themselves.
 
     """
 
@@ -156,6 +163,7 @@ class Block(nn.Module):
         block: BasicTransformerBlock | TemporalBasicTransformerBlock,
         context: Tensor | None,
     ) -> None:
+        """Share the parts of ``block``; the prompt becomes constants."""
         super().__init__()
         self.norm1, self.norm2, self.norm3 = block.norm1, block.norm2, block.norm3
         self.attention1 = SelfAttention(block.attn1)
@@ -163,6 +171,7 @@ class Block(nn.Module):
         self.feed_forward = block.ff
 
     def forward(self, tokens: Tensor, added: Tensor | None = None) -> Tensor:
+        """Map tokens [B, N, width] to the same shape; ``added`` are more tokens of the context."""
         tokens = tokens + self.attention1(self.norm1(tokens))
         given = () if added is None else (added,)
         tokens = tokens + self.attention2(self.norm2(tokens), *given)
@@ -180,20 +189,22 @@ def _second(attention: Attention, context: Tensor | None) -> nn.Module:
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer blocks over the places of each frame, with a shortcut around them.
+    """Transformer blocks over the positions of each frame, with a shortcut around them.
 
     Args:
-        model: with linear projections; its submodules are shared.
-        context: what is constant of what they attend to, [M, dim].
+        model: Model with linear projections; its submodules are shared.
+        context: The constant part of their context, [M, dim].
 
     """
 
     def __init__(self, model: Transformer2DModel, context: Tensor) -> None:
+        """Share the parts of ``model``; the prompt becomes constants."""
         super().__init__()
         self.norm, self.proj_in, self.proj_out = model.norm, model.proj_in, model.proj_out
         self.blocks = nn.ModuleList(Block(block, context) for block in model.transformer_blocks)
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """Map [F, C, rows, columns] to the same shape; ``added`` are more tokens of the context."""
         tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
         for block in self.blocks:
             tokens = block(tokens, added)
@@ -202,14 +213,16 @@ class SpatialTransformer(nn.Module):
 
 
 class TemporalTransformer(nn.Module):
-    """Transformer blocks over the frames of each place, with a shortcut around them."""
+    """Transformer blocks over the frames at each position, with a shortcut around them."""
 
     def __init__(self, model: TransformerTemporalModel) -> None:
+        """Share the parts of ``model``."""
         super().__init__()
         self.norm, self.proj_in, self.proj_out = model.norm, model.proj_in, model.proj_out
         self.blocks = nn.ModuleList(Block(block, None) for block in model.transformer_blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map frames [F, C, rows, columns] to the same shape."""
         frames, channels, rows, columns = x.shape
         # The norm is over all frames.
         normed = frames_of(self.norm(clip_of(x)))
@@ -221,13 +234,15 @@ class TemporalTransformer(nn.Module):
 
 
 class Mixed(nn.Module):
-    """A constant share of what was computed frame by frame, and the rest of what was over time."""
+    """A weighted mean, with a constant weight, of spatial and temporal features."""
 
     share: Tensor
 
     def __init__(self, mixer: AlphaBlender) -> None:
+        """Compute the constant weight."""
         super().__init__()
         self.register_buffer("share", torch.sigmoid(mixer.mix_factor))
 
     def forward(self, spatial: Tensor, temporal: Tensor) -> Tensor:
+        """Mix two tensors of one shape."""
         return self.share * spatial + (1 - self.share) * temporal

@@ -1,4 +1,4 @@
-"""The way through a UNet: down its encoder, and up its decoder to the end of one layer."""
+"""A UNet from its first convolution to the end of one layer of its decoder."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from vditrack_export.families.unet.layers import SpatialTransformer
 
 LayerSteps = Callable[[nn.Module, int], Iterable[nn.Module]]
-"""What a layer of a block does to frames, step by step: the block, and the layer's index in it."""
+"""Yields the modules of one layer, from its block and its index in the block."""
 
 
 class UNetWalk(nn.Module):
-    """Frames [F, C, h, w], after the UNet's first convolution, to hidden states of its decoder.
+    """Maps frames [F, C, h, w], after the first convolution, to hidden states of the decoder.
 
     Args:
-        model: the whole UNet.
-        steps: what its layers do.
-        resized: what stands for a block's halving or doubling of the picture.
-        last: layer of the decoder after which all is left out, from 0. The last one of a level
-            includes what doubles the picture.
+        model: The whole UNet.
+        steps: Yields the modules of a layer.
+        resized: Returns the module in place of a block's down- or upsampler.
+        last: Last layer of the decoder that is kept, from 0. The last one of a level includes the
+            upsampling.
 
     """
 
@@ -34,6 +34,7 @@ class UNetWalk(nn.Module):
         resized: Callable[[nn.Module], nn.Module],
         last: int,
     ) -> None:
+        """Take the layers up to the last one, and leave out all others."""
         super().__init__()
         self.down: Iterable[Any] = nn.ModuleList(
             _level(block, steps, len(block.resnets), map(resized, block.downsamplers or ()))
@@ -50,7 +51,7 @@ class UNetWalk(nn.Module):
         self.up: Iterable[Any] = nn.ModuleList(up)
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """Walk; ``added`` is what the context of spatial attention has beside its constants."""
+        """Run the layers; ``added`` are context tokens of spatial attention beside constants."""
         skipped = [x]
         for level in self.down:
             for layer in level.layers:
@@ -65,7 +66,7 @@ class UNetWalk(nn.Module):
             for layer in level.layers:
                 x = layer(torch.cat((x, skipped.pop()), dim=1), added)
             if isinstance(level.resize, Upsample2D):
-                # A side that was odd is not doubled, but gets the size that it had.
+                # An odd side is not doubled: it returns to the size that it had.
                 x = level.resize(x, skipped[-1].shape[-2:])
             elif level.resize is not None:
                 x = level.resize(x)
@@ -96,16 +97,16 @@ def _level(
     layers: int,
     resized: Iterable[nn.Module] = (),
 ) -> _Level:
-    """Of the first layers of a block; ``resized`` is one module, or none."""
+    """Return the first layers of a block; ``resized`` is one module, or none."""
     chosen = [_Layer(steps(block, index)) for index in range(layers)]
     return _Level(chosen, next(iter(resized), None))
 
 
 def listed(block: Any, name: str, index: int) -> list[Any]:  # noqa: ANN401
-    """Return what a block's list of that name has for a layer: one part, or none."""
+    """Return the layer's entry in a block's list of that name, as a list of one or none."""
     return list(getattr(block, name, ())[index : index + 1])
 
 
 def described(hidden: Tensor, count: int) -> Tensor:
-    """Hidden states [F, D, rows, columns] of the last frames, as [count, rows, columns, D]."""
+    """Return hidden states [F, D, rows, columns] of the last frames: [count, rows, columns, D]."""
     return hidden[-count:].permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""Hidden states of a UNet that sees single pictures: of Stable Diffusion 2, and like ADM.
+"""Hidden states of a UNet of single pictures: Stable Diffusion 2, and ADM.
 
 The decoder is cut after one of its layers. TED (arXiv 2512.02339) reads such hidden states as
 features of appearance, at a step with little noise. Several frames are as many pictures.
@@ -19,14 +19,14 @@ from vditrack_export.families.unet.path import UNetWalk, described, listed
 
 
 class ImageUNetPath(NoisedPath):
-    """Hidden states of one decoder layer after one denoising step.
+    """Maps latents to the hidden states of one decoder layer after one denoising step.
 
     Args:
-        model: the whole UNet, in FP32; its submodules are shared, not copied.
-        latent_shape: channels, frames, rows, columns of the latents, or of the pixels.
-        cut: ``block`` is the layer, counted from 0; all its channels are read.
-        denoising: the step.
-        prompt: text encoder's output, float32 [tokens, text_dim], for a UNet that takes it.
+        model: The whole UNet in FP32; its submodules are shared.
+        latent_shape: Channels, frames, rows and columns of the latents, or of the pixels.
+        cut: ``block`` is the layer, from 0; all its channels are read.
+        denoising: The denoising step.
+        prompt: Output of the text encoder, float32 [tokens, text_dim], for a UNet that takes it.
 
     """
 
@@ -38,6 +38,7 @@ class ImageUNetPath(NoisedPath):
         denoising: Denoising,
         prompt: Tensor,
     ) -> None:
+        """Compute all constants, and share the model's other submodules."""
         super().__init__(latent_shape, denoising)
         self.described = cut.described
         self.conv_in = model.conv_in
@@ -68,5 +69,5 @@ def _alone(instant: Tensor, block: nn.Module, index: int) -> Iterator[nn.Module]
 
 
 def _resized(instant: Tensor, sampler: nn.Module) -> nn.Module:
-    """In ADM a residual block resizes the picture; else there is no timestep in it."""
+    """Return the module that resizes the picture; in ADM it is a residual block with a timestep."""
     return Residual(sampler, instant) if isinstance(sampler, ResnetBlock2D) else sampler

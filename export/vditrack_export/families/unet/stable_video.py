@@ -1,9 +1,9 @@
 """Hidden states of Stable Video Diffusion's UNet, a window of frames after one denoising step.
 
 TED (arXiv 2512.02339) reads the third block of its decoder as features of motion, at a step with
-much noise, and prints nothing of what else the model is told. Here it is told what its own pipeline
-would tell it of a clip that continues the window's first frame: that frame's latents, clean, beside
-every frame. The image embedding is zero, as in the pipeline's guidance without conditions.
+much noise, and does not print its other conditions. Here they are those of its own pipeline for a
+clip that continues the window's first frame: that frame's latents, clean, beside every frame. The
+image embedding is zero, as in the pipeline's unconditional guidance.
 """
 
 from collections.abc import Iterator
@@ -25,31 +25,32 @@ from vditrack_export.families.unet.path import UNetWalk, described, listed
 
 @dataclass(frozen=True)
 class StableVideoConditions:
-    """What the model is told beside the window."""
+    """Conditions of the model beside the window."""
 
     fps: float
-    """Frames a second; the model knows them as one less, as its pipeline does."""
+    """Frame rate in frames per second; the model is given one less, as by its pipeline."""
     motion_bucket: float
     noise_augmentation: float
     scaling_factor: float
-    """Of the latents: those of the conditioning frame are not scaled."""
+    """Factor of the latents; those of the conditioning frame are not scaled."""
 
     @property
     def figures(self) -> Tensor:
-        """As the model takes them, float32 [1, 3]."""
+        """The conditions as the model takes them, float32 [1, 3]."""
         return torch.tensor([[self.fps - 1, self.motion_bucket, self.noise_augmentation]])
 
 
 class StableVideoPath(NoisedPath):
-    """Hidden states of one decoder layer.
+    """Maps latents to the hidden states of one decoder layer.
 
     Args:
-        model: the whole UNet, in FP32; its submodules are shared, not copied.
-        latent_shape: channels, frames, rows, columns of the latents.
-        cut: ``block`` is the layer, counted from 0; all its channels are read.
-        denoising: the step, as the model sees it: signal and noise have a variance of 1 together.
-        image: embedding of an image, float32 [1, image_dim].
-        conditions: what else the model is told.
+        model: The whole UNet in FP32; its submodules are shared.
+        latent_shape: Channels, frames, rows and columns of the latents.
+        cut: ``block`` is the layer, from 0; all its channels are read.
+        denoising: The denoising step as the model sees it; signal and noise together have a
+            variance of 1.
+        image: Embedding of an image, float32 [1, image_dim].
+        conditions: The model's other conditions.
 
     """
 
@@ -62,6 +63,7 @@ class StableVideoPath(NoisedPath):
         image: Tensor,
         conditions: StableVideoConditions,
     ) -> None:
+        """Compute all constants, and share the model's other submodules."""
         super().__init__(latent_shape, denoising)
         self.described = cut.described
         self.scaling_factor = conditions.scaling_factor
@@ -89,7 +91,7 @@ def _steps(
 
 
 class _Residual(nn.Module):
-    """A residual block frame by frame, then one over time, and a mixture of both."""
+    """A residual block frame by frame, then one over time, and a weighted mean of both."""
 
     def __init__(self, block: SpatioTemporalResBlock, instant: Tensor) -> None:
         super().__init__()
@@ -104,7 +106,7 @@ class _Residual(nn.Module):
 
 
 class _Transformer(nn.Module):
-    """Transformer blocks over places and over frames in turns, with a shortcut around them."""
+    """Alternating transformer blocks over positions and over frames, with a shortcut."""
 
     times: Tensor
 
@@ -129,7 +131,7 @@ class _Transformer(nn.Module):
 
 
 class _TemporalBlock(nn.Module):
-    """A transformer block over the frames of each place: tokens [F, N, width] to as many."""
+    """A transformer block over the frames at each position, on tokens [F, N, width]."""
 
     def __init__(self, block: TemporalBasicTransformerBlock, image: Tensor) -> None:
         super().__init__()

@@ -28,18 +28,18 @@ NATIVE_STRIDE = 4
 
 
 class WanStreamEncoder(nn.Module):
-    """One group of frames, and what the group before left, to latents and what the next one needs.
+    """Maps a group of frames and the caches of the previous group to latents and the next caches.
 
     The first group comes without caches: 1 + 4k frames natively, any number frame by frame. Groups
-    after it are 4k frames, or any number. Frame by frame, caches of zeros stand for none; natively
-    the first frame takes another way, and so needs a graph of its own.
+    after it are 4k frames, or any number. Frame by frame, caches of zeros equal no caches; natively
+    the first frame is encoded differently, and so needs a graph of its own.
 
     Args:
-        vae: in FP32 and for inference; its submodules are shared, not copied.
-        temporal_stride: frames a latent; 1 leaves the temporal downsampling out.
+        vae: Autoencoder in FP32, ready for inference; its submodules are shared.
+        temporal_stride: Frames per latent; 1 leaves the temporal downsampling out.
 
     Raises:
-        InputError: the autoencoder has another temporal stride, or none can be left out.
+        InputError: The autoencoder has another temporal stride, or none can be left out.
 
     """
 
@@ -47,6 +47,7 @@ class WanStreamEncoder(nn.Module):
     std: Tensor
 
     def __init__(self, vae: AutoencoderKLWan, temporal_stride: int) -> None:
+        """Share the encoder of ``vae``, with its normalisation as constants."""
         super().__init__()
         _check_strides(vae, temporal_stride)
         self.temporal_stride = temporal_stride
@@ -60,10 +61,10 @@ class WanStreamEncoder(nn.Module):
         """Encode uint8 [F, H, W, 3] RGB.
 
         Returns:
-            Normalised latents, float32 [1, C, t, h, w], the posterior's mean; then the caches.
+            Normalised latents, float32 [1, C, t, h, w], the mean of the posterior; then the caches.
 
         Raises:
-            InputError: the frames do not make whole latents.
+            InputError: The frames do not make whole latents.
 
         """
         _check_frames(len(frames) - (not caches), self.temporal_stride)
@@ -75,12 +76,13 @@ class WanStreamEncoder(nn.Module):
 
 
 class WanClipEncoder(nn.Module):
-    """A whole clip in one piece: its memory grows with the clip, its graph does not.
+    """Encodes a whole clip at once: its memory grows with the clip, its graph does not.
 
     Arguments and errors are those of `WanStreamEncoder`.
     """
 
     def __init__(self, vae: AutoencoderKLWan, temporal_stride: int) -> None:
+        """Share the encoder of ``vae``."""
         super().__init__()
         self.stream = WanStreamEncoder(vae, temporal_stride)
 
@@ -91,7 +93,7 @@ class WanClipEncoder(nn.Module):
 
 
 def _encoded(encoder: WanEncoder3d, x: Tensor, history: History, temporal_stride: int) -> Tensor:
-    """From a clip [1, C, F, H, W] to the moments of its latents, before their last projection."""
+    """Map a clip [1, C, F, H, W] to the moments of its latents, before their last projection."""
     x = convolve(encoder.conv_in, x, history, _zeros)
     for block in encoder.down_blocks:
         x = _lowered(block, x, history, temporal_stride)
@@ -103,7 +105,7 @@ def _encoded(encoder: WanEncoder3d, x: Tensor, history: History, temporal_stride
 
 
 def _lowered(block: nn.Module, x: Tensor, history: History, temporal_stride: int) -> Tensor:
-    """One step of the way down: Wan 2.1 lists layers, Wan 2.2's 5B model groups them by level."""
+    """Run one entry of ``down_blocks``: a layer in Wan 2.1, a level in Wan 2.2's 5B model."""
     if isinstance(block, WanResidualBlock):
         return _residual(block, x, history)
     if isinstance(block, WanResample):
@@ -138,7 +140,7 @@ def _downsampled(block: WanResample, x: Tensor, history: History, temporal_strid
 
 
 def _paired(conv: nn.Conv3d, known: Tensor) -> Tensor:
-    """Each two frames to one, by a convolution that sees them and the one before."""
+    """Convolve each two frames to one, with the frame before them."""
     return F.conv3d(known, conv.weight, conv.bias, conv.stride).float()
 
 

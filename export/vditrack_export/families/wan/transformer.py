@@ -44,6 +44,7 @@ class WanPath(TransformerPath):
         prompt: Tensor,
         condition: Tensor | None = None,
     ) -> None:
+        """Compute all constants, and share the model's other submodules."""
         super().__init__(latent_shape, model.config.patch_size[1], cut, denoising)
         self.patch_embedding = model.patch_embedding
         with torch.no_grad():

@@ -40,7 +40,7 @@ def make_bands(card: Card, ranges: Iterable[Range]) -> Bands:
         InputError: a range selects no channel.
 
     """
-    head_dim = card.transformer.require_transformer().head_dim
+    head_dim = card.require_transformer().head_dim
     different: dict[tuple[int, ...], Range] = {}
     for kept in ranges:
         feature = msgspec.structs.replace(card.feature, frequency_range=kept)

@@ -51,7 +51,7 @@ def select_for_points(
 
     """
     steps = list_denoising_steps(card, levels)
-    heads = card.transformer.require_transformer().heads
+    heads = card.require_transformer().heads
     space = Space(steps, blocks, make_bands(card, ranges), heads)
     size = card.input
     facts = options.describe_run(card, datasets) | {

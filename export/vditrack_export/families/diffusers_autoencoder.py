@@ -1,0 +1,70 @@
+"""An encoder that is an autoencoder of diffusers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vditrack_export.families.base_family import (
+    Encoder,
+    EncoderShapeT,
+)
+from vditrack_export.families.diffusers_files import (
+    Config,
+    load_model,
+    model_files,
+    read_config,
+)
+
+
+class Autoencoder(Encoder[EncoderShapeT]):
+    """An autoencoder of diffusers."""
+
+    model_class: type[nn.Module]
+    """Class in diffusers."""
+
+    @abstractmethod
+    def config(self) -> Config:
+        """Return the entries of the diffusers configuration that the shapes determine."""
+
+    def random_config(self) -> Config:
+        """Return further entries of a model with random weights."""
+        return {}
+
+    def files(self, checkpoint: Path) -> list[Path]:
+        """Return the files in ``vae/``."""
+        return model_files(checkpoint / "vae")
+
+    def load(self, checkpoint: Path) -> nn.Module:
+        """Load the unmodified autoencoder in FP32, ready for inference."""
+        folder = checkpoint / "vae"
+        config = read_config(folder, self.model_class, self.config())
+        return load_model(folder, self.model_class, config)
+
+    def build_random(self) -> nn.Module:
+        """Build the unmodified autoencoder with random weights."""
+        return self.model_class(**self.config(), **self.random_config())
+
+    def build_decoder(self, temporal_stride: int) -> Callable[[Tensor], Tensor] | None:
+        """Build the decoder of the checkpoint's pipeline with random weights."""
+        model = self.model_class(**self.config()).eval()
+        return lambda latents: self.decode(model, latents, temporal_stride)
+
+    def decode(self, model: Any, latents: Tensor, temporal_stride: int) -> Tensor:  # noqa: ANN401
+        """Decode latents with the unmodified model as its pipeline does.
+
+        Args:
+            model: The unmodified model, which may be changed to leave out temporal upsampling.
+            latents: [1, C, T, h, w].
+            temporal_stride: Frames per latent.
+
+        Returns:
+            A clip [1, 3, F, H, W], or images [F, 3, H, W].
+
+        """
+        frames: Tensor = model.decode(latents).sample
+        return frames
