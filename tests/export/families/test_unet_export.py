@@ -458,7 +458,7 @@ def test_other_verbs_refuse_a_unet(arguments: tuple[Any, ...]) -> None:
     app.command()(verb)
     refused = CliRunner().invoke(app, ["i2vgen-xl", *options])
     assert isinstance(refused.exception, InputError), refused.exception
-    assert "the card has a UNet" in str(refused.exception)
+    assert "card i2vgen-xl: it has a UNet" in str(refused.exception)
 
 
 @pytest.mark.parametrize(
