@@ -70,7 +70,7 @@ class ScoredTracks:
         return compared.scores().average_jaccard
 
 
-def track_clips(manifest: Manifest, graphs: Sequence[Graph], count: int = CLIPS) -> ScoredTracks:
+def track_clips(manifest: Manifest, graphs: Sequence[Graph], count: int) -> ScoredTracks:
     """Track the acceptance clips with graphs in memory, by descriptor matching alone.
 
     Args:
@@ -126,7 +126,7 @@ def judge_precision(
         report_stage(f"tracking the acceptance clips in {name}")
         form = backbone.encoder_form(size)
         manifest = make_manifest(backbone, size, form.takes, {})
-        return track_clips(manifest, (*form.graphs, features))
+        return track_clips(manifest, (*form.graphs, features), CLIPS)
 
     # Random weights track nothing, but the numbers that they compute have to be finite as well.
     before = None if backbone.random else track("fp32")

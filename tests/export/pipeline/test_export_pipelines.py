@@ -23,6 +23,7 @@ from doubles.pipelines import (
     moving_clip,
     run_export,
     save_pipeline,
+    use_one_acceptance_clip,
 )
 from vditrack import Tracker, VditrackError
 from vditrack.bundle.folder import Bundle, load_bundle
@@ -35,8 +36,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module", autouse=True)
 def one_acceptance_clip() -> Iterator[None]:
     """Tracks of one clip in place of four; `test_export_command` has those of all."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vditrack_export.pipeline.export.CLIPS", 1)
+    with use_one_acceptance_clip():
         yield
 
 
