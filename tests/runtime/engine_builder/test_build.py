@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +19,10 @@ import tensorrt_rtx
 from onnx import TensorProto, helper
 from rich.console import Console
 from rich.progress import Progress
-from test_engine_identity import DESKTOP, NO_GPU, ORIN
 
-from vditrack.bundle.folder import Bundle, bundled_model, load_bundle, seal_bundle
+from doubles.builds import FOR_TWO, QUIET
+from doubles.machines import DESKTOP, NO_GPU, ORIN
+from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
 from vditrack.engine_builder.engine import explain_failure, make_builder_config
 from vditrack.engine_builder.library import import_library
 from vditrack.engine_builder.network import parse_network
@@ -36,9 +36,7 @@ from vditrack.inference.trt_log import collecting_logger
 
 VERSION = tensorrt_rtx.__version__
 NAME = f"tensorrt-rtx-{VERSION}-sm86-sm89"
-FOR_TWO = BuildOptions(target="tensorrt-rtx", architectures=("sm86", "sm89"))
 TO_BUILD = ("--target", "tensorrt-rtx", "--arch", "sm86,sm89")
-QUIET = Progress(disable=True)
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -47,17 +45,6 @@ def vditrack(*arguments: Path | str) -> subprocess.CompletedProcess[str]:
     code = "from vditrack.cli.app import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def copied(bundle: Path, folder: Path) -> Path:
-    shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("engines", "__pycache__"))
-    return folder
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A copy of the bundled model."""
-    return copied(bundled_model(), tmp_path / "bundle")
 
 
 def files_of(root: Path) -> set[str]:

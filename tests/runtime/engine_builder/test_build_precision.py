@@ -12,9 +12,9 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from test_build import FOR_TWO, QUIET, root
 from torch import Tensor, nn
 
+from doubles.builds import FOR_TWO, QUIET
 from doubles.pipelines import ExportedPipelines
 from vditrack.bundle.folder import load_bundle, seal_bundle
 from vditrack.bundle.manifest import Precision
@@ -31,8 +31,6 @@ from vditrack_export.pipeline.precision import lower_precision
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["root"]
-"""A fixture of the neighbour's."""
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 TYPES = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 

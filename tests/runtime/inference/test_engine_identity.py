@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from doubles.machines import DESKTOP, NO_GPU, ORIN
 from vditrack.bundle.folder import Bundle, bundled_model, file_record, load_bundle
 from vditrack.errors import EngineError
 from vditrack.inference import machine as machine_facts
@@ -23,26 +24,6 @@ from vditrack.inference.engine_identity import (
     write_identity,
 )
 from vditrack.inference.machine import Machine, read_machine
-
-ORIN = Machine(
-    tensorrt="10.3.0",
-    tensorrt_rtx=None,
-    architecture="sm87",
-    gpu="Orin",
-    driver="540.4.0",
-    cuda="12.6",
-    jetpack="6.2",
-)
-DESKTOP = Machine(
-    tensorrt="10.16.1.11",
-    tensorrt_rtx="1.7.1.116",
-    architecture="sm89",
-    gpu="NVIDIA GeForce RTX 4090",
-    driver="580.95.05",
-    cuda="13.0",
-    jetpack=None,
-)
-NO_GPU = replace(DESKTOP, architecture=None, gpu=None, driver=None, cuda=None)
 
 
 @pytest.fixture(scope="module")
