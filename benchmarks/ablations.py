@@ -181,18 +181,18 @@ def refitted(given: Given, bundle: Bundle, open_graph: OpenGraph = open_session)
 
     These are fitted to the descriptors, on the clips of `CALIBRATED_ON`.
     """
-    from vditrack_export.calibrate.clips import described  # noqa: PLC0415
-    from vditrack_export.calibrate.rounds import calibrated  # noqa: PLC0415
+    from vditrack_export.calibrate.clips import encode_clip  # noqa: PLC0415
+    from vditrack_export.calibrate.rounds import calibrate_weights  # noqa: PLC0415
 
     _tell("fitting weights of visibility", CALIBRATED_ON)
     extractor = FeatureExtractor(bundle, open_graph)
     clips = islice(open_dataset(CALIBRATED_ON, "tapvid").clips, given.clips)
     with tempfile.TemporaryDirectory() as folder:
         read = [
-            described(clip, extractor, Path(folder) / f"{number}.npy", _silent)
+            encode_clip(clip, extractor, Path(folder) / f"{number}.npy", _silent)
             for number, clip in enumerate(clips)
         ]
-        weights = calibrated(read, given.settings, _silent).chosen.weights
+        weights = calibrate_weights(read, given.settings, _silent).chosen.weights
     flow_tracking = replace(require_flow_tracking(given.bundle), visibility=weights)
     settings = replace(given.settings, flow_tracking=flow_tracking)
     return Tracker(bundle, Backend("own", open_graph), settings)

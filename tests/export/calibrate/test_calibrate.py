@@ -448,7 +448,7 @@ def test_tables_and_refusals(held, tmp_path, still, card):
     np.savez(still / "still" / "tracks.npz", points=tracks["points"], occluded=~tracks["occluded"])
     assert "no point" in str(refusal(held.root, "--on", still))
     (still / "still" / "tracks.npz").unlink()
-    assert "holds no tracks.npz" in str(refusal(held.root, "--on", still))
+    assert "has no tracks.npz" in str(refusal(held.root, "--on", still))
     assert card.read_text(encoding="utf-8") == text
 
 
