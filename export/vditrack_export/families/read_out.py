@@ -10,71 +10,56 @@ from vditrack_export.families.layers import by_head, rotate_halves, rotate_pairs
 from vditrack_export.families.read_spec import Cut
 
 
-def read_hidden(head_dim: int, cut: Cut) -> nn.Module:
-    """Return the module that takes the chosen channels of hidden states, [1, N, width]."""
-    return _Columns(_chosen_columns(head_dim, cut))
-
-
-def read_width_normed(
-    norm1: nn.Module,
-    attention: Any,  # noqa: ANN401
-    cut: Cut,
-    rotary: RotaryTables,
-) -> nn.Module:
-    """Return the part of a block that its keys or queries need, normalised over all heads.
-
-    All heads are projected even for one: the norm takes its mean square over all of them.
-
-    Args:
-        norm1: Norm before the self-attention, with its modulation.
-        attention: Self-attention of the block.
-        cut: What is read.
-        rotary: Tables of the tokens that are read.
-
-    """
-    project, norm = _projection(attention, cut)
-    head_dim = project.out_features // attention.heads
-    projected = _WidthProjection(norm1, project, norm, _chosen_columns(head_dim, cut))
-    if not cut.rotated:
-        return projected
-    pairs, heads = torch.tensor(cut.channels[::2]) // 2, list(cut.heads)
-    cos, sin = (
-        (table if table.shape[2] == 1 else table[:, :, heads])[..., pairs] for table in rotary
-    )
-    return nn.Sequential(projected, _Rotated(len(heads), cos, sin))
-
-
-def read_head_normed(
+def read_out(
     norm1: nn.Module,
     attention: Any,  # noqa: ANN401
     cut: Cut,
     rotary: RotaryTables | None,
     *,
+    head_norms: bool,
     halves: bool = False,
 ) -> nn.Module:
-    """Return the part of a block that its keys or queries need, normalised head by head.
+    """Return the module that maps tokens [1, N, width] to descriptors [1, N, D].
 
-    Only the chosen heads are projected.
+    Hidden states are read after the block, keys and queries before it.
 
     Args:
         norm1: Norm before the self-attention, with its modulation.
         attention: Self-attention of the block.
         cut: What is read.
         rotary: Tables of the tokens that are read; None without rotary embedding.
-        halves: Whether the rotary embedding pairs channels (i, i + head_dim / 2). Whole heads are
-            then rotated before channels are chosen, which may part pairs.
+        head_norms: Whether keys and queries are normalised head by head; otherwise over all heads.
+        halves: Whether the rotary embedding pairs channels (i, i + head_dim / 2).
 
     """
-    whole, norm = _projection(attention, cut)
-    project = _chosen_heads(whole, attention.heads, cut.heads)
+    project, norm = _projection(attention, cut)
+    columns = _chosen_columns(project.out_features // attention.heads, cut)
+    if cut.tensor == "hidden":
+        return _Columns(columns)
     if rotary is None or not cut.rotated:
         tables = None
     elif halves:
+        # Whole heads are rotated before channels are chosen, which may part pairs.
         tables = rotary
     else:
-        pairs = torch.tensor(cut.channels[::2]) // 2
-        tables = RotaryTables(*(table[..., pairs] for table in rotary))
-    return _HeadProjection(norm1, project, norm, cut, tables, halves=halves)
+        tables = _chosen_tables(rotary, cut)
+    if head_norms:
+        chosen = _chosen_heads(project, attention.heads, cut.heads)
+        return _HeadProjection(norm1, chosen, norm, cut, tables, halves=halves)
+    # All heads are projected even for one: the norm takes its mean square over all of them.
+    projected = _WidthProjection(norm1, project, norm, columns)
+    if tables is None:
+        return projected
+    return nn.Sequential(projected, _Rotated(len(cut.heads), *tables))
+
+
+def _chosen_tables(rotary: RotaryTables, cut: Cut) -> RotaryTables:
+    """Return the tables of the chosen pairs of channels, and heads where angles differ by head."""
+    pairs, heads = torch.tensor(cut.channels[::2]) // 2, list(cut.heads)
+    cos, sin = (
+        (table if table.shape[2] == 1 else table[:, :, heads])[..., pairs] for table in rotary
+    )
+    return RotaryTables(cos, sin)
 
 
 def _projection(attention: Any, cut: Cut) -> tuple[nn.Linear, nn.Module]:  # noqa: ANN401

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import typer
 from diffusers import (
     AutoencoderKLHunyuanVideo,
     FlowMatchEulerDiscreteScheduler,
@@ -32,8 +31,9 @@ from transformers import (
     LlamaModel,
     PreTrainedTokenizerFast,
 )
-from typer.testing import CliRunner
 
+from doubles.cards import make_card
+from doubles.pipelines import moving_clip, run_export
 from doubles.small_families import SmallFamily, perturb, read_inside, relative_difference
 from vditrack import InputError, Tracker, VditrackError
 from vditrack_export.card import load_card
@@ -49,7 +49,6 @@ from vditrack_export.families.hunyuan.transformer import (
 )
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, TensorName, seeded_noise
 from vditrack_export.families.rotary import low_frequency_channels
-from vditrack_export.pipeline.cli import export
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR
 
@@ -302,17 +301,8 @@ def test_card_is_the_released_model() -> None:
     assert "excludes the European Union" in card.notes
 
 
-CARD = """
-name = "small"
-checkpoint = "random numbers"
-licence = "Apache-2.0"
-notes = "for tests"
-[input]
-height = 32
-width = 48
-frames = 5
-described_frames = 5
-temporal_stride = 1
+STEP_OF_CARD = {"signal_level": 0.875, "noise_level": 0.125, "timestep": 125.0}
+MODEL = """
 [transformer]
 family = "hunyuan_video"
 layers = 3
@@ -342,25 +332,6 @@ heads = 2
 head_dim = 8
 feed_forward = 32
 vocabulary = 200
-[feature]
-block = 1
-heads = [1]
-tensor = "keys"
-frequency_range = [0.0, 1.0]
-signal_level = 0.875
-noise_level = 0.125
-timestep = 125.0
-noise_seed = 0
-[matching]
-temperature = 0.05
-argmax_radius = 12
-search_radius = 48
-visibility_threshold = 12
-similarity_threshold = 0.4
-recovery_threshold = 0.6
-template_update = 0.05
-update_after_loss = true
-horizon = 4
 """
 
 
@@ -416,7 +387,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
     path = tmp_path / "small.toml"
-    path.write_text(CARD)
+    path.write_text(make_card(MODEL, height=32, width=48, **STEP_OF_CARD))
     return path
 
 
@@ -451,23 +422,11 @@ def test_empty_prompt_is_the_pipelines(card: Path, checkpoint: Path, tmp_path: P
     assert torch.equal(empty_prompt(load_card(str(card)), tmp_path / "none", kept), found)
 
 
-def run(card: Path, *options: Path | str) -> Any:
-    app = typer.Typer()
-    app.command()(export)
-    return CliRunner().invoke(app, [str(card), *map(str, options)])
-
-
-def moving_clip(count: int) -> np.ndarray:
-    picture = np.random.default_rng(0).integers(0, 255, (6, 8, 3), np.uint8)
-    large = np.kron(picture, np.ones((8, 8, 1), np.uint8))
-    return np.stack([large[:32, t : t + 48] for t in range(count)])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 4])
 def test_a_bundle_that_tracks(card: Path, checkpoint: Path, tmp_path: Path, stride: int) -> None:
     output = tmp_path / "bundle"
-    done = run(
+    done = run_export(
         card, "--weights", checkpoint, "-o", output, "--temporal-stride", str(stride), "--json"
     )
     assert done.exception is None, done.exception
@@ -475,7 +434,7 @@ def test_a_bundle_that_tracks(card: Path, checkpoint: Path, tmp_path: Path, stri
     assert len(list((checkpoint / "transformer").glob("*.safetensors"))) > 1
     assert max(told["parity"].values()) <= MAX_RELATIVE_ERROR
     assert told["encoder"] == {"frames": 1 if stride == 1 else 5, "caches": 0}
-    tracks = Tracker.load(output).track(moving_clip(7), [[0, 20, 15], [3, 30, 20]])
+    tracks = Tracker.load(output).track(moving_clip(7)[:, :32, :48], [[0, 20, 15], [3, 30, 20]])
     assert np.isfinite(tracks.points).all()
 
 
@@ -483,7 +442,7 @@ def test_a_bundle_that_tracks(card: Path, checkpoint: Path, tmp_path: Path, stri
 def test_random_weights_and_unrotated_queries(card: Path, tmp_path: Path) -> None:
     text = card.read_text().replace('"keys"', '"queries"\nrotated = false')
     card.write_text(text)
-    done = run(card, "--random-weights", "-o", tmp_path / "b", "--described", "1", "--json")
+    done = run_export(card, "--random-weights", "-o", tmp_path / "b", "--described", "1", "--json")
     assert done.exception is None, done.exception
     told = json.loads(done.stdout)
     assert (told["source"]["tensor"], told["source"]["random_weights"]) == ("queries", True)
@@ -529,7 +488,7 @@ def test_other_models_are_refused(
     folder = tmp_path / "copy"
     shutil.copytree(checkpoint, folder)
     damage(folder)
-    done = run(card, "--weights", folder, "-o", tmp_path / "bundle")
+    done = run_export(card, "--weights", folder, "-o", tmp_path / "bundle")
     assert isinstance(done.exception, VditrackError), done.exception
     with pytest.raises(VditrackError, match=complaint):
         raise done.exception

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLTemporalDecoder,
@@ -23,15 +22,16 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, processors
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
-from typer.testing import CliRunner
 
+from doubles.cards import make_card
+from doubles.commands import run_command
+from doubles.pipelines import run_export
 from vditrack.bundle.folder import load_bundle
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow, clip_features
 from vditrack_export.card import load_card
 from vditrack_export.pipeline.checkpoint import load_checkpoint
-from vditrack_export.pipeline.cli import export
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 from vditrack_export.select.cli import select
 
@@ -39,29 +39,8 @@ pytestmark = pytest.mark.slow
 
 TEXT_DIM, TEXT_TOKENS = 32, 7
 
-TOP = """
-name = "small"
-checkpoint = "random numbers"
-licence = "Apache-2.0"
-notes = "for tests"
-"""
-WINDOW = """
-[input]
-height = 32
-width = 48
-frames = 4
-described_frames = 4
-temporal_stride = 1
-overlap = 2
-"""
-FRAME = """
-[input]
-height = 32
-width = 48
-frames = 1
-described_frames = 1
-temporal_stride = 1
-"""
+READ = {"height": 32, "width": 48, "heads": [0], "tensor": "hidden", "noise_level": 0.4}
+"""What cards of these UNets say of the input and the feature."""
 SHAPES = """
 widths = [32, 64]
 residual_blocks = 1
@@ -91,36 +70,15 @@ head_dim = 16
 feed_forward = 32
 vocabulary = 10
 """
-BOTTOM = """
-[feature]
-block = 1
-heads = [0]
-tensor = "hidden"
-frequency_range = [0.0, 1.0]
-signal_level = 0.9
-noise_level = 0.4
-timestep = 100.0
-noise_seed = 0
-[matching]
-temperature = 0.05
-argmax_radius = 12
-search_radius = 48
-visibility_threshold = 12
-similarity_threshold = 0.4
-recovery_threshold = 0.6
-template_update = 0.05
-update_after_loss = true
-horizon = 4
-"""
 CARDS = {
-    "stable_diffusion": f'{FRAME}[transformer]\nfamily = "stable_diffusion"\n'
+    "stable_diffusion": '[transformer]\nfamily = "stable_diffusion"\n'
     f"attention_heads = [2, 4]{SHAPES}{TEXT}{VAE}{CLIP}",
-    "adm": f'{FRAME}[transformer]\nfamily = "adm"\nwidths = [32, 64]\nresidual_blocks = 1\n'
+    "adm": '[transformer]\nfamily = "adm"\nwidths = [32, 64]\nresidual_blocks = 1\n'
     "in_channels = 3\nout_channels = 6\nhead_dim = 16\nattention = [false, true]\n"
     '[encoder]\nkind = "pixels"\nlatent_channels = 3\n',
-    "i2vgen_xl": f'{WINDOW}[transformer]\nfamily = "i2vgen_xl"\nhead_dim = 16\nfps = 8'
+    "i2vgen_xl": 'overlap = 2\n[transformer]\nfamily = "i2vgen_xl"\nhead_dim = 16\nfps = 8'
     f"{SHAPES}{TEXT}{VAE}{CLIP}",
-    "stable_video_diffusion": f'{WINDOW}[transformer]\nfamily = "stable_video_diffusion"\n'
+    "stable_video_diffusion": 'overlap = 2\n[transformer]\nfamily = "stable_video_diffusion"\n'
     "attention_heads = [2, 4]\nimage_dim = 32\ncondition_dim = 16\nfps = 7\nmotion_bucket = 127\n"
     f"noise_augmentation = 0.0{SHAPES}{VAE}temporal_decoder = true\n",
 }
@@ -220,14 +178,9 @@ def save_pipeline(folder: Path, family: str) -> Path:
 
 def card_of(family: str, folder: Path) -> Path:
     path = folder / "small.toml"
-    path.write_text(TOP + CARDS[family] + BOTTOM)
+    frames = 4 if "overlap" in CARDS[family] else 1
+    path.write_text(make_card(CARDS[family], frames=frames, described_frames=frames, **READ))
     return path
-
-
-def run(card: Path, *options: Path | str) -> Any:
-    app = typer.Typer()
-    app.command()(export)
-    return CliRunner().invoke(app, [str(card), *map(str, options)])
 
 
 def clip(frames: int) -> np.ndarray:
@@ -236,7 +189,7 @@ def clip(frames: int) -> np.ndarray:
 
 # Exporting graphs of so many nodes takes its time.
 FAMILIES = [
-    pytest.param(family, marks=[pytest.mark.slow] * ("frames = 4" in text))
+    pytest.param(family, marks=[pytest.mark.slow] * ("overlap" in text))
     for family, text in CARDS.items()
 ]
 
@@ -246,7 +199,7 @@ def test_a_bundle_from_a_folder(family: str, tmp_path: Path) -> None:
     """Proved against the original by the export itself; it describes every frame, in windows."""
     weights, output = save_pipeline(tmp_path / "weights", family), tmp_path / "bundle"
     assert len(list((weights / "unet").glob("*.safetensors"))) > 1
-    done = run(card_of(family, tmp_path), "--weights", weights, "-o", output, "--json")
+    done = run_export(card_of(family, tmp_path), "--weights", weights, "-o", output, "--json")
     assert done.exception is None, done.exception
     told = json.loads(done.stdout)
     assert set(told["parity"]) == {"encoder_vs_original", "features_vs_full_model"}
@@ -276,7 +229,7 @@ def test_random_weights_need_no_checkpoint(family: str, tmp_path: Path) -> None:
     """
     size, stride = ("48x64", 2) if family == "adm" else ("60x92", 4)
     options = ("--size", size, "--block", "0", "--json")
-    done = run(card_of(family, tmp_path), "--random-weights", "-o", tmp_path / "b", *options)
+    done = run_export(card_of(family, tmp_path), "--random-weights", "-o", tmp_path / "b", *options)
     assert done.exception is None, done.exception
     told = json.loads(done.stdout)
     assert told["source"]["random_weights"] is True
@@ -288,7 +241,7 @@ def test_a_long_window_is_proved_on_a_small_one(
 ) -> None:
     monkeypatch.setattr("vditrack_export.pipeline.parity._TOKENS", 10)
     card = card_of("stable_diffusion", tmp_path)
-    done = run(card, "--random-weights", "-o", tmp_path / "b", "--json")
+    done = run_export(card, "--random-weights", "-o", tmp_path / "b", "--json")
     assert done.exception is None, done.exception
     names = set(json.loads(done.stdout)["parity"])
     assert names == {"encoder_vs_original_at_24x32x1", "features_vs_full_model_at_24x32x1"}
@@ -395,7 +348,7 @@ def test_another_models_folder_is_refused(
 ) -> None:
     weights, card = save_pipeline(tmp_path / "weights", family), card_of(family, tmp_path)
     damage(weights)
-    refused = run(card, "--weights", weights, "-o", tmp_path / "bundle")
+    refused = run_export(card, "--weights", weights, "-o", tmp_path / "bundle")
     assert isinstance(refused.exception, InputError), refused.exception
     assert complaint in str(refused.exception)
     assert "\n" not in str(refused.exception)
@@ -435,7 +388,7 @@ def test_a_card_that_makes_no_sense_is_refused(
     text = card.read_text()
     assert old in text
     card.write_text(text.replace(old, new, 1))
-    refused = run(card, "--random-weights", "-o", tmp_path / "bundle")
+    refused = run_export(card, "--random-weights", "-o", tmp_path / "bundle")
     assert isinstance(refused.exception, InputError), refused.exception
     assert complaint in str(refused.exception)
 
@@ -454,9 +407,7 @@ def test_steps_of_stable_video_diffusion_may_be_below_0(tmp_path: Path) -> None:
 )
 def test_other_verbs_refuse_a_unet(arguments: tuple[Any, ...]) -> None:
     verb, *options = arguments
-    app = typer.Typer()
-    app.command()(verb)
-    refused = CliRunner().invoke(app, ["i2vgen-xl", *options])
+    refused = run_command(verb, "i2vgen-xl", *options)
     assert isinstance(refused.exception, InputError), refused.exception
     assert "card i2vgen-xl: it has a UNet" in str(refused.exception)
 

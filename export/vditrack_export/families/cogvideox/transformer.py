@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vditrack_export.families.attention import RotaryTables, SelfAttention
 from vditrack_export.families.feature_path import TransformerPath
 from vditrack_export.families.layers import last_tokens, modulated
-from vditrack_export.families.read_out import read_head_normed, read_hidden
+from vditrack_export.families.read_out import read_out
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import RotaryAxes
 
@@ -81,14 +81,11 @@ class CogVideoXPath(TransformerPath):
                     source, embedding, before, _Tokens(0, newest) if source is last else before
                 ),
             )
-            if cut.tensor == "hidden":
-                self.reading = read_hidden(model.config.attention_head_dim, cut)
-            else:
-                chosen = model.transformer_blocks[cut.block]
-                shift, scale, *_ = _modulation_of(chosen.norm1, embedding)
-                norm1 = modulated(chosen.norm1.norm, scale, shift)
-                tables = None if rotary is None else rotary.newest(self.newest)
-                self.reading = read_head_normed(norm1, chosen.attn1, cut, tables)
+            chosen = model.transformer_blocks[cut.block]
+            shift, scale, *_ = _modulation_of(chosen.norm1, embedding)
+            norm1 = modulated(chosen.norm1.norm, scale, shift)
+            tables = None if rotary is None else rotary.newest(self.newest)
+            self.reading = read_out(norm1, chosen.attn1, cut, tables, head_norms=True)
         self.set_rotary(rotary)
 
     def embed(self, noised: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from vditrack_export.families.attention import RotaryTables, SelfAttention, cros
 from vditrack_export.families.feature_path import PromptedBlock, TransformerPath
 from vditrack_export.families.layers import modulated
 from vditrack_export.families.prompt_tokens import merge_tokens
-from vditrack_export.families.read_out import read_head_normed, read_hidden
+from vditrack_export.families.read_out import read_out
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 
 PIPELINE_FPS = 16.0
@@ -74,13 +74,10 @@ class CosmosPath(TransformerPath):
                 return _block(source, timestep, prompted, newest)
 
             self.blocks = self.build_blocks(model.transformer_blocks, block)
-            if cut.tensor == "hidden":
-                self.reading = read_hidden(model.config.attention_head_dim, cut)
-            else:
-                chosen = model.transformer_blocks[cut.block]
-                norm1, _ = _constant_norm(chosen.norm1, timestep)
-                tables = rotary.newest(self.newest)
-                self.reading = read_head_normed(norm1, chosen.attn1, cut, tables, halves=True)
+            chosen = model.transformer_blocks[cut.block]
+            norm1, _ = _constant_norm(chosen.norm1, timestep)
+            tables = rotary.newest(self.newest)
+            self.reading = read_out(norm1, chosen.attn1, cut, tables, head_norms=True, halves=True)
         self.set_rotary(rotary)
 
 

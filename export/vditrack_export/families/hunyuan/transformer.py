@@ -19,7 +19,7 @@ from vditrack.errors import InputError
 from vditrack_export.families.attention import RotaryTables
 from vditrack_export.families.feature_path import TransformerPath
 from vditrack_export.families.layers import Attend, by_head, last_tokens, modulated, rotate_pairs
-from vditrack_export.families.read_out import read_head_normed, read_hidden
+from vditrack_export.families.read_out import read_out
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import RotaryAxes
 
@@ -105,13 +105,11 @@ class HunyuanVideoPath(TransformerPath):
                 model.transformer_blocks,
                 lambda source, newest: _Block(source, conditioning, newest, last=source is last),
             )
-            if cut.tensor == "hidden":
-                self.reading = read_hidden(model.config.attention_head_dim, cut)
-            else:
-                chosen = model.transformer_blocks[cut.block]
-                shift, scale, *_ = _modulation_of(chosen.norm1, conditioning)
-                norm1 = modulated(chosen.norm1.norm, scale, shift)
-                self.reading = read_head_normed(norm1, chosen.attn, cut, rotary.newest(self.newest))
+            chosen = model.transformer_blocks[cut.block]
+            shift, scale, *_ = _modulation_of(chosen.norm1, conditioning)
+            norm1 = modulated(chosen.norm1.norm, scale, shift)
+            tables = rotary.newest(self.newest)
+            self.reading = read_out(norm1, chosen.attn, cut, tables, head_norms=True)
         self.register_buffer("text", text)
         self.set_rotary(rotary)
 

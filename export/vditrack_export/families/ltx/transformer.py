@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vditrack_export.families.attention import RotaryTables, SelfAttention, cross_attention
 from vditrack_export.families.feature_path import PromptedBlock, TransformerPath
 from vditrack_export.families.layers import by_head
-from vditrack_export.families.read_out import read_hidden, read_width_normed
+from vditrack_export.families.read_out import read_out
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import low_frequency_channels
 
@@ -90,14 +90,11 @@ class LtxPath(TransformerPath):
                 model.transformer_blocks,
                 lambda source, newest: _block(source, modulation, context, newest),
             )
-            if cut.tensor == "hidden":
-                self.reading = read_hidden(model.config.attention_head_dim, cut)
-            else:
-                chosen = model.transformer_blocks[cut.block]
-                shift, scale, *_ = _modulation_of(chosen, modulation)
-                norm1 = _ModulatedNorm(chosen.norm1, scale, shift)
-                tables = rotary.newest(self.newest)
-                self.reading = read_width_normed(norm1, chosen.attn1, cut, tables)
+            chosen = model.transformer_blocks[cut.block]
+            shift, scale, *_ = _modulation_of(chosen, modulation)
+            norm1 = _ModulatedNorm(chosen.norm1, scale, shift)
+            tables = rotary.newest(self.newest)
+            self.reading = read_out(norm1, chosen.attn1, cut, tables, head_norms=False)
         self.set_rotary(rotary)
 
     def embed(self, noised: Tensor) -> Tensor:

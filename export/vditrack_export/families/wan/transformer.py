@@ -15,7 +15,7 @@ from vditrack_export.families.attention import RotaryTables, SelfAttention, cros
 from vditrack_export.families.feature_path import PromptedBlock, TransformerPath
 from vditrack_export.families.layers import modulated
 from vditrack_export.families.prompt_tokens import merge_tokens
-from vditrack_export.families.read_out import read_hidden, read_width_normed
+from vditrack_export.families.read_out import read_out
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 
 
@@ -63,14 +63,11 @@ class WanPath(TransformerPath):
                 return _block(source, modulation, prompted, newest)
 
             self.blocks = self.build_blocks(model.blocks, block)
-            if cut.tensor == "hidden":
-                self.reading = read_hidden(model.config.attention_head_dim, cut)
-            else:
-                chosen = model.blocks[cut.block]
-                shift, scale, *_ = _modulation_of(chosen, modulation)
-                norm1 = modulated(chosen.norm1, scale, shift)
-                tables = rotary.newest(self.newest)
-                self.reading = read_width_normed(norm1, chosen.attn1, cut, tables)
+            chosen = model.blocks[cut.block]
+            shift, scale, *_ = _modulation_of(chosen, modulation)
+            norm1 = modulated(chosen.norm1, scale, shift)
+            tables = rotary.newest(self.newest)
+            self.reading = read_out(norm1, chosen.attn1, cut, tables, head_norms=False)
         self.set_rotary(rotary)
 
 
