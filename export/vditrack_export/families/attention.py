@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from vditrack_export.families.layers import (
     Attend,
     Constant,
-    by_head,
     last_tokens,
     rotate_halves,
     rotate_pairs,
+    split_heads,
 )
 
 
@@ -56,20 +56,20 @@ class SelfAttention(nn.Module):
         key = self._normed(self.norm_k, self.to_k(tokens))
         if cos is not None and sin is not None:
             key = self.rotate(key, cos, sin)
-        value = by_head(self.to_v(tokens), self.heads)
+        value = split_heads(self.to_v(tokens), self.heads)
         out: Tensor = self.to_out(self.attend(query, key, value))
         return out
 
     def _normed(self, norm: nn.Module, projected: Tensor) -> Tensor:
-        return normed_by_head(norm, projected, self.heads, head_norms=self.head_norms)
+        return normalise_heads(norm, projected, self.heads, head_norms=self.head_norms)
 
 
-def normed_by_head(norm: nn.Module, projected: Tensor, heads: int, *, head_norms: bool) -> Tensor:
+def normalise_heads(norm: nn.Module, projected: Tensor, heads: int, *, head_norms: bool) -> Tensor:
     """Normalise queries or keys [1, N, width] and split them into heads."""
     if head_norms:
-        normed: Tensor = norm(by_head(projected, heads))
+        normed: Tensor = norm(split_heads(projected, heads))
         return normed
-    return by_head(norm(projected), heads)
+    return split_heads(norm(projected), heads)
 
 
 def cross_attention(
@@ -92,14 +92,14 @@ def cross_attention(
     if context.shape[1] == 1:
         # The softmax over a single token is 1 for every query.
         return Constant(attention.to_out[0](value))
-    key = normed_by_head(
+    key = normalise_heads(
         attention.norm_k, attention.to_k(context), attention.heads, head_norms=head_norms
     )
     counted = log_counts is not None and bool(log_counts.any())
     return CrossAttention(
         attention,
         key,
-        by_head(value, attention.heads),
+        split_heads(value, attention.heads),
         log_counts if counted else None,
         head_norms=head_norms,
     )
@@ -133,7 +133,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend from tokens [1, N, width] to the prompt."""
-        query = normed_by_head(
+        query = normalise_heads(
             self.norm_q, self.to_q(tokens), self.heads, head_norms=self.head_norms
         )
         out: Tensor = self.to_out(self.attend(query, self.key, self.value, self.log_counts))

@@ -22,7 +22,7 @@ class Constant(nn.Module):
         return self.value
 
 
-def modulated(norm: nn.LayerNorm, scale: Tensor, shift: Tensor) -> nn.LayerNorm:
+def fold_modulation(norm: nn.LayerNorm, scale: Tensor, shift: Tensor) -> nn.LayerNorm:
     """Fold a constant modulation, norm(x) (1 + scale) + shift, into the norm's own weights."""
     folded = nn.LayerNorm(norm.normalized_shape, norm.eps)
     folded.weight.copy_(1 + scale.flatten())
@@ -50,7 +50,7 @@ def last_tokens(x: Tensor, count: int) -> Tensor:
     return x if x.shape[1] == count else x[:, -count:]
 
 
-def by_head(x: Tensor, heads: int) -> Tensor:
+def split_heads(x: Tensor, heads: int) -> Tensor:
     """Split the last axis into heads: [..., width] to [..., heads, head_dim]."""
     return torch.unflatten(x, -1, (heads, -1))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vditrack_export.families.attention import RotaryTables
-from vditrack_export.families.layers import by_head, rotate_halves, rotate_pairs
+from vditrack_export.families.layers import rotate_halves, rotate_pairs, split_heads
 from vditrack_export.families.read_spec import Cut
 
 
@@ -128,7 +128,7 @@ class _Rotated(nn.Module):
         self.register_buffer("sin", sin)
 
     def forward(self, projected: Tensor) -> Tensor:
-        return rotate_pairs(by_head(projected, self.heads), self.cos, self.sin).flatten(-2)
+        return rotate_pairs(split_heads(projected, self.heads), self.cos, self.sin).flatten(-2)
 
 
 class _HeadProjection(nn.Module):
@@ -156,7 +156,7 @@ class _HeadProjection(nn.Module):
         self.register_buffer("sin", None if rotary is None else rotary.sin)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        heads: Tensor = self.norm(by_head(self.project(self.norm1(tokens)), self.heads))
+        heads: Tensor = self.norm(split_heads(self.project(self.norm1(tokens)), self.heads))
         if self.halves and self.cos is not None and self.sin is not None:
             heads = rotate_halves(heads, self.cos, self.sin)
         chosen = heads.index_select(-1, self.channels)

@@ -63,7 +63,7 @@ class CogVideoXStreamEncoder(nn.Module):
 
         """
         history = History(caches)
-        moments = _encoded(self.encoder, as_clip(frames), history, self.temporal_stride)
+        moments = _encode(self.encoder, as_clip(frames), history, self.temporal_stride)
         mean, _ = moments.chunk(2, dim=1)
         return (mean * self.scaling_factor, *history.next_caches)
 
@@ -94,47 +94,47 @@ class CogVideoXClipEncoder(nn.Module):
         return [BATCH + frames % BATCH, *[BATCH] * (frames // BATCH - 1)]
 
 
-def _encoded(
+def _encode(
     encoder: CogVideoXEncoder3D, x: Tensor, history: History, temporal_stride: int
 ) -> Tensor:
     """Map a batch [1, 3, F, H, W] to the moments of its latents."""
-    x = convolve(encoder.conv_in.conv, x, history, _first_repeated)
+    x = convolve(encoder.conv_in.conv, x, history, _repeat_first)
     for block in encoder.down_blocks:
-        x = _lowered(block, x, history, temporal_stride)
+        x = _run_down_block(block, x, history, temporal_stride)
     for resnet in encoder.mid_block.resnets:
-        x = _residual(resnet, x, history)
+        x = _run_residual(resnet, x, history)
     x = encoder.conv_act(encoder.norm_out(x))
-    return convolve(encoder.conv_out.conv, x, history, _first_repeated)
+    return convolve(encoder.conv_out.conv, x, history, _repeat_first)
 
 
-def _lowered(
+def _run_down_block(
     block: CogVideoXDownBlock3D, x: Tensor, history: History, temporal_stride: int
 ) -> Tensor:
     for resnet in block.resnets:
-        x = _residual(resnet, x, history)
+        x = _run_residual(resnet, x, history)
     for sampler in block.downsamplers or ():
-        x = _downsampled(sampler, x, temporal_stride)
+        x = _downsample(sampler, x, temporal_stride)
     return x
 
 
-def _residual(block: CogVideoXResnetBlock3D, x: Tensor, history: History) -> Tensor:
+def _run_residual(block: CogVideoXResnetBlock3D, x: Tensor, history: History) -> Tensor:
     inner = block.nonlinearity(block.norm1(x))
-    inner = convolve(block.conv1.conv, inner, history, _first_repeated)
+    inner = convolve(block.conv1.conv, inner, history, _repeat_first)
     inner = block.nonlinearity(block.norm2(inner))
-    inner = convolve(block.conv2.conv, inner, history, _first_repeated)
+    inner = convolve(block.conv2.conv, inner, history, _repeat_first)
     return inner + (x if block.in_channels == block.out_channels else block.conv_shortcut(x))
 
 
-def _downsampled(sampler: CogVideoXDownsample3D, x: Tensor, temporal_stride: int) -> Tensor:
+def _downsample(sampler: CogVideoXDownsample3D, x: Tensor, temporal_stride: int) -> Tensor:
     if sampler.compress_time and temporal_stride != 1:
-        x = _paired(x)
+        x = _average_pairs(x)
     # diffusers pads at the right and at the bottom alone.
     images = F.pad(x[0].transpose(0, 1), (0, 1, 0, 1))
     sampled: Tensor = sampler.conv(images)
     return sampled.transpose(0, 1)[None]
 
 
-def _paired(x: Tensor) -> Tensor:
+def _average_pairs(x: Tensor) -> Tensor:
     """Average each two frames; the first stays alone if their number is odd."""
     single = x.shape[2] % 2
     if x.shape[2] == single:
@@ -143,7 +143,7 @@ def _paired(x: Tensor) -> Tensor:
     return torch.cat((x[:, :, :1], pairs), dim=2) if single else pairs
 
 
-def _first_repeated(x: Tensor, frames: int) -> Tensor:
+def _repeat_first(x: Tensor, frames: int) -> Tensor:
     return torch.cat((*[x[:, :, :1]] * frames, x), dim=2)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vditrack_export.families.attention import RotaryTables, SelfAttention
 from vditrack_export.families.feature_path import TransformerPath
-from vditrack_export.families.layers import last_tokens, modulated
+from vditrack_export.families.layers import fold_modulation, last_tokens
 from vditrack_export.families.read_out import read_out
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import RotaryAxes
@@ -83,7 +83,7 @@ class CogVideoXPath(TransformerPath):
             )
             chosen = model.transformer_blocks[cut.block]
             shift, scale, *_ = _modulation_of(chosen.norm1, embedding)
-            norm1 = modulated(chosen.norm1.norm, scale, shift)
+            norm1 = fold_modulation(chosen.norm1.norm, scale, shift)
             tables = None if rotary is None else rotary.newest(self.newest)
             self.reading = read_out(norm1, chosen.attn1, cut, tables, head_norms=True)
         self.set_rotary(rotary)
@@ -115,10 +115,10 @@ class _Block(nn.Module):
     ) -> None:
         super().__init__()
         self.after = after
-        self.norm1 = _modulated_by_kind(block.norm1, embedding, before)
+        self.norm1 = _fold_by_kind(block.norm1, embedding, before)
         self.attention = SelfAttention(block.attn1, head_norms=True)
         self.attention_gate = _gate_by_kind(block.norm1, embedding, after)
-        self.norm2 = _modulated_by_kind(block.norm2, embedding, after)
+        self.norm2 = _fold_by_kind(block.norm2, embedding, after)
         self.feed_forward = block.ff
         self.feed_forward_gate = _gate_by_kind(block.norm2, embedding, after)
 
@@ -192,7 +192,10 @@ def _rotary_tables(
     side = model.config.patch_size
     trained = (model.config.sample_height // side, model.config.sample_width // side)
     cos, sin = get_3d_rotary_pos_embed(
-        model.config.attention_head_dim, _fitted((rows, columns), trained), (rows, columns), frames
+        model.config.attention_head_dim,
+        _fit_region((rows, columns), trained),
+        (rows, columns),
+        frames,
     )
     still = torch.ones(text, cos.shape[1] // 2)
     cos = torch.cat((still, cos[:, ::2]))
@@ -200,7 +203,7 @@ def _rotary_tables(
     return RotaryTables(cos[None, :, None], sin[None, :, None])
 
 
-def _fitted(
+def _fit_region(
     grid: tuple[int, int], trained: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return first and end (row, column) of a grid scaled into the middle of the one trained on.
@@ -219,12 +222,10 @@ def _modulation_of(norm: CogVideoXLayerNormZero, embedding: Tensor) -> tuple[Ten
     return modulation.chunk(6, dim=1)
 
 
-def _modulated_by_kind(
-    norm: CogVideoXLayerNormZero, embedding: Tensor, tokens: _Tokens
-) -> nn.Module:
+def _fold_by_kind(norm: CogVideoXLayerNormZero, embedding: Tensor, tokens: _Tokens) -> nn.Module:
     shift, scale, _, text_shift, text_scale, _ = _modulation_of(norm, embedding)
-    video = modulated(norm.norm, scale, shift)
-    return _by_kind(modulated(norm.norm, text_scale, text_shift), video, tokens)
+    video = fold_modulation(norm.norm, scale, shift)
+    return _by_kind(fold_modulation(norm.norm, text_scale, text_shift), video, tokens)
 
 
 def _gate_by_kind(norm: CogVideoXLayerNormZero, embedding: Tensor, tokens: _Tokens) -> nn.Module:

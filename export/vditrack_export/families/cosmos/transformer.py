@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vditrack_export.families.attention import RotaryTables, SelfAttention, cross_attention
 from vditrack_export.families.feature_path import PromptedBlock, TransformerPath
-from vditrack_export.families.layers import modulated
+from vditrack_export.families.layers import fold_modulation
 from vditrack_export.families.prompt_tokens import merge_tokens
 from vditrack_export.families.read_out import read_out
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
@@ -102,7 +102,7 @@ def _constant_norm(norm: CosmosAdaLayerNormZero, timestep: Timestep) -> tuple[nn
     modulation, embedded = timestep
     own = norm.linear_2(norm.linear_1(norm.activation(embedded)))
     shift, scale, gate = (own + modulation).chunk(3, dim=-1)
-    return modulated(norm.norm, scale, shift), gate
+    return fold_modulation(norm.norm, scale, shift), gate
 
 
 def _patch_embedding(embed: CosmosPatchEmbed, channels: int) -> nn.Conv3d:

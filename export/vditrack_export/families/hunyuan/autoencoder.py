@@ -60,7 +60,7 @@ class HunyuanVideoClipEncoder(nn.Module):
         clip = as_clip(frames)
         starts = range(0, max(len(frames) - _KNOWN_FRAMES, 1), STEP)
         first, *others = (
-            _encoded(self.encoder, clip[:, :, start : start + PIECE]) for start in starts
+            _encode(self.encoder, clip[:, :, start : start + PIECE]) for start in starts
         )
         encoded = torch.cat((first, *[piece[:, :, _KNOWN_LATENTS:] for piece in others]), dim=2)
         mean: Tensor = self.quant_conv(encoded).chunk(2, dim=1)[0]
@@ -78,30 +78,30 @@ class HunyuanVideoFrameEncoder(nn.Module):
         super().__init__()
         _check(vae)
         with torch.no_grad():
-            self.encoder = _without_time(vae.encoder)
+            self.encoder = _remove_time(vae.encoder)
         self.quant_conv = vae.quant_conv
         self.scaling_factor = float(vae.config.scaling_factor)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Encode uint8 [F, H, W, 3] RGB to normalised latents, float32 [1, C, F, h, w]."""
         images = as_clip(frames)[0].transpose(0, 1)
-        encoded = _encoded(self.encoder, images).transpose(0, 1)[None]
+        encoded = _encode(self.encoder, images).transpose(0, 1)[None]
         mean: Tensor = self.quant_conv(encoded).chunk(2, dim=1)[0]
         return mean * self.scaling_factor
 
 
-def _encoded(encoder: HunyuanVideoEncoder3D, x: Tensor) -> Tensor:
+def _encode(encoder: HunyuanVideoEncoder3D, x: Tensor) -> Tensor:
     """Map a clip [1, 3, F, H, W], or images [F, 3, H, W], to the input of the last projection."""
     x = encoder.conv_in(x)
     for block in encoder.down_blocks:
         x = block(x)
     first, last = encoder.mid_block.resnets
-    x = last(_attended(encoder.mid_block.attentions[0], first(x)))
+    x = last(_attend(encoder.mid_block.attentions[0], first(x)))
     encoded: Tensor = encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(x)))
     return encoded
 
 
-def _attended(attention: Attention, x: Tensor) -> Tensor:
+def _attend(attention: Attention, x: Tensor) -> Tensor:
     """Attend from each cell to all cells of its own and earlier frames of [B, C, T, h, w].
 
     diffusers masks later frames by a [cells, cells] matrix. Images [B, C, h, w] are one frame each.
@@ -119,17 +119,17 @@ def _attended(attention: Attention, x: Tensor) -> Tensor:
     return x + out[:, 0].transpose(1, 2).reshape(x.shape)
 
 
-def _without_time(encoder: HunyuanVideoEncoder3D) -> nn.Module:
+def _remove_time(encoder: HunyuanVideoEncoder3D) -> nn.Module:
     """Return a copy for images [F, 3, H, W]: every convolution without time."""
     flat: nn.Module = deepcopy(encoder)
     for parent in [*flat.modules()]:
         for name, child in parent.named_children():
             if isinstance(child, HunyuanVideoCausalConv3d):
-                setattr(parent, name, _flattened(child.conv))
+                setattr(parent, name, _flatten_convolution(child.conv))
     return flat
 
 
-def _flattened(conv: nn.Conv3d) -> nn.Module:
+def _flatten_convolution(conv: nn.Conv3d) -> nn.Module:
     """Return what a convolution computes of one frame that is repeated in front."""
     _, rows, columns = conv.kernel_size
     _, down, right = conv.stride

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from vditrack.errors import InputError
 from vditrack_export.families.attention import RotaryTables
 from vditrack_export.families.feature_path import TransformerPath
-from vditrack_export.families.layers import Attend, by_head, last_tokens, modulated, rotate_pairs
+from vditrack_export.families.layers import (
+    Attend,
+    fold_modulation,
+    last_tokens,
+    rotate_pairs,
+    split_heads,
+)
 from vditrack_export.families.read_out import read_out
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import RotaryAxes
@@ -107,7 +113,7 @@ class HunyuanVideoPath(TransformerPath):
             )
             chosen = model.transformer_blocks[cut.block]
             shift, scale, *_ = _modulation_of(chosen.norm1, conditioning)
-            norm1 = modulated(chosen.norm1.norm, scale, shift)
+            norm1 = fold_modulation(chosen.norm1.norm, scale, shift)
             tables = rotary.newest(self.newest)
             self.reading = read_out(norm1, chosen.attn, cut, tables, head_norms=True)
         self.register_buffer("text", text)
@@ -176,15 +182,15 @@ class _Lending(nn.Module):
         super().__init__()
         self.heads = parts.heads
         shift, scale, *_ = _modulation_of(parts.norm1, conditioning)
-        self.norm1 = modulated(parts.norm1.norm, scale, shift)
+        self.norm1 = fold_modulation(parts.norm1.norm, scale, shift)
         self.to_k, self.norm_k, self.to_v = parts.to_k, parts.norm_k, parts.to_v
 
     def key(self, normed: Tensor) -> Tensor:
-        key: Tensor = self.norm_k(by_head(self.to_k(normed), self.heads))
+        key: Tensor = self.norm_k(split_heads(self.to_k(normed), self.heads))
         return key
 
     def value(self, normed: Tensor) -> Tensor:
-        return by_head(self.to_v(normed), self.heads)
+        return split_heads(self.to_v(normed), self.heads)
 
 
 class _Advancing(_Lending):
@@ -198,12 +204,12 @@ class _Advancing(_Lending):
         _, _, gate, shift, scale, ffn_gate = _modulation_of(parts.norm1, conditioning)
         self.to_q, self.norm_q, self.to_out = parts.to_q, parts.norm_q, parts.to_out
         self.register_buffer("attention_gate", gate)
-        self.norm2 = modulated(parts.norm2, scale, shift)
+        self.norm2 = fold_modulation(parts.norm2, scale, shift)
         self.feed_forward = parts.feed_forward
         self.register_buffer("feed_forward_gate", ffn_gate)
 
     def query(self, normed: Tensor) -> Tensor:
-        query: Tensor = self.norm_q(by_head(self.to_q(normed), self.heads))
+        query: Tensor = self.norm_q(split_heads(self.to_q(normed), self.heads))
         return query
 
     def advance(self, tokens: Tensor, attended: Tensor) -> Tensor:

@@ -61,42 +61,42 @@ class LtxStreamEncoder(nn.Module):
         """
         _check_frames(len(frames) - (not caches))
         history = History(caches)
-        moments = _encoded(self.encoder, as_clip(frames), history)
+        moments = _encode(self.encoder, as_clip(frames), history)
         # What comes after the means is the logarithm of a variance that all channels share.
         mean = moments[:, : self.mean.shape[1]]
         return ((mean - self.mean) / self.std, *history.next_caches)
 
 
-def _encoded(encoder: LTXVideoEncoder3d, x: Tensor, history: History) -> Tensor:
+def _encode(encoder: LTXVideoEncoder3d, x: Tensor, history: History) -> Tensor:
     """Map a clip [1, 3, F, H, W] to the moments of its latents."""
-    x = _convolved(encoder.conv_in, _patches(x, encoder.patch_size), history)
+    x = _convolve(encoder.conv_in, _to_patches(x, encoder.patch_size), history)
     for block in encoder.down_blocks:
-        x = _lowered(block, x, history)
+        x = _run_down_block(block, x, history)
     for resnet in encoder.mid_block.resnets:
-        x = _residual(resnet, x, history)
-    x = encoder.conv_act(_normed(encoder.norm_out, x))
-    return _convolved(encoder.conv_out, x, history)
+        x = _run_residual(resnet, x, history)
+    x = encoder.conv_act(_normalise(encoder.norm_out, x))
+    return _convolve(encoder.conv_out, x, history)
 
 
-def _patches(x: Tensor, side: int) -> Tensor:
+def _to_patches(x: Tensor, side: int) -> Tensor:
     """Turn squares of pixels into channels, column by column: to [1, C, F, h, w]."""
     squares = torch.unflatten(torch.unflatten(x, 4, (-1, side)), 3, (-1, side))
     return squares.permute(0, 1, 6, 4, 2, 3, 5).flatten(1, 3)
 
 
-def _lowered(block: LTXVideoDownBlock3D, x: Tensor, history: History) -> Tensor:
+def _run_down_block(block: LTXVideoDownBlock3D, x: Tensor, history: History) -> Tensor:
     for resnet in block.resnets:
-        x = _residual(resnet, x, history)
+        x = _run_residual(resnet, x, history)
     for sampler in block.downsamplers or ():
-        x = _convolved(sampler, x, history)
-    return x if block.conv_out is None else _residual(block.conv_out, x, history)
+        x = _convolve(sampler, x, history)
+    return x if block.conv_out is None else _run_residual(block.conv_out, x, history)
 
 
-def _residual(block: LTXVideoResnetBlock3d, x: Tensor, history: History) -> Tensor:
-    inner = block.nonlinearity(_normed(block.norm1, x))
-    inner = _convolved(block.conv1, inner, history)
-    inner = block.nonlinearity(_normed(block.norm2, inner))
-    inner = _convolved(block.conv2, inner, history)
+def _run_residual(block: LTXVideoResnetBlock3d, x: Tensor, history: History) -> Tensor:
+    inner = block.nonlinearity(_normalise(block.norm1, x))
+    inner = _convolve(block.conv1, inner, history)
+    inner = block.nonlinearity(_normalise(block.norm2, inner))
+    inner = _convolve(block.conv2, inner, history)
     if block.conv_shortcut is None:
         return inner + x
     across = block.norm3(x.movedim(1, -1)).movedim(-1, 1)
@@ -105,12 +105,12 @@ def _residual(block: LTXVideoResnetBlock3d, x: Tensor, history: History) -> Tens
     return inner + shortcut
 
 
-def _normed(norm: RMSNorm, x: Tensor) -> Tensor:
+def _normalise(norm: RMSNorm, x: Tensor) -> Tensor:
     """Divide [1, C, T, H, W] by the root of the mean square over channels."""
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + norm.eps)
 
 
-def _convolved(conv: LTXVideoCausalConv3d, x: Tensor, history: History) -> Tensor:
+def _convolve(conv: LTXVideoCausalConv3d, x: Tensor, history: History) -> Tensor:
     """Convolve a group's frames, or each two of them to one, with two frames before the last.
 
     A convolution three frames wide with a stride of two begins at the last frame it saw.
@@ -118,11 +118,11 @@ def _convolved(conv: LTXVideoCausalConv3d, x: Tensor, history: History) -> Tenso
     seen_again = conv.kernel_size[0] - conv.conv.stride[0]
     # Caches have the precision of the weights, like all that is multiplied with them.
     x = x.to(conv.conv.weight.dtype)
-    convolved: Tensor = conv.conv(history.extend(x, seen_again, _first_twice))
+    convolved: Tensor = conv.conv(history.extend(x, seen_again, _prepend_first_twice))
     return convolved
 
 
-def _first_twice(x: Tensor, _frames: int) -> Tensor:
+def _prepend_first_twice(x: Tensor, _frames: int) -> Tensor:
     """Prepend the first frame twice to a clip, also if a single frame is cached later."""
     return torch.cat((x[:, :, :1], x[:, :, :1], x), dim=2)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vditrack_export.families.attention import RotaryTables, SelfAttention, cross_attention
 from vditrack_export.families.feature_path import PromptedBlock, TransformerPath
-from vditrack_export.families.layers import by_head
+from vditrack_export.families.layers import split_heads
 from vditrack_export.families.read_out import read_out
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import low_frequency_channels
@@ -154,4 +154,4 @@ def _rotary_tables(model: LTXVideoTransformer3DModel, latent_shape: LatentShape)
     """Return tables whose angles differ from head to head, [1, N, heads, pairs]."""
     heads = model.config.num_attention_heads
     cos, sin = model.rope(torch.empty(1), *latent_shape[1:], rope_interpolation_scale=ROTARY_SCALE)
-    return RotaryTables(by_head(cos[..., ::2], heads), by_head(sin[..., ::2], heads))
+    return RotaryTables(split_heads(cos[..., ::2], heads), split_heads(sin[..., ::2], heads))

@@ -20,7 +20,7 @@ from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.diffusers_files import Config, load_model, read_config
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.unet.autoencoder import KlVae, PixelEncoder
-from vditrack_export.families.unet.i2vgen import I2VGenPath, later_places
+from vditrack_export.families.unet.i2vgen import I2VGenPath, frame_positions
 from vditrack_export.families.unet.shapes import (
     AdmUNet,
     I2VGenUNet,
@@ -246,7 +246,7 @@ class I2VGenDenoiser(UNetDenoiser[I2VGenUNet]):
     ) -> object:
         """Run the unmodified model as its pipeline does, on latents without noise."""
         _, channels, frames, rows, columns = latents.shape
-        places = later_places((channels, frames, rows, columns))
+        places = frame_positions((channels, frames, rows, columns))
         return model(
             denoising.noised(latents),
             torch.tensor([denoising.timestep]),

@@ -22,10 +22,10 @@ from vditrack_export.families.unet.layers import (
     Residual,
     SpatialTransformer,
     TemporalTransformer,
-    clip_of,
-    frames_of,
+    to_clip,
+    to_frames,
 )
-from vditrack_export.families.unet.path import UNetWalk, described, listed
+from vditrack_export.families.unet.path import UNetWalk, last_frames, layer_part
 
 _POOLED = 32
 """Side that the model pools the first frame's latents to (diffusers' ``I2VGenXLUNet``)."""
@@ -58,7 +58,7 @@ class I2VGenPath(NoisedPath):
         """Compute all constants, and share the model's other submodules."""
         super().__init__(latent_shape, denoising)
         self.described = cut.described
-        self.register_buffer("places", later_places(latent_shape))
+        self.register_buffer("places", frame_positions(latent_shape))
         self.project = model.image_latents_proj_in
         self.encode = model.image_latents_temporal_encoder
         self.conv_in = model.conv_in
@@ -66,7 +66,9 @@ class I2VGenPath(NoisedPath):
             self.first_tokens = _FirstTokens(model.image_latents_context_embedding, latent_shape)
             self.transformer_in = TemporalTransformer(model.transformer_in)
             steps = partial(
-                _steps, _instant(model, denoising.timestep, fps), _context(model, prompt)
+                _steps,
+                _embed_timestep(model, denoising.timestep, fps),
+                _embed_context(model, prompt),
             )
             self.walk = UNetWalk(model, steps, lambda sampler: sampler, cut.block)
 
@@ -75,20 +77,20 @@ class I2VGenPath(NoisedPath):
         first = latents[:, :, :1]
         noised = self.noised(latents)
         encoded = self._encode_images(torch.cat((first, self.places), dim=2))
-        frames = self.conv_in(frames_of(torch.cat((noised, encoded), dim=1)))
+        frames = self.conv_in(to_frames(torch.cat((noised, encoded), dim=1)))
         hidden = self.walk(self.transformer_in(frames), self.first_tokens(first[:, :, 0]))
-        return described(hidden, self.described)
+        return last_frames(hidden, self.described)
 
     def _encode_images(self, images: Tensor) -> Tensor:
         """Encode the first frame and the positions [1, C, T, h, w] to the same shape."""
-        projected = self.project(frames_of(images))
+        projected = self.project(to_frames(images))
         frames, channels, rows, columns = projected.shape
         places = projected.permute(2, 3, 0, 1).flatten(0, 1)
         encoded = self.encode(places).reshape(rows, columns, frames, channels)
-        return clip_of(encoded.permute(2, 3, 0, 1))
+        return to_clip(encoded.permute(2, 3, 0, 1))
 
 
-def later_places(latent_shape: LatentShape) -> Tensor:
+def frame_positions(latent_shape: LatentShape) -> Tensor:
     """Return the positions of the frames after the first, from above 0 to 1, as latents.
 
     They are those of ``I2VGenXLPipeline.prepare_image_latents``: float32 [1, C, T - 1, h, w].
@@ -99,20 +101,22 @@ def later_places(latent_shape: LatentShape) -> Tensor:
 
 
 def _steps(instant: Tensor, context: Tensor, block: nn.Module, index: int) -> Iterator[nn.Module]:
-    yield from (Residual(part, instant) for part in listed(block, "resnets", index))
-    yield from (_OverTime(part) for part in listed(block, "temp_convs", index))
-    yield from (SpatialTransformer(part, context) for part in listed(block, "attentions", index))
-    yield from (TemporalTransformer(part) for part in listed(block, "temp_attentions", index))
+    yield from (Residual(part, instant) for part in layer_part(block, "resnets", index))
+    yield from (_OverTime(part) for part in layer_part(block, "temp_convs", index))
+    yield from (
+        SpatialTransformer(part, context) for part in layer_part(block, "attentions", index)
+    )
+    yield from (TemporalTransformer(part) for part in layer_part(block, "temp_attentions", index))
 
 
-def _instant(model: I2VGenXLUNet, timestep: float, fps: float) -> Tensor:
+def _embed_timestep(model: I2VGenXLUNet, timestep: float, fps: float) -> Tensor:
     """Return the embedding [1, width] of the timestep and of the frame rate."""
     instant: Tensor = model.time_embedding(model.time_proj(torch.tensor([timestep])))
     rate: Tensor = model.fps_embedding(model.time_proj(torch.tensor([fps])))
     return instant + rate
 
 
-def _context(model: I2VGenXLUNet, prompt: Tensor) -> Tensor:
+def _embed_context(model: I2VGenXLUNet, prompt: Tensor) -> Tensor:
     """Return the prompt's tokens and those of a zero image embedding, [tokens, text_dim]."""
     image = model.context_embedding(torch.zeros(1, prompt.shape[1]))
     return torch.cat((prompt, image.reshape(-1, prompt.shape[1])))
@@ -126,7 +130,7 @@ class _OverTime(nn.Module):
         self.convolutions = nn.Sequential(layer.conv1, layer.conv2, layer.conv3, layer.conv4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + frames_of(self.convolutions(clip_of(x)))
+        return x + to_frames(self.convolutions(to_clip(x)))
 
 
 class _FirstTokens(nn.Module):

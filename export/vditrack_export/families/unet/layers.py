@@ -13,15 +13,15 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from torch import Tensor, nn
 
-from vditrack_export.families.layers import Attend, Constant, by_head
+from vditrack_export.families.layers import Attend, Constant, split_heads
 
 
-def clip_of(frames: Tensor) -> Tensor:
+def to_clip(frames: Tensor) -> Tensor:
     """Return frames [F, C, h, w] as a clip [1, C, F, h, w]."""
     return frames.transpose(0, 1)[None]
 
 
-def frames_of(clip: Tensor) -> Tensor:
+def to_frames(clip: Tensor) -> Tensor:
     """Return a clip [1, C, F, h, w] as frames [F, C, h, w]."""
     return clip[0].transpose(0, 1)
 
@@ -41,8 +41,8 @@ class Residual(nn.Module):
         conditioned = block.time_emb_proj(F.silu(instant))[0]
         scales = getattr(block, "time_embedding_norm", "default") == "scale_shift"
         self.norm1, self.conv2 = block.norm1, block.conv2
-        self.conv1 = block.conv1 if scales else _shifted(block.conv1, conditioned)
-        self.norm2 = _modulated(block.norm2, conditioned) if scales else block.norm2
+        self.conv1 = block.conv1 if scales else _fold_shift(block.conv1, conditioned)
+        self.norm2 = _fold_scale(block.norm2, conditioned) if scales else block.norm2
         # Some blocks halve or double the picture, without weights.
         resized = getattr(block, "upsample", None) or getattr(block, "downsample", None)
         self.resize = resized or nn.Identity()
@@ -56,7 +56,7 @@ class Residual(nn.Module):
         return advanced
 
 
-def _shifted(conv: nn.Conv2d | nn.Conv3d, shift: Tensor) -> nn.Module:
+def _fold_shift(conv: nn.Conv2d | nn.Conv3d, shift: Tensor) -> nn.Module:
     """Return a convolution that adds a constant to each of its channels, its weights shared."""
     size = conv.in_channels, conv.out_channels, conv.kernel_size
     shifted = type(conv)(*size, conv.stride, conv.padding, device="meta")  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ def _shifted(conv: nn.Conv2d | nn.Conv3d, shift: Tensor) -> nn.Module:
     return shifted
 
 
-def _modulated(norm: nn.GroupNorm, conditioned: Tensor) -> nn.GroupNorm:
+def _fold_scale(norm: nn.GroupNorm, conditioned: Tensor) -> nn.GroupNorm:
     """Fold a scale and a shift, norm(x) (1 + scale) + shift, into the norm's own weights."""
     scale, shift = conditioned.chunk(2)
     folded = nn.GroupNorm(norm.num_groups, norm.num_channels, norm.eps)
@@ -89,7 +89,8 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend from all tokens [B, N, width] to all."""
         query, key, value = (
-            by_head(project(tokens), self.heads) for project in (self.to_q, self.to_k, self.to_v)
+            split_heads(project(tokens), self.heads)
+            for project in (self.to_q, self.to_k, self.to_v)
         )
         out: Tensor = self.to_out(self.attend(query, key, value))
         return out
@@ -143,7 +144,7 @@ class ContextAttention(nn.Module):
         # As one sequence: every token sees the context alone, whatever its frame.
         every = tokens.flatten(0, 1)[None]
         query, key, value = (
-            by_head(x, self.heads) for x in (self.to_q(every), key[None], value[None])
+            split_heads(x, self.heads) for x in (self.to_q(every), key[None], value[None])
         )
         out: Tensor = self.to_out(self.attend(query, key, value))
         return out.reshape(tokens.shape)
@@ -225,7 +226,7 @@ class TemporalTransformer(nn.Module):
         """Map frames [F, C, rows, columns] to the same shape."""
         frames, channels, rows, columns = x.shape
         # The norm is over all frames.
-        normed = frames_of(self.norm(clip_of(x)))
+        normed = to_frames(self.norm(to_clip(x)))
         tokens = self.proj_in(normed.permute(2, 3, 0, 1).flatten(0, 1))
         for block in self.blocks:
             tokens = block(tokens)

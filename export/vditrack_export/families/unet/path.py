@@ -37,17 +37,17 @@ class UNetWalk(nn.Module):
         """Take the layers up to the last one, and leave out all others."""
         super().__init__()
         self.down: Iterable[Any] = nn.ModuleList(
-            _level(block, steps, len(block.resnets), map(resized, block.downsamplers or ()))
+            _build_level(block, steps, len(block.resnets), map(resized, block.downsamplers or ()))
             for block in model.down_blocks
         )
-        self.middle = _level(model.mid_block, steps, len(model.mid_block.resnets))
+        self.middle = _build_level(model.mid_block, steps, len(model.mid_block.resnets))
         levels, layers = divmod(last + 1, len(model.up_blocks[0].resnets))
         up = [
-            _level(block, steps, len(block.resnets), map(resized, block.upsamplers or ()))
+            _build_level(block, steps, len(block.resnets), map(resized, block.upsamplers or ()))
             for block in model.up_blocks[:levels]
         ]
         if layers:
-            up.append(_level(model.up_blocks[levels], steps, layers))
+            up.append(_build_level(model.up_blocks[levels], steps, layers))
         self.up: Iterable[Any] = nn.ModuleList(up)
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
@@ -91,7 +91,7 @@ class _Layer(nn.Module):
         return x
 
 
-def _level(
+def _build_level(
     block: Any,  # noqa: ANN401
     steps: LayerSteps,
     layers: int,
@@ -102,11 +102,11 @@ def _level(
     return _Level(chosen, next(iter(resized), None))
 
 
-def listed(block: Any, name: str, index: int) -> list[Any]:  # noqa: ANN401
+def layer_part(block: Any, name: str, index: int) -> list[Any]:  # noqa: ANN401
     """Return the layer's entry in a block's list of that name, as a list of one or none."""
     return list(getattr(block, name, ())[index : index + 1])
 
 
-def described(hidden: Tensor, count: int) -> Tensor:
+def last_frames(hidden: Tensor, count: int) -> Tensor:
     """Return hidden states [F, D, rows, columns] of the last frames: [count, rows, columns, D]."""
     return hidden[-count:].permute(0, 2, 3, 1)

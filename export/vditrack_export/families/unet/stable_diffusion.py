@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vditrack_export.families.feature_path import NoisedPath
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.unet.layers import ImageAttention, Residual, SpatialTransformer
-from vditrack_export.families.unet.path import UNetWalk, described, listed
+from vditrack_export.families.unet.path import UNetWalk, last_frames, layer_part
 
 
 class ImageUNetPath(NoisedPath):
@@ -45,29 +45,31 @@ class ImageUNetPath(NoisedPath):
         with torch.no_grad():
             instant = model.time_embedding(model.time_proj(torch.tensor([denoising.timestep])))
             steps = (
-                partial(_prompted, instant, prompt)
+                partial(_prompted_steps, instant, prompt)
                 if isinstance(model, UNet2DConditionModel)
-                else partial(_alone, instant)
+                else partial(_plain_steps, instant)
             )
-            self.walk = UNetWalk(model, steps, partial(_resized, instant), cut.block)
+            self.walk = UNetWalk(model, steps, partial(_resize_module, instant), cut.block)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
         noised = self.noised(latents)
         frames = noised[0].transpose(0, 1)
-        return described(self.walk(self.conv_in(frames)), self.described)
+        return last_frames(self.walk(self.conv_in(frames)), self.described)
 
 
-def _prompted(instant: Tensor, prompt: Tensor, block: nn.Module, index: int) -> Iterator[nn.Module]:
-    yield from (Residual(part, instant) for part in listed(block, "resnets", index))
-    yield from (SpatialTransformer(part, prompt) for part in listed(block, "attentions", index))
+def _prompted_steps(
+    instant: Tensor, prompt: Tensor, block: nn.Module, index: int
+) -> Iterator[nn.Module]:
+    yield from (Residual(part, instant) for part in layer_part(block, "resnets", index))
+    yield from (SpatialTransformer(part, prompt) for part in layer_part(block, "attentions", index))
 
 
-def _alone(instant: Tensor, block: nn.Module, index: int) -> Iterator[nn.Module]:
-    yield from (Residual(part, instant) for part in listed(block, "resnets", index))
-    yield from (ImageAttention(part) for part in listed(block, "attentions", index))
+def _plain_steps(instant: Tensor, block: nn.Module, index: int) -> Iterator[nn.Module]:
+    yield from (Residual(part, instant) for part in layer_part(block, "resnets", index))
+    yield from (ImageAttention(part) for part in layer_part(block, "attentions", index))
 
 
-def _resized(instant: Tensor, sampler: nn.Module) -> nn.Module:
+def _resize_module(instant: Tensor, sampler: nn.Module) -> nn.Module:
     """Return the module that resizes the picture; in ADM it is a residual block with a timestep."""
     return Residual(sampler, instant) if isinstance(sampler, ResnetBlock2D) else sampler

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from vditrack_export.families.feature_path import NoisedPath
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
-from vditrack_export.families.unet.layers import Block, Mixed, Residual, clip_of, frames_of
-from vditrack_export.families.unet.path import UNetWalk, described, listed
+from vditrack_export.families.unet.layers import Block, Mixed, Residual, to_clip, to_frames
+from vditrack_export.families.unet.path import UNetWalk, last_frames, layer_part
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,17 @@ class StableVideoPath(NoisedPath):
         """Map float32 [1, C, T, h, w] to descriptors, float32 [described, rows, columns, D]."""
         noised = self.noised(latents)
         first = (latents[:, :, :1] / self.scaling_factor).expand_as(latents)
-        frames = self.conv_in(frames_of(torch.cat((noised, first), dim=1)))
-        return described(self.walk(frames), self.described)
+        frames = self.conv_in(to_frames(torch.cat((noised, first), dim=1)))
+        return last_frames(self.walk(frames), self.described)
 
 
 def _steps(
     instant: Tensor, image: Tensor, frames: int, block: nn.Module, index: int
 ) -> Iterator[nn.Module]:
-    yield from (_Residual(part, instant) for part in listed(block, "resnets", index))
-    yield from (_Transformer(part, image, frames) for part in listed(block, "attentions", index))
+    yield from (_Residual(part, instant) for part in layer_part(block, "resnets", index))
+    yield from (
+        _Transformer(part, image, frames) for part in layer_part(block, "attentions", index)
+    )
 
 
 class _Residual(nn.Module):
@@ -101,7 +103,7 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.spatial(x)
-        mixed: Tensor = self.mixed(x, frames_of(self.temporal(clip_of(x))))
+        mixed: Tensor = self.mixed(x, to_frames(self.temporal(to_clip(x))))
         return mixed
 
 

@@ -70,7 +70,7 @@ class WanStreamEncoder(nn.Module):
         _check_frames(len(frames) - (not caches), self.temporal_stride)
         history = History(caches)
         clip = patchify(as_clip(frames), self.patch_size)
-        moments = self.quant_conv(_encoded(self.encoder, clip, history, self.temporal_stride))
+        moments = self.quant_conv(_encode(self.encoder, clip, history, self.temporal_stride))
         mean, _ = moments.chunk(2, dim=1)
         return ((mean - self.mean) / self.std, *history.next_caches)
 
@@ -92,63 +92,67 @@ class WanClipEncoder(nn.Module):
         return latents
 
 
-def _encoded(encoder: WanEncoder3d, x: Tensor, history: History, temporal_stride: int) -> Tensor:
+def _encode(encoder: WanEncoder3d, x: Tensor, history: History, temporal_stride: int) -> Tensor:
     """Map a clip [1, C, F, H, W] to the moments of its latents, before their last projection."""
-    x = convolve(encoder.conv_in, x, history, _zeros)
+    x = convolve(encoder.conv_in, x, history, _pad_with_zeros)
     for block in encoder.down_blocks:
-        x = _lowered(block, x, history, temporal_stride)
+        x = _run_down_block(block, x, history, temporal_stride)
     first, last = encoder.mid_block.resnets
-    x = _residual(first, x, history)
-    x = _residual(last, encoder.mid_block.attentions[0](x), history)
+    x = _run_residual(first, x, history)
+    x = _run_residual(last, encoder.mid_block.attentions[0](x), history)
     x = encoder.nonlinearity(encoder.norm_out(x))
-    return convolve(encoder.conv_out, x, history, _zeros)
+    return convolve(encoder.conv_out, x, history, _pad_with_zeros)
 
 
-def _lowered(block: nn.Module, x: Tensor, history: History, temporal_stride: int) -> Tensor:
+def _run_down_block(block: nn.Module, x: Tensor, history: History, temporal_stride: int) -> Tensor:
     """Run one entry of ``down_blocks``: a layer in Wan 2.1, a level in Wan 2.2's 5B model."""
     if isinstance(block, WanResidualBlock):
-        return _residual(block, x, history)
+        return _run_residual(block, x, history)
     if isinstance(block, WanResample):
-        return _downsampled(block, x, history, temporal_stride)
+        return _downsample(block, x, history, temporal_stride)
     assert isinstance(block, WanResidualDownBlock)
     shortcut: Tensor = block.avg_shortcut(x)
     for resnet in block.resnets:
-        x = _residual(resnet, x, history)
+        x = _run_residual(resnet, x, history)
     if block.downsampler is not None:
-        x = _downsampled(block.downsampler, x, history, temporal_stride)
+        x = _downsample(block.downsampler, x, history, temporal_stride)
     return x + shortcut
 
 
-def _residual(block: WanResidualBlock, x: Tensor, history: History) -> Tensor:
+def _run_residual(block: WanResidualBlock, x: Tensor, history: History) -> Tensor:
     shortcut: Tensor = block.conv_shortcut(x)
-    x = convolve(block.conv1, block.nonlinearity(block.norm1(x)), history, _zeros)
-    x = convolve(block.conv2, block.nonlinearity(block.norm2(x)), history, _zeros)
+    x = convolve(block.conv1, block.nonlinearity(block.norm1(x)), history, _pad_with_zeros)
+    x = convolve(block.conv2, block.nonlinearity(block.norm2(x)), history, _pad_with_zeros)
     return x + shortcut
 
 
-def _downsampled(block: WanResample, x: Tensor, history: History, temporal_stride: int) -> Tensor:
+def _downsample(block: WanResample, x: Tensor, history: History, temporal_stride: int) -> Tensor:
     images = block.resample(x[0].transpose(0, 1))
     x = images.transpose(0, 1)[None]
     if temporal_stride == 1 or block.mode == "downsample2d":
         return x
-    known = history.extend(x.to(block.time_conv.weight.dtype), 1, _nothing)
+    known = history.extend(x.to(block.time_conv.weight.dtype), 1, _pad_with_nothing)
     if not history.begins:
-        return _paired(block.time_conv, known)
+        return _merge_pairs(block.time_conv, known)
     # The first frame is not paired with any.
     first = x[:, :, :1]
-    return first if known.shape[2] == 1 else torch.cat((first, _paired(block.time_conv, known)), 2)
+    return (
+        first
+        if known.shape[2] == 1
+        else torch.cat((first, _merge_pairs(block.time_conv, known)), 2)
+    )
 
 
-def _paired(conv: nn.Conv3d, known: Tensor) -> Tensor:
+def _merge_pairs(conv: nn.Conv3d, known: Tensor) -> Tensor:
     """Convolve each two frames to one, with the frame before them."""
     return F.conv3d(known, conv.weight, conv.bias, conv.stride).float()
 
 
-def _zeros(x: Tensor, frames: int) -> Tensor:
+def _pad_with_zeros(x: Tensor, frames: int) -> Tensor:
     return F.pad(x, (0, 0, 0, 0, frames, 0))
 
 
-def _nothing(x: Tensor, _frames: int) -> Tensor:
+def _pad_with_nothing(x: Tensor, _frames: int) -> Tensor:
     return x
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vditrack_export.families.attention import RotaryTables, SelfAttention, cross_attention
 from vditrack_export.families.feature_path import PromptedBlock, TransformerPath
-from vditrack_export.families.layers import modulated
+from vditrack_export.families.layers import fold_modulation
 from vditrack_export.families.prompt_tokens import merge_tokens
 from vditrack_export.families.read_out import read_out
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
@@ -65,7 +65,7 @@ class WanPath(TransformerPath):
             self.blocks = self.build_blocks(model.blocks, block)
             chosen = model.blocks[cut.block]
             shift, scale, *_ = _modulation_of(chosen, modulation)
-            norm1 = modulated(chosen.norm1, scale, shift)
+            norm1 = fold_modulation(chosen.norm1, scale, shift)
             tables = rotary.newest(self.newest)
             self.reading = read_out(norm1, chosen.attn1, cut, tables, head_norms=False)
         self.set_rotary(rotary)
@@ -80,9 +80,9 @@ def _block(
         cross_attention=prompted,
         feed_forward=block.ffn,
         norms=(
-            modulated(block.norm1, scale, shift),
+            fold_modulation(block.norm1, scale, shift),
             block.norm2,
-            modulated(block.norm3, ffn_scale, ffn_shift),
+            fold_modulation(block.norm3, ffn_scale, ffn_shift),
         ),
         gates=(gate, None, ffn_gate),
         newest=newest,
