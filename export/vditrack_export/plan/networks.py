@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vditrack.bundle.manifest import Encoder, Input
 from vditrack_export.card import Card
-from vditrack_export.families.read_spec import Cut, Denoising
+from vditrack_export.families.read_spec import Cut
+from vditrack_export.pipeline.backbone import read_denoising
 from vditrack_export.pipeline.checkpoint import Checkpoint, random_checkpoint
 from vditrack_export.plan.meta_tensors import MetaTensors, meta_tensor
 from vditrack_export.plan.recorder import Recording, record
@@ -59,7 +60,7 @@ def build_feature_path(
     )
     shape = (card.encoder.latent_channels, *latents)
     with torch.no_grad():
-        return denoiser.path(transformer, shape, cut, _denoising(card), prompt).eval()
+        return denoiser.path(transformer, shape, cut, read_denoising(card.feature), prompt).eval()
 
 
 def build_transformer(card: Card) -> Callable[[Tensor, Tensor], object]:
@@ -69,7 +70,7 @@ def build_transformer(card: Card) -> Callable[[Tensor, Tensor], object]:
         A function that runs it on clean latents [1, C, T, h, w] and a prompt, at the card's step.
 
     """
-    denoiser, denoising = card.family.denoiser, _denoising(card)
+    denoiser, denoising = card.family.denoiser, read_denoising(card.feature)
     model = denoiser.model_class(**denoiser.config()).eval()
     return lambda latents, prompt: denoiser.run(model, latents, denoising, prompt)
 
@@ -153,13 +154,3 @@ def _meta_models(card: Card) -> Checkpoint:
 
 def _latents(card: Card, size: LatentSize) -> Tensor:
     return meta_tensor(1, card.encoder.latent_channels, *size)
-
-
-def _denoising(card: Card) -> Denoising:
-    feature = card.feature
-    return Denoising(
-        timestep=feature.timestep,
-        signal=feature.signal_level,
-        noise=feature.noise_level,
-        seed=feature.noise_seed,
-    )
