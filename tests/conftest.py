@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 
@@ -98,15 +96,3 @@ def assert_refused(run_vditrack: Callable[..., Completed]) -> Callable[..., None
         assert sorted(cwd.rglob("*")) == before
 
     return check
-
-
-@pytest.fixture(scope="session")
-def invoke_verb() -> Callable[..., object]:
-    """Call the function of a verb with the arguments of a command line, errors not handled."""
-
-    def invoke(verb: Callable[..., object], *arguments: object, **options: object) -> object:
-        app = typer.Typer()
-        app.command()(verb)
-        return CliRunner().invoke(app, list(map(str, arguments)), **options)
-
-    return invoke

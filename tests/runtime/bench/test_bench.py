@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doubles.commands import run_command
 from doubles.passthrough import write_passthrough
 from vditrack import InputError, Tracker
 from vditrack.bench import gpu, machine
@@ -301,10 +302,10 @@ SMALL = ["--duration", "1", "--rate", "40", "--size", "96x64", "--points", "10"]
 
 
 @pytest.fixture(scope="module")
-def measured(bundle, tmp_path_factory, invoke_verb):
+def measured(bundle, tmp_path_factory):
     """A measurement's file and what it printed."""
     path = tmp_path_factory.mktemp("results") / "a.json"
-    done = invoke_verb(bench, bundle.root, *SMALL, "-o", path)
+    done = run_command(bench, bundle.root, *SMALL, "-o", path)
     assert done.exit_code == 0, done.exception
     return path, done
 
@@ -403,9 +404,9 @@ def other(measured, tmp_path):
     return path
 
 
-def test_results_that_differ(measured, other, tmp_path, invoke_verb):
+def test_results_that_differ(measured, other, tmp_path):
     saved = tmp_path / "comparison.json"
-    done = invoke_verb(bench, "--compare", measured[0], other, "-o", saved)
+    done = run_command(bench, "--compare", measured[0], other, "-o", saved)
     assert done.exit_code == 0, done.exception
     cpu = read_result(measured[0]).machine.cpu
     assert f"not the same machine: cpu {cpu} and Abacus [7]; cores" in done.stdout
@@ -414,7 +415,7 @@ def test_results_that_differ(measured, other, tmp_path, invoke_verb):
     assert "not the same clip: sha256" in done.stdout
     assert "not the same settings: points 10 and 11\n" in done.stdout
     assert "B: the machine was busy at the start: load average 2.50 on 3 cores" in done.stdout
-    printed = invoke_verb(bench, "--compare", measured[0], other, "--json")
+    printed = run_command(bench, "--compare", measured[0], other, "--json")
     assert json.loads(printed.stdout) == json.loads(saved.read_text())
     rows = {row["figure"]: row for row in json.loads(printed.stdout)["rows"]}
     assert rows["free_rate"]["ratio"] == 2
@@ -455,7 +456,7 @@ class Mistake:
         Mistake(["--compare", "a.json", "less.json"], "less.json is not a result.*figures"),
     ],
 )
-def test_a_mistake_is_refused(mistake, measured, bundle, tmp_path, monkeypatch, invoke_verb):
+def test_a_mistake_is_refused(mistake, measured, bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = json.loads(measured[0].read_text())
     files = {
@@ -469,7 +470,7 @@ def test_a_mistake_is_refused(mistake, measured, bundle, tmp_path, monkeypatch, 
         (tmp_path / name).write_text(json.dumps(content))
     (tmp_path / "text.json").write_text("not JSON")
     before = sorted(tmp_path.iterdir())
-    done = invoke_verb(bench, *mistake.arguments)
+    done = run_command(bench, *mistake.arguments)
     assert isinstance(done.exception, InputError), (done.exception, done.output)
     with pytest.raises(InputError, match=mistake.message):
         raise done.exception

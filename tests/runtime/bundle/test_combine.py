@@ -1,14 +1,13 @@
 """Bundles that were exported apart, joined to one that propagates masks."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from doubles.commands import run_command
 from doubles.propagating import PROPAGATION, write_propagating
 from vditrack.bundle.combine import combine_bundles
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle, seal_bundle
@@ -67,16 +66,14 @@ def test_a_part_that_propagates_masks_itself_gives_its_own_features_alone(
     assert not (whole.motion.root / "motion").exists()
 
 
-def test_the_command_joins_what_then_propagates(
-    tmp_path: Path, invoke_verb: Callable[..., Any]
-) -> None:
+def test_the_command_joins_what_then_propagates(tmp_path: Path) -> None:
     single = tmp_path / "single"
     tiny = write_propagating(tmp_path / "tiny")
     _single_frames(tiny.appearance, single)
     out = tmp_path / "whole"
     bundles = [str(tiny.root), "--motion", str(tiny.motion.root), "--appearance", str(single)]
     settings = ["--motion-weight", "1", "--temperature", "0.05"]
-    result = invoke_verb(combine, *bundles, "-o", out, *settings)
+    result = run_command(combine, *bundles, "-o", out, *settings)
     assert result.exit_code == 0, result.output
     # Motion alone, whose graphs really are of the windows that they claim.
     frames = np.random.default_rng(0).integers(0, 256, (3, 48, 64, 3), np.uint8)
@@ -104,11 +101,9 @@ def test_appearance_of_windows_is_refused_and_nothing_is_left(
 
 @pytest.mark.parametrize("option", ["--temperature", "--radius"])
 @pytest.mark.parametrize("value", ["nan", "0", "-1", "inf"])
-def test_settings_that_are_no_numbers_above_zero_are_refused(
-    option: str, value: str, invoke_verb: Callable[..., Any]
-) -> None:
+def test_settings_that_are_no_numbers_above_zero_are_refused(option: str, value: str) -> None:
     tiny = str(bundled_model())
     arguments = [tiny, "--motion", tiny, "--appearance", tiny, "-o", "nowhere"]
-    result = invoke_verb(combine, *arguments, option, value)
+    result = run_command(combine, *arguments, option, value)
     assert isinstance(result.exception, InputError)
     assert f"{option} {value}" in str(result.exception)
