@@ -18,12 +18,15 @@ from vditrack.arrays import Doubles, Floats
 from vditrack.coordinates import cells_from_pixels, pixel_indices, pixels_from_cells
 from vditrack.errors import InputError
 
-_COEFFICIENT_COUNTS = {
-    "plumb_bob": (4, 5),
-    "rational_polynomial": (8, 12, 14),
-    "equidistant": (4,),
-}
-"""Allowed numbers of coefficients of each distortion model of sensor_msgs/CameraInfo."""
+_POLYNOMIAL_MODELS = frozenset({"plumb_bob", "rational_polynomial", "thin_prism", "radtan"})
+"""Names of the models whose coefficients have OpenCV's order: k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3
+s4 [tx ty]]]]. Drivers use any of the names with any number of coefficients."""
+_POLYNOMIAL_COUNTS = (4, 5, 8, 12, 14)
+_FISHEYE_MODELS = frozenset({"equidistant", "fisheye", "kannala_brandt"})
+"""Names of the model with coefficients k1 k2 k3 k4 of the angle of incidence."""
+_FISHEYE_COUNT = 4
+_PINHOLE_MODELS = _POLYNOMIAL_MODELS | {"", "none", "pinhole", "perspective", "rectilinear"}
+"""Names of the models that are a pinhole camera if all coefficients are zero or missing."""
 _UNDISTORTION_CRITERIA = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 100, 1e-6)
 _MAX_REPROJECTION_ERROR = 0.1
 """Pixels by which a ray may miss its pixel. Where the distortion has no inverse it misses by far
@@ -64,7 +67,7 @@ class Camera:
     distortion: Doubles
     """Distortion coefficients [K]; zeros for a lens without distortion."""
     fisheye: bool
-    """Whether the model is equidistant; otherwise it is plumb_bob or rational_polynomial."""
+    """Whether the model is equidistant; otherwise it is a polynomial in OpenCV's order."""
     size: tuple[int, int] | None
     """(height, width) of the published image; None if the message does not give it."""
 
@@ -82,20 +85,11 @@ class Camera:
         matrix = np.array(info.k, np.float64).reshape(3, 3)
         if matrix[0, 0] == 0:
             return None
-        distortion = np.array(info.d, np.float64)
-        model = info.distortion_model
-        if not distortion.any():
-            distortion = np.zeros(4)
-        elif len(distortion) not in _COEFFICIENT_COUNTS.get(model, ()):
-            raise InputError(
-                f"camera_info has distortion model {model!r} with {len(distortion)} coefficients; "
-                "supported are plumb_bob (4 or 5), rational_polynomial (8, 12 or 14) and "
-                "equidistant (4). Calibrate the camera with one of these."
-            )
+        distortion, fisheye = _read_distortion(info)
         return cls(
             matrix=_apply_region(matrix, info),
             distortion=distortion,
-            fisheye=model == "equidistant",
+            fisheye=fisheye,
             size=_published_size(info),
         )
 
@@ -159,6 +153,31 @@ def place_points(points: Floats, camera: Camera | None, depth: Floats | None) ->
     rays = camera.unproject(points)
     z = np.ones(len(points), np.float32) if depth is None else _sample_depth(depth, points)
     return np.column_stack([rays * z[:, None], z]).astype(np.float32)
+
+
+def _read_distortion(info: CameraInfoMessage) -> tuple[Doubles, bool]:
+    """Return the distortion coefficients [K], and whether the model is equidistant.
+
+    Raises:
+        InputError: the distortion model is unknown or has a wrong number of coefficients.
+
+    """
+    distortion = np.array(info.d, np.float64)
+    model = info.distortion_model.strip().lower()
+    if model in _FISHEYE_MODELS:
+        # Some drivers append zeros. Without distortion, a fisheye lens is still no pinhole.
+        if not distortion[_FISHEYE_COUNT:].any() and len(distortion) not in (1, 2, 3):
+            return np.append(distortion, np.zeros(_FISHEYE_COUNT))[:_FISHEYE_COUNT], True
+    elif not distortion.any():
+        if model in _PINHOLE_MODELS:
+            return np.zeros(4), False
+    elif model in _POLYNOMIAL_MODELS and len(distortion) in _POLYNOMIAL_COUNTS:
+        return distortion, False
+    raise InputError(
+        f"camera_info has distortion model {info.distortion_model!r} with {len(distortion)} "
+        "coefficients; supported are plumb_bob and rational_polynomial (4, 5, 8, 12 or 14), and "
+        "equidistant or fisheye (4). Calibrate the camera with one of these."
+    )
 
 
 def _apply_region(matrix: Doubles, info: CameraInfoMessage) -> Doubles:

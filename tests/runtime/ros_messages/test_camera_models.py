@@ -22,17 +22,17 @@ def camera_info(model: str, coefficients) -> SimpleNamespace:
 def distorted(model: str, d, x, y):
     """The models' formulas, as OpenCV's documentation states them."""
     r2 = x * x + y * y
-    if model == "equidistant":
+    if model.lower() in ("equidistant", "fisheye"):
         d = d or [0, 0, 0, 0]
         r = np.sqrt(r2)
         a = np.arctan(r)
         bent = a * (1 + d[0] * a**2 + d[1] * a**4 + d[2] * a**6 + d[3] * a**8)
         return x * bent / r, y * bent / r
-    k1, k2, p1, p2, k3, k4, k5, k6 = [*d, 0, 0, 0, 0, 0, 0, 0, 0][:8]
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = [*d, *[0] * 12][:12]
     radial = (1 + k1 * r2 + k2 * r2**2 + k3 * r2**3) / (1 + k4 * r2 + k5 * r2**2 + k6 * r2**3)
     return (
-        x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-        y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+        x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) + s1 * r2 + s2 * r2**2,
+        y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y + s3 * r2 + s4 * r2**2,
     )
 
 
@@ -46,6 +46,20 @@ def distorted(model: str, d, x, y):
         ("rational_polynomial", [0.3, -0.1, 0.001, 0.002, 0.02, 0.4, -0.05, 0.01]),
         ("equidistant", [0.01, -0.02, 0.003, 0.001]),
         ("equidistant", []),
+        ("equidistant", [0, 0, 0, 0]),
+        # As drivers write them: other names, more coefficients than the name has, zeros appended.
+        ("plumb_bob", [0.3, -0.1, 0.001, 0.002, 0.02, 0.4, -0.05, 0.01]),
+        ("plumb_bob", [0.2, 0.1, 1e-3, 2e-3, 0.02, 0.1, 0.03, 0.01, 2e-3, 1e-3, -1e-3, 2e-3]),
+        (
+            "plumb_bob",
+            [0.2, 0.1, 1e-3, 2e-3, 0.02, 0.1, 0.03, 0.01, 2e-3, 1e-3, -1e-3, 2e-3, 0, 0],
+        ),
+        ("rational_polynomial", [-0.2, 0.05, 0.001, -0.002, 0.01]),
+        ("fisheye", [0.01, -0.02, 0.003, 0.001]),
+        ("fisheye", [0, 0, 0, 0]),
+        ("fisheye", []),
+        ("Equidistant", [0.01, -0.02, 0.003, 0.001, 0]),
+        ("none", [0, 0, 0, 0, 0]),
     ],
 )
 def test_rays(model, coefficients):
@@ -63,6 +77,13 @@ def test_cameras_without_a_calibration():
     unknown = camera_info("plumb_bob", [])
     unknown.k = np.zeros(9)
     assert Camera.from_info(unknown) is None
-    for model, d in (("fov", [0.9]), ("plumb_bob", [0.1] * 8), ("equidistant", [0.1] * 5)):
+    for model, d in (
+        ("fov", [0.9]),
+        # Zeros do not make a pinhole of any lens.
+        ("double_sphere", [0, 0]),
+        ("plumb_bob", [0.1] * 6),
+        ("equidistant", [0.1] * 5),
+        ("fisheye", [0.1, 0.1]),
+    ):
         with pytest.raises(InputError, match=f"'{model}' with {len(d)} coefficients"):
             Camera.from_info(camera_info(model, d))
