@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,6 +10,27 @@ from numpy.typing import ArrayLike, NDArray
 
 from vditrack.arrays import Floats, Frame, Ints, Mask, Masks
 from vditrack.errors import InputError
+
+
+def check_time_range(start: float, end: float | None) -> None:
+    """Check that a part of a video or recording is a range of time.
+
+    Args:
+        start: Seconds after the first frame.
+        end: Seconds after the first frame; None for the end of the file.
+
+    Raises:
+        InputError: A time is not a finite number, the start is below 0, or the end is not after it.
+
+    """
+    # Written so that NaN fails too.
+    if 0 <= start < math.inf and (end is None or start < end < math.inf):
+        return
+    until = "its end" if end is None else f"{end:g} s"
+    raise InputError(
+        f"{start:g} s to {until} is not a time range. Give a start of at least 0 and an end after "
+        "it, in seconds. Without --end, everything to the end is read."
+    )
 
 
 def validate_masks(masks: Masks, frames: NDArray[np.uint8]) -> dict[int, Mask]:

@@ -17,6 +17,9 @@ from vditrack.doctor.cli import main as run_doctor
 from vditrack.errors import VditrackError
 
 _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
+_MEMORY_REMEDY = (
+    "Take a shorter or smaller part of the input, fewer points, or a machine with more memory."
+)
 
 
 def main() -> None:
@@ -27,6 +30,9 @@ def main() -> None:
         _exit_with_error(str(error))
     except OSError as error:
         _exit_with_error(f"{error.filename or 'writing'}: {error.strerror or error}.")
+    except MemoryError as error:
+        # NumPy says how much it asked for; Python's own error says nothing.
+        _exit_with_error(f"the memory is too small. {error} {_MEMORY_REMEDY}")
 
 
 def build_app() -> typer.Typer:

@@ -47,7 +47,7 @@ ObjectOption = Annotated[
 ]
 
 StartOption = Annotated[
-    float, typer.Option("--start", min=0, help="Start of the stretch to read, in seconds.")
+    float, typer.Option("--start", help="Start of the stretch to read, in seconds.")
 ]
 
 EndOption = Annotated[

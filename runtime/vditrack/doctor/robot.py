@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vditrack.doctor.child import run_probe
 from vditrack.doctor.finding import Finding
-from vditrack.doctor.hardware import is_jetson, read_board_name, read_text
+from vditrack.doctor.hardware import is_jetson, read_board_name
+from vditrack.inference.host_memory import read_host_memory
 
 MIN_FREE_GIB = 0.5
 """Free memory and free disk below which the bundled model may not run or write its results."""
@@ -90,16 +91,15 @@ def _rclpy_remedy(distribution: str) -> str:
 
 def check_memory() -> Iterator[Finding]:
     """Read the free memory."""
-    lines = (line.partition(":") for line in read_text(Path("/proc/meminfo")).splitlines())
-    amounts = {name: value.split()[0] for name, _, value in lines if value.strip()}
-    if "MemAvailable" not in amounts:
+    memory = read_host_memory()
+    if memory is None:
         yield Finding("memory", "missing", "this system does not report its free memory")
         return
-    free, total = (int(amounts[name]) / 2**20 for name in ("MemAvailable", "MemTotal"))
-    found = f"{free:.1f} GiB free of {total:.1f}"
-    yield _report_free(
-        "memory", free, found, "close other programs; `top -o %MEM` lists the largest"
-    )
+    free, total = memory.available / 2**30, memory.total / 2**30
+    limit = ", the limit of this container" if memory.limited else ""
+    found = f"{free:.1f} GiB free of {total:.1f}{limit}"
+    remedy = "close other programs; `top -o %MEM` lists the largest"
+    yield _report_free("memory", free, found, remedy)
 
 
 def check_disk() -> Iterator[Finding]:

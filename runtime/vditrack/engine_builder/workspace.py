@@ -1,8 +1,7 @@
 """Limits the scratch memory of a build."""
 
-from pathlib import Path
-
 from vditrack.errors import InputError
+from vditrack.inference.host_memory import read_host_memory
 from vditrack.inference.machine import free_device_memory
 
 GIB = 1 << 30
@@ -40,9 +39,5 @@ def limit_workspace(requested: int | None) -> int | None:
 
 
 def _read_half_of_host_memory() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    sizes = dict(line.split(":") for line in lines)
-    return int(sizes["MemAvailable"].split()[0]) * 1024 // 2
+    memory = read_host_memory()
+    return None if memory is None else memory.available // 2

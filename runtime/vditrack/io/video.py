@@ -14,6 +14,8 @@ import numpy as np
 from vditrack.arrays import Doubles, Frame
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
+from vditrack.inference.host_memory import available_bytes
+from vditrack.input_checks import check_time_range
 
 DecodeProgress = Callable[[int, int | None], None]
 """Called with (frames decoded, frames expected); the second is None where it is not known."""
@@ -56,10 +58,7 @@ def read_video(
             between ``start`` and ``end``, or its frames do not fit into memory.
 
     """
-    if start < 0 or (end is not None and end <= start):
-        raise InputError(
-            f"from {start:g} s to {end} s is no stretch of a video. Give an end after the start."
-        )
+    check_time_range(start, end)
     with _open(path) as container:
         stream = _video_stream(path, container)
         expected = _expected_frames(stream, start, end)
@@ -111,7 +110,7 @@ class GrowingClip:
         self.times: list[float] = []
         """Times of the T frames, in seconds."""
         self._path, self._expected = path, expected
-        self._budget = _MEMORY_SHARE * _available_bytes()
+        self._budget = _MEMORY_SHARE * available_bytes()
 
     def append(self, frame: Frame, time: float) -> None:
         """Add a frame uint8 [H, W, 3].
@@ -255,17 +254,8 @@ def _expected_frames(stream: av.video.VideoStream, start: float, end: float | No
         total = round(float(stream.duration * stream.time_base) * rate)
     if not total:
         return None
-    upto = total if end is None or not rate else min(total, round(end * rate))
-    return max(1, upto - round(start * rate))
-
-
-def _available_bytes() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        # Not Linux: the free memory is unknown, so nothing is refused.
-        return float("inf")
-    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    upto = total if end is None or not rate else min(total, end * rate)
+    return max(1, round(upto - min(total, start * rate)))
 
 
 def _pad_to_even(frame: Frame) -> Frame:

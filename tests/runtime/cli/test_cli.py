@@ -76,6 +76,8 @@ def test_grid_and_points_file_and_a_stretch(folder, run_vditrack):
         (["clip.mp4", "--grid", "2", "-o", "text.mp4"], "is a file"),
         (["clip.mp4", "--grid", "2", "-o", "taken"], "holds other files (thesis.tex)"),
         (["clip.mp4", "--grid", "2", "--start", "9"], "no video frame"),
+        (["clip.mp4", "--grid", "2", "--start", "-1"], "-1 s to its end is not a time range"),
+        (["clip.mp4", "--grid", "2", "--end", "inf"], "0 s to inf s is not a time range"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(folder, arguments, message, assert_refused):
@@ -84,6 +86,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing(folder, arguments, message, as
     (folder / "taken").mkdir()
     (folder / "taken" / "thesis.tex").write_text("years of work")
     assert_refused("track", *arguments, message=message, cwd=folder)
+
+
+def test_too_little_memory_is_one_line(folder, monkeypatch, assert_refused):
+    monkeypatch.setattr("vditrack.cli.track.read_video", lambda *_: np.empty(1 << 60, np.uint8))
+    assert_refused("track", "clip.mp4", "--grid", "2", message="Unable to allocate", cwd=folder)
 
 
 def test_a_mistake_ends_the_process_with_code_2(folder, spawn_vditrack):

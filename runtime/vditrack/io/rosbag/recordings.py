@@ -11,6 +11,7 @@ import numpy as np
 
 from vditrack.arrays import Frame, Ints
 from vditrack.errors import InputError
+from vditrack.input_checks import check_time_range
 from vditrack.io.rosbag.bags import Bag, open_bag
 from vditrack.io.video import DecodeProgress, GrowingClip, Video
 from vditrack.ros_messages.camera_info import Camera
@@ -68,11 +69,7 @@ def read_recording(
             the range has no frame, or the decoded frames would not fit into memory.
 
     """
-    if start < 0 or (end is not None and end <= start):
-        raise InputError(
-            f"{start:g} s to {end} s is not a time range. Give a start of at least 0 and an end "
-            "after it."
-        )
+    check_time_range(start, end)
     with open_bag(path) as bag:
         images = _ImageReader(bag, _find_image_topic(bag, topic))
         expected = images.estimate_count(start, end)
