@@ -22,6 +22,7 @@ from vditrack.input_checks import check_clip, validate_masks
 from vditrack.masks.objects import MaskedObjects
 from vditrack.points.clip_tracking import Progress, TrackMode, track_clip
 from vditrack.points.tracks import Tracks
+from vditrack.streams.frame_clock import measure_intervals
 from vditrack.streams.mask_stream import MaskStream
 from vditrack.streams.point_stream import Stream
 from vditrack.streams.realtime import LiveStream
@@ -121,6 +122,7 @@ class Tracker:
         queries: ArrayLike,
         *,
         mode: TrackMode = "offline",
+        times: ArrayLike | None = None,
         progress: Progress | None = None,
     ) -> Tracks:
         """Track points through a whole clip, forward and backward from each query.
@@ -132,17 +134,24 @@ class Tracker:
             mode: "offline" reads features from windows that also look ahead. "causal" gives what
                 `stream` would have given. "reference" tracks as HeFT does (arXiv 2512.04619), chunk
                 by chunk and from the query forward only, to reproduce the paper.
+            times: [T] times of the frames in seconds, ascending. Where frames are missing,
+                searches are as many times wider, as in `stream`. By default no frame is missing.
+                "reference" does not use them.
             progress: called with (steps done, steps in all).
 
         Returns:
             Tracks over all T frames. Each depends on its own query alone.
 
         Raises:
-            InputError: The frames or queries are no such arrays, a query lies outside the clip, or
-                there is no such mode.
+            InputError: The frames, queries or times are no such arrays, a query lies outside the
+                clip, or there is no such mode.
 
         """
-        return track_clip(self._extractor, frames, queries, self.settings, mode, progress)
+        history = self.streaming.interval_history
+        intervals = None if times is None else measure_intervals(times, len(frames), history)
+        return track_clip(
+            self._extractor, frames, queries, self.settings, mode, intervals, progress
+        )
 
     def propagate(
         self,

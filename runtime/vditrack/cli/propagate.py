@@ -30,9 +30,10 @@ from vditrack.cli.propagate_result import (
 )
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
+from vditrack.io.clip import Video
 from vditrack.io.mask_png import write_mask
 from vditrack.io.overlay import draw_masks
-from vditrack.io.video import Video, read_video, write_video
+from vditrack.io.video import read_video, write_video
 from vditrack.tracker import Tracker
 
 MASKS, OVERLAY, RESULT = "masks", "overlay.mp4", "result.json"
@@ -130,6 +131,8 @@ def _summarize(
         width=width,
         height=height,
         times=clip.times.tolist(),
+        gaps=[gap._asdict() for gap in clip.gaps],
+        remarks=clip.remarks,
         objects=list_objects(masks, marked.masks, marked.names),
         bundle=str(tracker.bundle.root),
         bundle_name=tracker.bundle.manifest.name,

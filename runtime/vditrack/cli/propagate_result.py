@@ -39,6 +39,10 @@ class PropagateResult(msgspec.Struct, frozen=True, kw_only=True):
     """Pixels."""
     times: list[float]
     """Time of each frame since the first one of the video, in seconds."""
+    gaps: list[dict[str, float]]
+    """Where frames are missing: ``start`` and ``end`` in seconds, and the number of ``frames``."""
+    remarks: tuple[str, ...]
+    """What the input lacks, and what was done about it."""
     objects: list[PropagatedObject]
     bundle: str
     """Path of the bundle."""
@@ -99,7 +103,9 @@ def write_result(path: Path, result: PropagateResult) -> None:
 
 
 def print_result(result: PropagateResult, *, as_json: bool) -> None:
-    """Print the summary on stdout, as JSON or as text."""
+    """Print the summary on stdout, as JSON or as text, and remarks on stderr."""
+    for remark in result.remarks:
+        typer.echo(f"note: {remark}", err=True)
     if as_json:
         typer.echo(msgspec.json.encode(result).decode())
         return

@@ -28,12 +28,13 @@ from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_b
 from vditrack.cli.track_result import print_result, summarize_tracks
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
+from vditrack.io.clip import Video
 from vditrack.io.overlay import draw_tracks
 from vditrack.io.rosbag.bags import is_bag
 from vditrack.io.rosbag.recordings import Recording, read_recording
 from vditrack.io.rosbag.track_bags import write_tracks
 from vditrack.io.track_files import read_queries, save_csv, save_npz
-from vditrack.io.video import Video, read_video, write_video
+from vditrack.io.video import read_video, write_video
 from vditrack.points.clip_tracking import TrackMode
 from vditrack.points.heft_differences import list_differences
 from vditrack.points.tracks import Tracks, concatenate_tracks
@@ -174,16 +175,17 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
     ):
         video = _read(request, add_progress_bar(bars, "reading"))
         shots = request.points.split(video.frames)
+        times = np.split(video.times, request.points.cuts)
         progress = add_progress_bar(bars, "tracking")
         began = time.perf_counter()
-        shot_tracks = _track_shots(tracker, shots, request, progress)
+        shot_tracks = _track_shots(tracker, shots, times, request, progress)
         seconds = time.perf_counter() - began
         tracks, masks = concatenate_tracks(shot_tracks), None
         if request.points.masks:
             progress = add_progress_bar(bars, "masks", len(video.frames))
             masks = tracker.propagate(video.frames, request.points.masks, progress=progress)
             tracks = tracks.on_objects(masks)
-        save_npz(folder / "tracks.npz", tracks, video.times)
+        save_npz(folder / "tracks.npz", tracks, video.times, video.gaps)
         save_csv(folder / "tracks.csv", tracks, video.times)
         _write_overlay(folder / "overlay.mp4", video, shots, shot_tracks, masks, bars)
         if isinstance(video, Recording):
@@ -212,19 +214,22 @@ def _read(request: TrackRequest, progress: ProgressCallback) -> Video:
 def _track_shots(
     tracker: Tracker,
     shots: Sequence[Frame],
+    times: Sequence[Doubles],
     request: TrackRequest,
     progress: ProgressCallback,
 ) -> list[Tracks]:
     """Return the tracks of each shot; the progress bar counts the frames of all shots."""
     tracked: list[Tracks] = []
     frames, before = sum(map(len, shots)), 0
-    for shot in shots:
+    for shot, seconds in zip(shots, times, strict=True):
         # Points queried late in a clip are also tracked backward, which takes more steps.
         def show(done: int, steps: int, before: int = before) -> None:
             progress(before + done, max(frames, steps))
 
         queries = request.points.queries_on(shot)
-        tracked.append(tracker.track(shot, queries, mode=request.mode, progress=show))
+        tracked.append(
+            tracker.track(shot, queries, mode=request.mode, times=seconds, progress=show)
+        )
         before += len(shot)
     return tracked
 

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import typer
 
+from vditrack.io.clip import Video
 from vditrack.io.rosbag.recordings import Recording
-from vditrack.io.video import Video
 from vditrack.points.tracks import Tracks
 
 
@@ -35,8 +35,10 @@ class TrackResult:
     """Path of the video."""
     bag: str | None = None
     """Path of the bag of tracks; None if the input is a video file."""
+    gaps: list[dict[str, float]] = field(default_factory=list)
+    """Where frames are missing: ``start`` and ``end`` in seconds, and the number of ``frames``."""
     remarks: tuple[str, ...] = ()
-    """What the input bag lacks."""
+    """What the input lacks, and what was done about it."""
     differs_from_heft: list[str] | None = None
     """Differences from HeFT in reference mode; None in other modes."""
 
@@ -76,12 +78,15 @@ def summarize_tracks(
         tracks=[str(output / "tracks.npz"), str(output / "tracks.csv")],
         overlay=str(output / "overlay.mp4"),
         bag=str(output / "tracks.mcap") if recording else None,
-        remarks=recording.remarks if recording else (),
+        gaps=[gap._asdict() for gap in video.gaps],
+        remarks=video.remarks,
     )
 
 
 def print_result(result: TrackResult, *, as_json: bool) -> None:
     """Print the summary on stdout, as JSON or as text, and remarks on stderr."""
+    for remark in result.remarks:
+        typer.echo(f"note: {remark}", err=True)
     if as_json:
         typer.echo(json.dumps(asdict(result)))
         return
@@ -94,7 +99,5 @@ def print_result(result: TrackResult, *, as_json: bool) -> None:
     typer.echo(f"tracks:  {', '.join(result.tracks)}")
     if result.bag:
         typer.echo(f"bag:     {result.bag}")
-    for remark in result.remarks:
-        typer.echo(f"note: {remark}", err=True)
     for difference in result.differs_from_heft or []:
         typer.echo(f"differs from HeFT: {difference}", err=True)

@@ -1,6 +1,7 @@
 """Reads queries and writes tracks: NPZ, CSV and NPY files."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,26 @@ import numpy as np
 
 from vditrack.arrays import Doubles, Floats
 from vditrack.errors import InputError
+from vditrack.io.clip import Gap
 from vditrack.points.tracks import Tracks
 
 
-def save_npz(path: Path, tracks: Tracks, times: Doubles) -> None:
-    """Write tracks, and the times float64 [T] of the frames in seconds, as named arrays."""
+def save_npz(path: Path, tracks: Tracks, times: Doubles, gaps: Sequence[Gap] = ()) -> None:
+    """Write tracks as named arrays.
+
+    Args:
+        path: Destination.
+        tracks: Tracks over T frames.
+        times: float64 [T] of the frames, in seconds.
+        gaps: Where frames are missing; ``gaps`` float64 [G, 3] has the start and the end in seconds
+            and the number of missing frames of each.
+
+    """
     objects: dict[str, Any] = {} if tracks.object_id is None else {"object_id": tracks.object_id}
     np.savez_compressed(
         path,
         times=times,
+        gaps=np.array(gaps, np.float64).reshape(-1, 3),
         queries=tracks.queries,
         points=tracks.points,
         visible=tracks.visible,

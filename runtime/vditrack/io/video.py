@@ -1,7 +1,6 @@
 """Reads and writes video files with PyAV (FFmpeg)."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -14,28 +13,13 @@ import numpy as np
 from vditrack.arrays import Doubles, Frame
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
-from vditrack.inference.host_memory import available_bytes
 from vditrack.input_checks import check_time_range
+from vditrack.io.clip import DecodeProgress, GrowingClip, Video
 
-DecodeProgress = Callable[[int, int | None], None]
-"""Called with (frames decoded, frames expected); the second is None where it is not known."""
-
-_MEMORY_SHARE = 0.6
-"""Share of the free memory that a decoded clip may take."""
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
 _TIME_BASE = Fraction(1, 90_000)
 _COMPLETE = 0.9
 """Share of the announced frames or seconds below which a file counts as cut short."""
-
-
-@dataclass(frozen=True)
-class Video:
-    """A decoded clip."""
-
-    frames: Frame
-    """uint8 [T, H, W, 3] RGB, upright."""
-    times: Doubles
-    """float64 [T] seconds since the first frame of the file, ascending."""
 
 
 def read_video(
@@ -92,59 +76,6 @@ def write_video(path: Path, frames: Iterable[Frame], times: Doubles) -> None:
                 _encode(container, frames, times)
         except av.error.FFmpegError as error:
             raise InputError(f"{path} cannot be written: {_describe(error)}.") from error
-
-
-class GrowingClip:
-    """A clip of unknown length in one array; a list and its copy would need twice the memory."""
-
-    def __init__(self, path: Path, expected: int) -> None:
-        """Make an empty clip.
-
-        Args:
-            path: path of the file, for error messages.
-            expected: expected number of frames, or 0; there may be more.
-
-        """
-        self.frames: Frame = np.zeros((0, 0, 0, 3), np.uint8)
-        """uint8 [at least T, H, W, 3]; the first T hold frames."""
-        self.times: list[float] = []
-        """Times of the T frames, in seconds."""
-        self._path, self._expected = path, expected
-        self._budget = _MEMORY_SHARE * available_bytes()
-
-    def append(self, frame: Frame, time: float) -> None:
-        """Add a frame uint8 [H, W, 3].
-
-        Raises:
-            InputError: The frame has another size than those before, or the memory is too small.
-
-        """
-        count = len(self.times)
-        if count == 0:
-            expected = max(self._expected, 1)
-            self._check_memory(frame, expected)
-            self.frames = np.empty((expected, *frame.shape), np.uint8)
-        if frame.shape != self.frames.shape[1:]:
-            raise InputError(
-                f"{self._path} changes size at frame {count}, from {self.frames.shape[2:0:-1]} to "
-                f"{frame.shape[1::-1]}. Give --end before it."
-            )
-        if count == len(self.frames):
-            more = count + max(16, count // 4)
-            self._check_memory(frame, more)
-            self.frames.resize((more, *frame.shape), refcheck=False)
-        self.frames[count] = frame
-        self.times.append(time)
-
-    def _check_memory(self, frame: Frame, count: int) -> None:
-        needed = count * frame.nbytes
-        if needed > self._budget:
-            height, width = frame.shape[:2]
-            raise InputError(
-                f"{self._path} does not fit into memory: {count} frames of {width} x {height} take "
-                f"{needed / 2**30:.1f} GiB, {self._budget / 2**30:.1f} GiB may be used. "
-                "Give --start and --end (seconds) to take a part."
-            )
 
 
 def _encode(

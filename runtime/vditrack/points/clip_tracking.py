@@ -6,7 +6,7 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vditrack.arrays import Floats, FrameClip
+from vditrack.arrays import Doubles, Floats, FrameClip
 from vditrack.bundle.configuration import Matching
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
@@ -36,6 +36,7 @@ def track_clip(
     queries: ArrayLike,
     settings: Matching,
     mode: TrackMode = "offline",
+    intervals: Doubles | None = None,
     progress: Progress | None = None,
 ) -> Tracks:
     """Track points through a clip.
@@ -46,6 +47,8 @@ def track_clip(
         queries: [N, 3] (t, x, y): a frame's index and a position in its pixels.
         settings: of the point tracker.
         mode: see `TrackMode`.
+        intervals: [T] usual frame intervals between each frame and the one before; more than 1
+            where frames are missing. By default none is.
         progress: called with (steps done, steps in all).
 
     Returns:
@@ -65,31 +68,37 @@ def track_clip(
     if mode == "reference":
         return track_reference(extractor, frames, checked, settings, progress)
     tracks = _empty_tracks(checked, len(frames))
+    intervals = np.ones(len(frames)) if intervals is None else intervals
     last_query = int(checked[:, 0].max(initial=0))
     counter = _StepCounter(len(frames) + (last_query + 1 if last_query else 0), progress)
     maps: list[FeatureMap] = []
     read_features = causal_features if mode == "causal" else clip_features
     forward = enumerate(_keep_first(read_features(extractor, frames), maps, last_query + 1))
-    _track_steps(
-        tracks, frames, counter.count(forward), create_point_tracker(extractor.grid, settings)
-    )
+    tracker = create_point_tracker(extractor.grid, settings)
+    _track_steps(tracks, frames, intervals, counter.count(forward), tracker)
     if last_query > 0:
         # Points that are queried later in the clip are tracked back to its start as well.
         backward = ((frame, maps[frame]) for frame in range(last_query, -1, -1))
         tracker = create_point_tracker(extractor.grid, settings)
-        _track_steps(tracks, frames, counter.count(backward), tracker)
+        _track_steps(tracks, frames, intervals, counter.count(backward), tracker)
     return tracks
 
 
 def _track_steps(
     tracks: Tracks,
     frames: FrameClip,
+    intervals: Doubles,
     steps: Iterable[tuple[int, FeatureMap]],
     tracker: PointTracker,
 ) -> None:
-    """Track every point from its query on in the order of the steps, and write into ``tracks``."""
+    """Track every point from its query on in the order of the steps, and write into ``tracks``.
+
+    The intervals [T] are those between each frame and the one before, in either direction.
+    """
+    before = 0
     for frame, features in steps:
-        tracker.advance(features, frames[frame])
+        tracker.advance(features, frames[frame], float(intervals[max(before, frame)]))
+        before = frame
         starting = np.flatnonzero(tracks.queries[:, 0] == frame)
         if len(starting):
             tracker.add(starting, tracks.queries[starting, 1:])

@@ -4,7 +4,9 @@ from collections import deque
 from statistics import median
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from vditrack.arrays import Doubles
 from vditrack.errors import InputError
 
 
@@ -51,3 +53,27 @@ class FrameClock:
         usual = self.usual_interval or interval
         self._intervals.append(interval)
         return max(1.0, float(round(interval / usual)))
+
+
+def measure_intervals(times: ArrayLike, frames: int, history: int) -> Doubles:
+    """Return the usual intervals [T] between each frame of a clip and the one before.
+
+    They are at least 1, and more after missing frames. That of the first frame is 1.
+
+    Args:
+        times: [T] in seconds, ascending.
+        frames: T.
+        history: frame intervals whose median is the usual interval.
+
+    Raises:
+        InputError: There is not one time for each frame, or they are not finite and ascending.
+
+    """
+    seconds = np.asarray(times, np.float64)
+    if seconds.shape != (frames,):
+        raise InputError(f"times have shape {list(seconds.shape)}; give one a frame: [{frames}].")
+    # Written so that NaN fails too.
+    if not (np.diff(seconds) > 0).all():
+        raise InputError("times do not ascend. Give the time of each frame, in seconds.")
+    clock = FrameClock(history)
+    return np.array([clock.advance(time) for time in seconds.tolist()])

@@ -7,12 +7,14 @@ import pytest
 
 from doubles.tracks import TIMES, TRACKS
 from vditrack import InputError
+from vditrack.io.clip import Gap
 from vditrack.io.track_files import read_queries, save_csv, save_npz
 
 
 def test_npz(tmp_path):
-    save_npz(tmp_path / "t.npz", TRACKS, TIMES)
+    save_npz(tmp_path / "t.npz", TRACKS, TIMES, [Gap(0.5, 0.8, 2)])
     with np.load(tmp_path / "t.npz", allow_pickle=False) as saved:
+        np.testing.assert_array_equal(saved["gaps"], [[0.5, 0.8, 2]])
         for name in ("queries", "points", "visible", "confidence", "forward_backward_error"):
             np.testing.assert_array_equal(saved[name], getattr(TRACKS, name))
         np.testing.assert_array_equal(saved["times"], TIMES)
@@ -41,6 +43,7 @@ def test_files_have_the_objects_of_points(tmp_path):
     save_npz(tmp_path / "t.npz", tracks, TIMES)
     with np.load(tmp_path / "t.npz", allow_pickle=False) as saved:
         np.testing.assert_array_equal(saved["object_id"], tracks.object_id)
+        assert saved["gaps"].shape == (0, 3)
     save_csv(tmp_path / "t.csv", tracks, TIMES)
     rows = list(csv.DictReader((tmp_path / "t.csv").open()))
     assert [row["object_id"] for row in rows] == ["9", "0", "7", "255"]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from vditrack import InputError
-from vditrack.io import video
 from vditrack.io.video import read_video, write_video
 
 
@@ -214,7 +213,7 @@ def test_a_file_that_cannot_be_written_is_reported(tmp_path):
 
 def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
     path = encode(tmp_path / "v.mp4", [ramp(32, 48)] * 10)
-    monkeypatch.setattr(video, "available_bytes", lambda: 32 * 48 * 3 * 8.0)
+    monkeypatch.setattr("vditrack.io.clip.available_bytes", lambda: 32 * 48 * 3 * 8.0)
     with pytest.raises(InputError, match=r"does not fit into memory: 10 frames.*--start and --end"):
         read_video(path)
     assert len(read_video(path, end=0.16).frames) == 4

@@ -137,6 +137,28 @@ def test_dropped_frames_widen_the_search(tmp_path):
     assert last_position([0.1, 0.2, 0.3, 0.4]) < 32
 
 
+def test_missing_frames_of_a_clip_widen_the_search_in_both_directions(tmp_path):
+    settings = MATCHING.__class__(**{**_fields(MATCHING), "search_radius": 12.0})
+    tracker = Tracker(write_passthrough(tmp_path, frames=1), settings=settings)
+    frames = np.stack([coloured_dot(column) for column in (8, 8, 8, 8, 40, 40, 40)])
+    queries = [[0, 16.0, 32.0], [6, 48.0, 32.0]]
+    times = np.array([0.0, 0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
+    for mode in ("offline", "causal"):
+        x = tracker.track(frames, queries, mode=mode, times=times).points[..., 0]
+        np.testing.assert_allclose(x[:, [0, 3, 4, 6]], [[16, 16, 48, 48]] * 2, atol=4)
+        x = tracker.track(frames, queries, mode=mode).points[..., 0]
+        assert x[0, 4] < 32 < x[1, 3]
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [([0.0, 1.0], r"one a frame: \[3\]"), ([0, 1, 1], "ascend"), ([0, np.nan, 2], "ascend")],
+)
+def test_times_that_are_none_are_refused(tracker, frames, times, message):
+    with pytest.raises(InputError, match=message):
+        tracker.track(frames[:3], [[0, 16.0, 32.0]], times=times)
+
+
 def _fields(struct) -> dict:
     return {name: getattr(struct, name) for name in struct.__struct_fields__}
 

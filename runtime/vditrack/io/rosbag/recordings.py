@@ -12,8 +12,8 @@ import numpy as np
 from vditrack.arrays import Frame, Ints
 from vditrack.errors import InputError
 from vditrack.input_checks import check_time_range
+from vditrack.io.clip import DecodeProgress, GrowingClip, Video
 from vditrack.io.rosbag.bags import Bag, open_bag
-from vditrack.io.video import DecodeProgress, GrowingClip, Video
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.images import decode_compressed, decode_image
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
@@ -40,8 +40,6 @@ class Recording(Video):
     """Coordinate frames [T] of the camera."""
     camera: Camera | None
     """Calibration of the camera; None if the bag has none that can be used."""
-    remarks: tuple[str, ...]
-    """Notes for the user: how many frames were skipped, why there is no camera."""
 
 
 def read_recording(

@@ -28,7 +28,6 @@ from doubles.bags import (
     write_bag,
 )
 from vditrack.errors import InputError
-from vditrack.io import video
 from vditrack.io.rosbag.recordings import read_recording
 
 
@@ -225,7 +224,7 @@ def test_a_change_of_size_is_refused(tmp_path):
 
 def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
     bag = write_bag(tmp_path / "bag", images())
-    monkeypatch.setattr(video, "available_bytes", lambda: 96 * 128 * 3 * 6.0)
+    monkeypatch.setattr("vditrack.io.clip.available_bytes", lambda: 96 * 128 * 3 * 6.0)
     with pytest.raises(InputError, match=r"does not fit into memory: 6 frames.*--start and --end"):
         read_recording(bag)
     assert len(read_recording(bag, end=0.25).frames) == 3
