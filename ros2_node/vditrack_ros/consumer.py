@@ -41,7 +41,7 @@ class CameraImage:
     frame: Frame
     """The pixels, uint8 [H, W, 3] RGB."""
     stamp: int
-    """Nanoseconds: the header's stamp, or the time of arrival if that is zero."""
+    """Nanoseconds: the header's stamp, or the time of arrival if the camera gives no stamps."""
     latency: Callable[[], float]
     """Returns the seconds from the stamp until now."""
     decode_seconds: float

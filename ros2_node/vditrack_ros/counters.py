@@ -16,9 +16,14 @@ WINDOW = 10.0
 _MAX_EVENTS = 4096
 """Events stored of each kind; more than a camera sends within the window."""
 
-DROP_REASONS = ("old", "malformed", "failed", "overtaken", "lost")
-"""Why an image has no result: it is older than `max_age`; it cannot be decoded; tracking raised an
-error; a newer image replaced it in the queue; the middleware lost it."""
+DROP_REASONS = (
+    *("old", "late", "repeated", "unstamped"),
+    *("malformed", "failed", "overtaken", "lost"),
+)
+"""Why an image has no result: it is older than `max_age`; its stamp is before that of its
+predecessor; its stamp is that of its predecessor; its stamp is zero, and those of others are not;
+it cannot be decoded; tracking raised an error; a newer image replaced it in the queue; the
+middleware lost it."""
 
 MASK_REFUSAL_REASONS = ("encoding", "malformed", "indices", "empty", "size", "ahead", "crowded")
 """Why a mask request is refused: unsupported encoding; inconsistent data; an index above 255; no

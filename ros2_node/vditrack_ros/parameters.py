@@ -203,6 +203,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "max_lateness",
+        0.1,
+        "Seconds by which the stamp of an image may be before that of its predecessor; such an "
+        "image is dropped. If it is earlier still, the clock was set back, and tracking is reset.",
+        (0.0, 10.0),
+        live=True,
+    ),
+    Parameter(
         "depth_tolerance",
         0.05,
         "Maximum difference between the stamps of an image and its depth image, in seconds.",
@@ -267,6 +275,7 @@ class Settings:
     min_confidence: float
     max_age: float
     max_gap: float
+    max_lateness: float
     depth_tolerance: float
     overlay: bool
     warn_latency: float

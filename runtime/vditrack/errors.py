@@ -19,3 +19,7 @@ class EngineError(VditrackError):
 
 class InputError(VditrackError):
     """Frames, points, files or options that the caller gave are invalid."""
+
+
+class DamagedImageError(InputError):
+    """One image of a stream is damaged or malformed; the others may be intact."""

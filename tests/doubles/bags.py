@@ -62,6 +62,11 @@ def png(picture, stamp):
     return new(JPEG, header=header(stamp), format="rgb8; png compressed bgr8", data=data)
 
 
+def jpeg(picture, stamp):
+    data = cv2.imencode(".jpg", picture[..., ::-1])[1].ravel()
+    return new(JPEG, header=header(stamp), format="rgb8; jpeg compressed bgr8", data=data)
+
+
 def images(topic="/cam/image_raw", kind=IMAGE, make=bgr8, count=6):
     messages = map(make, clip(count), stamps(count))
     return topic, kind, [(s + DELAY, m) for s, m in zip(stamps(count), messages, strict=True)]

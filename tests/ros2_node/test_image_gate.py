@@ -1,16 +1,25 @@
 """Which images are processed, by their stamps."""
 
+import pytest
+
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND
-from vditrack_ros.camera.image_gate import ImageGate, Verdict
+from vditrack_ros.camera.image_gate import GateLimits, ImageGate, ImageTimes, Verdict
+from vditrack_ros.counters import DROP_REASONS
+
+LIMITS = GateLimits(max_age=0.5, max_gap=2.0, max_lateness=0.1)
 
 
-def judge(gate, seconds, age=0.0, max_age=0.5, max_gap=2.0):
-    return gate.check(
-        round(seconds * NANOSECONDS_PER_SECOND),
-        round(age * NANOSECONDS_PER_SECOND),
-        max_age,
-        max_gap,
-    )
+def nanoseconds(seconds):
+    return round(seconds * NANOSECONDS_PER_SECOND)
+
+
+def judge(gate, stamp, age=0.0, arrival=None, limits=LIMITS):
+    """The verdict on an image; it arrives by another clock than that of its stamp."""
+    arrival = stamp + 900 if arrival is None else arrival
+    now = 1000 + arrival if stamp == 0 else stamp + age
+    verdict, used = gate.check(ImageTimes(*map(nanoseconds, (stamp, arrival, now))), limits)
+    assert used == (nanoseconds(stamp) or None)
+    return verdict
 
 
 def test_images_in_order_are_taken():
@@ -20,21 +29,22 @@ def test_images_in_order_are_taken():
 
 def test_images_by_their_stamps():
     gate = ImageGate()
-    stamps = [5, 5, 5.1, 5.05, 5.06, 7.07, 7.07, 7.08]
-    took, again, back, gap = (
+    stamps = [5, 5, 5.1, 5.05, 5.1, 5.16, 4.9, 4.93, 6.94, 6.94, 6.95]
+    took, again, late, back, gap = (
         Verdict.ACCEPTED,
         Verdict.REPEATED,
-        Verdict.CLOCK_WENT_BACK,
+        Verdict.LATE,
+        Verdict.CLOCK_SET,
         Verdict.AFTER_GAP,
     )
-    expected = [took, again, took, back, took, gap, again, took]
+    expected = [took, again, took, late, again, took, back, took, gap, again, took]
     assert [judge(gate, t) for t in stamps] == expected
 
 
 def test_stamps_that_a_float_would_merge():
     gate = ImageGate()
     epoch = 1_700_000_000 * NANOSECONDS_PER_SECOND
-    verdicts = [gate.check(epoch + n, 0, 0.5, 2.0) for n in (0, 1, 1)]
+    verdicts = [gate.check(ImageTimes(epoch + n, n, epoch), LIMITS)[0] for n in (0, 1, 1)]
     assert verdicts == [Verdict.ACCEPTED, Verdict.ACCEPTED, Verdict.REPEATED]
 
 
@@ -44,6 +54,46 @@ def test_old_images_are_no_images():
     assert judge(gate, 4, age=0.6) is Verdict.TOO_OLD
     # It was not taken, so the clock has not gone back.
     assert judge(gate, 5.03, age=0.4) is Verdict.ACCEPTED
-    assert judge(gate, 5.06, age=1e6, max_age=0) is Verdict.ACCEPTED
+    any_age = GateLimits(max_age=0, max_gap=2.0, max_lateness=0.1)
+    assert judge(gate, 5.06, age=1e6, limits=any_age) is Verdict.ACCEPTED
     # Of a camera whose clock is ahead.
     assert judge(gate, 5.09, age=-9) is Verdict.ACCEPTED
+
+
+def test_a_camera_without_stamps():
+    gate = ImageGate()
+    verdicts = [judge(gate, 0, arrival=t) for t in (7, 7.03, 7.06, 9.5)]
+    assert verdicts == [*[Verdict.ACCEPTED] * 3, Verdict.AFTER_GAP]
+
+
+@pytest.mark.parametrize("first", [10, 1_700_000_000])
+def test_a_zero_among_stamps(first):
+    gate = ImageGate()
+    stamps = [first, 0, first + 0.06, first + 0.09, 0]
+    verdicts = [judge(gate, t, arrival=50 + n / 30) for n, t in enumerate(stamps)]
+    took, zero = Verdict.ACCEPTED, Verdict.UNSTAMPED
+    assert verdicts == [took, zero, took, took, zero]
+    # If the camera stamps no more, tracking begins anew.
+    assert judge(gate, 0, arrival=53) is Verdict.CLOCK_SET
+    assert judge(gate, 0, arrival=53.03) is Verdict.ACCEPTED
+
+
+def test_a_zero_before_the_first_stamp():
+    gate = ImageGate()
+    verdicts = [judge(gate, t, arrival=50 + t / 100) for t in (0, 10, 10.03)]
+    assert verdicts == [Verdict.ACCEPTED, Verdict.CLOCK_SET, Verdict.ACCEPTED]
+
+
+def test_a_simulation_starts_at_zero():
+    gate = ImageGate()
+    times = [ImageTimes(nanoseconds(t), nanoseconds(70 + t), nanoseconds(t)) for t in (0, 0, 0.03)]
+    took = Verdict.ACCEPTED
+    assert [gate.check(time, LIMITS) for time in times] == [
+        (took, 0),
+        (Verdict.REPEATED, 0),
+        (took, nanoseconds(0.03)),
+    ]
+
+
+def test_drops_are_counted_by_their_reason():
+    assert {verdict.value for verdict in Verdict if verdict.is_drop} <= set(DROP_REASONS)

@@ -14,9 +14,10 @@ from std_srvs.srv import SetBool, Trigger
 from vditrack import Tracker
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
+from vditrack.ros_messages.brightness import RangeFollower, Reduction
 from vditrack.ros_messages.images import decode_compressed, decode_image
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
-from vditrack_ros.camera.image_gate import ImageGate, Verdict
+from vditrack_ros.camera.image_gate import GateLimits, ImageGate, ImageTimes, Verdict
 from vditrack_ros.camera.subscription import (
     callbacks_receive_message_info,
     count_skipped_messages,
@@ -61,6 +62,7 @@ class CameraPipeline:
         self._node = node
         self._logger = node.get_logger().get_child(name) if name else node.get_logger()
         self._gate = ImageGate()
+        self._brightness, self._logged_ranges = RangeFollower(), 0
         self._paused = False
         self._sequence: tuple[bytes, int] | None = None
         inputs, outputs = (f"{name}/", f"~/{name}/") if name else ("", "~/")
@@ -107,7 +109,9 @@ class CameraPipeline:
     def _subscribe(self, inputs: str) -> Any:  # noqa: ANN401
         reliability = ReliabilityPolicy[self._settings.reliability.upper()]
         compressed = self._settings.image_transport == "compressed"
-        self._decode: Callable[[Any], Frame] = decode_compressed if compressed else decode_image
+        self._decode: Callable[[Any, Reduction], Frame] = (
+            decode_compressed if compressed else decode_image
+        )
         with_info = callbacks_receive_message_info()
         return subscribe_with_loss_events(
             self._node,
@@ -133,36 +137,51 @@ class CameraPipeline:
             consumer.counters.count_image(arrival / NANOSECONDS_PER_SECOND)
         if self._paused:
             return
-        stamp = to_nanoseconds(message.header.stamp)
-        if stamp == 0:
-            # Some drivers leave the stamp empty; the time of arrival replaces it.
-            if self._admit(arrival, 0):
-                since_arrival = lambda: time.monotonic_ns() - arrival  # noqa: E731
-                self._process(message, arrival, since_arrival)
-        elif self._admit(stamp, self._age(stamp)):
-            self._process(message, stamp, lambda: self._age(stamp))
+        times = ImageTimes(to_nanoseconds(message.header.stamp), arrival, self._now())
+        verdict, stamp = self._gate.check(times, self._limits())
+        self._act_on(verdict, times)
+        if verdict.is_drop:
+            self._count_drops(verdict.value)
+        elif stamp is None:
+            self._process(message, arrival, lambda: time.monotonic_ns() - arrival)
+        else:
+            self._process(message, stamp, lambda: self._now() - stamp)
 
-    def _age(self, stamp: int) -> int:
-        """Return the nanoseconds since a stamp, by the node's clock, which may be simulated."""
-        return int(self._node.get_clock().now().nanoseconds) - stamp
+    def _now(self) -> int:
+        """Return the nanoseconds of the node's clock, which may be simulated."""
+        return int(self._node.get_clock().now().nanoseconds)
 
-    def _admit(self, stamp: int, age: int) -> bool:
-        """Return whether the gate lets an image pass; log why it objects, and reset if it must."""
+    def _limits(self) -> GateLimits:
+        settings = self._settings
+        return GateLimits(settings.max_age, settings.max_gap, settings.max_lateness)
+
+    def _act_on(self, verdict: Verdict, times: ImageTimes) -> None:
+        """Log why the gate objects to an image, and reset if it must."""
         # rclpy throttles by place in the code, so each warning has a call of its own.
         settings = self._settings
-        verdict = self._gate.check(stamp, age, settings.max_age, settings.max_gap)
         if verdict is Verdict.TOO_OLD:
-            self._count_drops("old")
+            age = (times.now - times.stamp) / NANOSECONDS_PER_SECOND
             self._logger.warning(
-                f"An image is {age / NANOSECONDS_PER_SECOND:.3g} s old and was dropped: max_age is "
-                f"{settings.max_age:g}. Synchronize the clocks of camera and node; play bags with "
-                "--clock and use_sim_time:=true; or set max_age to 0.",
+                f"An image is {age:.3g} s old and was dropped: max_age is {settings.max_age:g}. "
+                "Synchronize the clocks of camera and node; play bags with --clock and "
+                "use_sim_time:=true; or set max_age to 0.",
                 throttle_duration_sec=LOG_INTERVAL,
             )
-        elif verdict is Verdict.CLOCK_WENT_BACK:
+        elif verdict is Verdict.UNSTAMPED:
             self._logger.warning(
-                "The clock of the images went back: tracking is reset. If this repeats, check that "
-                "only one camera publishes on the topic.",
+                "An image has the stamp zero, and others have stamps: it was dropped.",
+                throttle_duration_sec=LOG_INTERVAL,
+            )
+        elif verdict is Verdict.LATE:
+            self._logger.warning(
+                "An image came after one with a later stamp: it was dropped.",
+                throttle_duration_sec=LOG_INTERVAL,
+            )
+        elif verdict is Verdict.CLOCK_SET:
+            self._logger.warning(
+                "The clock of the images was set back: tracking is reset. If this repeats, check "
+                "that only one camera publishes on the topic; if images are late by more than "
+                f"max_lateness, {settings.max_lateness:g} s, raise it.",
                 throttle_duration_sec=LOG_INTERVAL,
             )
             self._reset()
@@ -173,7 +192,6 @@ class CameraPipeline:
                 throttle_duration_sec=LOG_INTERVAL,
             )
             self._reset()
-        return verdict not in (Verdict.TOO_OLD, Verdict.REPEATED)
 
     def _process(self, message: Any, stamp: int, age: Callable[[], int]) -> None:  # noqa: ANN401
         """Decode an image and pass it to the consumers.
@@ -186,12 +204,13 @@ class CameraPipeline:
         """
         start = time.perf_counter()
         try:
-            frame = self._decode(message)
+            frame = self._decode(message, self._brightness.reduce)
         except InputError as error:
             self._count_drops("malformed", error=str(error))
             self._logger.error(f"Dropped: {error}", throttle_duration_sec=LOG_INTERVAL)
             return
         decode_seconds = time.perf_counter() - start
+        self._log_brightness()
         image = CameraImage(
             message.header, frame, stamp, lambda: age() / NANOSECONDS_PER_SECOND, decode_seconds
         )
@@ -202,6 +221,15 @@ class CameraPipeline:
             except Exception as error:
                 consumer.handle_failure(error)
                 self._gate.reset()
+
+    def _log_brightness(self) -> None:
+        """Log the range of 16-bit values that is scaled to 8 bits, when it is taken."""
+        if self._brightness.times_taken > self._logged_ranges:
+            self._logged_ranges = self._brightness.times_taken
+            self._logger.info(
+                "The images have 16 bits. Values from "
+                f"{self._brightness.range} are scaled to 8 bits; the range follows slowly."
+            )
 
     def _count_drops(self, reason: str, count: int = 1, error: str = "") -> None:
         now = time.monotonic()

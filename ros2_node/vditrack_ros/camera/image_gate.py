@@ -1,8 +1,15 @@
 """Decides by its stamp whether an image is processed. Needs no ROS."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND
+
+_SIMULATION_START = NANOSECONDS_PER_SECOND
+"""Nanoseconds of the node's clock until which a stamp of zero is a time."""
 
 
 class Verdict(Enum):
@@ -11,13 +18,46 @@ class Verdict(Enum):
     ACCEPTED = "accepted"
     """It is processed."""
     REPEATED = "repeated"
-    """It is ignored: its stamp equals that of its predecessor."""
-    TOO_OLD = "too old"
+    """It is dropped: its stamp equals that of its predecessor."""
+    LATE = "late"
+    """It is dropped: its stamp is a little before that of its predecessor."""
+    UNSTAMPED = "unstamped"
+    """It is dropped: its stamp is zero, and those of others are not."""
+    TOO_OLD = "old"
     """It is dropped: it is older than allowed."""
-    CLOCK_WENT_BACK = "clock went back"
-    """It is processed after a reset: its stamp is before that of its predecessor."""
+    CLOCK_SET = "clock set"
+    """It is processed after a reset: its stamp is well before that of its predecessor, or images
+    without stamps are followed by some with stamps."""
     AFTER_GAP = "after a gap"
     """It is processed after a reset: its predecessor is too long ago."""
+
+    @property
+    def is_drop(self) -> bool:
+        """Whether the image is dropped; the value is then one of `counters.DROP_REASONS`."""
+        return self in (Verdict.REPEATED, Verdict.LATE, Verdict.UNSTAMPED, Verdict.TOO_OLD)
+
+
+class ImageTimes(NamedTuple):
+    """Times of an image, in nanoseconds."""
+
+    stamp: int
+    """The header's."""
+    arrival: int
+    """By a clock that is never set."""
+    now: int
+    """By the node's clock, which may be simulated."""
+
+
+@dataclass(frozen=True)
+class GateLimits:
+    """Limits of the gate, in seconds."""
+
+    max_age: float
+    """Age by the node's clock; 0 allows any age."""
+    max_gap: float
+    """Time between the stamps of two images."""
+    max_lateness: float
+    """Time by which a stamp may be before that of a predecessor without a reset."""
 
 
 class ImageGate:
@@ -26,29 +66,55 @@ class ImageGate:
     def __init__(self) -> None:
         """Start without a predecessor."""
         self._last: int | None = None
+        self._last_by_arrival = False
+        self._last_stamped: int | None = None
+        """When the last image with a stamp arrived."""
 
     def reset(self) -> None:
         """Forget the last accepted image."""
         self._last = None
 
-    def check(self, stamp: int, age: int, max_age: float, max_gap: float) -> Verdict:
-        """Return the verdict on the next image, and remember its stamp if it is not too old.
+    def check(self, times: ImageTimes, limits: GateLimits) -> tuple[Verdict, int | None]:
+        """Return the verdict on the next image, and its stamp; remember it if it is accepted.
+
+        The time of arrival replaces a stamp of zero, if the camera leaves all stamps empty. While
+        other images have stamps, an image without is dropped.
 
         Args:
-            stamp: of the image, in nanoseconds.
-            age: of the image by the node's clock, in nanoseconds.
-            max_age: in seconds; 0 allows any age.
-            max_gap: in seconds.
+            times: of the image.
+            limits: of the gate.
+
+        Returns:
+            The verdict and the header's stamp in nanoseconds; None in its place if the time of
+            arrival replaces it.
 
         """
-        if 0 < max_age * NANOSECONDS_PER_SECOND < age:
-            return Verdict.TOO_OLD
-        last, self._last = self._last, stamp
-        if last is None:
+        by_arrival = times.stamp == 0 and times.now > _SIMULATION_START
+        if not by_arrival:
+            self._last_stamped = times.arrival
+            if 0 < limits.max_age * NANOSECONDS_PER_SECOND < times.now - times.stamp:
+                return Verdict.TOO_OLD, times.stamp
+        elif self._last_stamped is not None and (
+            times.arrival - self._last_stamped <= limits.max_gap * NANOSECONDS_PER_SECOND
+        ):
+            return Verdict.UNSTAMPED, None
+        stamp = times.arrival if by_arrival else times.stamp
+        verdict = self._compare(stamp, by_arrival, limits)
+        if not verdict.is_drop:
+            self._last, self._last_by_arrival = stamp, by_arrival
+        return verdict, None if by_arrival else stamp
+
+    def _compare(self, stamp: int, by_arrival: bool, limits: GateLimits) -> Verdict:
+        """Return the verdict by the last accepted image."""
+        if self._last is None:
             return Verdict.ACCEPTED
-        if stamp == last:
+        if by_arrival != self._last_by_arrival:
+            return Verdict.CLOCK_SET
+        since_last = stamp - self._last
+        if since_last == 0:
             return Verdict.REPEATED
-        if stamp < last:
-            return Verdict.CLOCK_WENT_BACK
-        after_gap = stamp - last > max_gap * NANOSECONDS_PER_SECOND
+        if since_last < 0:
+            is_late = -since_last <= limits.max_lateness * NANOSECONDS_PER_SECOND
+            return Verdict.LATE if is_late else Verdict.CLOCK_SET
+        after_gap = since_last > limits.max_gap * NANOSECONDS_PER_SECOND
         return Verdict.AFTER_GAP if after_gap else Verdict.ACCEPTED

@@ -5,6 +5,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.arrays import Frame
+from vditrack.ros_messages.brightness import Reduction
+
+
+def decode_stored(image: NDArray[np.uint8], reduce: Reduction) -> NDArray[np.uint8] | None:
+    """Decode an image that OpenCV reads, with the channels that are stored.
+
+    Args:
+        image: the file, uint8 [n].
+        reduce: reduces channels of 16 bits to 8.
+
+    Returns:
+        Pixels uint8 [H, W], or [H, W, 3] in OpenCV's order BGR, without alpha and with the
+        orientation in the metadata ignored; None if the data is empty, damaged, not an image, or
+        has channels of other than 8 or 16 bits.
+
+    """
+    try:
+        flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+        decoded = cv2.imdecode(image, flags) if len(image) else None
+    except cv2.error:
+        decoded = None
+    if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
+        return None
+    return reduce(decoded) if decoded.dtype == np.uint16 else np.asarray(decoded, np.uint8)
 
 
 def decode_rgb(image: bytes | NDArray[np.uint8]) -> Frame | None:

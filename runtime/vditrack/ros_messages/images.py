@@ -3,6 +3,7 @@
 The names and meanings of encodings are those of sensor_msgs' image_encodings.hpp.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -12,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.arrays import Floats, Frame
-from vditrack.errors import InputError
-from vditrack.ros_messages.image_codec import decode_rgb
+from vditrack.errors import DamagedImageError, InputError
+from vditrack.ros_messages.brightness import Reduction
+from vditrack.ros_messages.image_codec import decode_stored
+from vditrack.ros_messages.jpeg_files import complete_jpeg, is_jpeg
 
 Entry = TypeVar("Entry")
 
@@ -36,7 +39,7 @@ class CompressedMessage(Protocol):
 
     format: str
     data: Any
-    """A complete image file, in any object that supports the buffer protocol."""
+    """An image file, in any object that supports the buffer protocol."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,18 @@ _LAYOUTS = {
     "rgba8": _Layout(cv2.COLOR_RGBA2RGB, channels=4),
     "bgra8": _Layout(cv2.COLOR_BGRA2RGB, channels=4),
     "mono8": _Layout(cv2.COLOR_GRAY2RGB),
+    "rgb16": _Layout(None, channels=3, wide=True),
+    "bgr16": _Layout(cv2.COLOR_BGR2RGB, channels=3, wide=True),
+    "rgba16": _Layout(cv2.COLOR_RGBA2RGB, channels=4, wide=True),
+    "bgra16": _Layout(cv2.COLOR_BGRA2RGB, channels=4, wide=True),
     "mono16": _Layout(cv2.COLOR_GRAY2RGB, wide=True),
+    # Names of OpenCV's types. Colours have OpenCV's order, as cv_bridge reads them.
+    "8UC1": _Layout(cv2.COLOR_GRAY2RGB),
+    "8UC3": _Layout(cv2.COLOR_BGR2RGB, channels=3),
+    "8UC4": _Layout(cv2.COLOR_BGRA2RGB, channels=4),
+    "16UC1": _Layout(cv2.COLOR_GRAY2RGB, wide=True),
+    "16UC3": _Layout(cv2.COLOR_BGR2RGB, channels=3, wide=True),
+    "16UC4": _Layout(cv2.COLOR_BGRA2RGB, channels=4, wide=True),
     "yuv422": _UYVY,
     "uyvy": _UYVY,
     "yuv422_yuy2": _YUYV,
@@ -84,36 +98,35 @@ _LAYOUTS = {
 }
 _DEPTH_DTYPES: dict[str, np.dtype[Any]] = {"16UC1": np.dtype("u2"), "32FC1": np.dtype("f4")}
 
-_JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
-_JPEG_SCAN, _JPEG_END, _PNG_END = b"\xff\xda", b"\xff\xd9", b"IEND"
+_BAYER_NAME = re.compile(r"bayer_(rggb|bggr|gbrg|grbg)(8|16)")
+_COLOUR_NAME = re.compile(r"(rgb|bgr)a?(8|16)")
 
 
-def decode_image(message: ImageMessage) -> Frame:
+def decode_image(message: ImageMessage, reduce: Reduction) -> Frame:
     """Return the pixels of a sensor_msgs/Image, uint8 [H, W, 3] RGB, contiguous.
 
-    16-bit channels are reduced to their high byte. A fixed scale keeps the brightness of a surface
-    constant from frame to frame; stretching each frame to its own range would not. Alpha is
-    dropped, YUV is read as BT.601 in the limited range, and Bayer patterns are interpolated
-    linearly.
+    Alpha is dropped, YUV is read as BT.601 in the limited range, and Bayer patterns are
+    interpolated linearly.
 
     Args:
         message: has the fields of sensor_msgs/Image.
+        reduce: reduces channels of 16 bits to 8.
 
     Returns:
         A new array, or for rgb8 without padding a read-only view of the message's data.
 
     Raises:
-        InputError: the encoding is not supported, or size, step and data are inconsistent.
+        InputError: the encoding is not supported.
+        DamagedImageError: size, step and data are inconsistent.
 
     """
     refusal = f"has an unsupported encoding. Publish one of {', '.join(_LAYOUTS)}."
     layout = _look_up_encoding(message, _LAYOUTS, refusal)
     _check_size(message, layout)
     rows = message.height * 3 // 2 if layout.chroma_plane else message.height
-    channels = layout.channels * (2 if layout.wide else 1)
-    pixels = view_pixels(message, np.dtype("u1"), channels, rows)
+    pixels = view_pixels(message, np.dtype("u2" if layout.wide else "u1"), layout.channels, rows)
     if layout.wide:
-        pixels = np.ascontiguousarray(pixels[..., 0 if message.is_bigendian else 1])
+        pixels = reduce(pixels.astype(np.uint16, copy=False))
     if layout.to_rgb is not None:
         return np.asarray(cv2.cvtColor(pixels, layout.to_rgb), np.uint8)
     frame = np.ascontiguousarray(pixels)
@@ -121,28 +134,65 @@ def decode_image(message: ImageMessage) -> Frame:
     return frame
 
 
-def decode_compressed(message: CompressedMessage) -> Frame:
+def decode_compressed(
+    message: CompressedMessage, reduce: Reduction, *, check_scans: bool = False
+) -> Frame:
     """Return the pixels of a sensor_msgs/CompressedImage, uint8 [H, W, 3] RGB.
 
-    The data may be JPEG, PNG or another file that OpenCV reads; `format` is used in error messages
-    only. Grey is converted to RGB, alpha is dropped, and 16 bits are reduced to the high byte. The
-    orientation in the file's metadata is ignored, because camera_info describes the sensor.
+    The data may be JPEG, PNG or another file that OpenCV reads, and `format` is read as
+    image_transport's plug-in `compressed` does. It names the encoding of the image before it was
+    compressed. A Bayer pattern is compressed as a grey image, and interpolated here. Colours are
+    swapped in the file if `format` names a colour encoding and does not say "compressed bgr".
+    Without a `;`, only the file counts.
+
+    Grey is converted to RGB and alpha is dropped. The orientation in the file's metadata is
+    ignored, because camera_info describes the sensor.
 
     Args:
         message: has the fields of sensor_msgs/CompressedImage.
+        reduce: reduces channels of 16 bits to 8.
+        check_scans: whether a JPEG is searched for damage inside, which takes half as long again.
 
     Raises:
-        InputError: the data are not such an image, or are truncated.
+        DamagedImageError: the data are not such an image, or are truncated.
 
     """
     data = _view_bytes(message.data)
     description = f"a compressed image of {len(data)} bytes (format '{message.format}')"
-    if not _is_complete(data.tobytes()):
-        raise InputError(f"{description} is truncated.")
-    picture = decode_rgb(data)
-    if picture is None:
-        raise InputError(f"{description} is not an image that OpenCV reads. Publish JPEG or PNG.")
-    return picture
+    if is_jpeg(data[:4].tobytes()):
+        whole = complete_jpeg(data.tobytes(), check_scans=check_scans)
+        if whole is None:
+            raise DamagedImageError(f"{description} is truncated or damaged.")
+        data = np.frombuffer(whole, np.uint8)
+    pixels = decode_stored(data, reduce)
+    if pixels is None:
+        # OpenCV reads a truncated PNG as none.
+        raise DamagedImageError(
+            f"{description} is truncated, damaged, or not an image that OpenCV reads. Publish JPEG "
+            "or PNG with 8 or 16 bits."
+        )
+    conversion = _choose_conversion(message.format, pixels.ndim == 2)
+    if conversion is None:
+        return np.ascontiguousarray(pixels)
+    return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
+
+
+def _choose_conversion(text: str, is_grey: bool) -> int | None:
+    """Return OpenCV's conversion from a decoded file to RGB; None if the file holds RGB.
+
+    Args:
+        text: the message's format, such as "bayer_rggb8; png compressed ".
+        is_grey: whether the file has one channel.
+
+    """
+    encoding, separator, compression = text.partition(";")
+    if is_grey:
+        bayer = _BAYER_NAME.match(encoding.strip())
+        if bayer is None or "compressed mono" in compression:
+            return cv2.COLOR_GRAY2RGB
+        return _BAYER[bayer[1]]
+    swapped = separator and _COLOUR_NAME.match(encoding.strip())
+    return None if swapped and "compressed bgr" not in compression else cv2.COLOR_BGR2RGB
 
 
 def decode_depth(message: ImageMessage) -> Floats:
@@ -186,7 +236,7 @@ def view_pixels(
         rows: rows of data; the image's height by default.
 
     Raises:
-        InputError: size, step and data are inconsistent.
+        DamagedImageError: size, step and data are inconsistent.
 
     """
     dtype = dtype.newbyteorder(">" if message.is_bigendian else "<")
@@ -194,13 +244,13 @@ def view_pixels(
     data, step = _view_bytes(message.data), message.step
     row_bytes = message.width * channels * dtype.itemsize
     if step < row_bytes:
-        raise InputError(
+        raise DamagedImageError(
             f"{_describe(message)} has a step of {step} bytes; a row takes {row_bytes}."
         )
     # The padding of the last row may be missing.
     needed = step * (rows - 1) + row_bytes
     if len(data) < needed:
-        raise InputError(
+        raise DamagedImageError(
             f"{_describe(message)} is truncated: it has {len(data)} bytes of data; with a step of "
             f"{step} it needs {needed}."
         )
@@ -211,13 +261,13 @@ def view_pixels(
 def _check_size(message: ImageMessage, layout: _Layout) -> None:
     height, width = message.height, message.width
     if min(height, width) < layout.min_size:
-        raise InputError(
+        raise DamagedImageError(
             f"{_describe(message)} is too small; the minimum is {layout.min_size} x "
             f"{layout.min_size} pixels."
         )
     rows, columns = layout.block
     if height % rows or width % columns:
-        raise InputError(
+        raise DamagedImageError(
             f"{_describe(message)} has an invalid size: blocks of {columns} x {rows} pixels share "
             "their colour, so width and height must be multiples of these."
         )
@@ -230,11 +280,3 @@ def _view_bytes(data: Any) -> NDArray[np.uint8]:  # noqa: ANN401
 
 def _describe(message: ImageMessage) -> str:
     return f"an image ({message.encoding}, {message.width} x {message.height})"
-
-
-def _is_complete(data: bytes) -> bool:
-    """Return whether a JPEG or PNG file has its end marker; decoders fill in what is missing."""
-    if data.startswith(_JPEG):
-        # A thumbnail in the header has an end marker of its own.
-        return data.rfind(_JPEG_END) > data.rfind(_JPEG_SCAN)
-    return not data.startswith(_PNG) or _PNG_END in data

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import replace
+from functools import partial
 
 import av
 import numpy as np
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from doubles.image_messages import DATA, Image, each_buffer, random_image
 from vditrack.errors import InputError
+from vditrack.ros_messages.brightness import FULL_RANGE
 from vditrack.ros_messages.images import decode_depth, decode_image
 
+decode = partial(decode_image, reduce=FULL_RANGE.reduce)
 unhurried = settings(max_examples=60, deadline=None)
 
 
@@ -37,7 +40,17 @@ DIRECT = {
     "rgba8": (4, lambda m, i, j: [byte_at(m, i, 4 * j + k) for k in (0, 1, 2)]),
     "bgra8": (4, lambda m, i, j: [byte_at(m, i, 4 * j + k) for k in (2, 1, 0)]),
     "mono8": (1, lambda m, i, j: [byte_at(m, i, j)] * 3),
+    "8UC1": (1, lambda m, i, j: [byte_at(m, i, j)] * 3),
+    "8UC3": (3, lambda m, i, j: [byte_at(m, i, 3 * j + k) for k in (2, 1, 0)]),
+    "8UC4": (4, lambda m, i, j: [byte_at(m, i, 4 * j + k) for k in (2, 1, 0)]),
     "mono16": (2, lambda m, i, j: [high_byte(m, i, j)] * 3),
+    "16UC1": (2, lambda m, i, j: [high_byte(m, i, j)] * 3),
+    "rgb16": (6, lambda m, i, j: [high_byte(m, i, 3 * j + k) for k in (0, 1, 2)]),
+    "bgr16": (6, lambda m, i, j: [high_byte(m, i, 3 * j + k) for k in (2, 1, 0)]),
+    "16UC3": (6, lambda m, i, j: [high_byte(m, i, 3 * j + k) for k in (2, 1, 0)]),
+    "rgba16": (8, lambda m, i, j: [high_byte(m, i, 4 * j + k) for k in (0, 1, 2)]),
+    "bgra16": (8, lambda m, i, j: [high_byte(m, i, 4 * j + k) for k in (2, 1, 0)]),
+    "16UC4": (8, lambda m, i, j: [high_byte(m, i, 4 * j + k) for k in (2, 1, 0)]),
 }
 
 
@@ -51,7 +64,7 @@ DIRECT = {
 def test_direct_encodings(encoding, height, width, padding, seed, big):
     size, pixel = DIRECT[encoding]
     image = random_image(encoding, height, width, size * width, padding, seed=seed, big=int(big))
-    frame = decode_image(image)
+    frame = decode(image)
     assert frame.dtype == np.uint8
     assert frame.flags.c_contiguous
     np.testing.assert_array_equal(frame, each_pixel(image, pixel))
@@ -113,7 +126,7 @@ def test_yuv_encodings(encoding, pairs, padding, seed):
     rows = stored_rows(encoding, height)
     image = random_image(encoding, height, width, size * width, padding, rows=rows, seed=seed)
     # OpenCV's fixed-point coefficients are good to one level, and so is its rounding.
-    assert np.abs(decode_image(image) - each_pixel(image, pixel)).max() <= 2
+    assert np.abs(decode(image) - each_pixel(image, pixel)).max() <= 2
 
 
 @pytest.mark.parametrize(
@@ -127,7 +140,7 @@ def test_yuv_as_ffmpeg_reads_it(encoding, pix_fmt):
         picture = av.VideoFrame.from_ndarray(plain, format="rgb24").reformat(format=pix_fmt)
         data = b"".join(bytes(plane) for plane in picture.planes)
         image = Image(16, 32, encoding, picture.planes[0].line_size, data)
-        assert np.abs(decode_image(image).astype(int) - plain).max() <= 3
+        assert np.abs(decode(image).astype(int) - plain).max() <= 3
 
 
 BAYER = [(pattern, bits) for pattern in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)]
@@ -157,7 +170,7 @@ def mosaic(picture: np.ndarray, pattern: str, bits: int, padding: int, big: int)
 )
 def test_bayer_of_one_colour(pattern, bits, size, colour, padding, big):
     picture = np.full((*size, 3), colour, np.uint8)
-    frame = decode_image(mosaic(picture, pattern, bits, padding, int(big)))
+    frame = decode(mosaic(picture, pattern, bits, padding, int(big)))
     np.testing.assert_array_equal(frame, picture)
 
 
@@ -166,40 +179,40 @@ def test_bayer_of_a_ramp(pattern, bits):
     """Linear interpolation keeps what is linear, but for the border and rounding."""
     i, j = np.mgrid[:12, :16]
     picture = np.stack([10 + 8 * j + 2 * i, 200 - 6 * i - 2 * j, 30 + 4 * i + 6 * j], axis=2)
-    frame = decode_image(mosaic(picture, pattern, bits, padding=4, big=0))
+    frame = decode(mosaic(picture, pattern, bits, padding=4, big=0))
     inside = np.s_[1:-1, 1:-1]
     assert np.abs(frame[inside].astype(int) - picture[inside]).max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("decode", "image"),
+    ("read", "image"),
     [
-        (decode_image, random_image("rgb8", 5, 4, 12)),
-        (decode_image, random_image("bgr8", 5, 4, 12, padding=3)),
-        (decode_image, random_image("mono16", 5, 4, 8, padding=1)),
+        (decode, random_image("rgb8", 5, 4, 12)),
+        (decode, random_image("bgr8", 5, 4, 12, padding=3)),
+        (decode, random_image("mono16", 5, 4, 8, padding=1)),
         (decode_depth, random_image("16UC1", 5, 4, 8, padding=1)),
     ],
 )
-def test_any_buffer(decode, image):
-    expected = decode(image)
+def test_any_buffer(read, image):
+    expected = read(image)
     for kind, data in each_buffer(image.data).items():
-        np.testing.assert_array_equal(decode(replace(image, data=data)), expected, err_msg=kind)
+        np.testing.assert_array_equal(read(replace(image, data=data)), expected, err_msg=kind)
 
 
 def test_rgb_without_padding_is_not_copied():
     image = random_image("rgb8", 6, 8, 24)
     data = np.frombuffer(image.data, np.uint8).copy()
-    frame = decode_image(replace(image, data=data))
+    frame = decode(replace(image, data=data))
     assert np.shares_memory(frame, data)
     assert not frame.flags.writeable
     assert data.flags.writeable
-    assert not np.shares_memory(decode_image(random_image("rgb8", 6, 8, 24, padding=2)), data)
+    assert not np.shares_memory(decode(random_image("rgb8", 6, 8, 24, padding=2)), data)
 
 
 def test_padding_of_the_last_row_may_be_missing():
     image = random_image("bgr8", 5, 4, 12, padding=3)
     cut = replace(image, data=image.data[:-3])
-    np.testing.assert_array_equal(decode_image(cut), decode_image(image))
+    np.testing.assert_array_equal(decode(cut), decode(image))
 
 
 @pytest.mark.parametrize(
@@ -229,4 +242,4 @@ def test_padding_of_the_last_row_may_be_missing():
 )
 def test_malformed_images(image, message):
     with pytest.raises(InputError, match=message):
-        decode_image(image)
+        decode(image)

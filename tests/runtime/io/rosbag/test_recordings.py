@@ -1,8 +1,10 @@
 """Recordings read from real bags, written by rosbags in both storage formats."""
 
+import re
 from pathlib import Path
 
 import apsw
+import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
@@ -21,6 +23,8 @@ from doubles.bags import (
     clip,
     header,
     images,
+    jpeg,
+    new,
     png,
     stamps,
     storage_file,
@@ -136,20 +140,116 @@ def test_a_zero_stamp_is_the_time_of_arrival(tmp_path):
     np.testing.assert_allclose(recording.times, np.arange(6) / 10, atol=1e-9)
 
 
-def test_repeated_and_late_frames_are_left_out(tmp_path):
-    bag = write_bag(tmp_path / "bag", restamped({2: stamps()[1], 4: stamps()[0]}), camera_info())
+def test_a_zero_among_stamps_is_left_out(tmp_path):
+    """A simulation's clock at 10 s, while the recorder's is that of today."""
+    simulated = {t: 10 * SECOND + t * SECOND // 10 for t in range(6)}
+    bag = write_bag(tmp_path / "bag", restamped({**simulated, 0: 0, 4: 0}), camera_info())
     recording = read_recording(bag)
-    np.testing.assert_array_equal(recording.frames, np.stack(clip())[[0, 1, 3, 5]])
+    np.testing.assert_array_equal(recording.frames, np.stack(clip())[[1, 2, 3, 5]])
+    np.testing.assert_allclose(recording.times, [0, 0.1, 0.2, 0.4], atol=1e-9)
+    assert recording.remarks == ("left out of /cam/image_raw: 2 images with the stamp zero.",)
+
+
+def test_a_simulation_that_starts_at_zero(tmp_path):
+    bag = write_bag(
+        tmp_path / "bag", restamped({t: t * SECOND // 10 for t in range(6)}), camera_info()
+    )
+    recording = read_recording(bag)
+    np.testing.assert_array_equal(recording.frames, np.stack(clip()))
+    np.testing.assert_array_equal(recording.stamps, np.arange(6) * SECOND // 10)
+    assert recording.remarks == ()
+
+
+def test_repeated_frames_are_left_out_and_late_ones_put_in_order(tmp_path):
+    order = {2: stamps()[1], 3: stamps()[4], 4: stamps()[3]}
+    bag = write_bag(tmp_path / "bag", restamped(order), camera_info())
+    recording = read_recording(bag)
+    np.testing.assert_array_equal(recording.frames, np.stack(clip())[[0, 1, 4, 3, 5]])
+    np.testing.assert_array_equal(recording.stamps, np.array(stamps())[[0, 1, 3, 4, 5]])
+    np.testing.assert_array_equal(recording.arrivals, np.array(stamps())[[0, 1, 4, 3, 5]] + DELAY)
     assert recording.remarks == (
-        "2 frames of /cam/image_raw with a repeated or late stamp were skipped.",
+        "left out of /cam/image_raw: 1 image with the stamp of another image.",
+        "put in the order of their stamps: 1 image of /cam/image_raw.",
+    )
+    part = read_recording(bag, start=0.1, end=0.35)
+    np.testing.assert_array_equal(part.frames, np.stack(clip())[[1, 4]])
+
+
+def test_a_stamp_far_off_is_left_out(tmp_path):
+    bag = write_bag(tmp_path / "bag", restamped({4: BEGAN - 3 * SECOND}), camera_info())
+    recording = read_recording(bag)
+    np.testing.assert_array_equal(recording.frames, np.stack(clip())[[0, 1, 2, 3, 5]])
+    assert recording.remarks == (
+        "left out of /cam/image_raw: 1 image with a stamp far off those of the others.",
     )
 
 
 def test_a_clock_that_jumps_back_is_refused(tmp_path):
-    bag = write_bag(tmp_path / "bag", restamped({4: BEGAN - 3 * SECOND}))
-    with pytest.raises(InputError, match=r"jump back by 3\.3 s after 0\.30 s. Give an --end"):
+    back = {t: stamps()[t] - 3 * SECOND for t in (3, 4, 5)}
+    bag = write_bag(tmp_path / "bag", restamped(back))
+    with pytest.raises(InputError, match=r"jump back by 2\.9 s after 0\.20 s. Give an --end"):
         read_recording(bag)
     assert len(read_recording(bag, end=0.25).frames) == 3
+
+
+def wide(make, values):
+    """Messages of 16-bit pictures [T, H, W]."""
+    return "/cam/image_raw", *make(values)
+
+
+def mono16(values):
+    messages = [
+        (
+            stamp + DELAY,
+            new(
+                IMAGE,
+                header=header(stamp),
+                height=picture.shape[0],
+                width=picture.shape[1],
+                encoding="mono16",
+                is_bigendian=1,
+                step=2 * picture.shape[1],
+                data=np.frombuffer(picture.astype(">u2").tobytes(), np.uint8),
+            ),
+        )
+        for stamp, picture in zip(stamps(), values, strict=True)
+    ]
+    return IMAGE, messages
+
+
+def png16(values):
+    messages = [
+        (
+            stamp + DELAY,
+            new(
+                JPEG,
+                header=header(stamp),
+                format="mono16; png compressed ",
+                data=cv2.imencode(".png", picture)[1].ravel(),
+            ),
+        )
+        for stamp, picture in zip(stamps(), values, strict=True)
+    ]
+    return JPEG, messages
+
+
+@pytest.mark.parametrize("make", [mono16, png16])
+@pytest.mark.parametrize(("low", "high"), [(0, 1023), (0, 4095), (7000, 8400)])
+def test_16_bits_are_scaled_alike_in_all_images(tmp_path, make, low, high):
+    """Darker images stay darker: a range of each image would flicker."""
+    share = np.stack(clip()).mean(axis=3) / 255
+    share[3:] *= 0.5
+    values = np.round(low + share * (high - low)).astype(np.uint16)
+    recording = read_recording(write_bag(tmp_path / "bag", wide(make, values)))
+    found = recording.frames[..., 0].astype(float)
+    slope, offset = np.polyfit(values.ravel(), found.ravel(), 1)
+    assert np.abs(slope * values + offset - found).max() < 1.5
+    assert slope * (high - low) > 0.8 * 255
+    remark = recording.remarks[0]
+    assert "have 16 bits (mono16" in remark
+    begin, end = map(int, re.search(r"from (\d+) to (\d+) are scaled", remark).groups())
+    assert begin <= values.min()
+    assert end >= values.max()
 
 
 @pytest.mark.parametrize(
@@ -205,13 +305,39 @@ def test_bytes_that_changed_are_no_traceback(tmp_path, storage):
             assert str(refused)
 
 
-def test_a_damaged_image_is_told_with_its_time(tmp_path):
+@pytest.mark.parametrize(("kind", "make"), [(IMAGE, bgr8), (JPEG, png), (JPEG, jpeg)])
+@pytest.mark.parametrize("damaged", [[0], [3], [5], [2, 3]])
+def test_damaged_images_are_left_out(tmp_path, kind, make, damaged):
+    topic, kind, messages = images(kind=kind, make=make)
+    kept = [t for t in range(6) if t not in damaged]
+    intact = read_recording(write_bag(tmp_path / "intact", (topic, kind, messages)))
+    for t in damaged:
+        messages[t][1].data = messages[t][1].data[:-2000]
+    bag = write_bag(tmp_path / "bag", (topic, kind, messages), camera_info())
+    recording = read_recording(bag)
+    np.testing.assert_array_equal(recording.frames, intact.frames[kept])
+    np.testing.assert_allclose(recording.times, np.array(kept) / 10, atol=1e-9)
+    (remark,) = recording.remarks
+    count = "1 image" if len(damaged) == 1 else "2 images"
+    assert f"{count} of 6 that cannot be decoded, the first at {damaged[0] / 10:.2f} s" in remark
+    assert "truncated" in remark
+
+
+def test_a_bag_of_damaged_images_only(tmp_path):
     topic, kind, messages = images()
-    messages[3][1].data = messages[3][1].data[:-2000]
+    for _, message in messages:
+        message.data = message.data[:-2000]
     bag = write_bag(tmp_path / "bag", (topic, kind, messages))
-    with pytest.raises(InputError, match=r"bag, /cam/image_raw at 0\.30 s.*bgr8.*truncated"):
+    with pytest.raises(InputError, match=r"bag, /cam/image_raw at 0\.00 s.*bgr8.*truncated"):
         read_recording(bag)
-    assert len(read_recording(bag, end=0.3).frames) == 3
+
+
+def test_an_unsupported_encoding_is_refused(tmp_path):
+    topic, kind, messages = images()
+    messages[4][1].encoding = "32FC3"
+    bag = write_bag(tmp_path / "bag", (topic, kind, messages))
+    with pytest.raises(InputError, match=r"at 0\.40 s.*32FC3.*unsupported encoding"):
+        read_recording(bag)
 
 
 def test_a_change_of_size_is_refused(tmp_path):

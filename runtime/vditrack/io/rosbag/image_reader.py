@@ -1,0 +1,217 @@
+"""Reading the images of a bag's topic in the order of their stamps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from vditrack.arrays import Frame
+from vditrack.errors import DamagedImageError, InputError
+from vditrack.io.rosbag.bags import Bag
+from vditrack.ros_messages.brightness import RangeFollower, RangeMeter, Reduction, ValueRange
+from vditrack.ros_messages.images import decode_compressed, decode_image
+from vditrack.ros_messages.stamp_order import MAX_DELAY, order_by_stamp
+from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
+
+_Decode = Callable[[Any, Reduction], Frame]
+
+_DECODERS: dict[str | None, _Decode] = {
+    "sensor_msgs/msg/Image": decode_image,
+    "sensor_msgs/msg/CompressedImage": partial(decode_compressed, check_scans=True),
+}
+IMAGE_TYPES = frozenset(_DECODERS)
+"""The message types that are images."""
+_MEASURED_IMAGES = 32
+"""Number of images from which the range of 16-bit values is measured."""
+_IMAGES_AFTER_END = 16
+"""Successive images behind the end of the range after which no late image of it is expected."""
+
+
+class DecodedImage(NamedTuple):
+    """A decoded image of a bag."""
+
+    frame: Frame
+    """uint8 [H, W, 3] RGB."""
+    time: float
+    """Seconds since the topic's first stamp."""
+    stamp: int
+    """Nanoseconds: the header's, or the time of arrival if all stamps are zero."""
+    arrival: int
+    """Nanoseconds."""
+    frame_id: str
+    """Coordinate frame of the camera."""
+
+
+class ImageReader:
+    """Reads the images of a topic and a time range, and notes which ones it leaves out."""
+
+    def __init__(self, bag: Bag, topic: str, start: float, end: float | None) -> None:
+        """Read the stamps of the topic and find the order of its images.
+
+        Args:
+            bag: an open bag.
+            topic: a topic of one of the `IMAGE_TYPES`.
+            start: begin of the range, in seconds after the topic's first stamp.
+            end: end of the range, exclusive; the bag's end by default.
+
+        Raises:
+            InputError: the bag is damaged, its clock was set within the range, or the range has no
+                image.
+
+        """
+        self.topic = topic
+        self._bag = bag
+        self._decode = _DECODERS[bag.topics[topic].msgtype]
+        self._order = order_by_stamp(*self._read_stamps(end))
+        self._first = self._order.stamps[0] if self._order.stamps else 0
+        self._places = [
+            place
+            for place, stamp in enumerate(self._order.stamps)
+            if start <= self._seconds(stamp) and (end is None or self._seconds(stamp) < end)
+        ]
+        self._check_jump(end)
+        if not self._places:
+            raise InputError(
+                f"{bag.path} has no image of {topic} between {start:g} s and {end or 'its end'}."
+            )
+        self._damaged: list[tuple[float, InputError]] = []
+        self._encoding = ""
+        self._range = self._measure_range()
+
+    @property
+    def count(self) -> int:
+        """Number of images in the range, including damaged ones."""
+        return len(self._places)
+
+    def read(self) -> Iterator[DecodedImage]:
+        """Yield the images in the order of their stamps; leave out damaged ones.
+
+        Raises:
+            InputError: an encoding is not supported, or no image could be decoded.
+
+        """
+        # The measured images may have had 8 bits, or invalid pixels only.
+        reduce = RangeFollower().reduce if self._range is None else self._range.reduce
+        for place, arrival, message in self._read_messages(self._places):
+            stamp = self._order.stamps[place]
+            time = self._seconds(stamp)
+            try:
+                frame = self._decode(message, reduce)
+            except DamagedImageError as error:
+                self._damaged.append((time, error))
+                continue
+            except InputError as error:
+                raise self._locate(time, error) from error
+            yield DecodedImage(frame, time, stamp, arrival, message.header.frame_id)
+        if len(self._damaged) == self.count:
+            raise self._locate(*self._damaged[0])
+
+    def describe(self) -> Iterator[str]:
+        """Yield sentences about images that were left out or moved, and about 16-bit values."""
+        order, topic = self._order, self.topic
+        if order.by_arrival:
+            yield f"the images of {topic} have no stamps; times are those of arrival in the bag."
+        reasons = {
+            "with the stamp zero": order.unstamped,
+            "with the stamp of another image": order.repeated,
+            "with a stamp far off those of the others": order.stray,
+        }
+        for reason, count in reasons.items():
+            if count:
+                yield f"left out of {topic}: {_count_images(count)} {reason}."
+        if order.moved:
+            yield f"put in the order of their stamps: {_count_images(order.moved)} of {topic}."
+        if self._damaged:
+            time, error = self._damaged[0]
+            yield (
+                f"left out of {topic}: {_count_images(len(self._damaged))} of {self.count} that "
+                f"cannot be decoded, the first at {time:.2f} s: {error}"
+            )
+        if self._range is not None:
+            yield (
+                f"the images of {topic} have 16 bits ({self._encoding}); their values from "
+                f"{self._range} are scaled to 8 bits, in all images alike."
+            )
+
+    def _read_stamps(self, end: float | None) -> tuple[list[int], list[int]]:
+        """Return the stamps and times of arrival in nanoseconds, until well behind the end."""
+        stamps: list[int] = []
+        arrivals: list[int] = []
+        first, behind = None, 0
+        for arrival, message in self._bag.messages(self.topic):
+            stamps.append(to_nanoseconds(message.header.stamp))
+            arrivals.append(arrival)
+            stamp = stamps[-1] or first
+            first = stamp if first is None or stamp is None else min(first, stamp)
+            # Both clocks, because single stamps may be wrong.
+            elapsed = min(arrival - arrivals[0], (stamp or arrival) - (first or arrivals[0]))
+            behind = behind + 1 if self._is_behind(elapsed, end) else 0
+            if behind == _IMAGES_AFTER_END:
+                return stamps, arrivals
+        count = self._bag.topics[self.topic].msgcount
+        if len(stamps) < count:
+            raise InputError(
+                f"{self._bag.path} is truncated: it has {len(stamps)} of {count} images of "
+                f"{self.topic}. Copy it again, or give --end to use the images it has."
+            )
+        return stamps, arrivals
+
+    @staticmethod
+    def _is_behind(elapsed: int, end: float | None) -> bool:
+        return end is not None and elapsed > end * NANOSECONDS_PER_SECOND + MAX_DELAY
+
+    def _seconds(self, stamp: int) -> float:
+        """Return the seconds since the first stamp."""
+        return (stamp - self._first) / NANOSECONDS_PER_SECOND
+
+    def _check_jump(self, end: float | None) -> None:
+        if self._order.jump is None:
+            return
+        before, after = self._order.jump
+        time, jump = self._seconds(before), (after - before) / NANOSECONDS_PER_SECOND
+        if end is None or end > time + MAX_DELAY / NANOSECONDS_PER_SECOND:
+            direction = "back" if jump < 0 else "ahead"
+            raise InputError(
+                f"{self._bag.path}: the stamps of {self.topic} jump {direction} by {abs(jump):.1f} "
+                f"s after {time:.2f} s. Give an --end before that time."
+            )
+
+    def _measure_range(self) -> ValueRange | None:
+        """Return the range of values of the images with 16 bits; None if they have 8."""
+        meter = RangeMeter()
+        step = max(1, len(self._places) // _MEASURED_IMAGES)
+        for _, _, message in self._read_messages(self._places[::step]):
+            try:
+                self._decode(message, meter.reduce)
+            except InputError:
+                # It is reported when the image is read.
+                continue
+            if meter.range is None:
+                return None
+            self._encoding = getattr(message, "encoding", None) or message.format
+        return meter.range
+
+    def _locate(self, time: float, error: InputError) -> InputError:
+        """Return an error that names the bag, the topic and the time."""
+        return InputError(f"{self._bag.path}, {self.topic} at {time:.2f} s: {error}")
+
+    def _read_messages(self, places: Iterable[int]) -> Iterator[tuple[int, int, Any]]:
+        """Yield (place in the order, time of arrival, message) in the order of the stamps."""
+        wanted = list(places)
+        place_of = {self._order.indices[place]: place for place in wanted}
+        waiting: dict[int, tuple[int, Any]] = {}
+        upcoming = iter(wanted)
+        following = next(upcoming, None)
+        for n, (arrival, message) in enumerate(self._bag.messages(self.topic)):
+            if n in place_of:
+                waiting[place_of[n]] = arrival, message
+            while following is not None and following in waiting:
+                yield following, *waiting.pop(following)
+                following = next(upcoming, None)
+            if following is None:
+                return
+
+
+def _count_images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
