@@ -28,6 +28,8 @@ class StampOrder:
     """Numbers of the images in the recording, in the order of their stamps."""
     stamps: tuple[int, ...]
     """Their stamps in nanoseconds, ascending."""
+    lost_before: tuple[int, ...]
+    """Numbers of images without a usable stamp that were recorded after the image before each."""
     by_arrival: bool
     """Whether all stamps are zero, so that times of arrival replace them."""
     unstamped: int
@@ -72,9 +74,13 @@ def order_by_stamp(stamps: Sequence[int], arrivals: Sequence[int]) -> StampOrder
     for n in kept:
         by_time.setdefault(times[n], n)
     ordered = sorted(by_time)
+    indices = [by_time[time] for time in ordered]
+    lost = sorted(set(range(len(times) if jump is None else kept[-1])) - set(kept))
+    passed = [bisect_right(lost, n) for n in accumulate(indices, max)]
     return StampOrder(
-        indices=tuple(by_time[time] for time in ordered),
+        indices=tuple(indices),
         stamps=tuple(ordered),
+        lost_before=tuple(now - before for before, now in pairwise([0, *passed])),
         by_arrival=by_arrival,
         unstamped=len(times) - len(stamped),
         repeated=len(kept) - len(ordered),

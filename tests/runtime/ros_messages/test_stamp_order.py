@@ -1,5 +1,7 @@
 """The order of images by stamps as cameras and simulations write them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,6 +43,8 @@ def test_zeros_among_others_are_left_out(first, zeros):
     found = order(replaced(regular(20, first), dict.fromkeys(zeros, 0)))
     assert found.indices == tuple(n for n in range(20) if n not in zeros)
     assert found.unstamped == len(zeros)
+    lost = [n - before - 1 for before, n in pairwise([-1, *found.indices])]
+    assert found.lost_before == tuple(lost)
     assert found.jump is None
 
 
@@ -73,6 +77,7 @@ def test_any_order_within_the_delay(places, again):
     assert found.stamps == tuple(sorted(set(stamps)))
     assert [stamps[n] for n in found.indices] == list(found.stamps)
     assert found.repeated == len(again)
+    assert not any(found.lost_before)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,7 @@ def test_single_wrong_stamps_are_left_out(changes):
     found = order(replaced(regular(20), changes))
     assert found.indices == tuple(n for n in range(20) if n not in changes)
     assert found.stray == 1
+    assert sum(found.lost_before) == (19 not in changes)
     assert found.jump is None
 
 

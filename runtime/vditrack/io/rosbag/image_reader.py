@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import pairwise
+from statistics import median
 from typing import Any, NamedTuple
 
 from vditrack.arrays import Frame
 from vditrack.errors import DamagedImageError, InputError
+from vditrack.io.clip import Gap
 from vditrack.io.rosbag.bags import Bag
 from vditrack.ros_messages.brightness import RangeFollower, RangeMeter, Reduction, ValueRange
 from vditrack.ros_messages.images import decode_compressed, decode_image
@@ -68,14 +72,15 @@ class ImageReader:
         self._places = [
             place
             for place, stamp in enumerate(self._order.stamps)
-            if start <= self._seconds(stamp) and (end is None or self._seconds(stamp) < end)
+            if start <= self._seconds(stamp) < (math.inf if end is None else end)
         ]
         self._check_jump(end)
         if not self._places:
             raise InputError(
                 f"{bag.path} has no image of {topic} between {start:g} s and {end or 'its end'}."
             )
-        self._damaged: list[tuple[float, InputError]] = []
+        self._damaged: dict[int, InputError] = {}
+        """The errors of the images that cannot be decoded, by their places."""
         self._encoding = ""
         self._range = self._measure_range()
 
@@ -94,18 +99,38 @@ class ImageReader:
         # The measured images may have had 8 bits, or invalid pixels only.
         reduce = RangeFollower().reduce if self._range is None else self._range.reduce
         for place, arrival, message in self._read_messages(self._places):
-            stamp = self._order.stamps[place]
-            time = self._seconds(stamp)
+            stamp, time = self._order.stamps[place], self._time(place)
             try:
                 frame = self._decode(message, reduce)
             except DamagedImageError as error:
-                self._damaged.append((time, error))
+                self._damaged[place] = error
                 continue
             except InputError as error:
                 raise self._locate(time, error) from error
             yield DecodedImage(frame, time, stamp, arrival, message.header.frame_id)
         if len(self._damaged) == self.count:
-            raise self._locate(*self._damaged[0])
+            raise self._locate(*self._first_damage())
+
+    def list_gaps(self) -> Iterator[Gap]:
+        """Yield where images are missing that were left out, after all others were read."""
+        start, missing = None, 0
+        for place in self._places:
+            if start is not None:
+                missing += self._order.lost_before[place]
+            if place in self._damaged:
+                start = self._time(place) if start is None else start
+                missing += 1
+                continue
+            if missing:
+                yield Gap(start or 0.0, self._time(place), missing)
+            start, missing = self._time(place), 0
+        if missing and start is not None:
+            yield Gap(start, self._time(self._places[-1]) + self._usual_interval(), missing)
+
+    def _usual_interval(self) -> float:
+        stamps = self._order.stamps
+        intervals = [after - before for before, after in pairwise(stamps)]
+        return median(intervals or [0]) / NANOSECONDS_PER_SECOND
 
     def describe(self) -> Iterator[str]:
         """Yield sentences about images that were left out or moved, and about 16-bit values."""
@@ -123,7 +148,7 @@ class ImageReader:
         if order.moved:
             yield f"put in the order of their stamps: {_count_images(order.moved)} of {topic}."
         if self._damaged:
-            time, error = self._damaged[0]
+            time, error = self._first_damage()
             yield (
                 f"left out of {topic}: {_count_images(len(self._damaged))} of {self.count} that "
                 f"cannot be decoded, the first at {time:.2f} s: {error}"
@@ -165,6 +190,10 @@ class ImageReader:
         """Return the seconds since the first stamp."""
         return (stamp - self._first) / NANOSECONDS_PER_SECOND
 
+    def _time(self, place: int) -> float:
+        """Return the seconds from the first stamp to that of an image."""
+        return self._seconds(self._order.stamps[place])
+
     def _check_jump(self, end: float | None) -> None:
         if self._order.jump is None:
             return
@@ -191,6 +220,11 @@ class ImageReader:
                 return None
             self._encoding = getattr(message, "encoding", None) or message.format
         return meter.range
+
+    def _first_damage(self) -> tuple[float, InputError]:
+        """Return the time of the first image that cannot be decoded, and its error."""
+        place, error = next(iter(self._damaged.items()))
+        return self._time(place), error
 
     def _locate(self, time: float, error: InputError) -> InputError:
         """Return an error that names the bag, the topic and the time."""

@@ -77,6 +77,7 @@ def read_recording(
         arrivals=np.array([image.arrival for image in images], np.int64),
         frame_ids=tuple(image.frame_id for image in images),
         camera=camera,
+        gaps=tuple(reader.list_gaps()),
         remarks=tuple(filter(None, (*reader.describe(), remark))),
     )
 

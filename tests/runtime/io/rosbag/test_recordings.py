@@ -148,6 +148,9 @@ def test_a_zero_among_stamps_is_left_out(tmp_path):
     np.testing.assert_array_equal(recording.frames, np.stack(clip())[[1, 2, 3, 5]])
     np.testing.assert_allclose(recording.times, [0, 0.1, 0.2, 0.4], atol=1e-9)
     assert recording.remarks == ("left out of /cam/image_raw: 2 images with the stamp zero.",)
+    # The first one left no gap: nothing is known before it.
+    (gap,) = recording.gaps
+    assert gap == pytest.approx((0.2, 0.4, 1))
 
 
 def test_a_simulation_that_starts_at_zero(tmp_path):
@@ -171,6 +174,7 @@ def test_repeated_frames_are_left_out_and_late_ones_put_in_order(tmp_path):
         "left out of /cam/image_raw: 1 image with the stamp of another image.",
         "put in the order of their stamps: 1 image of /cam/image_raw.",
     )
+    assert recording.gaps == ()
     part = read_recording(bag, start=0.1, end=0.35)
     np.testing.assert_array_equal(part.frames, np.stack(clip())[[1, 4]])
 
@@ -182,6 +186,8 @@ def test_a_stamp_far_off_is_left_out(tmp_path):
     assert recording.remarks == (
         "left out of /cam/image_raw: 1 image with a stamp far off those of the others.",
     )
+    (gap,) = recording.gaps
+    assert gap == pytest.approx((0.3, 0.5, 1))
 
 
 def test_a_clock_that_jumps_back_is_refused(tmp_path):
@@ -321,6 +327,9 @@ def test_damaged_images_are_left_out(tmp_path, kind, make, damaged):
     count = "1 image" if len(damaged) == 1 else "2 images"
     assert f"{count} of 6 that cannot be decoded, the first at {damaged[0] / 10:.2f} s" in remark
     assert "truncated" in remark
+    (gap,) = recording.gaps
+    first = 0 if damaged[0] == 0 else damaged[0] - 1
+    assert gap == pytest.approx((first / 10, (damaged[-1] + 1) / 10, len(damaged)))
 
 
 def test_a_bag_of_damaged_images_only(tmp_path):
