@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 Completed = subprocess.CompletedProcess[str]
 
-# A shell lets what it runs in the background ignore an interrupt, and all that this starts too.
-# Tests interrupt what they start.
+# A shell lets what it runs in the background ignore an interrupt or a hang-up, and all that this
+# starts too. Tests send both to what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ class MarkedObjects:
     """Masks uint8 [H, W] of object indices, by frame number."""
     names: dict[int, str] = field(default_factory=dict)
     """Names by index, of objects in files of their own: the file name without suffix."""
+    files: list[Path] = field(default_factory=list)
+    """Files that the masks were read from."""
 
 
 def read_marked_objects(masks: Sequence[str], objects: Sequence[str]) -> MarkedObjects:
@@ -41,6 +43,7 @@ def read_marked_objects(masks: Sequence[str], objects: Sequence[str]) -> MarkedO
     """
     marked = MarkedObjects()
     for frame, path in map(_split_frame, masks):
+        marked.files.append(path)
         if frame in marked.masks:
             raise InputError(
                 f"frame {frame} has two masks; the second is {path}. Give files of one object each "
@@ -55,6 +58,7 @@ def read_marked_objects(masks: Sequence[str], objects: Sequence[str]) -> MarkedO
             "indices. Give fewer."
         )
     for index, (frame, path) in enumerate(files, start=last + 1):
+        marked.files.append(path)
         _add_object(marked, frame, path, index)
     if not marked.masks:
         raise InputError("no object is marked. Give --mask FIRST.png, or --object for each object.")

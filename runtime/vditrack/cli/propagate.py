@@ -1,6 +1,7 @@
 """Verb ``propagate``: propagate masks of objects through a video."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,9 @@ import typer
 from rich.progress import Progress
 
 from vditrack.arrays import MaskClip
-from vditrack.atomic_files import staged_folder
+from vditrack.atomic_files import results_folder
 from vditrack.bundle.folder import bundled_model, load_bundle
+from vditrack.cli.drawn_results import exit_if_incomplete, write_drawn_results
 from vditrack.cli.mask_options import MarkedObjects, read_marked_objects
 from vditrack.cli.options import (
     BackendOption,
@@ -66,21 +68,31 @@ def propagate(
 ) -> None:
     """Propagate masks of objects through a video; write masks/, overlay.mp4 and result.json."""
     marked = read_marked_objects(mask or [], objects or [])
-    tracker = _load_tracker(bundle, backend, motion_weight)
-    folder = output or Path(f"{video.stem}_masks")
+    destination = output or Path(f"{video.stem}_masks")
+    inputs = (video, *marked.files)
     with (
-        staged_folder(folder, {MASKS, OVERLAY, RESULT}) as scratch,
+        results_folder(destination, {MASKS, OVERLAY, RESULT}, RESULT, inputs) as folder,
         progress_bars(quiet=as_json) as bars,
     ):
+        tracker = _load_tracker(bundle, backend, motion_weight)
         clip = read_video(video, start, end, add_progress_bar(bars, "reading"))
         progress = add_progress_bar(bars, "masks", len(clip.frames))
         began = time.perf_counter()
         masks = tracker.propagate(clip.frames, marked.masks, progress=progress)
         seconds = time.perf_counter() - began
-        _write_images(scratch, clip, masks, bars)
-        result = _summarize(video, clip, masks, marked, tracker, seconds, folder)
-        write_result(scratch / RESULT, result)
+        result = _summarize(video, clip, masks, marked, tracker, seconds, destination)
+        with folder.file(RESULT) as path, folder.folder(MASKS) as images:
+            for t, image in enumerate(bars.track(masks, description="writing")):
+                write_mask(images / f"{t:05}.png", image)
+            write_result(path, result)
+        overlay = partial(_write_overlay, clip, masks, bars)
+        failures = write_drawn_results(folder, {OVERLAY: overlay})
+        if failures:
+            result = msgspec.structs.replace(result, overlay=None, not_written=failures)
+            with folder.file(RESULT) as path:
+                write_result(path, result)
     print_result(result, as_json=as_json)
+    exit_if_incomplete(result.not_written)
 
 
 def _load_tracker(path: Path | None, backend: BackendName, motion_weight: float | None) -> Tracker:
@@ -107,12 +119,9 @@ def _load_tracker(path: Path | None, backend: BackendName, motion_weight: float 
     return tracker
 
 
-def _write_images(folder: Path, clip: Video, masks: MaskClip, bars: Progress) -> None:
-    (folder / MASKS).mkdir()
-    for t, mask in enumerate(bars.track(masks, description="writing")):
-        write_mask(folder / MASKS / f"{t:05}.png", mask)
+def _write_overlay(clip: Video, masks: MaskClip, bars: Progress, path: Path) -> None:
     frames = bars.track(draw_masks(clip.frames, masks), total=len(masks), description="drawing")
-    write_video(folder / OVERLAY, frames, clip.times)
+    write_video(path, frames, clip.times)
 
 
 def _summarize(

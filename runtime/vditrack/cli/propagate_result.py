@@ -54,8 +54,10 @@ class PropagateResult(msgspec.Struct, frozen=True, kw_only=True):
     frames_per_second: float
     masks: str
     """Path of the folder of masks."""
-    overlay: str
-    """Path of the video."""
+    overlay: str | None
+    """Path of the video; None if it was not written."""
+    not_written: dict[str, str] = {}
+    """Why results were not written, by the name of the file."""
 
 
 def list_objects(
@@ -119,5 +121,6 @@ def print_result(result: PropagateResult, *, as_json: bool) -> None:
         label = f"{found.index} ({found.name})" if found.name else f"{found.index}"
         lost = "" if found.lost_at is None else f", lost at frame {found.lost_at}"
         typer.echo(f"object {label}: in {found.frames_present} frames{lost}")
-    typer.echo(f"video:   {result.overlay}")
+    if result.overlay:
+        typer.echo(f"video:   {result.overlay}")
     typer.echo(f"masks:   {result.masks}")

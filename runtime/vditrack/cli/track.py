@@ -13,7 +13,8 @@ import typer
 from rich.progress import Progress
 
 from vditrack.arrays import Doubles, Floats, Frame, Mask, MaskClip
-from vditrack.atomic_files import staged_folder
+from vditrack.atomic_files import results_folder
+from vditrack.cli.drawn_results import exit_if_incomplete, write_drawn_results
 from vditrack.cli.mask_options import read_marked_objects
 from vditrack.cli.options import (
     BackendOption,
@@ -25,7 +26,14 @@ from vditrack.cli.options import (
     StartOption,
 )
 from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_bars
-from vditrack.cli.track_result import print_result, summarize_tracks
+from vditrack.cli.track_result import (
+    BAG,
+    OVERLAY,
+    TABLE,
+    TRACKS,
+    print_result,
+    summarize_tracks,
+)
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
 from vditrack.io.clip import Video
@@ -39,9 +47,6 @@ from vditrack.points.clip_tracking import TrackMode
 from vditrack.points.heft_differences import list_differences
 from vditrack.points.tracks import Tracks, concatenate_tracks
 from vditrack.tracker import Tracker
-
-RESULTS = frozenset({"tracks.npz", "tracks.csv", "overlay.mp4", "tracks.mcap"})
-"""Files of an earlier run, which the next one may replace."""
 
 TracksFolder = Annotated[
     Path | None,
@@ -94,10 +99,12 @@ def track(
     """
     if sum(choice is not None for choice in (points, grid, at)) != 1:
         raise InputError("give exactly one of --points FILE, --grid N and --at t,x,y.")
+    marked = read_marked_objects(mask or [], objects or []) if mask or objects else None
     requested = Points(
         queries=read_queries(points) if points else _parse_points(at) if at else None,
         grid=(grid, grid) if grid else None,
-        masks=read_marked_objects(mask or [], objects or []).masks if mask or objects else None,
+        masks=marked.masks if marked else None,
+        files=(*([points] if points else []), *(marked.files if marked else [])),
     )
     folder = output or Path(f"{video.stem}_tracks")
     mode: TrackMode = "reference" if reference else "offline"
@@ -117,6 +124,8 @@ class Points:
     """Frames at which a new shot begins. Each shot is a clip with its own points."""
     masks: Mapping[int, Mask] | None = None
     """Masks [H, W] of marked objects by frame; only for a clip without cuts."""
+    files: tuple[Path, ...] = ()
+    """Files that queries and masks were read from."""
 
     def split(self, frames: Frame) -> list[Frame]:
         """Return the shots of a clip uint8 [T, H, W, 3]."""
@@ -161,18 +170,13 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
         BundleError: The bundle is damaged.
 
     """
-    tracker = Tracker.load(request.bundle, request.backend)
-    if tracker.bundle.manifest.source.random_weights:
-        typer.echo(
-            f"warning: {request.bundle} has random weights; its tracks mean nothing.", err=True
-        )
-    if request.points.masks:
-        # Refuse a bundle that does not propagate masks before decoding.
-        _ = tracker.propagation
+    names = {TRACKS, TABLE, BAG, OVERLAY}
+    inputs = (request.video, *request.points.files)
     with (
-        staged_folder(request.output, RESULTS) as folder,
+        results_folder(request.output, names, TRACKS, inputs) as folder,
         progress_bars(quiet=as_json) as bars,
     ):
+        tracker = _load_tracker(request)
         video = _read(request, add_progress_bar(bars, "reading"))
         shots = request.points.split(video.frames)
         times = np.split(video.times, request.points.cuts)
@@ -185,21 +189,35 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
             progress = add_progress_bar(bars, "masks", len(video.frames))
             masks = tracker.propagate(video.frames, request.points.masks, progress=progress)
             tracks = tracks.on_objects(masks)
-        save_npz(folder / "tracks.npz", tracks, video.times, video.gaps)
-        save_csv(folder / "tracks.csv", tracks, video.times)
-        _write_overlay(folder / "overlay.mp4", video, shots, shot_tracks, masks, bars)
+        with folder.file(TRACKS) as path:
+            save_npz(path, tracks, video.times, video.gaps)
+        with folder.file(TABLE) as path:
+            save_csv(path, tracks, video.times)
+        writers = {OVERLAY: partial(_write_overlay, video, shots, shot_tracks, masks, bars)}
         if isinstance(video, Recording):
-            frames = draw_tracks(video.frames, tracks, masks)
-            shown = bars.track(frames, total=len(video.frames), description="recording")
-            write_tracks(folder / "tracks.mcap", video, tracks, shown)
+            writers = {BAG: partial(_write_bag, video, tracks, masks, bars), **writers}
+        failures = write_drawn_results(folder, writers)
     result = summarize_tracks(
-        request.video, video, shot_tracks, seconds, request.output, tracker.backend.name
+        request.video, video, shot_tracks, seconds, request.output, tracker.backend.name, failures
     )
     if request.mode == "reference":
         manifest, queries = tracker.bundle.manifest, tracks.queries
         differs = list_differences(manifest, tracker.settings, len(video.frames), queries)
         result = replace(result, differs_from_heft=differs)
     print_result(result, as_json=as_json)
+    exit_if_incomplete(failures)
+
+
+def _load_tracker(request: TrackRequest) -> Tracker:
+    tracker = Tracker.load(request.bundle, request.backend)
+    if tracker.bundle.manifest.source.random_weights:
+        typer.echo(
+            f"warning: {request.bundle} has random weights; its tracks mean nothing.", err=True
+        )
+    if request.points.masks:
+        # Refuse a bundle that does not propagate masks before decoding.
+        _ = tracker.propagation
+    return tracker
 
 
 def _read(request: TrackRequest, progress: ProgressCallback) -> Video:
@@ -235,16 +253,24 @@ def _track_shots(
 
 
 def _write_overlay(
-    path: Path,
     video: Video,
     shots: Sequence[Frame],
     shot_tracks: Sequence[Tracks],
     masks: MaskClip | None,
     bars: Progress,
+    path: Path,
 ) -> None:
     frames = chain.from_iterable(map(partial(draw_tracks, masks=masks), shots, shot_tracks))
     shown = bars.track(frames, total=len(video.frames), description="drawing")
     write_video(path, shown, video.times)
+
+
+def _write_bag(
+    recording: Recording, tracks: Tracks, masks: MaskClip | None, bars: Progress, path: Path
+) -> None:
+    frames = draw_tracks(recording.frames, tracks, masks)
+    shown = bars.track(frames, total=len(recording.frames), description="recording")
+    write_tracks(path, recording, tracks, shown)
 
 
 def _split_evenly(count: int, length: int) -> Doubles:

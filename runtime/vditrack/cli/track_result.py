@@ -1,7 +1,7 @@
 """Summary of a run of ``track`` or ``demo``."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,9 @@ import typer
 from vditrack.io.clip import Video
 from vditrack.io.rosbag.recordings import Recording
 from vditrack.points.tracks import Tracks
+
+TRACKS, TABLE, BAG, OVERLAY = "tracks.npz", "tracks.csv", "tracks.mcap", "overlay.mp4"
+"""Names of the results. Those of an earlier run are replaced."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,12 @@ class TrackResult:
     backend: str
     tracks: list[str]
     """Paths of the track files."""
-    overlay: str
-    """Path of the video."""
+    overlay: str | None
+    """Path of the video; None if it was not written."""
     bag: str | None = None
-    """Path of the bag of tracks; None if the input is a video file."""
+    """Path of the bag of tracks; None if the input is a video file, or if it was not written."""
+    not_written: Mapping[str, str] = field(default_factory=dict)
+    """Why results were not written, by the name of the file."""
     gaps: list[dict[str, float]] = field(default_factory=list)
     """Where frames are missing: ``start`` and ``end`` in seconds, and the number of ``frames``."""
     remarks: tuple[str, ...] = ()
@@ -50,6 +55,7 @@ def summarize_tracks(
     seconds: float,
     output: Path,
     backend: str,
+    not_written: Mapping[str, str],
 ) -> TrackResult:
     """Return the summary of a run.
 
@@ -60,6 +66,7 @@ def summarize_tracks(
         seconds: Time that tracking took.
         output: Folder of the results.
         backend: Name of the backend that ran the model.
+        not_written: Why results were not written, by the name of the file.
 
     """
     recording = video if isinstance(video, Recording) else None
@@ -75,9 +82,10 @@ def summarize_tracks(
         tracking_seconds=round(seconds, 2),
         frames_per_second=round(count / seconds, 1),
         backend=backend,
-        tracks=[str(output / "tracks.npz"), str(output / "tracks.csv")],
-        overlay=str(output / "overlay.mp4"),
-        bag=str(output / "tracks.mcap") if recording else None,
+        tracks=[str(output / TRACKS), str(output / TABLE)],
+        overlay=None if OVERLAY in not_written else str(output / OVERLAY),
+        bag=str(output / BAG) if recording and BAG not in not_written else None,
+        not_written=not_written,
         gaps=[gap._asdict() for gap in video.gaps],
         remarks=video.remarks,
     )
@@ -95,7 +103,8 @@ def print_result(result: TrackResult, *, as_json: bool) -> None:
         f"{result.height} at {result.frames_per_second} frames per second ({result.backend})"
     )
     typer.echo(f"visible: {100 * result.visible_share:.0f}% of positions")
-    typer.echo(f"video:   {result.overlay}")
+    if result.overlay:
+        typer.echo(f"video:   {result.overlay}")
     typer.echo(f"tracks:  {', '.join(result.tracks)}")
     if result.bag:
         typer.echo(f"bag:     {result.bag}")

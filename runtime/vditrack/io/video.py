@@ -17,6 +17,8 @@ from vditrack.input_checks import check_time_range
 from vditrack.io.clip import DecodeProgress, GrowingClip, Video
 
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
+_LARGEST_SIDES = {"libx264": 16384, "mpeg4": 8191}
+"""Largest width and height that an encoder takes, in pixels, where it is known."""
 _TIME_BASE = Fraction(1, 90_000)
 _COMPLETE = 0.9
 """Share of the announced frames or seconds below which a file counts as cut short."""
@@ -67,7 +69,7 @@ def write_video(path: Path, frames: Iterable[Frame], times: Doubles) -> None:
         times: float64 [T] time of each frame, in seconds.
 
     Raises:
-        InputError: The file cannot be written.
+        InputError: The file cannot be written, or the frames are too large for the encoder.
 
     """
     with staged_file(path) as scratch:
@@ -197,8 +199,15 @@ def _pad_to_even(frame: Frame) -> Frame:
 
 def _new_stream(container: av.container.OutputContainer, frame: Frame) -> av.video.VideoStream:
     encoder = next(name for name in _ENCODERS if name in av.codecs_available)
+    height, width = frame.shape[:2]
+    largest = _LARGEST_SIDES.get(encoder)
+    if largest is not None and max(height, width) > largest:
+        raise InputError(
+            f"{width} x {height} pixels are too large for the encoder {encoder}, which takes "
+            f"{largest} a side."
+        )
     stream = cast(av.video.VideoStream, container.add_stream(encoder, rate=30))
-    stream.height, stream.width = frame.shape[:2]
+    stream.height, stream.width = height, width
     stream.pix_fmt = "yuv420p"
     stream.time_base = stream.codec_context.time_base = _TIME_BASE
     if encoder == "libx264":

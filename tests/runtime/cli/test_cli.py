@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -74,7 +75,9 @@ def test_grid_and_points_file_and_a_stretch(folder, run_vditrack):
         (["clip.mp4", "--grid", "2", "--bundle", "nowhere"], "no bundle at nowhere"),
         (["clip.mp4", "--points", "absent.csv"], "absent.csv is not a file"),
         (["clip.mp4", "--grid", "2", "-o", "text.mp4"], "is a file"),
-        (["clip.mp4", "--grid", "2", "-o", "taken"], "holds other files (thesis.tex)"),
+        (["clip.mp4", "--grid", "2", "-o", "text.mp4/out"], "text.mp4 is a file"),
+        (["overlay.mp4", "--grid", "2", "-o", "."], "overlay.mp4 is an input"),
+        (["clip.mp4", "--grid", "2", "-o", "."], "holds overlay.mp4, which would be replaced"),
         (["clip.mp4", "--grid", "2", "--start", "9"], "no video frame"),
         (["clip.mp4", "--grid", "2", "--start", "-1"], "-1 s to its end is not a time range"),
         (["clip.mp4", "--grid", "2", "--end", "inf"], "0 s to inf s is not a time range"),
@@ -83,8 +86,7 @@ def test_grid_and_points_file_and_a_stretch(folder, run_vditrack):
 def test_a_mistake_is_one_line_and_leaves_nothing(folder, arguments, message, assert_refused):
     (folder / "text.mp4").write_text("no video\n" * 50)
     (folder / "cut.mp4").write_bytes((folder / "clip.mp4").read_bytes()[:700])
-    (folder / "taken").mkdir()
-    (folder / "taken" / "thesis.tex").write_text("years of work")
+    (folder / "overlay.mp4").write_bytes((folder / "clip.mp4").read_bytes())
     assert_refused("track", *arguments, message=message, cwd=folder)
 
 
@@ -109,6 +111,48 @@ def test_inspect(tmp_path, run_vditrack):
     refused = run_vditrack("inspect", tmp_path, cwd=tmp_path)
     assert refused.returncode == 2
     assert "bundle.json cannot be read" in refused.stderr
+
+
+@pytest.mark.parametrize("way", [".", "link", "new/deep/"])
+def test_results_are_written_beside_other_files(way, folder, run_vditrack):
+    (folder / "taken").mkdir()
+    (folder / "taken" / "thesis.tex").write_text("years of work")
+    (folder / "link").symlink_to("taken")
+    before = set(folder.rglob("*"))
+    arguments = ["track", folder / "clip.mp4", "--grid", "2", "-o", way, "--json"]
+    # Again over its own results.
+    for _ in range(2):
+        done = run_vditrack(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        written = [*result["tracks"], result["overlay"]]
+        assert [Path(name).parent for name in written] == [Path(way)] * 3
+        new = set(folder.rglob("*")) - before
+        expected = {(folder / name).resolve() for name in written}
+        assert {path for path in new if path.is_file()} == expected
+    assert (folder / "taken" / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_overlay_that_cannot_be_written_costs_no_tracks(tmp_path, run_vditrack):
+    # H.264 takes 16384 pixels a side.
+    picture = np.random.default_rng(0).integers(0, 255, (32, 16400, 3), np.uint8)
+    with av.open(str(tmp_path / "wide.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16400, 32, "yuv420p"
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    done = run_vditrack("track", "wide.mkv", "--grid", "2", "--json", "-o", ".", cwd=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.splitlines() == [
+        "vditrack: overlay.mp4 was not written: 16400 x 32 pixels are too large for the encoder "
+        "libx264, which takes 16384 a side."
+    ]
+    result = json.loads(done.stdout)
+    assert (result["overlay"], list(result["not_written"])) == (None, ["overlay.mp4"])
+    assert {path.name for path in tmp_path.iterdir()} == {"wide.mkv", "tracks.npz", "tracks.csv"}
+    with np.load(tmp_path / "tracks.npz") as tracks:
+        assert tracks["points"].shape == (4, 2, 2)
 
 
 @pytest.mark.slow
@@ -146,7 +190,8 @@ def test_a_verb_that_does_not_load_harms_no_other(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interrupt_leaves_nothing(folder):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing(folder, number):
     frames = np.random.default_rng(0).integers(0, 255, (300, 96, 128, 3), np.uint8)
     write_video(folder / "long.mp4", frames, np.arange(300) / 10)
     before = sorted(folder.rglob("*"))
@@ -155,9 +200,9 @@ def test_an_interrupt_leaves_nothing(folder):
         until = time.monotonic() + 30
         while sorted(folder.rglob("*")) == before and time.monotonic() < until:
             time.sleep(0.02)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         _, result = running.communicate(timeout=30)
-    assert running.returncode == 130
+    assert running.returncode == 128 + number
     assert "Traceback" not in result
     assert sorted(folder.rglob("*")) == before
 

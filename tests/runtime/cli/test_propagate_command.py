@@ -1,5 +1,6 @@
 """``vditrack propagate`` as a user runs it."""
 
+import errno
 import json
 from functools import partial
 from pathlib import Path
@@ -75,6 +76,25 @@ def test_masks_an_overlay_and_a_summary_are_written(folder, bundle, run):
         assert found["pixels"] == (masks == found["index"]).sum(axis=(1, 2)).tolist()
         assert (found["marked"], found["frames_present"], found["lost_at"]) == ([0], 5, None)
     assert result["bundle"] == str(bundle)
+
+
+def test_an_overlay_that_cannot_be_written_costs_no_masks(folder, bundle, run, monkeypatch):
+    def fail(path, frames, times):
+        path.write_text("half")
+        next(iter(frames))
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("vditrack.cli.propagate.write_video", fail)
+    arguments = ["clip.mp4", "--mask", "first.png", "--bundle", bundle, "--json", "-o", "parts"]
+    done = run(*arguments, cwd=folder)
+    assert done.returncode == 3
+    assert "overlay.mp4 was not written: [Errno 5] Input/output error" in done.stderr
+    result = json.loads(done.stdout)
+    assert result == json.loads((folder / "parts" / "result.json").read_text())
+    assert result["overlay"] is None
+    names = {"cup.png", "hand.png", "masks", "result.json"}
+    assert {path.name for path in (folder / "parts").iterdir()} == names
+    assert masks_in(folder / "parts" / "masks").shape == (5, HEIGHT, WIDTH)
 
 
 def test_the_bundled_model_needs_nothing_given(folder, run):
@@ -171,7 +191,7 @@ def test_masks_of_other_frames_and_appearance_alone(folder, bundle, run):
         (["--object", "late.png", "--object", "late.png"], "covers the whole of object 1"),
         (["--mask", "first.png", "--motion-weight", "1.5"], "--motion-weight 1.5"),
         (["--mask", "first.png", "--motion-weight", "nan"], "--motion-weight nan"),
-        (["--mask", "first.png", "-o", "parts"], "holds other files (cup.png)"),
+        (["--mask", "masks/first.png", "-o", "."], "first.png is an input"),
         (["--mask", "first.png", "--bundle", "plain"], "plain) tracks points alone"),
     ],
 )
@@ -184,6 +204,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     Image.fromarray(np.dstack([first] * 3)).save(folder / "colours.png")
     Image.fromarray(first.astype(np.uint16)).save(folder / "deep.png")
     Image.fromarray(first).save(folder / "photo.jpg")
+    (folder / "masks").mkdir()
+    Image.fromarray(first).save(folder / "masks" / "first.png")
     (folder / "bytes.png").touch()
     (folder / "text.png").write_text("no image\n" * 50)
     (folder / "cut.png").write_bytes((folder / "first.png").read_bytes()[:-30])
