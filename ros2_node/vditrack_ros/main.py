@@ -5,6 +5,7 @@ import sys
 from argparse import ArgumentParser
 from types import FrameType
 
+from vditrack.errors import install_command
 from vditrack_ros.parameters import PARAMETERS
 
 _SPIN_TIMEOUT = 0.2
@@ -25,8 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         import rclpy  # noqa: PLC0415
     except ImportError as error:
         _print_error(
-            f"{error}. Source your ROS set-up (`source /opt/ros/DISTRIBUTION/setup.bash`), or "
-            "`pip install vditrack[ros]`."
+            f"{error}. Source your ROS set-up (`source /opt/ros/DISTRIBUTION/setup.bash`), or run "
+            f"`{install_command('ros')}`."
         )
         return 2
     try:

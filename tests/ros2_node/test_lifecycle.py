@@ -17,6 +17,7 @@ from doubles.failing_tracker import FailingTracker, out_of_memory
 from doubles.ros_loopback import Camera, tracker_node
 from vditrack import Tracker
 from vditrack.bundle.folder import bundled_model
+from vditrack.errors import install_command
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
 from vditrack_ros.diagnostics import ERROR
 from vditrack_ros.parameters import PARAMETERS
@@ -179,7 +180,7 @@ def test_without_ros(tmp_path):
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert "librcl.so is not there" in line
-    assert "setup.bash" in line and "pip install vditrack[ros]" in line
+    assert "setup.bash" in line and install_command("ros") in line
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Precision, PrecisionCheck
-from vditrack.errors import InputError, VditrackError
+from vditrack.errors import InputError, VditrackError, install_command
 from vditrack_export.card import Card, load_card
 from vditrack_export.command_options import (
     CardArgument,
@@ -92,7 +92,7 @@ def export(
     except ModuleNotFoundError as error:
         raise VditrackError(
             f"export needs {error.name}, which is not installed. "
-            "Run `pip install vditrack[export,cpu]`."
+            f"Run `{install_command('export', 'cpu')}`."
         ) from error
     stages = Console(stderr=True)
     with stages.status("") as status:

@@ -8,7 +8,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from vditrack.errors import InputError, VditrackError
+from vditrack.errors import InputError, VditrackError, install_command
 from vditrack_export.card import load_card
 from vditrack_export.plan.devices import all_devices, find_device, find_precision
 from vditrack_export.plan.tables import print_devices, print_report
@@ -46,8 +46,8 @@ def plan(
 ) -> None:
     """Estimate what a model costs on a device, and which sizes hold a frame rate.
 
-    The model's layers are run on shapes alone, without weights. This needs PyTorch
-    (`pip install vditrack[export]`), and neither a GPU nor a checkpoint.
+    The model's layers are run on shapes alone, without weights. This needs PyTorch (the extra
+    `export`), and neither a GPU nor a checkpoint.
     """
     if device == "list":
         _show_devices(as_json)
@@ -65,7 +65,7 @@ def plan(
         from vditrack_export.plan.runs import Question
     except ModuleNotFoundError as error:
         raise VditrackError(
-            f"plan needs {error.name}, which is not installed. Run `pip install vditrack[export]`."
+            f"plan needs {error.name}, which is not installed. Run `{install_command('export')}`."
         ) from error
     question = Question(target, numbers, efficiency, points, rate)
     report = make_report(wanted, question)

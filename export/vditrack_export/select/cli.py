@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from vditrack.errors import InputError, VditrackError
+from vditrack.errors import InputError, VditrackError, install_command
 from vditrack_export.card import Card, load_card
 from vditrack_export.command_options import (
     CardArgument,
@@ -183,7 +183,7 @@ def _require_packages() -> None:
         except ModuleNotFoundError as error:
             raise VditrackError(
                 f"select needs {error.name}, which is not installed. "
-                "Run `pip install vditrack[export,eval,cpu]`."
+                f"Run `{install_command('export', 'eval', 'cpu')}`."
             ) from error
 
 

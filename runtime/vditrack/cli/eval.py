@@ -16,7 +16,7 @@ from rich.console import Console
 
 from vditrack.cli.options import Json
 from vditrack.cli.progress import progress_bars
-from vditrack.errors import InputError, VditrackError
+from vditrack.errors import InputError, VditrackError, install_command
 
 if TYPE_CHECKING:
     from vditrack.evaluation.protocols import EvaluationProtocol
@@ -91,7 +91,7 @@ def evaluate(
     except ModuleNotFoundError as error:
         raise VditrackError(
             f"eval needs {error.name}, which is not installed. "
-            "Run `pip install vditrack[eval,cpu]`."
+            f"Run `{install_command('eval', 'cpu')}`."
         ) from error
     from vditrack.evaluation.run import evaluate as evaluate_all
     from vditrack.evaluation.run import open_method

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from vditrack.doctor.child import run_probe
 from vditrack.doctor.finding import Finding
 from vditrack.doctor.hardware import has_nvidia_gpu
+from vditrack.errors import install_command
 
 MAX_ERROR = 1.0
 """Largest distance of the track from the ground truth, in pixels."""
-_REINSTALL = "pip install --force-reinstall --no-deps vditrack"
 _FIX_ABOVE = "fix what is broken above first"
 
 
@@ -19,7 +19,7 @@ def check_files() -> Iterator[Finding]:
         found = f"{reply.result['name']}, {reply.result['files']} files unaltered"
         yield Finding("bundled model", "works", found)
     else:
-        remedy = _REINSTALL if reply.absent is None else _FIX_ABOVE
+        remedy = _reinstall() if reply.absent is None else _FIX_ABOVE
         yield Finding("bundled model", "broken", reply.error, remedy)
 
 
@@ -36,10 +36,14 @@ def check_track() -> Iterator[Finding]:
         f"{reply.result['seconds']:.2f} s with loading"
     )
     if error > MAX_ERROR:
-        yield Finding("one track", "broken", found, _REINSTALL)
+        yield Finding("one track", "broken", found, _reinstall())
     else:
         yield Finding("one track", "works", found)
     # Without a GPU, the slower backend needs no explanation.
     reasons = reply.result["fallbacks"] if has_nvidia_gpu() else ()
     tried = "".join(f"; not {' '.join(reason.split())}" for reason in reasons)
     yield Finding("backend", "works", f"{reply.result['backend']}{tried}")
+
+
+def _reinstall() -> str:
+    return install_command(options="--force-reinstall --no-deps")

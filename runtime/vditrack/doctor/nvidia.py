@@ -7,6 +7,7 @@ from pathlib import Path
 from vditrack.doctor.child import Reply, run_probe
 from vditrack.doctor.finding import Finding
 from vditrack.doctor.hardware import has_nvidia_gpu, is_jetson
+from vditrack.errors import install_command
 
 _JETPACK = "sudo apt install nvidia-jetpack"
 
@@ -59,9 +60,7 @@ def check_tensorrt() -> Iterator[Finding]:
 def check_tensorrt_rtx() -> Iterator[Finding]:
     """Import TensorRT-RTX."""
     reply = run_probe("tensorrt", "tensorrt_rtx")
-    yield _report_tensorrt(
-        "TensorRT-RTX", "tensorrt_rtx", reply, "pip install 'vditrack[tensorrt-rtx]'"
-    )
+    yield _report_tensorrt("TensorRT-RTX", "tensorrt_rtx", reply, install_command("tensorrt-rtx"))
 
 
 def _report_tensorrt(name: str, module: str, reply: Reply, install: str) -> Finding:

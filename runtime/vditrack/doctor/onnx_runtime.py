@@ -8,6 +8,7 @@ from importlib import metadata
 from vditrack.doctor.child import Reply, run_probe
 from vditrack.doctor.finding import Finding, State
 from vditrack.doctor.hardware import has_nvidia_gpu, is_jetson
+from vditrack.errors import install_command
 
 AZURE = "AzureExecutionProvider"
 """Calls a remote server and computes nothing on this machine."""
@@ -141,7 +142,7 @@ def _keep_one_wheel(owners: list[str]) -> str:
 def _install_wheel() -> str:
     if is_jetson():
         return _JETSON_WHEEL
-    return f"pip install 'vditrack[{'gpu' if has_nvidia_gpu() else 'cpu'}]'"
+    return install_command("gpu" if has_nvidia_gpu() else "cpu")
 
 
 def _format_name(provider: str) -> str:

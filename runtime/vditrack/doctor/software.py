@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vditrack.doctor.child import run_probe
 from vditrack.doctor.finding import Finding
+from vditrack.errors import install_command
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def check_package() -> Iterator[Finding]:
         yield Finding("vditrack", "works", f"{metadata.version('vditrack')}, {place}")
     except metadata.PackageNotFoundError:
         found = f"not installed; it runs from {place}"
-        yield Finding("vditrack", "missing", found, "pip install 'vditrack[cpu]'")
+        yield Finding("vditrack", "missing", found, install_command("cpu"))
 
 
 def check_requirements() -> Iterator[Finding]:

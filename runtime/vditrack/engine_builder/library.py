@@ -7,19 +7,16 @@ from typing import Any
 
 from rich.progress import Progress, TaskID
 
-from vditrack.errors import EngineError
+from vditrack.errors import EngineError, install_command
 from vditrack.inference.engine_identity import TITLES, Target
 
 LibraryObject = Any
 """An object of the library. The library ships no type annotations."""
-_INSTALL: dict[Target, str] = {
-    "tensorrt": (
-        "On a Jetson it comes with JetPack (`sudo apt install python3-libnvinfer`); a virtual "
-        "environment sees it if it was made with --system-site-packages. Elsewhere, run "
-        "`pip install tensorrt`"
-    ),
-    "tensorrt-rtx": "Run `pip install vditrack[tensorrt-rtx]`",
-}
+_INSTALL_TENSORRT = (
+    "On a Jetson it comes with JetPack (`sudo apt install python3-libnvinfer`); a virtual "
+    "environment sees it if it was made with --system-site-packages. Elsewhere, run "
+    "`pip install tensorrt`"
+)
 
 
 def import_library(target: Target) -> ModuleType:
@@ -33,8 +30,10 @@ def import_library(target: Target) -> ModuleType:
         return import_module(target.replace("-", "_"))
     # The module is missing, or its shared libraries are missing or broken.
     except (ImportError, OSError) as error:
+        rtx = f"Run `{install_command('tensorrt-rtx')}`"
+        remedy = _INSTALL_TENSORRT if target == "tensorrt" else rtx
         raise EngineError(
-            f"{TITLES[target]} does not load in this Python ({error}). {_INSTALL[target]}."
+            f"{TITLES[target]} does not load in this Python ({error}). {remedy}."
         ) from error
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vditrack.errors import BackendError
+from vditrack.errors import BackendError, install_command
 from vditrack.inference.session import AbsentError, Array, Session, TensorSpec
 
 CPU = "CPUExecutionProvider"
@@ -28,15 +28,6 @@ _OPTIONS: dict[str, dict[str, str]] = {
 _NEXT = {TENSORRT: [CUDA]}
 """Providers that run the nodes which a provider cannot, before the CPU provider does."""
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
-_GPU_WHEEL = (
-    "Run `pip install vditrack[gpu]` instead of vditrack[cpu]; on a Jetson, install the wheel "
-    "made for its JetPack."
-)
-_REMEDIES = {
-    CUDA: _GPU_WHEEL,
-    TENSORRT: _GPU_WHEEL,
-    TENSORRT_RTX: "Run `pip install onnxruntime-ep-nv-tensorrt-rtx`.",
-}
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(uint8)": np.dtype(np.uint8),
     "tensor(float)": np.dtype(np.float32),
@@ -101,9 +92,19 @@ def _library() -> ModuleType:
         return import_module("onnxruntime")
     except ImportError as error:
         raise AbsentError(
-            "ONNX Runtime is not installed. Run `pip install vditrack[cpu]` or "
-            "`pip install vditrack[gpu]`; on a Jetson, install the wheel made for its JetPack."
+            f"ONNX Runtime is not installed. Run `{install_command('cpu')}`, or with gpu in place "
+            "of cpu for an NVIDIA GPU; on a Jetson, install the wheel made for its JetPack."
         ) from error
+
+
+def _remedy(provider: str) -> str:
+    """Return the sentence that says how to install a provider."""
+    if provider == TENSORRT_RTX:
+        return "Run `pip install onnxruntime-ep-nv-tensorrt-rtx`."
+    return (
+        f"Run `pip uninstall -y onnxruntime && {install_command('gpu')}`; on a Jetson, install the "
+        "wheel made for its JetPack."
+    )
 
 
 def _options(onnxruntime: ModuleType) -> Any:  # noqa: ANN401 - it ships no types
@@ -128,7 +129,7 @@ def _providers(
         return None
     if provider not in compiled_in:
         raise AbsentError(
-            f"ONNX Runtime {onnxruntime.__version__} here has no {provider}. {_REMEDIES[provider]}"
+            f"ONNX Runtime {onnxruntime.__version__} here has no {provider}. {_remedy(provider)}"
         )
     if provider in {CUDA, TENSORRT}:
         _preload_cuda(onnxruntime)
@@ -143,7 +144,7 @@ def _plugin_devices(onnxruntime: ModuleType) -> list[Any]:
         plugin = import_module(_PLUGIN)
     except ImportError as error:
         raise AbsentError(
-            f"ONNX Runtime's {TENSORRT_RTX} is not installed. {_REMEDIES[TENSORRT_RTX]}"
+            f"ONNX Runtime's {TENSORRT_RTX} is not installed. {_remedy(TENSORRT_RTX)}"
         ) from error
     try:
         onnxruntime.register_execution_provider_library(TENSORRT_RTX, plugin.get_library_path())

@@ -18,7 +18,7 @@ from doubles.pipelines import ExportedBundle, run_export
 from doubles.tiny_checkpoint import TINY_CARD, make_tiny_transformer
 from vditrack.acceptance import verify_tracks
 from vditrack.bundle.folder import ACCEPTANCE, MANIFEST, load_bundle
-from vditrack.errors import InputError, VditrackError
+from vditrack.errors import InputError, VditrackError, install_command
 from vditrack.inference.onnxruntime import OnnxRuntimeSession, open_session
 from vditrack_export.card import load_card
 from vditrack_export.families.transformer_denoiser import TransformerDenoiser
@@ -248,7 +248,7 @@ def test_without_torch_the_remedy_is_named(
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "vditrack_export.pipeline.backbone")
     message = refusal(card, tmp_path, tmp_path / "bundle")
-    assert "pip install vditrack[export,cpu]" in message
+    assert install_command("export", "cpu") in message
     assert "torch" in message
 
 

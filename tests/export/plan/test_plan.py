@@ -26,7 +26,7 @@ from doubles.small_cards import SMALL_CARDS, make_small_card
 from vditrack.bundle.configuration import FlowTracking, Recovery, Visibility
 from vditrack.bundle.folder import bundled_model
 from vditrack.coordinates import Grid
-from vditrack.errors import InputError, VditrackError
+from vditrack.errors import InputError, VditrackError, install_command
 from vditrack.features import feature_map as features
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points import descriptor_matching as matching
@@ -464,7 +464,7 @@ def test_torch_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "vditrack_export.plan.report", None)
     result = run("tiny", "--device", "thor")
     assert isinstance(result.exception, VditrackError), result.output
-    assert "which is not installed. Run `pip install vditrack[export]`" in str(result.exception)
+    assert f"which is not installed. Run `{install_command('export')}`" in str(result.exception)
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from vditrack.doctor.hardware import has_nvidia_gpu, is_jetson
 from vditrack.doctor.onnx_runtime import check_providers
 from vditrack.doctor.product import SIDE, encode_product_graph
 from vditrack.doctor.software import PACKAGES, check_requirements
+from vditrack.errors import install_command
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -248,7 +249,7 @@ def test_an_altered_model(tmp_path, monkeypatch):
     (finding,) = bundled.check_files()
     assert finding.state == "broken"
     assert "features.onnx was altered or cut short" in finding.found
-    assert finding.remedy == "pip install --force-reinstall --no-deps vditrack"
+    assert finding.remedy == install_command(options="--force-reinstall --no-deps")
 
 
 def test_onnx_runtime_cut_short(tmp_path):

@@ -221,7 +221,7 @@ def test_the_command_line_takes_a_backend(tmp_path, run_vditrack):
     assert refused.returncode == 2
     assert refused.stderr.startswith("vditrack: backend cuda: ")
     assert refused.stderr.count("\n") == 1
-    assert f"no {CUDA}. Run `pip install vditrack[gpu]`" in refused.stderr
+    assert f"no {CUDA}. Run `pip uninstall -y onnxruntime && pip install" in refused.stderr
     assert not (tmp_path / "clip_tracks").exists()
     done = run_vditrack("track", "clip.mp4", "--grid", "2", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["backend"] == "cpu"

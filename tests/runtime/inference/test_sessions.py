@@ -1,6 +1,7 @@
 """Sessions: on ONNX Runtime's providers, and on engines with a double in the place of the GPU."""
 
 import gc
+import re
 import sys
 import threading
 
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper
 from doubles import cuda as cuda_double
 from doubles.cuda import CudaDouble, library_double, write_engine
 from doubles.passthrough import write_passthrough
-from vditrack.errors import BackendError
+from vditrack.errors import BackendError, install_command
 from vditrack.inference import onnxruntime as backend
 from vditrack.inference.cuda import Stream
 from vditrack.inference.onnxruntime import CUDA, TENSORRT, TENSORRT_RTX, OnnxRuntimeSession
@@ -254,8 +255,8 @@ def test_a_provider_beside_the_cpu_runs(bundle):
 @pytest.mark.parametrize(
     ("provider", "remedy"),
     [
-        (CUDA, r"`pip install vditrack\[gpu\]`"),
-        (TENSORRT, r"`pip install vditrack\[gpu\]`"),
+        (CUDA, rf"&& {re.escape(install_command('gpu'))}`"),
+        (TENSORRT, rf"&& {re.escape(install_command('gpu'))}`"),
         (TENSORRT_RTX, "`pip install onnxruntime-ep-nv-tensorrt-rtx`"),
     ],
 )

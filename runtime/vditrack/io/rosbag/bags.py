@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from vditrack.errors import InputError
+from vditrack.errors import InputError, install_command
 
 if TYPE_CHECKING:
     from rosbags.interfaces import TopicInfo
@@ -37,8 +37,8 @@ def import_rosbags() -> ModuleType:
         return import_module("rosbags")
     except ImportError as error:
         raise InputError(
-            f"rosbags, which reads bags, cannot be imported ({error}). Run `pip install "
-            "vditrack[bags]`."
+            f"rosbags, which reads bags, cannot be imported ({error}). "
+            f"Run `{install_command('bags')}`."
         ) from error
 
 

@@ -7,15 +7,10 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from vditrack.errors import InputError
+from vditrack.errors import InputError, install_command
 
 if TYPE_CHECKING:
     from mujoco import MjModel, Renderer
-
-_REMEDY = (
-    "the tabletop benchmark needs MuJoCo and a software renderer: run "
-    "pip install 'vditrack[eval]' and apt-get install libosmesa6 (or libegl1 and libgl1-mesa-dri)"
-)
 
 
 def load_mujoco() -> ModuleType:
@@ -33,7 +28,7 @@ def load_mujoco() -> ModuleType:
         return importlib.import_module("mujoco")
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
         # PyOpenGL reports a missing library as an attribute of None.
-        raise InputError(f"{_REMEDY}. MuJoCo reports: {_first_line(error)}") from error
+        raise InputError(f"{_remedy()}. MuJoCo reports: {_first_line(error)}") from error
 
 
 def open_renderer(model: "MjModel", height: int, width: int) -> "Renderer":
@@ -48,8 +43,16 @@ def open_renderer(model: "MjModel", height: int, width: int) -> "Renderer":
     try:
         return mujoco.Renderer(model, height, width)
     except (ImportError, AttributeError, RuntimeError, mujoco.FatalError) as error:
-        raise InputError(f"{_REMEDY}. MuJoCo reports: {_first_line(error)}") from error
+        raise InputError(f"{_remedy()}. MuJoCo reports: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+def _remedy() -> str:
+    return (
+        "the tabletop benchmark needs MuJoCo and a software renderer: run "
+        f"`{install_command('eval')}` and `apt-get install libosmesa6` (or libegl1 and "
+        "libgl1-mesa-dri)"
+    )

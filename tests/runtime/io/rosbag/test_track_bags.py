@@ -12,6 +12,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from doubles import bags
+from vditrack.errors import install_command
 from vditrack.io.rosbag.recordings import read_recording
 from vditrack.io.rosbag.track_bags import write_tracks
 from vditrack.io.video import read_video
@@ -219,7 +220,7 @@ def test_without_rosbags_the_remedy_is_told(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "Run `pip install vditrack[bags]`" in done.stderr
+    assert f"Run `{install_command('bags')}`" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bag"]
 
 
