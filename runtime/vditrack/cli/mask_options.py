@@ -9,7 +9,7 @@ import numpy as np
 
 from vditrack.arrays import Mask
 from vditrack.errors import InputError
-from vditrack.io.mask_png import read_mask
+from vditrack.io.marked_masks import Labels, read_marked_mask
 
 _MAX_OBJECTS = 255
 """Indices that a mask of 8 bits has, without the background."""
@@ -22,7 +22,10 @@ class MarkedObjects:
     masks: dict[int, Mask] = field(default_factory=dict)
     """Masks uint8 [H, W] of object indices, by frame number."""
     names: dict[int, str] = field(default_factory=dict)
-    """Names by index, of objects in files of their own: the file name without suffix."""
+    """Names by index: the file name without suffix of objects in files of their own, and colours
+    or levels as in #ff0000 that are not indices."""
+    remarks: list[str] = field(default_factory=list)
+    """What was done to read the masks."""
     files: list[Path] = field(default_factory=list)
     """Files that the masks were read from."""
 
@@ -41,7 +44,7 @@ def read_marked_objects(masks: Sequence[str], objects: Sequence[str]) -> MarkedO
             frame, a frame has two masks, there are more than 255 objects, or no object is marked.
 
     """
-    marked = MarkedObjects()
+    marked, labels = MarkedObjects(), Labels()
     for frame, path in map(_split_frame, masks):
         marked.files.append(path)
         if frame in marked.masks:
@@ -49,7 +52,7 @@ def read_marked_objects(masks: Sequence[str], objects: Sequence[str]) -> MarkedO
                 f"frame {frame} has two masks; the second is {path}. Give files of one object each "
                 "with --object."
             )
-        marked.masks[frame] = _read_nonempty(path)
+        marked.masks[frame] = _read_nonempty(path, marked, labels)
     last = max((int(mask.max()) for mask in marked.masks.values()), default=0)
     files = [(frame, file) for text in objects for frame, file in _list_files(text)]
     if last + len(files) > _MAX_OBJECTS:
@@ -66,7 +69,7 @@ def read_marked_objects(masks: Sequence[str], objects: Sequence[str]) -> MarkedO
 
 
 def _add_object(marked: MarkedObjects, frame: int, path: Path, index: int) -> None:
-    shown = _read_nonempty(path) > 0
+    shown = _read_nonempty(path, marked, None) > 0
     mask = marked.masks.setdefault(frame, np.zeros(shown.shape, np.uint8))
     if mask.shape != shown.shape:
         sizes = [f"{shape[1]} x {shape[0]}" for shape in (shown.shape, mask.shape)]
@@ -85,11 +88,15 @@ def _add_object(marked: MarkedObjects, frame: int, path: Path, index: int) -> No
     marked.names[index] = path.stem
 
 
-def _read_nonempty(path: Path) -> Mask:
-    mask = read_mask(path)
-    if not mask.any():
+def _read_nonempty(path: Path, marked: MarkedObjects, labels: Labels | None) -> Mask:
+    """Read a mask, and note its remarks and, with labels, the names of its objects."""
+    found = read_marked_mask(path, {} if labels is None else labels)
+    if not found.mask.any():
         raise InputError(f"{path} marks no object: it is 0 everywhere.")
-    return mask
+    marked.remarks.extend(found.remarks)
+    if labels is not None:
+        marked.names.update({index: label for label, index in found.labels.items()})
+    return found.mask
 
 
 def _split_frame(text: str) -> tuple[int, Path]:

@@ -141,7 +141,7 @@ def _summarize(
         height=height,
         times=clip.times.tolist(),
         gaps=[gap._asdict() for gap in clip.gaps],
-        remarks=clip.remarks,
+        remarks=(*marked.remarks, *clip.remarks),
         objects=list_objects(masks, marked.masks, marked.names),
         bundle=str(tracker.bundle.root),
         bundle_name=tracker.bundle.manifest.name,

@@ -42,7 +42,7 @@ class PropagateResult(msgspec.Struct, frozen=True, kw_only=True):
     gaps: list[dict[str, float]]
     """Where frames are missing: ``start`` and ``end`` in seconds, and the number of ``frames``."""
     remarks: tuple[str, ...]
-    """What the input lacks, and what was done about it."""
+    """What the input and the masks lack, and what was done about it."""
     objects: list[PropagatedObject]
     bundle: str
     """Path of the bundle."""

@@ -104,6 +104,7 @@ def track(
         queries=read_queries(points) if points else _parse_points(at) if at else None,
         grid=(grid, grid) if grid else None,
         masks=marked.masks if marked else None,
+        remarks=tuple(marked.remarks) if marked else (),
         files=(*([points] if points else []), *(marked.files if marked else [])),
     )
     folder = output or Path(f"{video.stem}_tracks")
@@ -124,6 +125,8 @@ class Points:
     """Frames at which a new shot begins. Each shot is a clip with its own points."""
     masks: Mapping[int, Mask] | None = None
     """Masks [H, W] of marked objects by frame; only for a clip without cuts."""
+    remarks: tuple[str, ...] = ()
+    """What was done to read the masks."""
     files: tuple[Path, ...] = ()
     """Files that queries and masks were read from."""
 
@@ -200,6 +203,7 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
     result = summarize_tracks(
         request.video, video, shot_tracks, seconds, request.output, tracker.backend.name, failures
     )
+    result = replace(result, remarks=(*request.points.remarks, *result.remarks))
     if request.mode == "reference":
         manifest, queries = tracker.bundle.manifest, tracks.queries
         differs = list_differences(manifest, tracker.settings, len(video.frames), queries)

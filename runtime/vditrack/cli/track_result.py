@@ -43,7 +43,7 @@ class TrackResult:
     gaps: list[dict[str, float]] = field(default_factory=list)
     """Where frames are missing: ``start`` and ``end`` in seconds, and the number of ``frames``."""
     remarks: tuple[str, ...] = ()
-    """What the input lacks, and what was done about it."""
+    """What the input and the masks lack, and what was done about it."""
     differs_from_heft: list[str] | None = None
     """Differences from HeFT in reference mode; None in other modes."""
 
