@@ -177,7 +177,7 @@ def check_disk_space(destination: Path, wanted: float, what: str, remedy: str) -
     free = shutil.disk_usage(_find_existing(_follow_links(destination))).free
     if wanted > free:
         raise InputError(
-            f"{what} takes about {wanted / 1e9:.2f} GB, and {destination} has {free / 1e9:.2f} GB "
+            f"{what} takes about {wanted / 1e9:.3g} GB, and {destination} has {free / 1e9:.3g} GB "
             f"free. {remedy}"
         )
 

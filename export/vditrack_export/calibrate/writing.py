@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from vditrack.atomic_files import check_file_destination
 from vditrack.bundle.configuration import FlowTracking, Visibility
 from vditrack.errors import InputError
 from vditrack_export.card import Card, load_card
@@ -20,13 +21,14 @@ def check_card(path: Path, name: str) -> None:
         name: name of the card that the bundle was exported from.
 
     Raises:
-        InputError: the file is not a card, has another name, or has no
+        InputError: the file is not a card or cannot be written, or the card has another name or no
             ``[matching.flow_tracking]``.
 
     """
     if path.suffix != ".toml":
         raise InputError(f"--write {path} is not a card. Give the path of a .toml file.")
     card = load_card(str(path))
+    check_file_destination(path)
     _require_flow_tracking(card, path)
     if card.name != name:
         raise InputError(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from vditrack.acceptance import CLIPS
-from vditrack.atomic_files import staged_folder
+from vditrack.atomic_files import check_disk_space, staged_folder
 from vditrack.bundle.folder import APPEARANCE, CONTENTS, MOTION, Bundle, seal_bundle
 from vditrack.bundle.manifest import Encoder, Precision, PrecisionCheck
 from vditrack.errors import InputError
@@ -18,7 +18,7 @@ from vditrack_export.families.encoder_form import Graph
 from vditrack_export.pipeline.acceptance import judge_precision, save_tracks
 from vditrack_export.pipeline.backbone import Backbone, Weights, load_backbone
 from vditrack_export.pipeline.manifest import FULL_PRECISION, make_manifest
-from vditrack_export.pipeline.onnx_export import write_graph
+from vditrack_export.pipeline.onnx_export import count_bytes, write_graph
 from vditrack_export.pipeline.parity import (
     choose_parity_size,
     measure_errors,
@@ -38,6 +38,8 @@ class Rounding:
 
 
 NONE = Rounding(FULL_PRECISION)
+_SHARES_OF_FP32 = {"fp32": 1.0, "bf16": 0.5, "fp16": 0.5}
+"""Sizes of weights, of their size in FP32."""
 
 
 def export_bundle(
@@ -63,8 +65,9 @@ def export_bundle(
 
     Raises:
         VditrackError: the card has no section for masks, the checkpoint does not match the card,
-            the destination is something else than a bundle, the exported graphs do not reproduce
-            the model, or the precision is refused. Nothing is left behind then.
+            the destination is something else than a bundle or has no room for it, the exported
+            graphs do not reproduce the model, or the precision is refused. Nothing is left behind
+            then.
 
     """
     _check_card(card)
@@ -72,6 +75,7 @@ def export_bundle(
     with staged_folder(destination, replaceable=CONTENTS) as folder:
         report_stage("reading the checkpoint")
         backbone = load_backbone(card, weights)
+        _require_room(backbone, (card, *parts.values()), rounding.precision, destination)
         encoder, parity, check = _write_checked_graphs(backbone, folder, rounding, report_stage)
         for name, part in parts.items():
             report_stage(f"{name}:")
@@ -85,6 +89,26 @@ def export_bundle(
         )
         sealed = seal_bundle(folder, manifest)
     return Bundle(destination, sealed.manifest)
+
+
+def _require_room(
+    backbone: Backbone, cards: Sequence[Card], precision: Precision, destination: Path
+) -> None:
+    """Check that the disk has room for the graphs of a bundle and of the bundles in it.
+
+    Those of the other cards are estimated by the share of the transformer that they read.
+    """
+    transformer = count_bytes(backbone.feature_graph(backbone.card.input).module)
+    form = backbone.encoder_form(backbone.card.input)
+    encoder = sum(count_bytes(graph.module) for graph in form.graphs)
+    depth = sum((card.feature.block + 1) / (backbone.card.feature.block + 1) for card in cards)
+    check_disk_space(
+        destination,
+        depth * transformer * _SHARES_OF_FP32[precision.features]
+        + len(cards) * encoder * _SHARES_OF_FP32[precision.encoder],
+        "the bundle",
+        "Make room, or choose another -o or --precision fp16.",
+    )
 
 
 def _make_part_cards(card: Card) -> dict[str, Card]:

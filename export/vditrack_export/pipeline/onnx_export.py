@@ -54,7 +54,7 @@ def export_graph(
     add_function(program.model)
     _remove_stack_traces(program.model)
     _make_weights_contiguous(program.model)
-    program.save(path, external_data=_count_bytes(module) > _LARGEST_EMBEDDED_WEIGHTS)
+    program.save(path, external_data=count_bytes(module) > _LARGEST_EMBEDDED_WEIGHTS)
     _check_graph(path)
 
 
@@ -90,7 +90,8 @@ def _copy_contiguous(weight: onnx_ir.TensorProtocol) -> onnx_ir.TensorProtocol:
     return onnx_ir.Tensor(np.ascontiguousarray(weight.numpy()), weight.dtype, name=weight.name)
 
 
-def _count_bytes(module: nn.Module) -> int:
+def count_bytes(module: nn.Module) -> int:
+    """Return the size of a module's weights and tables, in bytes."""
     return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.atomic_files import staged_folder
+from vditrack.atomic_files import check_file_destination, staged_folder
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.registry import (
     Dataset,
@@ -94,7 +94,8 @@ def check_destination(destination: Path) -> None:
     """Check that a new card can be written to a path.
 
     Raises:
-        InputError: the name does not end in .toml, or a file of this name exists.
+        InputError: the name does not end in .toml, a file of this name exists, or its folder cannot
+            be written.
 
     """
     if destination.suffix != ".toml":
@@ -106,6 +107,7 @@ def check_destination(destination: Path) -> None:
         )
     if destination.exists():
         raise InputError(f"{destination} exists already. Give another name with --write.")
+    check_file_destination(destination)
 
 
 def parse_blocks(text: str | None, layers: int) -> tuple[int, ...]:

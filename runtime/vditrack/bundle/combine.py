@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from vditrack.atomic_files import staged_folder
+from vditrack.atomic_files import check_disk_space, staged_folder
 from vditrack.bundle.configuration import Propagation
 from vditrack.bundle.folder import APPEARANCE, CONTENTS, MOTION, Bundle, seal_bundle
 from vditrack.errors import InputError
@@ -30,7 +30,8 @@ def combine_bundles(
 
     Raises:
         InputError: The appearance bundle does not read single frames.
-        VditrackError: There are other files at the destination. It is left as it was.
+        VditrackError: There are other files at the destination, or it has no room for the bundle.
+            It is left as it was.
 
     """
     frames = appearance.manifest.input.frames
@@ -39,6 +40,13 @@ def combine_bundles(
             f"{appearance.root} reads windows of {frames} frames; appearance needs single frames. "
             "Export it with `frames = 1` under [input] in its card."
         )
+    wanted = sum(
+        record.size
+        for bundle in (points, motion, appearance)
+        for name, record in bundle.manifest.files.items()
+        if Path(name).parts[0] not in _PARTS
+    )
+    check_disk_space(destination, wanted, "the bundle", "Make room, or choose another -o.")
     with staged_folder(destination, replaceable=CONTENTS) as folder:
         _copy(motion, folder / MOTION, None)
         _copy(appearance, folder / APPEARANCE, None)

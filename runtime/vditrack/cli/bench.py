@@ -114,8 +114,6 @@ def _run_and_save(run: Callable[[], BenchResult | Comparison], output: Path | No
     if output is None:
         run()
         return
-    if output.is_dir():
-        raise InputError(f"{output} is a folder. Choose the name of a file with -o.")
     with staged_file(output) as path:
         content = msgspec.json.format(msgspec.json.encode(run()), indent=2)
         path.write_bytes(content + b"\n")

@@ -14,6 +14,7 @@ import cv2
 import typer
 from rich.console import Console
 
+from vditrack.atomic_files import check_file_destination
 from vditrack.cli.options import Json
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import InputError, VditrackError, install_command
@@ -81,8 +82,8 @@ def evaluate(
     """Score trackers by official protocols, on your own copies of the data sets."""
     from vditrack.evaluation.datasets.registry import default_protocol, open_dataset
 
-    if output is not None and output.is_dir():
-        raise InputError(f"{output} is a folder. Choose the name of a file with -o.")
+    if output is not None:
+        check_file_destination(output)
     protocol = protocol or default_protocol(data)
     chosen = _make_protocol(protocol, query, size)
     try:
@@ -104,14 +105,15 @@ def evaluate(
         results = evaluate_all(islice(dataset.clips, clips), methods, chosen, show)
     summary = summarise(results, names[0])
     facts = _describe_run(dataset.name, chosen, len(results) // len(names))
-    if output:
-        write_html(output, summary, results, facts)
+    # Printed first: a report that cannot be written costs none of it.
     if as_json:
         typer.echo(json.dumps(summary_json(summary, results, facts), allow_nan=False))
-        return
-    Console().print(format_table(summary, facts))
+    else:
+        Console().print(format_table(summary, facts))
     if output:
-        typer.echo(f"report: {output}")
+        write_html(output, summary, results, facts)
+        if not as_json:
+            typer.echo(f"report: {output}")
 
 
 def _make_protocol(name: ProtocolName, query: Query, size: Size | None) -> "EvaluationProtocol":

@@ -11,7 +11,7 @@ from getpass import getuser
 from importlib import metadata, resources
 from pathlib import Path
 
-from vditrack.atomic_files import staged_file
+from vditrack.atomic_files import check_file_destination, staged_file
 from vditrack.doctor.finding import Finding
 from vditrack.errors import InputError
 
@@ -47,7 +47,7 @@ _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 def check_report(path: Path) -> None:
-    """Check that a path is the name of a zip file.
+    """Check that a path is the name of a zip file that can be written.
 
     Raises:
         InputError: It is not.
@@ -55,6 +55,7 @@ def check_report(path: Path) -> None:
     """
     if path.is_dir() or path.suffix != ".zip":
         raise InputError(f"--report {path} is not the name of a .zip file.")
+    check_file_destination(path)
 
 
 def write_report(path: Path, findings: Sequence[Finding]) -> None:

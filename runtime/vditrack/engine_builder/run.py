@@ -11,7 +11,7 @@ from types import ModuleType
 from rich.progress import Progress
 
 from vditrack.acceptance import verify_tracks
-from vditrack.atomic_files import staged_folder
+from vditrack.atomic_files import check_disk_space, check_file_destination, staged_folder
 from vditrack.bundle.folder import MANIFEST, Bundle, file_record
 from vditrack.engine_builder.engine import BuiltEngine, build_engine
 from vditrack.engine_builder.library import import_library
@@ -38,6 +38,8 @@ _REPLACEABLE = {
     *ENGINE_OF.values(),
     *(str(Path(engine).with_suffix(RUNTIME_CACHE)) for engine in ENGINE_OF.values()),
 }
+_GRAPH_STEMS = {Path(graph).stem for graph in ENGINE_OF}
+"""Names of graphs and of the files with their weights, without suffixes."""
 _LOG = logging.getLogger("vditrack")
 
 
@@ -56,7 +58,8 @@ def build_bundle(bundle: Bundle, options: BuildOptions, bars: Progress) -> tuple
         The folder and the identity in it.
 
     Raises:
-        InputError: The target does not support an option, or the bundle's folder is not writable.
+        InputError: The target does not support an option, or the bundle's folder is not writable or
+            has no room for the engines.
         EngineError: The library does not load, a build fails, or the engines' tracks differ from
             the bundle's.
         BackendError: The engines are for this machine, but do not run on it.
@@ -66,7 +69,7 @@ def build_bundle(bundle: Bundle, options: BuildOptions, bars: Progress) -> tuple
     machine = read_machine()
     trt = import_library(options.target)
     architectures = select_architectures(options, machine)
-    _require_writable(bundle.root)
+    _require_writable(bundle, options)
     began = time.perf_counter()
     built = _build_engines(trt, bundle, options, architectures, bars)
     seconds = time.perf_counter() - began
@@ -126,12 +129,22 @@ def _make_identity(
     )
 
 
-def _require_writable(folder: Path) -> None:
+def _require_writable(bundle: Bundle, options: BuildOptions) -> None:
     """Fail before the build, which takes minutes, if its result could not be written."""
-    if not os.access(folder, os.W_OK):
+    if not os.access(bundle.root, os.W_OK):
         raise InputError(
-            f"{folder} is not writable, and the engines are written into it. Copy the bundle to a "
-            "folder that you can write, and build there."
+            f"{bundle.root} is not writable, and the engines are written into it. Copy the bundle "
+            "to a folder that you can write, and build there."
+        )
+    if options.timing_cache is not None:
+        check_file_destination(options.timing_cache)
+    if not options.strip_weights:
+        graphs = [name for name in bundle.manifest.files if name.split(".")[0] in _GRAPH_STEMS]
+        check_disk_space(
+            bundle.root,
+            sum(bundle.manifest.files[name].size for name in graphs),
+            "the engines, which hold the weights of the graphs,",
+            "Make room, or copy the bundle to another disk and build there.",
         )
 
 
