@@ -156,7 +156,7 @@ def load_card(name_or_path: str) -> Card:
         return msgspec.toml.decode(path.read_bytes(), type=Card)
     except OSError as error:
         raise InputError(f"card {path} cannot be read: {error.strerror}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"card {path}: {error}. Correct it there.") from error
 
 

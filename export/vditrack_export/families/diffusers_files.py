@@ -72,8 +72,8 @@ def load_model(
         skip: Whether a weight of that name is left in the file.
 
     Raises:
-        InputError: The configuration is invalid, or a weight is missing, unknown or of another
-            shape.
+        InputError: The configuration is invalid, or a weight is missing, unknown, of another shape
+            or not finite.
 
     """
     return fill_weights(folder, build_empty(folder, model_class, config), skip)
@@ -90,7 +90,7 @@ def fill_weights(
         skip: Whether a weight of that name is left in the file.
 
     Raises:
-        InputError: A weight is missing, unknown or of another shape.
+        InputError: A weight is missing, unknown, of another shape or not finite.
 
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -106,6 +106,7 @@ def fill_weights(
                     found[name] = tuple(shard.get_slice(saved).get_shape())
                     if found[name] == wanted.get(name):
                         weights[name] = shard.get_tensor(saved).float()
+                        check_finite(path, saved, weights[name])
     except (SafetensorError, OSError) as error:
         raise InputError(f"{folder} does not load: {_one_line(error)}") from error
     # diffusers' own loader fills what is missing with random numbers, and only warns.
@@ -172,8 +173,24 @@ def _current_name(name: str) -> str:
 
     Autoencoders of Stable Diffusion still have the old names.
     """
-    *path, part, kind = name.rsplit(".", 2)
-    return ".".join((*path, _OLD_NAMES.get(part, part), kind))
+    path, _, kind = name.rpartition(".")
+    parent, _, part = path.rpartition(".")
+    return ".".join(filter(None, (parent, _OLD_NAMES.get(part, part), kind)))
+
+
+def check_finite(path: Path, name: str, weight: Tensor) -> None:
+    """Check that a weight has no NaN and no infinity.
+
+    Raises:
+        InputError: It has; the message names the file and the tensor.
+
+    """
+    wrong = weight.numel() - int(torch.isfinite(weight).sum())
+    if wrong:
+        raise InputError(
+            f"{path}: the tensor {name} has {wrong} of {weight.numel()} numbers that are NaN or "
+            "infinite. Copy the checkpoint again, or take another one."
+        )
 
 
 def _check_shapes(folder: Path, found: Shapes, wanted: Shapes) -> None:
@@ -196,6 +213,8 @@ def _check_shapes(folder: Path, found: Shapes, wanted: Shapes) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deeply to be read. Copy it again.") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}. Copy it again.") from error
     if not isinstance(content, dict):

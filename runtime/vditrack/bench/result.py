@@ -230,7 +230,7 @@ _Kind = TypeVar("_Kind")
 def _decode(path: Path, content: bytes, kind: type[_Kind]) -> _Kind:
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(
             f"{path} is not a result of `vditrack bench`: {error}. Give a file written with -o."
         ) from error

@@ -136,7 +136,7 @@ def _read_manifest(root: Path) -> Manifest:
         _check_version(path, version)
         fields = upgrade_manifest(msgspec.json.decode(content, type=dict[str, Any]))
         manifest = msgspec.convert(fields, type=Manifest)
-    except (msgspec.DecodeError, ManifestError) as error:
+    except (msgspec.DecodeError, ManifestError, RecursionError) as error:
         raise BundleError(
             f"{path} is not a bundle's manifest: {error}. Export it again."
         ) from error

@@ -134,7 +134,7 @@ def load_identity(folder: Path) -> Identity:
     try:
         content = _unsealed(path)
         identity = msgspec.json.decode(content, type=Identity)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise EngineError(f"{path} is not an engine's identity: {error}. {_REBUILD}") from error
     for name, record in identity.engines.items():
         _check_engine(folder / name, record)

@@ -1,17 +1,19 @@
 """``vditrack export`` end to end on a random checkpoint, and what it refuses."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from doubles.cards import save_card
 from doubles.pipelines import ExportedBundle, run_export
@@ -135,9 +137,30 @@ def _other_transformer(**changes: int) -> Callable[[Path], None]:
     return lambda checkpoint: make_tiny_transformer(**changes).save_pretrained(checkpoint / "vdit")
 
 
+def _spoil(name: str, tensor: str, value: float) -> Callable[[Path], None]:
+    """Set the first number of a tensor, or of a new tensor."""
+
+    def damage(checkpoint: Path) -> None:
+        weights = load_file(checkpoint / name)
+        weights.setdefault(tensor, torch.zeros(2)).view(-1)[0] = value
+        save_file(weights, checkpoint / name)
+
+    return damage
+
+
+DEEP = 100_000 * "["
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
+        (
+            _spoil(WEIGHTS, "blocks.0.attn1.to_k.weight", math.nan),
+            "the tensor blocks.0.attn1.to_k.weight has 1 of 4096 numbers that are NaN",
+        ),
+        (_spoil("encoder.safetensors", "head.bias", -math.inf), "the tensor head.bias has 1 of 24"),
+        (_spoil(WEIGHTS, "scale", 1.0), "scale is not wanted (1 in all)"),
+        (lambda path: (path / "vdit/config.json").write_text(DEEP), "nested too deeply"),
         (lambda path: (path / "encoder.json").unlink(), "lacks encoder.json"),
         (lambda path: (path / "encoder.safetensors").unlink(), "lacks encoder.safetensors"),
         (lambda path: (path / "vdit/config.json").unlink(), "lacks vdit/config.json"),
@@ -196,6 +219,7 @@ def test_another_models_checkpoint_is_refused(
         ('kind = "convolutions"', 'kind = "fourier"', "$.encoder"),
         ('family = "wan"', 'family = "unet"', "$.transformer.family"),
         ('name = "small"', "name = ", "Invalid value"),
+        ('name = "small"', f"name = {DEEP}", "recursion"),
     ],
 )
 def test_a_card_that_makes_no_sense_is_refused(
@@ -220,6 +244,21 @@ def test_what_is_no_bundle_is_not_replaced(card: Path, checkpoint: Path, tmp_pat
     assert "is a file" in refusal(card, checkpoint, card)
     assert (checkpoint / "encoder.json").is_file()
     assert card.read_text() == TINY_CARD
+
+
+def test_a_disk_without_room_is_refused_before_graphs_are_written(
+    card: Path,
+    checkpoint: Path,
+    exported_points: ExportedBundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = sum(record.size for record in exported_points.bundle.manifest.files.values())
+    free = SimpleNamespace(free=size // 2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    assert "the bundle takes about 0.002" in refusal(card, checkpoint, tmp_path / "bundle")
+    free.free = size
+    assert run(card, checkpoint, tmp_path / "bundle").exception is None
 
 
 def test_a_graph_that_differs_leaves_nothing(

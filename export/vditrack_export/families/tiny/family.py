@@ -10,6 +10,7 @@ from vditrack.bundle.manifest import Input
 from vditrack.errors import InputError
 from vditrack_export.families.base_family import Denoiser, Encoder
 from vditrack_export.families.base_shapes import DenoiserShape
+from vditrack_export.families.diffusers_files import check_finite
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
 from vditrack_export.families.image_input import FramesToLatents, as_images
 from vditrack_export.families.tiny.autoencoder import SHAPE_FILE, WEIGHTS_FILE, TinyEncoder
@@ -28,13 +29,16 @@ class TinyFamilyEncoder(Encoder[Convolutions]):
     def load(self, checkpoint: Path) -> nn.Module:
         """Load the encoder in FP32, ready for inference."""
         try:
-            return TinyEncoder.load(checkpoint).eval().float()
+            encoder = TinyEncoder.load(checkpoint).eval().float()
         # Damaged JSON, damaged safetensors and unfit shapes each raise a class of their own.
         except Exception as error:
             reason = " ".join(str(error).split())
             raise InputError(
                 f"encoder of checkpoint {checkpoint} does not load: {reason}"
             ) from error
+        for name, weight in encoder.state_dict().items():
+            check_finite(checkpoint / WEIGHTS_FILE, name, weight)
+        return encoder
 
     def build_random(self) -> nn.Module:
         """Build an encoder with random weights."""

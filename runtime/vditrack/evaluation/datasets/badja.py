@@ -122,7 +122,7 @@ def _frames_between(folder: Path, first: int, last: int) -> list[Path]:
 def _read_annotations(path: Path) -> Sequence[_Annotation]:
     try:
         annotations = msgspec.json.decode(read_bytes(path), type=list[_Annotation], strict=False)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InputError(f"{path} is not an annotation file of BADJA: {error}.") from error
     if not annotations:
         raise InputError(f"{path} annotates no frame. Copy it again.")
