@@ -96,31 +96,6 @@ def test_a_stretch(tmp_path):
     assert len(read_video(path, end=1e308).frames) == 20
 
 
-def rotated_file(path: Path, degrees: int) -> Path:
-    """An MP4 whose track header holds a display matrix that turns it by quarters."""
-    plain = encode(path, [ramp(32, 48) for _ in range(4)])
-    content = bytearray(plain.read_bytes())
-    track = content.index(b"tkhd")
-    one, minus = (1 << 16).to_bytes(4, "big"), (-(1 << 16)).to_bytes(4, "big", signed=True)
-    zero, unit = bytes(4), (1 << 30).to_bytes(4, "big")
-    rows = {90: (zero, one, minus, zero), 180: (minus, zero, zero, minus)}[degrees]
-    a, b, c, d = rows
-    # Version 0 of the header: 40 bytes of times, ids and volume come before the matrix.
-    start = track + 4 + 40
-    content[start : start + 36] = a + b + zero + c + d + zero + zero + zero + unit
-    plain.write_bytes(content)
-    return plain
-
-
-def test_rotated_files_are_turned_upright(tmp_path):
-    half = read_video(rotated_file(tmp_path / "half.mp4", 180))
-    assert close(half.frames[0], ramp(32, 48)[::-1, ::-1])
-    # A phone held upright stores the picture lying; its matrix turns it clockwise.
-    quarter = read_video(rotated_file(tmp_path / "quarter.mp4", 90))
-    assert quarter.frames.shape[1:3] == (48, 32)
-    assert close(quarter.frames[0], np.rot90(ramp(32, 48), k=-1))
-
-
 def test_what_is_no_video_is_refused(tmp_path):
     text = tmp_path / "text.mp4"
     text.write_text("This is no video.\n" * 100)
@@ -176,21 +151,6 @@ def test_what_is_there_of_a_file_cut_short_can_be_asked_for(tmp_path):
     assert len(read_video(cut, end=0.2).frames) == 5
 
 
-def test_a_last_frame_that_stays_long_is_no_damage(tmp_path):
-    for suffix in ("mp4", "mkv"):
-        path = tmp_path / f"slides.{suffix}"
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("mjpeg", rate=25)
-            stream.height, stream.width, stream.pix_fmt = 32, 48, "yuvj420p"
-            pictures = [av.VideoFrame.from_ndarray(ramp(32, 48, 9 * t)) for t in range(5)]
-            packets = [packet for picture in [*pictures, None] for packet in stream.encode(picture)]
-            packets[-1].duration = round(40 / packets[-1].time_base)
-            container.mux(packets)
-        with av.open(str(path)) as container:
-            assert container.duration > 35e6
-        assert len(read_video(path).frames) == 5
-
-
 def test_a_file_without_a_frame_count_is_read_whole(tmp_path):
     path = encode(tmp_path / "v.ts", [ramp(32, 48, 2 * t) for t in range(100)])
     read = read_video(path)
@@ -207,7 +167,7 @@ def test_a_change_of_size_is_refused(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_reported(tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="too large for the encoder"):
         write_video(tmp_path / "v.mp4", [np.zeros((2, 40000, 3), np.uint8)], np.zeros(1))
 
 

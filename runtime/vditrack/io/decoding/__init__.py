@@ -1,0 +1,1 @@
+"""Decoding of video files: streams, orientation, damage."""

@@ -1,0 +1,272 @@
+"""Decodes a video file with FFmpeg, and leaves out what is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Literal, cast
+
+import av
+import av.container
+import av.video
+import numpy as np
+from av.codec.context import Flags
+from av.video.frame import VideoFrame
+
+from vditrack.errors import InputError
+from vditrack.io.clip import DecodeProgress, GrowingClip, Video, describe_gaps
+from vditrack.io.decoding.completeness import announced_end, check_completeness
+from vditrack.io.decoding.orientation import read_orientation
+from vditrack.io.decoding.packets import PacketReader
+from vditrack.io.decoding.reliability import (
+    DecodedFrame,
+    DecodingRecord,
+    find_first_key,
+    find_missing_times,
+    find_unreliable,
+    group_gaps,
+)
+from vditrack.io.decoding.streams import choose_stream, open_container
+
+_DEFAULT_RATE = 30.0
+"""Frames per second of a file that has neither times nor a rate."""
+_TAIL = 4096
+"""Bytes after the last packet of a Matroska file, beyond those of its index and tags."""
+_CHECKED = {"mjpeg": {"err_detect": "explode"}}
+"""Options of decoders that otherwise return incomplete pictures without a sign."""
+
+
+def decode_video_file(
+    path: Path, start: float, end: float | None, progress: DecodeProgress | None
+) -> Video:
+    """Decode a video file, or a part of it; see `vditrack.io.video.read_video`.
+
+    Raises:
+        InputError: The file cannot be read, is cut short, or has no frame in the part.
+
+    """
+    with open_container(path) as container:
+        decoding = _Decoding(path, container, "AUTO", start, end)
+        decoding.run(progress)
+        if not decoding.is_damaged:
+            return decoding.result()
+    del decoding  # Its frames.
+    # Threads that decode several frames at once report damage late, lose frames with it, and do
+    # not give the same frames in every run.
+    with open_container(path) as container:
+        decoding = _Decoding(path, container, "SLICE", start, end)
+        decoding.run(progress)
+        return decoding.result()
+
+
+class _Decoding:
+    """One pass through a part of a stream."""
+
+    def __init__(
+        self,
+        path: Path,
+        container: av.container.InputContainer,
+        threads: Literal["AUTO", "SLICE"],
+        start: float,
+        end: float | None,
+    ) -> None:
+        stream, remark = choose_stream(path, container)
+        self._path, self._container, self._stream = path, container, stream
+        self._threads, self._start, self._end = threads, start, end
+        self._interval = 1 / float(stream.average_rate or _DEFAULT_RATE)
+        self._expected = _expected_frames(stream, start, end)
+        self._clip = GrowingClip(path, self._expected or 0)
+        self._record = DecodingRecord()
+        self._origin: float | None = None
+        self._last = -self._interval
+        self._reader = PacketReader(path, container, stream)
+        self._read_all = False
+        self._index_of_pts: dict[int, int] = {}
+        self._unshown: list[float] = []
+        self._remarks = [remark] if remark else []
+        stream.thread_type = threads
+        context = stream.codec_context
+        # Each frame then tells its packet.
+        context.flags |= int(Flags.copy_opaque)
+        context.options = dict(_CHECKED.get(context.name, {}))
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the file has damaged frames in the part."""
+        return self._record.errors > 0 or bool(find_unreliable(self._record))
+
+    def run(self, progress: DecodeProgress | None) -> None:
+        """Decode until the end of the part, or of the file."""
+        for images in self._decode():
+            for image in images:
+                self._take(image)
+                if progress is not None and self._clip.times:
+                    progress(len(self._clip.times), self._expected)
+
+    def result(self) -> Video:
+        """Return the frames that can be trusted.
+
+        Raises:
+            InputError: The file is cut short, or has no such frame.
+
+        """
+        record, remarks = self._record, self._remarks
+        if self._read_all:
+            remark = check_completeness(self._path, self._container, self._stream, record)
+            remarks += [remark] if remark else []
+        unreliable = find_unreliable(record)
+        times, positions = self._select(unreliable)
+        origin = self._origin or 0.0
+        missing = [time - origin for time in find_missing_times(record, unreliable)]
+        missing += self._missing_at_end(origin)
+        within = [
+            time
+            for time in missing
+            if self._start <= time and (self._end is None or time < self._end)
+        ]
+        if not times:
+            self._refuse(bool(within))
+        gaps = group_gaps(within, times, record.usual_interval or self._interval)
+        remarks += describe_gaps(gaps, "they are damaged, or predicted from damaged frames.")
+        frames = self._clip.frames
+        for place, position in enumerate(positions):
+            if place != position:
+                frames[place] = frames[position]
+        return Video(
+            frames[: len(times)], np.array(times), gaps=tuple(gaps), remarks=tuple(remarks)
+        )
+
+    def _decode(self) -> Iterator[list[VideoFrame]]:
+        """Yield the frames that each packet completes."""
+        for packet, known in self._reader.read():
+            if self._is_after_end(packet):
+                break
+            packet.opaque = len(self._record.packets)
+            if packet.pts is not None:
+                self._index_of_pts[packet.pts] = packet.opaque
+            if known.time is not None:
+                heappush(self._unshown, known.time)
+            self._record.packets.append(known)
+            yield self._decode_packet(packet)
+        else:
+            self._read_all = True
+        yield self._drain()
+
+    def _decode_packet(self, packet: av.Packet[av.video.VideoStream]) -> list[VideoFrame]:
+        try:
+            return packet.decode()
+        except av.error.FFmpegError:
+            self._record.errors += 1
+            return []
+
+    def _drain(self) -> list[VideoFrame]:
+        """Return the frames that the decoder still has."""
+        last = cast("av.Packet[av.video.VideoStream]", av.Packet())
+        last.stream = self._stream
+        if self._stream.time_base is not None:
+            last.time_base = self._stream.time_base
+        return self._decode_packet(last)
+
+    def _is_after_end(self, packet: av.Packet[av.video.VideoStream]) -> bool:
+        """Return whether a packet, and so all that follow, are after the end of the part."""
+        if self._end is None or self._origin is None or packet.dts is None:
+            return False
+        return float(packet.dts * packet.time_base) - self._origin >= self._end
+
+    def _take(self, image: VideoFrame) -> None:
+        """Record a decoded frame, and keep it if it is in the requested part."""
+        record, stamp = self._record, self._read_stamp(image)
+        index = self._find_packet(image)
+        if self._origin is None:
+            self._origin = self._find_origin(index, stamp)
+        time = len(record.frames) * self._interval if stamp is None else stamp - self._origin
+        # The decoder may return a wrong frame of a damaged file early; its time means nothing.
+        if self._threads == "AUTO":
+            time = self._last = time if time > self._last else self._last + self._interval
+        frame = DecodedFrame(index, stamp, image.key_frame, image.is_corrupt, position=None)
+        if self._start <= time and (self._end is None or time < self._end):
+            orientation = read_orientation(image)
+            if orientation.remark and not any(orientation.remark in x for x in self._remarks):
+                self._remarks.append(f"{self._path}: {orientation.remark}.")
+            rgb = np.asarray(image.to_ndarray(format="rgb24"), np.uint8)
+            frame.position = len(self._clip.times)
+            self._clip.append(orientation.apply(rgb), time)
+        record.frames.append(frame)
+
+    def _read_stamp(self, image: VideoFrame) -> float | None:
+        """Return the time of a decoded frame in seconds of the file, if it has one."""
+        # AVI may have the times of decoding only, which are those of presentation in another order.
+        if self._container.format.name == "avi" and self._threads == "AUTO":
+            return heappop(self._unshown) if self._unshown else None
+        return image.time
+
+    def _find_packet(self, image: VideoFrame) -> int:
+        """Return the index of the packet of a decoded frame."""
+        # After damage some decoders mix up which packet a frame is of, but not its time.
+        if image.pts is not None and image.pts in self._index_of_pts:
+            return self._index_of_pts[image.pts]
+        if isinstance(image.opaque, int):
+            return image.opaque
+        return len(self._record.packets) - 1
+
+    def _find_origin(self, index: int, stamp: float | None) -> float:
+        """Return the time of the file's first frame in seconds, decoded or refused.
+
+        Args:
+            index: Packet of the first frame that was decoded.
+            stamp: Its time in seconds, if it has one.
+
+        """
+        record = self._record
+        first = 0 if record.errors else find_first_key(record)
+        refused = record.packets[first:index]
+        times = [packet.time for packet in refused if packet.time is not None]
+        return min([0.0 if stamp is None else stamp, *times])
+
+    def _select(self, unreliable: set[int]) -> tuple[list[float], list[int]]:
+        """Return the times of reliable frames, ascending, and their positions in the clip."""
+        times: list[float] = []
+        positions: list[int] = []
+        for frame in self._record.frames:
+            if frame.packet in unreliable or frame.position is None:
+                continue
+            time = self._clip.times[frame.position]
+            if times and time <= times[-1]:
+                time = times[-1] + self._interval
+            times.append(time)
+            positions.append(frame.position)
+        return times, positions
+
+    def _missing_at_end(self, origin: float) -> list[float]:
+        """Return the times that a Matroska file announces after its last readable packet."""
+        record = self._record
+        interval = record.usual_interval
+        end = announced_end(self._container, self._stream)
+        last = max((p.time for p in record.packets if p.time is not None), default=None)
+        if interval is None or end is None or last is None or not self._read_all:
+            return []
+        if self._reader.unread_bytes <= _TAIL:
+            return []
+        count = round((end - last) / interval) - 1
+        return [last - origin + interval * step for step in range(1, count + 1)]
+
+    def _refuse(self, damaged: bool) -> None:
+        part = f"between {self._start:g} s and {'its end' if self._end is None else self._end}"
+        if damaged:
+            raise InputError(
+                f"{self._path} is damaged: no video frame {part} can be decoded. Copy it again."
+            )
+        raise InputError(f"{self._path} has no video frame {part}.")
+
+
+def _expected_frames(stream: av.video.VideoStream, start: float, end: float | None) -> int | None:
+    """Return the number of frames from ``start`` to ``end`` by the header; None if unknown."""
+    rate = float(stream.average_rate or 0)
+    total = stream.frames
+    if not total and stream.duration and stream.time_base:
+        total = round(float(stream.duration * stream.time_base) * rate)
+    if not total:
+        return None
+    upto = total if end is None or not rate else min(total, end * rate)
+    return max(1, round(upto - min(total, start * rate)))
