@@ -14,7 +14,8 @@ class AnnotatedClip:
     """Frames and the true tracks of N points in them, or the true masks of objects, or both.
 
     Coordinates are (x, y) in pixels of the frames; (0, 0) is the upper-left corner of the
-    upper-left pixel. A point's position is undefined where it is invisible.
+    upper-left pixel. A point's position is undefined where it is invisible, unless
+    ``known_outside`` is set.
     """
 
     name: str
@@ -30,6 +31,9 @@ class AnnotatedClip:
     """[N] index, as in ``masks``, of the object that each point lies on."""
     alike: tuple[int, ...] = ()
     """Indices of objects that look the same; set only with ``masks`` and ``objects``."""
+    known_outside: bool = False
+    """Whether ``points`` holds the true position of a point in every frame, also where the point is
+    outside the frame or occluded."""
 
     @property
     def size(self) -> NDArray[np.float32]:

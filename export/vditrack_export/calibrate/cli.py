@@ -33,8 +33,9 @@ def calibrate(
     on: Annotated[
         list[str] | None,
         typer.Option(
-            help="Data set with known tracks, as for eval: synthetic:SEED, tabletop:SEED, or a "
-            f"path. May be repeated; the default is {' and '.join(DATA)}."
+            help="Data set with known tracks, as for eval: synthetic:SEED, leaving:SEED, "
+            "tabletop:SEED, or a path. May be repeated; the default is "
+            f"{' and '.join(DATA)}."
         ),
     ] = None,
     clips: Annotated[

@@ -38,9 +38,9 @@ def select(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="Data set with known tracks, as for eval: synthetic:SEED, tabletop:SEED or a "
-            "path; for masks, a data set with masks; default: lookalikes:1 and different:1. May "
-            "be repeated.",
+            help="Data set with known tracks, as for eval: synthetic:SEED, leaving:SEED, "
+            "tabletop:SEED or a path; for masks, a data set with masks; default: lookalikes:1 and "
+            "different:1. May be repeated.",
             show_default=False,
         ),
     ] = None,

@@ -14,8 +14,9 @@ from vditrack.evaluation.datasets.tapvid import open_pickle, shard_clips
 ProtocolName = Literal["tapvid", "heft", "davis", "badja"]
 Opened = tuple[int | None, Iterator[AnnotatedClip]]
 
-_RENDERED = ("synthetic", "tabletop", "lookalikes", "different")
+_RENDERED = ("synthetic", "leaving", "tabletop", "lookalikes", "different")
 _MASKS_ONLY = ("lookalikes", "different")
+_TRACKS_ONLY = ("leaving",)
 
 _NEEDED: dict[ProtocolName, tuple[str, ...]] = {
     "tapvid": (TRACKS,),
@@ -59,9 +60,9 @@ def open_dataset(source: str, protocol: ProtocolName) -> Dataset:
     """Open a data set for a protocol.
 
     Args:
-        source: ``KIND:SEED`` for rendered clips, where the kind is synthetic, tabletop, lookalikes
-            or different; or a path: a TAP-Vid pickle, a folder of them, the root of DAVIS-2017 or
-            BADJA, or a folder with one subfolder for each video (see `open_folders`).
+        source: ``KIND:SEED`` for rendered clips, where the kind is synthetic, leaving, tabletop,
+            lookalikes or different; or a path: a TAP-Vid pickle, a folder of them, the root of
+            DAVIS-2017 or BADJA, or a folder with one subfolder for each video (see `open_folders`).
         protocol: Name of the protocol, which decides whether clips need tracks, masks or both.
 
     Raises:
@@ -72,6 +73,8 @@ def open_dataset(source: str, protocol: ProtocolName) -> Dataset:
     if separator and kind in _RENDERED:
         if kind in _MASKS_ONLY:
             _require(source, "masks without tracks", protocol, "davis")
+        if kind in _TRACKS_ONLY:
+            _require(source, "tracks without masks", protocol, "tapvid", "heft")
         return Dataset(source, *_render(kind, seed))
     path = Path(source)
     if not path.exists():
@@ -87,6 +90,10 @@ def _render(kind: str, seed: str) -> Opened:
         from vditrack.synthetic.layers import suite  # noqa: PLC0415
 
         return suite.COUNT, suite.render_suite(int(seed))
+    if kind == "leaving":
+        from vditrack.synthetic.layers import leaving  # noqa: PLC0415
+
+        return leaving.COUNT, leaving.render_leaving(int(seed))
     if kind == "tabletop":
         from vditrack.synthetic.tabletop import clips  # noqa: PLC0415
 

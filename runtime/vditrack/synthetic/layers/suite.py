@@ -61,7 +61,8 @@ def render_stage(name: str, filmed: Stage, rng: np.random.Generator) -> Annotate
     points, visible = scene.track(joined, times)
     frames = np.stack([filmed.camera.shoot(scene, time, rng) for time in times])
     objects = joined.layer.astype(np.uint8)
-    return AnnotatedClip(name, frames, points, visible, masks, objects, _find_lookalikes(scene))
+    alike = _find_lookalikes(scene)
+    return AnnotatedClip(name, frames, points, visible, masks, objects, alike, known_outside=True)
 
 
 def _find_lookalikes(scene: Scene) -> tuple[int, ...]:

@@ -57,6 +57,36 @@ def add_grain(rng: np.random.Generator, picture: Image, strength: float) -> Imag
     return np.clip(shaded, 0, 255).astype(np.uint8)
 
 
+def draw_clouds(rng: np.random.Generator, height: int, width: int, finest: float) -> Image:
+    """Draw soft clouds, uint8 [height, width, 3], without detail below ``finest`` pixels."""
+    colours = _colour_field(rng, _draw_octaves(rng, height, width, finest))
+    return np.clip(colours, 0, 255).astype(np.uint8)
+
+
+def draw_flat_shapes(
+    rng: np.random.Generator, height: int, width: int, sides: tuple[float, float]
+) -> Image:
+    """Draw flat shapes on a flat ground, uint8 [height, width, 3]; some overlap.
+
+    Args:
+        rng: Random generator.
+        height: Height of the picture, in pixels.
+        width: Width of the picture, in pixels.
+        sides: Shortest and longest side of a shape, in pixels.
+
+    """
+    picture = np.empty((height, width, 3), np.float32)
+    picture[:] = rng.uniform(0, 255, 3)
+    count = round(height * width / np.mean(sides) ** 2)
+    for _ in range(count):
+        rows, columns = np.minimum(rng.uniform(*sides, 2).astype(int), (height, width))
+        top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
+        cover = draw_silhouette(rng, int(rows), int(columns))[..., None] / np.float32(255)
+        place = picture[top : top + rows, left : left + columns]
+        place += (rng.uniform(0, 255, 3).astype(np.float32) - place) * cover
+    return np.asarray(np.round(picture), np.uint8)
+
+
 def _draw_field(rng: np.random.Generator, height: int, width: int) -> Floats:
     kinds = (_draw_octaves, _draw_octaves, _draw_stripes, _draw_checks, _draw_speckle)
     return kinds[int(rng.integers(len(kinds)))](rng, height, width)
@@ -70,11 +100,12 @@ def _colour_field(rng: np.random.Generator, field: Floats) -> Floats:
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
-def _draw_octaves(rng: np.random.Generator, height: int, width: int) -> Floats:
+def _draw_octaves(rng: np.random.Generator, height: int, width: int, finest: float = 1.5) -> Floats:
+    """Draw smooth noise [height, width], 0 to 1, in octaves of cells above ``finest`` pixels."""
     roughness = rng.uniform(0.4, 0.9)
     cell = max(height, width) / rng.uniform(1.5, 4)
     field, weight = np.zeros((height, width), np.float32), 1.0
-    while cell > 1.5:
+    while cell > finest:
         coarse = rng.standard_normal((int(height / cell) + 2, int(width / cell) + 2))
         fine = cv2.resize(coarse.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
         field += weight * fine

@@ -52,6 +52,7 @@ def test_a_path_that_is_not_there(tmp_path):
     ("kind", "module", "function"),
     [
         ("synthetic", "layers.suite", "render_suite"),
+        ("leaving", "layers.leaving", "render_leaving"),
         ("tabletop", "tabletop.clips", "render_tabletop"),
     ],
 )
@@ -83,7 +84,15 @@ def test_rendered_masks(kind):
         open_dataset(f"{kind}:3", "badja")
 
 
-@pytest.mark.parametrize("source", ["synthetic:0", "tabletop:0", "lookalikes", "a/davis"])
+@pytest.mark.parametrize("protocol", ["davis", "badja"])
+def test_leaving_clips_have_no_masks(protocol):
+    with pytest.raises(InputError, match=r"tracks without masks.*--protocol tapvid or heft"):
+        open_dataset("leaving:1", protocol)
+
+
+@pytest.mark.parametrize(
+    "source", ["synthetic:0", "leaving:0", "tabletop:0", "lookalikes", "a/davis"]
+)
 def test_others_are_for_points(source):
     assert default_protocol(source) == "tapvid"
 
