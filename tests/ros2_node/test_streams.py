@@ -149,7 +149,7 @@ def test_16_bits_of_low_range(camera, peer, node, low, high):
     for n in (2, 3, 4):
         last = camera.shoot(dim(n), encoding="16UC1" if n % 2 else "mono16")
     np.testing.assert_allclose(moved(first, last), [-3 * STEP, 0], atol=0.1)
-    assert "are scaled to 8 bits" in node.log
+    assert "are reduced to 8 bits" in node.log
 
 
 def test_images_without_a_stamp(camera, peer):

@@ -14,7 +14,7 @@ from std_srvs.srv import SetBool, Trigger
 from vditrack import Tracker
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.ros_messages.brightness import RangeFollower, Reduction
+from vditrack.ros_messages.brightness import LiveCurve, Reduction
 from vditrack.ros_messages.images import decode_compressed, decode_image
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
 from vditrack_ros.camera.image_gate import GateLimits, ImageGate, ImageTimes, Verdict
@@ -62,7 +62,7 @@ class CameraPipeline:
         self._node = node
         self._logger = node.get_logger().get_child(name) if name else node.get_logger()
         self._gate = ImageGate()
-        self._brightness, self._logged_ranges = RangeFollower(), 0
+        self._brightness, self._logged_curves = LiveCurve(), 0
         self._paused = False
         self._sequence: tuple[bytes, int] | None = None
         inputs, outputs = (f"{name}/", f"~/{name}/") if name else ("", "~/")
@@ -223,12 +223,12 @@ class CameraPipeline:
                 self._gate.reset()
 
     def _log_brightness(self) -> None:
-        """Log the range of 16-bit values that is scaled to 8 bits, when it is taken."""
-        if self._brightness.times_taken > self._logged_ranges:
-            self._logged_ranges = self._brightness.times_taken
+        """Log the range of 16-bit values that are reduced to 8 bits, when it is taken."""
+        if self._brightness.times_taken > self._logged_curves:
+            self._logged_curves = self._brightness.times_taken
             self._logger.info(
-                "The images have 16 bits. Values from "
-                f"{self._brightness.range} are scaled to 8 bits; the range follows slowly."
+                "The images have 16 bits. From now on, values from "
+                f"{self._brightness.curve} are reduced to 8 bits."
             )
 
     def _count_drops(self, reason: str, count: int = 1, error: str = "") -> None:

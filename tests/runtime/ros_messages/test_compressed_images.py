@@ -12,10 +12,10 @@ import pytest
 
 from doubles.image_messages import each_buffer
 from vditrack.errors import DamagedImageError
-from vditrack.ros_messages.brightness import FULL_RANGE
+from vditrack.ros_messages.brightness import HIGH_BYTE
 from vditrack.ros_messages.images import decode_compressed
 
-decode = partial(decode_compressed, reduce=FULL_RANGE.reduce)
+decode = partial(decode_compressed, reduce=HIGH_BYTE.reduce)
 thorough = partial(decode, check_scans=True)
 
 

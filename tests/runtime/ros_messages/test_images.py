@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from doubles.image_messages import DATA, Image, each_buffer, random_image
 from vditrack.errors import InputError
-from vditrack.ros_messages.brightness import FULL_RANGE
+from vditrack.ros_messages.brightness import HIGH_BYTE
 from vditrack.ros_messages.images import decode_depth, decode_image
 
-decode = partial(decode_image, reduce=FULL_RANGE.reduce)
+decode = partial(decode_image, reduce=HIGH_BYTE.reduce)
 unhurried = settings(max_examples=60, deadline=None)
 
 

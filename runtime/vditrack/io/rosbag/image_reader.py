@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -13,7 +14,7 @@ from vditrack.arrays import Frame
 from vditrack.errors import DamagedImageError, InputError
 from vditrack.io.clip import Gap
 from vditrack.io.rosbag.bags import Bag
-from vditrack.ros_messages.brightness import RangeFollower, RangeMeter, Reduction, ValueRange
+from vditrack.ros_messages.brightness import BrightnessCurve, CurveMeter, LiveCurve, Reduction
 from vditrack.ros_messages.images import decode_compressed, decode_image
 from vditrack.ros_messages.stamp_order import MAX_DELAY, order_by_stamp
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
@@ -26,8 +27,9 @@ _DECODERS: dict[str | None, _Decode] = {
 }
 IMAGE_TYPES = frozenset(_DECODERS)
 """The message types that are images."""
+_WIDE_JPEG = re.compile(r"(mono16|16UC|(rgb|bgr)a?16|bayer_....16).*jpe?g")
 _MEASURED_IMAGES = 32
-"""Number of images from which the range of 16-bit values is measured."""
+"""Number of images in which 16-bit values are measured."""
 _IMAGES_AFTER_END = 16
 """Successive images behind the end of the range after which no late image of it is expected."""
 
@@ -82,7 +84,7 @@ class ImageReader:
         self._damaged: dict[int, InputError] = {}
         """The errors of the images that cannot be decoded, by their places."""
         self._encoding = ""
-        self._range = self._measure_range()
+        self._curve = self._measure_curve()
 
     @property
     def count(self) -> int:
@@ -97,7 +99,7 @@ class ImageReader:
 
         """
         # The measured images may have had 8 bits, or invalid pixels only.
-        reduce = RangeFollower().reduce if self._range is None else self._range.reduce
+        reduce = LiveCurve().reduce if self._curve is None else self._curve.reduce
         for place, arrival, message in self._read_messages(self._places):
             stamp, time = self._order.stamps[place], self._time(place)
             try:
@@ -153,10 +155,15 @@ class ImageReader:
                 f"left out of {topic}: {_count_images(len(self._damaged))} of {self.count} that "
                 f"cannot be decoded, the first at {time:.2f} s: {error}"
             )
-        if self._range is not None:
+        if self._curve is None and _WIDE_JPEG.match(self._encoding):
+            yield (
+                f"the images of {topic} had 16 bits and are stored with 8 ({self._encoding}): "
+                "brighter values were cut off or rounded. Record them as PNG or uncompressed."
+            )
+        if self._curve is not None:
             yield (
                 f"the images of {topic} have 16 bits ({self._encoding}); their values from "
-                f"{self._range} are scaled to 8 bits, in all images alike."
+                f"{self._curve} are reduced to 8 bits, in all images alike."
             )
 
     def _read_stamps(self, end: float | None) -> tuple[list[int], list[int]]:
@@ -206,9 +213,9 @@ class ImageReader:
                 f"s after {time:.2f} s. Give an --end before that time."
             )
 
-    def _measure_range(self) -> ValueRange | None:
-        """Return the range of values of the images with 16 bits; None if they have 8."""
-        meter = RangeMeter()
+    def _measure_curve(self) -> BrightnessCurve | None:
+        """Return the curve that reduces images with 16 bits; None if they have 8."""
+        meter, curve = CurveMeter(), None
         step = max(1, len(self._places) // _MEASURED_IMAGES)
         for _, _, message in self._read_messages(self._places[::step]):
             try:
@@ -216,10 +223,10 @@ class ImageReader:
             except InputError:
                 # It is reported when the image is read.
                 continue
-            if meter.range is None:
-                return None
             self._encoding = getattr(message, "encoding", None) or message.format
-        return meter.range
+            if (curve := meter.fit()) is None:
+                break
+        return curve
 
     def _first_damage(self) -> tuple[float, InputError]:
         """Return the time of the first image that cannot be decoded, and its error."""

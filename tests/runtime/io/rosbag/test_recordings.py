@@ -253,7 +253,7 @@ def test_16_bits_are_scaled_alike_in_all_images(tmp_path, make, low, high):
     assert slope * (high - low) > 0.8 * 255
     remark = recording.remarks[0]
     assert "have 16 bits (mono16" in remark
-    begin, end = map(int, re.search(r"from (\d+) to (\d+) are scaled", remark).groups())
+    begin, end = map(int, re.search(r"from (\d+) to (\d+) are reduced", remark).groups())
     assert begin <= values.min()
     assert end >= values.max()
 
