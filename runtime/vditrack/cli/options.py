@@ -56,3 +56,15 @@ EndOption = Annotated[
         "--end", help="End of the stretch to read, in seconds. Default: the end of the video."
     ),
 ]
+
+
+def default_output(source: Path, what: str) -> Path:
+    """Return the folder that results are written to by default: ``SOURCE_what``.
+
+    Args:
+        source: The input; its folder's name is taken if it is a folder, as for ``.``.
+        what: What the results are.
+
+    """
+    name = source.resolve().name if source.is_dir() else source.stem
+    return Path(f"{name}_{what}")

@@ -22,6 +22,7 @@ from vditrack.cli.options import (
     MaskOption,
     ObjectOption,
     StartOption,
+    default_output,
 )
 from vditrack.cli.progress import add_progress_bar, progress_bars
 from vditrack.cli.propagate_result import (
@@ -50,7 +51,7 @@ MasksFolder = Annotated[
 
 
 def propagate(
-    video: Annotated[Path, typer.Argument(help="Video file.")],
+    video: Annotated[Path, typer.Argument(help="Video file, or a folder of JPEG or PNG images.")],
     mask: MaskOption = None,
     objects: ObjectOption = None,
     bundle: BundleOption = None,
@@ -68,7 +69,7 @@ def propagate(
 ) -> None:
     """Propagate masks of objects through a video; write masks/, overlay.mp4 and result.json."""
     marked = read_marked_objects(mask or [], objects or [])
-    destination = output or Path(f"{video.stem}_masks")
+    destination = output or default_output(video, "masks")
     inputs = (video, *marked.files)
     with (
         results_folder(destination, {MASKS, OVERLAY, RESULT}, RESULT, inputs) as folder,

@@ -24,6 +24,7 @@ from vditrack.cli.options import (
     MaskOption,
     ObjectOption,
     StartOption,
+    default_output,
 )
 from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_bars
 from vditrack.cli.track_result import (
@@ -37,6 +38,7 @@ from vditrack.cli.track_result import (
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
 from vditrack.io.clip import Video
+from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.overlay import draw_tracks
 from vditrack.io.rosbag.bags import is_bag
 from vditrack.io.rosbag.recordings import Recording, read_recording
@@ -58,7 +60,11 @@ TracksFolder = Annotated[
 
 def track(
     video: Annotated[
-        Path, typer.Argument(help="Video file, or a rosbag2: its folder, an .mcap or a .db3 file.")
+        Path,
+        typer.Argument(
+            help="Video file, a folder of JPEG or PNG images, or a rosbag2: its folder, an .mcap "
+            "or a .db3 file."
+        ),
     ],
     points: Annotated[
         Path | None,
@@ -107,7 +113,7 @@ def track(
         remarks=tuple(marked.remarks) if marked else (),
         files=(*([points] if points else []), *(marked.files if marked else [])),
     )
-    folder = output or Path(f"{video.stem}_tracks")
+    folder = output or default_output(video, "tracks")
     mode: TrackMode = "reference" if reference else "offline"
     request = TrackRequest(video, requested, folder, bundle, start, end, topic, backend, mode)
     track_video(request, as_json=as_json)
@@ -149,7 +155,7 @@ class TrackRequest:
     """One run of ``track`` or ``demo``."""
 
     video: Path
-    """Video file or rosbag2."""
+    """Video file, folder of images or rosbag2."""
     points: Points
     output: Path
     """Folder of the results."""
@@ -226,7 +232,7 @@ def _load_tracker(request: TrackRequest) -> Tracker:
 
 def _read(request: TrackRequest, progress: ProgressCallback) -> Video:
     path, topic = request.video, request.topic
-    if is_bag(path):
+    if is_bag(path) and not is_image_folder(path):
         return read_recording(path, topic, request.start, request.end, progress)
     if topic is not None:
         raise InputError(f"--topic is for bags; {path} is none.")

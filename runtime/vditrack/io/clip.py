@@ -1,6 +1,6 @@
 """Decoded clips: frames, their times, and what is missing between them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -45,19 +45,21 @@ class Video:
     """Notes for the user: what the input lacks, and what was done about it."""
 
 
-def describe_gaps(gaps: Iterable[Gap], reason: str) -> list[str]:
-    """Return a remark for each gap.
+def describe_gaps(gaps: Sequence[Gap], reason: str) -> list[str]:
+    """Return a remark about the gaps of a clip, or none without gaps.
 
     Args:
-        gaps: Of a clip.
-        reason: Why the frames are missing, as a phrase.
+        gaps: Of a clip, in order.
+        reason: Why the frames are missing, as a sentence.
 
     """
-    return [
-        f"{gap.frames} frame{'s are' if gap.frames != 1 else ' is'} missing between "
-        f"{gap.start:.3f} s and {gap.end:.3f} s: {reason}"
-        for gap in gaps
-    ]
+    if not gaps:
+        return []
+    count, first = sum(gap.frames for gap in gaps), gaps[0]
+    are = "frames are" if count != 1 else "frame is"
+    where = f"between {first.start:.3f} s and {first.end:.3f} s"
+    places = "" if len(gaps) == 1 else f"in {len(gaps)} places, the first "
+    return [f"{count} {are} missing {places}{where}: {reason}"]
 
 
 class GrowingClip:

@@ -15,6 +15,8 @@ from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
 from vditrack.input_checks import check_time_range
 from vditrack.io.clip import DecodeProgress, Video
+from vditrack.io.decoding.animated_webp import is_animated_webp, read_animated_webp
+from vditrack.io.decoding.image_folders import read_image_folder
 from vditrack.io.decoding.streams import describe_error
 from vditrack.io.decoding.video_files import decode_video_file
 
@@ -27,24 +29,30 @@ _TIME_BASE = Fraction(1, 90_000)
 def read_video(
     path: Path, start: float = 0.0, end: float | None = None, progress: DecodeProgress | None = None
 ) -> Video:
-    """Decode a video file, or a part of it.
+    """Decode a video file or a folder of images, or a part of it.
 
-    Frames are rotated upright by the file's metadata; alpha is dropped, grey becomes RGB. Times are
-    those of the file, also where the frame rate varies.
+    Frames are shown as the file's metadata says: rotated, mirrored; alpha is dropped, grey becomes
+    RGB. Times are those of the file, also where the frame rate varies. Damaged frames, and those
+    that are predicted from them, are left out; the video has a list of the gaps.
 
     Args:
-        path: Any file that FFmpeg reads.
+        path: Any file that FFmpeg reads, an animated WebP, or a folder of JPEG or PNG images
+            (`vditrack.io.decoding.image_folders`).
         start: Start of the part, in seconds after the first frame.
         end: End of the part (exclusive), in seconds after the first frame; None for the end of the
             file.
         progress: Called after each frame.
 
     Raises:
-        InputError: The file does not exist, holds no video, is damaged or cut short, has no frame
+        InputError: The file does not exist, holds no video, is cut short, has no intact frame
             between ``start`` and ``end``, or its frames do not fit into memory.
 
     """
     check_time_range(start, end)
+    if path.is_dir():
+        return read_image_folder(path, start, end, progress)
+    if is_animated_webp(path):
+        return read_animated_webp(path, start, end, progress)
     return decode_video_file(path, start, end, progress)
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -59,6 +60,37 @@ def test_grid_and_points_file_and_a_stretch(folder, run_vditrack):
     assert "clip_tracks/overlay.mp4" in result.stdout
 
 
+def test_a_folder_of_images_and_its_gaps(folder, run_vditrack):
+    images = folder / "images"
+    images.mkdir()
+    for t, frame in enumerate(read_video(folder / "clip.mp4").frames):
+        if t != 3:
+            cv2.imwrite(str(images / f"{t}.png"), frame[..., ::-1])
+    done = run_vditrack("track", "images", "--grid", "2", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    (gap,) = result["gaps"]
+    assert (gap["start"], gap["end"], gap["frames"]) == (
+        pytest.approx(2 / 30),
+        pytest.approx(4 / 30),
+        1,
+    )
+    for words in ("30 frames per second are assumed", "1 frame is missing between 0.067 s"):
+        assert words in done.stderr
+        assert any(words in remark for remark in result["remarks"])
+    with np.load(folder / "images_tracks" / "tracks.npz") as tracks:
+        np.testing.assert_allclose(tracks["gaps"], [[2 / 30, 4 / 30, 1]])
+        np.testing.assert_allclose(tracks["times"], np.array([0, 1, 2, 4, 5]) / 30)
+    mask = np.zeros((96, 128), np.uint8)
+    mask[30:60, 40:90] = 1
+    cv2.imwrite(str(folder / "mask.png"), mask)
+    done = run_vditrack("propagate", "images", "--mask", "mask.png", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    saved = json.loads((folder / "images_masks" / "result.json").read_text())
+    assert saved["gaps"] == json.loads(done.stdout)["gaps"] == [gap]
+    assert saved["frames"] == len(saved["times"]) == 5
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -70,6 +102,7 @@ def test_grid_and_points_file_and_a_stretch(folder, run_vditrack):
         (["clip.mp4", "--at", "6,5,5"], "frames are 0 to 5"),
         (["clip.mp4", "--at", "0,nan,5"], "not inside"),
         (["absent.mp4", "--grid", "2"], "absent.mp4 is not a file"),
+        ([".", "--grid", "2"], ". is a folder without JPEG or PNG images"),
         (["text.mp4", "--grid", "2"], "text.mp4 is no video"),
         (["cut.mp4", "--grid", "2"], "cut.mp4"),
         (["clip.mp4", "--grid", "2", "--bundle", "nowhere"], "no bundle at nowhere"),

@@ -51,7 +51,7 @@ def check_completeness(
             "Copy it again, or give --end to use what is there."
         )
     if lacking:
-        return f"{path} is cut short: {lacking} bytes are missing at its end; {ends}."
+        return f"{path} is cut short: at least {lacking} bytes of its end are missing; {ends}."
     if share is not None and share < _COMPLETE:
         return f"{path} has {100 * share:.0f}% of the frames or seconds that it announces; {ends}."
     return None

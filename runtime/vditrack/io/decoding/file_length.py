@@ -16,12 +16,17 @@ _MAX_PARTS = 100_000
 def missing_bytes(path: Path) -> int | None:
     """Return the bytes that a file lacks of what its container announces; 0 for a complete one.
 
-    AVI, WebP, MP4 with its relatives, and Matroska with WebM are known. None stands for other
-    files, and for those that were written without a length, as live recordings are.
+    AVI, WebP, MP4 with its relatives, and Matroska with WebM are known. GIF and PNG have an end
+    mark; without it at least 1 byte is missing. None stands for other files, and for those that
+    were written without a length, as live recordings are.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
+        if head[:4] == b"GIF8":
+            return 0 if _has_gif_trailer(file) else 1
+        if head[:8] == b"\x89PNG\r\n\x1a\n":
+            return 0 if _has_png_end(file) else 1
         read_end = _find_reader(head)
         end = None if read_end is None else _walk(file, size, read_end)
     return None if end is None else max(0, end - size)
@@ -86,3 +91,38 @@ def _read_element_length(file: BinaryIO) -> int | None:
     value = int.from_bytes(bytes([first[0] & (0xFF >> width)]) + file.read(width - 1), "big")
     # All bits set: the length is unknown.
     return None if value == (1 << 7 * width) - 1 else file.tell() - start + value
+
+
+def _has_gif_trailer(file: BinaryIO) -> bool:
+    """Return whether the blocks of a GIF end with a trailer (GIF89a specification)."""
+    file.seek(10)
+    flags = file.read(3)
+    _skip_colour_table(file, flags)
+    while (block := file.read(1)) in (b"!", b","):
+        if block == b"!":
+            file.seek(1, 1)
+        else:
+            file.seek(8, 1)
+            _skip_colour_table(file, file.read(1))
+            file.seek(1, 1)
+        while (length := file.read(1)) not in (b"", b"\0"):
+            file.seek(length[0], 1)
+    return block == b";"
+
+
+def _skip_colour_table(file: BinaryIO, flags: bytes) -> None:
+    """Skip the colour table that the flags announce."""
+    if flags and flags[0] & 0x80:
+        file.seek(3 << (flags[0] & 7) + 1, 1)
+
+
+def _has_png_end(file: BinaryIO) -> bool:
+    """Return whether the chunks of a PNG end with IEND."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        if head[4:] == b"IEND":
+            return True
+        if not head[4:].isalpha():
+            return False
+        file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False

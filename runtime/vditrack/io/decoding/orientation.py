@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -12,6 +12,21 @@ from vditrack.arrays import Doubles, Frame
 
 _TOLERANCE = 1.0
 """Degrees by which a display matrix may be off a multiple of 90 degrees by rounding."""
+
+
+_ORIENTATION_TAG = 0x0112
+_EXIF_BEGIN, _EXIF_LENGTH = 4096, 65536
+"""Bytes of a JPEG within which its EXIF data begin, and their greatest length."""
+_EXIF = {
+    2: (True, 0),
+    3: (False, 2),
+    4: (True, 2),
+    5: (True, 1),
+    6: (False, 3),
+    7: (True, 3),
+    8: (False, 1),
+}
+"""Whether a frame is mirrored, and quarter turns counterclockwise after it, by EXIF orientation."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +46,45 @@ class Orientation:
         return np.ascontiguousarray(np.rot90(flipped, self.quarter_turns))
 
 
-def read_orientation(image: VideoFrame) -> Orientation:
-    """Return the orientation that a decoded frame carries, upright if it has none."""
-    # PyAV declares one kind of side data only.
-    data: Any = image.side_data.get("DISPLAYMATRIX")
+def read_orientation(image: VideoFrame, exif: int | None = None) -> Orientation:
+    """Return the orientation that a decoded frame carries, upright if it has none.
+
+    Args:
+        image: The frame.
+        exif: Value of the EXIF tag of its packet, if it has one.
+
+    """
+    if exif is not None:
+        return Orientation(*_EXIF.get(exif, (False, 0)))
+    try:
+        # PyAV declares one kind of side data only.
+        data: Any = image.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # PyAV does not list side data if it does not know one kind of it.
+        return Orientation(quarter_turns=round(image.rotation / 90) % 4)
     if data is None:
         return Orientation()
     # FFmpeg keeps the matrix a b u, c d v, x y w of ISO/IEC 14496-12, 8.3.2, in native byte order.
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32, 5).astype(np.float64)
     return _nearest_orientation(np.array([[a, c], [b, d]]))
+
+
+def read_exif_orientation(jpeg: bytes) -> int | None:
+    """Return the orientation in the EXIF data of a JPEG, 1 to 8; None if it has none."""
+    start = jpeg.find(b"Exif\0\0", 0, _EXIF_BEGIN)
+    tiff = jpeg[start + 6 : start + 6 + _EXIF_LENGTH]
+    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
+    if start < 0 or len(tiff) < 14:
+        return None
+
+    def read(at: int, length: int) -> int:
+        return int.from_bytes(tiff[at : at + length], order)
+
+    directory = read(4, 4)
+    for entry in range(directory + 2, directory + 2 + 12 * read(directory, 2), 12):
+        if read(entry, 2) == _ORIENTATION_TAG:
+            return read(entry + 8, 2)
+    return None
 
 
 def _nearest_orientation(matrix: Doubles) -> Orientation:

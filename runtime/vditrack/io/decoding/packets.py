@@ -12,6 +12,7 @@ import av.container
 import av.video
 from av.stream import Stream
 
+from vditrack.io.decoding.orientation import read_exif_orientation
 from vditrack.io.decoding.reliability import Packet
 
 _ZEROS = re.compile(rb"\0{16}")
@@ -47,6 +48,7 @@ class PacketReader:
         self._file_size = path.stat().st_size
         self._read_until: int | None = None
         codec = stream.codec_context
+        self._is_jpeg = codec.name == "mjpeg"
         self._check_zeros = codec.name in _NO_ZERO_RUNS
         # MP4 and Matroska store the length of each unit; byte streams have start codes.
         byte_stream = codec.name in {"h264", "hevc"} and (codec.extradata or b"")[:1] != b"\1"
@@ -79,6 +81,7 @@ class PacketReader:
                 disposable=packet.is_disposable,
                 # A demuxer of a transport stream reports what was lost on the packet that follows.
                 after_hole=hole or packet.is_corrupt,
+                exif=read_exif_orientation(bytes(packet)) if self._is_jpeg else None,
             )
             hole, before_damaged = False, damaged
             yield cast("av.Packet[av.video.VideoStream]", packet), known

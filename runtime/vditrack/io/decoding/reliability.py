@@ -45,6 +45,8 @@ class Packet:
     """Whether no other frame is predicted from it."""
     after_hole: bool = False
     """Whether content of the file before it was lost, of this stream or of another."""
+    exif: int | None = None
+    """Orientation in the EXIF data of a JPEG, 1 to 8; None if it has none."""
 
 
 @dataclass

@@ -36,6 +36,9 @@ _TAIL = 4096
 _CHECKED = {"mjpeg": {"err_detect": "explode"}}
 """Options of decoders that otherwise return incomplete pictures without a sign."""
 
+_PARTIAL = frozenset({"apng", "gif"})
+"""Decoders that return a part of the last frame of a file that was cut short."""
+
 
 def decode_video_file(
     path: Path, start: float, end: float | None, progress: DecodeProgress | None
@@ -114,6 +117,8 @@ class _Decoding:
         record, remarks = self._record, self._remarks
         if self._read_all:
             remark = check_completeness(self._path, self._container, self._stream, record)
+            if remark and self._stream.codec_context.name in _PARTIAL and record.packets:
+                record.packets[-1].damaged = True
             remarks += [remark] if remark else []
         unreliable = find_unreliable(record)
         times, positions = self._select(unreliable)
@@ -128,7 +133,7 @@ class _Decoding:
         if not times:
             self._refuse(bool(within))
         gaps = group_gaps(within, times, record.usual_interval or self._interval)
-        remarks += describe_gaps(gaps, "they are damaged, or predicted from damaged frames.")
+        remarks += describe_gaps(gaps, "damaged, or predicted from damaged frames.")
         frames = self._clip.frames
         for place, position in enumerate(positions):
             if place != position:
@@ -186,7 +191,7 @@ class _Decoding:
             time = self._last = time if time > self._last else self._last + self._interval
         frame = DecodedFrame(index, stamp, image.key_frame, image.is_corrupt, position=None)
         if self._start <= time and (self._end is None or time < self._end):
-            orientation = read_orientation(image)
+            orientation = read_orientation(image, record.packets[index].exif)
             if orientation.remark and not any(orientation.remark in x for x in self._remarks):
                 self._remarks.append(f"{self._path}: {orientation.remark}.")
             rgb = np.asarray(image.to_ndarray(format="rgb24"), np.uint8)

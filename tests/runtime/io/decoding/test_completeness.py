@@ -110,7 +110,7 @@ def test_what_was_cut_off_is_refused_or_said(tmp_path, noise, name, codec, muxer
     path.write_bytes(content[: len(content) * 6 // 10])
     if name == "f.mp4":
         # A file of fragments tells their number only.
-        assert "bytes are missing at its end" in read_video(path).remarks[0]
+        assert "bytes of its end are missing" in read_video(path).remarks[0]
         return
     with pytest.raises(InputError, match=r"cut short: it ends at .* or give --end"):
         read_video(path)
@@ -119,7 +119,7 @@ def test_what_was_cut_off_is_refused_or_said(tmp_path, noise, name, codec, muxer
     path.write_bytes(content[: len(content) * 95 // 100])
     almost = read_video(path)
     assert len(almost.times) < 30
-    assert "bytes are missing at its end" in almost.remarks[0]
+    assert "bytes of its end are missing" in almost.remarks[0]
 
 
 @pytest.mark.parametrize(("name", "codec", "muxer"), CONTAINERS)

@@ -196,7 +196,7 @@ def folder(tmp_path) -> Path:
             "/chatter in two has type std_msgs/msg/String, not an image",
         ),
         (["none"], "none has 0 image topics. It has no image topic"),
-        (["empty"], "empty is not a rosbag2: it has no metadata.yaml"),
+        (["empty"], "and not a rosbag2: it has no metadata.yaml"),
         (["missing"], "missing cannot be read as a rosbag2"),
         (["text.mcap"], "text.mcap cannot be read as a rosbag2"),
         (["cut.mcap"], "cut.mcap cannot be read as a rosbag2"),
