@@ -14,7 +14,7 @@ from vditrack.arrays import Frame
 from vditrack.errors import InputError
 from vditrack.io.clip import DecodeProgress, GrowingClip, Video, describe_gaps
 from vditrack.io.decoding.reliability import group_gaps
-from vditrack.ros_messages.brightness import FULL_RANGE, RangeMeter, Reduction
+from vditrack.ros_messages.brightness import HIGH_BYTE, CurveMeter, Reduction
 from vditrack.ros_messages.jpeg_files import complete_jpeg, is_jpeg
 
 IMAGE_RATE = 30
@@ -24,7 +24,7 @@ _TYPES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 _BAG_FILES = (".mcap", ".db3")
 _NUMBER = re.compile(r"(\d+)")
 _MEASURED_IMAGES = 32
-"""Number of images from which the range of 16-bit values is measured."""
+"""Number of images in which 16-bit values are measured."""
 _NAMED = 3
 """Damaged files that a remark names."""
 
@@ -44,8 +44,8 @@ def read_image_folder(
 
     `IMAGE_RATE` is assumed. If the names differ in one number only and some numbers are missing,
     frames are missing. Images that are damaged are left out. The orientation in the metadata is
-    applied, as by image viewers. Grey becomes RGB, alpha is dropped, and 16 bits are scaled to 8 by
-    the range of values of all images.
+    applied, as by image viewers. Grey becomes RGB, alpha is dropped, and 16 bits are reduced to 8
+    by one curve for all images.
 
     Args:
         folder: The folder; other files in it are ignored.
@@ -74,7 +74,7 @@ def read_image_folder(
         f"{folder} has no times: {IMAGE_RATE} frames per second are assumed. Convert it to a video "
         "to give others."
     ]
-    reduce, remark = _measure_range([path for path, _ in files])
+    reduce, remark = _measure_curve([path for path, _ in files])
     remarks += [remark] if remark else []
     clip, damaged = GrowingClip(folder, len(files)), []
     for path, time in files:
@@ -188,21 +188,21 @@ def _number_frames(paths: Sequence[Path]) -> list[int]:
     return [(number - numbers[0]) // step for number in numbers]
 
 
-def _measure_range(paths: Sequence[Path]) -> tuple[Reduction, str | None]:
+def _measure_curve(paths: Sequence[Path]) -> tuple[Reduction, str | None]:
     """Return what reduces 16 bits to 8, from some of the images, and a remark if they have 16."""
-    meter = RangeMeter()
+    meter, curve = CurveMeter(), None
     if _TYPES[paths[0].suffix.lower()] == "PNG":
         for path in paths[:: max(1, len(paths) // _MEASURED_IMAGES)]:
             _decode(path, meter.reduce)
-            if meter.range is None:
+            if (curve := meter.fit()) is None:
                 break
-    if meter.range is None:
-        return FULL_RANGE.reduce, None
+    if curve is None:
+        return HIGH_BYTE.reduce, None
     remark = (
-        f"the images have 16 bits; their values from {meter.range} are scaled to 8 bits, in all "
-        "images alike."
+        f"the images have 16 bits; their values from {curve} are reduced to 8 bits, in all images "
+        "alike."
     )
-    return meter.range.reduce, remark
+    return curve.reduce, remark
 
 
 def _decode(path: Path, reduce: Reduction) -> Frame | None:
