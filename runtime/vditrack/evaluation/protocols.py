@@ -14,8 +14,14 @@ from vditrack.evaluation.baselines.point_baselines import MaskPropagator, Method
 from vditrack.evaluation.metrics.identity_switches import score_mask_identities
 from vditrack.evaluation.metrics.keypoints import keypoint_scores
 from vditrack.evaluation.metrics.masks import mask_scores
-from vditrack.evaluation.metrics.points import Comparison, measure_motion, score_point_identities
-from vditrack.evaluation.metrics.results import Curve, Result, Share
+from vditrack.evaluation.metrics.points import (
+    RECOVERED_WITHIN,
+    Comparison,
+    find_outside,
+    measure_motion,
+    score_point_identities,
+)
+from vditrack.evaluation.metrics.results import VISIBLE_OUTSIDE, Curve, Result, Share
 from vditrack.evaluation.report.pictures import mask_picture, point_picture
 from vditrack.points.tracks import Tracks
 
@@ -26,10 +32,12 @@ STRIDED_STEP = 5
 HEFT_CHUNK = 25
 """HeFT's reference evaluates a multiple of this many frames."""
 
-# Edges of the bins of curves: pixels a frame on the raster, and frames.
+# Edges of the bins of curves: pixels a frame on the raster, frames, and confidences. Most
+# confidences are high, so bins are narrower there.
 _MOTION = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _SINCE_QUERY = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _SINCE_REAPPEARING = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+_CONFIDENCE = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 _PARTS = 10
 """Parts of a clip in the curve of J&F."""
 
@@ -111,10 +119,11 @@ class TapVid:
 
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """See `EvaluationProtocol`."""
+        outside = find_outside(clip)
         if self.size == "256":
             clip = clip.resize(RASTER, RASTER)
         queries = (first_queries if self.query == "first" else strided_queries)(clip.visible)
-        return _score_points(self.metrics, clip, queries, name, method, RASTER / clip.size)
+        return _score_points(self.metrics, clip, queries, outside, name, method, RASTER / clip.size)
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,8 @@ class Heft:
         queries = start_queries(clip.visible)
         true_scale = (RASTER - 1) / clip.size
         scale = (RASTER - 1) / (clip.size - 1)
-        return _score_points(self.metrics, clip, queries, name, method, true_scale, scale)
+        outside = find_outside(clip)
+        return _score_points(self.metrics, clip, queries, outside, name, method, true_scale, scale)
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,7 @@ def _score_points(
     metrics: Sequence[str],
     clip: AnnotatedClip,
     queries: PointQueries,
+    outside: NDArray[np.bool_],
     name: str,
     method: Method,
     true_scale: NDArray[np.floating[Any]],
@@ -221,7 +232,8 @@ def _score_points(
 ) -> Result:
     """Run a method and score it on the raster.
 
-    True positions are multiplied by ``true_scale``, and predicted ones by ``scale`` or the same.
+    ``outside`` [N, T] tells which points are far outside the frame, as in `find_outside`. True
+    positions are multiplied by ``true_scale``, and predicted ones by ``scale`` or the same.
     """
     tracks, seconds = _track(clip, queries, name, method)
     truth, visible = clip.points[queries.tracks], clip.visible[queries.tracks]
@@ -234,8 +246,8 @@ def _score_points(
         clip=clip.name,
         method=name,
         metrics=dict(zip(metrics, values, strict=True)),
-        events=_count_events(clip, compared, queries, tracks),
-        curves=_point_curves(compared, on_raster, queries),
+        events=_count_events(clip, compared, queries, outside[queries.tracks], tracks),
+        curves=_point_curves(compared, on_raster, queries, tracks),
         frames=len(clip.frames),
         seconds=seconds,
         picture=point_picture(clip.frames, truth, visible, tracks),
@@ -243,17 +255,22 @@ def _score_points(
 
 
 def _count_events(
-    clip: AnnotatedClip, compared: Comparison, queries: PointQueries, tracks: Tracks
+    clip: AnnotatedClip,
+    compared: Comparison,
+    queries: PointQueries,
+    outside: NDArray[np.bool_],
+    tracks: Tracks,
 ) -> dict[str, Share]:
     shares = {
         "found again": compared.found_again(queries.frames),
         "identity kept": score_point_identities(clip, queries.tracks, queries.frames, tracks),
+        VISIBLE_OUTSIDE: compared.visible_outside(outside),
     }
     return {name: share for name, share in shares.items() if share.total}
 
 
 def _point_curves(
-    compared: Comparison, on_raster: NDArray[np.float32], queries: PointQueries
+    compared: Comparison, on_raster: NDArray[np.float32], queries: PointQueries, tracks: Tracks
 ) -> dict[str, Curve]:
     motion = measure_motion(on_raster, compared.true_visible)
     since = np.abs(np.arange(motion.shape[1]) - queries.frames[:, None]).astype(np.float64)
@@ -264,6 +281,9 @@ def _point_curves(
         "δ by frames from the query": compared.accuracy_by(since, _SINCE_QUERY),
         "Found again, by frames since it reappeared": compared.recovery(
             queries.frames, _SINCE_REAPPEARING
+        ),
+        f"Visible and within {RECOVERED_WITHIN} px, by confidence from k": compared.reliability(
+            tracks.confidence, _CONFIDENCE
         ),
     }
 

@@ -1,4 +1,6 @@
-"""Events of points: re-detection after occlusion, and identity among objects that look alike."""
+"""Events of points: re-detection, identity, and visibility outside the frame; and confidence."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from vditrack.evaluation.metrics.points import (
     score_point_identities,
 )
 from vditrack.evaluation.metrics.results import Share
+from vditrack.evaluation.protocols import Heft, TapVid
 from vditrack.points.tracks import Tracks
 
 QUERY = np.zeros(1, np.intp)
@@ -273,3 +276,77 @@ def test_identity_as_defined():
         assert score_point_identities(clip, asked, query, tracks) == expected
         kept, events = kept + expected.hits, events + expected.total
     assert 20 < kept < events - 20
+
+
+def outside_clip(frames=30, *, known=True):
+    """A still point inside a picture of 512 x 128, and three that move out: 5 px a frame."""
+    x = np.full((4, frames), 100.0)
+    y = np.full((4, frames), 60.0)
+    x[1] = 500 + 5.0 * np.arange(frames)
+    x[2] = 15 - 5.0 * np.arange(frames)
+    y[3] = 120 + 5.0 * np.arange(frames)
+    points = np.stack([x, y], axis=2).astype(np.float32)
+    inside = ((points >= 0) & (points < (512, 128))).all(axis=2)
+    pictures = np.zeros((frames, 128, 512, 3), np.uint8)
+    return AnnotatedClip("made", pictures, points, inside, known_outside=known)
+
+
+class Claiming:
+    """A tracker that says of every point that it is visible in given frames."""
+
+    def __init__(self, visible, confidence=1.0):
+        self.visible, self.confidence = visible, confidence
+
+    def track(self, frames, queries):
+        shape = (len(queries), len(frames))
+        points = np.repeat(queries[:, None, 1:], len(frames), axis=1)
+        visible = np.broadcast_to(self.visible, shape)
+        confidence = np.broadcast_to(np.float32(self.confidence), shape)
+        return Tracks(queries, points, visible, confidence, np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("protocol", [TapVid(), TapVid(size="full"), Heft()])
+def test_visible_outside_is_counted_in_pixels_of_the_clip(protocol):
+    """They are more than 10 px outside from frames 5 (x = 525), 6 (x = -15) and 4 (y = 140) on.
+
+    In frame 5 the second is exactly 10 px outside, which does not count.
+    """
+    last = 25 if protocol.name == "heft" else 30
+    said = np.arange(last) < 7
+    share = protocol.run(outside_clip(), "", Claiming(said)).events["visible outside"]
+    assert share == Share(2 + 1 + 3, (last - 5) + (last - 6) + (last - 4))
+
+
+def test_visible_outside_needs_true_positions_outside():
+    assert TapVid().run(outside_clip(known=False), "", Claiming(True)).events == {}
+    within = replace(outside_clip(4), points=outside_clip(4).points.clip(0, 100))
+    assert TapVid().run(within, "", Claiming(True)).events == {}
+
+
+def test_reliability_is_the_share_of_right_points_by_confidence():
+    """Of 10 frames after the query, the point is hidden in two, and off by 8 px in one of them."""
+    distance = np.full((2, 11), NEAR, np.float32)
+    distance[:, 9:] = FAR
+    truth = np.ones((2, 11), bool)
+    truth[:, 8:10] = False
+    counted = np.repeat(np.arange(11)[None] > 0, 2, axis=0)
+    case = Comparison(distance**2, truth, np.zeros_like(truth), counted)
+    confidence = np.full((2, 11), 0.25, np.float32)
+    confidence[1] = [1, 0, 0.5, 0.5, 0.5, 0.75, 0.75, 1, 1, 1, 1]
+    curve = case.reliability(confidence, (0.0, 0.25, 0.5, 0.75))
+    assert curve.bins == ("0", "0.25", "0.5", "0.75")
+    assert curve.ideal == (12.5, 37.5, 62.5, 87.5)
+    assert curve.totals.tolist() == [1, 10, 3, 6]
+    assert curve.hits.tolist() == [1, 7, 3, 3]
+
+
+def test_a_calibrated_tracker_is_on_the_ideal_line():
+    """Each point is right with the probability that its confidence states."""
+    rng = np.random.default_rng(4)
+    confidence = rng.random((50, 400)).astype(np.float32)
+    right = rng.random(confidence.shape) < confidence
+    everywhere = np.ones_like(right)
+    distance = np.where(right, NEAR, FAR).astype(np.float32)
+    case = Comparison(distance**2, everywhere, everywhere, everywhere)
+    curve = case.reliability(confidence, (0.0, 0.2, 0.4, 0.6, 0.8))
+    np.testing.assert_allclose(curve.percent, curve.ideal, atol=3)

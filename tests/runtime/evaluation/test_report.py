@@ -114,17 +114,33 @@ def test_best_mean_of_a_metric_is_bold(summary):
     assert f"{summary.methods[1].means['AJ'].mean:.1f}" not in bold
 
 
+def test_the_smallest_rate_of_faults_is_bold():
+    results = [
+        Result(f"{n}", method, {"AJ": 50.0}, {"visible outside": share}, {}, 50, 0.1, None)
+        for method, share in (("ours", Share(3, 40)), ("klt", Share(1, 40)), ("dis", Share(0, 0)))
+        for n in range(7)
+    ]
+    summary = summarise(results, "ours")
+    text = printed(report.format_table(summary, {}), 160)
+    assert re.findall(r"\x1b\[1m(\d+\.\d)", text) == ["50.0", "50.0", "50.0", "2.5"]
+    assert "Smaller is better: visible outside." in words(text)
+
+
 def test_three_metrics_and_two_kinds_of_event_fit_into_eighty_columns():
     names = ("AJ", "δ", "OA")
     values = np.random.default_rng(1).uniform(20, 80, 12)
-    events = {"found again": Share(20, 30), "identity kept": Share(13, 28)}
+    events = {
+        "found again": Share(20, 30),
+        "identity kept": Share(13, 28),
+        "visible outside": Share(7109, 20000),
+    }
     results = [
         Result(f"{n}", method, dict.fromkeys(names, value + shift), events, {}, 50, 0.1, None)
         for method, shift in (("ours", 0.0), ("patches", -9.0))
         for n, value in enumerate(values.tolist())
     ]
     text = plain(printed(report.format_table(summarise(results, "ours"), {}), 80))
-    assert len(re.findall(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", text)) == 2 * (3 + 2)
+    assert len(re.findall(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", text)) == 2 * (3 + 3)
     assert text.count("360 events in 12 clips") == text.count("336 events in 12 clips") == 2
 
 
@@ -256,6 +272,21 @@ def test_curves_are_drawn_where_their_points_are(summary):
     assert len(heights) == 4, "the last bin is empty"
     np.testing.assert_allclose(np.polyval(slope, percent), heights, atol=0.01)
     assert slope[0] < 0
+
+
+def test_the_ideal_is_a_dotted_line():
+    totals = np.full(3, 10.0)
+    share = {"c": Curve(("1", "2", "3"), np.array([1.0, 5.0, 9.0]), totals, (20.0, 60.0, 80.0))}
+    events = [Result("only", "ours", {"AJ": 50.0}, {}, share, 10, 1.0, None)]
+    svg = plots.curve_plot("c", summarise(events, "ours").methods)
+    dotted = r'<path d="([^"]*)"[^>]*stroke-dasharray: 1.5,2.475[^>]*stroke: currentColor'
+    (line,) = re.findall(dotted, svg)
+    drawn = re.search(r'<path d="([^"]*)"[^>]*stroke: #0072b2; stroke-width: 1.5', svg).group(1)
+    own, ideal = (
+        [float(y) for _, y in re.findall(r"[ML] (\S+) (\S+)", path)] for path in (drawn, line)
+    )
+    slope = np.polyfit([10, 50, 90], own, 1)
+    np.testing.assert_allclose(np.polyval(slope, [20, 60, 80]), ideal, atol=0.01)
 
 
 def test_same_input_same_bytes(page, summary, results, tmp_path):

@@ -148,13 +148,14 @@ def test_reference_comes_first_and_has_no_difference():
 
 def test_curves_are_pooled_by_count():
     curves = [
-        {"by k": Curve(("1", "2"), np.array([1.0, 0.0]), np.array([2.0, 0.0]))},
+        {"by k": Curve(("1", "2"), np.array([1.0, 0.0]), np.array([2.0, 0.0]), (25.0, 75.0))},
         {"by k": Curve(("1", "2"), np.array([0.0, 0.0]), np.array([6.0, 0.0]))},
         {},
     ]
     results = [result(n, "ours", 50.0, curves=curve) for n, curve in enumerate(curves)]
     pooled = summarise(results, "ours").reference.curves["by k"]
     np.testing.assert_array_equal(pooled.percent, [12.5, NAN])
+    assert pooled.ideal == (25, 75)
 
 
 def with_events(**shares_of_method):
@@ -189,6 +190,18 @@ def test_difference_of_events_is_that_of_the_pooled_shares():
     assert difference.estimate.mean == pytest.approx(100 * (96 - 65) / 321)
     assert (difference.estimate.clips, difference.estimate.count) == (6, 321)
     assert difference.verdict == "better"
+
+
+def test_fewer_faults_are_better():
+    shares = {"ours": [(n, 40) for n in range(10, 20)], "other": [(n, 40) for n in range(10)]}
+    results = [
+        result(clip, method, 50.0, events={"visible outside": Share(*share)})
+        for method, of_method in shares.items()
+        for clip, share in enumerate(of_method)
+    ]
+    assert only_difference(results, "visible outside").verdict == "better"
+    again = summarise(results, "other").methods[1].differences["visible outside"]
+    assert again.verdict == "worse"
 
 
 @pytest.mark.slow

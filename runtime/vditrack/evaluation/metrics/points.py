@@ -14,7 +14,12 @@ from vditrack.points.tracks import Tracks
 THRESHOLDS = (1, 2, 4, 8, 16)
 """Thresholds of TAP-Vid on the distance, in pixels of the 256 x 256 raster."""
 RECOVERED_WITHIN = 8
-"""Largest distance at which a point that reappeared counts as found again, in the same pixels."""
+"""Largest distance at which a point that reappeared counts as found again, in the same pixels.
+
+A confidence counts as right up to the same distance.
+"""
+OUTSIDE_BY = 10
+"""Distance outside the frame, in pixels of the clip, beyond which a point counts as far outside."""
 HIDDEN_FOR = 5
 """Smallest number of successive hidden frames before a reappearance."""
 FOUND_AFTER = 5
@@ -119,6 +124,36 @@ class Comparison:
         hits = np.bincount(bins, found, minlength=len(edges))
         return Curve(_ranges(edges), hits.astype(np.float64), totals.astype(np.float64))
 
+    def visible_outside(self, outside: Bools) -> Share:
+        """Return how many of the positions far outside the frame are predicted visible.
+
+        Args:
+            outside: Positions far outside the frame, bool [Q, T]; see `find_outside`.
+
+        """
+        judged = outside & self.counted
+        return Share(int((self.visible & judged).sum()), int(judged.sum()))
+
+    def reliability(self, confidence: Floats, edges: tuple[float, ...]) -> Curve:
+        """Return the share of frames in which a point is visible and found, by its confidence.
+
+        A point counts if it is truly visible and within `RECOVERED_WITHIN` of its true position,
+        whether or not it is predicted visible. The ideal share is the middle of each bin.
+
+        Args:
+            confidence: Confidences, float32 [Q, T], 0 to 1.
+            edges: Lower edges of the bins, from 0, which are their labels. A bin contains its lower
+                edge; the last one ends at 1.
+
+        """
+        right = (self.true_visible & self.near(RECOVERED_WITHIN))[self.counted]
+        bins = np.digitize(confidence[self.counted], edges) - 1
+        totals = np.bincount(bins, minlength=len(edges))
+        hits = np.bincount(bins, right, minlength=len(edges))
+        ideal = tuple(50 * (low + high) for low, high in pairwise((*edges, 1.0)))
+        labels = tuple(f"{low:g}" for low in edges)
+        return Curve(labels, hits.astype(np.float64), totals.astype(np.float64), ideal)
+
     def _found(self) -> Bools:
         """Return which points are predicted visible and near their true position, bool [Q, T]."""
         return self.visible & self.near(RECOVERED_WITHIN)
@@ -214,6 +249,17 @@ def _object_at(masks: MaskClip, frames: Indices, places: Floats) -> Indices:
     indices = np.full(len(places), -1)
     indices[inside] = masks[frames[inside], rows, columns]
     return indices
+
+
+def find_outside(clip: AnnotatedClip) -> Bools:
+    """Return which points are more than `OUTSIDE_BY` pixels outside the frame, bool [N, T].
+
+    None is in a clip whose positions are undefined outside the frame.
+    """
+    if not clip.known_outside:
+        return np.zeros_like(clip.visible)
+    far = (clip.points < -OUTSIDE_BY) | (clip.points > clip.size + OUTSIDE_BY)
+    return np.asarray(far.any(axis=2), np.bool_)
 
 
 def measure_motion(points: Floats, visible: Bools) -> Doubles:

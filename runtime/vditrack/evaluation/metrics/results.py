@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 
 from vditrack.arrays import Doubles
 
+VISIBLE_OUTSIDE = "visible outside"
+"""Name of the rate of positions far outside the frame that are predicted visible."""
+SMALLER_IS_BETTER = frozenset({VISIBLE_OUTSIDE})
+"""Names of the metrics and events of which a smaller value is better."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -19,10 +24,12 @@ class Curve:
     """Number of successes in each bin, float64 [B]."""
     totals: Doubles
     """Number of cases in each bin, float64 [B]."""
+    ideal: tuple[float, ...] = ()
+    """Success rate that each bin should have, in percent; empty if a higher one is better."""
 
     def __add__(self, other: "Curve") -> "Curve":
         """Return the curve of both clips together."""
-        return Curve(self.bins, self.hits + other.hits, self.totals + other.totals)
+        return Curve(self.bins, self.hits + other.hits, self.totals + other.totals, self.ideal)
 
     @property
     def percent(self) -> Doubles:
@@ -34,7 +41,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Share:
-    """Number of events of one kind, and how many of them are successes."""
+    """Number of events of one kind, and how many of them are successes.
+
+    For the kinds in `SMALLER_IS_BETTER` they are faults.
+    """
 
     hits: int
     total: int

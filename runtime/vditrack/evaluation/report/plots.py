@@ -72,7 +72,10 @@ def dot_plot(metric: str, methods: Sequence[MethodSummary]) -> Markup:
 
 
 def curve_plot(title: str, methods: Sequence[MethodSummary]) -> Markup:
-    """Plot the curves of all methods, with their names at the right ends."""
+    """Plot the curves of all methods, with their names at the right ends.
+
+    The ideal of a curve, where it has one, is a dotted line.
+    """
     drawn = {
         index: method.curves[title]
         for index, method in enumerate(methods)
@@ -84,6 +87,8 @@ def curve_plot(title: str, methods: Sequence[MethodSummary]) -> Markup:
         for index, curve in drawn.items():
             colour, marker = _curve_style(index)
             axes.plot(curve.percent, color=colour, marker=marker, markersize=5, clip_on=False)
+        for ideal in {curve.ideal for curve in drawn.values()} - {()}:
+            axes.plot(ideal, color=_INK, alpha=0.4, linestyle=":")
         axes.set_ylim(0, 100)
         axes.yaxis.set_major_formatter("{x:g}%")
         axes.grid(axis="y")

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vditrack.atomic_files import staged_file
-from vditrack.evaluation.metrics.results import Result
+from vditrack.evaluation.metrics.results import SMALLER_IS_BETTER, Result
 from vditrack.evaluation.report.plots import curve_plot, dot_plot
 from vditrack.evaluation.report.summary import (
     CONFIDENCE,
@@ -141,6 +141,9 @@ def _notes(summary: Summary) -> list[str]:
     if summary.events:
         pooled = " and ".join(summary.events)
         notes.append(f"Rates over the events of all clips together: {pooled}.")
+    smaller = [name for name in _columns(summary) if name in SMALLER_IS_BETTER]
+    if smaller:
+        notes.append(f"Smaller is better: {' and '.join(smaller)}.")
     counts = {mean.clips for method in summary.methods for mean in method.means.values()}
     if min(counts) < FEWEST_CLIPS:
         notes.append(f"Fewer than {FEWEST_CLIPS} clips allow no verdict, and intervals are rough.")
@@ -155,14 +158,13 @@ def _columns(summary: Summary) -> tuple[str, ...]:
 
 
 def _best(summary: Summary) -> dict[str, float]:
-    """Return the largest mean of each metric; NaN if no method has one."""
-    return {
-        metric: max(
-            (method.means[metric].mean for method in summary.methods),
-            key=lambda mean: -math.inf if math.isnan(mean) else mean,
-        )
-        for metric in _columns(summary)
-    }
+    """Return the best mean of each metric; NaN if no method has one."""
+    best = {}
+    for metric in _columns(summary):
+        means = [method.means[metric].mean for method in summary.methods]
+        choose = min if metric in SMALLER_IS_BETTER else max
+        best[metric] = choose(filter(math.isfinite, means), default=math.nan)
+    return best
 
 
 def _cell(summary: Summary, method: MethodSummary, metric: str, best: float) -> Text:

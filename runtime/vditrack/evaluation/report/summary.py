@@ -12,7 +12,7 @@ from scipy.stats import DegenerateDataWarning, bootstrap, norm, t
 
 from vditrack.arrays import Doubles
 from vditrack.errors import InputError
-from vditrack.evaluation.metrics.results import Curve, Result
+from vditrack.evaluation.metrics.results import SMALLER_IS_BETTER, Curve, Result
 
 Verdict = Literal["better", "worse", "no clear difference", "too few clips"]
 
@@ -52,15 +52,20 @@ class Difference:
     """A paired difference between a method and the reference."""
 
     estimate: Estimate
+    smaller_is_better: bool = False
+    """Whether a smaller value of the metric is better."""
 
     @property
     def verdict(self) -> Verdict:
-        """The direction of the difference if it is significant; a larger metric is better."""
+        """The direction of the difference if it is significant."""
+        larger: Verdict
+        smaller: Verdict
         if self.estimate.clips < FEWEST_CLIPS:
             return "too few clips"
+        larger, smaller = ("worse", "better") if self.smaller_is_better else ("better", "worse")
         if self.estimate.low > 0:
-            return "better"
-        return "worse" if self.estimate.high < 0 else "no clear difference"
+            return larger
+        return smaller if self.estimate.high < 0 else "no clear difference"
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,8 @@ def _compare(clips: Clips, reference: Clips, names: tuple[str, ...]) -> dict[str
                 [own.percent(name) - other.percent(name) for own, other in pairs],
                 # Events depend on the annotations alone, so both methods have equally many.
                 [own.count(name) for own, _ in pairs],
-            )
+            ),
+            name in SMALLER_IS_BETTER,
         )
         for name in names
     }
