@@ -1,11 +1,9 @@
-"""The HeFT formulation, plainly as the paper words it: baseline of speed and truth of tests.
+"""The HeFT formulation, written plainly: baseline of speed and truth of tests.
 
 Descriptors are upsampled to every pixel, each step is a softmax over the whole picture, and every
-frame is tracked back to the query frame. Written from arXiv 2512.04619, section 3.
-
-A clip longer than a chunk is tracked chunk by chunk, each from the last frame of the one before:
-with the templates and the visibility of that one, and with its own first frame as the frame that is
-tracked back to, in which every point counts.
+frame is tracked back to the query frame. `ReferenceFormulation` is written from arXiv 2512.04619,
+section 3. `PublicFormulation` does what HeFT's public code does where the paper leaves it open, and
+`track_clip` tracks a clip chunk by chunk as that code does.
 """
 
 import math
@@ -30,30 +28,40 @@ class Known:
     """[N]"""
 
 
+def stretched(chunk: np.ndarray) -> np.ndarray:
+    """Descriptors of one frame more than a chunk's, linear in time between half-pixel centres."""
+    volume = torch.from_numpy(chunk).flatten(1).T[None]
+    longer = functional.interpolate(volume, size=len(chunk) + 1, mode="linear", align_corners=False)
+    return longer[0].T.reshape(-1, *chunk.shape[1:]).contiguous().numpy()
+
+
 def track_clip(
     chunks: list[np.ndarray], stride: int, settings: Matching, queries: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions [N, T, 2] and visibility [N, T] of queries [N, 3] (t, x, y).
 
-    Chunks are descriptors float32 [frames, rows, columns, C] of more than one frame each, and each
-    begins with the frame with which the one before ends. Before its query a point is invisible.
+    Chunks are descriptors float32 [frames, rows, columns, C], each of its own frames. A chunk after
+    the first is stretched by a frame and tracked from the last frame of the one before, with the
+    templates and the visibility of that one. Before its query a point is invisible.
     """
-    frames = 1 + sum(len(chunk) - 1 for chunk in chunks)
+    frames = sum(map(len, chunks))
     trail = np.repeat(queries[:, None, 1:], frames, axis=1)
     visible = queries[:, :1] == np.arange(frames)
     for start in np.unique(queries[:, 0]).astype(int):
         group = queries[:, 0] == start
-        known, first = None, 0
+        known, begin = None, 0
         for chunk in chunks:
-            last = first + len(chunk) - 1
-            if start < last:
-                since = max(start, first)
-                formulation = ReferenceFormulation(chunk[since - first :], stride, settings)
-                known = known or formulation.asked(queries[group, 1:])
-                positions, seen, known = formulation.follow(known)
-                trail[group, since : last + 1] = positions
-                visible[group, since : last + 1] = seen
-            first = last
+            first, end = max(begin - 1, 0), begin + len(chunk)
+            maps = stretched(chunk) if begin else chunk
+            begin = end
+            if start >= end:
+                continue
+            formulation = PublicFormulation(maps, stride, settings)
+            since = max(start, first)
+            known = known or formulation.asked(queries[group, 1:], since - first)
+            positions, seen, known = formulation.follow(known, since - first)
+            trail[group, since:end] = positions
+            visible[group, since:end] = seen
     return trail, visible
 
 
@@ -76,25 +84,25 @@ class ReferenceFormulation:
         trail, visible, _ = self.follow(self.asked(points))
         return trail.numpy(), visible.numpy()
 
-    def asked(self, points: np.ndarray) -> Known:
-        """Read the templates of points [N, 2] that are asked for in the first frame."""
-        start = torch.from_numpy(points).float()
-        return Known(start, self.around(0, start), torch.ones(len(start), dtype=torch.bool))
+    def asked(self, points: np.ndarray, start: int = 0) -> Known:
+        """Read the templates of points [N, 2] that are asked for in a frame."""
+        places = torch.from_numpy(points).float()
+        return Known(places, self.around(start, places), torch.ones(len(places), dtype=torch.bool))
 
-    def follow(self, known: Known) -> tuple[torch.Tensor, torch.Tensor, Known]:
-        """Positions, visibility, and what is known of the points in the last frame."""
-        frames = len(self.maps)
+    def follow(self, known: Known, start: int = 0) -> tuple[torch.Tensor, torch.Tensor, Known]:
+        """Positions and visibility from a frame on, and what is known in the last frame."""
+        frames = len(self.maps) - start
         trail = known.points[:, None].repeat(1, frames, 1)
         visible = known.visible[:, None].repeat(1, frames)
         templates = known.templates.clone()
-        for frame in range(1, frames):
-            limited = visible[:, frame - 1]
-            trail[:, frame] = self.step(frame, templates, trail[:, frame - 1], limited)
-            error = self.backward_error(trail[:, : frame + 1], visible[:, : frame + 1])
+        for step in range(1, frames):
+            frame, limited = start + step, visible[:, step - 1]
+            trail[:, step] = self.step(frame, templates, trail[:, step - 1], limited)
+            error = self.backward_error(start, trail[:, : step + 1], visible[:, : step + 1])
             seen = error <= self.settings.visibility_threshold
-            visible[:, frame] = seen
+            visible[:, step] = seen
             a = self.settings.template_update
-            newest = self.around(frame, trail[:, frame])
+            newest = self.around(frame, trail[:, step])
             templates[seen] = (1 - a) * templates[seen] + a * newest[seen]
         return trail, visible, Known(trail[:, -1], templates, visible[:, -1])
 
@@ -123,32 +131,38 @@ class ReferenceFormulation:
         features = functional.normalize(self.maps[frame], dim=0)
         return torch.einsum("nc,chw->nhw", functional.normalize(templates, dim=1), features)
 
-    def backward_error(self, trail: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        """RMS distance [N] to the track found from the trail's end back to the query frame."""
+    def backward_error(
+        self, start: int, trail: torch.Tensor, visible: torch.Tensor
+    ) -> torch.Tensor:
+        """RMS distance [N] to the track found from the trail's end back to its first frame."""
         last = trail.shape[1] - 1
-        templates = self.around(last, trail[:, last])
+        templates = self.around(start + last, trail[:, last])
         position = trail[:, last]
         limited = torch.ones(len(trail), dtype=torch.bool)
         compared = visible[:, :last].clone()
         compared[:, 0] = True
         squared = torch.zeros(len(trail))
         for frame in range(last - 1, -1, -1):
-            position = self.step(frame, templates, position, limited)
+            position = self.step(start + frame, templates, position, limited)
             squared += compared[:, frame] * ((position - trail[:, frame]) ** 2).sum(dim=1)
             limited = visible[:, frame]
         return (squared / compared.sum(dim=1)).sqrt()
 
     def around(self, frame: int, points: torch.Tensor) -> torch.Tensor:
         """Descriptors [N, C] around points: 3 x 3 samples a pixel apart, weighted exp(-3 d)."""
+        return self.around_in(self.cells[frame], points)
+
+    def around_in(self, features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        """Do so in features [C, h, w] of any size that cover the picture."""
         size = torch.tensor([self.x.shape[1], self.y.shape[0]])
-        total = torch.zeros(len(points), self.maps.shape[1])
+        total = torch.zeros(len(points), len(features))
         norm = 0.0
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):
                 weight = math.exp(-3 * math.hypot(dx, dy))
                 places = 2 * (points + torch.tensor([dx, dy])) / size - 1
                 samples = functional.grid_sample(
-                    self.cells[frame, None],
+                    features[None],
                     places[None, None],
                     padding_mode="border",
                     align_corners=False,
@@ -162,3 +176,34 @@ class ReferenceFormulation:
         dy = self.y[None] - points[:, 1, None, None]
         dx = self.x[None] - points[:, 0, None, None]
         return (dx**2 + dy**2).sqrt()
+
+
+class PublicFormulation(ReferenceFormulation):
+    """The same as HeFT's public code has it.
+
+    Templates are read from the upsampled maps. The track backward updates its template where the
+    track forward is visible. Only visible frames before the newest are compared; where there are
+    none, the mean is NaN, and the point is invisible.
+    """
+
+    def backward_error(
+        self, start: int, trail: torch.Tensor, visible: torch.Tensor
+    ) -> torch.Tensor:
+        """RMS distance [N] to the track found from the trail's end back to its first frame."""
+        last, a = trail.shape[1] - 1, self.settings.template_update
+        position = trail[:, last]
+        templates = self.around(start + last, position)
+        limited = torch.ones(len(trail), dtype=torch.bool)
+        squared = torch.zeros(len(trail))
+        for frame in range(last - 1, -1, -1):
+            position = self.step(start + frame, templates, position, limited)
+            seen = visible[:, frame]
+            squared[seen] += ((position - trail[:, frame]) ** 2).sum(dim=1)[seen]
+            newest = self.around(start + frame, position)
+            templates[seen] = (1 - a) * templates[seen] + a * newest[seen]
+            limited = seen
+        return (squared / visible[:, :last].sum(dim=1)).sqrt()
+
+    def around(self, frame: int, points: torch.Tensor) -> torch.Tensor:
+        """Descriptors [N, C] around points: 3 x 3 samples of the upsampled map."""
+        return self.around_in(self.maps[frame], points)

@@ -6,7 +6,12 @@ import pytest
 
 from heft_settings import HEFT_MATCHING
 from moving_features import translated_maps, wave_field
-from reference_formulation import ReferenceFormulation, track_clip
+from reference_formulation import (
+    PublicFormulation,
+    ReferenceFormulation,
+    stretched,
+    track_clip,
+)
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.match_tracker import MatchTracker
@@ -46,31 +51,28 @@ def test_positions_and_visibility_equal_the_plain_formulation():
 
 
 def test_chunks_of_the_plain_formulation_carry_what_is_known():
-    """A point of a later frame is one of the clip that begins there; what is hidden is found."""
+    """One chunk is the formulation alone; a later one starts from the end of the one before."""
     rng = np.random.default_rng(7)
     field = wave_field(channels=16, seed=8, shortest=64)
     offsets = np.cumsum(rng.normal(0, 4, (FRAMES, 2)), axis=0)
     maps = translated_maps(field, offsets, GRID.rows, GRID.columns, GRID.stride)
     points = np.float32([[60, 50], [120, 90], [90, 70], [150, 60], [100, 110], [80, 90]])
-    whole, seen = ReferenceFormulation(maps, GRID.stride, SETTINGS).track(points)
+    whole, seen = PublicFormulation(maps, GRID.stride, SETTINGS).track(points)
     queries = np.column_stack([np.zeros(6), points]).astype(np.float32)
     in_one, seen_in_one = track_clip([maps], GRID.stride, SETTINGS, queries)
     np.testing.assert_array_equal(in_one, whole)
     np.testing.assert_array_equal(seen_in_one, seen)
 
-    queries[:, 0] = 3
-    late, seen_late = track_clip([maps[:4], maps[3:]], GRID.stride, SETTINGS, queries)
-    cut_off, _ = ReferenceFormulation(maps[3:], GRID.stride, SETTINGS).track(points)
-    np.testing.assert_array_equal(late[:, 3:], cut_off)
-    np.testing.assert_array_equal(late[:, :3], np.repeat(points[:, None], 3, axis=1))
-    assert not seen_late[:, :3].any()
+    # A point of the second chunk is one of its stretched maps, which begin with frame 3.
+    queries[:, 0] = 5
+    late, seen_late = track_clip([maps[:4], maps[4:]], GRID.stride, SETTINGS, queries)
+    cut_off, _ = PublicFormulation(stretched(maps[4:])[2:], GRID.stride, SETTINGS).track(points)
+    np.testing.assert_array_equal(late[:, 5:], cut_off)
+    np.testing.assert_array_equal(late[:, :5], np.repeat(points[:, None], 5, axis=1))
+    assert not seen_late[:, :5].any()
 
-    # A point that is covered in the frame that two chunks share is found again in the second.
-    covered = maps.copy()
-    covered[2:5] = rng.normal(0, 3, covered[2:5].shape)
-    queries[:, 0] = 0
-    trail, visible = track_clip([covered[:4], covered[3:]], GRID.stride, SETTINGS, queries)
-    found = ~visible[:, 3] & visible[:, -1]
-    assert found.sum() >= 2
-    error = np.linalg.norm(trail - (points[:, None] + offsets - offsets[0]), axis=2)
-    assert error[found, -1].max() < GRID.stride / 2
+
+def test_stretched_maps_are_linear_in_time():
+    """Three maps read at -0.125, 0.625, 1.375 and 2.125, clamped to 0 and 2."""
+    maps = np.float32([[[[0]]], [[[10]]], [[[30]]]])
+    np.testing.assert_allclose(stretched(maps).ravel(), [0, 6.25, 17.5, 30], rtol=1e-6)

@@ -1,12 +1,12 @@
 """Descriptors of one frame, interpolated between the cells of their grid."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from vditrack.arrays import Floats
+from vditrack.arrays import Floats, Indices
 from vditrack.coordinates import Grid, cells_from_pixels, hat_weights, linear_weights, pixel_centres
 
 _TINY = np.float32(1e-12)
@@ -56,11 +56,41 @@ class FeatureMap:
         around = self.descriptors[rows[:, :, None], columns[:, None, :]]
         return np.asarray(np.einsum("nij,nijc->nc", weights, around), np.float32)
 
+    def sample_pixels(self, points: Floats, falloff: float) -> Floats:
+        """Return what `sample` would from a map upsampled to pixels: [N, C].
+
+        Descriptors at pixel centres are interpolated from the cells, and between pixel centres from
+        those. The results differ from those of `sample` within a pixel of a cell's centre, where
+        the map has a kink.
+        """
+        places = points[:, :, None] + _STENCIL - np.float32(0.5)
+        columns, column_weights = _pixel_sampling(places[:, 0], self.grid.columns, self.grid.stride)
+        rows, row_weights = _pixel_sampling(places[:, 1], self.grid.rows, self.grid.stride)
+        weights = row_weights.transpose(0, 2, 1) @ _stencil_weights(falloff) @ column_weights
+        around = self.descriptors[rows[:, :, None], columns[:, None, :]]
+        return np.asarray(np.einsum("nij,nijc->nc", weights, around), np.float32)
+
 
 def normalise(descriptors: Floats) -> Floats:
     """Return descriptors [rows, columns, D] of length 1; those of length 0 stay 0."""
     norms = np.linalg.norm(descriptors, axis=2, keepdims=True)
     return np.asarray(descriptors / np.maximum(norms, _TINY), np.float32)
+
+
+def stretch_frames(maps: Sequence[FeatureMap], length: int) -> list[FeatureMap]:
+    """Resample maps linearly in time to ``length`` frames, as HeFT's chunks are.
+
+    Half-pixel centres: frame j reads the position (j + 0.5) n / length - 0.5 among n maps, clamped
+    to the first and the last map.
+    """
+    count = len(maps)
+    places = np.clip((np.arange(length) + 0.5) * count / length - 0.5, 0, count - 1)
+    before = np.floor(places).astype(np.intp)
+    after = np.minimum(before + 1, count - 1)
+    return [
+        _interpolate(maps[i], maps[k], float(place - i))
+        for place, i, k in zip(places, before, after, strict=True)
+    ]
 
 
 def interpolate_frames(maps: Iterable[FeatureMap], stride: int) -> Iterator[FeatureMap]:
@@ -91,6 +121,21 @@ def _stencil_weights(falloff: float) -> Floats:
     """Return the weights [3, 3] of the places around a point, which sum to 1."""
     weights = np.exp(-falloff * np.hypot(_STENCIL[:, None], _STENCIL)).astype(np.float32)
     return np.asarray(weights / weights.sum(), np.float32)
+
+
+def _pixel_sampling(places: Floats, count: int, stride: int) -> tuple[Indices, Floats]:
+    """Return cells [N, M] and their weights [N, 3, M] at places between pixel centres.
+
+    Args:
+        places: [N, 3] along one axis, in units of pixels from the first pixel's centre.
+        count: cells along the axis.
+        stride: pixels of a cell.
+
+    """
+    pixels, pixel_weights = linear_weights(places, count * stride)
+    centres = cells_from_pixels(pixel_centres(pixels), stride)
+    cells, cell_weights = linear_weights(centres, count)
+    return cells, np.asarray(pixel_weights @ cell_weights, np.float32)
 
 
 @lru_cache(maxsize=16)

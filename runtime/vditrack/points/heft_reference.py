@@ -1,21 +1,28 @@
-"""Tracking as HeFT does it (arXiv 2512.04619, section 3), to reproduce the paper with a bundle.
+"""Tracking as HeFT's public code does it (arXiv 2512.04619), to reproduce the paper with a bundle.
 
-A clip is tracked in chunks of one window of the model. Each chunk begins with the last frame of the
-chunk before, whose features are computed anew. In each frame every pixel within the search radius
-is compared with the template, as if descriptors were upsampled to pixels, with a softmax without
-temperature. The backward check goes back to the chunk's first frame, or to the query if that is
-later. Nothing is refined on pixels, and there is no similarity threshold. What the paper leaves
-open is chosen so:
+A clip is tracked in chunks of one window of the model. In each frame every pixel within the search
+radius is compared with the template, as if descriptors were upsampled to pixels, with a softmax
+without temperature. The search has no radius where the point was invisible in the frame before. The
+backward check goes back to the chunk's first frame, or to the query if that is later. Nothing is
+refined on pixels, and there is no similarity threshold.
 
-- Templates and visibility are carried from chunk to chunk: where a point is hidden in the frame
-  that two chunks share, nothing else identifies it.
-- For the check, a point counts as visible in the first frame of its chunk, as it does in the frame
-  of its query. A point that is hidden there could otherwise not be compared, and never be visible
-  again.
-- The track backward keeps the template that it starts with.
+The paper leaves these points open; the public code does them so, and so does this module:
+
+- A later chunk has the maps of its own frames only, but is tracked from the last frame of the chunk
+  before. Its n maps are resampled linearly in time to n + 1 frames, so a frame is compared with
+  features from up to half a frame away.
+- The backward track updates its template, in each frame in which the forward track is visible.
+- The comparison counts only frames before the current one in which the point is visible. A point
+  that is invisible in the frame that two chunks share has nothing to compare in the later one: it
+  is invisible there, and in every chunk that follows.
+- Templates, and their updates, are read from a map upsampled to pixels.
+
+The other modes do none of this. Their features are those of the frame itself, and a lost point can
+return at any time.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import msgspec
 import numpy as np
@@ -23,13 +30,13 @@ import numpy as np
 from vditrack.arrays import Floats, FrameClip, Indices
 from vditrack.bundle.configuration import Matching
 from vditrack.features.extractor import FeatureExtractor
-from vditrack.features.feature_map import FeatureMap
+from vditrack.features.feature_map import FeatureMap, stretch_frames
 from vditrack.features.windows import clip_features
 from vditrack.points.descriptor_matching import match_exhaustively
 from vditrack.points.tracks import Tracks
 
 Chunk = tuple[int, list[FeatureMap]]
-"""Index of the chunk's first frame, and the feature maps of all its frames."""
+"""Index of the frame that a chunk is tracked from, and the feature maps of all its frames."""
 
 
 def track_reference(
@@ -66,34 +73,40 @@ def track_reference(
 def split_into_chunks(
     extractor: FeatureExtractor, frames: FrameClip, length: int
 ) -> Iterator[Chunk]:
-    """Split a clip into chunks that overlap by one frame, and compute their feature maps.
+    """Split a clip into chunks, and compute their feature maps.
 
-    A chunk is a window of the model, except where a window describes fewer than two frames or not
-    all of its own. Each frame then has the features that it has in every mode, in chunks of
-    ``length`` frames.
+    A chunk has the maps of ``length`` frames, or of a window of the model where a window describes
+    all of its frames and more than one. Otherwise each frame has the features that it has in every
+    mode. Chunks after the first begin one frame earlier, with the last frame of the chunk before:
+    their maps are stretched by a frame. The last chunk may be shorter.
     """
     if 1 < extractor.window == extractor.described:
-        return _split_into_windows(extractor, frames)
-    return _split_maps(clip_features(extractor, frames), len(frames), length)
+        parts = _split_into_windows(extractor, frames)
+    else:
+        parts = _split_maps(clip_features(extractor, frames), length)
+    begin = 0
+    for maps in parts:
+        count = len(maps)
+        yield (begin - 1, stretch_frames(maps, count + 1)) if begin else (begin, maps)
+        begin += count
 
 
-def _split_into_windows(extractor: FeatureExtractor, frames: FrameClip) -> Iterator[Chunk]:
-    """Yield chunks of a window each. A shorter last chunk is read from the clip's last window."""
+def _split_into_windows(
+    extractor: FeatureExtractor, frames: FrameClip
+) -> Iterator[list[FeatureMap]]:
+    """Yield the maps of a window each. A shorter last chunk is read from the clip's last window."""
     count, length = len(frames), extractor.window
-    for first in range(0, max(count - 1, 1), length - 1):
+    for first in range(0, count, length):
         begin = max(0, min(first, count - length))
         maps = list(clip_features(extractor, frames[begin : begin + length]))
-        yield first, maps[first - begin :]
+        yield maps[first - begin :]
 
 
-def _split_maps(features: Iterable[FeatureMap], count: int, length: int) -> Iterator[Chunk]:
-    """Yield chunks of ``length`` of the maps of ``count`` frames; the last may be shorter."""
-    maps: list[FeatureMap] = []
-    for frame, newest in enumerate(features):
-        maps.append(newest)
-        if len(maps) == length or frame == count - 1:
-            yield frame - len(maps) + 1, maps
-            maps = [newest]
+def _split_maps(features: Iterable[FeatureMap], length: int) -> Iterator[list[FeatureMap]]:
+    """Yield ``length`` maps at a time; the last list may be shorter."""
+    remaining = iter(features)
+    while maps := list(islice(remaining, length)):
+        yield maps
 
 
 class _ChunkTracker:
@@ -118,9 +131,10 @@ class _ChunkTracker:
         for index, features in enumerate(maps):
             if index:
                 self._track_frame(first, maps[: index + 1])
-            # In the frame that two chunks share, from the features of the later.
+            elif first:
+                continue  # The chunk before has read the templates of this frame.
             new = self._start == first + index
-            self._templates[new] = features.sample(self._trail[new, first + index], falloff)
+            self._templates[new] = features.sample_pixels(self._trail[new, first + index], falloff)
 
     def _track_frame(self, first: int, maps: list[FeatureMap]) -> None:
         """Track the points that have started into the newest of a chunk's maps so far."""
@@ -135,29 +149,37 @@ class _ChunkTracker:
         self._error[alive, frame], self._confidence[alive, frame] = error, confidence
         self._visible[alive, frame] = confidence >= 0.5
         seen, weight = alive[confidence >= 0.5], settings.template_update
-        sampled = newest.sample(self._trail[seen, frame], settings.template_falloff)
+        sampled = newest.sample_pixels(self._trail[seen, frame], settings.template_falloff)
         self._templates[seen] = (1 - weight) * self._templates[seen] + weight * sampled
 
     def _backward_error(self, points: Indices, first: int, maps: list[FeatureMap]) -> Floats:
-        """Return the RMS distance [n] of trails to the tracks from their ends backward."""
-        last = len(maps) - 1
+        """Return the RMS distance [n] of trails to the tracks from their ends backward.
+
+        The mean is over frames before the newest in which the point is visible; without any it is
+        infinite.
+        """
+        last, falloff = len(maps) - 1, self._settings.template_falloff
         begin = np.maximum(self._start[points] - first, 0)
         trail = self._trail[points, first : first + last + 1]
         visible = self._visible[points, first : first + last + 1]
         position = trail[:, last].copy()
-        templates = maps[last].sample(position, self._settings.template_falloff)
+        templates = maps[last].sample_pixels(position, falloff)
         limited = np.ones(len(points), np.bool_)
         squared, count = np.zeros(len(points)), np.zeros(len(points))
+        weight = self._settings.template_update
         for index in range(last - 1, -1, -1):
             alive = begin <= index
             position[alive] = match_exhaustively(
                 templates[alive], maps[index], position[alive], limited[alive], self._settings
             ).points
-            compared = alive & (visible[:, index] | (begin == index))
+            compared = alive & visible[:, index]
             squared += compared * ((position - trail[:, index]) ** 2).sum(axis=1)
             count += compared
             limited = visible[:, index]
-        return np.sqrt(squared / count).astype(np.float32)
+            sampled = maps[index].sample_pixels(position[compared], falloff)
+            templates[compared] = (1 - weight) * templates[compared] + weight * sampled
+        mean = np.divide(squared, count, out=np.full(len(points), np.inf), where=count > 0)
+        return np.asarray(np.sqrt(mean), np.float32)
 
     def result(self) -> Tracks:
         """Return the tracks, in pixels of the frames."""
