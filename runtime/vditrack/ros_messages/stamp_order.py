@@ -16,6 +16,9 @@ _MAX_PAUSE = 3600 * NANOSECONDS_PER_SECOND
 """Nanoseconds by which stamps may advance while the recorder's clock does not."""
 _MAX_SPEED = 100
 """Speed of the stamps, relative to the recorder's clock, above which a pause is a wrong stamp."""
+_MIN_SPACING = 0.6
+"""Least distance of a late image from those before it, in usual intervals. The images of a clock
+that was set back by less than `MAX_DELAY` lie closer."""
 _MAX_STRAY_SHARE = 0.1
 """Share of the images that may have wrong stamps; if more have, the clock was set."""
 
@@ -38,6 +41,9 @@ class StampOrder:
     """Images left out because another one has the same stamp."""
     stray: int
     """Images left out because their stamp is far off those of the others."""
+    overlapping: int
+    """Images left out because they are late and between images that are not: the clock was set back
+    a little."""
     moved: int
     """Images put in order: they came after one with a later stamp."""
     jump: tuple[int, int] | None
@@ -48,7 +54,8 @@ def order_by_stamp(stamps: Sequence[int], arrivals: Sequence[int]) -> StampOrder
     """Return the order of images by their stamps.
 
     A stamp of zero is a time only at the start of a simulation: before the first other stamp, and
-    at most `MAX_DELAY` before it. Images that are up to `MAX_DELAY` late are put in order.
+    at most `MAX_DELAY` before it. Images that are up to `MAX_DELAY` late are put in order where one
+    is missing.
 
     Args:
         stamps: of the images in the order in which they were recorded, in nanoseconds.
@@ -68,14 +75,10 @@ def order_by_stamp(stamps: Sequence[int], arrivals: Sequence[int]) -> StampOrder
     if place is not None:
         jump = times[kept[place - 1]], times[kept[place]]
         kept = kept[:place]
-    newest = accumulate((times[n] for n in kept), max)
-    moved = sum(times[n] < latest for n, latest in zip(kept, newest, strict=True))
-    by_time: dict[int, int] = {}
-    for n in kept:
-        by_time.setdefault(times[n], n)
+    by_time, moved, repeated = _fill_gaps(times, kept)
     ordered = sorted(by_time)
     indices = [by_time[time] for time in ordered]
-    lost = sorted(set(range(len(times) if jump is None else kept[-1])) - set(kept))
+    lost = sorted(set(range(len(times) if jump is None else kept[-1])) - set(indices) - repeated)
     passed = [bisect_right(lost, n) for n in accumulate(indices, max)]
     return StampOrder(
         indices=tuple(indices),
@@ -83,11 +86,36 @@ def order_by_stamp(stamps: Sequence[int], arrivals: Sequence[int]) -> StampOrder
         lost_before=tuple(now - before for before, now in pairwise([0, *passed])),
         by_arrival=by_arrival,
         unstamped=len(times) - len(stamped),
-        repeated=len(kept) - len(ordered),
+        repeated=len(repeated),
         stray=stray,
+        overlapping=len(kept) - len(repeated) - len(ordered),
         moved=moved,
         jump=jump,
     )
+
+
+def _fill_gaps(times: Sequence[int], kept: Sequence[int]) -> tuple[dict[int, int], int, set[int]]:
+    """Return images by their time, how many of them were late, and those that repeat a time."""
+    steps = sorted(abs(times[n] - times[last]) for last, n in pairwise(kept))
+    intervals = [step for step in steps if step] or [0]
+    # Where images are out of order, most steps are longer than the usual interval.
+    spacing = _MIN_SPACING * intervals[len(intervals) // 10]
+    by_time: dict[int, int] = {}
+    ordered: list[int] = []
+    moved, repeated = 0, set[int]()
+    for n in kept:
+        time = times[n]
+        place = bisect_right(ordered, time)
+        if time in by_time:
+            repeated.add(n)
+        elif place == len(ordered):
+            by_time[time] = n
+            ordered.append(time)
+        elif all(abs(time - other) >= spacing for other in ordered[max(0, place - 1) : place + 1]):
+            by_time[time] = n
+            ordered.insert(place, time)
+            moved += 1
+    return by_time, moved, repeated
 
 
 def _find_jump(times: Sequence[int], arrivals: Sequence[int], kept: Sequence[int]) -> int | None:

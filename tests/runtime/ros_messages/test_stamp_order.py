@@ -70,9 +70,22 @@ def test_late_images_are_put_in_order():
     assert found.moved == 3
 
 
-@given(st.permutations(range(12)), st.sets(st.integers(0, 11)))
-def test_any_order_within_the_delay(places, again):
-    stamps = [10**9 * n // 15 + 10**10 for n in [*places, *again]]
+@pytest.mark.parametrize("back", [0.1, 0.35, 0.5, 0.51, 0.983])
+def test_a_clock_that_is_set_back_a_little(back):
+    """What was recorded afterwards does not belong between what was recorded before."""
+    found = order([*regular(40), *regular(60, EPOCH + 40 / 30 - back)])
+    assert found.indices[:40] == tuple(range(40))
+    assert found.indices[40:] == tuple(range(100 - len(found.indices) + 40, 100))
+    assert len(found.indices) == 100 - round(30 * back) or len(found.indices) == 99 - int(30 * back)
+    assert found.moved == 0
+    assert found.overlapping + found.repeated == 100 - len(found.indices)
+    assert found.lost_before[40] == found.overlapping
+
+
+@given(st.lists(st.integers(0, 3), min_size=20, max_size=20), st.sets(st.integers(0, 19)))
+def test_any_order_of_images_that_are_some_frames_late(delays, again):
+    places = sorted(range(20), key=lambda n: n + delays[n])
+    stamps = [10**9 * n // 30 + 10**10 for n in [*places, *again]]
     found = order_by_stamp(stamps, range(len(stamps)))
     assert found.stamps == tuple(sorted(set(stamps)))
     assert [stamps[n] for n in found.indices] == list(found.stamps)

@@ -30,6 +30,8 @@ IMAGE_TYPES = frozenset(_DECODERS)
 _WIDE_JPEG = re.compile(r"(mono16|16UC|(rgb|bgr)a?16|bayer_....16).*jpe?g")
 _MEASURED_IMAGES = 32
 """Number of images in which 16-bit values are measured."""
+_MAX_OTHER_SIZES = 0.1
+"""Share of the images that may have another size and are left out; if more have, it changes."""
 _IMAGES_AFTER_END = 16
 """Successive images behind the end of the range after which no late image of it is expected."""
 
@@ -100,6 +102,7 @@ class ImageReader:
         """
         # The measured images may have had 8 bits, or invalid pixels only.
         reduce = LiveCurve().reduce if self._curve is None else self._curve.reduce
+        size, others = None, []
         for place, arrival, message in self._read_messages(self._places):
             stamp, time = self._order.stamps[place], self._time(place)
             try:
@@ -109,9 +112,21 @@ class ImageReader:
                 continue
             except InputError as error:
                 raise self._locate(time, error) from error
+            size = size or frame.shape[1::-1]
+            if frame.shape[1::-1] != size:
+                others.append((time, frame.shape[1::-1]))
+                text = f"it has the size {others[-1][1]}, the first image {size}."
+                self._damaged[place] = DamagedImageError(text)
+                continue
             yield DecodedImage(frame, time, stamp, arrival, message.header.frame_id)
         if len(self._damaged) == self.count:
             raise self._locate(*self._first_damage())
+        if len(others) > max(1, _MAX_OTHER_SIZES * self.count):
+            time, other = others[0]
+            raise InputError(
+                f"{self._bag.path}: {self.topic} changes size at {time:.2f} s, from {size} to "
+                f"{other}. Give --end before it."
+            )
 
     def list_gaps(self) -> Iterator[Gap]:
         """Yield where images are missing that were left out, after all others were read."""
@@ -143,6 +158,7 @@ class ImageReader:
             "with the stamp zero": order.unstamped,
             "with the stamp of another image": order.repeated,
             "with a stamp far off those of the others": order.stray,
+            "recorded after the clock was set back a little": order.overlapping,
         }
         for reason, count in reasons.items():
             if count:
@@ -153,7 +169,7 @@ class ImageReader:
             time, error = self._first_damage()
             yield (
                 f"left out of {topic}: {_count_images(len(self._damaged))} of {self.count} that "
-                f"cannot be decoded, the first at {time:.2f} s: {error}"
+                f"cannot be used, the first at {time:.2f} s: {error}"
             )
         if self._curve is None and _WIDE_JPEG.match(self._encoding):
             yield (

@@ -325,7 +325,7 @@ def test_damaged_images_are_left_out(tmp_path, kind, make, damaged):
     np.testing.assert_allclose(recording.times, np.array(kept) / 10, atol=1e-9)
     (remark,) = recording.remarks
     count = "1 image" if len(damaged) == 1 else "2 images"
-    assert f"{count} of 6 that cannot be decoded, the first at {damaged[0] / 10:.2f} s" in remark
+    assert f"{count} of 6 that cannot be used, the first at {damaged[0] / 10:.2f} s" in remark
     assert "truncated" in remark
     (gap,) = recording.gaps
     first = 0 if damaged[0] == 0 else damaged[0] - 1
@@ -351,10 +351,23 @@ def test_an_unsupported_encoding_is_refused(tmp_path):
 
 def test_a_change_of_size_is_refused(tmp_path):
     topic, kind, messages = images()
-    messages[4] = (messages[4][0], bgr8(clip(1, 48, 64)[0], stamps()[4]))
+    for t in (4, 5):
+        messages[t] = (messages[t][0], bgr8(clip(1, 48, 64)[0], stamps()[t]))
     bag = write_bag(tmp_path / "bag", (topic, kind, messages))
-    with pytest.raises(InputError, match=r"changes size at frame 4, from \(128, 96\) to \(64, 48"):
+    with pytest.raises(InputError, match=r"changes size at 0\.40 s, from \(128, 96\) to \(64, 48"):
         read_recording(bag)
+    assert len(read_recording(bag, end=0.35).frames) == 4
+
+
+def test_one_image_of_another_size_is_left_out(tmp_path):
+    topic, kind, messages = images()
+    messages[4] = (messages[4][0], bgr8(clip(1, 48, 64)[0], stamps()[4]))
+    recording = read_recording(write_bag(tmp_path / "bag", (topic, kind, messages), camera_info()))
+    np.testing.assert_array_equal(recording.frames, np.stack(clip())[[0, 1, 2, 3, 5]])
+    (remark,) = recording.remarks
+    assert (
+        "1 image of 6 that cannot be used, the first at 0.40 s: it has the size (64, 48" in remark
+    )
 
 
 def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
