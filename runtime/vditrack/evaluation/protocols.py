@@ -21,6 +21,7 @@ from vditrack.evaluation.metrics.points import (
     measure_motion,
     score_point_identities,
 )
+from vditrack.evaluation.metrics.redetection import average_redetection_jaccard
 from vditrack.evaluation.metrics.results import VISIBLE_OUTSIDE, Curve, Result, Share
 from vditrack.evaluation.report.pictures import mask_picture, point_picture
 from vditrack.points.tracks import Tracks
@@ -115,7 +116,11 @@ class TapVid:
     query: Literal["first", "strided"] = "first"
     size: Literal["256", "full"] = "256"
     name: str = "tapvid"
-    metrics: tuple[str, ...] = ("AJ", "δ", "OA")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """See `EvaluationProtocol`. AJ_RD is defined for one query a track."""
+        return ("AJ", "δ", "OA", "AJ_RD") if self.query == "first" else ("AJ", "δ", "OA")
 
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """See `EvaluationProtocol`."""
@@ -136,7 +141,7 @@ class Heft:
     """
 
     name: str = "heft"
-    metrics: tuple[str, ...] = ("AJ", "δ", "OA")
+    metrics: tuple[str, ...] = ("AJ", "δ", "OA", "AJ_RD")
 
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """See `EvaluationProtocol`."""
@@ -241,11 +246,17 @@ def _score_points(
     difference = tracks.points * (true_scale if scale is None else scale) - on_raster
     compared = Comparison((difference**2).sum(axis=2), visible, tracks.visible, queries.counted)
     scores = compared.scores()
-    values = (scores.average_jaccard, scores.position_accuracy, scores.occlusion_accuracy)
+    again = average_redetection_jaccard(compared.squared_distance, visible, tracks.visible)
+    values = {
+        "AJ": scores.average_jaccard,
+        "δ": scores.position_accuracy,
+        "OA": scores.occlusion_accuracy,
+        "AJ_RD": again,
+    }
     return Result(
         clip=clip.name,
         method=name,
-        metrics=dict(zip(metrics, values, strict=True)),
+        metrics={metric: values[metric] for metric in metrics},
         events=_count_events(clip, compared, queries, outside[queries.tracks], tracks),
         curves=_point_curves(compared, on_raster, queries, tracks),
         frames=len(clip.frames),

@@ -125,7 +125,7 @@ def clip_pickle(**changes) -> dict:
 def test_a_whole_pickle_is_read(tmp_path, evaluate):
     (tmp_path / "made.pkl").write_bytes(pickle.dumps(clip_pickle()))
     done = evaluate("made.pkl", "--method", "still", "--json", cwd=tmp_path)
-    assert scores(done, "still") == {"AJ": 100, "δ": 100, "OA": 100}
+    assert scores(done, "still") == {"AJ": 100, "δ": 100, "OA": 100, "AJ_RD": None}
 
 
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, evaluate):
@@ -193,7 +193,8 @@ def test_the_synthetic_set(tmp_path, evaluate):
     assert (
         min(scores(done, "ours")["AJ"], scores(done, "klt")["AJ"]) > 2 * scores(done, "still")["AJ"]
     )
-    assert list(scores(done, "ours")) == ["AJ", "δ", "OA", "found again", "identity kept"]
+    events = ["found again", "visible outside", "identity kept"]
+    assert list(scores(done, "ours")) == ["AJ", "δ", "OA", "AJ_RD", *events]
     # What Lucas-Kanade loses it never finds again.
     assert scores(done, "klt")["found again"] < 10
     page = (tmp_path / "out.html").read_text()

@@ -9,6 +9,7 @@ import pytest
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
 from vditrack.evaluation.metrics.points import frames_since_reappearing
+from vditrack.evaluation.metrics.redetection import average_redetection_jaccard
 from vditrack.evaluation.metrics.results import Share
 from vditrack.evaluation.protocols import Heft, TapVid
 from vditrack.points.tracks import Tracks
@@ -41,7 +42,11 @@ def clip_of(points, visible, width=SIDE, height=SIDE):
 
 
 def published(truth, visible, points, seen, query):
-    """Return AJ, position accuracy and occlusion accuracy in percent, as the paper defines them."""
+    """Return AJ, position accuracy and occlusion accuracy in percent, as tapnet defines them.
+
+    An independent implementation, by plain loops: tapnet, with its `compute_tapvid_metrics`, is not
+    on PyPI.
+    """
     queries = []
     for n in range(len(truth)):
         frames = [t for t in range(truth.shape[1]) if visible[n, t]]
@@ -76,6 +81,59 @@ def published(truth, visible, points, seen, query):
     return 20 * sum(jaccards), 20 * sum(deltas), 100 * right
 
 
+def redetection(truth, visible, points, seen):
+    """Return AJ_RD in percent, as tapnet's compute_redetection_metrics defines it."""
+    events = []
+    for n in range(len(truth)):
+        longest, hidden = -1, 0
+        for t in range(truth.shape[1]):
+            if visible[n, t]:
+                if t and not visible[n, t - 1] and hidden > longest:
+                    events.append((n, t, hidden))
+                    longest = hidden
+                hidden = 0
+            else:
+                hidden += 1
+    by_least = []
+    for least in (1, 4, 16, 64, 256):
+        by_threshold = []
+        for k in THRESHOLDS:
+            jaccards = []
+            for n, start, _ in [event for event in events if event[2] >= least]:
+                true_positive = false_positive = shown = 0
+                for t in range(start, truth.shape[1]):
+                    near = math.dist(truth[n, t].tolist(), points[n, t].tolist()) <= k
+                    shown += bool(visible[n, t])
+                    true_positive += bool(visible[n, t] and near and seen[n, t])
+                    false_positive += bool(seen[n, t] and not (visible[n, t] and near))
+                jaccards.append(true_positive / (shown + false_positive))
+            if jaccards:
+                by_threshold.append(sum(jaccards) / len(jaccards))
+        if by_threshold:
+            by_least.append(sum(by_threshold) / len(by_threshold))
+    return 100 * sum(by_least) / len(by_least) if by_least else math.nan
+
+
+def test_redetection_by_hand():
+    """Hidden for 1 frame, then 1 (not longer, so not counted), then 4.
+
+    Both reappearances that count end with frame 10. From frame 2 the point is visible
+    in 2, 4, 9 and 10, of which the last two are right within 4 px; from frame 9, both are.
+    """
+    visible = np.array([[1, 0, 1, 0, 1, 0, 0, 0, 0, 1, 1]], bool)
+    truth = np.zeros((1, 11, 2), np.float32)
+    points = truth.copy()
+    points[0, 9:, 0] = 4
+    seen = np.zeros((1, 11), bool)
+    seen[0, 9:] = True
+    squared = (points**2).sum(axis=2)
+    # From frame 2: 2 / 4 at 4, 8 and 16 px, otherwise 0 of 6; from frame 9: 1 at these, 0 of 4.
+    early, late = 0.5 * 3 / 5, 1 * 3 / 5
+    expected = 100 * ((early + late) / 2 + late) / 2
+    np.testing.assert_allclose(average_redetection_jaccard(squared, visible, seen), expected)
+    assert math.isnan(average_redetection_jaccard(squared, np.ones((1, 11), bool), seen))
+
+
 def random_case(rng):
     """Return truth and predictions on whole pixels, so that distances often equal a threshold."""
     tracks, length = int(rng.integers(0, 6)), int(rng.integers(1, 14))
@@ -98,15 +156,23 @@ def random_case(rng):
 @pytest.mark.parametrize("query", ["first", "strided"])
 def test_the_published_definition(query):
     rng = np.random.default_rng(0)
-    undefined = 0
+    undefined = reappearing = 0
     for _ in range(150):
         truth, visible, points, seen = random_case(rng)
         clip = clip_of(truth, visible)
         result = TapVid(query, "full").run(clip, "scripted", Scripted(points, seen))
         expected = published(truth, visible, points, seen, query)
         undefined += any(map(math.isnan, expected))
-        assert list(result.metrics) == ["AJ", "δ", "OA"]
-        np.testing.assert_allclose(list(result.metrics.values()), expected, atol=1e-9)
+        assert list(result.metrics)[:3] == ["AJ", "δ", "OA"]
+        np.testing.assert_allclose(list(result.metrics.values())[:3], expected, atol=1e-9)
+        if query == "strided":
+            assert "AJ_RD" not in result.metrics
+            continue
+        rows = [n for n in range(len(truth)) if visible[n].any()]
+        again = redetection(truth[rows], visible[rows], points, seen)
+        np.testing.assert_allclose(result.metrics["AJ_RD"], again, atol=1e-9)
+        reappearing += not math.isnan(again)
+    assert query == "strided" or reappearing > 30
     assert 0 < undefined < 125
 
 
@@ -126,7 +192,7 @@ def test_three_frames_by_hand():
     points = np.array([[[10, 10], [21, 10], [30, 30]], [[9, 9], [50, 50], [60, 53]]], np.float32)
     seen = np.array([[True, True, True], [True, True, False]])
     result = TapVid("first", "full").run(clip_of(truth, visible), "hand", Scripted(points, seen))
-    np.testing.assert_allclose(list(result.metrics.values()), [400 / 15, 70, 100 / 3])
+    np.testing.assert_allclose(list(result.metrics.values())[:3], [400 / 15, 70, 100 / 3])
     np.testing.assert_allclose(result.curves["δ within k px"].percent, [0, 50, 100, 100, 100])
     third = 100 / 3
     jaccard = result.curves["Jaccard within k px"].percent
@@ -150,7 +216,7 @@ def test_the_main_category_sees_256_by_256():
     clip = clip_of(truth, np.ones((1, 3), bool), width=512, height=128)
     result = TapVid("first", "256").run(clip, "scripted", method)
     np.testing.assert_allclose(method.queries, [[0, 50, 120]])
-    np.testing.assert_allclose(list(result.metrics.values()), [100, 100, 100])
+    np.testing.assert_allclose(list(result.metrics.values()), [100, 100, 100, np.nan])
 
 
 def test_a_query_on_the_border_is_moved_inside():
