@@ -26,7 +26,7 @@ def main(video_file: Path, folder: Path) -> None:
     queries = np.stack([np.zeros(x.size), x.ravel(), y.ravel()], axis=1)
 
     tracker = Tracker.load()
-    tracks = tracker.track(video.frames, queries)
+    tracks = tracker.track(video.frames, queries, times=video.times)
 
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "positions.npz", points=tracks.points, visible=tracks.visible)

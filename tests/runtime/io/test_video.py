@@ -110,6 +110,20 @@ def test_what_is_no_video_is_refused(tmp_path):
         read_video(tmp_path)
 
 
+def test_a_title_that_is_no_utf_8_is_no_fault(tmp_path):
+    path = tmp_path / "v.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Prufung"
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuvj420p"
+        picture = av.VideoFrame.from_ndarray(ramp(32, 48)).reformat(format="yuvj420p")
+        container.mux([*stream.encode(picture), *stream.encode(None)])
+    content = path.read_bytes()
+    assert b"Prufung" in content
+    path.write_bytes(content.replace(b"Prufung", "Prüfung".encode("latin-1")))
+    assert len(read_video(path).frames) == 1
+
+
 def test_sound_alone_is_refused(tmp_path):
     path = tmp_path / "sound.wav"
     with av.open(str(path), "w") as container:

@@ -25,6 +25,8 @@ _BAG_FILES = (".mcap", ".db3")
 _NUMBER = re.compile(r"(\d+)")
 _MEASURED_IMAGES = 32
 """Number of images in which 16-bit values are measured."""
+_MAX_SPARSE = 100
+"""Mean distance of numbers in names, in steps, above which they are no frame numbers."""
 _NAMED = 3
 """Damaged files that a remark names."""
 
@@ -184,6 +186,8 @@ def _number_frames(paths: Sequence[Path]) -> list[int]:
     steps = [after - before for before, after in pairwise(numbers)]
     step = min(steps)
     if step < 1 or any(distance % step for distance in steps):
+        return counted
+    if numbers[-1] - numbers[0] > _MAX_SPARSE * step * len(numbers):
         return counted
     return [(number - numbers[0]) // step for number in numbers]
 

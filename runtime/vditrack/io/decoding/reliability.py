@@ -23,6 +23,10 @@ _JUMP = 1.5
 _NEIGHBOURS = 16
 """Packets beside a hole in the file, or a key frame, whose times are looked at; more than are
 stored out of order."""
+MAX_MISSING = 10_000
+"""Frames that are counted as missing in one hole; a damaged time may be anything."""
+_WILD = 60.0
+"""Seconds by which the time of a packet differs from those before and after it if it is damaged."""
 _UNCHANGED = 20
 """Bytes up to which a packet without a frame says that the picture did not change."""
 
@@ -94,6 +98,7 @@ def find_unreliable(record: DecodingRecord) -> set[int]:
     sources = {index for index, packet in enumerate(packets) if packet.damaged}
     sources.update(frame.packet for frame in record.frames if frame.corrupt)
     sources.update(_find_undecoded(record))
+    sources.update(_find_wild_times(packets))
     keys = sorted(
         frame.packet
         for frame in record.frames
@@ -170,6 +175,16 @@ def _find_undecoded(record: DecodingRecord) -> Iterator[int]:
             yield index
 
 
+def _find_wild_times(packets: Sequence[Packet]) -> Iterator[int]:
+    """Yield the indices of packets whose time is far from those before and after it."""
+    timed = [
+        (index, packet.time) for index, packet in enumerate(packets) if packet.time is not None
+    ]
+    for (_, before), (index, time), (_, after) in zip(timed, timed[1:], timed[2:], strict=False):
+        if min(abs(time - before), abs(time - after)) > _WILD > abs(after - before):
+            yield index
+
+
 def _find_dependent(
     packets: Sequence[Packet], keys: Sequence[int], source: int, first: int
 ) -> Iterator[int]:
@@ -208,7 +223,7 @@ def _find_holes(record: DecodingRecord) -> Iterator[tuple[int, list[float]]]:
             before + step * interval
             for before, after in jumps
             if near and near[0] <= before and after <= near[-1]
-            for step in range(1, round((after - before) / interval))
+            for step in range(1, min(round((after - before) / interval), MAX_MISSING))
         ]
         if missing:
             yield index, missing

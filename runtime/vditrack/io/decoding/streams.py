@@ -28,7 +28,8 @@ def open_container(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise InputError(f"{path} is not a file.")
     try:
-        return av.open(str(path))
+        # Old files have titles in other encodings than UTF-8.
+        return av.open(str(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(
             f"{path} is no video that FFmpeg can read: {describe_error(error)}."

@@ -20,6 +20,7 @@ from vditrack.io.decoding.completeness import announced_end, check_completeness
 from vditrack.io.decoding.orientation import read_orientation
 from vditrack.io.decoding.packets import PacketReader
 from vditrack.io.decoding.reliability import (
+    MAX_MISSING,
     DecodedFrame,
     DecodingRecord,
     find_first_key,
@@ -253,8 +254,8 @@ class _Decoding:
             return []
         if self._reader.unread_bytes <= _TAIL:
             return []
-        count = round((end - last) / interval) - 1
-        return [last - origin + interval * step for step in range(1, count + 1)]
+        count = min(round((end - last) / interval), MAX_MISSING)
+        return [last - origin + interval * step for step in range(1, count)]
 
     def _refuse(self, damaged: bool) -> None:
         part = f"between {self._start:g} s and {'its end' if self._end is None else self._end}"
