@@ -8,9 +8,16 @@ _START, _END = b"\xff\xd8", b"\xff\xd9"
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), 0xC2
 """Markers of the frames that FFmpeg decodes, with Huffman codes."""
 _SCAN = 0xDA
+_SCAN_HEADER = bytes([0xFF, _SCAN])
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without a segment."""
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_STANDARD_TABLE = bytes.fromhex("0002010303020403050504040000017d")
+"""Numbers of codes of each length in the Huffman table that encoders use, unless they make one for
+the picture (ITU-T T.81, table K.5)."""
+_HOLE = bytes(64)
+"""Bytes that no picture gives with the standard table: they stand for blocks in which all 63
+coefficients are -1. A hole in a file is filled up with zeros."""
 _TOLERATED = bytes(64)
 """Bytes by which the data of the last blocks of a sequential file may be short: those of some
 webcams are."""
@@ -36,6 +43,8 @@ def complete_jpeg(data: bytes, *, check_scans: bool) -> bytes | None:
     can_check = frame == _PROGRESSIVE or frame in _SEQUENTIAL
     if end is not None:
         whole = data[:end]
+        if _has_hole(whole):
+            return None
         return None if check_scans and can_check and not _is_intact(whole, frame) else whole
     # A buffer of fixed size is filled up with zeros.
     whole = data.rstrip(b"\0").removesuffix(b"\xff") + _END
@@ -59,6 +68,13 @@ def _find_end(data: bytes) -> tuple[int | None, int]:
         scans += marker == _SCAN
         at += int.from_bytes(data[at : at + 2], "big")
     return None, frame if scans else 0
+
+
+def _has_hole(data: bytes) -> bool:
+    """Return whether a part of the data of a sequential file was replaced by zeros."""
+    table = data.rfind(_STANDARD_TABLE)
+    scan = data.find(_SCAN_HEADER, table)
+    return table >= 0 and scan >= 0 and data.find(_HOLE, scan) >= 0
 
 
 def _is_intact(data: bytes, frame: int) -> bool:

@@ -198,6 +198,25 @@ def test_jpeg_with_other_bytes_inside(kind):
         thorough(compressed(bytes(data)))
 
 
+@pytest.mark.parametrize("quality", [50, 95])
+@pytest.mark.parametrize("size", [128, 1024])
+@pytest.mark.parametrize("read", [decode, thorough])
+def test_jpeg_with_a_hole(quality, size, read):
+    """A block of a disk or a packet of a network that was lost, filled up with zeros."""
+    data = bytearray(jpeg_file(quality=quality))
+    middle = len(data) // 2
+    data[middle : middle + size] = bytes(size)
+    with pytest.raises(DamagedImageError, match="damaged"):
+        read(compressed(bytes(data)))
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_black_jpeg_is_none_with_a_hole(kind):
+    black = np.zeros((480, 640, 3), np.uint8)
+    data = cv2.imencode(".jpg", black, JPEGS[kind])[1].tobytes()
+    assert not thorough(compressed(data)).any()
+
+
 def test_the_end_marker_of_a_thumbnail_is_not_the_file_s():
     data = jpeg_file()
     thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + len(data)) + data
