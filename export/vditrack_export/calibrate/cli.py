@@ -9,7 +9,7 @@ from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,10 +19,12 @@ from vditrack.cli.progress import progress_bars
 from vditrack.errors import VditrackError
 from vditrack.evaluation.datasets.registry import Dataset, count_clips, open_dataset
 
+Size = Literal["256", "full"]
+
 if TYPE_CHECKING:
     from vditrack_export.calibrate.rounds import Calibration
 
-DATA = ("synthetic:1", "synthetic:2")
+DATA = ("synthetic:1", "leaving:1")
 
 
 def calibrate(
@@ -41,6 +43,10 @@ def calibrate(
     clips: Annotated[
         int | None, typer.Option(min=1, help="Use only the first clips of each data set.")
     ] = None,
+    size: Annotated[
+        Size,
+        typer.Option(help="Size of the frames: 256 x 256, or full. Distances are those of 256."),
+    ] = "256",
     write: Annotated[
         Path | None,
         typer.Option(help="Card (.toml) to write the weights to.", show_default=False),
@@ -59,11 +65,12 @@ def calibrate(
 
         check_card(write, checked.manifest.source.card)
     datasets = [open_dataset(source, "tapvid") for source in dict.fromkeys(on or DATA)]
-    found, count = _calibrate_bundle(checked, datasets, clips, quiet=as_json)
+    found, count = _calibrate_bundle(checked, datasets, clips, size, quiet=as_json)
     facts = {
         "bundle": checked.manifest.name,
         "data": ", ".join(dataset.name for dataset in datasets),
         "clips": str(count),
+        "size": size,
         "vditrack": version("vditrack"),
     }
     if as_json:
@@ -89,7 +96,7 @@ def _require_editor() -> None:
 
 
 def _calibrate_bundle(
-    bundle: Bundle, datasets: Sequence[Dataset], clips: int | None, *, quiet: bool
+    bundle: Bundle, datasets: Sequence[Dataset], clips: int | None, size: Size, *, quiet: bool
 ) -> tuple[Calibration, int]:
     """Calibrate on the first clips of each data set; also return how many clips were used."""
     from vditrack.acceptance import verify_tracks
@@ -105,7 +112,11 @@ def _calibrate_bundle(
         encoding = bars.add_task("encoding", total=count_clips(datasets, clips))
         encoded = [
             encode_clip(
-                clip, extractor, Path(folder) / f"{number}.npy", partial(bars.advance, encoding)
+                clip,
+                extractor,
+                Path(folder) / f"{number}.npy",
+                partial(bars.advance, encoding),
+                size,
             )
             for number, clip in enumerate(used)
         ]
@@ -119,8 +130,9 @@ def _calibrate_bundle(
 
 def _describe_origin(found: Calibration, facts: dict[str, str]) -> str:
     before, after = found.results[0].means, found.chosen.means
+    size = ", full size" if facts["size"] == "full" else ""
     return (
-        f"fitted on {facts['data']} ({facts['clips']} clips): average Jaccard "
+        f"fitted on {facts['data']} ({facts['clips']} clips{size}): average Jaccard "
         f"{before.average_jaccard:.1f} to {after.average_jaccard:.1f}, occlusion accuracy "
         f"{before.occlusion_accuracy:.1f} to {after.occlusion_accuracy:.1f}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import clip_features
 
+Size = Literal["256", "full"]
 ReportShare = Callable[[float], None]
 """Called with the share of a clip that was processed since the last call."""
 
@@ -25,7 +27,7 @@ class EncodedClip:
     """A clip, its queries by TAP-Vid's protocol (arXiv 2211.03726), and its feature maps."""
 
     clip: AnnotatedClip
-    """The clip, resized to 256 x 256 pixels."""
+    """The clip at the size at which it is tracked."""
     queries: PointQueries
     """One query per track, in the frame in which the track is first visible."""
     grid: Grid
@@ -52,8 +54,9 @@ def encode_clip(
     extractor: FeatureExtractor,
     destination: Path,
     report_share: ReportShare,
+    size: Size = "256",
 ) -> EncodedClip:
-    """Resize a clip to 256 x 256 pixels and compute its features, as `Tracker.track` does.
+    """Compute a clip's features, as `Tracker.track` does.
 
     Args:
         clip: a clip of any size, with tracks.
@@ -61,15 +64,18 @@ def encode_clip(
         destination: the NumPy file (.npy) to write. The features of all clips together may not fit
             into memory.
         report_share: called after each frame, see `ReportShare`.
+        size: "256" resizes the clip to 256 x 256 pixels first; "full" keeps its size.
 
     """
-    resized = replace(clip, masks=None).resize(RASTER, RASTER)
+    clip = replace(clip, masks=None)
+    if size == "256":
+        clip = clip.resize(RASTER, RASTER)
     grid, length = extractor.grid, len(clip.frames)
     stored: Floats | None = None
-    for frame, features in enumerate(clip_features(extractor, resized.frames)):
+    for frame, features in enumerate(clip_features(extractor, clip.frames)):
         if stored is None:
             shape = (length, *features.descriptors.shape)
             stored = np.lib.format.open_memmap(destination, "w+", np.float32, shape)
         stored[frame] = features.descriptors
         report_share(1 / length)
-    return EncodedClip(resized, first_queries(clip.visible), grid, destination)
+    return EncodedClip(clip, first_queries(clip.visible), grid, destination)

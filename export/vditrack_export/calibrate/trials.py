@@ -11,12 +11,13 @@ import numpy as np
 from vditrack.arrays import Bools, Doubles, Floats
 from vditrack.bundle.configuration import FlowTracking, Matching, Visibility
 from vditrack.evaluation.metrics.points import Comparison, PointScores
+from vditrack.evaluation.protocols import RASTER
 from vditrack.points.flow_tracker import FlowTracker
 from vditrack_export.calibrate.clips import EncodedClip, ReportShare
 from vditrack_export.calibrate.fit import sigmoid
 
 RIGHT_WITHIN = 8
-"""Largest distance, in pixels of 256 x 256, at which a tracked point counts as on its target."""
+"""Distance, in pixels of the 256 x 256 raster, below which a tracked point is on its target."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def track_clip(
             tracker.add(added, starts[added])
         points[tracker.ids, frame], visible[tracker.ids, frame] = tracker.points, tracker.visible
         report_share(1 / shape[1])
-    error = points - clip.points[queries.tracks]
+    error = (points - clip.points[queries.tracks]) * (RASTER / clip.size)
     compared = Comparison(
         (error**2).sum(axis=2), clip.visible[queries.tracks], visible, queries.counted
     )

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,31 @@ def test_points_are_followed_and_scored_as_eval_does(held, films, tmp_path, weig
     assert 0.1 < said[counted].mean() < 0.9
 
 
+@pytest.mark.parametrize(("size", "shape"), [("256", (256, 256)), ("full", (192, 256))])
+def test_a_point_has_to_be_near_in_pixels_of_the_raster(held, films, tmp_path, size, shape):
+    """The clip is 256 wide and 192 high, so 7 pixels down are 7 of the raster, or 9.3."""
+    extractor, still = FeatureExtractor(held), films[0]
+    still = AnnotatedClip(
+        "still",
+        np.repeat(still.frames[:1], 3, axis=0),
+        np.repeat(still.points[:8, :1], 3, axis=1),
+        np.ones((8, 3), bool),
+    )
+    inside = ((still.points[:, 0] > 30) & (still.points[:, 0] < (226, 162))).all(axis=1)
+    still = replace(still, points=still.points[inside], visible=still.visible[inside])
+    # The truth of the last two frames is 7 and 5 pixels below where the points stay.
+    still.points[:, 1:, 1] += np.array([7, 5], np.float32)
+    made = encode_clip(still, extractor, tmp_path / "maps.npy", lambda _: None, size)
+    assert made.clip.frames.shape[1:3] == shape
+    trial = track_clip(made, held.manifest.matching, FLOW_TRACKING, NEUTRAL, lambda _: None)
+    np.testing.assert_allclose(
+        np.sqrt(trial.compared.squared_distance[:, 1:]),
+        np.tile([7 * 256 / 192, 5 * 256 / 192], (len(still.points), 1)),
+        atol=0.1,
+    )
+    assert trial.seen[:, 1:].tolist() == [[False, True]] * len(still.points)
+
+
 # The card
 
 
@@ -436,9 +462,18 @@ def still(tmp_path) -> Path:
 @pytest.mark.slow
 def test_tables_and_refusals(held, tmp_path, still, card):
     text = card.read_text(encoding="utf-8")
-    shown = run(held.root, "--on", "synthetic:1", "--clips", 1)
+    several = ("--on", "synthetic:1", "--on", "leaving:1")
+    shown = run(held.root, *several, "--clips", 1, "--size", "full")
     assert shown.exception is None, shown.exception
-    for part in ("threshold", "*", "first similarity", "before", "round 2", "AJ", "synthetic:1"):
+    for part in (
+        "threshold",
+        "*",
+        "first similarity",
+        "before",
+        "round 2",
+        "AJ",
+        "synthetic:1, leaving:1, 2 clips",
+    ):
         assert part in shown.stdout
     assert isinstance(refusal(tmp_path), BundleError)
     never_held = write_passthrough(tmp_path / "matched").root
