@@ -12,6 +12,7 @@ import av.container
 import av.video
 from av.stream import Stream
 
+from vditrack.io.decoding.avi_index import read_avi_index
 from vditrack.io.decoding.orientation import read_exif_orientation
 from vditrack.io.decoding.reliability import Packet
 
@@ -47,6 +48,10 @@ class PacketReader:
         self._matroska = "matroska" in container.format.name
         self._file_size = path.stat().st_size
         self._read_until: int | None = None
+        is_avi = container.format.name == "avi"
+        self._numbers = read_avi_index(path, stream.index) if is_avi else {}
+        self._first_skipped: int | None = None
+        self._skipped = 0
         codec = stream.codec_context
         self._is_jpeg = codec.name == "mjpeg"
         self._check_zeros = codec.name in _NO_ZERO_RUNS
@@ -68,7 +73,9 @@ class PacketReader:
             hole |= self._follows_hole(packet)
             if packet.stream_index != self._stream.index:
                 continue
-            time = None if packet.pts is None else float(packet.pts * packet.time_base)
+            skipped_before, skipped = self._skipped, self._count_skipped(packet)
+            shift = float(skipped * packet.time_base)
+            time = None if packet.pts is None else float(packet.pts * packet.time_base) + shift
             damaged = packet.is_corrupt or self._is_zeroed(packet)
             # The rest of a packet of which the head, with its time, was lost.
             damaged |= before_damaged and time is None
@@ -80,7 +87,8 @@ class PacketReader:
                 damaged=damaged,
                 disposable=packet.is_disposable,
                 # A demuxer of a transport stream reports what was lost on the packet that follows.
-                after_hole=hole or packet.is_corrupt,
+                after_hole=hole or packet.is_corrupt or skipped > skipped_before,
+                shift=shift,
                 exif=read_exif_orientation(bytes(packet)) if self._is_jpeg else None,
             )
             hole, before_damaged = False, damaged
@@ -104,6 +112,15 @@ class PacketReader:
             return False
         before, self._read_until = self._read_until, packet.pos + packet.size
         return before is not None and packet.pos - before > _HOLE
+
+    def _count_skipped(self, packet: av.Packet[Stream]) -> int:
+        """Return the chunks of an AVI file before a packet that the demuxer did not count."""
+        number = self._numbers.get(-1 if packet.pos is None else packet.pos)
+        if number is not None and packet.dts is not None:
+            ahead = number - packet.dts
+            self._first_skipped = ahead if self._first_skipped is None else self._first_skipped
+            self._skipped = max(self._skipped, ahead - self._first_skipped)
+        return self._skipped
 
     def _is_zeroed(self, packet: av.Packet[Stream]) -> bool:
         if not self._check_zeros:

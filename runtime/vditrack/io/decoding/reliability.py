@@ -49,6 +49,8 @@ class Packet:
     """Whether no other frame is predicted from it."""
     after_hole: bool = False
     """Whether content of the file before it was lost, of this stream or of another."""
+    shift: float = 0.0
+    """Seconds by which its time is later than the demuxer says, after chunks that it skipped."""
     exif: int | None = None
     """Orientation in the EXIF data of a JPEG, 1 to 8; None if it has none."""
 

@@ -82,6 +82,8 @@ class _Decoding:
         self._expected = _expected_frames(stream, start, end)
         self._clip = GrowingClip(path, self._expected or 0)
         self._record = DecodingRecord()
+        # AVI may have the times of decoding only, which are those of presentation in another order.
+        self._is_avi = container.format.name == "avi"
         self._origin: float | None = None
         self._last = -self._interval
         self._reader = PacketReader(path, container, stream)
@@ -182,8 +184,8 @@ class _Decoding:
 
     def _take(self, image: VideoFrame) -> None:
         """Record a decoded frame, and keep it if it is in the requested part."""
-        record, stamp = self._record, self._read_stamp(image)
-        index = self._find_packet(image)
+        record, index = self._record, self._find_packet(image)
+        stamp = self._read_stamp(image, record.packets[index].shift)
         if self._origin is None:
             self._origin = self._find_origin(index, stamp)
         time = len(record.frames) * self._interval if stamp is None else stamp - self._origin
@@ -200,12 +202,17 @@ class _Decoding:
             self._clip.append(orientation.apply(rgb), time)
         record.frames.append(frame)
 
-    def _read_stamp(self, image: VideoFrame) -> float | None:
-        """Return the time of a decoded frame in seconds of the file, if it has one."""
-        # AVI may have the times of decoding only, which are those of presentation in another order.
-        if self._container.format.name == "avi" and self._threads == "AUTO":
+    def _read_stamp(self, image: VideoFrame, shift: float) -> float | None:
+        """Return the time of a decoded frame in seconds of the file, if it has one.
+
+        Args:
+            image: The frame.
+            shift: Seconds to add to the time that the demuxer gives.
+
+        """
+        if self._is_avi and self._threads == "AUTO":
             return heappop(self._unshown) if self._unshown else None
-        return image.time
+        return None if image.time is None else image.time + shift
 
     def _find_packet(self, image: VideoFrame) -> int:
         """Return the index of the packet of a decoded frame."""
@@ -232,16 +239,18 @@ class _Decoding:
 
     def _select(self, unreliable: set[int]) -> tuple[list[float], list[int]]:
         """Return the times of reliable frames, ascending, and their positions in the clip."""
+        positions = [
+            frame.position
+            for frame in self._record.frames
+            if frame.packet not in unreliable and frame.position is not None
+        ]
+        stamps = [self._clip.times[position] for position in positions]
+        if self._is_avi:
+            stamps.sort()
         times: list[float] = []
-        positions: list[int] = []
-        for frame in self._record.frames:
-            if frame.packet in unreliable or frame.position is None:
-                continue
-            time = self._clip.times[frame.position]
-            if times and time <= times[-1]:
-                time = times[-1] + self._interval
-            times.append(time)
-            positions.append(frame.position)
+        for stamp in stamps:
+            late = bool(times) and stamp <= times[-1]
+            times.append(times[-1] + self._interval if late else stamp)
         return times, positions
 
     def _missing_at_end(self, origin: float) -> list[float]:

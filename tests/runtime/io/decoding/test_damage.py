@@ -130,6 +130,30 @@ def test_a_block_that_matroska_skips_is_a_gap(tmp_path, sound):
     assert video.gaps[0].start <= frame_time(20) < video.gaps[0].end
 
 
+@pytest.mark.parametrize("codec", ["mjpeg", "mpeg4", "libx264"])
+def test_a_chunk_that_avi_skips_is_a_gap_and_moves_no_times(tmp_path, codec):
+    """Its demuxer counts frames, and does not count the one whose head was lost."""
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    options = {} if codec == "mjpeg" else GROUP
+    path = write_video_file(tmp_path / "v.avi", FRAMES, codec, options=options, pix_fmt=pix_fmt)
+    whole, content = read_video(path), bytearray(path.read_bytes())
+    assert whole.frames.shape == FRAMES.shape
+    np.testing.assert_allclose(whole.times, np.arange(40) / 25, atol=1e-6)
+    at = bytes(content).index(packets_of(path)[16][0])
+    content[at - 8 : at] = bytes(8)
+    path.write_bytes(content)
+    video = read_video(path)
+    assert video.times[-1] == pytest.approx(frame_time(39))
+    # B-frames have no times of their own in AVI: near the gap they may be off by two.
+    slack = frame_time(2)
+    assert any(gap.start - slack <= frame_time(16) < gap.end + slack for gap in video.gaps)
+    late = video.times > frame_time(24)
+    places = np.rint(video.times * 25).astype(int)
+    difference = np.abs(video.frames.astype(int) - whole.frames[places]).mean(axis=(1, 2, 3))
+    assert difference[late].max() < 1
+    assert len(video.times) + sum(gap.frames for gap in video.gaps) == 40
+
+
 def test_sloppy_jpegs_are_whole(tmp_path):
     """Cameras write no end marker, bytes after it, or odd application data."""
     path = write_video_file(tmp_path / "v.avi", FRAMES[:3], "mjpeg", pix_fmt="yuvj420p")
