@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vditrack_export.plan.devices import Device
 from vditrack_export.plan.settings import Setting
@@ -24,8 +25,9 @@ def print_report(console: Console, report: Report) -> None:
     """Print operations, memory and time, then the sizes that hold the rate."""
     question = report.question
     console.print(
-        f"[bold]{report.card}[/bold] on {question.device.title}, {question.precision}, at "
-        f"{question.efficiency:.0%} of peak operations and bandwidth, {question.points} points"
+        Text(report.card, "bold"),
+        f"on {question.device.title}, {question.precision}, at "
+        f"{question.efficiency:.0%} of peak operations and bandwidth, {question.points} points",
     )
     for comparison in report.comparisons:
         _print_comparison(console, comparison, report)
@@ -50,7 +52,7 @@ def print_devices(console: Console, devices: dict[str, Device]) -> None:
         table.add_row(name, device.title, *cells, device.compute_capability or "-")
     console.print(table)
     for name, device in devices.items():
-        console.print(f"[bold]{name}[/bold]: {device.source}", highlight=False)
+        console.print(Text.assemble((name, "bold"), f": {device.source}"))
 
 
 def _print_comparison(console: Console, comparison: Comparison, report: Report) -> None:
@@ -107,7 +109,7 @@ def _print_candidates(console: Console, report: Report) -> None:
     for run in (holding or report.candidates)[:_CANDIDATES_SHOWN]:
         setting = run.setting
         table.add_row(
-            f"{setting.height} x {setting.width}",
+            f"{setting.width} x {setting.height}",
             str(setting.frames),
             "a frame" if setting.temporal_stride == 1 else f"{setting.temporal_stride} frames",
             "newest" if run.mode == "stream" else "all",
@@ -122,7 +124,7 @@ def _print_candidates(console: Console, report: Report) -> None:
 def _format_setting(setting: Setting) -> str:
     stride = setting.temporal_stride
     latents = "a latent a frame" if stride == 1 else f"a latent for {stride} frames"
-    return f"{setting.height} x {setting.width} x {setting.frames} frames, {latents}"
+    return f"{setting.width} x {setting.height} x {setting.frames} frames, {latents}"
 
 
 def _format_parts(kept: Part | None, whole: Part | None) -> tuple[str, ...]:

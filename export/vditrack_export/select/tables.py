@@ -29,7 +29,7 @@ def describe_own_choice(tried: bool) -> str:
 
 
 def format_interval(value: Estimate) -> str:
-    """Return a mean with its confidence interval, if it has one, as rich markup."""
+    """Return a mean with its confidence interval, if it has one."""
     if not np.isfinite(value.low):
         return f"{value.mean:.1f}"
-    return f"{value.mean:.1f} [{value.low:.1f}, {value.high:.1f}]".replace("[", r"\[")
+    return f"{value.mean:.1f} [{value.low:.1f}, {value.high:.1f}]"

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from vditrack.bench.compare import Comparison
@@ -35,7 +34,7 @@ def print_result(console: Console, result: BenchResult) -> None:
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print both results side by side, after warnings of what makes them incomparable."""
     for warning in comparison.warnings:
-        console.print(f"[bold red]{escape(warning)}[/bold red]", soft_wrap=True)
+        console.print(warning, style="bold red", soft_wrap=True)
     table = Table("figure", title="A and B", title_justify="left")
     for column in ("A", "B", "B / A"):
         table.add_column(column, justify="right")
@@ -105,7 +104,7 @@ def _format_durations(durations: Distribution) -> list[str]:
 def _make_facts(title: str, rows: Iterable[tuple[str, object]]) -> Table:
     table = Table("", "", title=title, show_header=False, title_justify="left")
     for name, value in rows:
-        table.add_row(name.replace("_", " "), "-" if value in (None, ()) else escape(str(value)))
+        table.add_row(name.replace("_", " "), "-" if value in (None, ()) else str(value))
     return table
 
 

@@ -12,6 +12,7 @@ import typer
 from vditrack.cli.bench import bench
 from vditrack.cli.build import build
 from vditrack.cli.combine import combine
+from vditrack.cli.console import clean_text
 from vditrack.cli.demo import demo
 from vditrack.cli.eval import evaluate
 from vditrack.cli.inspect import inspect
@@ -105,7 +106,7 @@ def _exit_on_signals() -> Iterator[None]:
 
 
 def _exit_with_error(message: str) -> NoReturn:
-    typer.echo(f"vditrack: {' '.join(message.split())}", err=True)
+    typer.echo(f"vditrack: {clean_text(' '.join(message.split()))}", err=True)
     raise SystemExit(2)
 
 

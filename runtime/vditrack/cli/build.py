@@ -5,9 +5,9 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
 from vditrack.bundle.folder import load_bundle
+from vditrack.cli.console import PlainConsole
 from vditrack.cli.options import Json
 from vditrack.cli.progress import progress_bars
 from vditrack.engine_builder.listing import BuildStatus, format_build
@@ -94,4 +94,6 @@ def build(
         typer.echo(msgspec.json.encode(content).decode())
         return
     reasons = mismatches(identity, checked, read_machine())
-    Console().print(format_build(BuildStatus(folder.name, identity, reasons), checked.manifest))
+    PlainConsole().print(
+        format_build(BuildStatus(folder.name, identity, reasons), checked.manifest)
+    )

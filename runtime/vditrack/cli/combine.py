@@ -8,6 +8,7 @@ import typer
 from vditrack.bundle.combine import combine_bundles
 from vditrack.bundle.configuration import Propagation
 from vditrack.bundle.folder import load_bundle
+from vditrack.cli.console import clean_text
 from vditrack.errors import InputError
 
 
@@ -58,4 +59,4 @@ def combine(
     combined = combine_bundles(
         load_bundle(points), load_bundle(motion), load_bundle(appearance), settings, output
     )
-    typer.echo(f"{combined.root} propagates masks ({combined.manifest.name})")
+    typer.echo(f"{combined.root} propagates masks ({clean_text(combined.manifest.name)})")

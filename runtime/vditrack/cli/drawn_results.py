@@ -7,6 +7,7 @@ import cv2
 import typer
 
 from vditrack.atomic_files import ResultsFolder
+from vditrack.cli.console import clean_text
 from vditrack.errors import VditrackError
 
 INCOMPLETE = 3
@@ -40,6 +41,6 @@ def write_drawn_results(
 def exit_if_incomplete(failures: Mapping[str, str]) -> None:
     """Report results that were not written, and exit with `INCOMPLETE` if there are any."""
     for name, reason in failures.items():
-        typer.echo(f"vditrack: {name} was not written: {reason}", err=True)
+        typer.echo(f"vditrack: {name} was not written: {clean_text(reason)}", err=True)
     if failures:
         raise typer.Exit(INCOMPLETE)

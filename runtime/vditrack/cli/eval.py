@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cv2
 import typer
-from rich.console import Console
 
 from vditrack.atomic_files import check_file_destination
+from vditrack.cli.console import PlainConsole
 from vditrack.cli.options import Json
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import InputError, VditrackError, install_command
@@ -109,7 +109,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(summary_json(summary, results, facts), allow_nan=False))
     else:
-        Console().print(format_table(summary, facts))
+        PlainConsole().print(format_table(summary, facts))
     if output:
         write_html(output, summary, results, facts)
         if not as_json:

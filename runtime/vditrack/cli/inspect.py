@@ -5,10 +5,11 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
+from vditrack.cli.console import PlainConsole
 from vditrack.cli.options import BundleArgument, Json
 from vditrack.engine_builder.listing import BuildStatus, format_build, list_builds
 from vditrack.engine_builder.verdicts import verify_builds
@@ -42,8 +43,9 @@ def inspect(
 
 def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
     manifest = checked.manifest
-    console = Console()
-    console.print(f"[bold]{manifest.name}[/bold]  {checked.root}\n{manifest.notes}\n")
+    console = PlainConsole()
+    heading = Text.assemble((manifest.name, "bold"), f"  {checked.root}\n{manifest.notes}\n")
+    console.print(heading)
     for title in (
         "source",
         "input",
@@ -65,7 +67,10 @@ def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
 
 
 def _make_table(title: str, rows: Iterable[tuple[str, object]]) -> Table:
-    table = Table("", "", title=title, show_header=False, title_justify="left")
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column()
+    # Digests are shown whole.
+    table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name.replace("_", " "), str(value))
     return table

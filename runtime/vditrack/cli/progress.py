@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -11,6 +10,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+from vditrack.cli.console import PlainConsole
 
 ProgressCallback = Callable[[int, int | None], None]
 """Called with (steps done, steps in all); the second is None where it is not known."""
@@ -20,12 +21,12 @@ ProgressCallback = Callable[[int, int | None], None]
 def progress_bars(*, quiet: bool) -> Iterator[Progress]:
     """Yield progress bars with the estimated time left, on stderr; they print nothing if quiet."""
     columns = (
-        TextColumn("{task.description:>9}"),
+        TextColumn("{task.description:>9}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
+    with Progress(*columns, console=PlainConsole(stderr=True), disable=quiet) as bars:
         yield bars
 
 

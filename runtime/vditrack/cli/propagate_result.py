@@ -9,6 +9,7 @@ import typer
 
 from vditrack.arrays import Indices, Mask, MaskClip
 from vditrack.bundle.configuration import Propagation
+from vditrack.cli.console import clean_text
 
 
 class PropagatedObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +108,7 @@ def write_result(path: Path, result: PropagateResult) -> None:
 def print_result(result: PropagateResult, *, as_json: bool) -> None:
     """Print the summary on stdout, as JSON or as text, and remarks on stderr."""
     for remark in result.remarks:
-        typer.echo(f"note: {remark}", err=True)
+        typer.echo(f"note: {clean_text(remark)}", err=True)
     if as_json:
         typer.echo(msgspec.json.encode(result).decode())
         return
@@ -118,7 +119,7 @@ def print_result(result: PropagateResult, *, as_json: bool) -> None:
         f"({result.backend})"
     )
     for found in result.objects:
-        label = f"{found.index} ({found.name})" if found.name else f"{found.index}"
+        label = f"{found.index} ({clean_text(found.name)})" if found.name else f"{found.index}"
         lost = "" if found.lost_at is None else f", lost at frame {found.lost_at}"
         typer.echo(f"object {label}: in {found.frames_present} frames{lost}")
     if result.overlay:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import typer
 
+from vditrack.cli.console import clean_text
 from vditrack.io.clip import Video
 from vditrack.io.rosbag.recordings import Recording
 from vditrack.points.tracks import Tracks
@@ -94,7 +95,7 @@ def summarize_tracks(
 def print_result(result: TrackResult, *, as_json: bool) -> None:
     """Print the summary on stdout, as JSON or as text, and remarks on stderr."""
     for remark in result.remarks:
-        typer.echo(f"note: {remark}", err=True)
+        typer.echo(f"note: {clean_text(remark)}", err=True)
     if as_json:
         typer.echo(json.dumps(asdict(result)))
         return
