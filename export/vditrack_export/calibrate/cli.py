@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from vditrack.bundle.folder import Bundle, load_bundle
+from vditrack.cli.console import PlainConsole
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import VditrackError
 from vditrack.evaluation.datasets.registry import Dataset, count_clips, open_dataset
@@ -55,7 +55,7 @@ def calibrate(
 ) -> None:
     """Fit the weights that decide when a point counts as visible, on clips with known tracks."""
     from vditrack_export.calibrate.report import make_tables, to_json
-    from vditrack_export.calibrate.rounds import require_flow_tracking
+    from vditrack_export.calibrate.rounds import list_warnings, require_flow_tracking
 
     checked = load_bundle(bundle)
     require_flow_tracking(checked.manifest.matching)
@@ -76,7 +76,9 @@ def calibrate(
     if as_json:
         typer.echo(json.dumps(to_json(found, facts), allow_nan=False))
     else:
-        Console().print(make_tables(found, facts))
+        PlainConsole().print(make_tables(found, facts))
+    for warning in list_warnings(found):
+        typer.echo(f"warning: {warning}", err=True)
     if write is not None:
         write_weights(write, found.chosen.weights, _describe_origin(found, facts))
         if not as_json:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vditrack.bundle.configuration import Visibility
-from vditrack_export.calibrate.rounds import Calibration
+from vditrack_export.calibrate.rounds import Calibration, list_warnings
 
 _SIGNALS = Visibility.__struct_fields__[1:]
 
@@ -31,7 +31,8 @@ def make_tables(found: Calibration, facts: Mapping[str, str]) -> Group:
 def to_json(found: Calibration, facts: Mapping[str, str]) -> dict[str, Any]:
     """Return plain data: the chosen weights, all that were tried, and the metrics by threshold.
 
-    ``tried`` begins with the bundle's own weights; ``chosen`` is an index of it.
+    ``tried`` begins with the bundle's own weights; ``chosen`` is an index of it. ``still`` has the
+    metrics of points that do not move and are always visible.
     """
     tried = [
         {"weights": msgspec.structs.asdict(result.weights), **asdict(result.means)}
@@ -40,6 +41,8 @@ def to_json(found: Calibration, facts: Mapping[str, str]) -> dict[str, Any]:
     return {
         **facts,
         "chosen": found.best,
+        "warnings": list_warnings(found),
+        "still": asdict(found.still),
         "weights": tried[found.best]["weights"],
         "tried": tried,
         "areas_under_curve": dict(zip((*_SIGNALS, "together"), found.fit.areas, strict=True)),
@@ -83,6 +86,7 @@ def _round_table(found: Calibration) -> Table:
         numbers = asdict(result.means).values()
         mark = "*" if index == found.best else ""
         table.add_row(f"{name}{mark}", *(f"{number:.2f}" for number in numbers))
+    table.add_row("still", *(f"{number:.2f}" for number in asdict(found.still).values()))
     return table
 
 

@@ -24,7 +24,13 @@ from vditrack_export.calibrate.thresholds import (
     shift_threshold,
     sweep_thresholds,
 )
-from vditrack_export.calibrate.trials import Rows, Trial, collect_rows, track_clip
+from vditrack_export.calibrate.trials import (
+    Rows,
+    Trial,
+    collect_rows,
+    score_still_points,
+    track_clip,
+)
 
 ROUNDS = 2
 PASSES = ROUNDS + 1
@@ -63,6 +69,8 @@ class Calibration:
     """The bundle's own weights, then those of each round."""
     fits: tuple[Fit, ...]
     """One fit per round."""
+    still: Means
+    """The metrics of doing nothing: points that do not move and are always visible."""
 
     @property
     def best(self) -> int:
@@ -79,6 +87,38 @@ class Calibration:
     def fit(self) -> Fit:
         """The fit of the chosen weights; the last fit if the bundle's own weights are chosen."""
         return self.fits[self.best - 1]
+
+
+def list_warnings(found: Calibration) -> list[str]:
+    """Return why the chosen weights may be worse than doing nothing."""
+    weights, means, still = found.chosen.weights, found.chosen.means, found.still
+    warnings = []
+    if means.position_accuracy < still.position_accuracy:
+        warnings.append(
+            f"the points are tracked worse (δ {means.position_accuracy:.1f}) than if they did not "
+            f"move ({still.position_accuracy:.1f}), so the weights have no meaning. Calibrate on "
+            "clips that the bundle can track, or select other features."
+        )
+    if means.occlusion_accuracy < still.occlusion_accuracy:
+        warnings.append(
+            f"the weights tell visible points worse (OA {means.occlusion_accuracy:.1f}) than if "
+            f"all counted as visible ({still.occlusion_accuracy:.1f}). Calibrate on more clips, "
+            "with occlusions."
+        )
+    names, signs = Visibility.__struct_fields__[1:], _SIGNS.tolist()
+    reversed_weights = [
+        f"{name.replace('_', ' ')} ({weight:g})"
+        for name, weight, sign in zip(names, weights.of_evidence, signs, strict=True)
+        if weight * sign < 0
+    ]
+    if reversed_weights:
+        warnings.append(
+            f"the sign of {', '.join(reversed_weights)} is reversed: worse evidence would raise "
+            "the confidence. Calibrate on more clips, or on others."
+        )
+    if found.best == 0:
+        warnings.append("the bundle's own weights track better than the fitted ones, and stay.")
+    return warnings
 
 
 def calibrate_weights(
@@ -107,7 +147,8 @@ def calibrate_weights(
         fits.append(_fit_trials(trials))
         trials = track(fits[-1].weights)
         results.append(WeightsResult(fits[-1].weights, _average(trials)))
-    return Calibration(tuple(results), tuple(fits))
+    still = average_scores([score_still_points(clip) for clip in clips])
+    return Calibration(tuple(results), tuple(fits), still)
 
 
 def require_flow_tracking(settings: Matching) -> FlowTracking:

@@ -75,6 +75,15 @@ def collect_rows(trials: Sequence[Trial]) -> Rows:
     )
 
 
+def score_still_points(encoded: EncodedClip) -> PointScores:
+    """Return TAP-Vid's metrics of points that stay at their queries and are always visible."""
+    queries, clip = encoded.queries, encoded.clip
+    error = encoded.query_points[:, None] - clip.points[queries.tracks]
+    visible = np.ones(queries.counted.shape, np.bool_)
+    true_visible = clip.visible[queries.tracks]
+    return Comparison((error**2).sum(axis=2), true_visible, visible, queries.counted).scores()
+
+
 def track_clip(
     encoded: EncodedClip,
     settings: Matching,

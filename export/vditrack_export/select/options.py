@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.atomic_files import check_file_destination, staged_folder
+from vditrack.atomic_files import ResultsFolder, check_file_destination, results_folder
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.registry import (
     Dataset,
@@ -76,17 +76,18 @@ class SelectOptions:
         }
 
     @contextmanager
-    def stage_results(self, names: Collection[str]) -> Iterator[Path | None]:
-        """Yield a temporary folder that becomes the folder for the results; None without one.
+    def open_results(self, names: Collection[str], marker: str) -> Iterator[ResultsFolder | None]:
+        """Yield the folder for the results, after a check that it can be written; None without one.
 
         Args:
-            names: the files that the folder may hold; a folder with others is not replaced.
+            names: the files that are written.
+            marker: see `results_folder`.
 
         """
         if self.output is None:
             yield None
             return
-        with staged_folder(self.output, names) as folder:
+        with results_folder(self.output, names, marker) as folder:
             yield folder
 
 

@@ -20,6 +20,7 @@ from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.configuration import FlowTracking, Matching, Recovery, Visibility
 from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
 from vditrack.errors import BundleError, InputError, VditrackError
+from vditrack.evaluation.baselines.point_baselines import Still
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import TapVid
 from vditrack.features.extractor import FeatureExtractor
@@ -29,7 +30,8 @@ from vditrack.tracker import Tracker
 from vditrack_export.calibrate.cli import calibrate
 from vditrack_export.calibrate.clips import encode_clip
 from vditrack_export.calibrate.fit import PENALTY, area_under_curve, fit_weights, sigmoid
-from vditrack_export.calibrate.thresholds import FLAT, shift_threshold, sweep_thresholds
+from vditrack_export.calibrate.rounds import Calibration, WeightsResult, list_warnings
+from vditrack_export.calibrate.thresholds import FLAT, Means, shift_threshold, sweep_thresholds
 from vditrack_export.calibrate.trials import Trial, collect_rows, track_clip
 from vditrack_export.calibrate.writing import write_weights
 from vditrack_export.card import load_card
@@ -429,6 +431,32 @@ def test_the_command_makes_tracks_better(held, films, calibrated):
     metrics = [TapVid().run(clip, "", tracker).metrics for clip in films]
     for name, key in (("AJ", "average_jaccard"), ("δ", "position_accuracy")):
         assert np.mean([m[name] for m in metrics]) == pytest.approx(after[key])
+    metrics = [TapVid().run(clip, "", Still()).metrics for clip in films]
+    for name, key in (("AJ", "average_jaccard"), ("OA", "occlusion_accuracy")):
+        assert np.mean([m[name] for m in metrics]) == pytest.approx(told["still"][key])
+
+
+@pytest.mark.parametrize(
+    ("weights", "means", "messages"),
+    [
+        ({}, (50, 60, 90), []),
+        ({}, (30, 39, 90), ["tracked worse (δ 39.0) than if they did not move (40.0)"]),
+        ({}, (30, 50, 79), ["worse (OA 79.0) than if all counted as visible (80.0)"]),
+        (
+            {"first_similarity": -2.0, "distance": 0.1},
+            (50, 60, 90),
+            ["the sign of first similarity (-2), distance (0.1) is reversed"],
+        ),
+        ({}, (10, 60, 80.5), ["the bundle's own weights track better"]),
+    ],
+)
+def test_weights_that_are_worse_than_nothing_are_warned_of(weights, means, messages):
+    own = WeightsResult(NEUTRAL, Means(20, 60, 80.5))
+    fitted = WeightsResult(msgspec.structs.replace(NEUTRAL, **weights), Means(*means))
+    found = list_warnings(Calibration((own, fitted), (), Means(10, 40, 80)))
+    assert len(found) == len(messages)
+    for message, warning in zip(messages, found, strict=True):
+        assert message in warning
 
 
 def test_the_command_tells_what_speaks_for_it(calibrated):

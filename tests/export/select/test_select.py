@@ -506,6 +506,21 @@ def test_an_unknown_schedule_is_refused() -> None:
         denoise_at(other, 0.2)
 
 
+def test_a_choice_that_is_worse_than_nothing_is_warned_of() -> None:
+    card = load_card("tiny")
+    heads = card.transformer.heads
+    space = Space((denoise_at(card, 0.4),), (2,), make_bands(card, [(0.0, 1.0)]), heads)
+    accuracy, base = np.full((2, *space.shape, 4), 50.0), np.full((2, 4), 40.0)
+    for still, chance, message in (
+        (40, 40, None),
+        (51, 40, "fewer points (δ 50.0) than points that do not move (51.0)"),
+        (40, 52, "fewer points (δ 50.0) than chance (52.0)"),
+    ):
+        scores = Scores(space, ("a", "b"), accuracy, base * chance / 40, base * still / 40)
+        assert (scores.warning is None) == (message is None)
+        assert message is None or message in scores.warning
+
+
 # The new card
 
 

@@ -250,6 +250,10 @@ def test_every_set_has_the_same_weight() -> None:
     scores = MaskScores(about, {}, values)
     assert scores.by_set(values) == [20, 60]
     assert scores.mean(values) == 40
+    trial = Trial(None, None, 0.4)
+    assert MaskScores(about, {trial: values}, values - 1).warning is None
+    warning = MaskScores(about, {trial: values}, values + 1).warning
+    assert "the best trial (J&F 40.0) is worse than masks that do not move (41.0)" in warning
 
 
 def test_kept_features_come_back(tmp_path: Path) -> None:

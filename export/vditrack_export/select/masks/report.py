@@ -50,6 +50,7 @@ def masks_to_json(
     clips = scores.clips
     return {
         **facts,
+        "warnings": [scores.warning] if scores.warning else [],
         "best": _trial_to_json(scores, scores.ranked[0]),
         "card_choice": None if own is None else _trial_to_json(scores, own),
         "suggested": msgspec.to_builtins(replace_masks(masks, *scores.chosen())),

@@ -73,6 +73,18 @@ class MaskScores:
         """Return the best trial of one part alone."""
         return next(trial for trial in self.ranked if trial.alone and trial.alone.part == part)
 
+    @property
+    def warning(self) -> str | None:
+        """Why the best trial is worse than doing nothing; None if it is better."""
+        best, nothing = self.mean(self.by_trial[self.ranked[0]]), self.mean(self.still)
+        if best >= nothing:
+            return None
+        return (
+            f"the best trial (J&F {best:.1f}) is worse than masks that do not move "
+            f"({nothing:.1f}), so it has no meaning. Give clips with more motion, or check the "
+            "card and its weights."
+        )
+
     def chosen(self) -> tuple[Setting, Setting, float]:
         """Return the settings of motion and appearance and the weight of the best trial.
 

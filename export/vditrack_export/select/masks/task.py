@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
+from vditrack.atomic_files import ResultsFolder
+from vditrack.cli.console import PlainConsole
 from vditrack.cli.progress import progress_bars
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
@@ -74,7 +75,7 @@ def select_for_masks(
     space = MaskSpace(steps, blocks, weights)
     own = _find_in_space(make_own_trial(masks), space)
     facts = {"task": "masks", **options.describe_run(card, datasets)}
-    with options.stage_results(RESULTS) as folder:
+    with options.open_results(RESULTS, SCORES) as folder:
         with progress_bars(quiet=options.as_json) as bars:
             clips, names = _read_clips(options, datasets, bars)
             scores = _score(options, parts, masks, space, clips, names, own, bars)
@@ -155,18 +156,22 @@ def _report(
     own: Trial | None,
     masks: Masks,
     facts: dict[str, str],
-    folder: Path | None,
+    folder: ResultsFolder | None,
     *,
     printed: bool,
 ) -> None:
     text = json.dumps(masks_to_json(scores, own, masks, facts), allow_nan=False)
-    if folder is not None:
-        (folder / SCORES).write_text(text, encoding="utf-8")
-        draw_curves(scores, facts["card"], folder / CURVES)
     if printed:
         typer.echo(text)
     else:
-        Console().print(make_mask_table(scores, own, facts))
+        PlainConsole().print(make_mask_table(scores, own, facts))
+    if scores.warning:
+        typer.echo(f"warning: {scores.warning}", err=True)
+    if folder is not None:
+        with folder.file(SCORES) as path:
+            path.write_text(text, encoding="utf-8")
+        with folder.file(CURVES) as path:
+            draw_curves(scores, facts["card"], path)
 
 
 def _describe_origin(scores: MaskScores, facts: dict[str, str]) -> str:

@@ -54,6 +54,7 @@ def to_json(scores: Scores, own: Choice | None, facts: Mapping[str, str]) -> dic
     ranked, space = scores.ranked(), scores.space
     return {
         **facts,
+        "warnings": [scores.warning] if scores.warning else [],
         "best": _choice_to_json(scores, ranked[0]),
         "card_choice": None if own is None else _choice_to_json(scores, own),
         "top": [_choice_to_json(scores, choice) for choice in ranked[:SHOWN]],

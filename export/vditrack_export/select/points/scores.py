@@ -101,6 +101,20 @@ class Scores:
         """Return the paired difference of two choices over clips, with its interval."""
         return estimate(list(self.by_clip(choice) - self.by_clip(other)))
 
+    @property
+    def warning(self) -> str | None:
+        """Why the best choice is worse than doing nothing; None if it is better."""
+        best = float(average(self.by_clip(self.ranked()[0]), 0))
+        for name, by_gap in (("points that do not move", self.still), ("chance", self.chance)):
+            nothing = float(average(average(by_gap, -1), 0))
+            if best < nothing:
+                return (
+                    f"the best choice finds fewer points (δ {best:.1f}) than {name} "
+                    f"({nothing:.1f}), so it has no meaning. Give clips with more motion, or check "
+                    "the card and its weights."
+                )
+        return None
+
     def choice_of(self, card: Card) -> Choice | None:
         """Return a card's own choice, or None if it is not in the space."""
         feature, space = card.feature, self.space

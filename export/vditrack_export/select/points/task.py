@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
+from vditrack.atomic_files import ResultsFolder
+from vditrack.cli.console import PlainConsole
 from vditrack.cli.progress import progress_bars
 from vditrack.evaluation.datasets.registry import Dataset
 from vditrack_export.card import Card, load_card
@@ -56,9 +56,9 @@ def select_for_points(
     size = card.input
     facts = options.describe_run(card, datasets) | {
         "tensor": card.feature.tensor,
-        "size": f"{size.height}x{size.width}",
+        "size": f"{size.width}x{size.height}",
     }
-    with options.stage_results(RESULTS) as folder:
+    with options.open_results(RESULTS, SCORES) as folder:
         with progress_bars(quiet=options.as_json) as bars:
             model = load_model(card, blocks, load_prompt(card, options), options)
             scores = _score(model, space, datasets, options, bars)
@@ -102,16 +102,25 @@ def _score(
 
 
 def _report(
-    scores: Scores, own: Choice | None, facts: dict[str, str], folder: Path | None, *, printed: bool
+    scores: Scores,
+    own: Choice | None,
+    facts: dict[str, str],
+    folder: ResultsFolder | None,
+    *,
+    printed: bool,
 ) -> None:
     text = json.dumps(to_json(scores, own, facts), allow_nan=False)
-    if folder is not None:
-        (folder / SCORES).write_text(text, encoding="utf-8")
-        draw_heat_map(scores, f"{facts['card']} on {facts['data']}", folder / HEAT_MAP)
     if printed:
         typer.echo(text)
     else:
-        Console().print(make_score_table(scores, own, facts))
+        PlainConsole().print(make_score_table(scores, own, facts))
+    if scores.warning:
+        typer.echo(f"warning: {scores.warning}", err=True)
+    if folder is not None:
+        with folder.file(SCORES) as path:
+            path.write_text(text, encoding="utf-8")
+        with folder.file(HEAT_MAP) as path:
+            draw_heat_map(scores, f"{facts['card']} on {facts['data']}", path)
 
 
 def _describe_origin(scores: Scores, facts: dict[str, str]) -> str:
