@@ -6,15 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
+from vditrack.cli.console import PlainConsole
 from vditrack.errors import InputError, VditrackError, install_command
 from vditrack_export.card import load_card
 from vditrack_export.plan.devices import all_devices, find_device, find_precision
+from vditrack_export.plan.roofline import check_efficiency
+from vditrack_export.plan.settings import require_plausible_sizes
 from vditrack_export.plan.tables import print_devices, print_report
 
 if TYPE_CHECKING:
     from vditrack_export.plan.report import Report
+
+_HIGHEST_RATE = 10_000
+"""Frames a second."""
+_MOST_POINTS = 10_000_000
 
 
 def plan(
@@ -55,11 +61,17 @@ def plan(
     if card is None or device is None:
         raise InputError("give a card and --device; `vditrack plan --device list` shows devices.")
     # Written so that NaN fails too.
-    if not rate > 0:
-        raise InputError(f"--rate {rate:g} is not a frame rate: give more than 0.")
+    if not 0 < rate <= _HIGHEST_RATE:
+        raise InputError(
+            f"--rate {rate:g} is not a frame rate: give more than 0, at most {_HIGHEST_RATE}."
+        )
+    if points > _MOST_POINTS:
+        raise InputError(f"--points {points} is too many: give at most {_MOST_POINTS}.")
     # Mistakes are reported before torch takes its seconds to load.
     wanted, target = load_card(card), find_device(device)
+    require_plausible_sizes(wanted)
     numbers = find_precision(precision or target.default)
+    check_efficiency(efficiency)
     try:
         from vditrack_export.plan.report import make_report
         from vditrack_export.plan.runs import Question
@@ -72,14 +84,14 @@ def plan(
     if as_json:
         typer.echo(json.dumps(_as_data(report, device)))
     else:
-        print_report(Console(), report)
+        print_report(PlainConsole(), report)
 
 
 def _show_devices(as_json: bool) -> None:
     if as_json:
         typer.echo(msgspec.json.encode(all_devices()).decode())
     else:
-        print_devices(Console(), all_devices())
+        print_devices(PlainConsole(), all_devices())
 
 
 def _as_data(report: "Report", device: str) -> dict[str, object]:

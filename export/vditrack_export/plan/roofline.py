@@ -22,6 +22,20 @@ class Roofline:
         return max(operations / self.operations_rate, moved_bytes / self.bytes_rate)
 
 
+def check_efficiency(efficiency: float) -> None:
+    """Check that an efficiency is a share.
+
+    Raises:
+        InputError: It is not.
+
+    """
+    # Written so that NaN fails too.
+    if not 0 < efficiency <= 1:
+        raise InputError(
+            f"efficiency {efficiency:g} is not a share of the peak: give more than 0, at most 1."
+        )
+
+
 def roofline(device: Device, precision: Precision, efficiency: float) -> Roofline:
     """Return the roofline of a device.
 
@@ -37,10 +51,7 @@ def roofline(device: Device, precision: Precision, efficiency: float) -> Rooflin
     peak = device.peak(precision)
     if peak is None:
         raise InputError(f"{device.title} does not compute in {precision}; use {device.default}.")
-    if not 0 < efficiency <= 1:
-        raise InputError(
-            f"efficiency {efficiency:g} is not a share of the peak: give more than 0, at most 1."
-        )
+    check_efficiency(efficiency)
     return Roofline(
         operations_rate=peak * 1e12 * efficiency,
         bytes_rate=device.bandwidth * 1e9 * efficiency,

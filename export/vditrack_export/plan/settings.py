@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -9,6 +10,10 @@ import msgspec
 from vditrack.bundle.manifest import Input
 from vditrack.errors import InputError
 from vditrack_export.card import Card
+
+_LARGEST_LAYERS = 1000
+_LARGEST_SIZE = 1 << 19
+"""Larger than every number of the known models by ten times, and than their vocabularies."""
 
 LatentSize = tuple[int, int, int]
 """Frames, rows and columns of the latents of a window."""
@@ -35,6 +40,37 @@ def card_setting(card: Card) -> Setting:
     return Setting(size.height, size.width, size.frames, size.temporal_stride)
 
 
+def require_plausible_sizes(card: Card) -> None:
+    """Check that a card has the sizes of a model, before its networks are built.
+
+    Raises:
+        InputError: A size or a number of layers is absurd, and to build them would take hours.
+
+    """
+    sections = ("input", "transformer", "encoder", "text_encoder")
+    plain = msgspec.to_builtins(card)
+    for name, value in _list_integers({section: plain.get(section) for section in sections}):
+        counts_layers = name.endswith(("layers", "blocks"))
+        largest = _LARGEST_LAYERS if counts_layers else _LARGEST_SIZE
+        if value > largest:
+            raise InputError(
+                f"card {card.name}: {name} is {value}, and no model has more than {largest}. "
+                "Correct it there."
+            )
+
+
+def _list_integers(value: object, name: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the whole numbers in plain data, with their dotted names; lists have one name."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _list_integers(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _list_integers(item, name)
+    elif isinstance(value, int):
+        yield name, value
+
+
 def check_setting(card: Card, setting: Setting) -> None:
     """Check that a card's model can be run on a window.
 
@@ -45,7 +81,7 @@ def check_setting(card: Card, setting: Setting) -> None:
     side = card.cell
     if setting.height % side or setting.width % side:
         raise InputError(
-            f"card {card.name}: {setting.height} x {setting.width} pixels do not divide into "
+            f"card {card.name}: {setting.width} x {setting.height} pixels do not divide into "
             f"cells of {side}. Correct it there."
         )
 

@@ -32,7 +32,7 @@ from vditrack.features.feature_map import FeatureMap
 from vditrack.points import descriptor_matching as matching
 from vditrack.points import forward_backward as consistency
 from vditrack.points.match_tracker import MatchTracker
-from vditrack_export.card import load_card
+from vditrack_export.card import card_path, load_card
 from vditrack_export.families.tiny.autoencoder import TinyEncoder
 from vditrack_export.families.tiny.shapes import Convolutions
 from vditrack_export.plan.candidates import candidate_runs, holds
@@ -433,6 +433,8 @@ def test_the_devices_are_listed():
         (("tiny", "--device", "thor", "--precision", "fp8"), "there are: fp16, bf16, fp32"),
         (("tiny", "--device", "thor", "--efficiency", "1.5"), "not a share of the peak"),
         (("tiny", "--device", "thor", "--efficiency", "nan"), "not a share of the peak"),
+        (("tiny", "--device", "thor", "--rate", "inf"), "--rate inf is not a frame rate"),
+        (("tiny", "--device", "thor", "--points", "1" + 30 * "0"), "is too many"),
         (("tiny", "--device", "thor", "--rate", "0"), "not a frame rate"),
         (("tiny", "--device", "thor", "--rate", "nan"), "not a frame rate"),
     ],
@@ -446,6 +448,22 @@ def test_a_picture_that_does_not_divide_into_cells(tmp_path):
     (tmp_path / "odd.toml").write_text(text.replace("height = 192", "height = 190"))
     complaint = refusal(str(tmp_path / "odd.toml"), "--device", "thor")
     assert "do not divide into cells of 8" in complaint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("layers = 3", "layers = 100000", "transformer.layers is 100000, and no model has more"),
+        ("heads = 6", "heads = 600000000", "transformer.heads is 600000000"),
+        ("height = 192", "height = 192000000", "input.height is 192000000"),
+        ("widths = [32, 64, 192]", "widths = [32, 640000000, 192]", "encoder.widths is 640000000"),
+    ],
+)
+def test_an_absurd_card_is_refused_before_torch_builds_it(old, new, complaint, tmp_path):
+    text = card_path("tiny").read_text()
+    assert old in text
+    (tmp_path / "absurd.toml").write_text(text.replace(old, new, 1))
+    assert complaint in refusal(str(tmp_path / "absurd.toml"), "--device", "thor")
 
 
 def test_the_verb_loads_torch_only_to_plan():
