@@ -1,6 +1,6 @@
 """Export of a full-size backbone with random weights, and one window against the whole model.
 
-    python benchmarks/full_size.py wan2.1-t2v-1.3b --size 320x576 --frames 17
+    python benchmarks/full_size.py wan2.1-t2v-1.3b --size 576x320 --frames 17
 
 First the card is exported with random weights at its own size, with its encoder. Then it is
 exported for a window that a workstation without a GPU can hold, and the truncated transformer in
@@ -34,8 +34,8 @@ REPEATS = 3
 def main(
     card: Annotated[str, typer.Argument(help="Name of a model card.")],
     size: Annotated[
-        str, typer.Option(help="Size of the window that is run, as HEIGHTxWIDTH.")
-    ] = "320x576",
+        str, typer.Option(help="Size of the window that is run, as WIDTHxHEIGHT.")
+    ] = "576x320",
     frames: Annotated[int, typer.Option(help="Number of frames of the window that is run.")] = 17,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16"],
@@ -45,7 +45,7 @@ def main(
 ) -> None:
     """Print time and memory of the export, of the truncated path and of the whole transformer."""
     own = _replace_input(load_card(card), temporal_stride=temporal_stride)
-    height, width = (int(side) for side in size.split("x"))
+    width, height = (int(side) for side in size.split("x"))
     run = _replace_input(own, height=height, width=width, frames=frames, described_frames=frames)
     with tempfile.TemporaryDirectory() as scratch:
         exported = _run_in_process(_export, own, Path(scratch) / "own", precision)
@@ -73,7 +73,7 @@ def _replace_input(card: Card, **changes: int) -> Card:
 
 
 def _print_measurement(name: str, card: Card, measured: dict[str, Any]) -> None:
-    window = f"{card.input.height} x {card.input.width} x {card.input.frames}"
+    window = f"{card.input.width} x {card.input.height} x {card.input.frames}"
     size = f", {measured['bytes'] / 1e9:.2f} GB" if "bytes" in measured else ""
     print(
         f"{card.name} at {window}, {name}: {measured['seconds']:.1f} s, peak "

@@ -14,7 +14,7 @@ from vditrack.bundle.configuration import Propagation
 from vditrack.masks.label_propagation import LabelPropagation
 
 ROWS, COLUMNS, CHANNELS, LABELS = 60, 107, 256, 4
-# TED's settings for DAVIS-2017, or usual ones that it does not print: 480 x 856, cells of 8 pixels.
+# TED's settings for DAVIS-2017, or usual ones that it does not print: 856 x 480, cells of 8 pixels.
 SETTINGS = Propagation(motion_weight=0.4, temperature=0.2, top_k=10, radius=15, context=28)
 FRAMES = SETTINGS.context + 2
 """Number of frames. The context of the last one is the first frame and a full queue."""

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 import msgspec
 import typer
-from rich.console import Console
 
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Precision, PrecisionCheck
+from vditrack.cli.console import PlainConsole, clean_text
+from vditrack.cli.options import SIZE_ORDER, parse_size
 from vditrack.errors import InputError, VditrackError, install_command
 from vditrack_export.card import Card, load_card
 from vditrack_export.command_options import (
@@ -18,6 +19,9 @@ from vditrack_export.command_options import (
     WeightsOption,
     check_weights,
 )
+
+_SAME_ASPECT = 0.15
+"""Difference of aspect ratios up to which a size is one that is turned around."""
 
 
 def export(
@@ -31,7 +35,7 @@ def export(
     prompt: PromptOption = None,
     size: Annotated[
         str | None,
-        typer.Option(help="Size of the frames as HEIGHTxWIDTH in pixels; default: the card's."),
+        typer.Option(help="Size of the frames as WIDTHxHEIGHT in pixels; default: the card's."),
     ] = None,
     frames: Annotated[
         int | None, typer.Option(help="Number of frames in a window; default: the card's.")
@@ -76,10 +80,11 @@ def export(
     """Export what tracking needs of a checkpoint as a bundle of ONNX graphs."""
     check_weights(weights, random_weights)
     # A wrong card is reported before torch is imported, which takes seconds.
+    own = load_card(card)
     changed = _change_card(
-        load_card(card),
+        own,
         {
-            **_parse_size(size),
+            **_read_size(size, own),
             "frames": frames,
             "described_frames": frames if described is None else described,
             "temporal_stride": temporal_stride,
@@ -94,11 +99,11 @@ def export(
             f"export needs {error.name}, which is not installed. "
             f"Run `{install_command('export', 'cpu')}`."
         ) from error
-    stages = Console(stderr=True)
+    stages = PlainConsole(stderr=True)
     with stages.status("") as status:
 
         def report_stage(stage: str) -> None:
-            stages.print(f"[dim]{stage}[/dim]")
+            stages.print(stage, style="dim")
             status.update(stage)
 
         rounding = Rounding(Precision(encoder=encoder_precision, features=precision), accept)
@@ -126,13 +131,26 @@ def _change_card(card: Card, size: dict[str, object], feature: dict[str, object]
         raise InputError(f"card {card.name}, as changed: {error}.") from error
 
 
-def _parse_size(text: str | None) -> dict[str, object]:
+def _read_size(text: str | None, card: Card) -> dict[str, object]:
+    """Return the height and width of a text ``WIDTHxHEIGHT``.
+
+    Raises:
+        InputError: The text is not such a size, or it has the card's aspect turned around, as if
+            the height came first.
+
+    """
     if text is None:
         return {}
-    try:
-        height, width = (int(side) for side in text.lower().split("x"))
-    except ValueError as error:
-        raise InputError(f"--size {text} is not HEIGHTxWIDTH, such as 480x832.") from error
+    width, height = parse_size(text)
+    aspect, own = width / max(height, 1), card.input.width / card.input.height
+    turned = (aspect - 1) * (own - 1) < 0 and abs(1 / max(aspect, 1e-9) / own - 1) < _SAME_ASPECT
+    if turned:
+        raise InputError(
+            f"--size {text} is {width} pixels wide and {height} high, the card's frames are "
+            f"{card.input.width} wide and {card.input.height} high. The order is {SIZE_ORDER}: "
+            f"give --size {height}x{width}. For the other orientation, set width and height in a "
+            "copy of the card."
+        )
     return {"height": height, "width": width}
 
 
@@ -148,11 +166,11 @@ def _parse_heads(text: str | None) -> list[int] | None:
 def _print_summary(bundle: Bundle) -> None:
     manifest = bundle.manifest
     size = sum(record.size for record in manifest.files.values())
-    typer.echo(f"{bundle.root}: {manifest.name}, {size / 1e6:.1f} MB")
+    typer.echo(f"{bundle.root}: {clean_text(manifest.name)}, {size / 1e6:.1f} MB")
     typer.echo(
         f"  block {manifest.source.block}, heads {', '.join(map(str, manifest.source.heads))}, "
-        f"{manifest.output.channels} channels on {manifest.output.rows} x "
-        f"{manifest.output.columns} cells of {manifest.output.stride} pixels"
+        f"{manifest.output.channels} channels on {manifest.output.columns} x "
+        f"{manifest.output.rows} cells of {manifest.output.stride} pixels"
     )
     if manifest.source.random_weights:
         typer.echo("  random weights: for benchmarks and engine builds; it cannot track")
@@ -165,7 +183,7 @@ def _print_summary(bundle: Bundle) -> None:
 def _print_precision_check(precision: Precision, check: PrecisionCheck) -> None:
     typer.echo(
         f"  encoder in {precision.encoder}, transformer in {precision.features}: on {check.clips} "
-        f"clips of {check.height} x {check.width} x {check.frames} the median point moves by "
+        f"clips of {check.width} x {check.height} x {check.frames} the median point moves by "
         f"{check.median_move:.3f} pixels, Average Jaccard {check.average_jaccard_fp32:.1f} to "
         f"{check.average_jaccard:.1f}{', beyond the limits but accepted' * check.accepted}"
     )

@@ -190,7 +190,7 @@ def _check_card(card: Card) -> None:
         ),
         (
             size.height % cell == 0 and size.width % cell == 0,
-            f"{size.height} x {size.width} pixels do not divide into cells of {cell}",
+            f"{size.width} x {size.height} pixels do not divide into cells of {cell}",
         ),
     ]
     complaints = [complaint for holds, complaint in claims if not holds]

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
 from vditrack.atomic_files import staged_file
 from vditrack.bench.compare import Comparison, compare_results
@@ -15,7 +14,8 @@ from vditrack.bench.machine import format_load_warning, read_load_average, read_
 from vditrack.bench.measure import measure
 from vditrack.bench.result import BenchResult, Settings, read_result
 from vditrack.bench.tables import print_comparison, print_result
-from vditrack.cli.options import BackendOption, BundleArgument, Json
+from vditrack.cli.console import PlainConsole
+from vditrack.cli.options import BackendOption, BundleArgument, Json, parse_size
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
 
@@ -65,16 +65,13 @@ def _make_settings(rate: float, duration: float, points: int, size: str) -> Sett
         raise InputError(f"--duration {duration:g} is not a number of seconds, 1 or more.")
     if not 1 <= points <= 10_000:
         raise InputError(f"--points {points} is not in 1 to 10000.")
-    width, height = _parse_size(size)
+    width, height = _parse_camera_size(size)
     return Settings(rate=rate, duration=duration, points=points, width=width, height=height)
 
 
-def _parse_size(text: str) -> tuple[int, int]:
+def _parse_camera_size(text: str) -> tuple[int, int]:
     """Return the width and height of a text ``WIDTHxHEIGHT``."""
-    try:
-        width, height = (int(side) for side in text.lower().split("x"))
-    except ValueError as error:
-        raise InputError(f"--size {text} is not WIDTHxHEIGHT, as in 640x480.") from error
+    width, height = parse_size(text)
     if not (16 <= width <= 8192 and 16 <= height <= 8192):
         raise InputError(f"--size {text}: both sides must be in 16 to 8192 pixels.")
     return width, height
@@ -83,11 +80,11 @@ def _parse_size(text: str) -> tuple[int, int]:
 def _measure(
     bundle: Path | None, backend: BackendName, settings: Settings, *, as_json: bool
 ) -> BenchResult:
-    notes = Console(stderr=True, quiet=as_json)
+    notes = PlainConsole(stderr=True, quiet=as_json)
 
     # Lines between the steps: a progress bar would take time from what is measured.
     def report(step: str, left: float) -> None:
-        notes.print(f"{step}  [dim](about {left:.0f} s left)[/dim]")
+        notes.print(f"{step}  (about {left:.0f} s left)")
 
     warning = format_load_warning(read_machine(), read_load_average())
     if warning:
@@ -96,7 +93,7 @@ def _measure(
     if as_json:
         typer.echo(msgspec.json.encode(result).decode())
     else:
-        print_result(Console(), result)
+        print_result(PlainConsole(), result)
     return result
 
 
@@ -105,7 +102,7 @@ def _compare(a: Path, b: Path, *, as_json: bool) -> Comparison:
     if as_json:
         typer.echo(msgspec.json.encode(comparison).decode())
     else:
-        print_comparison(Console(), comparison)
+        print_comparison(PlainConsole(), comparison)
     return comparison
 
 

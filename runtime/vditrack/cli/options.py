@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -68,3 +69,21 @@ def default_output(source: Path, what: str) -> Path:
     """
     name = source.resolve().name if source.is_dir() else source.stem
     return Path(f"{name}_{what}")
+
+
+SIZE_ORDER = "WIDTHxHEIGHT"
+"""Order of a size on the command line, as in 1280x720."""
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return the width and height of a text ``WIDTHxHEIGHT``.
+
+    Raises:
+        InputError: The text is not such a size.
+
+    """
+    try:
+        width, height = (int(side) for side in text.lower().split("x"))
+    except ValueError as error:
+        raise InputError(f"--size {text} is not {SIZE_ORDER}, as in 640x480.") from error
+    return width, height

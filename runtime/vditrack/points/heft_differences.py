@@ -82,7 +82,7 @@ def _of_sizes(size: Input, settings: Matching, published: _Published) -> list[st
     said = []
     if (size.height, size.width) != (published.height, published.width):
         said.append(
-            f"frames of {size.height} x {size.width}, not {published.height} x {published.width}"
+            f"frames of {size.width} x {size.height}, not {published.width} x {published.height}"
         )
     for name in ("argmax_radius", "search_radius", "visibility_threshold", "template_update"):
         ours, theirs = getattr(settings, name), getattr(published, name)

@@ -227,13 +227,13 @@ def test_random_weights_need_no_checkpoint(family: str, tmp_path: Path) -> None:
 
     As those of 480 rows are not, three times after the autoencoder. Those of pixels have to be.
     """
-    size, stride = ("48x64", 2) if family == "adm" else ("60x92", 4)
+    size, stride = ("64x48", 2) if family == "adm" else ("92x60", 4)
     options = ("--size", size, "--block", "0", "--json")
     done = run_export(card_of(family, tmp_path), "--random-weights", "-o", tmp_path / "b", *options)
     assert done.exception is None, done.exception
     told = json.loads(done.stdout)
     assert told["source"]["random_weights"] is True
-    assert (told["output"]["stride"], told["output"]["rows"]) == (stride, int(size[:2]) // stride)
+    assert (told["output"]["stride"], told["output"]["rows"]) == (stride, int(size[-2:]) // stride)
 
 
 def test_a_long_window_is_proved_on_a_small_one(

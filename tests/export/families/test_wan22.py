@@ -328,7 +328,7 @@ def test_it_tracks(exported):
 
 
 def test_random_weights_at_another_size(card, tmp_path):
-    options = ("--size", "32x64", "--frames", "5", "--described", "4", "--json")
+    options = ("--size", "64x32", "--frames", "5", "--described", "4", "--json")
     done = run_export(card, "--random-weights", "-o", tmp_path / "bundle", *options)
     assert done.exception is None, done.exception
     told = json.loads(done.stdout)

@@ -89,7 +89,7 @@ def check_bundle(bundle: Bundle, family: str, stride: int) -> None:
 
 
 def test_sizes_and_places_of_the_command_line(card: Path, checkpoint: Path, tmp_path: Path) -> None:
-    options = ("--size", "32x48", "--frames", "3", "--described", "1", "--block", "0")
+    options = ("--size", "48x32", "--frames", "3", "--described", "1", "--block", "0")
     done = run_export(
         card, "--weights", checkpoint, "-o", tmp_path / "b", *options, "--heads", "1,0", "--json"
     )
@@ -194,8 +194,10 @@ def test_another_models_folder_is_refused(
     [
         ((), "either --weights DIR or --random-weights"),
         (("--random-weights", "--weights", "x"), "either --weights DIR or --random-weights"),
-        (("--random-weights", "--size", "64"), "--size 64 is not HEIGHTxWIDTH"),
-        (("--random-weights", "--size", "60x96"), "do not divide into cells"),
+        (("--random-weights", "--size", "64"), "--size 64 is not WIDTHxHEIGHT"),
+        (("--random-weights", "--size", "32x48"), "WIDTHxHEIGHT: give --size 48x32"),
+        (("--random-weights", "--size", "64x96"), "WIDTHxHEIGHT: give --size 96x64"),
+        (("--random-weights", "--size", "96x60"), "do not divide into cells"),
         (("--random-weights", "--heads", "a"), "--heads a is not a list"),
         (("--random-weights", "--heads", "2"), "heads are not the transformer's"),
         (("--random-weights", "--block", "3"), "block is not one of"),

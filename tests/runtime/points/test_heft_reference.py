@@ -356,7 +356,7 @@ def test_nothing_differs_from_heft_where_its_choices_are_made(tmp_path):
         ({"source": {"rotated": False}}, "unrotated keys, not rotated keys"),
         ({"source": {"random_weights": True}}, "random weights"),
         ({"source": {"checkpoint": "tiny"}}, "of 'tiny', not of HeFT's models"),
-        ({"input": {"height": 240, "width": 416}}, "240 x 416, not 480 x 832"),
+        ({"input": {"height": 240, "width": 416}}, "416 x 240, not 832 x 480"),
         ({"input": {"frames": 13, "described_frames": 13}}, "windows of 13 frames, not 25"),
         ({"input": {"described_frames": 1}}, "the newest 1 of a window's 25"),
         ({"matching": {"search_radius": 40.0}}, "search radius 40, not 42"),

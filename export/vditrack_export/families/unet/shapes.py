@@ -148,7 +148,7 @@ class AdmUNet(UNet, frozen=True, kw_only=True, tag="adm"):
         side = stride * 2 ** (len(self.widths) - 1)
         if size.height % side or size.width % side:
             yield (
-                f"{size.height} x {size.width} pixels do not divide into squares of {side}, which "
+                f"{size.width} x {size.height} pixels do not divide into squares of {side}, which "
                 "the deepest level needs"
             )
 
