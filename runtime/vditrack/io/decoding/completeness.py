@@ -47,11 +47,14 @@ def check_completeness(
     ends = f"it ends at {_last_time(record) - _first_time(record):.2f} s"
     if share is not None and share < _COMPLETE and lacking != 0:
         raise InputError(
-            f"{path} is cut short: {ends}, after {100 * share:.0f}% of what its header announces. "
-            "Copy it again, or give --end to use what is there."
+            f"{path} is cut short or damaged: {ends}, after {100 * share:.0f}% of what it "
+            "announces. Copy it again, or give --end to use what is there."
         )
     if lacking:
-        return f"{path} is cut short: at least {lacking} bytes of its end are missing; {ends}."
+        return (
+            f"{path} is cut short or damaged: at least {lacking} bytes of its end are missing; "
+            f"{ends}."
+        )
     if share is not None and share < _COMPLETE:
         return f"{path} has {100 * share:.0f}% of the frames or seconds that it announces; {ends}."
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,8 @@ _MAX_PARTS = 100_000
 
 def missing_bytes(path: Path) -> int | None:
     """Return the bytes that a file lacks of what its container announces; 0 for a complete one.
+
+    Bytes at the end that cannot be reached, because the parts before them are damaged, count too.
 
     AVI, WebP, MP4 with its relatives, and Matroska with WebM are known. GIF and PNG have an end
     mark; without it at least 1 byte is missing. None stands for other files, and for those that
@@ -54,10 +57,17 @@ def _walk(file: BinaryIO, size: int, read_length: Callable[[BinaryIO], int | Non
         if length is None:
             return None
         if length == _TO_THE_END:
-            # What follows the last part is none of it, as the padding of some recorders.
-            return at
+            # What follows the last part is none of it, as the padding of some recorders; but a
+            # fragment is content that cannot be reached.
+            return at + 2 * (size - at) if _has_fragment(file, at) else at
         at += length
     return None
+
+
+def _has_fragment(file: BinaryIO, start: int) -> bool:
+    """Return whether a movie fragment of MP4 follows in a file."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content[4:8] == b"ftyp" and content.find(b"moof", start) >= 0
 
 
 def _read_riff_length(file: BinaryIO) -> int | None:

@@ -112,7 +112,7 @@ def test_what_was_cut_off_is_refused_or_said(tmp_path, noise, name, codec, muxer
         # A file of fragments tells their number only.
         assert "bytes of its end are missing" in read_video(path).remarks[0]
         return
-    with pytest.raises(InputError, match=r"cut short: it ends at .* or give --end"):
+    with pytest.raises(InputError, match=r"cut short or damaged: it ends at .* --end"):
         read_video(path)
     # Its beginning can be asked for.
     assert len(read_video(path, end=frame_time(5)).times) == 5
@@ -120,6 +120,20 @@ def test_what_was_cut_off_is_refused_or_said(tmp_path, noise, name, codec, muxer
     almost = read_video(path)
     assert len(almost.times) < 30
     assert "bytes of its end are missing" in almost.remarks[0]
+
+
+def test_fragments_that_cannot_be_reached_are_refused(tmp_path, noise):
+    muxer = {"movflags": "frag_keyframe+empty_moov"}
+    path = write_video_file(tmp_path / "v.mp4", noise, options={"g": "5"}, muxer=muxer)
+    content = bytearray(path.read_bytes())
+    at = -1
+    for _ in range(3):
+        at = content.index(b"moof", at + 1)
+    content[at - 4 : at + 4] = bytes(8)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"cut short or damaged: it ends at 0\.\d\d s"):
+        read_video(path)
+    assert len(read_video(path, end=frame_time(5)).times) == 5
 
 
 @pytest.mark.parametrize(("name", "codec", "muxer"), CONTAINERS)
