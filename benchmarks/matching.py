@@ -1,6 +1,6 @@
 """Time and memory of matching and consistency against a plain rendering of the reference.
 
-Run: python benchmarks/matching.py
+Run: python benchmarks/matching.py [--json]    # --json writes the result file
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+import result_files
 from heft_settings import HEFT_MATCHING
 from moving_features import translated_maps, wave_field
 from vditrack.coordinates import Grid
@@ -80,8 +81,8 @@ def measure(which: str, folder: str) -> None:
     print(json.dumps({"seconds": seconds, "peak_mib": peak}))
 
 
-def compare(folder: str) -> None:
-    """Run each in a process of its own and print the ratios and the agreement."""
+def compare(folder: str) -> dict[str, float]:
+    """Run each in a process of its own; print and return the ratios and the agreement."""
     maps, points = scene()
     np.save(f"{folder}/maps.npy", maps)
     np.save(f"{folder}/points.npy", points)
@@ -96,19 +97,40 @@ def compare(folder: str) -> None:
             f"{which:10s} {results[which]['seconds']:8.2f} s {results[which]['peak_mib']:8.0f} MiB"
         )
     a, b = results["ours"], results["reference"]
-    print(f"faster by    {b['seconds'] / a['seconds']:8.1f}")
-    print(f"smaller by   {b['peak_mib'] / a['peak_mib']:8.1f}")
     distance = np.linalg.norm(tracks["ours"]["trail"] - tracks["reference"]["trail"], axis=2)
-    print(f"within 0.5 px: {(distance <= 0.5).mean():.2%} of {distance.size} positions,", end=" ")
-    print(f"median {np.median(distance):.3f} px, worst {distance.max():.2f} px")
-    agreement = (tracks["ours"]["visible"] == tracks["reference"]["visible"]).mean()
-    seen = tracks["ours"]["visible"].mean()
-    print(f"visibility equal: {agreement:.2%} (share visible {seen:.1%})")
+    same = tracks["ours"]["visible"] == tracks["reference"]["visible"]
+    figures = {
+        "plain seconds": b["seconds"],
+        "plain MiB": b["peak_mib"],
+        "ours seconds": a["seconds"],
+        "ours MiB": a["peak_mib"],
+        "faster": b["seconds"] / a["seconds"],
+        "smaller": b["peak_mib"] / a["peak_mib"],
+        "within 0.5 px": 100 * float((distance <= 0.5).mean()),
+        "median px": float(np.median(distance)),
+        "worst px": float(distance.max()),
+        "visibility equal": 100 * float(same.mean()),
+    }
+    print(f"faster by    {figures['faster']:8.1f}")
+    print(f"smaller by   {figures['smaller']:8.1f}")
+    print(f"within 0.5 px: {figures['within 0.5 px']:.2f}% of {distance.size} positions,", end=" ")
+    print(f"median {figures['median px']:.3f} px, worst {figures['worst px']:.2f} px")
+    print(f"visibility equal: {figures['visibility equal']:.2f}%")
+    return figures
+
+
+def main() -> None:
+    """Compare, and write the result file with --json."""
+    load = result_files.begin()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = compare(folder)
+    if "--json" in sys.argv:
+        command = "python benchmarks/matching.py --json"
+        print(result_files.write("matching", command, load, figures))
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 3:
         measure(sys.argv[1], sys.argv[2])
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            compare(folder)
+        main()

@@ -1,8 +1,9 @@
 """Time and memory of label propagation, compared with the dense formulation.
 
-Run: python benchmarks/propagation.py
+Run: python benchmarks/propagation.py [--json]    # --json writes the result file
 """
 
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+import result_files
 from vditrack.bundle.configuration import Propagation
 from vditrack.masks.label_propagation import LabelPropagation
 
@@ -78,8 +80,8 @@ def measure(name: str, run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float
     return result, seconds, peak
 
 
-def compare() -> None:
-    """Propagate labels into the last frame in both ways; print the ratios and the agreement."""
+def compare() -> dict[str, float]:
+    """Propagate labels into the last frame in both ways; print and return ratios and agreement."""
     features, first = scene()
     propagation = LabelPropagation(SETTINGS)
     propagation.advance(features[0])
@@ -91,7 +93,20 @@ def compare() -> None:
     print(f"smaller by   {dense_peak / peak:8.1f}")
     difference = np.abs(ours - plain).max(axis=2)
     print(f"within 1e-5: {(difference < 1e-5).mean():.2%} of cells, worst {difference.max():.1e}")
+    return {
+        "dense seconds": dense_seconds,
+        "dense MiB": dense_peak,
+        "ours seconds": seconds,
+        "ours MiB": peak,
+        "faster": dense_seconds / seconds,
+        "smaller": dense_peak / peak,
+        "within 1e-5": 100 * float((difference < 1e-5).mean()),
+    }
 
 
 if __name__ == "__main__":
-    compare()
+    began = result_files.begin()
+    measured = compare()
+    if "--json" in sys.argv:
+        used = "python benchmarks/propagation.py --json"
+        print(result_files.write("propagation", used, began, measured))
