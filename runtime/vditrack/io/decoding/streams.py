@@ -28,12 +28,20 @@ def open_container(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise InputError(f"{path} is not a file.")
     try:
-        # Old files have titles in other encodings than UTF-8.
-        return av.open(str(path), metadata_errors="replace")
+        return _open_leniently(path)
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(
             f"{path} is no video that FFmpeg can read: {describe_error(error)}."
         ) from error
+
+
+def _open_leniently(path: Path) -> av.container.InputContainer:
+    """Open a file, whatever the encoding of its metadata: old files have other ones than UTF-8."""
+    try:
+        return av.open(str(path), metadata_errors="replace")
+    except TypeError:
+        # Newer versions of PyAV do not have the option.
+        return av.open(str(path))
 
 
 def choose_stream(
