@@ -79,6 +79,7 @@ def score_still_points(encoded: EncodedClip) -> PointScores:
     """Return TAP-Vid's metrics of points that stay at their queries and are always visible."""
     queries, clip = encoded.queries, encoded.clip
     error = encoded.query_points[:, None] - clip.points[queries.tracks]
+    error *= RASTER / clip.size
     visible = np.ones(queries.counted.shape, np.bool_)
     true_visible = clip.visible[queries.tracks]
     return Comparison((error**2).sum(axis=2), true_visible, visible, queries.counted).scores()

@@ -19,20 +19,21 @@ from doubles.passthrough import write_passthrough
 from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.configuration import FlowTracking, Matching, Recovery, Visibility
 from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
+from vditrack.coordinates import Grid
 from vditrack.errors import BundleError, InputError, VditrackError
 from vditrack.evaluation.baselines.point_baselines import Still
 from vditrack.evaluation.metrics.points import Comparison
-from vditrack.evaluation.protocols import TapVid
+from vditrack.evaluation.protocols import TapVid, first_queries
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.synthetic.layers.suite import render_suite
 from vditrack.synthetic.layers.textures import draw_pattern
 from vditrack.tracker import Tracker
 from vditrack_export.calibrate.cli import calibrate
-from vditrack_export.calibrate.clips import encode_clip
+from vditrack_export.calibrate.clips import EncodedClip, encode_clip
 from vditrack_export.calibrate.fit import PENALTY, area_under_curve, fit_weights, sigmoid
 from vditrack_export.calibrate.rounds import Calibration, WeightsResult, list_warnings
 from vditrack_export.calibrate.thresholds import FLAT, Means, shift_threshold, sweep_thresholds
-from vditrack_export.calibrate.trials import Trial, collect_rows, track_clip
+from vditrack_export.calibrate.trials import Trial, collect_rows, score_still_points, track_clip
 from vditrack_export.calibrate.writing import write_weights
 from vditrack_export.card import load_card
 
@@ -434,6 +435,16 @@ def test_the_command_makes_tracks_better(held, films, calibrated):
     metrics = [TapVid().run(clip, "", Still()).metrics for clip in films]
     for name, key in (("AJ", "average_jaccard"), ("OA", "occlusion_accuracy")):
         assert np.mean([m[name] for m in metrics]) == pytest.approx(told["still"][key])
+
+
+def test_points_that_stay_are_scored_as_eval_does(films):
+    clip = films[0].resize(128, 96)
+    encoded = EncodedClip(clip, first_queries(clip.visible), Grid(12, 16, 8), Path())
+    scores = score_still_points(encoded)
+    official = TapVid("first", "full").run(clip, "", Still()).metrics
+    assert scores.average_jaccard == pytest.approx(official["AJ"])
+    assert scores.position_accuracy == pytest.approx(official["δ"])
+    assert scores.occlusion_accuracy == pytest.approx(official["OA"])
 
 
 @pytest.mark.parametrize(
