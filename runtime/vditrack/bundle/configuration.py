@@ -51,7 +51,7 @@ class PatchAlignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     rounds: Positive = 8
     """Gauss-Newton steps in each frame. Chosen."""
     max_shift: PositiveReal = 3.0
-    """Pixels of the frame by which alignment may correct optical flow, at most. Chosen."""
+    """Pixels of the patch by which alignment may correct optical flow, at most. Chosen."""
     min_correlation: float = 0.7
     """Least correlation of an aligned patch that corrects optical flow; none does if it is above 1.
     Chosen."""
@@ -64,10 +64,62 @@ class PatchAlignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     noise: PositiveReal = 1e-3
     """Grey levels that are added to a patch's standard deviation, so that a flat one has a
     scale."""
+    max_decorrelation: PositiveReal = 0.005
+    """What resampling takes from the correlation of a patch with itself, for the expected error of
+    an alignment. Chosen."""
+    grey_noise: NonNegative = 0.3
+    """Noise, in grey levels, of the mean of a patch, for the same. Chosen."""
+    max_error: PositiveReal = 0.8
+    """Expected error of an alignment, in pixels at a width of 256, up to which a patch locates its
+    point. The finest patch that does is chosen; a point that has none counts as textureless.
+    Chosen."""
+    max_textureless_error: PositiveReal = 4.0
+    """The same, up to which a patch can confirm that a textureless point moves with the camera. A
+    point without such a patch is never visible. Chosen."""
+    max_radius: PositiveReal = 40.0
+    """Largest radius of a patch, in pixels at a width of 256. Chosen."""
+    finest_pixel: PositiveReal = 0.25
+    """Least width of a pixel of a patch, in pixels at a width of 256; never less than a pixel of
+    the frame. Chosen."""
     min_scale: PositiveReal = 0.4
     """Least singular value of a believable affine shape. Chosen."""
     max_scale: PositiveReal = 2.5
     """Largest singular value of a believable affine shape. Chosen."""
+
+
+class CameraMotion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The camera's motion from frame to frame, and what is expected of points that it alone moves.
+
+    A point that moves with the camera stands still in the scene: it is *static*. Speeds and lengths
+    are in pixels at a width of 256, except where fields say so.
+    """
+
+    width: Positive = 256
+    """Width, in pixels, that the picture is reduced to, to the nearest power of two. Chosen."""
+    places: Positive = 12
+    """Places a side of the grid that optical flow follows. Chosen."""
+    max_flow_error: PositiveReal = 0.5
+    """Forward-backward error of flow, in pixels of the reduced picture, of a place that counts.
+    Chosen."""
+    max_residual: PositiveReal = 1.0
+    """Distance, in the same pixels, within which a place agrees with a motion. Chosen."""
+    min_agreement: Share = 0.5
+    """Share of the places that count that must agree; with fewer the motion is unknown. Chosen."""
+    min_cover: Share = 0.2
+    """Share of all places that must agree, so that an object on a plain backdrop is not taken for
+    the camera. Chosen."""
+    step_error: PositiveReal = 0.1
+    """Expected error of a step of the camera. Chosen."""
+    static_speed: NonNegative = 0.3
+    """Speed a frame, relative to the camera, up to which a point counts as static. Chosen."""
+    static_share: NonNegative = 0.2
+    """How much faster it may be, as a share of the camera's speed. Chosen."""
+    static_departure: PositiveReal = 2.5
+    """How far flow may lead a static point from where the camera's motion does. Chosen."""
+    static_radius: PositiveReal = 3.0
+    """How far from its predicted position a lost static point may return. Chosen."""
+    static_radius_growth: NonNegative = 0.15
+    """How much farther for each frame that it was lost. Chosen."""
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,16 +138,29 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     wide_rounds: Positive = 6
     """Gauss-Newton steps on the wide patch. Chosen."""
     max_wide_shift: PositiveReal = 8.0
-    """Pixels of the frame by which the wide patch may move from a match, at most. Chosen."""
+    """Pixels of the wide patch by which it may move from a match, at most. Chosen."""
     max_shift: PositiveReal = 10.0
-    """Pixels of the frame by which both patches together may move from a match. Chosen."""
+    """Pixels of the near patch by which both patches together may move from a match, if that is
+    more than ``max_wide_shift``. Chosen."""
     radius: PositiveReal = 8.0
     """How far from its predicted position a lost point may return, in pixels at a width of 256.
     Chosen."""
     radius_growth: NonNegative = 3.0
     """How much farther for each frame that it was lost, in the same unit. Chosen."""
     anywhere_after: NonNegative = 8.0
-    """Frames after which a lost point may return anywhere. Chosen."""
+    """Frames after which a lost point may return anywhere, counted while it is expected inside the
+    frame. Chosen."""
+    min_wide_correlation: float = 0.5
+    """Least correlation of the wide patch where a point is found. Chosen."""
+    min_near_inside: Share = 0.75
+    """Share of the near patch, by weight, that must be inside the frame where a point is found.
+    Chosen."""
+    min_wide_inside: Share = 0.5
+    """The same of the wide patch. Chosen."""
+    rival_distance: PositiveReal = 8.0
+    """Distance, in pixels at a width of 256, from which on a second match is a rival. Chosen."""
+    rival_margin: NonNegative = 0.05
+    """By how much the correlation of a match must exceed that of its rivals. Chosen."""
 
 
 class Visibility(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,6 +193,7 @@ class FlowTracking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     recovery: Recovery | None
     """None: a lost point is not searched for, and is never visible again."""
     visibility: Visibility
+    camera: CameraMotion = CameraMotion()
     max_flow_error: PositiveReal = 2.0
     """Forward-backward error, in pixels at a width of 256, from which on flow has lost a point.
     Chosen."""
@@ -141,6 +207,9 @@ class FlowTracking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Weight of the newest step in a point's velocity. Chosen."""
     velocity_decay: Share = 0.95
     """Factor on the velocity in each frame in which the point is lost. Chosen."""
+    rival_tolerance: float = 0.08
+    """How much less a lost point's descriptor may be like its query's than that of the query's best
+    rival in its own frame, for the point to be visible. Chosen."""
     flow_error_cap: PositiveReal = 10.0
     """Forward-backward error, in pixels at a width of 256, above which `Visibility` makes no
     difference. Chosen."""

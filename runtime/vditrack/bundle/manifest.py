@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from vditrack.bundle.configuration import Matching, Positive, Propagation, Share, Streaming
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]

@@ -75,6 +75,26 @@ def _matching_from_6(matching: Fields) -> Fields:
     return upgraded
 
 
+def _from_7(fields: Fields) -> Fields:
+    """Add what version 8 did: the camera's motion, and patches that suit the picture.
+
+    Version 7 tracked points that had left the picture to look-alikes. There are no values of the
+    new fields with which it still would, so bundles of older versions get those of this version.
+    """
+    flow_tracking = fields["matching"]["flow_tracking"]
+    if flow_tracking is None:
+        return fields
+    recovery = flow_tracking["recovery"]
+    upgraded = {
+        **flow_tracking,
+        "patches": {**flow_tracking["patches"], **_PATCHES_OF_8},
+        "recovery": None if recovery is None else {**recovery, **_RECOVERY_OF_8},
+        "camera": _CAMERA_OF_8,
+        "rival_tolerance": 0.08,
+    }
+    return {**fields, "matching": {**fields["matching"], "flow_tracking": upgraded}}
+
+
 _OPTICAL_FLOW_OF_6 = {
     "window": 15,
     "levels": 4,
@@ -128,6 +148,40 @@ _STREAMING_OF_6 = {
         "history": 15,
     },
 }
-_UPGRADES: dict[int, Callable[[Fields], Fields]] = {4: _from_4, 5: _from_5, 6: _from_6}
+_PATCHES_OF_8 = {
+    "max_decorrelation": 0.005,
+    "grey_noise": 0.3,
+    "max_error": 0.8,
+    "max_textureless_error": 4.0,
+    "max_radius": 40.0,
+    "finest_pixel": 0.25,
+}
+_RECOVERY_OF_8 = {
+    "min_wide_correlation": 0.5,
+    "min_near_inside": 0.75,
+    "min_wide_inside": 0.5,
+    "rival_distance": 8.0,
+    "rival_margin": 0.05,
+}
+_CAMERA_OF_8 = {
+    "width": 256,
+    "places": 12,
+    "max_flow_error": 0.5,
+    "max_residual": 1.0,
+    "min_agreement": 0.5,
+    "min_cover": 0.2,
+    "step_error": 0.1,
+    "static_speed": 0.3,
+    "static_share": 0.2,
+    "static_departure": 2.5,
+    "static_radius": 3.0,
+    "static_radius_growth": 0.15,
+}
+_UPGRADES: dict[int, Callable[[Fields], Fields]] = {
+    4: _from_4,
+    5: _from_5,
+    6: _from_6,
+    7: _from_7,
+}
 OLDEST_VERSION = min(_UPGRADES)
 """Oldest schema version that can be read."""

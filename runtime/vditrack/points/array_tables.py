@@ -15,9 +15,9 @@ def select_rows(table: Table, rows: NDArray[np.bool_] | NDArray[np.integer[Any]]
     return _map_arrays(table, lambda array: array[rows])
 
 
-def concatenate_rows(first: Table, second: Table) -> Table:
-    """Return the rows of one table, followed by those of another."""
-    return _map_arrays(first, lambda a, b: np.concatenate([a, b]), second)
+def concatenate_rows(first: Table, *others: Table) -> Table:
+    """Return the rows of one table, followed by those of others."""
+    return _map_arrays(first, lambda *arrays: np.concatenate(arrays), *others)
 
 
 def assign_rows(table: Table, rows: NDArray[np.integer[Any]], values: Table) -> None:

@@ -89,6 +89,32 @@ def match_exhaustively(
     return found
 
 
+def match_elsewhere(templates: Floats, target: FeatureMap, around: Floats, radius: float) -> Match:
+    """Return the cell that matches each template best outside a circle.
+
+    Args:
+        templates: [N, C] of any length.
+        target: the map to search.
+        around: [N, 2] (x, y) in model pixels, the centre of each circle.
+        radius: of the circles, in model pixels.
+
+    """
+    if not len(templates):
+        return _empty_match()
+    grid = target.grid
+    norms = target.half_cell_inverse_norms[::2, ::2]
+    similarities = _dot_products(templates, target) * norms
+    y = pixels_from_cells(np.arange(grid.rows, dtype=np.float32)[None], grid.stride)
+    x = pixels_from_cells(np.arange(grid.columns, dtype=np.float32)[None], grid.stride)
+    within = _within(y, x, around, np.full(len(templates), radius, np.float32))
+    similarities = np.where(within, np.float32(-1), similarities)
+    row, column = _argmax(similarities)
+    cells = np.stack([column, row], axis=1).astype(np.float32)
+    points = pixels_from_cells(cells, grid.stride)
+    peak = similarities[np.arange(len(templates)), row, column]
+    return Match(np.asarray(points, np.float32), np.asarray(peak, np.float32))
+
+
 def cosines(a: Floats, b: Floats) -> Floats:
     """Return the cosine similarities [N] of descriptors [N, C] with others, row by row."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

@@ -2,10 +2,12 @@
 
 import cv2
 import numpy as np
+from msgspec.structs import replace
 
-from vditrack.arrays import Bools, Floats, Frame, Grey
+from vditrack.arrays import Bools, Floats, Frame, Grey, Indices
 from vditrack.bundle.configuration import OpticalFlow
 from vditrack.coordinates import pixel_centres, pixel_unit
+from vditrack.points.pyramid import Pyramid
 
 
 def grey_levels(frame: Frame) -> Grey:
@@ -44,6 +46,43 @@ def track_forward_backward(
     backward, found_back = _track(current, previous, forward, points, settings)
     error = np.linalg.norm(backward - points, axis=1).astype(np.float32)
     return forward, np.where(found & found_back, error, np.float32(np.inf))
+
+
+def track_forward_backward_at_levels(
+    before: Pyramid,
+    image: Pyramid,
+    points: Floats,
+    guess: Floats,
+    levels: Indices,
+    settings: OpticalFlow,
+) -> tuple[Floats, Floats]:
+    """Track points as `track_forward_backward` does, each on its own level of the pyramids.
+
+    Args:
+        before: the frame before.
+        image: this frame, of the same size.
+        points: [N, 2] (x, y) in pixels of the frame before.
+        guess: [N, 2] (x, y) in pixels of this frame, where the search begins.
+        levels: [N] of the pyramids.
+        settings: of optical flow. Its window is in pixels of the level; its levels count from that
+            of the frame.
+
+    """
+    tracked, error = np.empty_like(guess), np.empty(len(points), np.float32)
+    centre = pixel_centres(np.zeros(1, np.intp))
+    for level in np.unique(levels):
+        number, rows, size = int(level), levels == level, np.float32(2.0**level)
+        coarser = replace(settings, levels=max(0, settings.levels - number))
+        found, distance = track_forward_backward(
+            before.level(number),
+            image.level(number),
+            (points[rows] - centre) / size + centre,
+            (guess[rows] - centre) / size + centre,
+            coarser,
+        )
+        tracked[rows] = (found - centre) * size + centre
+        error[rows] = distance * size
+    return tracked, error
 
 
 def is_consistent(error: Floats, size: tuple[int, ...], max_error: float) -> Bools:

@@ -1,0 +1,118 @@
+"""What flow tracking remembers of its points, and the frame that they are tracked into."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vditrack.arrays import Bools, Floats, Indices
+from vditrack.features.feature_map import FeatureMap
+from vditrack.points.camera_motion import Motion
+from vditrack.points.patch_alignment import Patches, PatchPixels
+from vditrack.points.pyramid import Pyramid
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How N points looked in the frame of their query."""
+
+    descriptor: Floats
+    """[N, C]"""
+    rival_similarity: Floats
+    """[N] the largest cosine of the descriptor with another place of that frame."""
+    near: Patches
+    wide: PatchPixels
+    scale: Floats
+    """[N, 2]: model pixels (x, y) for a pixel of the near patches."""
+    wide_size: Floats
+    """[N]: pixels of the near patch for a pixel of the wide patch."""
+    textureless: Bools
+    """[N] whether the near patch has too little texture to locate the point by it alone."""
+    expected_error: Floats
+    """[N] of an alignment of the near patch, in pixels at a width of 256."""
+
+
+@dataclass(frozen=True)
+class PointMemory:
+    """What is remembered of N points."""
+
+    query: Appearance
+    template: Floats
+    """[N, C] descriptors, updated while the points are visible."""
+    shapes: Floats
+    """[N, 2, 2] of the near patches when the points were last tracked; the identity at the
+    query."""
+    velocity: Floats
+    """[N, 2] model pixels a frame."""
+    relative_speed: Floats
+    """[N] of the points relative to the camera's motion, when they were last tracked, in pixels a
+    frame at a width of 256."""
+    moving: Bools
+    """[N] whether velocity and relative speed are known yet."""
+    lost_frames: Floats
+    """[N] frames since flow last tracked the point; 0 while it does."""
+    missed_frames: Floats
+    """[N] those of them in which the point was expected inside the frame."""
+    radius: Floats
+    """[N] how far from its predicted position a lost point may return, in pixels at a width of
+    256."""
+
+
+def remember(query: Appearance, shapes: Floats) -> PointMemory:
+    """Return the memory of N points that were just queried."""
+    count = len(shapes)
+    zeros = np.zeros(count, np.float32)
+    return PointMemory(
+        query=query,
+        template=query.descriptor.copy(),
+        shapes=shapes,
+        velocity=np.zeros((count, 2), np.float32),
+        relative_speed=zeros,
+        moving=np.zeros(count, np.bool_),
+        lost_frames=zeros.copy(),
+        missed_frames=zeros.copy(),
+        radius=zeros.copy(),
+    )
+
+
+@dataclass(frozen=True)
+class View:
+    """The frame that points are tracked into."""
+
+    features: FeatureMap
+    image: Pyramid
+    scale: Floats
+    """Model pixels (x, y) in a pixel."""
+    intervals: float
+    """Usual frame intervals since the frame before."""
+    camera: Motion
+    """The camera's motion since the frame before."""
+
+    @property
+    def unit(self) -> float:
+        """Pixels that one pixel at a width of 256 is."""
+        return self.image.unit
+
+    def model_positions(self, points: Floats) -> Floats:
+        """Return the model pixels of points [N, 2]."""
+        return np.asarray(points * self.scale, np.float32)
+
+    def describe(self, points: Floats, falloff: float) -> Floats:
+        """Return the descriptors [N, C] at points [N, 2] of the frame, in its pixels."""
+        return self.features.sample(self.model_positions(points), falloff)
+
+    def patch_scale(self, query: Appearance) -> Floats:
+        """Return the pixels (x, y) of this frame in one of the near patches', [N, 2, 1]."""
+        return (query.scale / self.scale)[:, :, None]
+
+    def patch_size(self, query: Appearance) -> Floats:
+        """Return the pixels of this frame in one of the near patches', [N]."""
+        return np.asarray(np.sqrt((query.scale / self.scale).prod(axis=1)), np.float32)
+
+    def patch_levels(self, query: Appearance) -> Indices:
+        """Return the levels [N] of the image's pyramid that the near patches are read from."""
+        return self.image.nearest_levels(self.patch_size(query))
+
+
+def are_close(points: Floats, others: Floats, limit: Floats | float) -> Bools:
+    """Return which points [N, 2] are nearer to the others than a limit; not where not finite."""
+    return np.asarray(np.linalg.norm(points - others, axis=1) < limit, np.bool_)

@@ -1,0 +1,85 @@
+"""A frame's grey levels at several resolutions, read at any position and scale."""
+
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vditrack.arrays import Bools, Floats, Grey, Indices
+from vditrack.coordinates import pixel_centres, pixel_unit
+
+_SMALLEST_SIDE = 16
+"""Pixels that the shorter side of the coarsest level has at least."""
+
+
+class Pyramid:
+    """Grey levels of a frame, halved again and again. Levels are computed when they are read."""
+
+    def __init__(self, image: Grey) -> None:
+        """Make the pyramid of an image uint8 [H, W]."""
+        self._images = [image]
+        self._floats: list[NDArray[np.float32]] = []
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frame."""
+        height, width = self._images[0].shape
+        return height, width
+
+    @property
+    def unit(self) -> float:
+        """Pixels that one pixel at a width of 256 is."""
+        return pixel_unit(self.size)
+
+    @cached_property
+    def last_level(self) -> int:
+        """Number of the coarsest level."""
+        return max(0, int(np.log2(min(self.size) / _SMALLEST_SIDE)))
+
+    def level(self, number: int) -> Grey:
+        """Return the image uint8 at a level; its pixel (i, j) is at pixel 2**number (i, j)."""
+        while len(self._images) <= number:
+            self._images.append(np.asarray(cv2.pyrDown(self._images[-1]), np.uint8))
+        return self._images[number]
+
+    def nearest_levels(self, scale: Floats) -> Indices:
+        """Return the levels [N] whose pixels are nearest in size to ``scale`` [N] frame pixels."""
+        levels = np.rint(np.log2(np.maximum(scale, 1)))
+        return np.minimum(levels, self.last_level).astype(np.intp)
+
+    def read(self, positions: Floats, levels: Indices) -> Floats:
+        """Read grey levels [N, K], interpolated linearly and constant beyond the border.
+
+        Args:
+            positions: [N, 2, K] (x, y) in pixels of the frame; N is less than 32,768.
+            levels: [N], the level that each row is read from.
+
+        """
+        values = np.empty((positions.shape[0], positions.shape[2]), np.float32)
+        # OpenCV puts (0, 0) at the first pixel's centre.
+        corner = pixel_centres(np.zeros(1, np.intp))
+        for number in np.unique(levels):
+            rows = np.flatnonzero(levels == number)
+            at = np.asarray((positions[rows] - corner) / 2**number, np.float32)
+            x, y = np.ascontiguousarray(at[:, 0]), np.ascontiguousarray(at[:, 1])
+            image, border = self._level_of_floats(int(number)), cv2.BORDER_REPLICATE
+            values[rows] = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=border)
+        return values
+
+    def contains(self, positions: Floats) -> Bools:
+        """Return which positions [N, 2, ...] (x, y), in pixels of the frame, are inside it."""
+        height, width = self.size
+        x, y = positions[:, 0], positions[:, 1]
+        return np.asarray((x >= 0) & (x < width) & (y >= 0) & (y < height), np.bool_)
+
+    def _level_of_floats(self, number: int) -> NDArray[np.float32]:
+        """Return a level that was not rounded to whole grey levels.
+
+        Rounding errors add up from level to level and hide weak texture.
+        """
+        if not self._floats:
+            self._floats.append(self._images[0].astype(np.float32))
+        while len(self._floats) <= number:
+            self._floats.append(np.asarray(cv2.pyrDown(self._floats[-1]), np.float32))
+        return self._floats[number]

@@ -1,0 +1,181 @@
+"""Re-detection of lost points, by descriptor and then by patch.
+
+Candidates are the predicted position, the best match of the template near it, and the best match of
+the query's descriptor in the whole frame. A point may return within a radius of its predicted
+position that grows while it is lost; so a point that is expected outside the frame does not return
+elsewhere. Only one that was missed inside the frame for long may return anywhere. A match that has
+a rival as good is no match.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vditrack.arrays import Bools, Floats
+from vditrack.bundle.configuration import FlowTracking, Matching, Recovery
+from vditrack.points.appearance import AppearanceReader
+from vditrack.points.array_tables import assign_rows, select_rows
+from vditrack.points.descriptor_matching import Match, cosines, match, match_elsewhere
+from vditrack.points.patch_alignment import Patches, Placement, place_unwarped
+from vditrack.points.point_memory import Appearance, PointMemory, View, are_close
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """One candidate place for each of N lost points."""
+
+    placement: Placement
+    score: Floats
+    """[N] mean correlation of the near and the wide patch; -1 where there is none."""
+
+
+class PointSearch:
+    """Searches for lost points."""
+
+    def __init__(
+        self,
+        reader: AppearanceReader,
+        matching: Matching,
+        flow_tracking: FlowTracking,
+        settings: Recovery,
+    ) -> None:
+        """Prepare searches.
+
+        Args:
+            reader: has read the points' appearance.
+            matching: of the search by descriptors.
+            flow_tracking: of patch alignment.
+            settings: of recovery.
+
+        """
+        self._near, self._wide = reader.near, reader.wide
+        self._matching, self._settings = matching, settings
+        self._patches = flow_tracking.patches
+
+    def may_be_seen(self, memory: PointMemory, view: View, predicted: Floats) -> Bools:
+        """Return which points may be inside the frame, given their predicted positions [N, 2]."""
+        height, width = view.image.size
+        nearest = np.clip(predicted, 0, np.array([width, height], np.float32))
+        return self._may_return(memory, view, nearest, predicted)
+
+    def search(self, memory: PointMemory, view: View, predicted: Floats) -> tuple[Placement, Bools]:
+        """Search for N lost points.
+
+        Args:
+            memory: of the points.
+            view: the frame to search.
+            predicted: [N, 2] (x, y) in pixels of the frame, where the points are expected.
+
+        Returns:
+            The best placement of each point, and which points [N] are found.
+
+        """
+        settings, query = self._settings, memory.query
+        wide = self._wide.prepare(query.wide)
+        tried = [
+            self._try(memory, wide, view, found.points / view.scale, found.similarity, predicted)
+            for found in self._matches(memory, view, predicted)
+        ]
+        best, score = _best_of(tried)
+        apart = settings.rival_distance * view.unit
+        rivals = match_elsewhere(
+            query.descriptor,
+            view.features,
+            view.model_positions(best.points),
+            apart * float(view.scale.max()),
+        )
+        places = rivals.points / view.scale
+        tried.append(self._try(memory, wide, view, places, rivals.similarity, predicted))
+        is_found = (score >= settings.min_correlation) & view.image.contains(best.points)
+        for rival in tried:
+            elsewhere = ~are_close(rival.placement.points, best.points, apart)
+            is_found &= ~(elsewhere & (rival.score > score - settings.rival_margin))
+        descriptors = view.describe(best.points, self._matching.template_falloff)
+        is_found &= cosines(query.descriptor, descriptors) >= settings.min_similarity
+        return best, is_found
+
+    def _matches(self, memory: PointMemory, view: View, predicted: Floats) -> list[Match]:
+        """Return the candidate places: predicted, near the predicted one, anywhere."""
+        grid, matching, count = view.features.grid, self._matching, len(predicted)
+        positions = view.model_positions(predicted)
+        centre = np.clip(positions, 0, np.array([grid.width, grid.height], np.float32) - 1)
+        nearby, anywhere = np.ones(count, np.bool_), np.zeros(count, np.bool_)
+        descriptor = memory.query.descriptor
+        return [
+            Match(positions, np.ones(count, np.float32)),
+            match(memory.template, view.features, centre, nearby, matching, view.intervals),
+            match(descriptor, view.features, centre, anywhere, matching),
+        ]
+
+    def _try(
+        self,
+        memory: PointMemory,
+        wide: Patches,
+        view: View,
+        points: Floats,
+        similarity: Floats,
+        predicted: Floats,
+    ) -> _Candidates:
+        """Align the patches near points [N, 2], from their first and their last shape."""
+        settings, query = self._settings, memory.query
+        score = np.full(len(points), -1, np.float32)
+        best = Placement(predicted.copy(), memory.shapes * view.patch_scale(query))
+        rows = np.flatnonzero(similarity >= settings.min_similarity)
+        similar, wide = select_rows(memory, rows), select_rows(wide, rows)
+        for shapes in (place_unwarped(points[rows]).shapes, similar.shapes):
+            start = Placement(points[rows], shapes * view.patch_scale(similar.query))
+            placement, correlation = self._align_to_match(similar.query, wide, view, start)
+            better = correlation > score[rows]
+            better &= self._may_return(similar, view, placement.points, predicted[rows])
+            score[rows[better]] = correlation[better]
+            assign_rows(best, rows[better], select_rows(placement, better))
+        return _Candidates(best, score)
+
+    def _align_to_match(
+        self, query: Appearance, wide: Patches, view: View, start: Placement
+    ) -> tuple[Placement, Floats]:
+        """Align patches near matches, the wide one first.
+
+        Returns:
+            The placement, and the mean correlation [N] of both patches; -1 where alignment failed.
+
+        """
+        settings, image = self._settings, view.image
+        size, to_wide = view.patch_size(query), query.wide_size[:, None, None]
+        max_wide_shift = settings.max_wide_shift * size * query.wide_size
+        start_wide = Placement(start.points, start.shapes * to_wide)
+        aligned = self._wide.align(wide, image, start_wide, settings.wide_rounds)
+        close = are_close(aligned.points, start.points, max_wide_shift)
+        middle = Placement(aligned.points, aligned.shapes / to_wide).where(close, start)
+        aligned = self._near.align(query.near, image, middle, self._patches.rounds)
+        max_shift = np.maximum(settings.max_shift * size, max_wide_shift)
+        believed = are_close(aligned.points, start.points, max_shift)
+        believed &= self._near.is_believable(aligned.shapes / view.patch_scale(query))
+        placement = aligned.where(believed, start)
+        placed_wide = Placement(placement.points, placement.shapes * to_wide)
+        of_near = self._near.correlate(query.near, image, placement)
+        of_wide = self._wide.correlate(wide, image, placed_wide)
+        believed &= of_wide >= settings.min_wide_correlation
+        inside = self._near.share_inside(query.near, image, placement)
+        believed &= inside >= settings.min_near_inside
+        inside = self._wide.share_inside(wide, image, placed_wide)
+        believed &= inside >= settings.min_wide_inside
+        return placement, np.where(believed, (of_near + of_wide) / 2, np.float32(-1))
+
+    def _may_return(
+        self, memory: PointMemory, view: View, points: Floats, predicted: Floats
+    ) -> Bools:
+        """Return which points may return at points [N, 2], away from their predicted positions."""
+        missed = memory.missed_frames > self._settings.anywhere_after
+        return are_close(points, predicted, memory.radius * view.unit) | missed
+
+
+def _best_of(tried: list[_Candidates]) -> tuple[Placement, Floats]:
+    """Return the best placement of each point, and its score [N]."""
+    first = tried[0]
+    best, score = select_rows(first.placement, np.arange(len(first.score))), first.score.copy()
+    for candidates in tried[1:]:
+        better = np.flatnonzero(candidates.score > score)
+        assign_rows(best, better, select_rows(candidates.placement, better))
+        score[better] = candidates.score[better]
+    return best, score
