@@ -96,6 +96,8 @@ class CameraMotion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     width: Positive = 256
     """Width, in pixels, that the picture is reduced to, to the nearest power of two. Chosen."""
+    levels: Positive = 3
+    """Reductions that are tried: to ``width``, to half of it, and so on. Chosen."""
     places: Positive = 12
     """Places a side of the grid that optical flow follows. Chosen."""
     max_flow_error: PositiveReal = 0.5
@@ -106,8 +108,10 @@ class CameraMotion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     min_agreement: Share = 0.5
     """Share of the places that count that must agree; with fewer the motion is unknown. Chosen."""
     min_cover: Share = 0.2
-    """Share of all places that must agree, so that an object on a plain backdrop is not taken for
-    the camera. Chosen."""
+    """Share of all places that must agree. Chosen."""
+    min_spread: NonNegative = 0.2
+    """Least standard deviation of the places that agree, as a share of the picture's height and
+    width, so that an object on a plain backdrop is not taken for the camera. Chosen."""
     step_error: PositiveReal = 0.1
     """Expected error of a step of the camera. Chosen."""
     static_speed: NonNegative = 0.3

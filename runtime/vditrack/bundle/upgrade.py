@@ -165,11 +165,13 @@ _RECOVERY_OF_8 = {
 }
 _CAMERA_OF_8 = {
     "width": 256,
+    "levels": 3,
     "places": 12,
     "max_flow_error": 0.5,
     "max_residual": 1.0,
     "min_agreement": 0.5,
     "min_cover": 0.2,
+    "min_spread": 0.2,
     "step_error": 0.1,
     "static_speed": 0.3,
     "static_share": 0.2,

@@ -40,7 +40,8 @@ def estimate_motion(
     """Estimate the camera's motion between two frames of one size.
 
     Optical flow follows a regular grid of places on a coarse level of both pyramids. RANSAC finds
-    the similarity transform that most of them agree on.
+    the similarity transform that most of them agree on. If they do not agree, coarser levels are
+    tried, on which soft pictures have more texture.
 
     Args:
         before: the frame before.
@@ -49,8 +50,18 @@ def estimate_motion(
         flow: of optical flow.
 
     """
-    number = round(max(0.0, float(np.log2(max(image.size) / settings.width))))
-    number = min(number, image.last_level)
+    finest = round(max(0.0, float(np.log2(max(image.size) / settings.width))))
+    for level in range(finest, finest + settings.levels):
+        motion = _estimate_at(before, image, min(level, image.last_level), settings, flow)
+        if motion.known:
+            return motion
+    return STILL
+
+
+def _estimate_at(
+    before: Pyramid, image: Pyramid, number: int, settings: CameraMotion, flow: OpticalFlow
+) -> Motion:
+    """Estimate the camera's motion on one level of the pyramids."""
     first, second = before.level(number), image.level(number)
     places = _regular_grid(first.shape, settings.places)
     found, error = track_forward_backward(first, second, places, places, flow)
@@ -66,7 +77,11 @@ def estimate_motion(
         method=cv2.RANSAC,
         ransacReprojThreshold=settings.max_residual * float(scale),
     )
-    if matrix is None or agreeing.sum() < least:
+    agreed = places[good][agreeing.ravel() > 0] if matrix is not None else places[:0]
+    if len(agreed) < least:
+        return STILL
+    spread = agreed.std(axis=0) / np.array(first.shape[::-1])
+    if spread.min() < settings.min_spread:
         return STILL
     return Motion(np.asarray(matrix, np.float32), known=True)
 
