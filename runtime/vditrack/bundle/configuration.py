@@ -112,7 +112,7 @@ class CameraMotion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     min_spread: NonNegative = 0.2
     """Least standard deviation of the places that agree, as a share of the picture's height and
     width, so that an object on a plain backdrop is not taken for the camera. Chosen."""
-    step_error: PositiveReal = 0.1
+    step_error: PositiveReal = 0.03
     """Expected error of a step of the camera. Chosen."""
     static_speed: NonNegative = 0.3
     """Speed a frame, relative to the camera, up to which a point counts as static. Chosen."""

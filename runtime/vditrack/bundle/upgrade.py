@@ -172,7 +172,7 @@ _CAMERA_OF_8 = {
     "min_agreement": 0.5,
     "min_cover": 0.2,
     "min_spread": 0.2,
-    "step_error": 0.1,
+    "step_error": 0.03,
     "static_speed": 0.3,
     "static_share": 0.2,
     "static_departure": 2.5,

@@ -198,8 +198,8 @@ class FlowTracker(PointTracker):
     ) -> tuple[Placement, Floats]:
         """Align the near patches where flow leads; where that fails, keep what flow says.
 
-        A textureless point is corrected by a share of what alignment says: the steady state of a
-        Kalman filter, for the error of the camera's motion and that of the alignment.
+        A textureless point is corrected by a share of what alignment says, as a Kalman filter
+        would: by the error of the camera's motion over that of the alignment.
 
         Returns:
             The placement, and the correlation [N] of each patch there.
@@ -218,8 +218,8 @@ class FlowTracker(PointTracker):
         )
         better &= self._near.is_believable(aligned.shapes / scale)
         placement, correlation = aligned.where(better, start), np.where(better, after, before)
-        gain = np.minimum(1, self._flow_tracking.camera.step_error / query.expected_error)
-        gain = np.where(query.textureless & (memory.lost_frames == 0), gain, 1)
+        drift = self._flow_tracking.camera.step_error * (1 + memory.lost_frames)
+        gain = np.where(query.textureless, np.minimum(1, drift / query.expected_error), 1)
         shift = np.where(better[:, None], shift, np.float32(0))
         placement.points[:] = start.points + gain[:, None] * shift
         surprising = np.linalg.norm(shift, axis=1) > 3 * query.expected_error * view.unit
