@@ -60,6 +60,11 @@ class PointTracker(ABC):
         """Visibility [N] in the last frame."""
         return self._visible.copy()
 
+    @property
+    def textureless(self) -> Bools:
+        """Which points [N] have too little texture around them to be located by it alone."""
+        return np.zeros(len(self.ids), np.bool_)
+
     def add(self, ids: Ints, points: Floats) -> None:
         """Add points [N, 2] on the last frame, in its pixels.
 

@@ -72,6 +72,12 @@ class FlowTracker(PointTracker):
         self.evidence: Floats = np.zeros((0, 4), np.float32)
         """[N, 4] of the last step: what `Visibility` weights, in its order."""
 
+    @property
+    def textureless(self) -> Bools:
+        """See `PointTracker`."""
+        memory = self._memory
+        return super().textureless if memory is None else memory.query.textureless.copy()
+
     def _start_points(self, positions: Floats, features: FeatureMap, image: Grey) -> None:
         new = self._remember(positions, features, self._pyramid_of(image))
         self._memory = new if self._memory is None else concatenate_rows(self._memory, new)
@@ -148,7 +154,7 @@ class FlowTracker(PointTracker):
         tracked = (memory.lost_frames == 0) & flow.trusted
         tracked &= (correlation > settings.min_correlation) & image.contains(placement.points)
         # Flow sticks to the border where a point leaves across it.
-        tracked &= image.contains(origin + predict_steps(memory, view, origin, static)) | carried
+        tracked &= image.contains(origin + predict_steps(memory, view, origin, static))
         tracked |= self._are_confirmed(memory, view, placement, correlation) & flow.trusted
         update_motion(memory, view, placement, origin, tracked, settings)
         with stage("recovery"):
@@ -182,7 +188,7 @@ class FlowTracker(PointTracker):
         trusted = ~memory.moving | are_close(tracked, predicted, limit)
         with_camera = np.asarray(origin + view.camera.step(origin), np.float32)
         limit = settings.camera.static_departure * view.unit
-        bound = static & memory.moving & ~carried
+        bound = static & memory.moving
         trusted &= ~bound | are_close(tracked, with_camera, limit)
         trusted &= error < settings.max_flow_error * np.maximum(1, 2.0**levels / view.unit)
         # Without texture of its own, a point goes with the camera.

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vditrack.arrays import Bools, Floats, Frame, Grey, Ints
-from vditrack.bundle.configuration import Matching, OpticalFlow, Streaming
+from vditrack.bundle.configuration import Matching, Streaming
 from vditrack.coordinates import pixel_unit
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
@@ -27,13 +27,9 @@ from vditrack.features.windows import SlidingWindow
 from vditrack.input_checks import check_frame, check_points, validate_ids
 from vditrack.points.array_tables import concatenate_rows, select_rows
 from vditrack.points.factory import create_point_tracker
-from vditrack.points.optical_flow import (
-    grey_levels,
-    is_consistent,
-    resize_grey,
-    track_forward_backward,
-)
+from vditrack.points.optical_flow import grey_levels, resize_grey
 from vditrack.stage_timing import stage
+from vditrack.streams.bridging import carry_points, follow, size_ratio
 from vditrack.streams.frame_clock import FrameClock
 
 
@@ -142,6 +138,8 @@ class LiveStream:
         """
         self._extractor = extractor
         self._settings, self._streaming, self._live = settings, streaming, streaming.live
+        flow_tracking = settings.flow_tracking
+        self._camera = None if flow_tracking is None else flow_tracking.camera
         self._owned = worker is None
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="vditrack")
         self._next_id = 0
@@ -300,17 +298,15 @@ class LiveStream:
         points, newest = self._points, self._image
         if newest is None or not len(points.ids):
             return
-        points.places *= _size_ratio(newest, image)
+        points.places *= size_ratio(newest, image)
         seen = np.flatnonzero(points.visible)
         if len(seen):
             with stage("flow"):
                 places = points.places[seen]
-                flowed, held = self._flow(
-                    resize_grey(newest, image.shape),
-                    image,
-                    places,
-                    places,
-                    self._live.optical_flow,
+                without = self._tracker.ids[self._tracker.textureless]
+                textureless = np.isin(points.ids[seen], without)
+                flowed, held = carry_points(
+                    newest, image, places, textureless, self._live, self._camera
                 )
             points.places[seen[held]] = flowed[held]
             points.followed[seen[~held]] = False
@@ -350,7 +346,7 @@ class LiveStream:
             points.places[rows] = tracker.points
             return
         was = job.places[np.searchsorted(job.ids, tracker.ids)]
-        factor = _size_ratio(job.image, newest)
+        factor = size_ratio(job.image, newest)
         correction = (tracker.points - was) * factor
         points.places[rows] += correction
         limit = self._live.max_correction * pixel_unit(newest.shape)
@@ -363,18 +359,10 @@ class LiveStream:
         points = self._points
         with stage("flow"):
             described = resize_grey(job.image, newest.shape)
-            flowed, held = self._flow(
-                described, newest, placed, points.places[rows], self._live.correction_flow
-            )
+            guess, flow = points.places[rows], self._live.correction_flow
+            flowed, held = follow(described, newest, placed, guess, flow, self._live)
         points.places[rows[held]] = flowed[held]
         points.followed[rows[~held]] = False
-
-    def _flow(
-        self, before: Grey, image: Grey, points: Floats, guess: Floats, settings: OpticalFlow
-    ) -> tuple[Floats, Bools]:
-        """Track points [N, 2] by optical flow; return positions, and which of them to believe."""
-        tracked, error = track_forward_backward(before, image, points, guess, settings)
-        return tracked, is_consistent(error, image.shape, self._live.max_flow_error)
 
     def _update(self, stamp: float) -> LiveUpdate:
         points = self._points
@@ -390,9 +378,3 @@ class LiveStream:
             seconds_since_model=np.asarray(stamp - points.placed, np.float32),
             bridged=not self._describes(stamp),
         )
-
-
-def _size_ratio(before: Grey, after: Grey) -> Floats:
-    """Return the pixels (x, y) of a frame in one pixel of the frame before."""
-    (height, width), (height_before, width_before) = after.shape, before.shape
-    return np.array([width / width_before, height / height_before], np.float32)
