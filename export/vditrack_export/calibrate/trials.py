@@ -29,14 +29,14 @@ class Trial:
     evidence: Floats
     """The signals, float32 [Q, T, 4] as in `FlowTracker.evidence`; 0 where a point is not tracked.
     """
-    inside: Bools
-    """Whether a point is tracked and inside the picture, [Q, T]. Elsewhere it is reported as hidden
-    whatever the signals are."""
+    decidable: Bools
+    """Whether the signals decide about visibility, [Q, T], as in `FlowTracker.decidable`. Elsewhere
+    a point is reported as hidden whatever they are."""
 
     @property
     def judged(self) -> Bools:
-        """Whether the signals decide about visibility, [Q, T]."""
-        return self.inside & self.compared.counted
+        """Whether the signals decide about visibility in a frame that counts, [Q, T]."""
+        return self.decidable & self.compared.counted
 
     @property
     def seen(self) -> Bools:
@@ -45,7 +45,9 @@ class Trial:
 
     def confidence(self, weights: Visibility) -> Doubles:
         """Return the confidences that other weights give to the recorded signals, [Q, T]."""
-        return self.inside * sigmoid(weights.bias + self.evidence @ np.array(weights.of_evidence))
+        return self.decidable * sigmoid(
+            weights.bias + self.evidence @ np.array(weights.of_evidence)
+        )
 
     def scores(self, visible: Bools | None = None) -> PointScores:
         """Return TAP-Vid's metrics of the tracks, with other visibilities [Q, T] if given."""
@@ -108,11 +110,12 @@ def track_clip(
     )
     shape = queries.counted.shape
     points, visible = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.bool_)
-    evidence, tracked = np.zeros((*shape, 4), np.float32), np.zeros(shape, np.bool_)
+    evidence, decidable = np.zeros((*shape, 4), np.float32), np.zeros(shape, np.bool_)
     for frame, features in enumerate(encoded.read_maps()):
         tracker.advance(features, clip.frames[frame])
         # Points that are added in this frame have no signals yet.
-        evidence[tracker.ids, frame], tracked[tracker.ids, frame] = tracker.evidence, True
+        evidence[tracker.ids, frame] = tracker.evidence
+        decidable[tracker.ids, frame] = tracker.decidable
         added = np.flatnonzero(queries.frames == frame)
         if len(added):
             tracker.add(added, starts[added])
@@ -122,5 +125,4 @@ def track_clip(
     compared = Comparison(
         (error**2).sum(axis=2), clip.visible[queries.tracks], visible, queries.counted
     )
-    inside = ((points >= 0) & (points < clip.size)).all(axis=2)
-    return Trial(compared, evidence, tracked & inside)
+    return Trial(compared, evidence, decidable)

@@ -1,6 +1,7 @@
 """Verb ``propagate``: propagate masks of objects through a video."""
 
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -73,9 +74,10 @@ def propagate(
     inputs = (video, *marked.files)
     with (
         results_folder(destination, {MASKS, OVERLAY, RESULT}, RESULT, inputs) as folder,
+        # Loaded before the bars, which end with an empty line where there is none yet.
+        nullcontext(_load_tracker(bundle, backend, motion_weight)) as tracker,
         progress_bars(quiet=as_json) as bars,
     ):
-        tracker = _load_tracker(bundle, backend, motion_weight)
         clip = read_video(video, start, end, add_progress_bar(bars, "reading"))
         progress = add_progress_bar(bars, "masks", len(clip.frames))
         began = time.perf_counter()

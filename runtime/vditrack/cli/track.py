@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -183,9 +184,10 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
     inputs = (request.video, *request.points.files)
     with (
         results_folder(request.output, names, TRACKS, inputs) as folder,
+        # Loaded before the bars, which end with an empty line where there is none yet.
+        nullcontext(_load_tracker(request)) as tracker,
         progress_bars(quiet=as_json) as bars,
     ):
-        tracker = _load_tracker(request)
         video = _read(request, add_progress_bar(bars, "reading"))
         shots = request.points.split(video.frames)
         times = np.split(video.times, request.points.cuts)

@@ -71,6 +71,9 @@ class FlowTracker(PointTracker):
         self._pyramid: Pyramid | None = None
         self.evidence: Floats = np.zeros((0, 4), np.float32)
         """[N, 4] of the last step: what `Visibility` weights, in its order."""
+        self.decidable: Bools = np.zeros(0, np.bool_)
+        """[N] whether the evidence of the last step decides about visibility; other points are
+        invisible."""
 
     @property
     def textureless(self) -> Bools:
@@ -117,6 +120,7 @@ class FlowTracker(PointTracker):
         view = View(features, target, self._scale(), intervals, camera)
         count, self._positions = len(memory.lost_frames), self._positions.copy()
         self.evidence = np.zeros((count, 4), np.float32)
+        self.decidable = np.zeros(count, np.bool_)
         self.confidence = np.zeros(count, np.float32)
         self.forward_backward_error = np.zeros(count, np.float32)
         for rows in _blocks(count):
@@ -294,6 +298,7 @@ class FlowTracker(PointTracker):
         possible &= query.expected_error < settings.patches.max_textureless_error
         confidence = np.asarray(possible / (1 + np.exp(-logits)), np.float32)
         self.evidence[rows], self.confidence[rows] = evidence, confidence
+        self.decidable[rows] = possible
         self.forward_backward_error[rows] = flow_error * view.unit * view.scale.max()
         weight, seen = self._settings.template_update, confidence >= 0.5
         memory.template[seen] = (1 - weight) * memory.template[seen] + weight * descriptors[seen]

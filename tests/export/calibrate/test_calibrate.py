@@ -156,7 +156,7 @@ def test_the_threshold_is_the_lowest_of_the_best():
     found = sweep_thresholds(trials, weights)
     expected = []
     for threshold in found.thresholds:
-        said = [(likely(weights, t.evidence) >= threshold) & t.inside for t in trials]
+        said = [(likely(weights, t.evidence) >= threshold) & t.decidable for t in trials]
         expected.append(np.mean([official(*pair) for pair in zip(trials, said, strict=True)]))
     assert [means.objective for means in found.means] == pytest.approx(expected)
     assert expected[found.best] >= max(expected) - FLAT
@@ -176,7 +176,7 @@ def test_clips_count_equally():
     rng = np.random.default_rng(4)
     trials = [random_trial(rng, points) for points in (2, 30)]
     rows = collect_rows(trials)
-    judged = [trial.inside & trial.compared.counted for trial in trials]
+    judged = [trial.decidable & trial.compared.counted for trial in trials]
     counts = [mask.sum() for mask in judged]
     assert len(rows.seen) == sum(counts)
     first, second = np.split(rows.weights, counts[:1])
