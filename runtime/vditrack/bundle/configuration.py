@@ -76,6 +76,9 @@ class PatchAlignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_textureless_error: PositiveReal = 4.0
     """The same, up to which a patch can confirm that a textureless point moves with the camera. A
     point without such a patch is never visible. Chosen."""
+    max_surprise: PositiveReal = 3.0
+    """Expected errors that an alignment may be away from where the camera's motion leads a
+    textureless point; beyond that the point is lost. Chosen."""
     max_radius: PositiveReal = 40.0
     """Largest radius of a patch, in pixels at a width of 256. Chosen."""
     finest_pixel: PositiveReal = 0.25

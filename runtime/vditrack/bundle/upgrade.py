@@ -153,6 +153,7 @@ _PATCHES_OF_8 = {
     "grey_noise": 0.3,
     "max_error": 0.8,
     "max_textureless_error": 4.0,
+    "max_surprise": 3.0,
     "max_radius": 40.0,
     "finest_pixel": 0.25,
 }

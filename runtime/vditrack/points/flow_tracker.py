@@ -150,17 +150,17 @@ class FlowTracker(PointTracker):
         # Points that were carried through dropped frames are where they were predicted to be.
         carried = ~are_close(start, self._positions[rows], _ROUNDING)
         start = np.asarray(start / view.scale, np.float32)
+        static = are_static(memory, view, origin, settings.camera)
         with stage("flow"):
-            flow = self._track_by_flow(memory, before, view, origin, start, carried)
+            flow = self._track_by_flow(memory, before, view, origin, start, carried, static)
         with stage("patches"):
             placement, correlation = self._align_to_query(memory, view, flow)
-        static = are_static(memory, view, origin, settings.camera)
         tracked = (memory.lost_frames == 0) & flow.trusted
         tracked &= (correlation > settings.min_correlation) & image.contains(placement.points)
         # Flow sticks to the border where a point leaves across it.
         tracked &= image.contains(origin + predict_steps(memory, view, origin, static))
         tracked |= self._are_confirmed(memory, view, placement, correlation) & flow.trusted
-        update_motion(memory, view, placement, origin, tracked, settings)
+        update_motion(memory, view, placement, origin, static, tracked, settings)
         with stage("recovery"):
             self._recover(memory, view, placement)
         with stage("visibility"):
@@ -175,10 +175,10 @@ class FlowTracker(PointTracker):
         origin: Floats,
         start: Floats,
         carried: Bools,
+        static: Bools,
     ) -> _Flow:
         """Track points by optical flow, where it stays near their predicted positions."""
         settings, query = self._flow_tracking, memory.query
-        static = are_static(memory, view, origin, settings.camera)
         by_camera = static & ((memory.lost_frames > 0) | ~memory.moving)
         step = predict_steps(memory, view, origin, by_camera)
         predicted = np.asarray(start + step * ~carried[:, None], np.float32)
@@ -232,7 +232,8 @@ class FlowTracker(PointTracker):
         gain = np.where(query.textureless, np.minimum(1, drift / query.expected_error), 1)
         shift = np.where(better[:, None], shift, np.float32(0))
         placement.points[:] = start.points + gain[:, None] * shift
-        surprising = np.linalg.norm(shift, axis=1) > 3 * query.expected_error * view.unit
+        limit = settings.max_surprise * query.expected_error * view.unit
+        surprising = np.linalg.norm(shift, axis=1) > limit
         return placement, np.where(query.textureless & surprising, np.float32(-1), correlation)
 
     def _are_confirmed(

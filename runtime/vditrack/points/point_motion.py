@@ -41,6 +41,7 @@ def update_motion(
     view: View,
     placement: Placement,
     origin: Floats,
+    static: Bools,
     tracked: Bools,
     settings: FlowTracking,
 ) -> None:
@@ -53,11 +54,11 @@ def update_motion(
         view: the frame that they are tracked into.
         placement: of their patches in it.
         origin: [N, 2] (x, y), where they were in the frame before, in pixels of this frame.
+        static: [N] which points stand still in the scene.
         tracked: [N] whether optical flow tracks the point into this frame.
         settings: of flow tracking.
 
     """
-    static = are_static(memory, view, origin, settings.camera)
     camera_step = view.camera.step(origin)
     lost_static = static & ~tracked
     placement.points[lost_static] = origin[lost_static] + camera_step[lost_static]
