@@ -181,3 +181,15 @@ def test_confidence_is_the_logistic_of_the_evidence():
     correlation, first, template, distance = alive.evidence.T
     assert (correlation > 0.95).all() and (first > 0.9).all() and (distance < 0.1).all()
     assert (template >= first - 0.05).all()
+
+
+def test_a_hidden_point_does_not_return_to_one_of_its_copies():
+    """A tile that repeats has many places as good as the one that is covered."""
+    tile = texture(np.stack(np.meshgrid(np.arange(48), np.arange(48)), axis=-1) + 0.5)
+    frame = np.tile(tile, (SIZE[0] // 48 + 1, SIZE[1] // 48 + 1, 1))[: SIZE[0], : SIZE[1]]
+    covered = frame.copy()
+    covered[24:96, 48:120] = 120
+    tracks, visible = followed([frame, frame, *[covered] * 16], [[84, 60]])
+    assert visible[0, :2].all()
+    assert not visible[0, 2:].any()
+    assert np.linalg.norm(tracks[0] - (84, 60), axis=1).max() < 3

@@ -50,3 +50,14 @@ def test_a_textureless_point_goes_with_the_camera_or_is_not_believed():
     assert np.abs(carried[0] - flat[0] - STEP).max() < 0.3
     _, held = carry(flat, [True], camera=None)
     assert not held.any()
+
+
+def test_a_point_that_flow_leaves_at_the_border_is_not_believed():
+    """A strip at the border stands still, as dirt on the lens does, and flow sticks to it."""
+    before, image = frames()
+    image[:, -12:] = before[:, -12:]
+    places, textureless = np.float32([[251.5, 60]]), np.array([False])
+    stuck, held = carry_points(before, image, places, textureless, LiveTracking(), None)
+    assert held.all() and np.abs(stuck - places).max() < 0.5
+    _, held = carry_points(before, image, places, textureless, LiveTracking(), CAMERA)
+    assert not held.any()
