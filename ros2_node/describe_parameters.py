@@ -1,17 +1,18 @@
-"""Write the table of parameters in docs/ros.md and the defaults in ros2_node/config/tracker.yaml.
+"""Write the table of parameters in docs/ros-parameters.md and the defaults in config/tracker.yaml.
 
-Run `python ros2_node/describe_parameters.py` after a change of `vditrack_ros.parameters`. A test
-fails if the files are out of date.
+Run `python ros2_node/describe_parameters.py` after a change of `vditrack_ros.parameters.table`. A
+test fails if the files are out of date.
 """
 
 import json
 import textwrap
 from pathlib import Path
 
-from vditrack_ros.parameters import PARAMETERS, Parameter
+from vditrack_ros.parameters.definition import Parameter
+from vditrack_ros.parameters.table import PARAMETERS
 
 FOLDER = Path(__file__).parent
-PAGE = FOLDER.parent / "docs" / "ros.md"
+PAGE = FOLDER.parent / "docs" / "ros-parameters.md"
 CONFIG = FOLDER / "config" / "tracker.yaml"
 MARKERS = ("<!-- parameters: begin -->\n", "<!-- parameters: end -->\n")
 

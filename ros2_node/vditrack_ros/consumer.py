@@ -11,7 +11,7 @@ from std_msgs.msg import Header
 from vditrack.arrays import Frame
 from vditrack_ros.counters import ImageCounters
 from vditrack_ros.diagnostics import CameraState, Report
-from vditrack_ros.parameters import Settings
+from vditrack_ros.parameters.settings import Settings
 
 LOG_INTERVAL = 5.0
 """Minimum number of seconds between two log messages of the same kind."""

@@ -14,7 +14,7 @@ from vditrack.arrays import Doubles
 from vditrack.inference.engine_identity import Identity
 from vditrack.streams.mask_stream import MaskUpdate
 from vditrack_ros.counters import ImageCounters, MaskCounters
-from vditrack_ros.parameters import Settings
+from vditrack_ros.parameters.settings import Settings
 
 if TYPE_CHECKING:
     from diagnostic_msgs.msg import DiagnosticStatus

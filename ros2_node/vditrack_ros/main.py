@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from types import FrameType
 
 from vditrack.errors import install_command
-from vditrack_ros.parameters import PARAMETERS
+from vditrack_ros.parameters.table import PARAMETERS
 
 _SPIN_TIMEOUT = 0.2
 """Maximum number of seconds until a signal is noticed."""

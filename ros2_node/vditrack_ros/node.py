@@ -14,9 +14,9 @@ from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from vditrack import Tracker
 from vditrack.errors import InputError, VditrackError
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
-from vditrack_ros.declared_parameters import DeclaredParameters, build_set_result
 from vditrack_ros.diagnostics import build_diagnostic_status, build_model_report
-from vditrack_ros.parameters import Settings
+from vditrack_ros.parameters.declaration import DeclaredParameters, build_set_result
+from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.self_test import run_self_test
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE

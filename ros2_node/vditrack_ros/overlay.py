@@ -10,7 +10,7 @@ from vditrack.io.overlay import draw_masks
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.consumer import CameraContext, CameraImage
 from vditrack_ros.messages import TRAIL_LENGTH, build_overlay_image, build_rgb_image
-from vditrack_ros.parameters import Settings
+from vditrack_ros.parameters.settings import Settings
 
 Trail = tuple[LiveUpdate, ...]
 """Updates of the points up to and including an image's; may be empty."""

@@ -5,7 +5,8 @@ import pytest
 from doubles.passthrough import write_passthrough
 from doubles.propagating import write_propagating
 from doubles.ros_loopback import open_peer
-from vditrack_ros.parameters import PARAMETERS, build_settings
+from vditrack_ros.parameters.settings import build_settings
+from vditrack_ros.parameters.table import PARAMETERS
 
 peer = pytest.fixture(open_peer)
 

@@ -20,7 +20,7 @@ from vditrack.bundle.folder import bundled_model
 from vditrack.errors import install_command
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
 from vditrack_ros.diagnostics import ERROR
-from vditrack_ros.parameters import PARAMETERS
+from vditrack_ros.parameters.table import PARAMETERS
 
 pytestmark = pytest.mark.slow
 FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)

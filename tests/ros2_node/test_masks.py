@@ -266,7 +266,7 @@ def test_the_overlay_shows_objects(camera, peer):
 
 def test_the_page_shows_how_to_mark(camera, peer):
     """The lines of the page, as they stand."""
-    page = (Path(__file__).parents[2] / "docs" / "ros.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "ros-masks.md").read_text()
     (lines,) = re.findall(r"```python\n(from array .*?)```", page, re.DOTALL)
     camera.shoot(shot(0))
     peer.until(lambda: camera.marks.get_subscription_count() > 0, "the node listens")

@@ -20,7 +20,8 @@ from doubles import launch as launch_double
 from doubles.ros_loopback import PATIENCE, Process
 from vditrack_ros.counters import ImageCounters
 from vditrack_ros.diagnostics import CameraState, build_camera_report, summarize_points
-from vditrack_ros.parameters import PARAMETERS, Settings
+from vditrack_ros.parameters.settings import Settings
+from vditrack_ros.parameters.table import PARAMETERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,7 +30,8 @@ else:
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ros2_node"
-PAGE = (ROOT / "docs" / "ros.md").read_text()
+PARAMETERS_PAGE = (ROOT / "docs" / "ros-parameters.md").read_text()
+TOPICS_PAGE = (ROOT / "docs" / "ros-topics.md").read_text()
 # What is there or not: not a dependency. rosdep has no key for vditrack.
 OPTIONAL = {"foxglove_msgs"}
 
@@ -50,7 +52,9 @@ def modules_imported(*files: Path) -> set[str]:
 
 
 def test_the_table_of_parameters_is_that_of_the_descriptors():
-    assert described()["update_page"](PAGE) == PAGE, "run ros2_node/describe_parameters.py"
+    assert described()["update_page"](PARAMETERS_PAGE) == PARAMETERS_PAGE, (
+        "run ros2_node/describe_parameters.py"
+    )
 
 
 def test_the_file_of_defaults_is_that_of_the_descriptors():
@@ -126,7 +130,7 @@ def test_the_launch_file_passes_on_what_it_is_given(monkeypatch, tmp_path):
 
 def topics_told() -> set[str]:
     """Topics in the page's tables, of a node named tracker without a namespace."""
-    names = re.findall(r"^\| `(~?/?[a-z_/]+)` \|", PAGE, re.MULTILINE)
+    names = re.findall(r"^\| `(~?/?[a-z_/]+)` \|", TOPICS_PAGE, re.MULTILINE)
     return {f"/tracker/{name[2:]}" if name[0] == "~" else f"/{name.lstrip('/')}" for name in names}
 
 

@@ -11,8 +11,9 @@ from rclpy.parameter import Parameter as Set
 
 import doubles.ros_loopback  # noqa: F401  (sets the middleware up before rclpy joins it)
 from vditrack.errors import InputError
-from vditrack_ros.declared_parameters import DeclaredParameters
-from vditrack_ros.parameters import PARAMETERS, Settings, build_settings
+from vditrack_ros.parameters.declaration import DeclaredParameters
+from vditrack_ros.parameters.settings import Settings, build_settings
+from vditrack_ros.parameters.table import PARAMETERS
 
 DEFAULTS = {parameter.name: parameter.default for parameter in PARAMETERS}
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}

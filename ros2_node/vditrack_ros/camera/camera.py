@@ -27,7 +27,7 @@ from vditrack_ros.consumer import LOG_INTERVAL, CameraContext, CameraImage, Cons
 from vditrack_ros.diagnostics import CameraState, Report
 from vditrack_ros.masks.tracking import MaskConsumer
 from vditrack_ros.overlay import OverlayPublisher
-from vditrack_ros.parameters import Settings
+from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.points.tracking import PointConsumer
 

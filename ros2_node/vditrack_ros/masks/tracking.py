@@ -27,7 +27,7 @@ from vditrack_ros.masks.requests import (
 )
 from vditrack_ros.messages import build_mask_image
 from vditrack_ros.overlay import OverlayPublisher, Trail
-from vditrack_ros.parameters import Settings
+from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from vditrack.arrays import Bools, Doubles, Floats, Frame, Indices, Ints
 from vditrack.coordinates import cells_from_pixels, pixels_from_cells
 from vditrack.streams.realtime import LiveStream, LiveUpdate
-from vditrack_ros.parameters import Settings
+from vditrack_ros.parameters.settings import Settings
 
 Size = tuple[int, int]
 """(height, width)."""

@@ -16,7 +16,7 @@ from vditrack.ros_messages.camera_info import Camera, place_points
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros import messages
 from vditrack_ros.calibration import Calibration, Size
-from vditrack_ros.parameters import Settings
+from vditrack_ros.parameters.settings import Settings
 
 if messages.HAS_FOXGLOVE:
     from foxglove_msgs.msg import ImageAnnotations

@@ -18,7 +18,7 @@ from vditrack_ros.consumer import LOG_INTERVAL, RATE_SETTLING_TIME, CameraContex
 from vditrack_ros.counters import ImageCounters, Timing
 from vditrack_ros.diagnostics import CameraState, Report, build_camera_report, summarize_points
 from vditrack_ros.overlay import OverlayPublisher
-from vditrack_ros.parameters import Settings
+from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.points.population import Population
 from vditrack_ros.points.publishers import PointPublishers

@@ -12,7 +12,9 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 
 from vditrack.errors import InputError
-from vditrack_ros.parameters import PARAMETERS, Parameter, Settings, build_settings
+from vditrack_ros.parameters.definition import Parameter
+from vditrack_ros.parameters.settings import Settings, build_settings
+from vditrack_ros.parameters.table import PARAMETERS
 
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 _RCLPY_NAMES = ("use_sim_time", "start_type_description_service", "qos_overrides")

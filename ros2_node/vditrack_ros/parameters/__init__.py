@@ -1,0 +1,1 @@
+"""The node's parameters: definition, table, checked settings, declaration in ROS."""

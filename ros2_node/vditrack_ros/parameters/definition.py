@@ -1,0 +1,93 @@
+"""Definition of a parameter of the node. Needs no ROS."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, cast
+
+from vditrack.errors import InputError
+
+Value = bool | int | float | str | list[str]
+
+_CAMERA_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*)?")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the node, as `ros2 param describe` shows it."""
+
+    name: str
+    default: Value
+    description: str
+    range: tuple[float, float] | None = None
+    """Minimum and maximum, both allowed."""
+    live: bool = False
+    """Whether it may be set while the node is configured or active."""
+    choices: tuple[str, ...] = ()
+
+    @property
+    def ros_type(self) -> str:
+        """Name of the parameter's type in ROS."""
+        return _ROS_TYPES[type(self.default)]
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words, for error messages."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.range is not None:
+            low, high = self.range
+            return f"{_with_article(self.ros_type)} from {low:g} to {high:g}"
+        return _with_article(self.ros_type)
+
+    def validate(self, value: Any) -> Value:  # noqa: ANN401
+        """Return a value in the parameter's type; an integer is accepted for a double.
+
+        Args:
+            value: as ROS gives it.
+
+        Raises:
+            InputError: the value has another type or is not allowed.
+
+        """
+        if isinstance(self.default, float) and type(value) is int:
+            value = float(value)
+        if isinstance(self.default, list) and isinstance(value, (tuple, list)):
+            value = list(value)
+        allowed = type(value) is type(self.default)
+        if allowed and self.choices:
+            allowed = value in self.choices
+        if allowed and self.range is not None:
+            # NaN fails this comparison.
+            allowed = self.range[0] <= value <= self.range[1]
+        if not allowed:
+            raise InputError(f"{self.name} is {value!r}; it must be {self.allowed}.")
+        if self.name == "cameras":
+            _check_camera_names(value)
+        return cast("Value", value)
+
+
+_ROS_TYPES: dict[type, str] = {
+    bool: "bool",
+    int: "integer",
+    float: "double",
+    str: "string",
+    list: "string array",
+}
+
+
+def _with_article(ros_type: str) -> str:
+    return f"an {ros_type}" if ros_type == "integer" else f"a {ros_type}"
+
+
+def _check_camera_names(names: list[str]) -> None:
+    if not names or len(set(names)) < len(names):
+        raise InputError(
+            f"cameras is {names}; it must be a string array of at least one name, without "
+            "repetitions."
+        )
+    for name in names:
+        if not isinstance(name, str) or not _CAMERA_NAME.fullmatch(name):
+            raise InputError(
+                f"cameras has the name {name!r}; it must be a string array of names of letters, "
+                "digits and underscores that begin with a letter; / may join several of them."
+            )

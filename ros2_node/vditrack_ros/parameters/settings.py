@@ -1,0 +1,65 @@
+"""Checked values of the node's parameters. Needs no ROS."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from vditrack.errors import InputError
+from vditrack_ros.parameters.table import PARAMETERS
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked values of all parameters; `vditrack_ros.parameters.table` describes them."""
+
+    autostart: bool
+    bundle: str
+    backend: str
+    mode: str
+    cameras: tuple[str, ...]
+    image_transport: str
+    reliability: str
+    population: str
+    points: int
+    max_points: int
+    lost_after: float
+    refill_interval: float
+    corner_quality: float
+    min_confidence: float
+    max_age: float
+    max_gap: float
+    max_lateness: float
+    depth_tolerance: float
+    overlay: bool
+    warn_latency: float
+    error_latency: float
+    warn_dropped: float
+    stale_after: float
+
+
+def build_settings(values: Mapping[str, Any]) -> Settings:
+    """Validate a value for each parameter and return them as settings.
+
+    Args:
+        values: by parameter name.
+
+    Raises:
+        InputError: a value has a wrong type or is not allowed, or values contradict each other.
+
+    """
+    checked = {
+        parameter.name: parameter.validate(values[parameter.name]) for parameter in PARAMETERS
+    }
+    cameras = tuple(cast("list[str]", checked.pop("cameras")))
+    settings = Settings(cameras=cameras, **cast("dict[str, Any]", checked))
+    if settings.points > settings.max_points:
+        raise InputError(
+            f"points is {settings.points}, more than max_points, {settings.max_points}. Raise "
+            "max_points first, or lower points."
+        )
+    if settings.warn_latency > settings.error_latency:
+        raise InputError(
+            f"warn_latency is {settings.warn_latency:g}, more than error_latency, "
+            f"{settings.error_latency:g}. Raise error_latency first, or lower warn_latency."
+        )
+    return settings
