@@ -1,10 +1,11 @@
-"""Measure the ROS 2 node with a simulated camera: rates, latency, drops, overhead and memory.
+"""Measure the ROS 2 node with a simulated camera: rate, latency, processor time and memory.
 
-    python benchmarks/ros_node.py                     # a minute at 30 Hz, 640 x 480, 64 points
-    python benchmarks/ros_node.py --seconds 600       # does memory stay constant?
+    python benchmarks/ros_node.py            # the table "Measured speed" of the documentation
+    python benchmarks/ros_node.py --size 1280x720 --rate 30      # one row
+    python benchmarks/ros_node.py --size 640x480 --rate 30 --seconds 1800   # does memory grow?
 
-Publisher, node and subscriber are separate processes on this machine. The baseline of the latency
-is the same subscriber on the images in the same run: the time that the middleware takes.
+Publisher, node and subscriber are separate processes on this machine. The baseline of each row is
+the same subscriber on the images, without the node: the rate and latency of the middleware.
 """
 
 import os
@@ -20,7 +21,6 @@ from typing import Annotated
 
 FOLDER = Path(__file__).resolve().parent
 PROFILE = FOLDER.parent / "ros2_node" / "config" / "fastdds.xml"
-HEIGHT, WIDTH = 480, 640
 # The middleware reads these when rclpy is imported.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -38,29 +38,53 @@ from sensor_msgs.msg import Image, PointCloud2  # noqa: E402
 from vditrack.synthetic.layers.clips import render_clip  # noqa: E402
 
 LATEST = qos_profile_sensor_data
+SIZES = ("640x480", "1280x720", "1920x1080")
+RATES = (30.0, 60.0)
 WARM_UP = 5.0
 """Seconds that are not measured: discovery, and the node's estimate of the model's speed."""
+BASELINE = 10.0
+"""Seconds for which the images alone are received."""
+MAX_GROWTH = 0.05
+"""Share by which memory may grow after the first minute."""
+
+HEADER = (
+    "| size | camera | images alone | tracks | encoded by the model | latency p50, p99 | of images "
+    "alone | processor time of the node | memory |\n|---|---|---|---|---|---|---|---|---|"
+)
 
 
-def publish(rate: float) -> None:
+@dataclass(frozen=True)
+class Row:
+    """A simulated camera, and the number of points that are tracked in its images."""
+
+    width: int
+    height: int
+    rate: float
+    points: int
+
+
+def publish(row: Row) -> None:
     """Publish a rendered clip forwards and backwards until interrupted."""
-    frames = render_clip(seed=0, height=HEIGHT, width=WIDTH, frames=60).frames
-    loop = [array("B", frame.tobytes()) for frame in [*frames, *frames[-2:0:-1]]]
+    frames = render_clip(seed=0, height=row.height, width=row.width, frames=60).frames
+    images = [array("B", frame.tobytes()) for frame in frames]
+    del frames
+    loop = [*images, *images[-2:0:-1]]
     rclpy.init()
     node = rclpy.create_node("camera")
     publisher = node.create_publisher(Image, "image", LATEST)
-    message = Image(height=HEIGHT, width=WIDTH, encoding="rgb8", step=3 * WIDTH)
+    message = Image(height=row.height, width=row.width, encoding="rgb8", step=3 * row.width)
     message.header.frame_id = "camera"
     count = 0
 
     def tick() -> None:
         nonlocal count
+        # Like a driver's, the image is copied once, to the middleware.
         message.data = loop[count % len(loop)]
         message.header.stamp = node.get_clock().now().to_msg()
         publisher.publish(message)
         count += 1
 
-    node.create_timer(1 / rate, tick)
+    node.create_timer(1 / row.rate, tick)
     with suppress(ExternalShutdownException):
         rclpy.spin(node)
 
@@ -76,9 +100,45 @@ class Reception:
         """Return the messages per second."""
         return (len(self.arrivals) - 1) / (self.arrivals[-1] - self.arrivals[0])
 
-    def milliseconds(self, percent: float) -> float:
-        """Return a percentile of the latency in milliseconds."""
-        return 1000 * float(np.percentile(self.latencies, percent))
+    def percentiles(self) -> str:
+        """Return the median and the 99th percentile of the latency in milliseconds."""
+        p50, p99 = 1000 * np.percentile(self.latencies, (50, 99))
+        return f"{p50:.1f}, {p99:.1f} ms"
+
+
+class ProcessUse:
+    """Processor time and memory of a process, sampled about once a second."""
+
+    def __init__(self, process: int) -> None:
+        """Sample the process with this id."""
+        self._folder = Path("/proc") / str(process)
+        self.times: list[float] = []
+        self.processor: list[float] = []
+        """Seconds of processor time since its start."""
+        self.memory: list[float] = []
+        """Resident memory in MB."""
+
+    def sample(self, now: float) -> None:
+        """Add a sample if the last one is a second old."""
+        if self.times and now - self.times[-1] < 1:
+            return
+        # The name in parentheses may contain spaces. User and system time follow 11 fields later.
+        state = (self._folder / "stat").read_text().rpartition(")")[2].split()
+        ticks, pages = int(state[11]) + int(state[12]), int(state[21])
+        self.times.append(now)
+        self.processor.append(ticks / os.sysconf("SC_CLK_TCK"))
+        self.memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+    def cores(self) -> float:
+        """Return the cores that were busy, on average."""
+        return (self.processor[-1] - self.processor[0]) / (self.times[-1] - self.times[0])
+
+    def memory_by_minute(self) -> list[float]:
+        """Return the median of the memory in each whole minute, in MB."""
+        minutes = ((np.array(self.times) - self.times[0]) // 60).astype(int)
+        last = max(int(minutes[-1]), 1)
+        memory = np.array(self.memory)
+        return [float(np.median(memory[minutes == minute])) for minute in range(last)]
 
 
 class Subscriber:
@@ -88,19 +148,22 @@ class Subscriber:
         rclpy.init()
         self._node = rclpy.create_node("subscriber")
         self.diagnostics: dict[str, str] = {}
-        self.memory: list[float] = []
-        self.visible: list[float] = []
+
+    def close(self) -> None:
+        """End all communication."""
+        self._node.destroy_node()
+        rclpy.shutdown()
 
     def images(self, seconds: float) -> Reception:
         """Receive the images."""
-        return self._listen(Image, "image", seconds)
+        return self._listen(Image, "image", seconds, None)
 
-    def tracks(self, seconds: float) -> Reception:
-        """Receive the tracks and diagnostics."""
+    def tracks(self, seconds: float, use: ProcessUse) -> Reception:
+        """Receive the tracks and diagnostics; sample the node's process meanwhile."""
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        return self._listen(PointCloud2, "/tracker/tracks", seconds)
+        return self._listen(PointCloud2, "/tracker/tracks", seconds, use)
 
-    def _listen(self, kind: type, topic: str, seconds: float) -> Reception:
+    def _listen(self, kind: type, topic: str, seconds: float, use: ProcessUse | None) -> Reception:
         received, began = Reception(), 0.0
 
         def receive(message: Image | PointCloud2) -> None:
@@ -112,6 +175,8 @@ class Subscriber:
             delay = self._node.get_clock().now() - Time.from_msg(message.header.stamp)
             received.arrivals.append(now)
             received.latencies.append(delay.nanoseconds / 1e9)
+            if use is not None:
+                use.sample(now)
 
         subscription = self._node.create_subscription(kind, topic, receive, LATEST)
         deadline = time.monotonic() + 60
@@ -124,10 +189,7 @@ class Subscriber:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            values = {pair.key: pair.value for pair in status.values}
-            self.diagnostics.update(values)
-            if "memory (MB)" in values:
-                self.memory.append(float(values["memory (MB)"]))
+            self.diagnostics.update({pair.key: pair.value for pair in status.values})
 
 
 def _start(*command: str, log: Path) -> subprocess.Popen[bytes]:
@@ -135,59 +197,85 @@ def _start(*command: str, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, *command], stdout=file, stderr=file)
 
 
-def measure(seconds: float, rate: float, points: int, folder: Path) -> None:
-    """Run the three processes and print the results."""
-    camera = _start(__file__, "--camera", "--rate", str(rate), log=folder / "camera.log")
-    options = ["--ros-args", "-p", f"points:={points}", "-p", f"max_points:={max(points, 1000)}"]
-    subscriber, node = Subscriber(), None
-    try:
-        images = subscriber.images(min(seconds, 20.0))
-        node = _start("-m", "vditrack_ros.main", *options, log=folder / "node.log")
-        tracks = subscriber.tracks(seconds)
-    finally:
-        for process in (camera, node):
-            if process is not None:
+def measure(row: Row, seconds: float, *, details: bool) -> str:
+    """Run the three processes and return the row of the table; print details if asked."""
+    size = f"{row.width}x{row.height}"
+    given = ["--size", size, "--rate", str(row.rate), "--points", str(row.points)]
+    options = ["--ros-args", "-p", f"points:={row.points}"]
+    options += ["-p", f"max_points:={max(row.points, 512)}"]
+    subscriber, processes = Subscriber(), []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            camera = _start(__file__, "--camera", *given, log=Path(folder) / "camera.log")
+            processes.append(camera)
+            images = subscriber.images(min(seconds, BASELINE))
+            node = _start("-m", "vditrack_ros.main", *options, log=Path(folder) / "node.log")
+            processes.append(node)
+            use = ProcessUse(node.pid)
+            tracks = subscriber.tracks(seconds, use)
+        finally:
+            for process in processes:
                 process.terminate()
+            for process in processes:
                 process.wait(30)
-    report(subscriber, images, tracks, rate)
+            subscriber.close()
+    if details:
+        _print_details(subscriber.diagnostics)
+    if seconds > 120:
+        _print_memory(use)
+    encoded = subscriber.diagnostics.get("rate described by the model (Hz)", "unknown")
+    cells = [
+        f"{row.width} x {row.height}",
+        f"{row.rate:.0f} Hz",
+        f"{images.rate():.1f} Hz",
+        f"{tracks.rate():.1f} Hz",
+        f"{encoded} Hz",
+        tracks.percentiles(),
+        images.percentiles(),
+        f"{use.cores():.2f} cores, {1000 * use.cores() / tracks.rate():.1f} ms per image",
+        f"{use.memory[-1]:.0f} MB",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
-def report(subscriber: Subscriber, images: Reception, tracks: Reception, rate: float) -> None:
-    """Print the results."""
-    values, memory = subscriber.diagnostics, subscriber.memory
-    times = np.linspace(0, len(memory) - 1, 6).astype(int)
-    print(f"camera                       {rate:.0f} Hz, {WIDTH} x {HEIGHT} rgb8")
-    print(f"images at a subscriber       {images.rate():.1f} Hz (without the node)")
-    print(
-        f"tracks at a subscriber       {tracks.rate():.1f} Hz, {tracks.rate() / images.rate():.2f}x"
-    )
-    print(f"encoded by the model         {values['rate described by the model (Hz)']} Hz")
-    print(f"points alive, visible        {values['points alive']}, {values['points visible']}")
-    for percent in (50, 99):
-        alone, whole = images.milliseconds(percent), tracks.milliseconds(percent)
-        print(
-            f"latency p{percent}                  {whole:.1f} ms from stamp to subscriber; "
-            f"images alone {alone:.1f} ms, {whole / alone:.1f}x"
-        )
-    print(f"node: decode and publish     {values['overhead (ms)']} ms per frame (median)")
-    print(f"node: tracking               {values['tracking (ms)']} ms per frame (median)")
-    for name in sorted(name for name in values if name.startswith("dropped")):
-        print(f"{name:28} {values[name]}")
-    print(f"memory, from start to end    {', '.join(f'{memory[t]:.0f}' for t in times)} MB")
+def _print_details(values: dict[str, str]) -> None:
+    """Print what the node measured itself."""
+    names = ["points alive", "points visible", "overhead of decoding (ms)", "tracking (ms)"]
+    names += ["overhead of publishing (ms)", "latency p50 (ms)", "latency p99 (ms)"]
+    names += sorted(name for name in values if name.startswith("dropped"))
+    for name in names:
+        print(f"{name:32} {values.get(name, 'unknown')}")
+
+
+def _print_memory(use: ProcessUse) -> None:
+    """Print the node's memory in each minute, and whether it grew after the first."""
+    memory = use.memory_by_minute()
+    print(f"memory in each minute, MB: {', '.join(f'{value:.0f}' for value in memory)}")
+    growth = max(memory) / memory[0] - 1
+    verdict = "within" if growth <= MAX_GROWTH else "NOT within"
+    print(f"largest after the first minute: {growth:+.1%}, {verdict} {MAX_GROWTH:.0%}")
 
 
 def main(
-    seconds: Annotated[float, typer.Option(help="Duration of the measurement, in seconds.")] = 60.0,
-    rate: Annotated[float, typer.Option(help="Rate of the camera, in Hz.")] = 30.0,
+    seconds: Annotated[float, typer.Option(help="Duration of each row, in seconds.")] = 60.0,
+    size: Annotated[list[str] | None, typer.Option(help="WIDTHxHEIGHT of the images.")] = None,
+    rate: Annotated[list[float] | None, typer.Option(help="Rate of the camera, in Hz.")] = None,
     points: Annotated[int, typer.Option(help="Number of points.")] = 64,
     camera: Annotated[bool, typer.Option("--camera", help="Publish images only.")] = False,
 ) -> None:
-    """Measure the ROS 2 node with a simulated camera."""
+    """Measure the ROS 2 node with a simulated camera. Options may be repeated."""
+    rows = []
+    for frequency in rate or RATES:
+        for name in size or SIZES:
+            width, height = map(int, name.split("x"))
+            rows.append(Row(width, height, frequency, points))
     if camera:
-        publish(rate)
+        publish(rows[0])
         return
-    with tempfile.TemporaryDirectory() as folder:
-        measure(seconds, rate, points, Path(folder))
+    # Other work on the cores makes every figure worse.
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}; {points} points\n", flush=True)
+    lines = [measure(row, seconds, details=len(rows) == 1) for row in rows]
+    print("\n".join([HEADER, *lines]))
 
 
 if __name__ == "__main__":
