@@ -1,14 +1,14 @@
 """Point tracking at a camera's rate with a model that may be slower.
 
-The model describes the newest frame in its own thread. Meanwhile optical flow carries the points
-from frame to frame. When the model is done, the points are tracked into the frame that it
-described, and the correction is applied to their positions in the newest frame.
+The model describes the newest frame in its own thread, which then tracks the points into that
+frame. Meanwhile optical flow carries the points from frame to frame. When the thread is done, the
+correction is applied to their positions in the newest frame.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
@@ -22,10 +22,10 @@ from vditrack.bundle.configuration import Matching, Streaming
 from vditrack.coordinates import pixel_unit
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
-from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import SlidingWindow
 from vditrack.input_checks import check_frame, check_points, validate_ids
 from vditrack.points.array_tables import concatenate_rows, select_rows
+from vditrack.points.base import PointTracker
 from vditrack.points.factory import create_point_tracker
 from vditrack.points.optical_flow import grey_levels, resize_grey
 from vditrack.stage_timing import stage
@@ -99,15 +99,12 @@ class _Points:
 class _Job:
     """A frame that the model describes, and its points when the model began."""
 
-    described: Future[FeatureMap]
-    frame: Frame
+    described: Future[None]
+    """Ends when the frame is described and the points are tracked into it."""
     image: Grey
     stamp: float
-    intervals: float
     ids: Ints
     places: Floats
-    carried: bool
-    """Whether optical flow carried the points here; if not, the model placed them."""
 
 
 class LiveStream:
@@ -153,6 +150,7 @@ class LiveStream:
         self._job = None
         self._window = SlidingWindow(self._extractor)
         self._tracker = create_point_tracker(self._extractor.grid, self._settings)
+        self._textureless: Ints = np.zeros(0, np.int64)
         self._points = _Points()
         self._clock = FrameClock(self._streaming.interval_history)
         self._image: Grey | None = None
@@ -205,6 +203,7 @@ class LiveStream:
         ids = np.arange(self._next_id, self._next_id + len(positions), dtype=np.int64)
         if self._describes(self._clock.stamp):
             self._tracker.add(ids, positions)
+            self._textureless = self._tracker.ids[self._tracker.textureless]
         self._points = self._points.add_points(ids, positions, self._clock.stamp)
         self._next_id += len(ids)
         return ids
@@ -218,7 +217,8 @@ class LiveStream:
         """
         gone = validate_ids(ids, self._points.ids)
         self._points = select_rows(self._points, ~np.isin(self._points.ids, gone))
-        self._tracker.keep(~np.isin(self._tracker.ids, gone))
+        if self._job is None:
+            self._drop_removed()
 
     def push(self, frame: Frame, stamp: float) -> LiveUpdate:
         """Track all points into the next frame.
@@ -279,19 +279,45 @@ class LiveStream:
         interval, intervals = self._clock.usual_interval, 1.0
         if self._described and interval:
             intervals = max(1.0, float(round((stamp - self._described[-1]) / interval)))
-        described = self._worker.submit(self._describe, self._window, frame)
-        points = self._points
-        self._job = _Job(
-            described, frame, image, stamp, intervals, points.ids, points.places.copy(), carried
-        )
+        ids, places = self._points.ids, self._points.places.copy()
+        work = self._window, self._tracker, frame, ids, places
+        described = self._worker.submit(self._describe, *work, intervals, carried)
+        self._job = _Job(described, image, stamp, ids, places)
 
-    def _describe(self, window: SlidingWindow, frame: Frame) -> FeatureMap:
+    def _describe(
+        self,
+        window: SlidingWindow,
+        tracker: PointTracker,
+        frame: Frame,
+        ids: Ints,
+        places: Floats,
+        intervals: float,
+        carried: bool,
+    ) -> None:
+        """Describe a frame and track the points into it, in the worker's thread.
+
+        Until this ends, no other thread may use the window and the tracker.
+
+        Args:
+            window: of the stream.
+            tracker: of the stream.
+            frame: uint8 [H, W, 3] RGB.
+            ids: [N] of the points.
+            places: [N, 2] (x, y) of the points in the frame, or in the frame before.
+            intervals: usual frame intervals since the last frame that was described.
+            carried: whether optical flow carried the points into the frame.
+
+        """
         began = perf_counter()
         features = window.push(frame)
-        # They are computed on first use: better in this thread than while a push waits.
-        _ = features.half_cell_inverse_norms, features.pixel_inverse_norms
+        start = places[np.searchsorted(ids, tracker.ids)] if carried else None
+        tracker.advance(features, frame, intervals, start)
+        # Points that were added since the last described frame.
+        inside = ((places >= 0) & (places < frame.shape[1::-1])).all(axis=1)
+        new = inside & ~np.isin(ids, tracker.ids)
+        if new.any():
+            tracker.add(ids[new], places[new])
         self._seconds.append(perf_counter() - began)
-        return features
 
     def _carry(self, image: Grey) -> None:
         """Carry the visible points from the newest frame to the next by optical flow."""
@@ -303,8 +329,7 @@ class LiveStream:
         if len(seen):
             with stage("flow"):
                 places = points.places[seen]
-                without = self._tracker.ids[self._tracker.textureless]
-                textureless = np.isin(points.ids[seen], without)
+                textureless = np.isin(points.ids[seen], self._textureless)
                 flowed, held = carry_points(
                     newest, image, places, textureless, self._live, self._camera
                 )
@@ -312,25 +337,20 @@ class LiveStream:
             points.followed[seen[~held]] = False
 
     def _correct(self) -> None:
-        """Track the points into the frame that the model described, and apply the correction."""
+        """Wait until the points are tracked into the described frame; apply the correction."""
         job, self._job = self._job, None
         if job is None:
             return
-        features = job.described.result()
+        wait([job.described])
+        self._drop_removed()
+        job.described.result()
         self._described.append(job.stamp)
-        tracker = self._tracker
-        carried = job.places[np.searchsorted(job.ids, tracker.ids)] if job.carried else None
-        tracker.advance(features, job.frame, job.intervals, carried)
-        self._add_to_tracker(job)
+        self._textureless = self._tracker.ids[self._tracker.textureless]
         self._apply_correction(job)
 
-    def _add_to_tracker(self, job: _Job) -> None:
-        """Add to the tracker the points that were added since the last described frame."""
-        height, width = job.image.shape
-        inside = ((job.places >= 0) & (job.places < (width, height))).all(axis=1)
-        new = inside & np.isin(job.ids, self._points.ids) & ~np.isin(job.ids, self._tracker.ids)
-        if new.any():
-            self._tracker.add(job.ids[new], job.places[new])
+    def _drop_removed(self) -> None:
+        """Drop the points from the tracker that were removed from the stream."""
+        self._tracker.keep(np.isin(self._tracker.ids, self._points.ids))
 
     def _apply_correction(self, job: _Job) -> None:
         """Apply the tracker's result in the job's frame to the points in the newest frame."""

@@ -136,9 +136,9 @@ def test_what_the_model_says_of_an_earlier_frame_is_carried_to_the_newest(tiny_b
         # The model has begun on frame 1. Meanwhile the first point has slipped off its surface.
         live._points.places[0] += 12
         assert np.linalg.norm(live.push(frames[5], 5 / 30).points[0] - first[0]) > 12
+        live._job.places[0] += 12
         slow.let.release()
         described(live)
-        live._job.places[0] += 12
         update = live.push(frames[6], 6 / 30)
         slow.let.release(100)
     np.testing.assert_allclose(update.points, first + np.float32([1.5, -0.75]) * 6, atol=0.5)
