@@ -5,7 +5,10 @@ import sys
 from argparse import ArgumentParser
 from types import FrameType
 
+import cv2
+
 from vditrack.errors import install_command
+from vditrack_ros.memory import reuse_large_blocks
 from vditrack_ros.parameters.table import PARAMETERS
 
 _SPIN_TIMEOUT = 0.2
@@ -30,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
             f"`{install_command('ros')}`."
         )
         return 2
+    reuse_large_blocks()
+    # Most calls are so small that waking a second thread takes longer than it saves.
+    cv2.setNumThreads(1)
     try:
         # rclpy's own handlers would end communication before the node has shut down.
         options = rclpy.signals.SignalHandlerOptions.NO

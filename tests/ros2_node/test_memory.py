@@ -1,0 +1,39 @@
+"""The allocator's settings in the node's process."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+IMAGES = 20
+COUNT_PAGES = f"""
+import resource
+from vditrack_ros.memory import reuse_large_blocks
+
+if REUSE:
+    assert reuse_large_blocks()
+for n in range(2 + {IMAGES}):
+    if n == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    # rclpy's copies of an image.
+    copies = [b"x" * (3 * 1920 * 1080) for _ in range(3)]
+    del copies
+pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(pages)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library")
+def test_blocks_of_an_images_size_are_reused():
+    """Without the settings, an image of 6.2 MB took 1,519 page faults for each of three copies."""
+
+    def count_pages(reuse):
+        code = COUNT_PAGES.replace("REUSE", str(reuse))
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        )
+        return int(done.stdout)
+
+    assert count_pages(reuse=False) > 1000 * IMAGES
+    assert count_pages(reuse=True) < 100
