@@ -18,6 +18,7 @@ from vditrack.cli.eval import evaluate
 from vditrack.cli.inspect import inspect
 from vditrack.cli.propagate import propagate
 from vditrack.cli.track import track
+from vditrack.cli.view import view
 from vditrack.doctor.cli import main as run_doctor
 from vditrack.errors import VditrackError
 
@@ -51,7 +52,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     app.callback(invoke_without_command=True)(print_version)
     app.command("eval")(evaluate)
-    for verb in (propagate, combine, bench, build, demo, track, inspect):
+    for verb in (propagate, combine, bench, build, demo, track, view, inspect):
         app.command()(verb)
     app.command(add_help_option=False, context_settings=_ANY_ARGUMENTS)(doctor)
     for entry in metadata.entry_points(group="vditrack.commands"):

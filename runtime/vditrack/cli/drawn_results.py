@@ -1,6 +1,7 @@
 """Results that are drawn after the others: a failure costs none of the others."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import cv2
@@ -16,26 +17,42 @@ INCOMPLETE = 3
 _DRAWING_ERRORS = (VditrackError, OSError, MemoryError, ValueError, cv2.error)
 
 
+Writer = Callable[[Path], None]
+"""Writes the file at a path."""
+
+
 def write_drawn_results(
-    folder: ResultsFolder, writers: Mapping[str, Callable[[Path], None]]
+    folder: ResultsFolder,
+    writers: Mapping[str, Writer],
+    recording: tuple[Path, Writer] | None = None,
 ) -> dict[str, str]:
-    """Write results by name, and return why some were not written.
+    """Write results, and return why some were not written, by name.
 
     Args:
         folder: The folder of the results.
-        writers: Functions that write the file at a path, by the name of the result.
+        writers: Functions that write the results in the folder, by name.
+        recording: A recording outside of it and the function that writes it, or None.
 
     """
-    failures: dict[str, str] = {}
-    for name, write in writers.items():
-        scratch = Path(name)
-        try:
-            with folder.file(name) as scratch:
-                write(scratch)
-        except _DRAWING_ERRORS as error:
-            reason = " ".join(str(error).split()).replace(str(scratch), name)
-            failures[name] = reason or type(error).__name__
-    return failures
+    staged: dict[str, tuple[AbstractContextManager[Path], Writer]]
+    staged = {name: (folder.file(name), write) for name, write in writers.items()}
+    if recording is not None:
+        path, write = recording
+        staged[str(path)] = nullcontext(path), write
+    found = {name: _try_to_write(name, *how) for name, how in staged.items()}
+    return {name: reason for name, reason in found.items() if reason is not None}
+
+
+def _try_to_write(name: str, staged: AbstractContextManager[Path], write: Writer) -> str | None:
+    """Write a result to the path that a context gives; return why it failed, or None."""
+    scratch = Path(name)
+    try:
+        with staged as scratch:
+            write(scratch)
+    except _DRAWING_ERRORS as error:
+        reason = " ".join(str(error).split()).replace(str(scratch), name)
+        return reason or type(error).__name__
+    return None
 
 
 def exit_if_incomplete(failures: Mapping[str, str]) -> None:

@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from vditrack.atomic_files import check_file_destination
 from vditrack.errors import InputError
 from vditrack.inference.selection import BackendName
+from vditrack.io.rerun_recording import SUFFIX, import_rerun
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -57,6 +59,33 @@ EndOption = Annotated[
         "--end", help="End of the stretch to read, in seconds. Default: the end of the video."
     ),
 ]
+
+
+RerunOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--rerun",
+        help="Recording (.rrd) to write as well, for the Rerun viewer. Default: none.",
+    ),
+]
+
+
+def check_recording_path(path: Path, option: str) -> None:
+    """Check that a recording can be written, before the work that it is to show.
+
+    Args:
+        path: The file.
+        option: The option that it was given with, for the message.
+
+    Raises:
+        InputError: Its name does not end in .rrd, it cannot be written, or rerun-sdk is not
+            installed.
+
+    """
+    if path.suffix != SUFFIX:
+        raise InputError(f"{option} {path} is no name of a recording. It must end in {SUFFIX}.")
+    import_rerun()
+    check_file_destination(path)
 
 
 def default_output(source: Path, what: str) -> Path:

@@ -1,6 +1,7 @@
 """Verb ``propagate``: propagate masks of objects through a video."""
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,9 @@ from vditrack.cli.options import (
     Json,
     MaskOption,
     ObjectOption,
+    RerunOption,
     StartOption,
+    check_recording_path,
     default_output,
 )
 from vditrack.cli.progress import add_progress_bar, progress_bars
@@ -37,7 +40,9 @@ from vditrack.inference.selection import BackendName
 from vditrack.io.clip import Video
 from vditrack.io.mask_png import write_mask
 from vditrack.io.overlay import draw_masks
+from vditrack.io.rerun_recording import write_recording
 from vditrack.io.video import read_video, write_video
+from vditrack.io.viewed_frames import view_clip
 from vditrack.tracker import Tracker
 
 MASKS, OVERLAY, RESULT = "masks", "overlay.mp4", "result.json"
@@ -66,9 +71,12 @@ def propagate(
     end: EndOption = None,
     output: MasksFolder = None,
     backend: BackendOption = "auto",
+    rerun: RerunOption = None,
     as_json: Json = False,
 ) -> None:
     """Propagate masks of objects through a video; write masks/, overlay.mp4 and result.json."""
+    if rerun is not None:
+        check_recording_path(rerun, "--rerun")
     marked = read_marked_objects(mask or [], objects or [])
     destination = output or default_output(video, "masks")
     inputs = (video, *marked.files)
@@ -89,9 +97,11 @@ def propagate(
                 write_mask(images / f"{t:05}.png", image)
             write_result(path, result)
         overlay = partial(_write_overlay, clip, masks, bars)
-        failures = write_drawn_results(folder, {OVERLAY: overlay})
-        if failures:
-            result = msgspec.structs.replace(result, overlay=None, not_written=failures)
+        record = partial(_write_recording, clip, masks, marked.names, bars)
+        recording = None if rerun is None else (rerun, record)
+        failures = write_drawn_results(folder, {OVERLAY: overlay}, recording)
+        if failures or rerun is not None:
+            result = _complete(result, rerun, failures)
             with folder.file(RESULT) as path:
                 write_result(path, result)
     print_result(result, as_json=as_json)
@@ -125,6 +135,25 @@ def _load_tracker(path: Path | None, backend: BackendName, motion_weight: float 
 def _write_overlay(clip: Video, masks: MaskClip, bars: Progress, path: Path) -> None:
     frames = bars.track(draw_masks(clip.frames, masks), total=len(masks), description="drawing")
     write_video(path, frames, clip.times)
+
+
+def _write_recording(
+    clip: Video, masks: MaskClip, names: Mapping[int, str], bars: Progress, path: Path
+) -> None:
+    frames = view_clip(clip.times, clip.frames, masks=masks)
+    shown = bars.track(frames, total=len(masks), description="for Rerun")
+    write_recording(path, shown, names)
+
+
+def _complete(
+    result: PropagateResult, rerun: Path | None, failures: dict[str, str]
+) -> PropagateResult:
+    """Return the summary with what was drawn, and why the rest was not."""
+    recording = None if rerun is None or str(rerun) in failures else str(rerun)
+    overlay = None if OVERLAY in failures else result.overlay
+    return msgspec.structs.replace(
+        result, overlay=overlay, recording=recording, not_written=failures
+    )
 
 
 def _summarize(

@@ -57,6 +57,8 @@ class PropagateResult(msgspec.Struct, frozen=True, kw_only=True):
     """Path of the folder of masks."""
     overlay: str | None
     """Path of the video; None if it was not written."""
+    recording: str | None = None
+    """Path of the recording for the Rerun viewer; None if it was not asked for or not written."""
     not_written: dict[str, str] = {}
     """Why results were not written, by the name of the file."""
 
@@ -125,3 +127,5 @@ def print_result(result: PropagateResult, *, as_json: bool) -> None:
     if result.overlay:
         typer.echo(f"video:   {result.overlay}")
     typer.echo(f"masks:   {result.masks}")
+    if result.recording:
+        typer.echo(f"rerun:   {result.recording}")

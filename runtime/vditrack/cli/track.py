@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,9 @@ from vditrack.cli.options import (
     Json,
     MaskOption,
     ObjectOption,
+    RerunOption,
     StartOption,
+    check_recording_path,
     default_output,
 )
 from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_bars
@@ -41,11 +43,13 @@ from vditrack.inference.selection import BackendName
 from vditrack.io.clip import Video
 from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.overlay import draw_tracks
+from vditrack.io.rerun_recording import write_recording
 from vditrack.io.rosbag.bags import is_bag
 from vditrack.io.rosbag.recordings import Recording, read_recording
 from vditrack.io.rosbag.track_bags import write_tracks
 from vditrack.io.track_files import read_queries, save_csv, save_npz
 from vditrack.io.video import read_video, write_video
+from vditrack.io.viewed_frames import view_clip
 from vditrack.points.clip_tracking import TrackMode
 from vditrack.points.heft_differences import list_differences
 from vditrack.points.tracks import Tracks, concatenate_tracks
@@ -97,6 +101,7 @@ def track(
         typer.Option("--reference", help="Track as HeFT does, and print what still differs."),
     ] = False,
     backend: BackendOption = "auto",
+    rerun: RerunOption = None,
     as_json: Json = False,
 ) -> None:
     """Track points through a video, and write tracks.npz, tracks.csv and overlay.mp4.
@@ -106,17 +111,22 @@ def track(
     """
     if sum(choice is not None for choice in (points, grid, at)) != 1:
         raise InputError("give exactly one of --points FILE, --grid N and --at t,x,y.")
+    if rerun is not None:
+        check_recording_path(rerun, "--rerun")
     marked = read_marked_objects(mask or [], objects or []) if mask or objects else None
     requested = Points(
         queries=read_queries(points) if points else _parse_points(at) if at else None,
         grid=(grid, grid) if grid else None,
         masks=marked.masks if marked else None,
+        names=marked.names if marked else {},
         remarks=tuple(marked.remarks) if marked else (),
         files=(*([points] if points else []), *(marked.files if marked else [])),
     )
     folder = output or default_output(video, "tracks")
     mode: TrackMode = "reference" if reference else "offline"
-    request = TrackRequest(video, requested, folder, bundle, start, end, topic, backend, mode)
+    request = TrackRequest(
+        video, requested, folder, bundle, start, end, topic, backend, mode, rerun
+    )
     track_video(request, as_json=as_json)
 
 
@@ -132,6 +142,8 @@ class Points:
     """Frames at which a new shot begins. Each shot is a clip with its own points."""
     masks: Mapping[int, Mask] | None = None
     """Masks [H, W] of marked objects by frame; only for a clip without cuts."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Names of marked objects by index."""
     remarks: tuple[str, ...] = ()
     """What was done to read the masks."""
     files: tuple[Path, ...] = ()
@@ -169,6 +181,8 @@ class TrackRequest:
     """Image topic of a bag."""
     backend: BackendName = "auto"
     mode: TrackMode = "offline"
+    rerun: Path | None = None
+    """Recording to write as well."""
 
 
 def track_video(request: TrackRequest, *, as_json: bool) -> None:
@@ -201,16 +215,20 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
             masks = tracker.propagate(video.frames, request.points.masks, progress=progress)
             tracks = tracks.on_objects(masks)
         with folder.file(TRACKS) as path:
-            save_npz(path, tracks, video.times, video.gaps)
+            save_npz(path, tracks, video.times, video.gaps, request.video)
         with folder.file(TABLE) as path:
             save_csv(path, tracks, video.times)
         writers = {OVERLAY: partial(_write_overlay, video, shots, shot_tracks, masks, bars)}
         if isinstance(video, Recording):
             writers = {BAG: partial(_write_bag, video, tracks, masks, bars), **writers}
-        failures = write_drawn_results(folder, writers)
+        record = partial(_write_recording, video, tracks, masks, request.points.names, bars)
+        recording = None if request.rerun is None else (request.rerun, record)
+        failures = write_drawn_results(folder, writers, recording)
     result = summarize_tracks(
         request.video, video, shot_tracks, seconds, request.output, tracker.backend.name, failures
     )
+    if request.rerun is not None and str(request.rerun) not in failures:
+        result = replace(result, recording=str(request.rerun))
     result = replace(result, remarks=(*request.points.remarks, *result.remarks))
     if request.mode == "reference":
         manifest, queries = tracker.bundle.manifest, tracks.queries
@@ -283,6 +301,20 @@ def _write_bag(
     frames = draw_tracks(recording.frames, tracks, masks)
     shown = bars.track(frames, total=len(recording.frames), description="recording")
     write_tracks(path, recording, tracks, shown)
+
+
+def _write_recording(
+    video: Video,
+    tracks: Tracks,
+    masks: MaskClip | None,
+    names: Mapping[int, str],
+    bars: Progress,
+    path: Path,
+) -> None:
+    stamps = video.stamps if isinstance(video, Recording) else None
+    frames = view_clip(video.times, video.frames, tracks, masks, stamps)
+    shown = bars.track(frames, total=len(video.frames), description="for Rerun")
+    write_recording(path, shown, names)
 
 
 def _split_evenly(count: int, length: int) -> Doubles:

@@ -39,6 +39,8 @@ class TrackResult:
     """Path of the video; None if it was not written."""
     bag: str | None = None
     """Path of the bag of tracks; None if the input is a video file, or if it was not written."""
+    recording: str | None = None
+    """Path of the recording for the Rerun viewer; None if it was not asked for or not written."""
     not_written: Mapping[str, str] = field(default_factory=dict)
     """Why results were not written, by the name of the file."""
     gaps: list[dict[str, float]] = field(default_factory=list)
@@ -109,5 +111,7 @@ def print_result(result: TrackResult, *, as_json: bool) -> None:
     typer.echo(f"tracks:  {', '.join(result.tracks)}")
     if result.bag:
         typer.echo(f"bag:     {result.bag}")
+    if result.recording:
+        typer.echo(f"rerun:   {result.recording}")
     for difference in result.differs_from_heft or []:
         typer.echo(f"differs from HeFT: {difference}", err=True)

@@ -2,8 +2,10 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -12,8 +14,28 @@ from vditrack.errors import InputError
 from vditrack.io.clip import Gap
 from vditrack.points.tracks import Tracks
 
+_ARRAYS = ("queries", "points", "visible", "confidence", "forward_backward_error")
+"""Names of the arrays of tracks in a file."""
 
-def save_npz(path: Path, tracks: Tracks, times: Doubles, gaps: Sequence[Gap] = ()) -> None:
+
+@dataclass(frozen=True)
+class SavedTracks:
+    """The content of a file of tracks."""
+
+    tracks: Tracks
+    times: Doubles
+    """float64 [T] of the frames, in seconds."""
+    video: Path | None
+    """The video that was tracked; None if the file does not say."""
+
+
+def save_npz(
+    path: Path,
+    tracks: Tracks,
+    times: Doubles,
+    gaps: Sequence[Gap] = (),
+    video: Path | None = None,
+) -> None:
     """Write tracks as named arrays.
 
     Args:
@@ -22,9 +44,12 @@ def save_npz(path: Path, tracks: Tracks, times: Doubles, gaps: Sequence[Gap] = (
         times: float64 [T] of the frames, in seconds.
         gaps: Where frames are missing; ``gaps`` float64 [G, 3] has the start and the end in seconds
             and the number of missing frames of each.
+        video: The video; ``video`` is its absolute path.
 
     """
-    objects: dict[str, Any] = {} if tracks.object_id is None else {"object_id": tracks.object_id}
+    optional: dict[str, Any] = {} if tracks.object_id is None else {"object_id": tracks.object_id}
+    if video is not None:
+        optional["video"] = str(video.absolute())
     np.savez_compressed(
         path,
         times=times,
@@ -34,8 +59,35 @@ def save_npz(path: Path, tracks: Tracks, times: Doubles, gaps: Sequence[Gap] = (
         visible=tracks.visible,
         confidence=tracks.confidence,
         forward_backward_error=tracks.forward_backward_error,
-        **objects,
+        **optional,
     )
+
+
+def read_npz(path: Path) -> SavedTracks:
+    """Read tracks that `save_npz` has written.
+
+    Raises:
+        InputError: The file does not exist, is damaged, or holds other arrays.
+
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            fields = {name: arrays[name] for name in _ARRAYS}
+            tracks = Tracks(**fields, object_id=arrays.get("object_id"))
+            times = arrays["times"]
+            video = Path(str(arrays["video"])) if "video" in arrays else None
+    # Of a file that is no archive, NumPy raises one of several errors.
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, AttributeError) as error:
+        raise InputError(
+            f"{path} is not a file of tracks that `vditrack track` has written: {error}."
+        ) from error
+    count, length = tracks.visible.shape if tracks.visible.ndim == 2 else (0, 0)
+    if tracks.points.shape != (count, length, 2) or times.shape != (length,):
+        raise InputError(
+            f"{path} has points {list(tracks.points.shape)} and {len(times)} times; they should be "
+            "[N, T, 2] and [T]."
+        )
+    return SavedTracks(tracks, times, video)
 
 
 def save_csv(path: Path, tracks: Tracks, times: Doubles) -> None:

@@ -1,0 +1,245 @@
+"""Verb ``view``: show results in the Rerun viewer, or write them to a recording for it."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import typer
+
+from vditrack.arrays import Doubles, MaskClip
+from vditrack.cli.console import clean_text
+from vditrack.cli.options import Json, check_recording_path
+from vditrack.cli.progress import progress_bars
+from vditrack.cli.propagate import MASKS, RESULT
+from vditrack.cli.propagate_result import PropagateResult
+from vditrack.cli.track_result import TRACKS
+from vditrack.errors import InputError
+from vditrack.io.clip import Video
+from vditrack.io.decoding.image_folders import is_image_folder
+from vditrack.io.mask_png import read_mask
+from vditrack.io.rerun_recording import SUFFIX, import_rerun, write_recording
+from vditrack.io.rosbag.bags import is_bag
+from vditrack.io.rosbag.recordings import Recording, read_recording
+from vditrack.io.rosbag.track_clouds import read_tracks, view_recorded
+from vditrack.io.track_files import SavedTracks, read_npz
+from vditrack.io.video import read_video
+from vditrack.io.viewed_frames import ViewedFrame, view_clip
+
+_TIME_TOLERANCE = 1e-3
+"""Largest difference of a frame's time, in seconds, for the video to be that of the results."""
+_BAGS = frozenset({".mcap", ".db3"})
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Where the pictures are to come from."""
+
+    video: Path | None
+    """As the user gave it."""
+    topic: str | None
+    """Image topic of a bag."""
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What is shown."""
+
+    frames: Callable[[], Iterator[ViewedFrame]]
+    count: int
+    """Number of frames."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Names of objects by index."""
+    remark: str | None = None
+
+
+def view(
+    results: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder that track or propagate has written, its tracks.npz, result.json or "
+            "tracks.mcap, another bag with tracks, or a recording (.rrd)."
+        ),
+    ],
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            help="Video that the results are of: a file, a folder of images or a bag. Default: "
+            "the one that the results name; of a bag with tracks, its own images."
+        ),
+    ] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option(help="Image topic of a bag. Optional if the bag has a single image topic."),
+    ] = None,
+    tracks_topic: Annotated[
+        str | None,
+        typer.Option(help="Topic of tracks of a bag. Optional if the bag has a single one."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Recording (.rrd) to write. Default: open the viewer."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show tracks and masks in the Rerun viewer, or write them to a recording for it."""
+    import_rerun()
+    if output is not None:
+        check_recording_path(output, "-o")
+    if results.suffix == SUFFIX and results.is_file():
+        if output is not None:
+            raise InputError(f"{results} is a recording already. Copy it, or leave -o out.")
+        _open_viewer(results)
+        return
+    shown = _read_results(results, _Pictures(video, topic), tracks_topic)
+    if shown.remark is not None:
+        typer.echo(f"note: {clean_text(shown.remark)}", err=True)
+    if output is not None:
+        _write(output, shown, quiet=as_json)
+    else:
+        with TemporaryDirectory(prefix="vditrack-") as folder:
+            scratch = Path(folder) / f"{results.resolve().name}{SUFFIX}"
+            _write(scratch, shown, quiet=as_json)
+            _open_viewer(scratch)
+    if as_json:
+        content = {"recording": output and str(output), "frames": shown.count}
+        typer.echo(msgspec.json.encode(content).decode())
+    elif output is not None:
+        typer.echo(f"recording: {output}")
+
+
+def _write(path: Path, shown: _Results, *, quiet: bool) -> None:
+    with progress_bars(quiet=quiet) as bars:
+        frames = bars.track(shown.frames(), total=shown.count, description="recording")
+        write_recording(path, frames, shown.names)
+
+
+def _open_viewer(recording: Path) -> None:
+    """Run the viewer until its window is closed.
+
+    Raises:
+        InputError: It fails, for instance because there is no display.
+
+    """
+    # A viewer that runs already might read the file after it is removed.
+    command = [sys.executable, "-m", "rerun", "--port", "auto", str(recording)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(
+            f"the Rerun viewer failed: {lines[-1].rstrip('.')}. Without a display, write a "
+            "recording with -o FILE.rrd, and open it with `rerun FILE.rrd` on another machine."
+        )
+
+
+def _read_results(results: Path, pictures: _Pictures, tracks_topic: str | None) -> _Results:
+    if results.suffix in _BAGS or (results / "metadata.yaml").is_file():
+        return _read_bag(results, pictures, tracks_topic)
+    folder = results if results.is_dir() else results.parent
+    if results.name == MASKS and (results.parent / RESULT).is_file():
+        folder = results.parent
+    tracks = results if results.suffix == ".npz" else folder / TRACKS
+    summary = folder / RESULT
+    shows_tracks = tracks.is_file() and (results == tracks or results.is_dir())
+    shows_masks = summary.is_file() and results != tracks
+    if not shows_tracks and not shows_masks:
+        raise InputError(
+            f"{results} has no results. Give the folder that `vditrack track` or `vditrack "
+            f"propagate` has written, its {TRACKS}, {RESULT} or tracks.mcap, or a recording (.rrd)."
+        )
+    saved = read_npz(tracks) if shows_tracks else None
+    result = _read_summary(summary) if shows_masks else None
+    return _read_clip(results, saved, result, folder, pictures)
+
+
+def _read_clip(
+    results: Path,
+    saved: SavedTracks | None,
+    result: PropagateResult | None,
+    folder: Path,
+    pictures: _Pictures,
+) -> _Results:
+    times = saved.times if saved is not None else np.array(result.times if result else [])
+    if saved is not None and result is not None and len(result.times) != len(times):
+        raise InputError(
+            f"{folder} has tracks of {len(times)} frames and masks of {len(result.times)}: they "
+            f"are of different videos. Give {TRACKS} or {RESULT}."
+        )
+    masks = None if result is None else _read_masks(folder / MASKS, result)
+    named = saved.video if saved is not None else Path(result.video) if result else None
+    source = pictures.video or named
+    clip, remark = None, None
+    if source is not None and (source.exists() or pictures.video is not None):
+        clip = _read_pictures(source, times, pictures.topic)
+    else:
+        missing = f"{source} is not there" if source else f"{results} does not name its video"
+        remark = f"{missing}: results are shown without pictures. Give --video VIDEO."
+    frames = None if clip is None else clip.frames
+    stamps = clip.stamps if isinstance(clip, Recording) else None
+    tracks = None if saved is None else saved.tracks
+    names = {one.index: one.name for one in (result.objects if result else []) if one.name}
+    return _Results(
+        lambda: view_clip(times, frames, tracks, masks, stamps), len(times), names, remark
+    )
+
+
+def _read_bag(path: Path, pictures: _Pictures, tracks_topic: str | None) -> _Results:
+    tracks = read_tracks(path, tracks_topic)
+    recording, remark = None, None
+    try:
+        recording = read_recording(pictures.video or path, pictures.topic)
+    except InputError as error:
+        if pictures.video is not None or pictures.topic is not None:
+            raise
+        remark = f"tracks are shown without pictures: {error}"
+    shown = list(view_recorded(tracks, recording))
+    return _Results(lambda: iter(shown), len(shown), remark=remark)
+
+
+def _read_summary(path: Path) -> PropagateResult:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=PropagateResult)
+    except msgspec.DecodeError as error:
+        raise InputError(
+            f"{path} is not a summary that `vditrack propagate` has written: {error}."
+        ) from error
+
+
+def _read_masks(folder: Path, result: PropagateResult) -> MaskClip:
+    masks = np.empty((result.frames, result.height, result.width), np.uint8)
+    for t in range(result.frames):
+        path = folder / f"{t:05}.png"
+        mask = read_mask(path)
+        if mask.shape != masks.shape[1:]:
+            raise InputError(f"{path} has another size than {RESULT} says. Propagate again.")
+        masks[t] = mask
+    return masks
+
+
+def _read_pictures(path: Path, times: Doubles, topic: str | None) -> Video:
+    """Decode the frames of a video at the times of the results.
+
+    Raises:
+        InputError: The video cannot be read, or has other frames.
+
+    """
+    start, end = max(0.0, float(times[0]) - _TIME_TOLERANCE), float(times[-1]) + _TIME_TOLERANCE
+    if is_bag(path) and not is_image_folder(path):
+        video: Video = read_recording(path, topic, start, end)
+    elif topic is not None:
+        raise InputError(f"--topic is for bags; {path} is none.")
+    else:
+        video = read_video(path, start, end)
+    same = len(video.times) == len(times)
+    if not same or np.abs(video.times - times).max() > _TIME_TOLERANCE:
+        raise InputError(
+            f"{path} is not the video of the results: it has {len(video.times)} frames from "
+            f"{start:.3f} s to {end:.3f} s, and the results have {len(times)}, or other times. "
+            "Give the video that was tracked with --video."
+        )
+    return video
