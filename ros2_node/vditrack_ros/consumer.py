@@ -65,6 +65,9 @@ class Consumer(Protocol):
     def reset(self) -> None:
         """Discard everything that depends on the images so far."""
 
+    def restart(self) -> None:
+        """Start over after a jump of the images' clock, with what can be found again."""
+
     def reset_on_request(self) -> str:
         """Reset for a call of `~/reset`; return what was discarded, such as "40 points"."""
 

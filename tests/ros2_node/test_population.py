@@ -73,6 +73,11 @@ class Stream:
         kept = ~np.isin(self.ids, ids)
         self.ids, self.points = self.ids[kept], self.points[kept]
 
+    def restart(self, kept):
+        """The last one has not been described yet."""
+        self.remove(np.setdiff1d(self.ids, kept[:-1]))
+        return self.ids
+
     def update(self, stamp, hidden=()):
         count = len(self.ids)
         return LiveUpdate(
@@ -159,6 +164,18 @@ def test_room_is_made_for_points_asked_for(settings):
     assert population.add_requested(asked, tight) == RequestResult(added=3, outside=0, refused=1)
     # One that is not seen made way, those seen did not.
     assert np.isin(first, stream.ids).tolist() == [False, True, True, True]
+
+
+def test_points_asked_for_outlive_a_jump_of_the_clock(settings):
+    stream = Stream()
+    population = Population(stream)
+    run(stream, population, 1000, 1, settings)
+    population.add_requested(np.array([[5, 5], [7, 7], [9, 9]], np.float32), settings)
+    mine = stream.ids[-3:-1].copy()
+    assert population.restart() == 2 == population.requested_count
+    assert stream.ids.tolist() == mine.tolist()
+    run(stream, population, 0, 3, settings, hidden=mine)
+    assert len(stream.ids) == 66 and np.isin(mine, stream.ids).all()
 
 
 def test_corners_agree_with_the_convention():

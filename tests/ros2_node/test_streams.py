@@ -124,6 +124,47 @@ def test_clocks_that_jump(camera, node):
     assert again["id"].min() > back["id"].max()
 
 
+def test_points_that_were_asked_for_are_found_again_after_a_jump(peer, tmp_path):
+    """Before, a jump of the clock discarded them."""
+    picture = draw_scene(np.random.default_rng(1), 480, 640, ()).render(0.0)
+
+    def view(n):
+        left = 20 + STEP * n
+        return picture[100 : 100 + HEIGHT, left : left + WIDTH]
+
+    space = ("-r", "__ns:=/jump")
+    with tracker_node(tmp_path, *space, max_age=0.0, population="none") as node:
+        camera = Camera(peer, "jump/", "/jump/tracker/tracks")
+        camera.shoot(view(0))
+        clouds = peer.publisher(PointCloud2, "/jump/tracker/add_points")
+        peer.until(lambda: clouds.get_subscription_count() > 0, "the node listens")
+        places = np.array([[130, 100], [150, 170], [250, 120]])
+        clouds.publish(asked_cloud(places))
+        peer.until(lambda: "3 requested points added" in node.log, "the points")
+        for n in (1, 2, 3):
+            rows = camera.shoot(view(n))
+        asked = sorted(rows["id"])
+        # An hour back, in the middle of the same picture.
+        stamp = camera.stamp - 3600 * SECOND
+        rows = camera.shoot(view(2), stamp=stamp)
+        assert sorted(rows["id"]) == asked and not rows["visible"].any()
+        assert "3 of 3 requested points are kept" in node.log
+        found = {}
+        # Few images are enough; more come while a busy machine describes one.
+        for n in range(3, 90):
+            rows = by_id(camera.shoot(view(n), stamp=stamp + n * SECOND // 30))
+            found |= {one: (n, rows[one]) for one in asked if rows[one]["visible"]}
+            if len(found) == 3:
+                break
+        assert len(found) == 3
+        for place, (n, row) in zip(places, (found[one] for one in asked), strict=True):
+            np.testing.assert_allclose((row["u"], row["v"]), place - (STEP * n, 0), atol=1)
+        # ~/reset discards them.
+        answer = peer.call(Trigger, "/jump/tracker/reset", Trigger.Request())
+        assert answer.message == "3 points discarded"
+        camera.close()
+
+
 def test_late_images_and_zero_stamps_are_dropped(camera, peer, node):
     before = camera.shoot(shot(1))
     # Other content: if it were tracked, the points would move.

@@ -184,14 +184,14 @@ class CameraPipeline:
                 f"max_lateness, {settings.max_lateness:g} s, raise it.",
                 throttle_duration_sec=LOG_INTERVAL,
             )
-            self._reset()
+            self._restart()
         elif verdict is Verdict.AFTER_GAP:
             self._logger.warning(
                 f"No image came for longer than max_gap, {settings.max_gap:g} s: tracking is "
                 "reset.",
                 throttle_duration_sec=LOG_INTERVAL,
             )
-            self._reset()
+            self._restart()
 
     def _process(self, message: Any, stamp: int, age: Callable[[], int]) -> None:  # noqa: ANN401
         """Decode an image and pass it to the consumers.
@@ -237,9 +237,9 @@ class CameraPipeline:
             consumer.counters.count_drops(now, reason, count)
             consumer.counters.last_error = error or consumer.counters.last_error
 
-    def _reset(self) -> None:
+    def _restart(self) -> None:
         for consumer in self._consumers.values():
-            consumer.reset()
+            consumer.restart()
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         discarded = [consumer.reset_on_request() for consumer in self._consumers.values()]

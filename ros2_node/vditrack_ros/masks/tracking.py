@@ -137,6 +137,10 @@ class MaskConsumer:
             )
         self._reset_stream()
 
+    def restart(self) -> None:
+        """Discard all objects: their masks say nothing of images after a jump of the clock."""
+        self.reset()
+
     def reset_on_request(self) -> str:
         """Discard all objects and waiting requests; return how many objects there were."""
         discarded = f"{self._object_count} objects"

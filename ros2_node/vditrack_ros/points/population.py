@@ -80,6 +80,19 @@ class Population:
     def reset(self) -> None:
         """Discard all points; the stream has been reset as well."""
         self._points = _Points()
+        self._forget_images()
+
+    def restart(self) -> int:
+        """Restart the stream with the requested points; return how many they are."""
+        points = self._points
+        kept = self._live.restart(points.ids[points.requested])
+        points = points.select(np.isin(points.ids, kept))
+        never, hidden = np.full(len(kept), -np.inf), np.zeros(len(kept), np.bool_)
+        self._points = replace(points, last_seen=never, visible=hidden)
+        self._forget_images()
+        return len(kept)
+
+    def _forget_images(self) -> None:
         self._size: Size | None = None
         self._stamp = 0.0
         self._last_search = -np.inf

@@ -115,6 +115,20 @@ class PointConsumer:
             )
         self._live.reset()
         self._population.reset()
+        self._reset_outputs()
+
+    def restart(self) -> None:
+        """Discard all images and the population; search for the requested points from now on."""
+        requested = self._population.requested_count
+        kept = self._population.restart()
+        if requested:
+            self._logger.info(
+                f"{kept} of {requested} requested points are kept; they are searched for in the "
+                "images from now on."
+            )
+        self._reset_outputs()
+
+    def _reset_outputs(self) -> None:
         self._publishers.reset()
         self._overlay.reset()
         self._object_ids.reset()

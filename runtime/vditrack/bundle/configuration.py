@@ -168,6 +168,9 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Distance, in pixels at a width of 256, from which on a second match is a rival. Chosen."""
     rival_margin: NonNegative = 0.05
     """By how much the correlation of a match must exceed that of its rivals. Chosen."""
+    min_unplaced_correlation: float = 0.9
+    """What ``min_correlation`` is for a point of whose position nothing is known, after a jump of
+    the clock. Chosen."""
 
 
 class Visibility(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

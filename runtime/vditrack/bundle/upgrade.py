@@ -163,6 +163,7 @@ _RECOVERY_OF_8 = {
     "min_wide_inside": 0.5,
     "rival_distance": 8.0,
     "rival_margin": 0.05,
+    "min_unplaced_correlation": 0.9,
 }
 _CAMERA_OF_8 = {
     "width": 256,

@@ -6,7 +6,7 @@ from collections import deque
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from vditrack.arrays import Bools, Floats, Frame, Grey, Ints
+from vditrack.arrays import Bools, Floats, Frame, Grey, Indices, Ints
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.features.feature_map import FeatureMap
@@ -95,6 +95,20 @@ class PointTracker(ABC):
         self._positions, self._visible = self._positions[kept], self._visible[kept]
         self._keep_points(kept)
 
+    def restart(self, kept: Bools) -> None:
+        """Forget all frames, drop the points where the mask [N] is false, and lose the others.
+
+        A lost point is invisible until it is found in a later frame. What is expected of its
+        position is forgotten too.
+        """
+        self.keep(kept)
+        self._maps.clear()
+        self._image = None
+        self.confidence = np.zeros(len(self.ids), np.float32)
+        self.forward_backward_error = np.full(len(self.ids), np.inf, np.float32)
+        self._visible = np.zeros(len(self.ids), np.bool_)
+        self._lose_points(np.arange(len(self.ids)))
+
     def advance(
         self,
         features: FeatureMap,
@@ -131,6 +145,10 @@ class PointTracker(ABC):
     @abstractmethod
     def _keep_points(self, kept: Bools) -> None:
         """Drop what is remembered of points where the mask [N] is false."""
+
+    @abstractmethod
+    def _lose_points(self, rows: Indices) -> None:
+        """Forget where the points in the given rows are, but not how they look."""
 
     @abstractmethod
     def _track(

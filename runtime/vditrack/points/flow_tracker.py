@@ -24,7 +24,7 @@ from vditrack.points.camera_motion import estimate_motion
 from vditrack.points.descriptor_matching import cosines
 from vditrack.points.optical_flow import resize_grey, track_forward_backward_at_levels
 from vditrack.points.patch_alignment import Placement, place_unwarped
-from vditrack.points.point_memory import PointMemory, View, are_close, remember
+from vditrack.points.point_memory import PointMemory, View, are_close, lose, remember
 from vditrack.points.point_motion import are_static, predict_steps, update_motion
 from vditrack.points.pyramid import Pyramid
 from vditrack.points.recovery import PointSearch
@@ -106,6 +106,11 @@ class FlowTracker(PointTracker):
     def _keep_points(self, kept: Bools) -> None:
         if self._memory is not None:
             self._memory = select_rows(self._memory, kept)
+
+    def _lose_points(self, rows: Indices) -> None:
+        self._pyramid = None
+        if self._memory is not None:
+            lose(self._memory, rows)
 
     def _track(
         self, features: FeatureMap, before: Grey, image: Grey, start: Floats, intervals: float
@@ -243,7 +248,8 @@ class FlowTracker(PointTracker):
         recovery = self._flow_tracking.recovery
         if recovery is None:
             return np.zeros(len(correlation), np.bool_)
-        confirmed = memory.query.textureless & (correlation > recovery.min_correlation)
+        confirmed = memory.query.textureless & ~memory.unplaced
+        confirmed &= correlation > recovery.min_correlation
         inside = self._near.share_inside(memory.query.near, view.image, placement)
         confirmed &= inside >= recovery.min_near_inside
         return confirmed & view.image.contains(placement.points)
@@ -265,6 +271,7 @@ class FlowTracker(PointTracker):
         assign_rows(placement, recovered, select_rows(found, is_found))
         limit = recovery.radius_growth * recovery.anywhere_after * view.unit
         near = np.linalg.norm(departure, axis=1) < limit
+        near &= ~memory.unplaced[recovered]
         correction = departure * view.scale / memory.lost_frames[recovered, None]
         corrected = memory.velocity[recovered] + correction
         # A point that is found far away does not have the velocity it was predicted with.
@@ -272,6 +279,7 @@ class FlowTracker(PointTracker):
         memory.moving[recovered] = near
         for counter in (memory.lost_frames, memory.missed_frames, memory.radius):
             counter[recovered] = 0
+        memory.unplaced[recovered] = False
 
     def _update_visibility(
         self,
@@ -295,7 +303,7 @@ class FlowTracker(PointTracker):
         # A lost point has only its descriptor to show that it is where it is expected.
         distinct = first_similarity > query.rival_similarity - settings.rival_tolerance
         shown = np.where(query.textureless, False, distinct & (settings.recovery is not None))
-        possible &= (memory.lost_frames == 0) | shown
+        possible &= ((memory.lost_frames == 0) | shown) & ~memory.unplaced
         possible &= query.expected_error < settings.patches.max_textureless_error
         confidence = np.asarray(possible / (1 + np.exp(-logits)), np.float32)
         self.evidence[rows], self.confidence[rows] = evidence, confidence

@@ -7,7 +7,7 @@ visible.
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Bools, Floats, Grey
+from vditrack.arrays import Bools, Floats, Grey, Indices
 from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
@@ -50,6 +50,10 @@ class MatchTracker(PointTracker):
     def _keep_points(self, kept: Bools) -> None:
         self._templates, self._was_lost = self._templates[kept], self._was_lost[kept]
         self._trail, self._seen = self._trail[kept], self._seen[kept]
+
+    def _lose_points(self, rows: Indices) -> None:
+        self._seen[rows] = False
+        self._was_lost[rows] = True
 
     def _track(
         self, features: FeatureMap, before: Grey, image: Grey, start: Floats, intervals: float

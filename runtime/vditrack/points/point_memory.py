@@ -55,6 +55,9 @@ class PointMemory:
     radius: Floats
     """[N] how far from its predicted position a lost point may return, in pixels at a width of
     256."""
+    unplaced: Bools
+    """[N] whether nothing is known of the position of a lost point, so that only a search can say
+    where it is."""
 
 
 def remember(query: Appearance, shapes: Floats) -> PointMemory:
@@ -71,7 +74,17 @@ def remember(query: Appearance, shapes: Floats) -> PointMemory:
         lost_frames=zeros.copy(),
         missed_frames=zeros.copy(),
         radius=zeros.copy(),
+        unplaced=np.zeros(count, np.bool_),
     )
+
+
+def lose(memory: PointMemory, rows: Indices) -> None:
+    """Forget where the points in the given rows are and how they move, in place."""
+    for motion in (memory.velocity, memory.relative_speed, memory.missed_frames, memory.radius):
+        motion[rows] = 0
+    memory.moving[rows] = False
+    memory.lost_frames[rows] = 1
+    memory.unplaced[rows] = True
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 Candidates are the predicted position, the best match of the template near it, and the best match of
 the query's descriptor in the whole frame. A point may return within a radius of its predicted
 position that grows while it is lost; so a point that is expected outside the frame does not return
-elsewhere. Only one that was missed inside the frame for long may return anywhere. A match that has
-a rival as good is no match.
+elsewhere. Only one that was missed inside the frame for long, or whose position is not known, may
+return anywhere. A match that has a rival as good is no match. For a point whose position is not
+known, neither is a match that is less like its query than another place of the query's frame was.
 """
 
 from dataclasses import dataclass
@@ -86,12 +87,17 @@ class PointSearch:
         )
         places = rivals.points / view.scale
         tried.append(self._try(memory, wide, view, places, rivals.similarity, predicted))
-        is_found = (score >= settings.min_correlation) & view.image.contains(best.points)
+        unplaced, strict = memory.unplaced, settings.min_unplaced_correlation
+        is_found = score >= np.where(unplaced, strict, settings.min_correlation)
+        is_found &= view.image.contains(best.points)
         for rival in tried:
             elsewhere = ~are_close(rival.placement.points, best.points, apart)
             is_found &= ~(elsewhere & (rival.score > score - settings.rival_margin))
         descriptors = view.describe(best.points, self._matching.template_falloff)
-        is_found &= cosines(query.descriptor, descriptors) >= settings.min_similarity
+        similarity = cosines(query.descriptor, descriptors)
+        is_found &= similarity >= settings.min_similarity
+        # In another picture, something always resembles the point a little.
+        is_found &= ~unplaced | (similarity > query.rival_similarity)
         return best, is_found
 
     def _matches(self, memory: PointMemory, view: View, predicted: Floats) -> list[Match]:
@@ -166,8 +172,8 @@ class PointSearch:
         self, memory: PointMemory, view: View, points: Floats, predicted: Floats
     ) -> Bools:
         """Return which points may return at points [N, 2], away from their predicted positions."""
-        missed = memory.missed_frames > self._settings.anywhere_after
-        return are_close(points, predicted, memory.radius * view.unit) | missed
+        anywhere = memory.unplaced | (memory.missed_frames > self._settings.anywhere_after)
+        return are_close(points, predicted, memory.radius * view.unit) | anywhere
 
 
 def _best_of(tried: list[_Candidates]) -> tuple[Placement, Floats]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 from types import TracebackType
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from vditrack.arrays import Bools, Floats, Frame, Grey, Ints
 from vditrack.bundle.configuration import Matching, Streaming
@@ -24,13 +24,14 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow
 from vditrack.input_checks import check_frame, check_points, validate_ids
-from vditrack.points.array_tables import concatenate_rows, select_rows
+from vditrack.points.array_tables import select_rows
 from vditrack.points.base import PointTracker
 from vditrack.points.factory import create_point_tracker
 from vditrack.points.optical_flow import grey_levels, resize_grey
 from vditrack.stage_timing import stage
 from vditrack.streams.bridging import carry_points, follow, size_ratio
 from vditrack.streams.frame_clock import FrameClock
+from vditrack.streams.live_points import LivePoints
 
 
 @dataclass(frozen=True)
@@ -59,40 +60,6 @@ class LiveUpdate:
     """[N] seconds since the frame in which the model last placed the point; 0 in that frame."""
     bridged: bool
     """Whether optical flow alone carried the points into this frame."""
-
-
-@dataclass
-class _Points:
-    """The points in the newest frame, by ascending ids."""
-
-    ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    places: Floats = field(default_factory=lambda: np.zeros((0, 2), np.float32))
-    followed: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
-    """Whether optical flow has not lost the point since the model placed it."""
-    confidence: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
-    """The model's confidence; 1 until the model has described the point."""
-    forward_backward_error: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
-    age: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    placed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    """Stamps of the frames in which the model last placed the points."""
-
-    def add_points(self, ids: Ints, places: Floats, stamp: float) -> _Points:
-        """Return the points with new ones added."""
-        count = len(ids)
-        new = _Points(
-            ids=ids,
-            places=places,
-            followed=np.ones(count, np.bool_),
-            confidence=np.ones(count, np.float32),
-            forward_backward_error=np.zeros(count, np.float32),
-            age=np.zeros(count, np.int64),
-            placed=np.full(count, stamp),
-        )
-        return concatenate_rows(self, new)
-
-    @property
-    def visible(self) -> Bools:
-        return self.followed & (self.confidence >= 0.5)
 
 
 @dataclass(frozen=True)
@@ -146,12 +113,44 @@ class LiveStream:
 
     def reset(self) -> None:
         """Drop all points and frames. Ids are not used again."""
+        self._tracker = create_point_tracker(self._extractor.grid, self._settings)
+        self._textureless: Ints = np.zeros(0, np.int64)
+        self._points = LivePoints()
+        self._forget_frames()
+
+    def restart(self, kept: ArrayLike) -> Ints:
+        """Start over after a jump of the clock, but keep the given points, as lost points.
+
+        All frames and stamps are forgotten, as by `reset`; the next frame may have any stamp. This
+        waits for the model if it is describing a frame, because only then points can be kept. The
+        kept points have their ids and their appearance, but no known position: they are invisible
+        until they are found in a later frame by descriptor and patch, and remain so where the
+        picture is another one. A point without texture of its own cannot be found again, nor can
+        any if the bundle does not search for lost points.
+
+        Args:
+            kept: ids of the points to keep.
+
+        Returns:
+            The ids [N] of the points that are kept. One that the model has not described yet is
+            dropped.
+
+        Raises:
+            InputError: There is no point with one of the ids.
+
+        """
+        tracker, wanted = self._tracker, validate_ids(kept, self._points.ids)
+        if self._job is not None:
+            wait([self._job.described])
+        tracker.restart(np.isin(tracker.ids, wanted))
+        self._points = self._points.select_lost(np.isin(self._points.ids, tracker.ids))
+        self._forget_frames()
+        return self.ids
+
+    def _forget_frames(self) -> None:
         # The frame that the model is describing belongs to the past.
         self._job = None
         self._window = SlidingWindow(self._extractor)
-        self._tracker = create_point_tracker(self._extractor.grid, self._settings)
-        self._textureless: Ints = np.zeros(0, np.int64)
-        self._points = _Points()
         self._clock = FrameClock(self._streaming.interval_history)
         self._image: Grey | None = None
         self._described: deque[float] = deque(maxlen=self._live.history)
