@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated
 
 FOLDER = Path(__file__).resolve().parent
-PROFILE = FOLDER.parent / "ros2_node" / "config" / "fastdds.xml"
+PROFILE = FOLDER.parent / "ros2_node" / "vditrack_ros" / "transport" / "fastdds.xml"
 # The middleware reads these when rclpy is imported.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"

@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 NAME = "vditrack_ros"
 SHARED = {
     "launch": ["launch/tracker.launch.py"],
-    "config": ["config/tracker.yaml", "config/fastdds.xml"],
+    "config": ["config/tracker.yaml", f"{NAME}/transport/fastdds.xml"],
     "rviz": ["rviz/vditrack.rviz"],
     "foxglove": ["foxglove/vditrack.json"],
 }
@@ -18,7 +18,7 @@ setup(
     maintainer_email="maintainers@vditrack.invalid",
     license="Apache-2.0",
     packages=find_packages(include=[f"{NAME}*"]),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed", "transport/fastdds.xml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

@@ -54,11 +54,21 @@ def _node(context: LaunchContext) -> list[Node]:
             parameters=[given["params_file"], overrides],
             remappings=[
                 ("image", given["image"]),
-                # A remapping applies to one name, and not to the names below it.
-                ("image/compressed", [given["image"], "/compressed"]),
                 ("camera_info", given["camera_info"]),
                 ("depth", given["depth"]),
             ],
+            additional_env=_fastdds_profile(context),
             output="screen",
         )
     ]
+
+
+def _fastdds_profile(context: LaunchContext) -> dict[str, str]:
+    """Return the environment that gives Fast DDS memory for large images, unless one is set."""
+    # The name of the variable before and since Fast DDS 3.
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    if any(name in context.environment for name in names):
+        return {}
+    share = FindPackageShare("vditrack_ros")
+    profile = PathJoinSubstitution([share, "config", "fastdds.xml"]).perform(context)
+    return dict.fromkeys(names, profile)

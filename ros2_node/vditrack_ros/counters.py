@@ -22,8 +22,8 @@ DROP_REASONS = (
 )
 """Why an image has no result: it is older than `max_age`; its stamp is before that of its
 predecessor; its stamp is that of its predecessor; its stamp is zero, and those of others are not;
-it cannot be decoded; tracking raised an error; a newer image replaced it in the queue; the
-middleware lost it."""
+it cannot be decoded; tracking raised an error; it arrived, and newer images replaced it in the
+queue; the middleware lost it on the way. Each image is counted once."""
 
 MASK_REFUSAL_REASONS = ("encoding", "malformed", "indices", "empty", "size", "ahead", "crowded")
 """Why a mask request is refused: unsupported encoding; inconsistent data; an index above 255; no
@@ -107,6 +107,16 @@ class ImageCounters:
     def count_result(self, now: float, timing: Timing) -> None:
         """Count an image whose result was published."""
         self.timings.add(now, timing)
+
+    def lost(self, now: float) -> float:
+        """Return the number of images that the middleware lost in the window that ends now."""
+        return sum(self.dropped["lost"].values(now))
+
+    def sent(self, now: float) -> float:
+        """Return the number of images that the camera sent in the window that ends now."""
+        # Overtaken and lost images were not received.
+        overtaken = sum(self.dropped["overtaken"].values(now))
+        return len(self.images.values(now)) + overtaken + self.lost(now)
 
     def input_rate(self, now: float) -> float:
         """Return the received images per second in the window that ends now."""

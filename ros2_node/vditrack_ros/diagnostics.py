@@ -53,6 +53,10 @@ class CameraState:
     publishers: int
     """Number of publishers of the topic."""
     paused: bool
+    reliable: bool
+    """Whether the subscription to the topic is reliable."""
+    loss_remedy: str
+    """Likely cause of lost images, and what to do."""
 
 
 def summarize_points(alive: int, visible: int, model_rate: float | None) -> ConsumerSummary:
@@ -128,13 +132,14 @@ def build_camera_report(
     problems = [
         *_check_silence(counters, state, settings, now),
         *_check_latency(latencies, settings),
-        *_check_drops(counters, drops, summary.name, settings, now),
+        *_check_drops(counters, drops, summary.name, state, settings, now),
         *summary.problems,
     ]
     level = max((level for level, _ in problems), default=OK)
     message = " ".join(text for _, text in problems)
     p50, p95, p99 = (_format_number(1000 * np.percentile(latencies, q)) for q in (50, 95, 99))
     values = {
+        "reliability": "reliable" if state.reliable else "best effort",
         # Units are in the keys, so that tools can plot the values.
         "rate in (Hz)": _format_number(rate_in),
         "rate out (Hz)": _format_number(rate_out),
@@ -163,6 +168,8 @@ def _check_silence(
         return []
     if state.publishers == 0:
         return [(ERROR, f"No image for {silence:.0f} s: {state.topic} has no publisher.")]
+    if counters.lost(now):
+        return [(ERROR, f"No image for {silence:.0f} s: all images on {state.topic} are lost.")]
     return [
         (
             ERROR,
@@ -184,18 +191,25 @@ def _check_latency(latencies: Doubles, settings: Settings) -> list[Problem]:
 
 
 def _check_drops(
-    counters: ImageCounters, drops: dict[str, float], name: str, settings: Settings, now: float
+    counters: ImageCounters,
+    drops: dict[str, float],
+    name: str,
+    state: CameraState,
+    settings: Settings,
+    now: float,
 ) -> list[Problem]:
     if drops["failed"]:
         return [(ERROR, f"Tracking fails: {counters.last_error}")]
-    total = sum(drops.values())
-    # Overtaken and lost images never arrived.
-    sent = len(counters.images.values(now)) + drops["overtaken"] + drops["lost"]
+    total, sent = sum(drops.values()), counters.sent(now)
     if not total or total <= settings.warn_dropped * sent:
         return []
     reasons = ", ".join(f"{count:.0f} {reason}" for reason, count in drops.items() if count)
-    hint = f" {counters.last_error}" if drops["malformed"] else ""
-    return [(WARN, f"{total:.0f} of {sent:.0f} images gave no {name}: {reasons}.{hint}")]
+    text = f"{total:.0f} of {sent:.0f} images gave no {name}: {reasons}."
+    if drops["malformed"]:
+        text += f" {counters.last_error}"
+    if drops["lost"] > settings.warn_dropped * sent:
+        text += f" {state.loss_remedy}"
+    return [(WARN, text)]
 
 
 def build_model_report(tracker: Tracker) -> Report:

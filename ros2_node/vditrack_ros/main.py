@@ -10,6 +10,7 @@ import cv2
 from vditrack.errors import install_command
 from vditrack_ros.memory import reuse_large_blocks
 from vditrack_ros.parameters.table import PARAMETERS
+from vditrack_ros.transport.fastdds import PROFILE, PROFILE_VARIABLE
 
 _SPIN_TIMEOUT = 0.2
 """Maximum number of seconds until a signal is noticed."""
@@ -24,7 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     own = given[: given.index("--ros-args")] if "--ros-args" in given else given
-    _build_parser().parse_args(own)
+    if _build_parser().parse_args(own).fastdds_profile:
+        print(PROFILE)
+        return 0
     try:
         import rclpy  # noqa: PLC0415
     except ImportError as error:
@@ -83,12 +86,20 @@ def _spin() -> None:
 
 
 def _build_parser() -> ArgumentParser:
-    return ArgumentParser(
+    parser = ArgumentParser(
         "vditrack-node",
-        usage="vditrack-node [-h] [--ros-args -p NAME:=VALUE ... -r TOPIC:=TOPIC ...]",
+        usage="vditrack-node [-h] [--fastdds-profile] "
+        "[--ros-args -p NAME:=VALUE ... -r TOPIC:=TOPIC ...]",
         description="Track points and object masks in camera topics; the ROS 2 node `tracker`.",
         epilog="parameters: " + ", ".join(parameter.name for parameter in PARAMETERS),
     )
+    parser.add_argument(
+        "--fastdds-profile",
+        action="store_true",
+        help="print the path of the Fast DDS profile for large images, the value of "
+        f"{PROFILE_VARIABLE} for the camera's process and this one, and exit",
+    )
+    return parser
 
 
 if __name__ == "__main__":

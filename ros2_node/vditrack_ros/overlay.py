@@ -11,6 +11,7 @@ from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.consumer import CameraContext, CameraImage
 from vditrack_ros.messages import TRAIL_LENGTH, build_overlay_image, build_rgb_image
 from vditrack_ros.parameters.settings import Settings
+from vditrack_ros.transport.topics import create_publisher
 
 Trail = tuple[LiveUpdate, ...]
 """Updates of the points up to and including an image's; may be empty."""
@@ -28,8 +29,8 @@ class OverlayPublisher:
         """
         self._node = context.node
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        self._publisher = context.node.create_publisher(
-            Image, f"{context.output_prefix}overlay", qos
+        self._publisher = create_publisher(
+            context.node, Image, f"{context.output_prefix}overlay", qos
         )
         self._updates: deque[LiveUpdate] = deque(maxlen=TRAIL_LENGTH)
 

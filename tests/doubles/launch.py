@@ -18,6 +18,7 @@ import yaml
 class LaunchContext:
     launch_configurations: dict[str, str] = field(default_factory=dict)
     shares: dict[str, Path] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 class Substitution:
@@ -90,6 +91,7 @@ class Node:
     namespace: Any = None
     parameters: list[Any] = field(default_factory=list)
     remappings: list[tuple[Any, Any]] = field(default_factory=list)
+    additional_env: dict[str, str] = field(default_factory=dict)
     output: str = "log"
 
     def arguments(self, context: LaunchContext) -> dict[str, Any]:
@@ -106,6 +108,7 @@ class Node:
             "namespace": text(self.namespace, context),
             "files": files,
             "values": values,
+            "environment": self.additional_env,
             "remappings": {text(old, context): text(new, context) for old, new in self.remappings},
         }
 

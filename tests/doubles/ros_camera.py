@@ -1,4 +1,7 @@
-"""A camera as a process of its own: plays a clip there and back at a rate, until it is ended."""
+"""A camera as a process of its own: plays a clip there and back at a rate, until it is ended.
+
+A reliable camera has the default quality of service of ROS; one of best effort keeps one image.
+"""
 
 import sys
 import time
@@ -12,12 +15,13 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 
-def main(folder, rate):
+def main(folder, rate, reliability, length_of_play):
     frames = np.load(folder / "frames.npy")
     length, height, width, _ = frames.shape
     rclpy.init()
     node = rclpy.create_node("camera")
-    qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    qos = 10 if reliability == "reliable" else best_effort
     publisher = node.create_publisher(Image, "image", qos)
     # Made beforehand, so that the rate holds.
     messages = []
@@ -27,6 +31,8 @@ def main(folder, rate):
         message = Image(height=height, width=width, step=3 * width, encoding="rgb8", data=data)
         message.header.frame_id = "camera_optical"
         messages.append(message)
+    while length_of_play and not publisher.get_subscription_count():
+        time.sleep(0.05)
     there_and_back = cycle([*range(length), *range(length - 2, 0, -1)])
     with (folder / "published.txt").open("w", buffering=1) as log:
         began = time.monotonic()
@@ -35,8 +41,12 @@ def main(folder, rate):
             messages[index].header.stamp = now.to_msg()
             log.write(f"{now.nanoseconds} {index}\n")
             publisher.publish(messages[index])
+            if n == length_of_play:
+                break
             time.sleep(max(0.0, began + n / rate - time.monotonic()))
+    while True:
+        time.sleep(1)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))
+    main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

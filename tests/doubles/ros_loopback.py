@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vditrack_ros.transport.fastdds import PROFILE, PROFILE_VARIABLE
+
 # Read when a process joins, so before rclpy is. Two workers of pytest have the same parent.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 DOMAIN = 1 + (2 * os.getppid() + _WORKER) % 100
 os.environ["ROS_DOMAIN_ID"] = str(DOMAIN)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-_PROFILE = Path(__file__).parents[2] / "ros2_node" / "config" / "fastdds.xml"
-os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(_PROFILE)
+os.environ[PROFILE_VARIABLE] = str(PROFILE)
 
 import rclpy  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
@@ -48,7 +49,15 @@ class Process:
                 command,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "ROS_LOG_DIR": str(log.parent), **environment},
+                env={
+                    name: value
+                    for name, value in {
+                        **os.environ,
+                        "ROS_LOG_DIR": str(log.parent),
+                        **environment,
+                    }.items()
+                    if value is not None
+                },
             )
         self.pid = self._process.pid
 
@@ -81,20 +90,24 @@ def process(log, *command, **environment):
 
 
 @contextmanager
-def tracker_node(folder, *arguments, log="node.log", **parameters):
+def tracker_node(folder, *arguments, log="node.log", environment=None, **parameters):
     """The node as its own process; parameters in YAML."""
     given = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
     command = ("-m", "vditrack_ros.main", "--ros-args", *given, *arguments)
-    with process(folder / log, *command) as one:
+    with process(folder / log, *command, **(environment or {})) as one:
         yield one
 
 
 @contextmanager
-def camera_process(folder, frames, rate):
-    """A camera of its own process; it plays frames [T, H, W, 3] there and back for ever."""
+def camera_process(folder, frames, rate, *, reliability="best_effort", count=0, environment=None):
+    """A camera of its own process; it plays frames [T, H, W, 3] there and back.
+
+    With a count it waits for a listener, publishes so many and waits until it is ended.
+    """
     np.save(folder / "frames.npy", frames)
-    command = (str(Path(__file__).with_name("ros_camera.py")), str(folder), str(rate))
-    with process(folder / "camera.log", *command) as one:
+    script = Path(__file__).with_name("ros_camera.py")
+    command = (script, folder, rate, reliability, count)
+    with process(folder / "camera.log", *map(str, command), **(environment or {})) as one:
         yield one
 
 

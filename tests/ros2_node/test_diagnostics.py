@@ -16,7 +16,7 @@ from vditrack_ros.diagnostics import (
     summarize_points,
 )
 
-STATE = CameraState("/image", publishers=1, paused=False)
+STATE = CameraState("/image", publishers=1, paused=False, reliable=True, loss_remedy="Do this.")
 POINTS = summarize_points(alive=64, visible=60, model_rate=15.0)
 
 
@@ -88,6 +88,17 @@ def test_losses(settings):
     assert report.level == OK
     later = build_camera_report(counts, STATE, POINTS, settings, 25.0)
     assert later.values["dropped, overtaken"] == "30"
+
+
+def test_images_lost_on_the_way(settings):
+    counts = counted(seconds=5.0)
+    counts.count_drops(9.0, "lost", 100)
+    report = build_camera_report(counts, STATE, POINTS, settings, 10.0)
+    assert report.level == ERROR and "all images on /image are lost" in report.message
+    assert "100 of 250 images gave no points: 100 lost. Do this." in report.message
+    few = counted()
+    few.count_drops(9.0, "lost", 10)
+    assert build_camera_report(few, STATE, POINTS, settings, 10.0).level == OK
 
 
 def test_failing(settings):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -195,6 +196,12 @@ def test_arguments_that_make_no_sense(arguments, told):
     ended = run(*arguments)
     assert ended.returncode == 2
     assert told in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_the_path_of_the_profile_for_large_images():
+    ended = run("--fastdds-profile")
+    assert ended.returncode == 0
+    assert "<segment_size>" in Path(ended.stdout.strip()).read_text()
 
 
 def test_help():

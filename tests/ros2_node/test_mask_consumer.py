@@ -93,7 +93,7 @@ def held(peer, settings):
         return int(values()["masks waiting"])
 
     def values():
-        return masks.report(CameraState("/held/image", 1, False), time.monotonic()).values
+        return masks.report(CameraState("/held/image", 1, False, True, ""), time.monotonic()).values
 
     def work():
         worker.go_on()
@@ -194,7 +194,7 @@ def test_a_model_that_fails_is_told_of_and_tried_again(held):
     held.take(1.0)
     held.tracker.wrong = RuntimeError("out of memory")
     held.work()
-    report = held.masks.report(CameraState("/held/image", 1, False), time.monotonic())
+    report = held.masks.report(CameraState("/held/image", 1, False, True, ""), time.monotonic())
     assert "RuntimeError: out of memory" in report.message
     assert report.values["dropped, failed"] == "1"
     held.tracker.wrong = None

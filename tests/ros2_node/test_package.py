@@ -22,6 +22,7 @@ from vditrack_ros.counters import ImageCounters
 from vditrack_ros.diagnostics import CameraState, build_camera_report, summarize_points
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.parameters.table import PARAMETERS
+from vditrack_ros.transport.fastdds import OLD_PROFILE_VARIABLE, PROFILE, PROFILE_VARIABLE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -85,9 +86,11 @@ def test_ros_reads_the_file_of_defaults_as_the_defaults():
     assert all(type(read[parameter.name]) is type(parameter.default) for parameter in PARAMETERS)
 
 
-def launched(monkeypatch, **arguments: str) -> dict:
+def launched(monkeypatch, environment: dict[str, str] | None = None, **arguments: str) -> dict:
     launch_double.install(monkeypatch)
-    context = launch_double.LaunchContext(shares={"vditrack_ros": PACKAGE})
+    context = launch_double.LaunchContext(
+        shares={"vditrack_ros": PACKAGE}, environment=environment or {}
+    )
     file = runpy.run_path(str(PACKAGE / "launch" / "tracker.launch.py"))
     (node,) = file["generate_launch_description"]().evaluate(context, **arguments)
     assert (node.package, node.executable) == ("vditrack_ros", "vditrack-node")
@@ -122,10 +125,17 @@ def test_the_launch_file_passes_on_what_it_is_given(monkeypatch, tmp_path):
     assert node["values"] == {"use_sim_time": True, "bundle": "2026"}
     assert node["remappings"] == {
         "image": "color/image_raw",
-        "image/compressed": "color/image_raw/compressed",
         "camera_info": "color/camera_info",
         "depth": "aligned_depth_to_color/image_raw",
     }
+
+
+def test_the_launch_file_gives_the_middleware_memory_unless_a_profile_is_set(monkeypatch):
+    environment = launched(monkeypatch)["environment"]
+    assert set(environment) == {PROFILE_VARIABLE, OLD_PROFILE_VARIABLE}
+    assert set(environment.values()) == {str(PACKAGE / "config" / PROFILE.name)}
+    for name in environment:
+        assert launched(monkeypatch, {name: "/mine.xml"})["environment"] == {}
 
 
 def topics_told() -> set[str]:
@@ -150,7 +160,7 @@ def test_the_foxglove_layout_plots_what_diagnostics_say():
     layout = (PACKAGE / "foxglove" / "vditrack.json").read_text()
     plotted = re.findall(r'name==\\"(.+?)\\".+?key==\\"(.+?)\\"', layout)
     assert plotted
-    state, followed = CameraState("/image", 1, False), summarize_points(0, 0, None)
+    state, followed = CameraState("/image", 1, False, True, ""), summarize_points(0, 0, None)
     settings = Settings(**{one.name: one.default for one in PARAMETERS})
     told = build_camera_report(ImageCounters(started=0.0), state, followed, settings, 1.0).values
     assert {name for name, _ in plotted} == {"/tracker: /image"}
@@ -267,6 +277,7 @@ def test_colcon_installs_the_package(colcon, tmp_path, options):
     assert {path.parent.name for path in shared} == {"launch", "config", "rviz", "foxglove"}
     for path in [*shared, PACKAGE / "package.xml"]:
         assert (share / path.relative_to(PACKAGE)).read_bytes() == path.read_bytes()
+    assert (share / "config" / PROFILE.name).read_bytes() == PROFILE.read_bytes()
 
     program = installed / "lib" / "vditrack_ros" / "vditrack-node"
     assert os.access(program, os.X_OK)

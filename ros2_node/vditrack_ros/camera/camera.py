@@ -6,8 +6,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from rclpy import get_rmw_implementation_identifier
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
@@ -18,11 +18,6 @@ from vditrack.ros_messages.brightness import LiveCurve, Reduction
 from vditrack.ros_messages.images import decode_compressed, decode_image
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
 from vditrack_ros.camera.image_gate import GateLimits, ImageGate, ImageTimes, Verdict
-from vditrack_ros.camera.subscription import (
-    callbacks_receive_message_info,
-    count_skipped_messages,
-    subscribe_with_loss_events,
-)
 from vditrack_ros.consumer import LOG_INTERVAL, CameraContext, CameraImage, Consumer
 from vditrack_ros.diagnostics import CameraState, Report
 from vditrack_ros.masks.tracking import MaskConsumer
@@ -30,6 +25,15 @@ from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.points.tracking import PointConsumer
+from vditrack_ros.transport.fastdds import explain_losses
+from vditrack_ros.transport.sensor_subscription import SensorSubscription
+from vditrack_ros.transport.topics import resolve_transport_topic
+
+_QUEUE_DEPTH = 5
+"""Images that wait while the node is busy, so that none is left out because one takes longer. Fast
+DDS also keeps images in it whose fragments have not all arrived."""
+_LOSS_LOG_INTERVAL = 30.0
+"""Minimum number of seconds between two warnings about lost images."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,6 @@ class CameraPipeline:
         self._gate = ImageGate()
         self._brightness, self._logged_curves = LiveCurve(), 0
         self._paused = False
-        self._sequence: tuple[bytes, int] | None = None
         inputs, outputs = (f"{name}/", f"~/{name}/") if name else ("", "~/")
         context = CameraContext(node, inputs, outputs, self._logger)
         self._overlay = OverlayPublisher(context)
@@ -80,7 +83,7 @@ class CameraPipeline:
     @property
     def topic(self) -> str:
         """Resolved name of the image topic."""
-        return str(self._subscription.topic_name)
+        return self._subscription.topic
 
     def apply_settings(self, settings: Settings) -> None:
         """Use other settings from now on."""
@@ -90,7 +93,7 @@ class CameraPipeline:
 
     def close(self) -> None:
         """Destroy all topics and services."""
-        self._node.destroy_subscription(self._subscription)
+        self._subscription.close()
         for service in self._services:
             self._node.destroy_service(service)
         for consumer in self._consumers.values():
@@ -99,40 +102,53 @@ class CameraPipeline:
 
     def build_reports(self) -> dict[str, Report]:
         """Return the diagnostics of each consumer, by the status's name."""
-        state = CameraState(self.topic, self._node.count_publishers(self.topic), self._paused)
-        now = time.monotonic()
+        self._count_losses()
+        now, reliable = time.monotonic(), self._subscription.is_reliable
+        remedy = explain_losses(get_rmw_implementation_identifier(), reliable=reliable)
+        state = CameraState(
+            self.topic, self._subscription.publisher_count, self._paused, reliable, remedy
+        )
+        self._warn_of_losses(state, now)
         return {
             f"{self.topic}{suffix}": consumer.report(state, now)
             for suffix, consumer in self._consumers.items()
         }
 
-    def _subscribe(self, inputs: str) -> Any:  # noqa: ANN401
-        reliability = ReliabilityPolicy[self._settings.reliability.upper()]
-        compressed = self._settings.image_transport == "compressed"
+    def _subscribe(self, inputs: str) -> SensorSubscription:
+        transport = self._settings.image_transport
+        compressed = transport == "compressed"
         self._decode: Callable[[Any, Reduction], Frame] = (
             decode_compressed if compressed else decode_image
         )
-        with_info = callbacks_receive_message_info()
-        return subscribe_with_loss_events(
+        return SensorSubscription(
             self._node,
             CompressedImage if compressed else Image,
-            f"{inputs}image/compressed" if compressed else f"{inputs}image",
-            self._on_image_with_info if with_info else self._on_image,
-            QoSProfile(depth=1, reliability=reliability),
-            self._on_lost,
+            resolve_transport_topic(self._node, f"{inputs}image", transport),
+            self._on_image,
+            reliability=self._settings.reliability,
+            depth=_QUEUE_DEPTH,
         )
 
-    def _on_image_with_info(self, message: Any, info: Any) -> None:  # noqa: ANN401
-        self._sequence, skipped = count_skipped_messages(info, self._sequence)
-        if skipped:
-            self._count_drops("overtaken", skipped)
-        self._on_image(message)
+    def _count_losses(self) -> None:
+        losses = self._subscription.take_losses()
+        for reason, count in losses._asdict().items():
+            if count:
+                self._count_drops(reason, count)
 
-    def _on_lost(self, event: Any) -> None:  # noqa: ANN401
-        self._count_drops("lost", event.total_count_change)
+    def _warn_of_losses(self, state: CameraState, now: float) -> None:
+        """Log the cause and the remedy if too many images are lost on the way."""
+        counters = next(iter(self._consumers.values())).counters
+        lost, sent = counters.lost(now), counters.sent(now)
+        if lost > self._settings.warn_dropped * sent:
+            self._logger.warning(
+                f"{lost:.0f} of {sent:.0f} images on {self.topic} were lost on the way. "
+                f"{state.loss_remedy}",
+                throttle_duration_sec=_LOSS_LOG_INTERVAL,
+            )
 
     def _on_image(self, message: Any) -> None:  # noqa: ANN401
         arrival = time.monotonic_ns()
+        self._count_losses()
         for consumer in self._consumers.values():
             consumer.counters.count_image(arrival / NANOSECONDS_PER_SECOND)
         if self._paused:

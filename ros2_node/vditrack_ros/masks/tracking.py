@@ -29,6 +29,7 @@ from vditrack_ros.messages import build_mask_image
 from vditrack_ros.overlay import OverlayPublisher, Trail
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
+from vditrack_ros.transport.topics import create_publisher, create_subscription
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,13 @@ class MaskConsumer:
         self._update: MaskUpdate | None = None
         self._reset_stream()
         output_qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        self._publisher = context.node.create_publisher(
-            Image, f"{context.output_prefix}masks", output_qos
+        self._publisher = create_publisher(
+            context.node, Image, f"{context.output_prefix}masks", output_qos
         )
         # Reliable and deep, because a lost request is not repeated.
         request_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        self._subscription = context.node.create_subscription(
-            Image, f"{context.output_prefix}mask", self._on_mask, request_qos
+        self._subscription = create_subscription(
+            context.node, Image, f"{context.output_prefix}mask", self._on_mask, request_qos
         )
 
     def close(self) -> None:

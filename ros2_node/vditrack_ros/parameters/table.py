@@ -40,10 +40,11 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter(
         "reliability",
-        "best_effort",
-        "Reliability of the camera subscriptions. best_effort connects to every publisher. "
-        "reliable connects to reliable publishers only, and helps if large images are lost.",
-        choices=("best_effort", "reliable"),
+        "auto",
+        "Reliability of the subscriptions to a camera. auto is reliable while all publishers of "
+        "the topic are, and best_effort otherwise. reliable receives nothing from publishers of "
+        "best effort; best_effort may lose large images.",
+        choices=("auto", "best_effort", "reliable"),
     ),
     Parameter(
         "population",

@@ -17,6 +17,7 @@ from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros import messages
 from vditrack_ros.calibration import Calibration, Size
 from vditrack_ros.parameters.settings import Settings
+from vditrack_ros.transport.topics import create_publisher
 
 if messages.HAS_FOXGLOVE:
     from foxglove_msgs.msg import ImageAnnotations
@@ -47,7 +48,7 @@ class PointPublishers:
         if messages.HAS_FOXGLOVE:
             types["annotations"] = ImageAnnotations
         self._publishers = {
-            name: node.create_publisher(message_type, f"{prefix}{name}", qos)
+            name: create_publisher(node, message_type, f"{prefix}{name}", qos)
             for name, message_type in types.items()
         }
         self.reset()

@@ -6,6 +6,7 @@ from concurrent.futures import Executor
 
 from geometry_msgs.msg import PointStamped
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from vditrack import Tracker
@@ -23,6 +24,8 @@ from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.points.population import Population
 from vditrack_ros.points.publishers import PointPublishers
 from vditrack_ros.points.requests import read_clicked_pixel, read_pixels
+from vditrack_ros.transport.sensor_subscription import SensorSubscription
+from vditrack_ros.transport.topics import create_subscription
 
 
 class PointConsumer:
@@ -62,27 +65,41 @@ class PointConsumer:
         self._publishers = PointPublishers(context.node, context.output_prefix)
         self._overlay, self._object_ids = overlay, object_ids
         self._draws_overlay = draws_overlay
-        self._subscriptions = self._subscribe(context)
+        self._sensors = self._subscribe(context)
+        self._requests = self._subscribe_to_requests(context)
 
-    def _subscribe(self, context: CameraContext) -> list[object]:
-        reliability = ReliabilityPolicy[self.settings.reliability.upper()]
-        sensor_qos = QoSProfile(depth=1, reliability=reliability)
-        # Reliable and deep, because a lost request is not repeated.
-        request_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        subscribe, calibration = context.node.create_subscription, self._calibration
-        inputs, outputs = context.input_prefix, context.output_prefix
+    def _subscribe(self, context: CameraContext) -> list[SensorSubscription]:
+        """Subscribe to what the camera publishes beside its images."""
+        calibration, prefix = self._calibration, context.input_prefix
         return [
-            subscribe(
-                CameraInfo, f"{inputs}camera_info", calibration.update_camera_info, sensor_qos
-            ),
-            subscribe(Image, f"{inputs}depth", calibration.update_depth, sensor_qos),
-            subscribe(PointCloud2, f"{outputs}add_points", self._on_add_points, request_qos),
-            subscribe(PointStamped, f"{outputs}add_point", self._on_add_point, request_qos),
+            SensorSubscription(
+                context.node,
+                message_type,
+                f"{prefix}{topic}",
+                callback,
+                reliability=self.settings.reliability,
+                latched=latched,
+            )
+            for message_type, topic, callback, latched in (
+                (CameraInfo, "camera_info", calibration.update_camera_info, True),
+                (Image, "depth", calibration.update_depth, False),
+            )
+        ]
+
+    def _subscribe_to_requests(self, context: CameraContext) -> list[Subscription]:
+        # Reliable and deep, because a lost request is not repeated.
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        node, prefix = context.node, context.output_prefix
+        return [
+            create_subscription(node, PointCloud2, f"{prefix}add_points", self._on_add_points, qos),
+            create_subscription(node, PointStamped, f"{prefix}add_point", self._on_add_point, qos),
         ]
 
     def close(self) -> None:
         """Destroy all topics."""
-        for subscription in self._subscriptions:
+        for sensor in self._sensors:
+            sensor.close()
+        for subscription in self._requests:
             self._node.destroy_subscription(subscription)
         self._publishers.close()
         self._live.close()

@@ -1,0 +1,1 @@
+"""Topics: names, quality of service and its overrides, losses. Knows nothing of tracking."""
