@@ -76,11 +76,17 @@ def _matching_from_6(matching: Fields) -> Fields:
 
 
 def _from_7(fields: Fields) -> Fields:
-    """Add what version 8 did: the camera's motion, and patches that suit the picture.
+    """Add what version 8 did: the camera's motion, patches that suit the picture, and late masks.
 
     Version 7 tracked points that had left the picture to look-alikes. There are no values of the
     new fields with which it still would, so bundles of older versions get those of this version.
+    It also kept every frame that was marked, and so grew without bound: the same holds there.
     """
+    propagation = fields["propagation"]
+    if propagation is not None:
+        propagation = {**propagation, "references": 8}
+    streaming = {**fields["streaming"], **_STREAMING_OF_8}
+    fields = {**fields, "propagation": propagation, "streaming": streaming}
     flow_tracking = fields["matching"]["flow_tracking"]
     if flow_tracking is None:
         return fields
@@ -147,6 +153,10 @@ _STREAMING_OF_6 = {
         "max_push_share": 0.5,
         "history": 15,
     },
+}
+_STREAMING_OF_8 = {
+    "mask_history": {"seconds": 2.0, "megabytes": 256, "max_offset": 0.05},
+    "box_outlines": {"rounds": 1, "margin": 0.5, "min_share": 0.25, "min_side": 6},
 }
 _PATCHES_OF_8 = {
     "max_decorrelation": 0.005,

@@ -55,6 +55,12 @@ class MotionWindow:
         self._settings = settings
         self._before: deque[FeatureMap] = deque(maxlen=settings.frames)
 
+    def copy(self) -> "MotionWindow":
+        """Return a window with the same state, which shares its arrays."""
+        other = MotionWindow(self._settings)
+        other._before.extend(self._before)
+        return other
+
     def push(self, newest: FeatureMap) -> FrameMotion:
         """Return the motion of the next frame, given its appearance."""
         before = dict(zip(range(-len(self._before), 0), self._before, strict=True))

@@ -1,6 +1,6 @@
 """Motion and appearance features of each frame, fused on one grid (TED, arXiv 2512.02339)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import repeat
@@ -18,8 +18,6 @@ from vditrack.features.feature_map import FeatureMap, normalise
 from vditrack.features.windows import SlidingWindow, clip_features
 from vditrack.inference.onnxruntime import open_session
 from vditrack.inference.session import OpenGraph
-
-Push = Callable[[Frame], FeatureMap]
 
 
 @dataclass(frozen=True)
@@ -113,12 +111,21 @@ class FusedFeatures:
 
     def window(self) -> "FusedWindow":
         """Start a stream of features of frames that come one by one."""
-        motion, appearance = (
-            (lambda _: self._empty_map) if part is None else SlidingWindow(part).push
-            for part in self._parts
-        )
+        motion, appearance = (None if part is None else SlidingWindow(part) for part in self._parts)
         displacement = None if self._displacement is None else MotionWindow(self._displacement)
-        return FusedWindow(motion, appearance, displacement, self.settings.motion_weight)
+        weight = self.settings.motion_weight
+        return FusedWindow(motion, appearance, displacement, weight, self._empty_map)
+
+    def shrink(self, frame: Frame) -> Frame:
+        """Return a frame at the model's input size, the larger one of the two parts.
+
+        Its features are those of the frame itself for this part. It shares no memory with the
+        frame, uint8 [H, W, 3] RGB.
+        """
+        parts = [part for part in self._parts if part is not None]
+        largest = max(parts, key=lambda part: part.grid.width * part.grid.height)
+        resized = largest.resize(frame)
+        return resized if resized is not frame else frame.copy()
 
     @property
     def _displacement(self) -> Displacement | None:
@@ -147,26 +154,46 @@ class FusedWindow:
 
     def __init__(
         self,
-        motion: Push,
-        appearance: Push,
+        motion: SlidingWindow | None,
+        appearance: SlidingWindow | None,
         displacement: MotionWindow | None,
         motion_weight: float,
+        empty_map: FeatureMap,
     ) -> None:
         """Start before the first frame.
 
         Args:
-            motion: returns the motion map of the next frame.
-            appearance: returns the appearance map of the next frame.
+            motion: window of the motion features; None if they have no weight.
+            appearance: window of the appearance features; None if they have no weight.
             displacement: reads motion from appearance; None if ``motion`` does.
             motion_weight: λ, from 0 to 1.
+            empty_map: map without channels, for a part that is None.
 
         """
         self._motion, self._appearance = motion, appearance
         self._displacement, self._motion_weight = displacement, motion_weight
+        self._empty_map = empty_map
+
+    def copy(self) -> "FusedWindow":
+        """Return a window with the same state, which shares its arrays."""
+        return FusedWindow(
+            None if self._motion is None else self._motion.copy(),
+            None if self._appearance is None else self._appearance.copy(),
+            None if self._displacement is None else self._displacement.copy(),
+            self._motion_weight,
+            self._empty_map,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the newest frame added to the windows, in bytes."""
+        windows = [part for part in (self._motion, self._appearance) if part is not None]
+        return sum(window.newest_nbytes for window in windows)
 
     def push(self, frame: Frame) -> FusedMap:
         """Return the features of the next frame, uint8 [H, W, 3] RGB."""
-        motion, appearance = self._motion(frame), self._appearance(frame)
+        motion = self._empty_map if self._motion is None else self._motion.push(frame)
+        appearance = self._empty_map if self._appearance is None else self._appearance.push(frame)
         velocity = None
         if self._displacement is not None:
             velocity = self._displacement.push(appearance).velocity

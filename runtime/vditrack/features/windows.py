@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from itertools import islice
 
 from vditrack.arrays import Frame
@@ -26,6 +27,19 @@ class SlidingWindow:
         self._kept: deque[Array] = deque(maxlen=length - 1)
         self._group: list[Frame] = []
         self._caches: Caches | None = None
+
+    def copy(self) -> "SlidingWindow":
+        """Return a window with the same state, which shares its arrays."""
+        other = copy(self)
+        other._kept = self._kept.copy()
+        return other
+
+    @property
+    def newest_nbytes(self) -> int:
+        """Memory that the newest frame added to the state, in bytes."""
+        newest = self._group[-1:] or list(self._kept)[-1:]
+        caches = [] if self._caches is None else list(self._caches.values())
+        return sum(array.nbytes for array in [*newest, *caches])
 
     def push(self, frame: Frame) -> FeatureMap:
         """Return the map of the next frame, uint8 [H, W, 3] RGB."""

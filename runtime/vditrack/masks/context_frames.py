@@ -1,6 +1,6 @@
 """Frames whose labels are propagated, and the motion of their objects since then."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from vditrack.arrays import Bools, Floats, Indices
 from vditrack.bundle.configuration import Displacement, Propagation
 from vditrack.masks.object_motion import ObjectMotion
+from vditrack.masks.soft_labels import remove_label
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,18 @@ class ContextFrame:
     """Soft labels, float32 [rows, columns, K]. Labels added later have no share in them."""
     motion: ObjectMotion
     """Motion of the K labels in this frame."""
-    number: int
-    """Number of the frame, counted from 0."""
+    number: float
+    """Number of the frame, counted from 0; a fraction for a frame that was put between two."""
     annotated: bool
     """True if masks were given for this frame."""
+
+    def without(self, label: int) -> "ContextFrame":
+        """Return the frame without a label, whose cells become background."""
+        if label >= self.labels.shape[2]:
+            return self
+        return replace(
+            self, labels=remove_label(self.labels, label), motion=self.motion.without(label)
+        )
 
     @cached_property
     def owners(self) -> Indices:
@@ -48,7 +57,7 @@ class MotionPrior:
     frame."""
     objects: ObjectMotion
     """Motion of the labels, predicted for the newest frame."""
-    number: int
+    number: float
     """Number of the newest frame."""
     settings: Propagation
     """Settings of label propagation."""

@@ -14,6 +14,7 @@ Where the velocities of cells are known, cells are searched where their object h
 
 from collections import deque
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -28,9 +29,9 @@ from vditrack.masks.object_motion import ObjectMotion, measure_areas
 class LabelPropagation:
     """Propagates soft labels of cells from frame to frame.
 
-    Annotated frames are kept for good, and the last ``settings.context`` of the others. Frames
-    before the first annotated one have no labels and are not searched. The work of a frame is
-    proportional to the number of context frames.
+    Annotated frames are kept until `keep_annotated` drops them, and the last ``settings.context``
+    of the others. Frames before the first annotated one have no labels and are not searched. The
+    work of a frame is proportional to the number of context frames.
     """
 
     def __init__(self, settings: Propagation) -> None:
@@ -46,9 +47,18 @@ class LabelPropagation:
         self._areas: deque[Floats] = deque(maxlen=settings.context)
         nothing = np.zeros((0, 2), np.float32)
         self._motion = ObjectMotion(nothing, nothing)
-        self._number = -1
+        self._number = -1.0
 
-    def advance(self, features: Floats, velocity: Floats | None = None) -> Floats:
+    def copy(self) -> "LabelPropagation":
+        """Return a propagation with the same state, which shares its arrays."""
+        other = copy(self)
+        other._annotated = list(self._annotated)
+        other._recent, other._areas = self._recent.copy(), self._areas.copy()
+        return other
+
+    def advance(
+        self, features: Floats, velocity: Floats | None = None, step: float = 1.0
+    ) -> Floats:
         """Propagate the labels into the next frame.
 
         Args:
@@ -56,14 +66,15 @@ class LabelPropagation:
                 as they are. They are kept without a copy.
             velocity: Velocities of the cells, float32 [rows, columns, 2] (x, y), in cells a frame.
                 They are used if the settings have a ``displacement``; see `MotionPrior`.
+            step: Time since the frame before, in frames.
 
         Returns:
             Soft labels of the frame, float32 [rows, columns, K], read-only, the background first.
             They sum to 1 over K. K is 0 before the first annotated frame.
 
         """
-        self._number += 1
-        self._motion = self._motion.predict()
+        self._number += step
+        self._motion = self._motion.predict(step)
         prior = None
         if velocity is not None and self._settings.displacement is not None:
             displacement = self._settings.displacement
@@ -78,7 +89,7 @@ class LabelPropagation:
         return labels
 
     def set_labels(self, labels: Floats, earlier: Sequence[Floats] | None = None) -> None:
-        """Replace the labels of the newest frame, and keep the frame for good.
+        """Replace the labels of the newest frame, and keep the frame as an annotated one.
 
         Args:
             labels: Soft labels, float32 [rows, columns, K], the background first, which sum to 1
@@ -103,6 +114,30 @@ class LabelPropagation:
             ]
             self._recent = deque([newest], self._settings.context)
         self._annotated.append(newest)
+
+    def keep_annotated(self, kept: Sequence[bool]) -> None:
+        """Drop annotated frames.
+
+        Args:
+            kept: For each annotated frame, in order, whether it stays.
+
+        """
+        frames = list(zip(self._annotated, kept, strict=True))
+        self._annotated = [frame for frame, stays in frames if stays]
+        dropped = {frame.number for frame, stays in frames if not stays}
+        for place, frame in enumerate(self._recent):
+            if frame.number in dropped:
+                # It still counts as one of the last frames.
+                self._recent[place] = replace(frame, annotated=False)
+
+    def remove_label(self, label: int) -> None:
+        """Forget a label, from 1 to K - 1: its cells become background in all frames."""
+        self._annotated = [frame.without(label) for frame in self._annotated]
+        self._recent = deque((frame.without(label) for frame in self._recent), self._recent.maxlen)
+        areas = (np.delete(area, label) if label < len(area) else area for area in self._areas)
+        self._areas = deque(areas, self._areas.maxlen)
+        if label < len(self._motion.velocity):
+            self._motion = self._motion.without(label)
 
     def _update_motion(self, labels: Floats, velocity: Floats | None) -> None:
         """Correct the motion of the labels by the newest frame."""

@@ -29,9 +29,15 @@ class ObjectMotion:
         new = ((0, count - len(self.velocity)), (0, 0))
         return ObjectMotion(np.pad(self.velocity, new), np.pad(self.translation, new))
 
-    def predict(self) -> "ObjectMotion":
-        """Return the motion one frame later, at constant velocity."""
-        return replace(self, translation=self.translation + self.velocity)
+    def without(self, label: int) -> "ObjectMotion":
+        """Return the motion of all objects but one."""
+        kept = np.delete(self.velocity, label, axis=0), np.delete(self.translation, label, axis=0)
+        return ObjectMotion(*kept)
+
+    def predict(self, step: float = 1.0) -> "ObjectMotion":
+        """Return the motion one frame later, or a share of a frame, at constant velocity."""
+        translation = self.translation + np.float32(step) * self.velocity
+        return replace(self, translation=translation)
 
     def update(self, labels: Floats, velocity: Floats, largest: Floats) -> "ObjectMotion":
         """Return the motion corrected by the measurements of one frame.

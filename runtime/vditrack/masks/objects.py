@@ -1,14 +1,15 @@
 """The objects of a clip or stream: masks by object index in, masks by object index out."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vditrack.arrays import Bools, Floats, Mask
+from vditrack.arrays import Bools, Floats, Ints, Mask
 from vditrack.bundle.configuration import Propagation
 from vditrack.masks.label_propagation import LabelPropagation
-from vditrack.masks.soft_labels import cell_labels, mask_from_labels
+from vditrack.masks.soft_labels import cell_labels, mask_from_labels, remove_label
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,15 @@ class _AnnotatedFrame:
     """Features, float32 [rows, columns, D]."""
     labels: Floats
     """Soft labels, float32 [rows, columns, K], which sum to 1 over K."""
+    given: frozenset[int]
+    """Indices of the objects whose masks were given for this frame."""
 
 
 class MaskedObjects:
     """Propagates the masks of objects, which keep the indices that they were given.
 
-    Soft labels of cells are propagated, and a mask at frame size is read from them. Memory grows
-    with the number of frames for which masks were given, and with no other.
+    Soft labels of cells are propagated, and a mask at frame size is read from them. Of the frames
+    for which masks were given, the last ``settings.references`` of each object are kept.
     """
 
     def __init__(self, settings: Propagation) -> None:
@@ -44,8 +47,20 @@ class MaskedObjects:
         self._earlier = self._annotated
         self._features: Floats = np.zeros((0, 0, 0), np.float32)
         self._labels: Floats = np.zeros((0, 0, 1), np.float32)
-        self._propagated: Mask = np.zeros((0, 0), np.uint8)
-        self._given = self._propagated
+        self._size = (0, 0)
+        self._given: Mask | None = None
+        self._frames_since_marked: Ints = np.zeros(1, np.int64)
+
+    def copy(self) -> "MaskedObjects":
+        """Return objects with the same state, which share its arrays."""
+        other = copy(self)
+        other._propagation = self._propagation.copy()
+        return other
+
+    @property
+    def frames_since_marked(self) -> Ints:
+        """Frames since a mask last named each object, int64 [K - 1], in the order of `indices`."""
+        return self._frames_since_marked[1:].copy()
 
     @property
     def mask(self) -> Mask:
@@ -53,12 +68,23 @@ class MaskedObjects:
 
         Masks that were given for the frame are returned as they were given.
         """
-        replaced = np.isin(self._propagated, self._given)
-        kept = np.where(replaced, np.uint8(0), self._propagated)
+        propagated: Mask = self.indices[mask_from_labels(self._labels, *self._size)]
+        if self._given is None:
+            return propagated
+        kept = np.where(np.isin(propagated, self._given), np.uint8(0), propagated)
         return np.where(self._given > 0, self._given, kept)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of the newest frame's labels and given masks, in bytes."""
+        return self._labels.nbytes + (0 if self._given is None else self._given.nbytes)
+
     def advance(
-        self, features: Floats, size: tuple[int, int], velocity: Floats | None = None
+        self,
+        features: Floats,
+        size: tuple[int, int],
+        velocity: Floats | None = None,
+        step: float = 1.0,
     ) -> None:
         """Propagate the objects into the next frame.
 
@@ -67,15 +93,17 @@ class MaskedObjects:
             size: Height and width of the frame in pixels.
             velocity: Velocities of the cells, float32 [rows, columns, 2] (x, y), in cells a frame,
                 if they are known.
+            step: Time since the frame before, in frames.
 
         """
+        self._drop_annotated()
         self._features = features
         self._earlier = self._annotated
-        propagated = self._propagation.advance(features, velocity)
+        propagated = self._propagation.advance(features, velocity, step)
         background = np.ones((*features.shape[:2], 1), np.float32)
         self._labels = propagated if self._annotated else background
-        self._propagated = self.indices[mask_from_labels(self._labels, *size)]
-        self._given = np.zeros(size, np.uint8)
+        self._size, self._given = size, None
+        self._frames_since_marked = self._frames_since_marked + 1
 
     def add_masks(self, mask: Mask) -> None:
         """Set the masks of objects, new or known, on the newest frame.
@@ -88,10 +116,15 @@ class MaskedObjects:
 
         """
         self.indices = np.append(self.indices, np.setdiff1d(mask, self.indices))
-        others = np.where(np.isin(self._given, mask), np.uint8(0), self._given)
+        before = self._frames_since_marked
+        frames = np.pad(before, (0, len(self.indices) - len(before)))
+        self._frames_since_marked = np.where(np.isin(self.indices, mask), 0, frames)
+        known = np.zeros(self._size, np.uint8) if self._given is None else self._given
+        others = np.where(np.isin(known, mask), np.uint8(0), known)
         self._given = np.where(mask > 0, mask, others)
         given = np.isin(self.indices, self._given) & (self.indices > 0)
-        newest = _AnnotatedFrame(self._features, self._labels_with_given(given))
+        named = frozenset(self.indices[given].tolist())
+        newest = _AnnotatedFrame(self._features, self._labels_with_given(given, self._given), named)
         corrected = _add_to_earlier(self._earlier, newest, given, self._settings)
         self._propagation.set_labels(newest.labels, corrected)
         earlier = [
@@ -100,11 +133,44 @@ class MaskedObjects:
         ]
         self._annotated = [*earlier, newest]
 
-    def _labels_with_given(self, given: Bools) -> Floats:
+    def remove(self, index: int) -> bool:
+        """Forget an object, whose pixels become background; return False if there is none such."""
+        label = int(np.flatnonzero(self.indices == index)[0]) if index in self.indices[1:] else 0
+        if not label:
+            return False
+        self.indices = np.delete(self.indices, label)
+        self._frames_since_marked = np.delete(self._frames_since_marked, label)
+        if label < self._labels.shape[2]:
+            self._labels = remove_label(self._labels, label)
+        if self._given is not None:
+            self._given = np.where(self._given == index, np.uint8(0), self._given)
+        # Both lists may be one.
+        is_same = self._earlier is self._annotated
+        self._annotated = [_without(frame, index, label) for frame in self._annotated]
+        earlier = [_without(frame, index, label) for frame in self._earlier]
+        self._earlier = self._annotated if is_same else earlier
+        self._propagation.remove_label(label)
+        return True
+
+    def _drop_annotated(self) -> None:
+        """Keep of each object the last frames with its mask; drop frames that no object needs."""
+        left = dict.fromkeys(self.indices[1:].tolist(), self._settings.references)
+        kept: list[bool] = []
+        for frame in reversed(self._annotated):
+            kept.insert(0, any(left[index] > 0 for index in frame.given))
+            for index in frame.given:
+                left[index] -= 1
+        if not all(kept):
+            self._propagation.keep_annotated(kept)
+            frames = zip(self._annotated, kept, strict=True)
+            self._annotated = [frame for frame, stays in frames if stays]
+
+    def _labels_with_given(self, given: Bools, masks: Mask) -> Floats:
         """Return the newest frame's labels, those of given objects replaced by their masks.
 
         Args:
             given: Which labels have a mask on this frame, bool [K].
+            masks: The masks given for this frame, uint8 [H, W].
 
         """
         labels = _widen(self._labels, len(given))
@@ -112,7 +178,7 @@ class MaskedObjects:
         labels[..., given] = 0
         label_of = np.zeros(256, np.uint8)
         label_of[self.indices] = np.arange(len(self.indices))
-        shares = cell_labels(label_of[self._given], *labels.shape)
+        shares = cell_labels(label_of[masks], *labels.shape)
         # The share of a cell that no given mask covers keeps its propagated labels.
         labels *= shares[..., :1]
         labels[..., 1:] += shares[..., 1:]
@@ -142,6 +208,14 @@ def _add_to_earlier(
         labels[..., 0] -= found.sum(axis=2)
         corrected.insert(0, labels)
     return corrected
+
+
+def _without(frame: _AnnotatedFrame, index: int, label: int) -> _AnnotatedFrame:
+    """Return an annotated frame without an object; its label becomes background."""
+    labels = frame.labels
+    if label < labels.shape[2]:
+        labels = remove_label(labels, label)
+    return replace(frame, labels=labels, given=frame.given - {index})
 
 
 def _widen(labels: Floats, count: int) -> Floats:

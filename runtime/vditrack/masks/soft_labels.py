@@ -54,3 +54,20 @@ def mask_from_labels(labels: Floats, height: int, width: int) -> Mask:
         mask[share > largest] = label
         np.maximum(largest, share, out=largest)
     return mask
+
+
+def remove_label(labels: Floats, label: int) -> Floats:
+    """Return labels without one, whose share goes to the background.
+
+    Args:
+        labels: Soft labels of the cells, float32 [rows, columns, K], the background first.
+        label: From 1 to K - 1.
+
+    Returns:
+        Soft labels, float32 [rows, columns, K - 1], read-only.
+
+    """
+    kept = np.delete(labels, label, axis=2)
+    kept[..., 0] += labels[..., label]
+    kept.flags.writeable = False
+    return kept

@@ -3,14 +3,21 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from vditrack.arrays import Frame
 from vditrack.bundle.configuration import Streaming
 from vditrack.errors import InputError
 from vditrack.features.fusion import FusedFeatures
 from vditrack.input_checks import check_frame, check_mask
+from vditrack.masks.boxes import check_boxes, segment_boxes
 from vditrack.masks.objects import MaskedObjects
 from vditrack.streams.frame_clock import FrameClock
+from vditrack.streams.mask_history import (
+    EncodedFrame,
+    FrameHistory,
+    SkippedFrame,
+)
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,14 @@ class MaskUpdate:
 class MaskStream:
     """Propagates object masks in a live stream of frames.
 
-    The work of a push depends on the bundle, and its memory also on how often objects were marked:
-    marked frames are never dropped. Neither depends on how long the stream has run.
+    The work and the memory of a push depend on the bundle and on the number of objects, not on how
+    long the stream has run or how often objects were marked.
 
     - A frame with the stamp of the one before is the same frame: nothing is computed.
     - A frame with an older stamp is an error; `reset` starts over after a jump of the clock.
     - If the frame size changes, objects keep their relative position.
+    - A mask that comes late is added to the frame that it was made for, and propagated from there:
+      the result is that of a mask which came in time.
     """
 
     def __init__(self, features: FusedFeatures, streaming: Streaming) -> None:
@@ -44,7 +53,7 @@ class MaskStream:
 
         Args:
             features: the bundle's fused features.
-            streaming: how the stream treats time.
+            streaming: how the stream treats time, and which frames it keeps for late masks.
 
         """
         self._features, self._streaming = features, streaming
@@ -53,31 +62,122 @@ class MaskStream:
     def reset(self) -> None:
         """Drop all objects and frames."""
         self._window = self._features.window()
-        self._objects = MaskedObjects(self._features.settings)
         self._clock = FrameClock(self._streaming.interval_history)
-        self._frames_since_marked = np.zeros(0, np.int64)
+        self._history = FrameHistory(self._streaming.mask_history)
 
-    def add_masks(self, mask: NDArray[np.uint8]) -> None:
-        """Mark objects on the last frame pushed, which are propagated from there.
+    def add_masks(self, mask: NDArray[np.uint8], stamp: float | None = None) -> float:
+        """Mark objects on a frame, from which they are propagated.
 
         An object that the mask names is moved to where the mask has it. The other objects stay
-        where they are, except for the pixels that the mask takes.
+        where they are, except for the pixels that the mask takes. The masks of an earlier frame are
+        propagated again through all frames after it, with the masks that were given for those.
 
         Args:
             mask: uint8 [H, W] of that frame: indices of objects, new ones or known ones, in any
                 order and with gaps; 0 leaves a pixel as it is.
+            stamp: stamp of the frame, in seconds: one that was pushed, or given to `keep`. By
+                default the last frame pushed.
+
+        Returns:
+            The stamp of the frame on which the mask was placed. It differs from ``stamp`` by at
+            most `MaskHistory.max_offset`, if no frame with that stamp was pushed or kept.
 
         Raises:
-            InputError: No frame was pushed yet, or the mask does not fit it.
+            LateMaskError: The frame is no longer kept, or never was.
+            InputError: No frame was pushed yet, the stamp is later than the last frame's, or the
+                mask does not fit the frame.
 
         """
-        if self._clock.stamp is None:
-            raise InputError("a mask was given before the first frame. Push a frame first.")
-        check_mask(mask, self._size)
-        self._objects.add_masks(mask)
-        indices, known = self._objects.indices[1:], self._frames_since_marked
-        frames = np.pad(known, (0, len(indices) - len(known)))
-        self._frames_since_marked = np.where(np.isin(indices, mask), 0, frames)
+        found = self._find(stamp)
+        check_mask(mask, found.size)
+        frame = self._encode(found) if isinstance(found, SkippedFrame) else found
+        frame.add_masks(mask)
+        encoded = self._history.encoded
+        number = next(n for n, other in enumerate(encoded) if other is frame)
+        for before, after in zip(encoded[number:], encoded[number + 1 :], strict=False):
+            after.propagate_from(before)
+        return frame.stamp
+
+    def segment_boxes(
+        self, boxes: ArrayLike, indices: ArrayLike, stamp: float | None = None
+    ) -> NDArray[np.uint8]:
+        """Return a mask of the objects in boxes, for `add_masks`.
+
+        The outline of each object is searched inside its box, by colour.
+
+        Args:
+            boxes: [N, 4] (x0, y0, x1, y1) in pixels of the frame; (0, 0) is the upper-left corner
+                of the upper-left pixel.
+            indices: [N] index of the object of each box, from 1 to 255.
+            stamp: stamp of the frame, as in `add_masks`.
+
+        Returns:
+            uint8 [H, W] of that frame.
+
+        Raises:
+            LateMaskError: The frame is no longer kept, or never was.
+            InputError: No frame was pushed yet, the stamp is later than the last frame's, or a box
+                or an index is invalid.
+
+        """
+        found = self._find(stamp)
+        corners, numbers = np.asarray(boxes, np.float64), np.asarray(indices)
+        if corners.ndim != 2 or corners.shape[1] != 4 or numbers.shape != (len(corners),):
+            raise InputError(
+                f"boxes have shape {list(corners.shape)} and indices {list(numbers.shape)}; give "
+                "[N, 4] (x0, y0, x1, y1) and [N]."
+            )
+        if not ((numbers >= 1) & (numbers <= 255)).all():
+            raise InputError("indices of objects are from 1 to 255.")
+        check_boxes(corners, found.size)
+        settings = self._streaming.box_outlines
+        return segment_boxes(found.shrunk, found.size, corners, numbers, settings)
+
+    def frame_size(self, stamp: float | None = None) -> tuple[int, int]:
+        """Return the height and width of the frame that a mask with a stamp is placed on.
+
+        This method may run in another thread than the others.
+
+        Raises:
+            LateMaskError: The frame is no longer kept, or never was.
+            InputError: No frame was pushed yet, or the stamp is later than the last frame's.
+
+        """
+        return self._find(stamp).size
+
+    def remove(self, index: int) -> None:
+        """Forget an object. Its pixels become background.
+
+        Raises:
+            InputError: There is no object with the index.
+
+        """
+        encoded = self._history.encoded
+        if not encoded or index not in encoded[-1].objects.indices[1:]:
+            raise InputError(f"there is no object with index {index} in this stream.")
+        encoded[-1].remove(index, later=False)
+        for frame in encoded[:-1]:
+            frame.remove(index, later=True)
+
+    def keep(self, frame: NDArray[np.uint8], stamp: float) -> None:
+        """Keep a frame that is not pushed, so that a mask can be given for it.
+
+        The frame is kept at the model's input size, as long as pushed frames are. It is encoded
+        when a mask is given for it. This method may run in another thread than the others.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB.
+            stamp: in seconds, between those of the frame pushed before and of the one pushed next.
+
+        Raises:
+            InputError: The frame is another array.
+
+        """
+        check_frame(frame)
+        height, width = frame.shape[:2]
+        self._history.add_skipped(
+            SkippedFrame(stamp, (height, width), self._features.shrink(frame))
+        )
 
     def push(self, frame: NDArray[np.uint8], stamp: float) -> MaskUpdate:
         """Propagate all objects into the next frame.
@@ -90,18 +190,41 @@ class MaskStream:
         """
         check_frame(frame)
         if self._clock.advance(stamp) > 0:
-            fused = self._window.push(frame)
-            self._objects.advance(fused.descriptors, frame.shape[:2], fused.velocity)
-            self._frames_since_marked = self._frames_since_marked + 1
+            self._history.append(self._propagate_into(frame, stamp))
+        objects = self._history.encoded[-1].objects
         return MaskUpdate(
             stamp=stamp,
-            mask=self._objects.mask,
-            indices=self._objects.indices[1:].copy(),
-            frames_since_marked=self._frames_since_marked.copy(),
+            mask=objects.mask,
+            indices=objects.indices[1:].copy(),
+            frames_since_marked=objects.frames_since_marked,
         )
 
-    @property
-    def _size(self) -> tuple[int, int]:
-        """Height and width of the last frame."""
-        height, width = self._objects.mask.shape
-        return height, width
+    def _propagate_into(self, frame: Frame, stamp: float) -> EncodedFrame:
+        height, width = frame.shape[:2]
+        encoded = self._history.encoded
+        objects = encoded[-1].objects.copy() if encoded else MaskedObjects(self._features.settings)
+        fused = self._window.push(frame)
+        objects.advance(fused.descriptors, (height, width), fused.velocity)
+        seen = stamp, (height, width), self._features.shrink(frame)
+        return EncodedFrame(*seen, fused, self._window.copy(), objects)
+
+    def _find(self, stamp: float | None) -> EncodedFrame | SkippedFrame:
+        encoded = self._history.encoded
+        if not encoded:
+            raise InputError("a mask was given before the first frame. Push a frame first.")
+        newest = encoded[-1]
+        if stamp is None:
+            return newest
+        # Written so that NaN fails too.
+        if not stamp <= newest.stamp:
+            raise InputError(
+                f"the mask's stamp {stamp} is later than the last frame's, {newest.stamp}. Push "
+                "its frame first."
+            )
+        return self._history.find(stamp)
+
+    def _encode(self, skipped: SkippedFrame) -> EncodedFrame:
+        before = self._history.encoded[self._history.number_before(skipped.stamp)]
+        window = before.window.copy()
+        fused = window.push(skipped.shrunk)
+        return self._history.insert(skipped, fused, window)
