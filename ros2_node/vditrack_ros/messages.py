@@ -15,6 +15,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from vditrack.arrays import Bools, Floats, Frame, Ints, Mask
 from vditrack.coordinates import cells_from_pixels
 from vditrack.io.overlay import choose_point_radius, draw_point, draw_trails, to_fixed_point
+from vditrack.ros_messages.positions import Positions
 from vditrack.ros_messages.track_cloud import (
     POINT_FIELDS,
     build_track_rows,
@@ -55,7 +56,7 @@ _FIELDS = [
 
 
 def build_track_cloud(
-    header: Header, update: LiveUpdate, objects: NDArray[np.uint8], xyz: Floats
+    header: Header, update: LiveUpdate, objects: NDArray[np.uint8], positions: Positions
 ) -> PointCloud2:
     """Return all points as a cloud with one row per point.
 
@@ -65,10 +66,10 @@ def build_track_cloud(
         header: of the image.
         update: the points in the image.
         objects: uint8 [N] index of the object of each point, 0 for none.
-        xyz: positions [N, 3] in the camera's optical frame; NaN where unknown.
+        positions: of the points, in the frame of the header.
 
     """
-    rows = build_track_rows(xyz, update, objects)
+    rows = build_track_rows(positions, update, objects)
     return PointCloud2(
         header=header,
         fields=_FIELDS,

@@ -16,7 +16,8 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from vditrack.ros_messages.camera_info import Camera, place_points
+from vditrack.ros_messages.camera_info import Camera
+from vditrack.ros_messages.positions import Positions, Scale, place_on_plane
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros import messages
 
@@ -79,7 +80,8 @@ def test_tracks_say_all_that_is_known_of_each_point():
         seconds_since_model=np.float32([0, 0.125]),
     )
     xyz = np.float32([[0.1, -0.2, 1.5], [np.nan] * 3])
-    sent = messages.build_track_cloud(HEADER, now, np.uint8([3, 0]), xyz)
+    placed = Positions.with_scale(xyz, Scale.METRES)
+    sent = messages.build_track_cloud(HEADER, now, np.uint8([3, 0]), placed)
     assert isinstance(sent.data, array)
     cloud = deserialize_message(serialize_message(sent), PointCloud2)
     assert cloud == sent
@@ -95,6 +97,8 @@ def test_tracks_say_all_that_is_known_of_each_point():
         "id",
         "visible",
         "object_id",
+        "requested",
+        "scale",
         "confidence",
         "forward_backward_error",
         "seconds_since_model",
@@ -102,15 +106,19 @@ def test_tracks_say_all_that_is_known_of_each_point():
     assert list(at) == names
     # As a C compiler lays them out.
     assert at["object_id"] == at["visible"] + 1
-    assert all(offset % 4 == 0 for name, offset in at.items() if name != "object_id")
+    assert at["scale"] == at["visible"] + 3
+    flags = {"object_id", "requested", "scale"}
+    assert all(offset % 4 == 0 for name, offset in at.items() if name not in flags)
     first, second = (row.tolist() for row in rows(cloud))
-    assert first == pytest.approx((0.1, -0.2, 1.5, 10.5, 20.5, 7, 1, 3, 0.9, 0.5, 0))
-    assert second[3:] == pytest.approx((300.25, 1, 2**31 - 1, 0, 0, 0.2, np.inf, 0.125))
+    assert first == pytest.approx((0.1, -0.2, 1.5, 10.5, 20.5, 7, 1, 3, 0, 2, 0.9, 0.5, 0))
+    assert second[3:] == pytest.approx((300.25, 1, 2**31 - 1, 0, 0, 0, 0, 0.2, np.inf, 0.125))
     assert np.isnan(second[:3]).all()
 
 
 def test_tracks_without_points_are_an_empty_cloud():
-    cloud = messages.build_track_cloud(HEADER, update([]), np.zeros(0, np.uint8), nowhere(0))
+    cloud = messages.build_track_cloud(
+        HEADER, update([]), np.zeros(0, np.uint8), Positions.unknown(0)
+    )
     assert len(rows(cloud)) == 0
     serialize_message(cloud)
 
@@ -120,8 +128,8 @@ def test_pixels_count_from_the_corner_in_tracks_and_from_the_centre_in_features(
     camera = Camera.from_info(camera_info())
     now = update([[10.5, 20.5]])
     rays = camera.unproject(now.points)
-    xyz = place_points(now.points, camera, None)
-    track = rows(messages.build_track_cloud(HEADER, now, np.uint8([0]), xyz))[0]
+    placed = place_on_plane(now.points, camera)
+    track = rows(messages.build_track_cloud(HEADER, now, np.uint8([0]), placed))[0]
     assert (track["u"], track["v"]) == (10.5, 20.5)
     feature = messages.build_feature_cloud(HEADER, now, rays, np.zeros_like(rays))
     u, v = feature.channels[1:3]

@@ -216,7 +216,6 @@ def test_old_images_are_dropped(camera, peer, node):
 def test_places_in_space(camera, peer):
     focal = 200.0
     info = peer.publisher(CameraInfo, "/camera_info", SENSOR)
-    depth = peer.publisher(Image, "/depth", SENSOR)
     rows = camera.shoot(shot(1))
     assert np.isnan([rows[axis] for axis in "xyz"]).all()
 
@@ -240,9 +239,10 @@ def test_places_in_space(camera, peer):
 
     known = info, camera_info(SIZE, focal)
     rows = shoot_until(lambda rows: np.isfinite(rows["x"]).all(), 2, known)
-    assert (rows["z"] == 1).all()
+    assert (rows["z"] == 1).all() and (rows["scale"] == 1).all()
     for axis, values in zip("xy", expected(rows, 1.0), strict=True):
         np.testing.assert_allclose(rows[axis], values, atol=1e-4)
+    depth = peer.publisher(Image, "/depth", SENSOR)
     # 1.5 m on the left, 3 m on the right, nothing known at the top.
     metres = np.full(SIZE, 1500, np.uint16)
     metres[:, WIDTH // 2 :] = 3000
@@ -256,9 +256,10 @@ def test_places_in_space(camera, peer):
     np.testing.assert_allclose(rows["z"], truth)
     for axis, values in zip("xy", expected(rows, truth), strict=True):
         np.testing.assert_allclose(rows[axis], values, atol=1e-3)
-    # Depth of another time is none.
-    camera.shoot(shot(4), stamp=camera.stamp + SECOND)
-    assert (ros.rows_of(camera.tracks[-1])["z"] == 1).all()
+    assert (rows["scale"] == np.where(np.isnan(truth), 0, 2)).all()
+    # Depth of another time is none, and none is not the plane.
+    rows = camera.shoot(shot(4), stamp=camera.stamp + SECOND)
+    assert np.isnan(rows["z"]).all() and (rows["scale"] == 0).all()
     shoot_until(lambda rows: np.isnan(rows["x"]).all(), 5, (info, camera_info(SIZE, 0.0)))
 
 

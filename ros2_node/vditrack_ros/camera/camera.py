@@ -6,16 +6,15 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+import sensor_msgs.msg
 from rclpy import get_rmw_implementation_identifier
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
 from vditrack import Tracker
-from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.ros_messages.brightness import LiveCurve, Reduction
-from vditrack.ros_messages.images import decode_compressed, decode_image
+from vditrack.ros_messages.brightness import LiveCurve
+from vditrack.ros_messages.image_transport import IMAGE_TRANSPORTS
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
 from vditrack_ros.camera.image_gate import GateLimits, ImageGate, ImageTimes, Verdict
 from vditrack_ros.consumer import LOG_INTERVAL, CameraContext, CameraImage, Consumer
@@ -115,15 +114,13 @@ class CameraPipeline:
         }
 
     def _subscribe(self, inputs: str) -> SensorSubscription:
-        transport = self._settings.image_transport
-        compressed = transport == "compressed"
-        self._decode: Callable[[Any, Reduction], Frame] = (
-            decode_compressed if compressed else decode_image
-        )
+        name = self._settings.image_transport
+        transport = IMAGE_TRANSPORTS[name]
+        self._decode = transport.decode
         return SensorSubscription(
             self._node,
-            CompressedImage if compressed else Image,
-            resolve_transport_topic(self._node, f"{inputs}image", transport),
+            getattr(sensor_msgs.msg, transport.message_type),
+            resolve_transport_topic(self._node, f"{inputs}image", name),
             self._on_image,
             reliability=self._settings.reliability,
             depth=_QUEUE_DEPTH,

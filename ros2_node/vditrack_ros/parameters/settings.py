@@ -29,7 +29,10 @@ class Settings:
     max_age: float
     max_gap: float
     max_lateness: float
+    depth: str
+    depth_transport: str
     depth_tolerance: float
+    depth_wait: float
     overlay: bool
     warn_latency: float
     error_latency: float

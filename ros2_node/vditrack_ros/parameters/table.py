@@ -122,10 +122,35 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "depth",
+        "auto",
+        "Whether images must have depth. required: a point without depth has no position. auto: "
+        "the same, once depth was received or while its topic has a publisher; before, positions "
+        "are on the plane z = 1. none: always on that plane, and depth is not subscribed to.",
+        choices=("auto", "required", "none"),
+    ),
+    Parameter(
+        "depth_transport",
+        "raw",
+        "Transport of the depth images: raw subscribes to depth (sensor_msgs/Image), "
+        "compressedDepth to depth/compressedDepth and compressed to depth/compressed "
+        "(sensor_msgs/CompressedImage).",
+        choices=("raw", "compressed", "compressedDepth"),
+    ),
+    Parameter(
         "depth_tolerance",
         0.05,
-        "Maximum difference between the stamps of an image and its depth image, in seconds.",
+        "Maximum difference between the stamps of an image and its depth image, in seconds; the "
+        "nearest depth image is used.",
         (0.0, 10.0),
+        live=True,
+    ),
+    Parameter(
+        "depth_wait",
+        0.05,
+        "Maximum number of seconds that ~/tracks and ~/markers of an image wait for its depth "
+        "image. They wait only if, by the stamps of those before, a nearer one is expected.",
+        (0.0, 1.0),
         live=True,
     ),
     Parameter(

@@ -12,10 +12,10 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from vditrack.arrays import Floats
-from vditrack.ros_messages.camera_info import Camera, place_points
+from vditrack.ros_messages.camera_info import Camera
+from vditrack.ros_messages.positions import Positions
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros import messages
-from vditrack_ros.calibration import Calibration, Size
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.transport.topics import create_publisher
 
@@ -62,40 +62,53 @@ class PointPublishers:
         for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
 
-    def publish(
-        self,
-        header: Header,
-        size: Size,
-        update: LiveUpdate,
-        objects: NDArray[np.uint8],
-        calibration: Calibration,
-        settings: Settings,
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether a topic has subscribers that is empty without a calibration."""
+        return self._is_wanted("features") or self._is_wanted("markers")
+
+    @property
+    def needs_positions(self) -> bool:
+        """Whether a topic with positions in space has subscribers."""
+        return self._is_wanted("tracks") or self._is_wanted("markers")
+
+    def publish_pixels(
+        self, header: Header, update: LiveUpdate, camera: Camera | None, settings: Settings
     ) -> None:
-        """Publish an update on the topics that have subscribers.
+        """Publish an update on the topics without positions in space that have subscribers.
 
         Args:
             header: of the image.
-            size: (height, width) of the image.
             update: the points in the image.
-            objects: uint8 [N] index of the object of each point, 0 for none.
-            calibration: calibration and depth of the camera.
+            camera: calibration of the camera, or None.
             settings: the node's.
 
         """
-        if self._is_wanted("tracks") or self._is_wanted("markers"):
-            camera = calibration.camera_for(size)
-            depth = None
-            if camera is not None:
-                depth = calibration.depth_for(header.stamp, size, settings.depth_tolerance)
-            xyz = place_points(update.points, camera, depth)
-            if self._is_wanted("tracks"):
-                self._send("tracks", messages.build_track_cloud(header, update, objects, xyz))
-            if self._is_wanted("markers"):
-                self._send("markers", messages.build_markers(header, update, xyz))
         if self._is_wanted("features"):
-            self._send_features(header, update, calibration.camera_for(size), settings)
+            self._send_features(header, update, camera, settings)
         if self._is_wanted("annotations"):
             self._send("annotations", messages.build_annotations(header, update))
+
+    def publish_positions(
+        self,
+        header: Header,
+        update: LiveUpdate,
+        objects: NDArray[np.uint8],
+        positions: Positions,
+    ) -> None:
+        """Publish an update on the topics with positions in space that have subscribers.
+
+        Args:
+            header: of the image.
+            update: the points in the image.
+            objects: uint8 [N] index of the object of each point, 0 for none.
+            positions: of the points.
+
+        """
+        if self._is_wanted("tracks"):
+            self._send("tracks", messages.build_track_cloud(header, update, objects, positions))
+        if self._is_wanted("markers"):
+            self._send("markers", messages.build_markers(header, update, positions.xyz))
 
     def _is_wanted(self, name: str) -> bool:
         publisher = self._publishers.get(name)

@@ -3,28 +3,35 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 
 from geometry_msgs.msg import PointStamped
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import PointCloud2
 
 from vditrack import Tracker
 from vditrack.arrays import Floats
 from vditrack.errors import InputError
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND
 from vditrack.streams.realtime import LiveUpdate
-from vditrack_ros.calibration import Calibration
+from vditrack_ros.calibration.geometry import CameraGeometry
 from vditrack_ros.consumer import LOG_INTERVAL, RATE_SETTLING_TIME, CameraContext, CameraImage
 from vditrack_ros.counters import ImageCounters, Timing
-from vditrack_ros.diagnostics import CameraState, Report, build_camera_report, summarize_points
+from vditrack_ros.diagnostics import (
+    CameraState,
+    ConsumerSummary,
+    Report,
+    build_camera_report,
+    summarize_points,
+)
 from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.points.population import Population
 from vditrack_ros.points.publishers import PointPublishers
 from vditrack_ros.points.requests import read_clicked_pixel, read_pixels
-from vditrack_ros.transport.sensor_subscription import SensorSubscription
+from vditrack_ros.points.results import PointResult, ResultQueue
 from vditrack_ros.transport.topics import create_subscription
 
 
@@ -58,33 +65,15 @@ class PointConsumer:
         self._node, self._logger = context.node, context.logger
         self._live = tracker.live(worker)
         self._population = Population(self._live)
-        self._calibration = Calibration(context.logger)
+        self._publishers = PointPublishers(context.node, context.output_prefix)
+        self._results = ResultQueue(context.node, self._publish_result, self._is_depth_awaited)
+        self._geometry = CameraGeometry(context, settings, self._results.release)
         self._rate_logged = False
         self._update: LiveUpdate | None = None
         self._frame_id, self._size = "", (0, 0)
-        self._publishers = PointPublishers(context.node, context.output_prefix)
         self._overlay, self._object_ids = overlay, object_ids
         self._draws_overlay = draws_overlay
-        self._sensors = self._subscribe(context)
         self._requests = self._subscribe_to_requests(context)
-
-    def _subscribe(self, context: CameraContext) -> list[SensorSubscription]:
-        """Subscribe to what the camera publishes beside its images."""
-        calibration, prefix = self._calibration, context.input_prefix
-        return [
-            SensorSubscription(
-                context.node,
-                message_type,
-                f"{prefix}{topic}",
-                callback,
-                reliability=self.settings.reliability,
-                latched=latched,
-            )
-            for message_type, topic, callback, latched in (
-                (CameraInfo, "camera_info", calibration.update_camera_info, True),
-                (Image, "depth", calibration.update_depth, False),
-            )
-        ]
 
     def _subscribe_to_requests(self, context: CameraContext) -> list[Subscription]:
         # Reliable and deep, because a lost request is not repeated.
@@ -97,10 +86,10 @@ class PointConsumer:
 
     def close(self) -> None:
         """Destroy all topics."""
-        for sensor in self._sensors:
-            sensor.close()
         for subscription in self._requests:
             self._node.destroy_subscription(subscription)
+        self._geometry.close()
+        self._results.close()
         self._publishers.close()
         self._live.close()
 
@@ -110,10 +99,21 @@ class PointConsumer:
         update = self._live.push(image.frame, image.stamp / NANOSECONDS_PER_SECOND)
         self._population.update(image.frame, update, self.settings)
         tracked = time.perf_counter()
-        self._publish(image, update)
+        self._publish_pixels(image, update)
         published = time.perf_counter()
-        timing = Timing(image.latency(), image.decode_seconds, tracked - start, published - tracked)
-        self.counters.count_result(time.monotonic(), timing)
+
+        def measure(publish_seconds: float) -> Timing:
+            return Timing(
+                image.latency(),
+                image.decode_seconds,
+                tracked - start,
+                published - tracked + publish_seconds,
+            )
+
+        objects = self._object_ids.look_up(update.ids)
+        size = image.frame.shape[:2]
+        result = PointResult(image.header, image.stamp, size, update, objects, measure)
+        self._results.add(result, self.settings.depth_wait)
 
     def handle_failure(self, error: Exception) -> None:
         """Log and count a failure of tracking, and reset."""
@@ -146,6 +146,7 @@ class PointConsumer:
         self._reset_outputs()
 
     def _reset_outputs(self) -> None:
+        self._results.release_all()
         self._publishers.reset()
         self._overlay.reset()
         self._object_ids.reset()
@@ -170,20 +171,45 @@ class PointConsumer:
         if rate is not None and not self._rate_logged and settled:
             self._log_rate(rate, self.counters.input_rate(now))
         visible = 0 if update is None else int(update.visible.sum())
-        summary = summarize_points(len(self._live.ids), visible, rate)
+        summary = self._add_geometry(summarize_points(len(self._live.ids), visible, rate), now)
         return build_camera_report(self.counters, state, summary, self.settings, now)
 
-    def _publish(self, image: CameraImage, update: LiveUpdate) -> None:
+    def _add_geometry(self, summary: ConsumerSummary, now: float) -> ConsumerSummary:
+        """Return a summary with what is known of calibration and depth."""
+        first = self.counters.first_image
+        seconds = 0.0 if first is None else now - first
+        values, problems = self._geometry.describe(
+            seconds, self.settings, needed=self._publishers.needs_calibration
+        )
+        return replace(
+            summary, values=summary.values | values, problems=(*summary.problems, *problems)
+        )
+
+    def _publish_pixels(self, image: CameraImage, update: LiveUpdate) -> None:
         size = image.frame.shape[:2]
         self._update, self._frame_id, self._size = update, image.header.frame_id, size
-        objects = self._object_ids.look_up(update.ids)
-        self._publishers.publish(
-            image.header, size, update, objects, self._calibration, self.settings
-        )
+        camera = self._geometry.camera_for(size)
+        self._publishers.publish_pixels(image.header, update, camera, self.settings)
         self._object_ids.set_points(update)
         self._overlay.add_points(update, self.settings)
         if self._draws_overlay:
             self._overlay.publish(image, self._overlay.trail, self.settings)
+
+    def _publish_result(self, result: PointResult) -> None:
+        start = time.perf_counter()
+        if self._publishers.needs_positions:
+            update = result.update
+            positions = self._geometry.place(
+                update.points, result.stamp, result.size, self.settings
+            )
+            self._publishers.publish_positions(result.header, update, result.objects, positions)
+        timing = result.measure(time.perf_counter() - start)
+        self.counters.count_result(time.monotonic(), timing)
+
+    def _is_depth_awaited(self, result: PointResult) -> bool:
+        return self._publishers.needs_positions and self._geometry.is_depth_awaited(
+            result.stamp, self.settings
+        )
 
     def _log_rate(self, rate: float, rate_in: float) -> None:
         self._rate_logged = True
@@ -196,7 +222,7 @@ class PointConsumer:
         self._add_requested(lambda: read_pixels(cloud))
 
     def _on_add_point(self, point: PointStamped) -> None:
-        camera = self._calibration.camera_for(self._size)
+        camera = self._geometry.camera_for(self._size)
         self._add_requested(lambda: read_clicked_pixel(point, camera, self._frame_id))
 
     def _add_requested(self, read: Callable[[], Floats]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.arrays import Doubles, Floats
-from vditrack.coordinates import cells_from_pixels, pixel_indices, pixels_from_cells
+from vditrack.coordinates import cells_from_pixels, pixels_from_cells
 from vditrack.errors import InputError
 
 _POLYNOMIAL_MODELS = frozenset({"plumb_bob", "rational_polynomial", "thin_prism", "radtan"})
@@ -79,10 +79,12 @@ class Camera:
             info: the message.
 
         Raises:
-            InputError: the distortion model is unknown or has a wrong number of coefficients.
+            InputError: K or D has NaN or infinity, K has a negative focal length, or the distortion
+                model is unknown or has a wrong number of coefficients.
 
         """
         matrix = np.array(info.k, np.float64).reshape(3, 3)
+        _check_numbers(info)
         if matrix[0, 0] == 0:
             return None
         distortion, fisheye = _read_distortion(info)
@@ -135,24 +137,25 @@ class Camera:
         return np.asarray(pixels_from_cells(centred[:, 0], 1), np.float32)
 
 
-def place_points(points: Floats, camera: Camera | None, depth: Floats | None) -> Floats:
-    """Return the positions float32 [N, 3] of pixels in the camera's optical frame.
+def _check_numbers(info: CameraInfoMessage) -> None:
+    """Check that a calibration has numbers from which rays can be computed.
 
-    Positions are in metres if depth is given, on the plane z = 1 if only the camera is, and NaN
-    without a camera or where the depth is unknown.
-
-    Args:
-        points: pixels (x, y) [N, 2] of the image.
-        camera: calibration of the camera, or None.
-        depth: [H, W] metres along z, NaN where unknown, aligned to the image and of its size; or
-            None.
+    Raises:
+        InputError: it has not.
 
     """
-    if camera is None:
-        return np.full((len(points), 3), np.nan, np.float32)
-    rays = camera.unproject(points)
-    z = np.ones(len(points), np.float32) if depth is None else _sample_depth(depth, points)
-    return np.column_stack([rays * z[:, None], z]).astype(np.float32)
+    for name, values in (("K", info.k), ("D", info.d)):
+        if not np.isfinite(np.array(values, np.float64)).all():
+            raise InputError(
+                f"camera_info has NaN or infinity in {name}. Calibrate the camera, or fix the "
+                "calibration file."
+            )
+    matrix = np.array(info.k, np.float64).reshape(3, 3)
+    if matrix[0, 0] < 0 or (matrix[1, 1] <= 0) != (matrix[0, 0] == 0):
+        raise InputError(
+            f"camera_info has the focal lengths {matrix[0, 0]:g} and {matrix[1, 1]:g} in K. "
+            "Calibrate the camera."
+        )
 
 
 def _read_distortion(info: CameraInfoMessage) -> tuple[Doubles, bool]:
@@ -197,15 +200,3 @@ def _published_size(info: CameraInfoMessage) -> tuple[int, int] | None:
     if not region.height or not region.width:
         return None
     return region.height // max(1, info.binning_y), region.width // max(1, info.binning_x)
-
-
-def _sample_depth(depth: Floats, points: Floats) -> Floats:
-    """Return the depths [N] of the pixels that contain the points [N, 2]; NaN outside.
-
-    Depth is not interpolated: between two surfaces there may be nothing.
-    """
-    height, width = depth.shape
-    size = np.array([width, height], np.float32)
-    inside = np.all((points >= 0) & (points < size), axis=1)
-    columns, rows = pixel_indices(np.where(inside[:, None], points, 0)).T
-    return np.where(inside, depth[rows, columns], np.nan).astype(np.float32)

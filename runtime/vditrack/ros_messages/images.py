@@ -4,21 +4,18 @@ The names and meanings of encodings are those of sensor_msgs' image_encodings.hp
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Floats, Frame
+from vditrack.arrays import Frame
 from vditrack.errors import DamagedImageError, InputError
 from vditrack.ros_messages.brightness import Reduction
 from vditrack.ros_messages.image_codec import decode_stored
 from vditrack.ros_messages.jpeg_files import complete_jpeg, is_jpeg
-
-Entry = TypeVar("Entry")
 
 
 class ImageMessage(Protocol):
@@ -96,7 +93,6 @@ _LAYOUTS = {
     **{f"bayer_{name}8": _Layout(code, min_size=3) for name, code in _BAYER.items()},
     **{f"bayer_{name}16": _Layout(code, wide=True, min_size=3) for name, code in _BAYER.items()},
 }
-_DEPTH_DTYPES: dict[str, np.dtype[Any]] = {"16UC1": np.dtype("u2"), "32FC1": np.dtype("f4")}
 
 _BAYER_NAME = re.compile(r"bayer_(rggb|bggr|gbrg|grbg)(8|16)")
 _COLOUR_NAME = re.compile(r"(rgb|bgr)a?(8|16)")
@@ -120,9 +116,13 @@ def decode_image(message: ImageMessage, reduce: Reduction) -> Frame:
         DamagedImageError: size, step and data are inconsistent.
 
     """
-    refusal = f"has an unsupported encoding. Publish one of {', '.join(_LAYOUTS)}."
-    layout = _look_up_encoding(message, _LAYOUTS, refusal)
-    _check_size(message, layout)
+    layout = _LAYOUTS.get(message.encoding)
+    if layout is None:
+        raise InputError(
+            f"{describe_image(message)} has an unsupported encoding. Publish one of "
+            f"{', '.join(_LAYOUTS)}."
+        )
+    check_size(message, layout.min_size, layout.block)
     rows = message.height * 3 // 2 if layout.chroma_plane else message.height
     pixels = view_pixels(message, np.dtype("u2" if layout.wide else "u1"), layout.channels, rows)
     if layout.wide:
@@ -157,7 +157,7 @@ def decode_compressed(
         DamagedImageError: the data are not such an image, or are truncated.
 
     """
-    data = _view_bytes(message.data)
+    data = view_bytes(message.data)
     description = f"a compressed image of {len(data)} bytes (format '{message.format}')"
     if is_jpeg(data[:4].tobytes()):
         whole = complete_jpeg(data.tobytes(), check_scans=check_scans)
@@ -195,35 +195,6 @@ def _choose_conversion(text: str, is_grey: bool) -> int | None:
     return None if swapped and "compressed bgr" not in compression else cv2.COLOR_BGR2RGB
 
 
-def decode_depth(message: ImageMessage) -> Floats:
-    """Return the depth of a sensor_msgs/Image, float32 [H, W] in metres, NaN where unknown.
-
-    By REP 118, 16UC1 is in millimetres with 0 for unknown, and 32FC1 is in metres. In 32FC1, values
-    that are not finite or not positive are unknown.
-
-    Args:
-        message: has the fields of sensor_msgs/Image.
-
-    Raises:
-        InputError: the encoding is another one, or size, step and data are inconsistent.
-
-    """
-    refusal = "is not a depth image. Publish 16UC1 (millimetres) or 32FC1 (metres)."
-    dtype = _look_up_encoding(message, _DEPTH_DTYPES, refusal)
-    _check_size(message, _Layout(None))
-    raw = view_pixels(message, dtype)[..., 0]
-    if dtype.kind == "u":
-        return np.where(raw == 0, np.float32(np.nan), raw / np.float32(1000))
-    known = (raw > 0) & (raw < np.inf)
-    return np.where(known, raw, np.float32(np.nan)).astype(np.float32, copy=False)
-
-
-def _look_up_encoding(message: ImageMessage, known: Mapping[str, Entry], refusal: str) -> Entry:
-    if message.encoding not in known:
-        raise InputError(f"{_describe(message)} {refusal}")
-    return known[message.encoding]
-
-
 def view_pixels(
     message: ImageMessage, dtype: np.dtype[Any], channels: int = 1, rows: int | None = None
 ) -> NDArray[Any]:
@@ -241,42 +212,54 @@ def view_pixels(
     """
     dtype = dtype.newbyteorder(">" if message.is_bigendian else "<")
     rows = message.height if rows is None else rows
-    data, step = _view_bytes(message.data), message.step
+    data, step = view_bytes(message.data), message.step
     row_bytes = message.width * channels * dtype.itemsize
     if step < row_bytes:
         raise DamagedImageError(
-            f"{_describe(message)} has a step of {step} bytes; a row takes {row_bytes}."
+            f"{describe_image(message)} has a step of {step} bytes; a row takes {row_bytes}."
         )
     # The padding of the last row may be missing.
     needed = step * (rows - 1) + row_bytes
     if len(data) < needed:
         raise DamagedImageError(
-            f"{_describe(message)} is truncated: it has {len(data)} bytes of data; with a step of "
-            f"{step} it needs {needed}."
+            f"{describe_image(message)} is truncated: it has {len(data)} bytes of data; with a "
+            f"step of {step} it needs {needed}."
         )
     strides = (step, channels * dtype.itemsize, dtype.itemsize)
     return np.ndarray((rows, message.width, channels), dtype, data, strides=strides)
 
 
-def _check_size(message: ImageMessage, layout: _Layout) -> None:
+def check_size(message: ImageMessage, min_size: int = 1, block: tuple[int, int] = (1, 1)) -> None:
+    """Check the size of a sensor_msgs/Image.
+
+    Args:
+        message: has the fields of sensor_msgs/Image.
+        min_size: minimum number of rows and of columns.
+        block: rows and columns that share their colour; sizes are multiples of it.
+
+    Raises:
+        DamagedImageError: the size is another one.
+
+    """
     height, width = message.height, message.width
-    if min(height, width) < layout.min_size:
+    if min(height, width) < min_size:
         raise DamagedImageError(
-            f"{_describe(message)} is too small; the minimum is {layout.min_size} x "
-            f"{layout.min_size} pixels."
+            f"{describe_image(message)} is too small; the minimum is {min_size} x {min_size} "
+            "pixels."
         )
-    rows, columns = layout.block
+    rows, columns = block
     if height % rows or width % columns:
         raise DamagedImageError(
-            f"{_describe(message)} has an invalid size: blocks of {columns} x {rows} pixels share "
-            "their colour, so width and height must be multiples of these."
+            f"{describe_image(message)} has an invalid size: blocks of {columns} x {rows} pixels "
+            "share their colour, so width and height must be multiples of these."
         )
 
 
-def _view_bytes(data: Any) -> NDArray[np.uint8]:  # noqa: ANN401
+def view_bytes(data: Any) -> NDArray[np.uint8]:  # noqa: ANN401
     """View an object that supports the buffer protocol as uint8 [n], without a copy."""
     return np.asarray(memoryview(data)).reshape(-1).view(np.uint8)
 
 
-def _describe(message: ImageMessage) -> str:
+def describe_image(message: ImageMessage) -> str:
+    """Return encoding and size of a sensor_msgs/Image, for error messages."""
     return f"an image ({message.encoding}, {message.width} x {message.height})"

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from vditrack.arrays import Bools, Floats
 from vditrack.ros_messages.point_fields import point_field_layout
+from vditrack.ros_messages.positions import Positions
 
 TRACK_FIELDS = np.dtype(
     [
@@ -18,6 +19,8 @@ TRACK_FIELDS = np.dtype(
         ("id", "<i4"),
         ("visible", "u1"),
         ("object_id", "u1"),
+        ("requested", "u1"),
+        ("scale", "u1"),
         ("confidence", "<f4"),
         ("forward_backward_error", "<f4"),
         ("seconds_since_model", "<f4"),
@@ -27,11 +30,13 @@ TRACK_FIELDS = np.dtype(
 )
 """One row per point.
 
-- x, y, z: position in the camera's optical frame; NaN where unknown.
+- x, y, z: position in the frame of the message, see scale; NaN where unknown.
 - u, v: position in pixels; (0, 0) is the upper-left corner of the upper-left pixel.
 - id: constant for the life of a point. PointCloud2 has no 64-bit integers.
 - visible: 1 or 0.
 - object_id: index of the object that the point is on; 0 for none or unknown.
+- requested: 1 for a point that was asked for, where that is known.
+- scale: what x, y, z are, one of `vditrack.ros_messages.positions.Scale`.
 - confidence: in [0, 1]; at least 0.5 exactly where the point is visible.
 - forward_backward_error: forward-backward distance in model pixels; inf where unknown.
 - seconds_since_model: seconds since the frame in which the model last placed the point; 0 in that
@@ -71,18 +76,19 @@ class PlacedPoints(Protocol):
 
 
 def build_track_rows(
-    xyz: Floats, update: PlacedPoints, objects: NDArray[np.uint8] | None = None
+    positions: Positions, update: PlacedPoints, objects: NDArray[np.uint8] | None = None
 ) -> NDArray[np.void]:
     """Return the rows of a track cloud, [N] of `TRACK_FIELDS`.
 
     Args:
-        xyz: float32 [N, 3] positions in the camera's optical frame; NaN where unknown.
+        positions: of N points in space.
         update: the same N points in the frame.
         objects: uint8 [N] index of the object that each point is on; None if unknown.
 
     """
-    rows = np.zeros(len(xyz), TRACK_FIELDS)
-    rows["x"], rows["y"], rows["z"] = xyz.T
+    rows = np.zeros(len(positions.xyz), TRACK_FIELDS)
+    rows["x"], rows["y"], rows["z"] = positions.xyz.T
+    rows["scale"] = positions.scale
     rows["u"], rows["v"] = update.points.T
     rows["id"] = update.ids
     rows["visible"] = update.visible

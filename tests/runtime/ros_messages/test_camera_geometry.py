@@ -8,7 +8,9 @@ import pytest
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
 from vditrack.errors import InputError
-from vditrack.ros_messages.camera_info import Camera, place_points
+from vditrack.ros_messages.camera_info import Camera
+from vditrack.ros_messages.depth_images import DepthImage
+from vditrack.ros_messages.positions import Positions, Scale, place_by_depth, place_on_plane
 
 K = (500.0, 0.0, 321.5, 0.0, 480.0, 236.25, 0.0, 0.0, 1.0)
 MODELS = {
@@ -106,7 +108,9 @@ def test_binning_and_region_of_interest_move_no_ray():
 def test_no_points_are_no_trouble():
     camera = Camera.from_info(camera_info())
     nothing = np.zeros((0, 2), np.float32)
-    assert place_points(nothing, camera, np.ones((4, 4), np.float32)).shape == (0, 3)
+    depth = DepthImage.from_values(np.ones((4, 4), np.float32))
+    assert place_by_depth(nothing, camera, depth).xyz.shape == (0, 3)
+    assert place_on_plane(nothing, camera).xyz.shape == (0, 3)
     assert camera.project(np.zeros((0, 3))).shape == (0, 2)
 
 
@@ -114,7 +118,9 @@ def test_depth_places_a_point_in_metres():
     camera = Camera.from_info(camera_info())
     depth = np.arange(480 * 640, dtype=np.float32).reshape(480, 640) / 1000
     points = np.float32([[10.5, 20.5], [10.01, 20.99], [11.0, 20.5], [639.9, 479.9]])
-    xyz = place_points(points, camera, depth)
+    placed = place_by_depth(points, camera, DepthImage.from_values(depth))
+    xyz = placed.xyz
+    assert (placed.scale == Scale.METRES).all()
     # Each has the depth of its own pixel.
     np.testing.assert_allclose(
         xyz[:, 2], [20 * 0.64 + 0.010] * 2 + [20 * 0.64 + 0.011, 479 * 0.64 + 0.639], rtol=1e-6
@@ -129,7 +135,9 @@ def test_depth_that_is_unknown_places_nothing():
     depth = np.full((480, 640), 2.0, np.float32)
     depth[20, 10] = np.nan
     points = np.float32([[10.5, 20.5], [640.0, 20.5], [-0.01, 20.5], [11.0, 20.5]])
-    xyz = place_points(points, camera, depth)
+    placed = place_by_depth(points, camera, DepthImage.from_values(depth))
+    xyz = placed.xyz
+    assert placed.scale.tolist() == [0, 0, 0, 2]
     assert np.isnan(xyz[:3]).all(axis=1).all()
     assert np.isfinite(xyz[3]).all()
 
@@ -137,6 +145,8 @@ def test_depth_that_is_unknown_places_nothing():
 def test_without_depth_points_are_on_the_plane_and_without_calibration_nowhere():
     points = np.float32([[322.0, 236.75], [10.0, 400.0]])
     camera = Camera.from_info(camera_info())
-    np.testing.assert_array_equal(place_points(points, camera, None)[:, 2], 1)
-    assert np.isnan(place_points(points, None, None)).all()
-    assert np.isnan(place_points(points, None, np.ones((480, 640), np.float32))).all()
+    placed = place_on_plane(points, camera)
+    np.testing.assert_array_equal(placed.xyz[:, 2], 1)
+    assert placed.scale.tolist() == [Scale.PLANE] * 2
+    nowhere = Positions.unknown(2)
+    assert np.isnan(nowhere.xyz).all() and nowhere.scale.tolist() == [Scale.UNKNOWN] * 2

@@ -87,3 +87,20 @@ def test_cameras_without_a_calibration():
     ):
         with pytest.raises(InputError, match=f"'{model}' with {len(d)} coefficients"):
             Camera.from_info(camera_info(model, d))
+
+
+@pytest.mark.parametrize(("name", "at"), [("k", 0), ("k", 4), ("k", 2), ("d", 1)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_calibration_with_nan_is_refused(name, at, value):
+    info = camera_info("plumb_bob", [0.1, 0, 0, 0, 0])
+    getattr(info, name)[at] = value
+    with pytest.raises(InputError, match=f"NaN or infinity in {name.upper()}"):
+        Camera.from_info(info)
+
+
+@pytest.mark.parametrize("focal", [(-500, 510), (500, 0), (500, -510), (0, 510)])
+def test_focal_lengths_are_positive(focal):
+    info = camera_info("plumb_bob", [])
+    info.k[0], info.k[4] = focal
+    with pytest.raises(InputError, match="focal lengths"):
+        Camera.from_info(info)

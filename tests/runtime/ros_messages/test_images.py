@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from doubles.image_messages import DATA, Image, each_buffer, random_image
 from vditrack.errors import InputError
 from vditrack.ros_messages.brightness import HIGH_BYTE
-from vditrack.ros_messages.images import decode_depth, decode_image
+from vditrack.ros_messages.depth_images import read_depth
+from vditrack.ros_messages.images import decode_image
 
 decode = partial(decode_image, reduce=HIGH_BYTE.reduce)
 unhurried = settings(max_examples=60, deadline=None)
@@ -190,7 +191,7 @@ def test_bayer_of_a_ramp(pattern, bits):
         (decode, random_image("rgb8", 5, 4, 12)),
         (decode, random_image("bgr8", 5, 4, 12, padding=3)),
         (decode, random_image("mono16", 5, 4, 8, padding=1)),
-        (decode_depth, random_image("16UC1", 5, 4, 8, padding=1)),
+        (lambda message: read_depth(message).metres, random_image("16UC1", 5, 4, 8, padding=1)),
     ],
 )
 def test_any_buffer(read, image):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from vditrack.ros_messages.positions import Positions, Scale
 from vditrack.ros_messages.track_cloud import POINT_FIELDS, TRACK_FIELDS, build_track_rows
 
 
@@ -18,9 +19,10 @@ def test_rows_of_a_cloud():
         forward_backward_error=np.array([0.5, np.inf], np.float32),
         seconds_since_model=np.array([0, 0.125], np.float32),
     )
-    xyz = np.array([[1, 2, 3], [np.nan, np.nan, np.nan]], np.float32)
-    data = build_track_rows(xyz, update, np.array([255, 0], np.uint8)).tobytes()
-    assert len(data) == 2 * TRACK_FIELDS.itemsize
+    # A position of which a part is unknown is unknown.
+    placed = Positions.with_scale(np.float32([[1, 2, 3], [np.nan, 2, 3]]), Scale.METRES)
+    data = build_track_rows(placed, update, np.array([255, 0], np.uint8)).tobytes()
+    assert len(data) == 2 * TRACK_FIELDS.itemsize == 80
     code = {2: "<B", 5: "<i", 7: "<f"}  # sensor_msgs/PointField: UINT8, INT32, FLOAT32.
     first, second = (
         {
@@ -33,6 +35,8 @@ def test_rows_of_a_cloud():
         **{"x": 1, "y": 2, "z": 3, "u": 1.5, "v": 2.5, "id": 7, "visible": 1},
         **{
             "object_id": 255,
+            "requested": 0,
+            "scale": 2,
             "confidence": 0.75,
             "forward_backward_error": 0.5,
             "seconds_since_model": 0,
@@ -44,4 +48,5 @@ def test_rows_of_a_cloud():
         float("inf"),
     )
     assert np.isnan([second["x"], second["y"], second["z"]]).all()
-    assert second["object_id"] == 0 and not build_track_rows(xyz, update)["object_id"].any()
+    assert second["scale"] == 0
+    assert second["object_id"] == 0 and not build_track_rows(placed, update)["object_id"].any()

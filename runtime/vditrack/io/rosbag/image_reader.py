@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
@@ -14,19 +13,11 @@ from vditrack.arrays import Frame
 from vditrack.errors import DamagedImageError, InputError
 from vditrack.io.clip import Gap
 from vditrack.io.rosbag.bags import Bag
-from vditrack.ros_messages.brightness import BrightnessCurve, CurveMeter, LiveCurve, Reduction
-from vditrack.ros_messages.images import decode_compressed, decode_image
+from vditrack.ros_messages.brightness import BrightnessCurve, CurveMeter, LiveCurve
+from vditrack.ros_messages.image_transport import RECORDED_IMAGES
 from vditrack.ros_messages.stamp_order import MAX_DELAY, order_by_stamp
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
 
-_Decode = Callable[[Any, Reduction], Frame]
-
-_DECODERS: dict[str | None, _Decode] = {
-    "sensor_msgs/msg/Image": decode_image,
-    "sensor_msgs/msg/CompressedImage": partial(decode_compressed, check_scans=True),
-}
-IMAGE_TYPES = frozenset(_DECODERS)
-"""The message types that are images."""
 _WIDE_JPEG = re.compile(r"(mono16|16UC|(rgb|bgr)a?16|bayer_....16).*jpe?g")
 _MEASURED_IMAGES = 32
 """Number of images in which 16-bit values are measured."""
@@ -59,7 +50,7 @@ class ImageReader:
 
         Args:
             bag: an open bag.
-            topic: a topic of one of the `IMAGE_TYPES`.
+            topic: a topic of one of the `RECORDED_IMAGES`.
             start: begin of the range, in seconds after the topic's first stamp.
             end: end of the range, exclusive; the bag's end by default.
 
@@ -70,7 +61,7 @@ class ImageReader:
         """
         self.topic = topic
         self._bag = bag
-        self._decode = _DECODERS[bag.topics[topic].msgtype]
+        self._decode = RECORDED_IMAGES[bag.topics[topic].msgtype or ""]
         self._order = order_by_stamp(*self._read_stamps(end))
         self._first = self._order.stamps[0] if self._order.stamps else 0
         self._places = [

@@ -12,8 +12,9 @@ from vditrack.errors import InputError
 from vditrack.input_checks import check_time_range
 from vditrack.io.clip import DecodeProgress, GrowingClip, Video
 from vditrack.io.rosbag.bags import Bag, open_bag
-from vditrack.io.rosbag.image_reader import IMAGE_TYPES, ImageReader
+from vditrack.io.rosbag.image_reader import ImageReader
 from vditrack.ros_messages.camera_info import Camera
+from vditrack.ros_messages.image_transport import RECORDED_IMAGES, is_depth_topic, remove_suffix
 
 _CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
@@ -84,7 +85,11 @@ def read_recording(
 
 def _find_image_topic(bag: Bag, topic: str | None) -> str:
     """Return the given topic if it has images, or by default the only image topic."""
-    images = sorted(name for name, info in bag.topics.items() if info.msgtype in IMAGE_TYPES)
+    images = sorted(
+        name
+        for name, info in bag.topics.items()
+        if info.msgtype in RECORDED_IMAGES and not is_depth_topic(name)
+    )
     available = f"Its image topics are {', '.join(images)}." if images else "It has no image topic."
     if topic is None:
         if len(images) != 1:
@@ -103,7 +108,7 @@ def _find_image_topic(bag: Bag, topic: str | None) -> str:
 def _read_camera(bag: Bag, topic: str, size: tuple[int, ...]) -> tuple[Camera | None, str | None]:
     """Read the calibration of an image topic; without one, return the reason as a remark."""
     # By the convention of image_transport: replace the last part of the image topic's name.
-    info_topic = topic.removesuffix("/compressed").rpartition("/")[0] + "/camera_info"
+    info_topic = remove_suffix(topic).rpartition("/")[0] + "/camera_info"
     info = bag.topics.get(info_topic)
     if info is None or info.msgtype != _CAMERA_INFO:
         return None, f"x, y and z are NaN: the bag has no calibration at {info_topic}."

@@ -16,7 +16,8 @@ from vditrack.atomic_files import staged_file
 from vditrack.io.rosbag.bags import import_rosbags
 from vditrack.io.rosbag.recordings import Recording
 from vditrack.points.tracks import Tracks
-from vditrack.ros_messages.camera_info import Camera, place_points
+from vditrack.ros_messages.camera_info import Camera
+from vditrack.ros_messages.positions import Positions, place_on_plane
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND
 from vditrack.ros_messages.track_cloud import (
     POINT_FIELDS,
@@ -136,7 +137,9 @@ def _build_rows(camera: Camera | None, tracks: Tracks, t: int) -> NDArray[np.voi
         seconds_since_model=np.zeros(count, np.float32),
     )
     objects = None if tracks.object_id is None else tracks.object_id[:, t]
-    return build_track_rows(place_points(points, camera, None), update, objects)
+    # The depth images of a bag are not read.
+    placed = Positions.unknown(count) if camera is None else place_on_plane(points, camera)
+    return build_track_rows(placed, update, objects)
 
 
 def _encode_jpeg(picture: Frame) -> NDArray[np.uint8]:

@@ -103,6 +103,8 @@ def test_a_bag_is_tracked_into_a_bag(tmp_path, storage, run_vditrack):
             expected = np.column_stack([(points - [64, 48]) / 100, [1, 1]])
             xyz = np.stack([rows["x"], rows["y"], rows["z"]], axis=1)
             np.testing.assert_allclose(xyz, expected, atol=1e-6)
+            # On the plane z = 1.
+            np.testing.assert_array_equal(rows["scale"], 1)
             assert picture.format == "jpeg"
             shown = brightness(cv2.imdecode(picture.data, cv2.IMREAD_COLOR)[..., ::-1])
             assert np.abs(shown - brightness(drawn[t])).mean() < 3

@@ -1,0 +1,207 @@
+"""Positions in space over real middleware: metres, the plane z = 1, or none."""
+
+import time
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from visualization_msgs.msg import Marker, MarkerArray
+
+from doubles import ros_loopback as ros
+from doubles.ros_loopback import (
+    SECOND,
+    SENSOR,
+    Camera,
+    camera_info,
+    image_message,
+    open_peer,
+    tracker_node,
+)
+from vditrack.synthetic.layers.scenes import draw_scene
+
+peer = pytest.fixture(scope="module")(open_peer)
+pytestmark = pytest.mark.slow
+SIZE = HEIGHT, WIDTH = 120, 160
+FRAME = draw_scene(np.random.default_rng(0), HEIGHT, WIDTH, ()).render(0.0)
+INTERVAL = SECOND // 30
+RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+UNKNOWN, PLANE, METRES = 0, 1, 2
+
+
+class Sensor:
+    """A camera with depth in the test's own process; it decides when each image is sent."""
+
+    def __init__(self, peer):
+        self.peer, self.stamp = peer, time.time_ns()
+        self.camera = Camera(peer)
+        self.depth = peer.publisher(Image, "/depth", RELIABLE)
+        self.markers = peer.collect(MarkerArray, "/tracker/markers")
+        self.told = peer.collect(DiagnosticArray, "/diagnostics")
+
+    def advance(self):
+        self.stamp += INTERVAL
+        return self.stamp
+
+    def send_depth(self, millimetres=1500, *, size=SIZE, stamp=None):
+        values = np.full(size, millimetres, np.uint16)
+        stamp = self.stamp if stamp is None else stamp
+        self.depth.publish(image_message(values, stamp, encoding="16UC1"))
+
+    def send_image(self):
+        self.camera.publisher.publish(image_message(FRAME, self.stamp))
+
+    def wait(self):
+        """Wait for the points of the newest image; the cloud, its rows and its markers."""
+        stamp = self.stamp
+        self.peer.until(lambda: self.camera.tracks.of(stamp), "points")
+        cloud = self.camera.tracks.of(stamp)
+        return cloud, ros.rows_of(cloud)
+
+    def problems(self):
+        return self.told[-1].status[-1].message if len(self.told) else ""
+
+
+@pytest.fixture(scope="module")
+def sensor(peer, tmp_path_factory):
+    """A node before a sensor whose camera_info was published once, before the node started."""
+    latched = peer.publisher(CameraInfo, "/camera_info", LATCHED)
+    latched.publish(camera_info(SIZE, 200.0))
+    # The time that a depth image may take is that of a machine under load.
+    options = {"max_age": 0.0, "points": 30, "depth_wait": 1.0, "max_gap": 3600.0}
+    with tracker_node(tmp_path_factory.mktemp("node"), **options) as node:
+        one = Sensor(peer)
+        one.node = node
+        rows = []
+        while len(rows) == 0:
+            one.advance()
+            rows = one.camera.shoot(FRAME, stamp=one.stamp)
+        yield one
+        assert node.alive, node.log
+
+
+def scales(rows):
+    return set(rows["scale"].tolist())
+
+
+@pytest.fixture
+def metric(sensor, peer):
+    """The sensor after an image with depth."""
+    assert peer.set(depth_wait=1.0) == {}
+    peer.until(sensor.depth.get_subscription_count, "the node listens to depth")
+    rows = None
+    while rows is None or scales(rows) != {METRES}:
+        sensor.advance()
+        sensor.send_depth()
+        peer.listen(0.05)
+        sensor.send_image()
+        _, rows = sensor.wait()
+    return sensor
+
+
+def test_positions_are_unknown_until_expected_depth_arrives(sensor, peer):
+    peer.until(sensor.depth.get_subscription_count, "the node listens to depth")
+    sensor.advance()
+    sensor.send_image()
+    cloud, rows = sensor.wait()
+    assert scales(rows) == {UNKNOWN} and not cloud.is_dense
+    assert np.isnan([rows[axis] for axis in "xyz"]).all()
+
+
+def test_depth_before_its_image(metric):
+    metric.advance()
+    metric.send_depth()
+    metric.peer.listen(0.05)
+    metric.send_image()
+    cloud, rows = metric.wait()
+    assert cloud.is_dense and (rows["z"] == 1.5).all() and scales(rows) == {METRES}
+    np.testing.assert_allclose(rows["x"], (rows["u"] - WIDTH / 2) / 200 * 1.5, atol=1e-4)
+
+
+def test_depth_some_milliseconds_after_its_image(metric):
+    """As a RealSense sends them; without waiting, each image had the depth of the one before."""
+    found = 0
+    for n in range(20):
+        metric.advance()
+        metric.send_image()
+        metric.peer.listen(0.02)
+        metric.send_depth(1500 + n)
+        _, rows = metric.wait()
+        if scales(rows) == {METRES}:
+            found += 1
+            assert (rows["z"] == np.float32((1500 + n) / 1000)).all()
+    assert found >= 19
+
+
+def test_depth_at_half_the_rate(metric):
+    found = 0
+    for n in range(20):
+        metric.advance()
+        if n % 2 == 0:
+            metric.send_depth()
+            metric.peer.listen(0.03)
+        metric.send_image()
+        _, rows = metric.wait()
+        found += scales(rows) == {METRES}
+    assert found >= 18
+
+
+def test_depth_of_another_size(metric):
+    metric.advance()
+    metric.send_depth(size=(60, 80))
+    metric.peer.listen(0.05)
+    metric.send_image()
+    cloud, rows = metric.wait()
+    assert scales(rows) == {UNKNOWN} and not cloud.is_dense
+    assert "80 x 60 pixels and the image 160 x 120" in metric.node.log
+
+
+def test_depth_that_drops_out(metric, peer):
+    """Metres were the plane z = 1 after that, with is_dense true."""
+    assert peer.set(depth_wait=0.0) == {}
+    seen = set()
+    for n in range(5):
+        metric.advance()
+        metric.send_image()
+        cloud, rows = metric.wait()
+        seen |= scales(rows)
+        # The last depth image is within depth_tolerance of the first of them.
+        assert n == 0 or (scales(rows) == {UNKNOWN} and not cloud.is_dense)
+    assert PLANE not in seen
+    stamp = metric.stamp
+    peer.until(
+        lambda: any(m.markers[0].header.stamp == ros.to_time(stamp) for m in metric.markers),
+        "markers",
+    )
+    assert metric.markers[-1].markers[0].action == Marker.DELETE
+    peer.until(lambda: "images have no depth" in metric.problems(), "diagnostics")
+    assert metric.told[-1].status[-1].level != DiagnosticStatus.OK
+
+
+def test_camera_info_of_a_best_effort_publisher_and_with_nan(metric, peer):
+    """The first camera_info was latched, and published before the node started."""
+    info = peer.publisher(CameraInfo, "/camera_info", SENSOR)
+    peer.until(info.get_subscription_count, "the node listens to camera_info")
+    broken = camera_info(SIZE, 200.0)
+    broken.k[4] = float("nan")
+    info.publish(broken)
+    text = "/camera_info: camera_info has NaN or infinity in K"
+    peer.until(lambda: text in metric.node.log and text in metric.problems(), "a complaint")
+    metric.advance()
+    metric.send_depth()
+    metric.send_image()
+    cloud, rows = metric.wait()
+    assert scales(rows) == {UNKNOWN} and not cloud.is_dense
+    info.publish(camera_info(SIZE, 100.0))
+    peer.until(lambda: text not in metric.problems(), "that it is mended")
+    metric.advance()
+    metric.send_depth()
+    metric.send_image()
+    _, rows = metric.wait()
+    np.testing.assert_allclose(rows["x"], (rows["u"] - WIDTH / 2) / 100 * 1.5, atol=1e-4)
