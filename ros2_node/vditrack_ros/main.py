@@ -8,8 +8,8 @@ from types import FrameType
 import cv2
 
 from vditrack.errors import install_command
-from vditrack_ros.memory import reuse_large_blocks
 from vditrack_ros.parameters.table import PARAMETERS
+from vditrack_ros.process import reuse_large_blocks
 from vditrack_ros.transport.fastdds import PROFILE, PROFILE_VARIABLE
 
 _SPIN_TIMEOUT = 0.2

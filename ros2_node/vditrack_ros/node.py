@@ -17,6 +17,7 @@ from vditrack_ros.camera.camera import CameraPipeline, SharedModel
 from vditrack_ros.diagnostics import build_diagnostic_status, build_model_report
 from vditrack_ros.parameters.declaration import DeclaredParameters, build_set_result
 from vditrack_ros.parameters.settings import Settings
+from vditrack_ros.process import choose_thread_count
 from vditrack_ros.self_test import run_self_test
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -107,7 +108,8 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
 
     def _configure(self) -> None:
         settings = self._declared.read_settings()
-        tracker = Tracker.load(settings.bundle or None, settings.backend)
+        threads = settings.threads or choose_thread_count()
+        tracker = Tracker.load(settings.bundle or None, settings.backend, threads=threads)
         run_self_test(tracker, settings.mode)
         # An executor starts its thread with its first job.
         points, masks = ThreadPoolExecutor(1, "points"), ThreadPoolExecutor(1, "masks")

@@ -72,6 +72,7 @@ class Tracker:
         backend: str = "auto",
         *,
         propagation: Propagation | None = None,
+        threads: int = 0,
     ) -> Tracker:
         """Load the bundle at ``path``, or the model that comes with the package.
 
@@ -83,6 +84,7 @@ class Tracker:
             backend: "auto" takes the fastest backend that works on this machine. Any other name of
                 `vditrack.inference.selection.BackendName` is used or refused.
             propagation: replaces the bundle's settings for masks.
+            threads: threads that run a graph on the backend "cpu"; 0 for one on each core.
 
         Raises:
             BundleError: The bundle is missing, damaged, or of an unknown version.
@@ -92,7 +94,8 @@ class Tracker:
 
         """
         bundle = load_bundle(bundled_model() if path is None else path)
-        return cls(bundle, open_backend(bundle, backend, verify_tracks), propagation=propagation)
+        opened = open_backend(bundle, backend, verify_tracks, threads)
+        return cls(bundle, opened, propagation=propagation)
 
     def stream(self) -> Stream:
         """Start a live stream of points. Streams of one tracker are independent of each other."""

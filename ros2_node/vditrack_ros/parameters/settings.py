@@ -15,6 +15,7 @@ class Settings:
     autostart: bool
     bundle: str
     backend: str
+    threads: int
     mode: str
     cameras: tuple[str, ...]
     image_transport: str

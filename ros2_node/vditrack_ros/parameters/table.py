@@ -19,6 +19,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=get_args(BackendName),
     ),
     Parameter(
+        "threads",
+        0,
+        "Threads that run the model on the CPU. 0 leaves one core to the camera and to the rest of "
+        "the node: it chooses one thread less than there are cores, and at least one.",
+        (0, 256),
+    ),
+    Parameter(
         "mode",
         "points",
         "What is tracked: points, masks of objects, or both. Masks need a bundle that propagates "

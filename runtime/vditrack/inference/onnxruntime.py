@@ -39,12 +39,13 @@ _NO_BF16 = ". Its CPU provider does not support BF16: export with --precision fp
 class OnnxRuntimeSession:
     """A graph loaded on one of ONNX Runtime's execution providers."""
 
-    def __init__(self, graph: Path, provider: str = CPU) -> None:
+    def __init__(self, graph: Path, provider: str = CPU, threads: int = 0) -> None:
         """Load a graph.
 
         Args:
             graph: Path of an ONNX file.
             provider: ONNX Runtime's name of the provider. The CPU runs nodes that it cannot.
+            threads: Threads of the CPU that run the graph; 0 for one on each core.
 
         Raises:
             AbsentError: ONNX Runtime or its provider is not installed.
@@ -53,6 +54,7 @@ class OnnxRuntimeSession:
         """
         onnxruntime = _library()
         options = _options(onnxruntime)
+        options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(
                 str(graph),
@@ -178,11 +180,15 @@ def _tensor(graph: Path, node: object) -> TensorSpec:
     return TensorSpec(tuple(shape), _DTYPES[kind])
 
 
-def open_session(graph: Path) -> Session:
+def open_session(graph: Path, threads: int = 0) -> Session:
     """Load a graph on ONNX Runtime's CPU provider, which runs anywhere.
+
+    Args:
+        graph: Path of an ONNX file.
+        threads: Threads that run the graph; 0 for one on each core.
 
     Raises:
         BackendError: ONNX Runtime is not installed, or it refuses the graph.
 
     """
-    return OnnxRuntimeSession(graph)
+    return OnnxRuntimeSession(graph, threads=threads)

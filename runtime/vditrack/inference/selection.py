@@ -63,7 +63,9 @@ CPU = Backend("cpu", open_session)
 """ONNX Runtime's CPU provider, which opens the graphs of any bundle."""
 
 
-def open_backend(bundle: Bundle, name: str = "auto", verify: Verify | None = None) -> Backend:
+def open_backend(
+    bundle: Bundle, name: str = "auto", verify: Verify | None = None, threads: int = 0
+) -> Backend:
     """Open a bundle's graphs on the fastest backend that works here, or on a named one.
 
     ``auto`` takes the first that fits of: a TensorRT engine in the bundle, a TensorRT-RTX engine in
@@ -76,19 +78,26 @@ def open_backend(bundle: Bundle, name: str = "auto", verify: Verify | None = Non
         name: One of `BackendName`.
         verify: Compares the tracks of engines with the bundle's own, if that was not done on this
             GPU before; None to accept engines after the smoke run alone.
+        threads: Threads that run a graph on the backend ``cpu``; 0 for one on each core.
 
     Raises:
         InputError: There is no backend of that name.
         BackendError: The named backend is not installed, does not fit the machine, or fails.
 
     """
-    backend = _open_own(bundle, name, verify)
+
+    def open_whole(whole: Bundle) -> Backend:
+        return _open_own(whole, name, verify, threads)
+
+    backend = open_whole(bundle)
     if bundle.manifest.propagation is None:
         return backend
-    return replace(backend, open_graph=_with_parts(bundle, backend.open_graph, name, verify))
+    return replace(backend, open_graph=_with_parts(bundle, backend.open_graph, open_whole))
 
 
-def _with_parts(bundle: Bundle, open_own: OpenGraph, name: str, verify: Verify | None) -> OpenGraph:
+def _with_parts(
+    bundle: Bundle, open_own: OpenGraph, open_other: Callable[[Bundle], Backend]
+) -> OpenGraph:
     """Open graphs of the bundles within a bundle too, each on the backend of that name.
 
     Engines belong to one bundle, so a bundle within it may run on another backend.
@@ -96,7 +105,7 @@ def _with_parts(bundle: Bundle, open_own: OpenGraph, name: str, verify: Verify |
 
     @cache
     def open_part(root: Path) -> OpenGraph:
-        return _open_own(load_bundle(root), name, verify).open_graph
+        return open_other(load_bundle(root)).open_graph
 
     def open_graph(graph: Path) -> Session:
         return (open_own if graph.parent == bundle.root else open_part(graph.parent))(graph)
@@ -104,23 +113,27 @@ def _with_parts(bundle: Bundle, open_own: OpenGraph, name: str, verify: Verify |
     return open_graph
 
 
-def _open_own(bundle: Bundle, name: str, verify: Verify | None) -> Backend:
+def _open_own(bundle: Bundle, name: str, verify: Verify | None, threads: int) -> Backend:
     """Open the graphs of the bundle itself."""
     if name == "auto":
-        return _best(bundle, verify)
+        return _best(bundle, verify, threads)
     if name not in get_args(BackendName):
         raise InputError(
             f"there is no backend {name!r}. Give one of {', '.join(get_args(BackendName))}."
         )
     if name == "cpu":
-        return Backend(name, open_session)
+        return _open_cpu(threads)
     try:
         return _OPENERS[name](bundle, verify)
     except BackendError as error:
         raise type(error)(f"backend {name}: {error}") from error
 
 
-def _best(bundle: Bundle, verify: Verify | None) -> Backend:
+def _open_cpu(threads: int) -> Backend:
+    return replace(CPU, open_graph=partial(open_session, threads=threads)) if threads else CPU
+
+
+def _best(bundle: Bundle, verify: Verify | None, threads: int) -> Backend:
     fallbacks: list[Fallback] = []
     for name in ORDER:
         try:
@@ -131,7 +144,7 @@ def _best(bundle: Bundle, verify: Verify | None) -> Backend:
             _LOG.log(level, "backend %s: %s", name, error)
             fallbacks.append(Fallback(name, str(error)))
     # No smoke run: there is nothing left to fall back to.
-    return Backend("cpu", open_session, fallbacks=tuple(fallbacks))
+    return replace(_open_cpu(threads), fallbacks=tuple(fallbacks))
 
 
 def _open_engine(target: Target, bundle: Bundle, verify: Verify | None) -> Backend:

@@ -85,7 +85,8 @@ class PointTracker(ABC):
         self._positions = np.concatenate([self._positions, positions])
         self._visible = np.concatenate([self._visible, np.ones(count, np.bool_)])
         if count:
-            self._start_points(positions, self._maps[-1], self._image)
+            with _BLAS.limit(limits=1, user_api="blas"):
+                self._start_points(positions, self._maps[-1], self._image)
 
     def keep(self, kept: Bools) -> None:
         """Drop the points where the mask [N] is false."""

@@ -4,6 +4,7 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from doubles.manifest import MATCHING
 from moving_features import wave_field
@@ -193,3 +194,23 @@ def test_a_hidden_point_does_not_return_to_one_of_its_copies():
     assert visible[0, :2].all()
     assert not visible[0, 2:].any()
     assert np.linalg.norm(tracks[0] - (84, 60), axis=1).max() < 3
+
+
+def test_points_are_added_in_one_thread(monkeypatch):
+    """A second BLAS thread spun for 5 ms of processor time an image, 20 ms after each product."""
+    threads, start = [], FlowTracker._start_points
+
+    def start_points(self, *given):
+        threads.extend(
+            part["num_threads"] for part in threadpool_info() if part["user_api"] == "blas"
+        )
+        start(self, *given)
+
+    monkeypatch.setattr(FlowTracker, "_start_points", start_points)
+    tracker = create_point_tracker(GRID, SETTINGS)
+    frame = texture(places((0, 0)))
+    with threadpool_limits(2, "blas"):
+        tracker.advance(described(frame), frame)
+        tracker.add(np.arange(1), np.float32([[50, 40]]))
+    assert threads
+    assert set(threads) == {1}

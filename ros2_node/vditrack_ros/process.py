@@ -1,6 +1,7 @@
-"""Reuse of large blocks of memory by the C library's allocator."""
+"""Use of memory and processor cores by the node's process."""
 
 import ctypes
+import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3)."""
@@ -27,3 +28,10 @@ def reuse_large_blocks() -> bool:
     return bool(
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_REUSED) and mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE)
     )
+
+
+def choose_thread_count() -> int:
+    """Return the threads for the model that leave one core of this process to everything else."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    cores = len(allowed(0)) if allowed is not None else os.cpu_count() or 1
+    return max(1, cores - 1)

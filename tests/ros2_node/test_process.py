@@ -1,15 +1,18 @@
-"""The allocator's settings in the node's process."""
+"""Use of memory and processor cores by the node's process."""
 
 import ctypes
+import os
 import subprocess
 import sys
 
 import pytest
 
+from vditrack_ros.process import choose_thread_count
+
 IMAGES = 20
 COUNT_PAGES = f"""
 import resource
-from vditrack_ros.memory import reuse_large_blocks
+from vditrack_ros.process import reuse_large_blocks
 
 if REUSE:
     assert reuse_large_blocks()
@@ -37,3 +40,9 @@ def test_blocks_of_an_images_size_are_reused():
 
     assert count_pages(reuse=False) > 1000 * IMAGES
     assert count_pages(reuse=True) < 100
+
+
+@pytest.mark.parametrize(("cores", "threads"), [({0}, 1), ({2, 3}, 1), (set(range(8)), 7)])
+def test_one_core_is_left_to_the_camera(cores, threads, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
+    assert choose_thread_count() == threads
