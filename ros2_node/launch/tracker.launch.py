@@ -1,13 +1,23 @@
-"""Start the tracker on a camera: `ros2 launch vditrack_ros tracker.launch.py namespace:=camera`."""
+"""Start the tracker on a camera: `ros2 launch vditrack_ros tracker.launch.py namespace:=camera`.
 
-# ruff takes launch for a first-party module, because this folder has the same name.
-from launch import LaunchContext, LaunchDescription  # noqa: I001
+Each parameter of the node is an argument too. Their names, types and descriptions are read from
+config/tracker.yaml, which is generated: vditrack itself may be installed in an environment that the
+Python of `ros2 launch` does not see.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+# ruff takes launch for a first-party module, because this folder has the same name.
+from launch import LaunchContext, LaunchDescription
+
+CONFIG = Path(__file__).parents[1] / "config" / "tracker.yaml"
 ARGUMENTS = {
     "namespace": ("", "Namespace of the camera's topics and of the node."),
     "name": ("tracker", "Name of the node."),
@@ -17,7 +27,6 @@ ARGUMENTS = {
     ),
     "camera_info": ("camera_info", "Topic of the camera's calibration."),
     "depth": ("depth", "Topic of the depth image, aligned to the image."),
-    "bundle": ("", "Folder of the model's bundle; empty to use the parameter file's."),
     "use_sim_time": ("false", "Whether to take the time from /clock."),
 }
 
@@ -34,17 +43,79 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "params_file", default_value=defaults, description="Parameter file."
             ),
+            *(
+                DeclareLaunchArgument(
+                    name,
+                    default_value="",
+                    description=f"{description} Empty: the value in params_file.",
+                )
+                for name, description in read_descriptions().items()
+            ),
             OpaqueFunction(function=_node),
         ]
     )
 
 
+def read_defaults() -> dict[str, Any]:
+    """Return the default of each parameter of the node; its type is the parameter's."""
+    defaults: dict[str, Any] = yaml.safe_load(CONFIG.read_text())["/**"]["ros__parameters"]
+    return defaults
+
+
+def read_descriptions() -> dict[str, str]:
+    """Return the description of each parameter: the comment above it in the file of defaults."""
+    descriptions, comment = {}, []
+    for line in CONFIG.read_text().splitlines():
+        text = line.strip()
+        if text.startswith("#"):
+            comment.append(text.lstrip("# "))
+        else:
+            name = text.partition(":")[0]
+            if name in read_defaults():
+                descriptions[name] = " ".join(comment)
+            comment = []
+    return descriptions
+
+
+def parse_value(name: str, text: str, default: Any) -> Any:  # noqa: ANN401
+    """Return the value of an argument in the type of the parameter's default.
+
+    Args:
+        name: of the parameter, for the error message.
+        text: as in `name:=text`.
+        default: of the parameter.
+
+    Raises:
+        ValueError: the text is of another type.
+
+    """
+    value: Any = text
+    if not isinstance(default, str):
+        # YAML reads 1e-3 as text.
+        value = float(text) if _is_number(text, default) else yaml.safe_load(text)
+    if type(value) is not type(default):
+        kind = {bool: "true or false", int: "an integer", float: "a number", list: "a list"}
+        raise ValueError(f"{name}:={text} must be {kind[type(default)]}.")
+    return value
+
+
+def _is_number(text: str, default: Any) -> bool:  # noqa: ANN401
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return isinstance(default, float)
+
+
 def _node(context: LaunchContext) -> list[Node]:
     # The node configures and activates itself, unless its parameter autostart is false.
     given = {name: LaunchConfiguration(name) for name in (*ARGUMENTS, "params_file")}
-    overrides = {"use_sim_time": ParameterValue(given["use_sim_time"], value_type=bool)}
-    if given["bundle"].perform(context):
-        overrides["bundle"] = ParameterValue(given["bundle"], value_type=str)
+    sim_time = given["use_sim_time"].perform(context)
+    overrides = {"use_sim_time": parse_value("use_sim_time", sim_time, False)}
+    for name, default in read_defaults().items():
+        text = LaunchConfiguration(name).perform(context)
+        if text:
+            overrides[name] = parse_value(name, text, default)
     return [
         Node(
             package="vditrack_ros",

@@ -13,6 +13,7 @@ from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from vditrack import Tracker
 from vditrack.errors import InputError, VditrackError
+from vditrack_ros.bond import Bond, import_status
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
 from vditrack_ros.diagnostics import build_diagnostic_status, build_model_report
 from vditrack_ros.parameters.declaration import DeclaredParameters, build_set_result
@@ -46,6 +47,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         self._settings: Settings | None = None
         self._model: SharedModel | None = None
         self._cameras: list[CameraPipeline] = []
+        self._bond: Bond | None = None
         self._finalized = False
         self._diagnostics: Any = None
         # Timers run on the machine's clock, because simulated time may stand still.
@@ -108,6 +110,8 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
 
     def _configure(self) -> None:
         settings = self._declared.read_settings()
+        if settings.bond:
+            import_status()
         threads = settings.threads or choose_thread_count()
         tracker = Tracker.load(settings.bundle or None, settings.backend, threads=threads)
         run_self_test(tracker, settings.mode)
@@ -128,10 +132,15 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         self._timer = self.create_timer(
             _DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=self._timer_clock
         )
+        if self._settings.bond:
+            self._bond = Bond(self, import_status())
         topics = ", ".join(camera.topic for camera in self._cameras)
         self.get_logger().info(f"Listening on {topics}.")
 
     def _free_cameras(self) -> None:
+        if self._bond is not None:
+            self._bond.close()
+            self._bond = None
         for camera in self._cameras:
             camera.close()
         self._cameras = []

@@ -4,6 +4,7 @@ Signatures and meaning are those of launch_ros from Humble to Rolling. It shows 
 evaluates and what it then asks for, not that ROS starts it.
 """
 
+import runpy
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -11,14 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
-
 
 @dataclass
 class LaunchContext:
     launch_configurations: dict[str, str] = field(default_factory=dict)
     shares: dict[str, Path] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    remaps: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Substitution:
@@ -72,15 +72,32 @@ class OpaqueFunction:
 
 
 @dataclass
-class ParameterValue:
-    value: Any
-    value_type: type | None = None
+class Shutdown:
+    pass
 
-    def evaluate(self, context: LaunchContext) -> Any:
-        written = text(self.value, context)
-        found = written if self.value_type is str else yaml.safe_load(written)
-        assert self.value_type is None or isinstance(found, self.value_type)
-        return found
+
+@dataclass(kw_only=True)
+class ExecuteProcess:
+    cmd: list[Any]
+    on_exit: Any = None
+    output: str = "log"
+
+
+@dataclass
+class PythonLaunchDescriptionSource:
+    path: PathJoinSubstitution
+
+
+@dataclass
+class IncludeLaunchDescription:
+    source: PythonLaunchDescriptionSource
+    launch_arguments: Iterable[tuple[Any, Any]] = ()
+
+
+@dataclass
+class SetRemap:
+    src: Any
+    dst: Any
 
 
 @dataclass(kw_only=True)
@@ -100,7 +117,7 @@ class Node:
         files = []
         for given in self.parameters:
             if isinstance(given, dict):
-                values |= {name: value.evaluate(context) for name, value in given.items()}
+                values |= given
             else:
                 files.append(Path(text(given, context)))
         return {
@@ -109,8 +126,17 @@ class Node:
             "files": files,
             "values": values,
             "environment": self.additional_env,
-            "remappings": {text(old, context): text(new, context) for old, new in self.remappings},
+            "remappings": dict(context.remaps)
+            | {text(old, context): text(new, context) for old, new in self.remappings},
         }
+
+
+@dataclass
+class Included:
+    """A launch file of a package that is not there."""
+
+    path: Path
+    arguments: dict[str, str]
 
 
 @dataclass
@@ -118,23 +144,62 @@ class LaunchDescription:
     entities: list[Any]
 
     def evaluate(self, context: LaunchContext, **given: str) -> list[Any]:
-        """The actions that come of it, with arguments as `ros2 launch FILE name:=value` gives."""
-        declared = [one for one in self.entities if isinstance(one, DeclareLaunchArgument)]
-        assert given.keys() <= {argument.name for argument in declared}
-        for argument in declared:
-            value = given.get(argument.name, argument.default_value)
-            context.launch_configurations[argument.name] = text(value, context)
-        functions = [one for one in self.entities if isinstance(one, OpaqueFunction)]
-        return [action for one in functions for action in one.function(context)]
+        """The actions that come of it, with arguments as `ros2 launch FILE name:=value` gives.
+
+        As in launch, arguments are known to included files too, and included files change those of
+        the files above them.
+        """
+        context.launch_configurations |= given
+        actions: list[Any] = []
+        for one in self.entities:
+            actions += self._perform(one, context)
+        return actions
+
+    def _perform(self, one: Any, context: LaunchContext) -> list[Any]:
+        known = context.launch_configurations
+        if isinstance(one, DeclareLaunchArgument):
+            if one.name not in known:
+                assert one.default_value is not None, f"{one.name} must be given"
+                known[one.name] = text(one.default_value, context)
+            return []
+        if isinstance(one, OpaqueFunction):
+            return one.function(context)
+        if isinstance(one, SetRemap):
+            context.remaps.append((text(one.src, context), text(one.dst, context)))
+            return []
+        if isinstance(one, IncludeLaunchDescription):
+            path = Path(text(one.source.path, context))
+            arguments = {name: text(value, context) for name, value in one.launch_arguments}
+            if not path.is_file():
+                return [Included(path, arguments)]
+            return read_launch_file(path).evaluate(context, **arguments)
+        return [one]
+
+    @property
+    def arguments(self) -> dict[str, DeclareLaunchArgument]:
+        """Declared arguments by name."""
+        found = [one for one in self.entities if isinstance(one, DeclareLaunchArgument)]
+        assert len({one.name for one in found}) == len(found)
+        return {one.name: one for one in found}
+
+
+def read_launch_file(path: Path) -> LaunchDescription:
+    return runpy.run_path(str(path))["generate_launch_description"]()
 
 
 MODULES = {
     "launch": (LaunchContext, LaunchDescription),
-    "launch.actions": (DeclareLaunchArgument, OpaqueFunction),
+    "launch.actions": (
+        DeclareLaunchArgument,
+        ExecuteProcess,
+        IncludeLaunchDescription,
+        OpaqueFunction,
+        Shutdown,
+    ),
+    "launch.launch_description_sources": (PythonLaunchDescriptionSource,),
     "launch.substitutions": (LaunchConfiguration, PathJoinSubstitution),
     "launch_ros": (),
-    "launch_ros.actions": (Node,),
-    "launch_ros.parameter_descriptions": (ParameterValue,),
+    "launch_ros.actions": (Node, SetRemap),
     "launch_ros.substitutions": (FindPackageShare,),
 }
 

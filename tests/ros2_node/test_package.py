@@ -16,13 +16,12 @@ import pytest
 import rclpy
 import yaml
 
-from doubles import launch as launch_double
 from doubles.ros_loopback import PATIENCE, Process
 from vditrack_ros.counters import ImageCounters
 from vditrack_ros.diagnostics import CameraState, build_camera_report, summarize_points
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.parameters.table import PARAMETERS
-from vditrack_ros.transport.fastdds import OLD_PROFILE_VARIABLE, PROFILE, PROFILE_VARIABLE
+from vditrack_ros.transport.fastdds import PROFILE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -84,58 +83,6 @@ def test_ros_reads_the_file_of_defaults_as_the_defaults():
         rclpy.shutdown(context=context)
     assert read == {parameter.name: parameter.default for parameter in PARAMETERS}
     assert all(type(read[parameter.name]) is type(parameter.default) for parameter in PARAMETERS)
-
-
-def launched(monkeypatch, environment: dict[str, str] | None = None, **arguments: str) -> dict:
-    launch_double.install(monkeypatch)
-    context = launch_double.LaunchContext(
-        shares={"vditrack_ros": PACKAGE}, environment=environment or {}
-    )
-    file = runpy.run_path(str(PACKAGE / "launch" / "tracker.launch.py"))
-    (node,) = file["generate_launch_description"]().evaluate(context, **arguments)
-    assert (node.package, node.executable) == ("vditrack_ros", "vditrack-node")
-    return node.arguments(context)
-
-
-def test_the_launch_file_starts_the_node_with_the_defaults(monkeypatch):
-    node = launched(monkeypatch)
-    assert (node["name"], node["namespace"]) == ("tracker", "")
-    (file,) = node["files"]
-    assert file.samefile(PACKAGE / "config" / "tracker.yaml")
-    # Nothing that would hide what the file says.
-    assert node["values"] == {"use_sim_time": False}
-    assert all(old == new for old, new in node["remappings"].items())
-
-
-def test_the_launch_file_passes_on_what_it_is_given(monkeypatch, tmp_path):
-    node = launched(
-        monkeypatch,
-        namespace="front",
-        name="points",
-        image="color/image_raw",
-        camera_info="color/camera_info",
-        depth="aligned_depth_to_color/image_raw",
-        bundle="2026",
-        use_sim_time="true",
-        params_file=str(tmp_path / "mine.yaml"),
-    )
-    assert (node["name"], node["namespace"]) == ("points", "front")
-    assert node["files"] == [tmp_path / "mine.yaml"]
-    # A folder of that name, not a number.
-    assert node["values"] == {"use_sim_time": True, "bundle": "2026"}
-    assert node["remappings"] == {
-        "image": "color/image_raw",
-        "camera_info": "color/camera_info",
-        "depth": "aligned_depth_to_color/image_raw",
-    }
-
-
-def test_the_launch_file_gives_the_middleware_memory_unless_a_profile_is_set(monkeypatch):
-    environment = launched(monkeypatch)["environment"]
-    assert set(environment) == {PROFILE_VARIABLE, OLD_PROFILE_VARIABLE}
-    assert set(environment.values()) == {str(PACKAGE / "config" / PROFILE.name)}
-    for name in environment:
-        assert launched(monkeypatch, {name: "/mine.xml"})["environment"] == {}
 
 
 def topics_told() -> set[str]:
@@ -203,6 +150,9 @@ print(json.dumps({
     "name": package.name, "version": package.version, "format": package.package_format,
     "licenses": package.licenses, "build": package.get_build_type(), "warnings": warnings,
     "depends": [depend.name for depend in package.exec_depends],
+    "test_depends": [depend.name for depend in package.test_depends],
+    "urls": [(url.type, url.url) for url in package.urls],
+    "maintainers": [maintainer.email for maintainer in package.maintainers],
 }))
 """
 
@@ -220,7 +170,15 @@ def test_the_manifest_is_valid_and_names_what_is_imported(colcon):
     sources = [*(PACKAGE / "vditrack_ros").rglob("*.py"), *(PACKAGE / "launch").glob("*.py")]
     outside = modules_imported(*sources) - set(sys.stdlib_module_names)
     known = {"vditrack", "vditrack_ros", "numpy", "cv2"}
-    assert sorted(manifest["depends"]) == sorted(outside - known - OPTIONAL)
+    keys = {"yaml": "python3-yaml"}
+    needed = {keys.get(name, name) for name in outside - known - OPTIONAL}
+    assert sorted(manifest["depends"]) == sorted(needed)
+    assert {kind for kind, _ in manifest["urls"]} == {"website", "repository", "bugtracker"}
+    assert set(dict(manifest["urls"]).values()) <= set(project["urls"].values())
+    (address,) = manifest["maintainers"]
+    assert address in (PACKAGE / "setup.py").read_text()
+    assert not address.endswith(".invalid")
+    assert manifest["test_depends"] == ["python3-pytest"]
 
 
 CHECK_PANELS = """

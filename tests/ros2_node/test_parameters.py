@@ -135,10 +135,12 @@ def test_unknown_at_start_is_ignored(declared):
 def test_fixed_while_configured(declared):
     _, parameters = declared()
     current = parameters.read_settings()
-    changed = {bool: False, int: 65, str: "x", list: ["left"]}
+    changed = {int: 65, str: "x", list: ["left"]}
     for parameter in PARAMETERS:
         if isinstance(parameter.default, float):
             value = 0.4 if parameter.range[0] < 0.4 else 0.75
+        elif isinstance(parameter.default, bool):
+            value = not parameter.default
         else:
             value = parameter.choices[-1] if parameter.choices else changed[type(parameter.default)]
         change = [Set(parameter.name, value=value)]

@@ -13,6 +13,7 @@ class Settings:
     """Checked values of all parameters; `vditrack_ros.parameters.table` describes them."""
 
     autostart: bool
+    bond: bool
     bundle: str
     backend: str
     threads: int

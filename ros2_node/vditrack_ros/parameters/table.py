@@ -11,6 +11,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         True,
         "Whether the node configures and activates itself at start. Read at start only.",
     ),
+    Parameter(
+        "bond",
+        False,
+        "Whether to send heartbeats to a lifecycle manager while the node is active, as Nav2's "
+        "nodes do; needs the package bond.",
+    ),
     Parameter("bundle", "", "Folder of the model's bundle; empty for the bundled model."),
     Parameter(
         "backend",
