@@ -43,7 +43,7 @@ def generate_launch_description() -> LaunchDescription:
                     "namespace": [camera, "/", camera],
                     "image": "color/image_raw",
                     "camera_info": "color/camera_info",
-                    "depth": "aligned_depth_to_color/image_raw",
+                    "depth_image": "aligned_depth_to_color/image_raw",
                 },
             ),
         ]

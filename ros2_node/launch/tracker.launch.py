@@ -26,7 +26,8 @@ ARGUMENTS = {
         "Topic of the image; compressed images are on the same topic with /compressed.",
     ),
     "camera_info": ("camera_info", "Topic of the camera's calibration."),
-    "depth": ("depth", "Topic of the depth image, aligned to the image."),
+    # There is a parameter of the name depth.
+    "depth_image": ("depth", "Topic of the depth image, aligned to the image."),
     "use_sim_time": ("false", "Whether to take the time from /clock."),
 }
 
@@ -126,7 +127,7 @@ def _node(context: LaunchContext) -> list[Node]:
             remappings=[
                 ("image", given["image"]),
                 ("camera_info", given["camera_info"]),
-                ("depth", given["depth"]),
+                ("depth", given["depth_image"]),
             ],
             additional_env=_fastdds_profile(context),
             output="screen",

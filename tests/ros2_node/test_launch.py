@@ -48,7 +48,7 @@ def test_the_launch_file_passes_on_what_it_is_given(tmp_path):
         name="points",
         image="color/image_raw",
         camera_info="color/camera_info",
-        depth="aligned_depth_to_color/image_raw",
+        depth_image="aligned_depth_to_color/image_raw",
         bundle="2026",
         use_sim_time="true",
         params_file=str(tmp_path / "mine.yaml"),
@@ -78,7 +78,15 @@ def test_every_parameter_is_an_argument():
         argument = described[parameter.name]
         assert argument.default_value == ""
         assert argument.description.startswith(parameter.description.replace("|", "\\|"))
-    own = {"namespace", "name", "image", "camera_info", "depth", "use_sim_time", "params_file"}
+    own = {
+        "namespace",
+        "name",
+        "image",
+        "camera_info",
+        "depth_image",
+        "use_sim_time",
+        "params_file",
+    }
     assert described.keys() == own | {parameter.name for parameter in PARAMETERS}
 
 
