@@ -12,6 +12,7 @@ from vditrack.arrays import Frame
 from vditrack_ros.counters import ImageCounters
 from vditrack_ros.diagnostics import CameraState, Report
 from vditrack_ros.parameters.settings import Settings
+from vditrack_ros.services import Answer, RemoveRequest
 
 LOG_INTERVAL = 5.0
 """Minimum number of seconds between two log messages of the same kind."""
@@ -70,6 +71,9 @@ class Consumer(Protocol):
 
     def reset_on_request(self) -> str:
         """Reset for a call of `~/reset`; return what was discarded, such as "40 points"."""
+
+    def remove(self, request: RemoveRequest) -> Answer | None:
+        """Remove a point or an object; return None if its kind is another consumer's."""
 
     def report(self, state: CameraState, now: float) -> Report:
         """Return the diagnostics of this consumer.

@@ -25,10 +25,13 @@ predecessor; its stamp is that of its predecessor; its stamp is zero, and those 
 it cannot be decoded; tracking raised an error; it arrived, and newer images replaced it in the
 queue; the middleware lost it on the way. Each image is counted once."""
 
-MASK_REFUSAL_REASONS = ("encoding", "malformed", "indices", "empty", "size", "ahead", "crowded")
+MASK_REFUSAL_REASONS = (
+    *("encoding", "malformed", "indices", "empty", "size"),
+    *("ahead", "late", "crowded"),
+)
 """Why a mask request is refused: unsupported encoding; inconsistent data; an index above 255; no
-object; not the size of its image; its stamp is too far ahead of the images; newer requests
-displaced it while it waited for its image."""
+object; not the size of its image, or a box outside it; its stamp is too far ahead of the images;
+its image is no longer kept or never came; newer requests displaced it while it waited."""
 
 
 @dataclass(frozen=True)

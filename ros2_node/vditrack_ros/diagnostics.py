@@ -77,7 +77,7 @@ def summarize_points(alive: int, visible: int, model_rate: float | None) -> Cons
 
 
 def summarize_masks(
-    update: MaskUpdate | None, counters: MaskCounters, waiting: int, key_images: int, now: float
+    update: MaskUpdate | None, counters: MaskCounters, waiting: int, now: float
 ) -> ConsumerSummary:
     """Summarize the tracked objects.
 
@@ -85,7 +85,6 @@ def summarize_masks(
         update: the newest masks; None before the first.
         counters: of requests and images.
         waiting: number of requests that wait for their image.
-        key_images: number of images to which requests were applied; they stay in memory.
         now: monotonic time in seconds.
 
     """
@@ -96,7 +95,6 @@ def summarize_masks(
         "objects": str(len(ages)),
         "objects present": str(present),
         "images since an object was marked, at most": str(max(ages, default=0)),
-        "images remembered for their marks": str(key_images),
         "masks taken": str(counters.accepted),
         "masks waiting": str(waiting),
         **{f"masks refused, {reason}": str(count) for reason, count in counters.refused.items()},

@@ -47,7 +47,7 @@ class Recorder:
     """Stands in for a tracker and its streams of masks: remembers what it is told."""
 
     def __init__(self):
-        self.told = []
+        self.told, self.kept = [], []
         self.wrong = None
 
     def mask_stream(self):
@@ -62,8 +62,12 @@ class Recorder:
         count = sum(isinstance(one, str) and one != "new" for one in self.told)
         return MaskUpdate(stamp, mask, np.arange(1, count + 1, dtype=np.uint8), np.zeros(count))
 
-    def add_masks(self, mask):
-        self.told.append(f"mark {mask.max()}")
+    def add_masks(self, mask, stamp):
+        self.told.append(f"mark {mask.max()} at {stamp:g}")
+        return stamp
+
+    def keep(self, frame, stamp):
+        self.kept.append(round(stamp, 3))
 
 
 @pytest.fixture
@@ -112,6 +116,8 @@ def test_while_the_model_works_only_the_newest_image_waits(held):
         held.work()
     assert held.tracker.told == [1.0, 1.3]
     assert held.values()["images passed over"] == "2"
+    # A mask may come for them yet.
+    assert held.tracker.kept == [1.1, 1.2]
     held.take(1.4)
     held.work()
     assert held.tracker.told == [1.0, 1.3, 1.4]
@@ -124,8 +130,9 @@ def test_an_image_that_a_mask_is_of_is_not_passed_over(held):
         held.take(seconds)
     while held.worker.work:
         held.work()
-    assert held.tracker.told == [1.0, 1.1, "mark 5", 1.1]
+    assert held.tracker.told == [1.0, 1.1, "mark 5 at 1.1", 1.1]
     assert held.values()["images passed over"] == "2"
+    assert held.tracker.kept == [1.2, 1.3]
     held.take(1.4)
     held.work()
     assert held.tracker.told[-1] == 1.4
@@ -138,16 +145,16 @@ def test_masks_that_come_while_the_model_works(held):
     # All of the image in work, since no other waits.
     while held.worker.work:
         held.work()
-    assert held.tracker.told == [1.0, 1.0, "mark 5", "mark 6", 1.0]
+    assert held.tracker.told == [1.0, 1.0, "mark 5 at 1", "mark 6 at 1", 1.0]
     held.tracker.told.clear()
     held.take(2.0)
     held.mark(7, 2.0)
     held.mark(8, 1.5)
     held.take(2.1)
-    # One is of that image, the other of the newest.
+    # One is of the image in work, the other of an earlier one.
     while held.worker.work:
         held.work()
-    assert held.tracker.told == [2.0, 2.0, "mark 7", 2.0, 2.1, "mark 8", 2.1]
+    assert held.tracker.told == [2.0, 2.0, "mark 7 at 2", 2.0, 2.1, "mark 8 at 1.5", 2.1]
 
 
 def test_masks_before_the_first_image_are_of_it(held):
@@ -155,8 +162,7 @@ def test_masks_before_the_first_image_are_of_it(held):
     held.mark(4, 0.9)
     held.take(1.0)
     held.work()
-    assert held.tracker.told == [1.0, "mark 3", "mark 4", 1.0]
-    assert held.values()["images remembered for their marks"] == "1"
+    assert held.tracker.told == [1.0, "mark 3 at 1", "mark 4 at 0.9", 1.0]
 
 
 def test_what_the_model_works_on_is_forgotten_with_the_rest(held):
@@ -187,7 +193,7 @@ def test_masks_that_wait_outlive_a_gap_between_images(held):
     held.masks.reset()
     held.take(9.0)
     held.work()
-    assert held.tracker.told == ["new", 9.0, "mark 3", 9.0]
+    assert held.tracker.told == ["new", 9.0, "mark 3 at 9", 9.0]
 
 
 def test_a_model_that_fails_is_told_of_and_tried_again(held):

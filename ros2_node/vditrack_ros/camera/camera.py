@@ -24,6 +24,12 @@ from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.points.tracking import PointConsumer
+from vditrack_ros.services import (
+    Answer,
+    RemoveRequest,
+    create_request_service,
+    read_removal,
+)
 from vditrack_ros.transport.fastdds import explain_losses
 from vditrack_ros.transport.sensor_subscription import SensorSubscription
 from vditrack_ros.transport.topics import resolve_transport_topic
@@ -77,6 +83,7 @@ class CameraPipeline:
         self._services = [
             node.create_service(Trigger, f"{outputs}reset", self._on_reset),
             node.create_service(SetBool, f"{outputs}pause", self._on_pause),
+            create_request_service(node, outputs, "remove", read_removal, self._on_remove),
         ]
 
     @property
@@ -258,6 +265,13 @@ class CameraPipeline:
         discarded = [consumer.reset_on_request() for consumer in self._consumers.values()]
         response.success, response.message = True, f"{' and '.join(discarded)} discarded"
         return response
+
+    def _on_remove(self, request: RemoveRequest) -> Answer:
+        for consumer in self._consumers.values():
+            if (answer := consumer.remove(request)) is not None:
+                return answer
+        kind = request.kind.name.lower()
+        return Answer(False, f"The mode {self._settings.mode} tracks no {kind}s.")
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._paused = request.data

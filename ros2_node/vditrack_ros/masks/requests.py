@@ -1,13 +1,14 @@
-"""Requests on `~/mask` to track objects, and the queue of those that wait for their image.
+"""Requests to track objects or to forget them, and the queue of those that wait for their image.
 
 Needs no ROS.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vditrack.arrays import Mask
 from vditrack.errors import InputError
@@ -37,25 +38,33 @@ class MaskRequestError(InputError):
 
 
 @dataclass(frozen=True)
+class Box:
+    """A box around an object."""
+
+    corners: tuple[float, float, float, float]
+    """(x0, y0, x1, y1) in pixels of the image."""
+    index: int
+    """Index of the object, from 1 to 255."""
+
+
+@dataclass(frozen=True)
 class MaskRequest:
-    """Objects to track from an image on."""
+    """Objects to track from an image on, or an object to forget."""
 
     stamp: int
     """Stamp of the image in nanoseconds; 0 for the newest image."""
-    mask: Mask
-    """Object indices, uint8 [H, W], at least one of them above 0."""
+    mask: Mask | None = None
+    """Object indices, uint8 [H, W], at least one of them above 0; None if there is no mask."""
+    boxes: tuple[Box, ...] = ()
+    """Boxes around objects."""
+    removed: int = 0
+    """Index of an object to forget; 0 for none."""
 
-    def check_size(self, size: tuple[int, int]) -> None:
-        """Check that the mask has the size of its image.
-
-        Args:
-            size: (height, width) of the image.
-
-        Raises:
-            MaskRequestError: the sizes differ.
-
-        """
-        _check_mask(self.mask, size, "size")
+    @property
+    def indices(self) -> list[int]:
+        """Indices of the objects to track, those of the mask first."""
+        in_mask = [] if self.mask is None else np.unique(self.mask[self.mask > 0]).tolist()
+        return [*in_mask, *(box.index for box in self.boxes)]
 
 
 class MaskRequestQueue:
@@ -67,6 +76,9 @@ class MaskRequestQueue:
 
     def __len__(self) -> int:
         return len(self._requests)
+
+    def __iter__(self) -> Iterator[MaskRequest]:
+        return iter(self._requests)
 
     def clear(self) -> None:
         """Discard all requests."""
@@ -117,6 +129,19 @@ def decode_mask(message: Any) -> Mask:  # noqa: ANN401
         indices = view_pixels(message, np.dtype(dtype))[..., 0]
     except InputError as error:
         raise MaskRequestError("malformed", f"~/mask cannot be decoded: {error}") from error
+    return check_indices(indices)
+
+
+def check_indices(indices: NDArray[np.integer[Any]]) -> Mask:
+    """Return object indices as uint8 [H, W].
+
+    Args:
+        indices: [H, W].
+
+    Raises:
+        MaskRequestError: an index is above 255, or none is above 0.
+
+    """
     highest = int(indices.max(initial=0))
     if highest > _MAX_INDEX:
         raise MaskRequestError(
@@ -124,8 +149,22 @@ def decode_mask(message: Any) -> Mask:  # noqa: ANN401
             f"~/mask has the index {highest}; the maximum is {_MAX_INDEX}. Renumber the objects.",
         )
     mask = indices.astype(np.uint8, copy=False)
-    _check_mask(mask, (message.height, message.width), "empty")
+    _check_mask(mask, (indices.shape[0], indices.shape[1]), "empty")
     return mask
+
+
+def check_request_size(mask: Mask, size: tuple[int, int]) -> None:
+    """Check that a mask has the size of its image.
+
+    Args:
+        mask: uint8 [H, W], not empty.
+        size: (height, width) of the image.
+
+    Raises:
+        MaskRequestError: the sizes differ.
+
+    """
+    _check_mask(mask, size, "size")
 
 
 def too_many_waiting_error() -> MaskRequestError:
@@ -146,8 +185,8 @@ def stamp_ahead_error(seconds: float) -> MaskRequestError:
     """
     return MaskRequestError(
         "ahead",
-        f"~/mask is {seconds:.1f} s ahead of the images, more than max_gap. Publish it with the "
-        "stamp of its image, or with stamp 0 for the newest image.",
+        f"~/mask is {seconds:.1f} s ahead of the images, more than max_gap. Give it the stamp of "
+        "its image, or the stamp 0 for the newest image.",
     )
 
 

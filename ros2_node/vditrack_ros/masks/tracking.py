@@ -5,18 +5,24 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from vditrack import Tracker
-from vditrack.arrays import Mask
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
-from vditrack.streams.mask_stream import MaskStream, MaskUpdate
+from vditrack.streams.mask_history import LateMaskError
+from vditrack.streams.mask_stream import MaskUpdate
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.consumer import LOG_INTERVAL, RATE_SETTLING_TIME, CameraContext, CameraImage
 from vditrack_ros.counters import ImageCounters, MaskCounters, Timing
 from vditrack_ros.diagnostics import CameraState, Report, build_camera_report, summarize_masks
+from vditrack_ros.masks.object_requests import (
+    ObjectIndices,
+    ObjectsRequest,
+    check_objects,
+    read_objects,
+)
+from vditrack_ros.masks.propagation import Outcome, Propagated, propagate
 from vditrack_ros.masks.requests import (
     MaskRequest,
     MaskRequestError,
@@ -29,6 +35,7 @@ from vditrack_ros.messages import build_mask_image
 from vditrack_ros.overlay import OverlayPublisher, Trail
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
+from vditrack_ros.services import Answer, Kind, RemoveRequest, create_request_service
 from vditrack_ros.transport.topics import create_publisher, create_subscription
 
 
@@ -48,10 +55,8 @@ class _Job:
     """An image that the model works on."""
 
     queued: _QueuedImage
-    requests: list[MaskRequest]
-    """The requests that are applied to the image."""
-    result: Future[tuple[MaskUpdate, float]]
-    """The masks, and the seconds that the model took."""
+    result: Future[Propagated]
+    """The masks, and the outcomes of the requests."""
 
 
 class MaskConsumer:
@@ -59,7 +64,8 @@ class MaskConsumer:
 
     The model runs in its own thread, on one image at a time. Meanwhile one image waits, the newest;
     those before it are skipped. A mask request waits for the image with its stamp. If that image
-    has passed, or the request has no stamp, it is applied to the newest image.
+    has passed, the request is applied to it all the same, and propagated to the newest image. If
+    the request has no stamp, it is applied to the newest image.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class MaskConsumer:
         self._next: _QueuedImage | None = None
         self._newest: _QueuedImage | None = None
         self._update: MaskUpdate | None = None
+        self._indices = ObjectIndices()
         self._reset_stream()
         output_qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         self._publisher = create_publisher(
@@ -102,10 +109,14 @@ class MaskConsumer:
         self._subscription = create_subscription(
             context.node, Image, f"{context.output_prefix}mask", self._on_mask, request_qos
         )
+        self._service = create_request_service(
+            context.node, context.output_prefix, "add_objects", read_objects, self._add_objects
+        )
 
     def close(self) -> None:
         """Destroy all topics."""
         self._reset_stream()
+        self._node.destroy_service(self._service)
         self._node.destroy_subscription(self._subscription)
         self._node.destroy_publisher(self._publisher)
 
@@ -115,11 +126,16 @@ class MaskConsumer:
         if self._job is None:
             self._start_next(queued)
             return
-        if self._next is not None:
-            self._mask_counters.skipped_images += 1
         # An image that a request waits for is not replaced by a newer one.
+        skipped = self._next
         if self._next is None or not self._waiting.has(self._next.image.stamp):
             self._next = queued
+        else:
+            skipped = queued
+        if skipped is not None:
+            self._mask_counters.skipped_images += 1
+            stamp = skipped.image.stamp / NANOSECONDS_PER_SECOND
+            self._stream.keep(skipped.image.frame, stamp)
 
     def handle_failure(self, error: Exception) -> None:
         """Log and count a failure of the model, and reset."""
@@ -158,9 +174,7 @@ class MaskConsumer:
 
         """
         self._log_rate(now)
-        summary = summarize_masks(
-            self._update, self._mask_counters, len(self._waiting), self._key_images, now
-        )
+        summary = summarize_masks(self._update, self._mask_counters, len(self._waiting), now)
         return build_camera_report(self.counters, state, summary, self.settings, now)
 
     @property
@@ -174,7 +188,10 @@ class MaskConsumer:
         self._job, self._stream = None, self._tracker.mask_stream()
         self._next = self._newest = self._update = None
         self._object_ids.clear_objects()
-        self._published_stamp = self._key_stamp = self._key_images = 0
+        self._published_stamp = 0
+        self._indices.clear()
+        for request in self._waiting:
+            self._indices.reserve(request.indices)
 
     def _on_mask(self, message: Any) -> None:  # noqa: ANN401
         try:
@@ -182,12 +199,67 @@ class MaskConsumer:
         except MaskRequestError as error:
             self._refuse(error)
             return
+        self._accept(request)
+
+    def _accept(self, request: MaskRequest) -> None:
+        """Queue a request, and carry it out at once if the model is idle."""
+        self._indices.reserve(request.indices)
         if self._waiting.add(request) is not None:
             self._refuse(too_many_waiting_error())
         if self._job is None and self._newest is not None:
             requests = self._take_requests(self._newest.image, since=0)
             if requests:
                 self._submit(self._newest, requests)
+
+    def _add_objects(self, request: ObjectsRequest) -> Answer:
+        """Answer a request of `~/add_objects`; it is carried out with the next image."""
+        try:
+            size = self._find_image_size(request.stamp)
+        except MaskRequestError as error:
+            self._refuse(error)
+            return Answer(False, str(error))
+        checked = check_objects(request, size, self._indices)
+        if checked.accepted is not None:
+            self._accept(checked.accepted)
+        for fault in checked.errors:
+            self._refuse(fault)
+        count = len(checked.ids) - checked.ids.count(0)
+        message = f"{count} of {len(checked.ids)} objects are added"
+        message += "." if size is not None else " as soon as their image comes."
+        return Answer(not checked.errors, message, checked.ids, checked.reasons)
+
+    def remove(self, request: RemoveRequest) -> Answer | None:
+        """Forget an object, with the next image."""
+        if request.kind is not Kind.OBJECT:
+            return None
+        if request.id not in self._indices:
+            return Answer(False, f"There is no object with the index {request.id}.")
+        self._accept(MaskRequest(0, removed=request.id))
+        self._indices.release(request.id)
+        return Answer(True, f"Object {request.id} is removed.")
+
+    def _find_image_size(self, stamp: int) -> tuple[int, int] | None:
+        """Return (height, width) of the image with a stamp in nanoseconds; None if it is to come.
+
+        Raises:
+            MaskRequestError: the image is no longer kept, never came, or is too far ahead.
+
+        """
+        job = None if self._job is None else self._job.queued
+        known = [queued.image for queued in (self._newest, job, self._next) if queued is not None]
+        if not known:
+            return None
+        newest = max(known, key=lambda image: image.stamp)
+        found = next((image for image in known if image.stamp == (stamp or newest.stamp)), None)
+        if found is not None:
+            return found.frame.shape[:2]
+        ahead = (stamp - newest.stamp) / NANOSECONDS_PER_SECOND
+        if ahead > self.settings.max_gap:
+            raise stamp_ahead_error(ahead)
+        try:
+            return None if ahead > 0 else self._stream.frame_size(stamp / NANOSECONDS_PER_SECOND)
+        except LateMaskError as error:
+            raise MaskRequestError("late", f"~/add_objects: {error}") from error
 
     def _start_next(self, queued: _QueuedImage) -> None:
         """Start the model on the next image, and refuse requests too far ahead of it."""
@@ -198,21 +270,13 @@ class MaskConsumer:
         self._submit(queued, self._take_requests(queued.image, since=0))
 
     def _take_requests(self, image: CameraImage, *, since: int) -> list[MaskRequest]:
-        """Take the requests with stamps from `since` to the image's own that have its size."""
-        valid = []
-        for request in self._waiting.take_between(since, image.stamp):
-            try:
-                request.check_size(image.frame.shape[:2])
-            except MaskRequestError as error:
-                self._refuse(error)
-            else:
-                valid.append(request)
-        return valid
+        """Take the requests with stamps from `since` to the image's own."""
+        return self._waiting.take_between(since, image.stamp)
 
     def _submit(self, queued: _QueuedImage, requests: list[MaskRequest]) -> None:
-        masks = [request.mask for request in requests]
-        result = self._worker.submit(_propagate, self._stream, queued.image, masks)
-        job = self._job = _Job(queued, requests, result)
+        image = queued.image
+        result = self._worker.submit(propagate, self._stream, image.frame, image.stamp, requests)
+        job = self._job = _Job(queued, result)
         executor = self._node.executor
         result.add_done_callback(lambda _: executor.create_task(self._finish, job))
 
@@ -222,9 +286,10 @@ class MaskConsumer:
             return
         self._job = None
         try:
-            self._update, seconds = job.result.result()
+            result = job.result.result()
+            self._update = result.update
             self._newest = job.queued
-            self._count_requests(job)
+            self._count_requests(job.queued.image.stamp, result.outcomes)
             image = job.queued.image
             # Requests that came meanwhile: all of them go to this image if no other waits,
             # otherwise only those with its stamp.
@@ -232,15 +297,15 @@ class MaskConsumer:
             if requests:
                 self._submit(job.queued, requests)
                 return
-            self._publish(job.queued, self._update, seconds)
+            self._publish(job.queued, result)
         except Exception as error:
             self.handle_failure(error)
         waiting, self._next = self._next, None
         if waiting is not None:
             self._start_next(waiting)
 
-    def _publish(self, queued: _QueuedImage, update: MaskUpdate, seconds: float) -> None:
-        image, start = queued.image, time.perf_counter()
+    def _publish(self, queued: _QueuedImage, result: Propagated) -> None:
+        image, update, start = queued.image, result.update, time.perf_counter()
         if queued.points is not None:
             self._object_ids.update_from_mask(queued.points, update.mask)
         if self._publisher.get_subscription_count() > 0:
@@ -249,21 +314,30 @@ class MaskConsumer:
         # An image is published again after a late request; its latency is counted once.
         if image.stamp != self._published_stamp:
             published = time.perf_counter() - start
-            timing = Timing(image.latency(), image.decode_seconds, seconds, published)
+            timing = Timing(image.latency(), image.decode_seconds, result.seconds, published)
             self.counters.count_result(time.monotonic(), timing)
             self._published_stamp = image.stamp
 
-    def _count_requests(self, job: _Job) -> None:
-        """Count and log the requests that a job has applied."""
-        stamp = job.queued.image.stamp
-        if job.requests and stamp != self._key_stamp:
-            self._key_stamp = stamp
-            self._key_images += 1
-        for request in job.requests:
+    def _count_requests(self, newest: int, outcomes: list[Outcome]) -> None:
+        """Count and log what became of requests.
+
+        Args:
+            newest: stamp of the newest image, in nanoseconds.
+            outcomes: of the requests that were carried out with it.
+
+        """
+        for outcome in outcomes:
+            request = outcome.request
+            if outcome.error is not None:
+                self._refuse(outcome.error)
+                continue
+            if request.removed:
+                self._logger.info(f"Object {request.removed} is removed.")
+                continue
             self._mask_counters.accepted += 1
-            indices = ", ".join(str(index) for index in np.unique(request.mask) if index)
-            delay = (stamp - request.stamp) / NANOSECONDS_PER_SECOND if request.stamp else 0.0
-            late = f", on an image {delay:.3g} s later than the mask's" if delay else ""
+            indices = ", ".join(map(str, request.indices))
+            delay = (newest - outcome.placed) / NANOSECONDS_PER_SECOND
+            late = f", from an image {delay:.3g} s before the newest" if delay else ""
             self._logger.info(f"Tracking objects {indices}{late}.")
 
     def _refuse(self, error: MaskRequestError) -> None:
@@ -281,20 +355,3 @@ class MaskConsumer:
         self._logger.info(
             f"Masks are propagated to {rate:.1f} of {rate_in:.1f} images per second{others}."
         )
-
-
-def _propagate(
-    stream: MaskStream, image: CameraImage, masks: list[Mask]
-) -> tuple[MaskUpdate, float]:
-    """Propagate masks to an image and add the masks of new objects; also return the seconds.
-
-    The stream encodes an image once: a second push of the same stamp reuses its features.
-    """
-    start = time.perf_counter()
-    stamp = image.stamp / NANOSECONDS_PER_SECOND
-    update = stream.push(image.frame, stamp)
-    if masks:
-        for mask in masks:
-            stream.add_masks(mask)
-        update = stream.push(image.frame, stamp)
-    return update, time.perf_counter() - start

@@ -119,6 +119,12 @@ class Population:
         added = min(room, len(inside))
         return RequestResult(added, len(points) - len(inside), len(inside) - added)
 
+    def remove(self, identifier: int) -> bool:
+        """Remove a point; return False if there is none with the id."""
+        rows = np.flatnonzero(self._points.ids == identifier)
+        self._remove(rows)
+        return len(rows) > 0
+
     def update(self, frame: Frame, update: LiveUpdate, settings: Settings) -> None:
         """Remove lost points and add others, after a frame was pushed to the stream.
 

@@ -32,6 +32,7 @@ from vditrack_ros.points.population import Population
 from vditrack_ros.points.publishers import PointPublishers
 from vditrack_ros.points.requests import read_clicked_pixel, read_pixels
 from vditrack_ros.points.results import PointResult, ResultQueue
+from vditrack_ros.services import Answer, Kind, RemoveRequest
 from vditrack_ros.transport.topics import create_subscription
 
 
@@ -157,6 +158,14 @@ class PointConsumer:
         discarded = f"{len(self._live.ids)} points"
         self.reset()
         return discarded
+
+    def remove(self, request: RemoveRequest) -> Answer | None:
+        """Remove a point."""
+        if request.kind is not Kind.POINT:
+            return None
+        if not self._population.remove(request.id):
+            return Answer(False, f"There is no point with the id {request.id}.")
+        return Answer(True, f"Point {request.id} is removed.")
 
     def report(self, state: CameraState, now: float) -> Report:
         """Return the diagnostics of the points.

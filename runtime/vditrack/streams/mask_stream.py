@@ -133,17 +133,22 @@ class MaskStream:
         settings = self._streaming.box_outlines
         return segment_boxes(found.shrunk, found.size, corners, numbers, settings)
 
-    def frame_size(self, stamp: float | None = None) -> tuple[int, int]:
-        """Return the height and width of the frame that a mask with a stamp is placed on.
+    def frame_size(self, stamp: float) -> tuple[int, int] | None:
+        """Return the height and width of the frame that a mask with a stamp would be placed on.
 
         This method may run in another thread than the others.
 
+        Args:
+            stamp: in seconds, of a frame that was pushed or kept.
+
+        Returns:
+            None if no frame was pushed yet.
+
         Raises:
             LateMaskError: The frame is no longer kept, or never was.
-            InputError: No frame was pushed yet, or the stamp is later than the last frame's.
 
         """
-        return self._find(stamp).size
+        return self._history.find(stamp).size if self._history.encoded else None
 
     def remove(self, index: int) -> None:
         """Forget an object. Its pixels become background.
