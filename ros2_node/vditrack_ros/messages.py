@@ -22,6 +22,7 @@ from vditrack.ros_messages.track_cloud import (
     describe_track_rows,
 )
 from vditrack.streams.realtime import LiveUpdate
+from vditrack_ros.features import Features
 
 try:
     from foxglove_msgs.msg import (
@@ -78,28 +79,30 @@ def build_track_cloud(
     )
 
 
-def build_feature_cloud(
-    header: Header, update: LiveUpdate, rays: Floats, velocities: Floats
-) -> PointCloud:
-    """Return the visible points in the format of VINS-style front ends.
+def build_feature_cloud(header: Header, features: Features, layout: str) -> PointCloud:
+    """Return the points of an image as VINS-Mono or VINS-Fusion reads them.
 
-    Points are (x, y, 1) on the undistorted plane z = 1. Channels are id, u, v, vx and vy; u and v
-    are pixels in OpenCV's convention, with (0, 0) at the centre of the upper-left pixel.
+    Points are (x, y, 1) on the undistorted plane z = 1. Both read channels by their order. u and v
+    are pixels in OpenCV's convention, with (0, 0) at the centre of the upper-left pixel. The camera
+    id is 0, because each camera has a topic of its own.
 
     Args:
         header: of the image.
-        update: the points in the image.
-        rays: rays [N, 2] on the plane z = 1; a point whose ray is NaN is omitted.
-        velocities: velocities [N, 2] of the rays per second.
+        features: the points.
+        layout: "vins_mono" or "vins_fusion".
 
     """
-    included = update.visible & np.isfinite(rays).all(axis=1)
-    u, v = cells_from_pixels(update.points[included], 1).T
-    vx, vy = velocities[included].T
-    channels = {"id": update.ids[included], "u": u, "v": v, "vx": vx, "vy": vy}
+    u, v = cells_from_pixels(features.pixels, 1).T
+    vx, vy = features.velocities.T
+    zeros = np.zeros(len(features.ids))
+    channels = {"id": features.ids, "u": u, "v": v, "vx": vx, "vy": vy}
+    if layout == "vins_fusion":
+        # It reads the last three, a ground truth for its own tests, if there are more than five.
+        unknown = dict.fromkeys(("gx", "gy", "gz"), zeros + np.nan)
+        channels = {"id": features.ids, "camera_id": zeros, **channels, **unknown}
     return PointCloud(
         header=header,
-        points=[Point32(x=x, y=y, z=1.0) for x, y in rays[included].tolist()],
+        points=[Point32(x=x, y=y, z=1.0) for x, y in features.rays.tolist()],
         channels=[
             ChannelFloat32(name=name, values=array("f", values.astype(np.float32).tobytes()))
             for name, values in channels.items()

@@ -20,6 +20,7 @@ from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.positions import Positions, Scale, place_on_plane
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros import messages
+from vditrack_ros.features import Features
 
 K = (500.0, 0.0, 321.5, 0.0, 480.0, 236.25, 0.0, 0.0, 1.0)
 HEADER = Header(stamp=Time(sec=12, nanosec=345), frame_id="camera_optical_frame")
@@ -131,7 +132,8 @@ def test_pixels_count_from_the_corner_in_tracks_and_from_the_centre_in_features(
     placed = place_on_plane(now.points, camera)
     track = rows(messages.build_track_cloud(HEADER, now, np.uint8([0]), placed))[0]
     assert (track["u"], track["v"]) == (10.5, 20.5)
-    feature = messages.build_feature_cloud(HEADER, now, rays, np.zeros_like(rays))
+    chosen = Features(now.ids, rays, now.points, np.zeros_like(rays))
+    feature = messages.build_feature_cloud(HEADER, chosen, "vins_mono")
     u, v = feature.channels[1:3]
     assert (list(u.values), list(v.values)) == ([10.0], [20.0])
     # A front end that knows K alone comes to the same ray.
@@ -143,23 +145,46 @@ def test_pixels_count_from_the_corner_in_tracks_and_from_the_centre_in_features(
     )
 
 
-def test_features_are_the_visible_points_that_have_a_ray():
-    now = update([[1, 2], [3, 4], [5, 6]], visible=[True, False, True], ids=[3, 5, 70_001])
-    rays = np.float32([[0.25, 0.5], [1, 1], [np.nan, 0]])
-    velocities = np.float32([[-1, 2], [0, 0], [0, 0]])
-    sent = messages.build_feature_cloud(HEADER, now, rays, velocities)
+def features(count=2):
+    rays = np.float32([[0.25, 0.5], [-0.5, 1]])[:count]
+    pixels = np.float32([[1, 2], [5, 6]])[:count]
+    return Features(
+        np.array([3, 70_001])[:count], rays, pixels, np.float32([[-1, 2], [0, 0]])[:count]
+    )
+
+
+def test_features_in_the_layout_of_vins_mono():
+    """As its estimator reads them: z is 1, and id is feature id times the number of cameras, 1."""
+    sent = messages.build_feature_cloud(HEADER, features(), "vins_mono")
     cloud = deserialize_message(serialize_message(sent), type(sent))
     assert cloud == sent
     assert cloud.header == HEADER
-    assert [(point.x, point.y, point.z) for point in cloud.points] == [(0.25, 0.5, 1.0)]
-    channels = {channel.name: list(channel.values) for channel in cloud.channels}
-    assert list(channels) == ["id", "u", "v", "vx", "vy"]
-    assert channels == {"id": [3], "u": [0.5], "v": [1.5], "vx": [-1], "vy": [2]}
+    assert [(point.x, point.y, point.z) for point in cloud.points] == [
+        (0.25, 0.5, 1.0),
+        (-0.5, 1.0, 1.0),
+    ]
+    assert [(channel.name, list(channel.values)) for channel in cloud.channels] == [
+        ("id", [3, 70_001]),
+        ("u", [0.5, 4.5]),
+        ("v", [1.5, 5.5]),
+        ("vx", [-1, 0]),
+        ("vy", [2, 0]),
+    ]
 
 
-def test_features_without_points_keep_their_channels():
-    cloud = messages.build_feature_cloud(HEADER, update([]), nowhere(0, 2), nowhere(0, 2))
-    assert [list(channel.values) for channel in cloud.channels] == [[]] * 5
+def test_features_in_the_layout_of_vins_fusion():
+    """It reads channels 6 to 8 if there are more than five."""
+    cloud = messages.build_feature_cloud(HEADER, features(), "vins_fusion")
+    expected = [[3, 70_001], [0, 0], [0.5, 4.5], [1.5, 5.5], [-1, 0], [2, 0]]
+    assert [list(channel.values) for channel in cloud.channels[:6]] == expected
+    assert len(cloud.channels) == 9
+    assert all(np.isnan(channel.values).all() for channel in cloud.channels[6:])
+
+
+@pytest.mark.parametrize(("layout", "count"), [("vins_mono", 5), ("vins_fusion", 9)])
+def test_features_without_points_keep_their_channels(layout, count):
+    cloud = messages.build_feature_cloud(HEADER, features(0), layout)
+    assert [list(channel.values) for channel in cloud.channels] == [[]] * count
     serialize_message(cloud)
 
 

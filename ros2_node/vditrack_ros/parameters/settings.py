@@ -28,6 +28,10 @@ class Settings:
     refill_interval: float
     corner_quality: float
     min_confidence: float
+    features_layout: str
+    features_rate: float
+    features_outlier_distance: float
+    features_max_jump: float
     max_age: float
     max_gap: float
     max_lateness: float

@@ -112,6 +112,38 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "features_layout",
+        "vins_mono",
+        "Channels of ~/features: vins_mono has id, u, v, vx, vy; vins_fusion has id, camera id, u, "
+        "v, vx, vy, gx, gy, gz.",
+        choices=("vins_mono", "vins_fusion"),
+        live=True,
+    ),
+    Parameter(
+        "features_rate",
+        10.0,
+        "Maximum number of ~/features messages per second, by the stamps of the images; 0 for one "
+        "for each image.",
+        (0.0, 1000.0),
+        live=True,
+    ),
+    Parameter(
+        "features_outlier_distance",
+        1.0,
+        "Maximum distance in pixels of a point in ~/features from its epipolar line since the "
+        "message before; a point farther away is omitted. 0 for no limit.",
+        (0.0, 100.0),
+        live=True,
+    ),
+    Parameter(
+        "features_max_jump",
+        2.0,
+        "Maximum distance in pixels by which a point in ~/features may depart in one image from "
+        "its motion before; beyond, it gets another id. 0 for no limit.",
+        (0.0, 100.0),
+        live=True,
+    ),
+    Parameter(
         "max_age",
         0.5,
         "Maximum age of an image in seconds, by the node's clock; an older image is dropped. 0 "

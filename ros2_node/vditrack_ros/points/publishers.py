@@ -1,6 +1,5 @@
 """Publishers of the points of a camera. A message is built only if its topic has a subscriber."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,11 @@ from sensor_msgs.msg import PointCloud, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from vditrack.arrays import Floats
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.positions import Positions
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros import messages
+from vditrack_ros.features import FeatureSelector
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.transport.topics import create_publisher
 
@@ -51,11 +50,11 @@ class PointPublishers:
             name: create_publisher(node, message_type, f"{prefix}{name}", qos)
             for name, message_type in types.items()
         }
-        self.reset()
+        self._features = FeatureSelector()
 
     def reset(self) -> None:
-        """Discard the previous update, from which velocities are computed."""
-        self._previous: tuple[LiveUpdate, Floats] | None = None
+        """Forget the points of `~/features`: those that follow are others."""
+        self._features.reset()
 
     def close(self) -> None:
         """Destroy the publishers."""
@@ -86,6 +85,8 @@ class PointPublishers:
         """
         if self._is_wanted("features"):
             self._send_features(header, update, camera, settings)
+        else:
+            self._features.reset()
         if self._is_wanted("annotations"):
             self._send("annotations", messages.build_annotations(header, update))
 
@@ -121,36 +122,10 @@ class PointPublishers:
         self, header: Header, update: LiveUpdate, camera: Camera | None, settings: Settings
     ) -> None:
         if camera is None:
-            self._previous = None
+            self._features.reset()
             return
-        rays = camera.unproject(update.points)
-        velocities = compute_ray_velocities(self._previous, update, rays)
-        self._previous = update, rays
-        confident = update.visible & (update.confidence >= settings.min_confidence)
-        features = messages.build_feature_cloud(
-            header, replace(update, visible=confident), rays, velocities
-        )
-        self._send("features", features)
-
-
-def compute_ray_velocities(
-    previous: tuple[LiveUpdate, Floats] | None, update: LiveUpdate, rays: Floats
-) -> Floats:
-    """Return the velocities [N, 2] of rays per second; 0 for points not visible before.
-
-    Args:
-        previous: the previous update and its rays; None before the first.
-        update: this update.
-        rays: rays [N, 2] of its points on the plane z = 1.
-
-    """
-    velocities = np.zeros_like(rays)
-    if previous is None or previous[0].stamp >= update.stamp:
-        return velocities
-    earlier, earlier_rays = previous
-    _, rows, earlier_rows = np.intersect1d(update.ids, earlier.ids, True, return_indices=True)
-    known = earlier.visible[earlier_rows] & np.isfinite(earlier_rays[earlier_rows]).all(axis=1)
-    rows, earlier_rows = rows[known], earlier_rows[known]
-    seconds = update.stamp - earlier.stamp
-    velocities[rows] = (rays[rows] - earlier_rays[earlier_rows]) / seconds
-    return velocities
+        rays, focal = camera.unproject(update.points), float(np.mean(np.diag(camera.matrix)[:2]))
+        features = self._features.select(update, rays, focal, settings)
+        if features is not None:
+            layout = settings.features_layout
+            self._send("features", messages.build_feature_cloud(header, features, layout))
