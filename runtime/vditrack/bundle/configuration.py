@@ -284,6 +284,16 @@ class LiveTracking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     camera's interval. Chosen."""
     history: Positive = 15
     """Frames over which the model's time and rate and the camera's interval are measured."""
+    recent_seconds: NonNegative = 2.0
+    """For how long the grey levels of frames are kept, so that points can be added on them."""
+    recent_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024
+    """Memory that they take at most. The newest frame is always kept."""
+    recent_width: Positive = 1440
+    """Width, in pixels, up to which they are kept at full size; larger ones are reduced to a half,
+    a third and so on. In frames so large, the finest pixel of a patch is not smaller. Chosen."""
+    max_carry_steps: Positive = 16
+    """Steps of flow, at most, in which a point is carried from an earlier frame to the newest.
+    Chosen."""
 
 
 class BoxOutlines(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -86,6 +86,7 @@ def _from_7(fields: Fields) -> Fields:
     if propagation is not None:
         propagation = {**propagation, "references": 8}
     streaming = {**fields["streaming"], **_STREAMING_OF_8}
+    streaming["live"] = {**streaming["live"], **_LIVE_OF_8}
     fields = {**fields, "propagation": propagation, "streaming": streaming}
     flow_tracking = fields["matching"]["flow_tracking"]
     if flow_tracking is None:
@@ -174,6 +175,12 @@ _RECOVERY_OF_8 = {
     "rival_distance": 8.0,
     "rival_margin": 0.05,
     "min_unplaced_correlation": 0.9,
+}
+_LIVE_OF_8 = {
+    "recent_seconds": 2.0,
+    "recent_bytes": 64 * 1024 * 1024,
+    "recent_width": 1440,
+    "max_carry_steps": 16,
 }
 _CAMERA_OF_8 = {
     "width": 256,

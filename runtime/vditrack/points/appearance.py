@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vditrack.arrays import Floats
+from vditrack.arrays import Bools, Floats
 from vditrack.bundle.configuration import FlowTracking, Matching
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.descriptor_matching import match_elsewhere
@@ -36,17 +36,31 @@ class AppearanceReader:
         """Aligns the wide patches."""
         self._rival_distance = 0.0 if recovery is None else recovery.rival_distance
 
-    def read(self, points: Floats, features: FeatureMap, image: Pyramid) -> Appearance:
+    def find_textureless(self, points: Floats, image: Pyramid) -> Bools:
+        """Return which points [N, 2] of an image no patch locates."""
+        _, expected_error = self._choose_sizes(points, image)
+        return np.asarray(expected_error > self._patches.max_error, np.bool_)
+
+    def read(
+        self,
+        points: Floats,
+        features: FeatureMap,
+        image: Pyramid,
+        positions: Floats | None = None,
+    ) -> Appearance:
         """Read the appearance of N points.
 
         Args:
-            points: [N, 2] (x, y) in pixels of the frame.
-            features: the frame's feature map.
-            image: the frame's grey levels.
+            points: [N, 2] (x, y) in pixels of the image.
+            features: the feature map of the same frame or of a later one.
+            image: grey levels of the frame.
+            positions: [N, 2] (x, y) in model pixels, where the points are in the feature map; None
+                if it is of the same frame.
 
         """
         scale = features.grid.model_from_frame(image.size)
-        positions = np.asarray(points * scale, np.float32)
+        if positions is None:
+            positions = np.asarray(points * scale, np.float32)
         descriptors = features.sample(positions, self._settings.template_falloff)
         size, expected_error = self._choose_sizes(points, image)
         wide_size = np.maximum(size / 2, 2.0 ** max(0, round(float(np.log2(image.unit)))))

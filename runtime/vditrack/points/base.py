@@ -12,6 +12,7 @@ from vditrack.errors import InputError
 from vditrack.features.feature_map import FeatureMap
 from vditrack.input_checks import check_points
 from vditrack.points.optical_flow import grey_levels
+from vditrack.points.origin import Origin
 from vditrack.stage_timing import stage
 
 # The matrix products here are small: a second BLAS thread takes longer to wake than it saves, and
@@ -65,8 +66,21 @@ class PointTracker(ABC):
         """Which points [N] have too little texture around them to be located by it alone."""
         return np.zeros(len(self.ids), np.bool_)
 
-    def add(self, ids: Ints, points: Floats) -> None:
-        """Add points [N, 2] on the last frame, in its pixels.
+    def find_textureless(self, origin: Origin) -> Bools:
+        """Return which points [N] of an image have too little texture to be located by it alone.
+
+        This may be called while another thread uses the tracker.
+        """
+        return np.zeros(len(origin.points), np.bool_)
+
+    def add(self, ids: Ints, points: Floats, origin: Origin | None = None) -> None:
+        """Add points on the last frame.
+
+        Args:
+            ids: [N].
+            points: [N, 2] (x, y) in pixels of that frame.
+            origin: an earlier image that the points were marked on, if they were: they look as in
+                that image. Points that do not look so in the last frame are added as lost.
 
         Raises:
             InputError: There is no frame yet, or a point is not a finite position inside it.
@@ -86,7 +100,7 @@ class PointTracker(ABC):
         self._visible = np.concatenate([self._visible, np.ones(count, np.bool_)])
         if count:
             with _BLAS.limit(limits=1, user_api="blas"):
-                self._start_points(positions, self._maps[-1], self._image)
+                self._start_points(positions, self._maps[-1], self._image, origin)
 
     def keep(self, kept: Bools) -> None:
         """Drop the points where the mask [N] is false."""
@@ -105,10 +119,7 @@ class PointTracker(ABC):
         self.keep(kept)
         self._maps.clear()
         self._image = None
-        self.confidence = np.zeros(len(self.ids), np.float32)
-        self.forward_backward_error = np.full(len(self.ids), np.inf, np.float32)
-        self._visible = np.zeros(len(self.ids), np.bool_)
-        self._lose_points(np.arange(len(self.ids)))
+        self._hide(np.arange(len(self.ids)))
 
     def advance(
         self,
@@ -139,9 +150,26 @@ class PointTracker(ABC):
             with _BLAS.limit(limits=1, user_api="blas"):
                 self._track(features, before, image, start, intervals)
 
+    def _hide(self, rows: Indices) -> None:
+        """Make points invisible, and forget where they are."""
+        self.confidence[rows] = 0
+        self.forward_backward_error[rows] = np.inf
+        self._visible[rows] = False
+        self._lose_points(rows)
+
     @abstractmethod
-    def _start_points(self, positions: Floats, features: FeatureMap, image: Grey) -> None:
-        """Remember how new points at [N, 2], in model pixels, look in the last frame."""
+    def _start_points(
+        self, positions: Floats, features: FeatureMap, image: Grey, origin: Origin | None
+    ) -> None:
+        """Remember how new points look, which are already the last N of the points.
+
+        Args:
+            positions: [N, 2] in model pixels of the last frame.
+            features: of the last frame.
+            image: grey levels of the last frame.
+            origin: the earlier image that they were marked on, if they were.
+
+        """
 
     @abstractmethod
     def _keep_points(self, kept: Bools) -> None:

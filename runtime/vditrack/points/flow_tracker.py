@@ -23,6 +23,7 @@ from vditrack.points.base import PointTracker
 from vditrack.points.camera_motion import estimate_motion
 from vditrack.points.descriptor_matching import cosines
 from vditrack.points.optical_flow import resize_grey, track_forward_backward_at_levels
+from vditrack.points.origin import Origin
 from vditrack.points.patch_alignment import Placement, place_unwarped
 from vditrack.points.point_memory import PointMemory, View, are_close, lose, remember
 from vditrack.points.point_motion import are_static, predict_steps, update_motion
@@ -81,16 +82,73 @@ class FlowTracker(PointTracker):
         memory = self._memory
         return super().textureless if memory is None else memory.query.textureless.copy()
 
-    def _start_points(self, positions: Floats, features: FeatureMap, image: Grey) -> None:
-        new = self._remember(positions, features, self._pyramid_of(image))
-        self._memory = new if self._memory is None else concatenate_rows(self._memory, new)
+    def find_textureless(self, origin: Origin) -> Bools:
+        """See `PointTracker`."""
+        return self._reader.find_textureless(origin.points, Pyramid(origin.image))
 
-    def _remember(self, positions: Floats, features: FeatureMap, image: Pyramid) -> PointMemory:
-        """Return the memory of points at [N, 2], in model pixels, in the frame of their query."""
-        points = np.asarray(positions / self._scale(), np.float32)
+    def _start_points(
+        self, positions: Floats, features: FeatureMap, image: Grey, origin: Origin | None
+    ) -> None:
+        pyramid = self._pyramid_of(image)
+        if origin is None:
+            new = self._remember(positions, features, pyramid)
+        else:
+            new = self._remember(positions, features, Pyramid(origin.image), origin.points)
+        first = 0 if self._memory is None else len(self._memory.lost_frames)
+        self._memory = new if self._memory is None else concatenate_rows(self._memory, new)
+        if origin is not None:
+            for rows in _blocks(len(positions)):
+                self._place_by_origin(self._memory, first + rows, pyramid)
+
+    def _place_by_origin(self, memory: PointMemory, rows: Indices, image: Pyramid) -> None:
+        """Align the patches of new points, which are from an earlier image, in the last frame.
+
+        Args:
+            memory: of all points, updated in place.
+            rows: [N] of the new points.
+            image: the last frame.
+
+        """
+        settings, scale = self._flow_tracking, self._scale()
+        block = select_rows(memory, rows)
+        query, patch_scale = block.query, (block.query.scale / scale)[:, :, None]
+        points = np.asarray(self._positions[rows] / scale, np.float32)
+        start = Placement(points, block.shapes * patch_scale)
+        aligned = self._near.align(query.near, image, start, settings.patches.rounds)
+        before = self._near.correlate(query.near, image, start)
+        after = self._near.correlate(query.near, image, aligned)
+        size = np.asarray(np.sqrt(patch_scale.prod(axis=(1, 2))), np.float32)
+        better = (after > settings.patches.min_correlation) & (after >= before)
+        better &= are_close(aligned.points, points, settings.patches.max_shift * size)
+        better &= self._near.is_believable(aligned.shapes / patch_scale) & ~query.textureless
+        placement, correlation = aligned.where(better, start), np.where(better, after, before)
+        self._positions[rows] = placement.points * scale
+        memory.shapes[rows] = placement.shapes / patch_scale
+        lost = (correlation <= settings.min_correlation) | ~image.contains(placement.points)
+        self._hide(rows[lost])
+
+    def _remember(
+        self,
+        positions: Floats,
+        features: FeatureMap,
+        image: Pyramid,
+        points: Floats | None = None,
+    ) -> PointMemory:
+        """Return the memory of new points.
+
+        Args:
+            positions: [N, 2] (x, y) in model pixels, where their descriptors are read.
+            features: of the last frame.
+            image: the image that their patches are read from.
+            points: [N, 2] (x, y) in pixels of that image; None if it is the last frame.
+
+        """
+        same = points is None
+        if points is None:
+            points = np.asarray(positions / self._scale(), np.float32)
         blocks = [
             remember(
-                self._reader.read(points[rows], features, image),
+                self._reader.read(points[rows], features, image, None if same else positions[rows]),
                 place_unwarped(points[rows]).shapes,
             )
             for rows in _blocks(len(points))

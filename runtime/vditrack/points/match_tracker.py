@@ -14,6 +14,7 @@ from vditrack.features.feature_map import FeatureMap
 from vditrack.points.base import PointTracker
 from vditrack.points.descriptor_matching import match
 from vditrack.points.forward_backward import backward_error
+from vditrack.points.origin import Origin
 from vditrack.stage_timing import stage
 
 
@@ -36,7 +37,9 @@ class MatchTracker(PointTracker):
         self._seen = np.zeros((0, length), np.bool_)
         self._was_lost = np.zeros(0, np.bool_)
 
-    def _start_points(self, positions: Floats, features: FeatureMap, image: Grey) -> None:
+    def _start_points(
+        self, positions: Floats, features: FeatureMap, image: Grey, origin: Origin | None
+    ) -> None:
         count, length = len(positions), self._trail.shape[1]
         templates = features.sample(positions, self._settings.template_falloff)
         self._templates = np.concatenate(

@@ -1,4 +1,4 @@
-"""The points of a live stream in the newest frame."""
+"""The points of a live stream in the newest frame, and those that are new to the tracker."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from vditrack.arrays import Bools, Floats, Ints
 from vditrack.points.array_tables import concatenate_rows, select_rows
+from vditrack.points.base import PointTracker
+from vditrack.points.origin import Origin
 
 
 @dataclass
@@ -31,19 +33,33 @@ class LivePoints:
         """Which points [N] are visible."""
         return self.followed & (self.confidence >= 0.5)
 
-    def add_points(self, ids: Ints, places: Floats, stamp: float) -> LivePoints:
-        """Return the points with new ones added, which are visible."""
+    def add_points(self, ids: Ints, places: Floats, held: Bools, stamp: float) -> LivePoints:
+        """Return the points with new ones added; those that flow has not held are invisible."""
         count = len(ids)
         new = LivePoints(
             ids=ids,
-            places=places,
-            followed=np.ones(count, np.bool_),
+            places=places.copy(),
+            followed=held.copy(),
             confidence=np.ones(count, np.float32),
             forward_backward_error=np.zeros(count, np.float32),
             age=np.zeros(count, np.int64),
             placed=np.full(count, stamp),
         )
         return concatenate_rows(self, new)
+
+    def place(self, tracker: PointTracker, stamp: float) -> None:
+        """Take over where a tracker has the points that it knows, in the newest frame.
+
+        Args:
+            tracker: has tracked them into the newest frame.
+            stamp: of that frame in seconds.
+
+        """
+        rows = np.searchsorted(self.ids, tracker.ids)
+        self.places[rows] = tracker.points
+        self.confidence[rows] = tracker.confidence
+        self.forward_backward_error[rows] = tracker.forward_backward_error
+        self.placed[rows], self.followed[rows] = stamp, True
 
     def select_lost(self, kept: Bools) -> LivePoints:
         """Return the points where the mask [N] is true, as points whose places are not known."""
@@ -53,3 +69,26 @@ class LivePoints:
         points.forward_backward_error[:] = np.inf
         points.placed[:] = np.nan
         return points
+
+
+@dataclass(frozen=True)
+class NewPoints:
+    """N points that were marked on one image since the model last described a frame."""
+
+    ids: Ints
+    origin: Origin
+
+    def add_to(self, tracker: PointTracker, ids: Ints, places: Floats) -> None:
+        """Add those of them to a tracker that are given; they look as in the image marked.
+
+        Args:
+            tracker: of the stream.
+            ids: of points [M], ascending.
+            places: [M, 2] (x, y) in pixels of the tracker's last frame.
+
+        """
+        chosen = np.isin(self.ids, ids)
+        if chosen.any():
+            rows = np.searchsorted(ids, self.ids[chosen])
+            origin = Origin(self.origin.image, self.origin.points[chosen])
+            tracker.add(self.ids[chosen], places[rows], origin)

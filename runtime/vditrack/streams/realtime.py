@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from statistics import median
 from time import perf_counter
 from types import TracebackType
 
@@ -19,7 +18,6 @@ from numpy.typing import ArrayLike
 
 from vditrack.arrays import Bools, Floats, Frame, Grey, Ints
 from vditrack.bundle.configuration import Matching, Streaming
-from vditrack.coordinates import pixel_unit
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow
@@ -27,11 +25,15 @@ from vditrack.input_checks import check_frame, check_points, validate_ids
 from vditrack.points.array_tables import select_rows
 from vditrack.points.base import PointTracker
 from vditrack.points.factory import create_point_tracker
-from vditrack.points.optical_flow import grey_levels, resize_grey
+from vditrack.points.optical_flow import grey_levels
+from vditrack.points.origin import Origin
 from vditrack.stage_timing import stage
-from vditrack.streams.bridging import carry_points, follow, size_ratio
+from vditrack.streams.bridging import carry_points, size_ratio
+from vditrack.streams.corrections import DescribedFrame, apply_correction
 from vditrack.streams.frame_clock import FrameClock
-from vditrack.streams.live_points import LivePoints
+from vditrack.streams.live_points import LivePoints, NewPoints
+from vditrack.streams.model_pace import ModelPace
+from vditrack.streams.recent_images import RecentImages
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,7 @@ class _Job:
 
     described: Future[None]
     """Ends when the frame is described and the points are tracked into it."""
-    image: Grey
-    stamp: float
-    ids: Ints
-    places: Floats
+    frame: DescribedFrame
 
 
 class LiveStream:
@@ -108,7 +107,7 @@ class LiveStream:
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="vditrack")
         self._next_id = 0
         self._job: _Job | None = None
-        self._seconds: deque[float] = deque(maxlen=self._live.history)
+        self._pace = ModelPace(self._live)
         self.reset()
 
     def reset(self) -> None:
@@ -153,9 +152,10 @@ class LiveStream:
         self._window = SlidingWindow(self._extractor)
         self._clock = FrameClock(self._streaming.interval_history)
         self._image: Grey | None = None
+        self._recent = RecentImages(self._live, self._camera)
+        self._new: list[NewPoints] = []
         self._described: deque[float] = deque(maxlen=self._live.history)
-        self._intervals: deque[float | None] = deque(maxlen=self._live.history)
-        self._busy = 0.0
+        self._pace.forget_frames()
 
     def close(self) -> None:
         """Stop the stream's own thread, after the frame that the model is describing."""
@@ -185,26 +185,63 @@ class LiveStream:
             return None
         return (len(self._described) - 1) / (self._described[-1] - self._described[0])
 
-    def add(self, points: ArrayLike) -> Ints:
-        """Add points on the last frame pushed, and return their ids [N].
+    def frame_size(self, stamp: float | None = None) -> tuple[int, int]:
+        """Return (height, width) of the frame that `add` places points on.
+
+        Args:
+            stamp: of the frame in seconds; None for the last frame pushed.
+
+        Raises:
+            InputError: No frame was pushed yet, or `add` refuses the stamp.
+
+        """
+        if self._clock.stamp is None:
+            raise InputError("points were added before the first frame. Push a frame first.")
+        return self._recent.size_at(self._clock.stamp if stamp is None else stamp)
+
+    def add(self, points: ArrayLike, stamp: float | None = None) -> Ints:
+        """Add points on the last frame pushed or on an earlier one, and return their ids [N].
+
+        Points on an earlier frame are carried to the last one by optical flow. Their appearance is
+        read in the frame that they were marked on. One that flow loses on the way has an id too,
+        and is invisible.
 
         Args:
             points: [N, 2] (x, y) in pixels of that frame.
+            stamp: of that frame in seconds; None for the last frame pushed. Between two frames, the
+                points are moved to the nearer one first.
 
         Raises:
-            InputError: No frame was pushed yet, or a point is not a finite position inside it.
+            InputError: No frame was pushed yet, a point is not a finite position inside the frame,
+                or the stamp is ahead of the last frame or older than the frames that are kept
+                (`recent_seconds` of the bundle).
 
         """
-        if self._image is None or self._clock.stamp is None:
-            raise InputError("points were added before the first frame. Push a frame first.")
-        positions = np.asarray(points, np.float32)
-        check_points(positions, self._image.shape)
+        size, positions = self.frame_size(stamp), np.asarray(points, np.float32)
+        check_points(positions, size)
+        newest, image = self._clock.stamp, self._image
+        assert newest is not None and image is not None
         ids = np.arange(self._next_id, self._next_id + len(positions), dtype=np.int64)
-        if self._describes(self._clock.stamp):
-            self._tracker.add(ids, positions)
-            self._textureless = self._tracker.ids[self._tracker.textureless]
-        self._points = self._points.add_points(ids, positions, self._clock.stamp)
+        origin, places, held = Origin(image, positions), positions, np.ones(len(ids), np.bool_)
+        late = stamp is not None and stamp != newest and len(ids) > 0
+        if late:
+            with stage("flow"):
+                carried = self._recent.carry(
+                    positions, stamp or 0.0, self._tracker.find_textureless
+                )
+            origin, places, held = carried.origin, carried.places, carried.held
+        self._points = self._points.add_points(ids, places, held, newest)
         self._next_id += len(ids)
+        new = NewPoints(ids, origin)
+        if not self._describes(newest):
+            self._new.append(new)
+        elif late:
+            new.add_to(self._tracker, ids[held], places[held])
+            self._points.place(self._tracker, newest)
+        else:
+            self._tracker.add(ids, positions)
+        if self._describes(newest):
+            self._textureless = self._tracker.ids[self._tracker.textureless]
         return ids
 
     def remove(self, ids: ArrayLike) -> None:
@@ -238,58 +275,46 @@ class LiveStream:
         if self._clock.advance(stamp) == 0:
             return self._update(stamp)
         if before is not None:
-            self._record_interval(stamp - before)
+            self._pace.record_interval(stamp - before)
         image = grey_levels(frame)
         self._points.age += 1
         if self._job is not None and self._job.described.done():
             self._correct()
-        waits = self._job is None and (before is None or self._keeps_pace())
+        waits = self._job is None and (before is None or self._pace.keeps_up())
         # Otherwise the model's own step begins where the points are, and flow is not needed.
         carries = not (waits and self._describes(before))
         if carries:
             self._carry(image)
         self._image = image
+        self._recent.add(image, stamp)
         if self._job is None:
             self._start(frame, image, stamp, carried=carries)
         if waits:
             self._correct()
-        self._busy = perf_counter() - began
+        self._pace.record_push(perf_counter() - began)
         return self._update(stamp)
 
     def _describes(self, stamp: float | None) -> bool:
         """Return whether the model described the frame of this stamp last."""
         return bool(self._described) and self._described[-1] == stamp
 
-    def _record_interval(self, interval: float) -> None:
-        # While a push waits for a slow model, frames are missed, and the interval to the next one
-        # is as long as the model takes: it does not measure the camera.
-        self._intervals.append(
-            interval if self._busy <= self._live.max_push_share * interval else None
-        )
-
-    def _keeps_pace(self) -> bool:
-        """Return whether the model is faster than the camera; False until both are measured."""
-        intervals = [interval for interval in self._intervals if interval is not None]
-        if not intervals or not self._seconds:
-            return False
-        return median(self._seconds) <= self._live.max_model_share * median(intervals)
-
     def _start(self, frame: Frame, image: Grey, stamp: float, *, carried: bool) -> None:
         interval, intervals = self._clock.usual_interval, 1.0
         if self._described and interval:
             intervals = max(1.0, float(round((stamp - self._described[-1]) / interval)))
-        ids, places = self._points.ids, self._points.places.copy()
-        work = self._window, self._tracker, frame, ids, places
-        described = self._worker.submit(self._describe, *work, intervals, carried)
-        self._job = _Job(described, image, stamp, ids, places)
+        # The stream changes its points while the worker reads these.
+        points = select_rows(self._points, np.arange(len(self._points.ids)))
+        work = self._window, self._tracker, frame, points, tuple(self._new), intervals
+        described = self._worker.submit(self._describe, *work, carried)
+        self._job = _Job(described, DescribedFrame(image, stamp, points.ids, points.places))
 
     def _describe(
         self,
         window: SlidingWindow,
         tracker: PointTracker,
         frame: Frame,
-        ids: Ints,
-        places: Floats,
+        points: LivePoints,
+        new: tuple[NewPoints, ...],
         intervals: float,
         carried: bool,
     ) -> None:
@@ -301,22 +326,22 @@ class LiveStream:
             window: of the stream.
             tracker: of the stream.
             frame: uint8 [H, W, 3] RGB.
-            ids: [N] of the points.
-            places: [N, 2] (x, y) of the points in the frame, or in the frame before.
+            points: in the frame, or in the frame before.
+            new: the points that were added since the last described frame.
             intervals: usual frame intervals since the last frame that was described.
             carried: whether optical flow carried the points into the frame.
 
         """
         began = perf_counter()
         features = window.push(frame)
+        ids, places = points.ids, points.places
         start = places[np.searchsorted(ids, tracker.ids)] if carried else None
         tracker.advance(features, frame, intervals, start)
-        # Points that were added since the last described frame.
-        inside = ((places >= 0) & (places < frame.shape[1::-1])).all(axis=1)
-        new = inside & ~np.isin(ids, tracker.ids)
-        if new.any():
-            tracker.add(ids[new], places[new])
-        self._seconds.append(perf_counter() - began)
+        seen = points.visible & ~np.isin(ids, tracker.ids)
+        seen &= ((places >= 0) & (places < frame.shape[1::-1])).all(axis=1)
+        for group in new:
+            group.add_to(tracker, ids[seen], places[seen])
+        self._pace.record_model(perf_counter() - began)
 
     def _carry(self, image: Grey) -> None:
         """Carry the visible points from the newest frame to the next by optical flow."""
@@ -343,45 +368,19 @@ class LiveStream:
         wait([job.described])
         self._drop_removed()
         job.described.result()
-        self._described.append(job.stamp)
+        self._described.append(job.frame.stamp)
         self._textureless = self._tracker.ids[self._tracker.textureless]
-        self._apply_correction(job)
+        if self._image is not None:
+            work = self._tracker, job.frame, self._image, self._recent, self._live
+            apply_correction(self._points, *work)
+        # One that flow has lost meanwhile cannot be described.
+        ids = self._points.ids[self._points.visible]
+        waiting = ids[~np.isin(ids, self._tracker.ids)]
+        self._new = [new for new in self._new if np.isin(new.ids, waiting).any()]
 
     def _drop_removed(self) -> None:
         """Drop the points from the tracker that were removed from the stream."""
         self._tracker.keep(np.isin(self._tracker.ids, self._points.ids))
-
-    def _apply_correction(self, job: _Job) -> None:
-        """Apply the tracker's result in the job's frame to the points in the newest frame."""
-        tracker, points = self._tracker, self._points
-        rows = np.searchsorted(points.ids, tracker.ids)
-        points.confidence[rows], points.forward_backward_error[rows] = (
-            tracker.confidence,
-            tracker.forward_backward_error,
-        )
-        points.placed[rows], points.followed[rows] = job.stamp, True
-        newest = self._image
-        if newest is None or newest is job.image:
-            points.places[rows] = tracker.points
-            return
-        was = job.places[np.searchsorted(job.ids, tracker.ids)]
-        factor = size_ratio(job.image, newest)
-        correction = (tracker.points - was) * factor
-        points.places[rows] += correction
-        limit = self._live.max_correction * pixel_unit(newest.shape)
-        differs = tracker.visible & (np.linalg.norm(correction, axis=1) > limit)
-        if differs.any():
-            self._follow_anew(job, newest, tracker.points[differs] * factor, rows[differs])
-
-    def _follow_anew(self, job: _Job, newest: Grey, placed: Floats, rows: Ints) -> None:
-        """Track points by flow anew, from the tracker's positions in the described frame."""
-        points = self._points
-        with stage("flow"):
-            described = resize_grey(job.image, newest.shape)
-            guess, flow = points.places[rows], self._live.correction_flow
-            flowed, held = follow(described, newest, placed, guess, flow, self._live)
-        points.places[rows[held]] = flowed[held]
-        points.followed[rows[~held]] = False
 
     def _update(self, stamp: float) -> LiveUpdate:
         points = self._points

@@ -1,6 +1,5 @@
 """The live stream: at a camera's pace with a slow model, and as the plain one with a quick one."""
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,16 +8,14 @@ import numpy as np
 import pytest
 
 from doubles.passthrough import write_passthrough
+from doubles.slow_model import WAIT, SlowModel, await_description
 from vditrack import InputError, Tracker
 from vditrack.errors import BackendError
 from vditrack.features.windows import SlidingWindow
-from vditrack.inference.onnxruntime import open_session
-from vditrack.inference.selection import Backend
 from vditrack.streams.realtime import LiveStream
 from vditrack.synthetic.layers.clips import render_clip
 
 POINTS = np.float32([[30.5, 40.25], [64.0, 48.0], [100.75, 20.5], [12.5, 80.0]])
-WAIT = 60
 
 
 @pytest.fixture(scope="module")
@@ -32,43 +29,9 @@ def clip():
     return render_clip(seed=4, height=96, width=128, frames=14)
 
 
-class Held:
-    """Stand-in for a slow model: the real graphs, which run only when they are let."""
-
-    def __init__(self, bundle, *, fails=()):
-        self.let, self.fails, self.runs = threading.Semaphore(0), set(fails), 0
-        self.tracker = Tracker(bundle, Backend("own", self.open))
-
-    def open(self, graph):
-        session = open_session(graph)
-        if graph.name == "features.onnx":
-            run = session.run
-
-            def held(inputs):
-                assert self.let.acquire(timeout=WAIT)
-                self.runs += 1
-                if self.runs in self.fails:
-                    raise BackendError("the GPU fell off the bus")
-                return run(inputs)
-
-            session.run = held
-        return session
-
-    def live(self):
-        live = self.tracker.live()
-        # It takes as long as the test holds it, which no measurement of its work would tell.
-        live._keeps_pace = lambda: False
-        return live
-
-
 def push_and_add(live, frame, stamp) -> None:
     live.push(frame, stamp)
     live.add(POINTS)
-
-
-def described(live):
-    """Wait until the model is done with what it has begun."""
-    live._job.described.exception(timeout=WAIT)
 
 
 def moving(count, step=(1.5, -0.75), size=(240, 320)):
@@ -106,7 +69,7 @@ def test_with_a_quick_model_it_equals_the_stream(bundle, clip):
 
 def test_flow_carries_points_while_the_model_works(bundle):
     """Positions in closed form, though the model has described nothing but the first frame."""
-    slow, frames = Held(bundle), moving(8)
+    slow, frames = SlowModel(bundle), moving(8)
     slow.let.release()
     with slow.live() as live:
         first = np.float32([[100, 120], [160.5, 80.25], [220, 150]])
@@ -125,7 +88,7 @@ def test_flow_carries_points_while_the_model_works(bundle):
 
 def test_what_the_model_says_of_an_earlier_frame_is_carried_to_the_newest(tiny_bundle):
     """Flow that went astray is mended: the mistake is made here, the truth in closed form."""
-    slow, frames = Held(tiny_bundle), moving(8)
+    slow, frames = SlowModel(tiny_bundle), moving(8)
     slow.let.release()
     first = np.float32([[100, 120], [160.5, 80.25], [220, 150]])
     with slow.live() as live:
@@ -136,9 +99,9 @@ def test_what_the_model_says_of_an_earlier_frame_is_carried_to_the_newest(tiny_b
         # The model has begun on frame 1. Meanwhile the first point has slipped off its surface.
         live._points.places[0] += 12
         assert np.linalg.norm(live.push(frames[5], 5 / 30).points[0] - first[0]) > 12
-        live._job.places[0] += 12
+        live._job.frame.places[0] += 12
         slow.let.release()
-        described(live)
+        await_description(live)
         update = live.push(frames[6], 6 / 30)
         slow.let.release(100)
     np.testing.assert_allclose(update.points, first + np.float32([1.5, -0.75]) * 6, atol=0.5)
@@ -147,7 +110,7 @@ def test_what_the_model_says_of_an_earlier_frame_is_carried_to_the_newest(tiny_b
 
 
 def test_points_added_while_the_model_works_get_their_template_where_flow_is(tiny_bundle):
-    slow, frames = Held(tiny_bundle), moving(10)
+    slow, frames = SlowModel(tiny_bundle), moving(10)
     slow.let.release()
     late = np.float32([[150, 100]])
     with slow.live() as live:
@@ -157,11 +120,11 @@ def test_points_added_while_the_model_works_get_their_template_where_flow_is(tin
         (new,) = live.add(late)
         # Frame 1 was begun before: it says nothing of the point.
         slow.let.release()
-        described(live)
+        await_description(live)
         live.push(frames[4], 4 / 30)
         assert len(live._tracker.ids) == 0
         slow.let.release()
-        described(live)
+        await_description(live)
         update = live.push(frames[5], 5 / 30)
         assert live._tracker.ids.tolist() == [new]
         np.testing.assert_allclose(update.seconds_since_model, 1 / 30, atol=1e-6)
@@ -170,7 +133,7 @@ def test_points_added_while_the_model_works_get_their_template_where_flow_is(tin
 
 
 def test_a_point_that_flow_loses_is_invisible_until_the_model_places_it(tiny_bundle):
-    slow, frames = Held(tiny_bundle), moving(6)
+    slow, frames = SlowModel(tiny_bundle), moving(6)
     slow.let.release()
     noise = np.random.default_rng(0).integers(0, 255, frames[0].shape, np.uint8)
     first = np.float32([[100, 120], [160, 80]])
@@ -182,10 +145,10 @@ def test_a_point_that_flow_loses_is_invisible_until_the_model_places_it(tiny_bun
         assert (update.confidence < 0.5).all()
         live.push(frames[1], 2 / 30)
         slow.let.release()  # The noise.
-        described(live)
+        await_description(live)
         live.push(frames[1], 3 / 30)
         slow.let.release()
-        described(live)
+        await_description(live)
         update = live.push(frames[1], 4 / 30)
         slow.let.release(100)
     # The model has seen the picture again: what it finds is visible, to half a cell.
@@ -196,7 +159,7 @@ def test_a_point_that_flow_loses_is_invisible_until_the_model_places_it(tiny_bun
 
 def test_a_slow_model_never_makes_a_push_wait(bundle):
     """Else this test would wait for as long as the model is held: for ever."""
-    slow, frames = Held(bundle), moving(30)
+    slow, frames = SlowModel(bundle), moving(30)
     slow.let.release()
     with slow.live() as live:
         for t, frame in enumerate(frames):
@@ -230,7 +193,7 @@ def test_frames_missed_while_a_push_waits_do_not_make_the_model_look_quick(bundl
 
 
 def test_removed_points_stay_removed_when_the_model_is_done(bundle):
-    slow, frames = Held(bundle), moving(6)
+    slow, frames = SlowModel(bundle), moving(6)
     slow.let.release()
     with slow.live() as live:
         push_and_add(live, frames[0], 0.0)
@@ -240,7 +203,7 @@ def test_removed_points_stay_removed_when_the_model_is_done(bundle):
         live.remove([0, 5])
         for t in (3, 4, 5):
             slow.let.release()
-            described(live)
+            await_description(live)
             update = live.push(frames[t], t / 30)
             assert update.ids.tolist() == [1, 2, 3, 4, 6, 7]
         assert sorted(live._tracker.ids.tolist()) == [1, 2, 3, 4, 6, 7]
@@ -250,24 +213,24 @@ def test_removed_points_stay_removed_when_the_model_is_done(bundle):
 
 
 def test_the_models_error_is_told_and_the_stream_goes_on(bundle):
-    slow, frames = Held(bundle, fails={2}), moving(6)
+    slow, frames = SlowModel(bundle, fails={2}), moving(6)
     slow.let.release()
     with slow.live() as live:
         push_and_add(live, frames[0], 0.0)
         live.push(frames[1], 1 / 30)
         slow.let.release()
-        described(live)
+        await_description(live)
         with pytest.raises(BackendError, match="fell off the bus"):
             live.push(frames[2], 2 / 30)
         live.push(frames[3], 3 / 30)
         slow.let.release()
-        described(live)
+        await_description(live)
         assert live.push(frames[4], 4 / 30).ids.tolist() == [0, 1, 2, 3]
         slow.let.release(100)
 
 
 def test_reset_forgets_what_the_model_still_works_on(bundle):
-    slow, frames = Held(bundle), moving(6)
+    slow, frames = SlowModel(bundle), moving(6)
     slow.let.release()
     with slow.live() as live:
         push_and_add(live, frames[0], 5.0)
@@ -282,7 +245,7 @@ def test_reset_forgets_what_the_model_still_works_on(bundle):
 
 
 def test_sizes_may_change(tiny_bundle):
-    slow, frames = Held(tiny_bundle), moving(4, step=(0, 0))
+    slow, frames = SlowModel(tiny_bundle), moving(4, step=(0, 0))
     slow.let.release()
     small = [cv2.resize(f, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for f in frames]
     first = np.float32([[100, 120], [160, 80]])
@@ -292,7 +255,7 @@ def test_sizes_may_change(tiny_bundle):
         live.push(frames[1], 1 / 30)
         np.testing.assert_allclose(live.push(small[2], 2 / 30).points, first / 2, atol=0.1)
         slow.let.release()
-        described(live)
+        await_description(live)
         # What the model says of a large frame counts in a small one.
         update = live.push(small[3], 3 / 30)
         np.testing.assert_allclose(update.points, first / 2, atol=0.5)
@@ -348,7 +311,7 @@ def test_streams_share_one_thread(bundle, clip):
 
 def test_points_on_flat_surfaces_stay_visible_between_the_models_frames(bundle):
     """As on asphalt, which shades so little that flow's own threshold gives it up."""
-    slow = Held(bundle)
+    slow = SlowModel(bundle)
     slow.let.release()
     rng = np.random.default_rng(0)
     asphalt = 100 + cv2.GaussianBlur(rng.normal(0, 8, (240, 320)), None, 3)
