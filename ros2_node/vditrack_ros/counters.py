@@ -87,6 +87,8 @@ class ImageCounters:
     """Images dropped within the window, by reason."""
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DROP_REASONS, 0))
     """Images dropped since the start, by reason."""
+    left_out: int = 0
+    """Images that `max_rate` left out since the start."""
     first_image: float | None = None
     last_image: float | None = None
     last_error: str = ""

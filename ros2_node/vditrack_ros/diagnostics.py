@@ -148,6 +148,7 @@ def build_camera_report(
         "overhead of decoding (ms)": _format_median([timing.decode for timing in timings]),
         "overhead of publishing (ms)": _format_median([timing.publish for timing in timings]),
         "tracking (ms)": _format_median([timing.track for timing in timings]),
+        "left out by max_rate": str(counters.left_out),
         **{f"dropped, {reason}": str(total) for reason, total in counters.totals.items()},
         **summary.values,
     }

@@ -1,5 +1,6 @@
 """Which images are processed, by their stamps."""
 
+import numpy as np
 import pytest
 
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND
@@ -97,3 +98,25 @@ def test_a_simulation_starts_at_zero():
 
 def test_drops_are_counted_by_their_reason():
     assert {verdict.value for verdict in Verdict if verdict.is_drop} <= set(DROP_REASONS)
+
+
+@pytest.mark.parametrize(("rate", "max_rate"), [(30, 20), (30, 10), (60, 25), (30, 30), (15, 30)])
+def test_images_are_left_out_evenly(rate, max_rate):
+    """Leaving out by the time since the last image would give 15 of 30 for a maximum of 20."""
+    gate, limits = ImageGate(), GateLimits(0.5, 2.0, 0.1, max_rate)
+    jitter = np.random.default_rng(0).uniform(-0.002, 0.002, 600)
+    stamps = 5 + np.arange(600) / rate + jitter
+    verdicts = [judge(gate, float(t), limits=limits) for t in stamps]
+    assert set(verdicts) <= {Verdict.ACCEPTED, Verdict.LEFT_OUT}
+    taken = stamps[[verdict is Verdict.ACCEPTED for verdict in verdicts]]
+    expected = min(rate, max_rate) * 600 / rate
+    assert abs(len(taken) - expected) <= 0.01 * expected + 1
+    assert np.diff(taken).max() < 1 / min(rate, max_rate) + 1 / rate
+
+
+def test_after_a_jump_an_image_is_due():
+    gate, limits = ImageGate(), GateLimits(0.5, 2.0, 0.1, 1.0)
+    stamps = [5, 5.5, 3, 3.5, 4, 9, 9.5]
+    taken, out = Verdict.ACCEPTED, Verdict.LEFT_OUT
+    expected = [taken, out, Verdict.CLOCK_SET, out, taken, Verdict.AFTER_GAP, out]
+    assert [judge(gate, t, limits=limits) for t in stamps] == expected

@@ -5,6 +5,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud, PointCloud2, PointField
@@ -360,6 +361,32 @@ def test_pause(camera, peer):
     assert peer.call(SetBool, "/tracker/pause", SetBool.Request(data=False)).success
     camera.shoot(shot(4))
     assert len(camera.tracks) == count + 1
+
+
+def test_images_above_the_rate_are_left_out(camera, peer):
+    reports = peer.collect(DiagnosticArray, "/diagnostics")
+    assert peer.set(max_rate=10.0) == {}
+    count, begin = len(camera.tracks), camera.stamp + SECOND
+    for n in range(13):
+        stamp = begin + n * SECOND // 30
+        if n % 3 == 0:
+            camera.shoot(shot(n), stamp=stamp)
+        else:
+            camera.publisher.publish(image_message(shot(n), stamp))
+    assert len(camera.tracks) == count + 5
+    assert peer.set(max_rate=0.0) == {}
+
+    def values():
+        return {
+            pair.key: pair.value
+            for one in reports
+            for status in one.status
+            for pair in status.values
+        }
+
+    # The middleware may lose one of two that are published at once.
+    peer.until(lambda: int(values().get("left out by max_rate", 0)) >= 4, "the count of images")
+    peer.forget(reports)
 
 
 def test_overlay_is_for_those_who_look(camera, peer, node):

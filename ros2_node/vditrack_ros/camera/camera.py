@@ -162,6 +162,9 @@ class CameraPipeline:
         self._act_on(verdict, times)
         if verdict.is_drop:
             self._count_drops(verdict.value)
+        elif verdict is Verdict.LEFT_OUT:
+            for consumer in self._consumers.values():
+                consumer.counters.left_out += 1
         elif stamp is None:
             self._process(message, arrival, lambda: time.monotonic_ns() - arrival)
         else:
@@ -173,7 +176,9 @@ class CameraPipeline:
 
     def _limits(self) -> GateLimits:
         settings = self._settings
-        return GateLimits(settings.max_age, settings.max_gap, settings.max_lateness)
+        return GateLimits(
+            settings.max_age, settings.max_gap, settings.max_lateness, settings.max_rate
+        )
 
     def _act_on(self, verdict: Verdict, times: ImageTimes) -> None:
         """Log why the gate objects to an image, and reset if it must."""

@@ -11,6 +11,9 @@ from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND
 _SIMULATION_START = NANOSECONDS_PER_SECOND
 """Nanoseconds of the node's clock until which a stamp of zero is a time."""
 
+_EARLY_SHARE = 4
+"""Part of the period of `max_rate` by which an image may be early: the fourth part."""
+
 
 class Verdict(Enum):
     """What happens to an image."""
@@ -25,6 +28,8 @@ class Verdict(Enum):
     """It is dropped: its stamp is zero, and those of others are not."""
     TOO_OLD = "old"
     """It is dropped: it is older than allowed."""
+    LEFT_OUT = "left out"
+    """It is not processed: more images come than are wanted."""
     CLOCK_SET = "clock set"
     """It is processed after a reset: its stamp is well before that of its predecessor, or images
     without stamps are followed by some with stamps."""
@@ -58,6 +63,8 @@ class GateLimits:
     """Time between the stamps of two images."""
     max_lateness: float
     """Time by which a stamp may be before that of a predecessor without a reset."""
+    max_rate: float = 0.0
+    """Images that are processed per second, at most; 0 for all."""
 
 
 class ImageGate:
@@ -69,6 +76,8 @@ class ImageGate:
         self._last_by_arrival = False
         self._last_stamped: int | None = None
         """When the last image with a stamp arrived."""
+        self._due = 0
+        """Stamp from which on the next image is processed, if their rate is limited."""
 
     def reset(self) -> None:
         """Forget the last accepted image."""
@@ -101,8 +110,34 @@ class ImageGate:
         stamp = times.arrival if by_arrival else times.stamp
         verdict = self._compare(stamp, by_arrival, limits)
         if not verdict.is_drop:
+            is_first = self._last is None or verdict is not Verdict.ACCEPTED
             self._last, self._last_by_arrival = stamp, by_arrival
+            if not self._is_due(stamp, limits, is_first=is_first):
+                verdict = Verdict.LEFT_OUT
         return verdict, None if by_arrival else stamp
+
+    def _is_due(self, stamp: int, limits: GateLimits, *, is_first: bool) -> bool:
+        """Return whether an image is processed under the limit of the rate.
+
+        Images are due at regular times, so that 20 of 30 images per second are every first and
+        second of three. Stamps may be a little early, because no camera is exactly regular.
+
+        Args:
+            stamp: of the image, in nanoseconds.
+            limits: of the gate.
+            is_first: whether there is no image before it that counts.
+
+        """
+        if limits.max_rate <= 0:
+            return True
+        period = round(NANOSECONDS_PER_SECOND / limits.max_rate)
+        if is_first:
+            self._due = stamp
+        if stamp < self._due - period // _EARLY_SHARE:
+            return False
+        # What a pause left out is not made up for.
+        self._due = (self._due if stamp - self._due < period else stamp) + period
+        return True
 
     def _compare(self, stamp: int, by_arrival: bool, limits: GateLimits) -> Verdict:
         """Return the verdict by the last accepted image."""

@@ -32,6 +32,7 @@ class Settings:
     features_rate: float
     features_outlier_distance: float
     features_max_jump: float
+    max_rate: float
     max_age: float
     max_gap: float
     max_lateness: float

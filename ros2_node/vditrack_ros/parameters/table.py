@@ -144,6 +144,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "max_rate",
+        0.0,
+        "Maximum number of images per second that are processed, by their stamps; the others are "
+        "left out. 0 processes all. /diagnostics counts them apart from lost and dropped images.",
+        (0.0, 1000.0),
+        live=True,
+    ),
+    Parameter(
         "max_age",
         0.5,
         "Maximum age of an image in seconds, by the node's clock; an older image is dropped. 0 "
