@@ -13,6 +13,7 @@ from vditrack_ros.counters import ImageCounters
 from vditrack_ros.diagnostics import CameraState, Report
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.services import Answer, RemoveRequest
+from vditrack_ros.transforms import FrameTransforms
 
 LOG_INTERVAL = 5.0
 """Minimum number of seconds between two log messages of the same kind."""
@@ -31,6 +32,8 @@ class CameraContext:
     output_prefix: str
     """Prefix of the node's topics and services for this camera."""
     logger: RcutilsLogger
+    transforms: FrameTransforms
+    """Shared by all cameras."""
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,9 @@ def build_markers(header: Header, update: LiveUpdate, xyz: Floats) -> MarkerArra
     """Return spheres at the positions of the points, fainter for invisible points.
 
     Args:
-        header: of the image.
+        header: stamp of the image, and the frame of the positions.
         update: the points in the image.
-        xyz: positions [N, 3] in the camera's optical frame; a point with NaN is omitted.
+        xyz: positions [N, 3] in the frame of the header; a point with NaN is omitted.
 
     """
     placed = np.isfinite(xyz).all(axis=1)
@@ -125,7 +125,7 @@ def build_markers(header: Header, update: LiveUpdate, xyz: Floats) -> MarkerArra
     if not placed.any():
         marker.action = Marker.DELETE
         return MarkerArray(markers=[marker])
-    size = _RELATIVE_MARKER_SIZE * float(np.median(xyz[placed, 2]))
+    size = _RELATIVE_MARKER_SIZE * float(np.median(np.linalg.norm(xyz[placed], axis=1)))
     marker.scale.x = marker.scale.y = marker.scale.z = size
     marker.lifetime.sec = _MARKER_LIFETIME
     marker.points = [Point(x=x, y=y, z=z) for x, y, z in xyz[placed].tolist()]

@@ -20,6 +20,7 @@ from vditrack_ros.parameters.declaration import DeclaredParameters, build_set_re
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.process import choose_thread_count
 from vditrack_ros.self_test import run_self_test
+from vditrack_ros.transforms import FrameTransforms, import_tf2
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -47,6 +48,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         self._settings: Settings | None = None
         self._model: SharedModel | None = None
         self._cameras: list[CameraPipeline] = []
+        self._transforms = FrameTransforms(self)
         self._bond: Bond | None = None
         self._finalized = False
         self._diagnostics: Any = None
@@ -112,6 +114,8 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         settings = self._declared.read_settings()
         if settings.bond:
             import_status()
+        if settings.target_frame:
+            import_tf2(f"target_frame {settings.target_frame!r}")
         threads = settings.threads or choose_thread_count()
         tracker = Tracker.load(settings.bundle or None, settings.backend, threads=threads)
         run_self_test(tracker, settings.mode)
@@ -127,7 +131,8 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
     def _activate(self) -> None:
         assert self._model is not None and self._settings is not None
         for name in self._settings.cameras:
-            self._cameras.append(CameraPipeline(self, name, self._model, self._settings))
+            camera = CameraPipeline(self, name, self._model, self._transforms, self._settings)
+            self._cameras.append(camera)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = self.create_timer(
             _DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=self._timer_clock
@@ -144,6 +149,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         for camera in self._cameras:
             camera.close()
         self._cameras = []
+        self._transforms.close()
         if self._timer is not None:
             self.destroy_timer(self._timer)
             self.destroy_publisher(self._diagnostics)

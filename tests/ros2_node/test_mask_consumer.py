@@ -20,6 +20,7 @@ from vditrack_ros.diagnostics import CameraState
 from vditrack_ros.masks.tracking import MaskConsumer
 from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.points.object_ids import PointObjectIds
+from vditrack_ros.transforms import FrameTransforms
 
 
 class Held(Executor):
@@ -74,7 +75,9 @@ class Recorder:
 def held(peer, settings):
     """Masks of a camera by hand: images, the worker's steps, and what the stream was told."""
     tracker, worker = Recorder(), Held()
-    site = CameraContext(peer.node, "held/", "held/", peer.node.get_logger())
+    site = CameraContext(
+        peer.node, "held/", "held/", peer.node.get_logger(), FrameTransforms(peer.node)
+    )
     overlay = OverlayPublisher(site)
     settings = replace(settings, mode="masks")
     masks = MaskConsumer(site, tracker, worker, settings, overlay, PointObjectIds())

@@ -196,7 +196,8 @@ def test_markers_stand_where_points_are_known_to_be():
     assert marker.header == HEADER
     assert (marker.type, marker.action) == (Marker.SPHERE_LIST, Marker.ADD)
     assert [(point.x, point.y, point.z) for point in marker.points] == [(0.5, 0.25, 2), (1, -1, 4)]
-    assert marker.scale.x == pytest.approx(0.03)
+    # A hundredth of the median distance, of sqrt(4.3125) and sqrt(18).
+    assert marker.scale.x == pytest.approx(0.0316, abs=1e-4)
     seen, hidden = (colour.a for colour in marker.colors)
     assert 0 < hidden < seen == 1
     (later,) = messages.build_markers(HEADER, update([[9, 9]], ids=[9]), xyz[2:]).markers

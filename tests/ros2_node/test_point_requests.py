@@ -67,17 +67,23 @@ def click(x, y, z, frame_id=""):
 
 def test_clicks_in_pixels_and_in_space():
     camera = Camera.from_info(camera_info(SIZE, focal=100.0))
-    np.testing.assert_array_equal(
-        read_clicked_pixel(click(3, 4, 0, "map"), None, "camera"), [[3, 4]]
-    )
+
+    def read(point, known):
+        return read_clicked_pixel(point, known, "camera", lambda one, _: [one.header.frame_id])
+
+    for frame_id in ("", "camera"):
+        np.testing.assert_array_equal(read(click(3, 4, 0, frame_id), None), [[3, 4]])
     # On the axis, and at 45 degrees to its right.
     for x, expected in ((0.0, [80, 60]), (0.5, [130, 60])):
-        found = read_clicked_pixel(click(x, 0.0, 1.0, "camera"), camera, "camera")
+        found = read(click(x, 0.0, 1.0, "camera"), camera)
         np.testing.assert_allclose(found, [expected], atol=1e-4)
+    # In another frame, a place on the floor is no pixel.
+    for z in (0.0, 1.0, -1.0):
+        assert read(click(0.0, 0.0, z, "map"), camera) == ["map"]
     for wrong, known, told in (
-        (click(0.0, 0.0, 1.0, "map"), camera, "frame 'map'"),
+        (click(0.0, 0.0, 0.0, "map"), None, "camera_info"),
         (click(0.0, 0.0, 1.0), None, "camera_info"),
         (click(0.0, 0.0, -1.0), camera, "behind"),
     ):
         with pytest.raises(InputError, match=told):
-            read_clicked_pixel(wrong, known, "camera")
+            read(wrong, known)

@@ -1,10 +1,12 @@
 """Positions in space over real middleware: metres, the plane z = 1, or none."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PointStamped, TransformStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from visualization_msgs.msg import Marker, MarkerArray
@@ -32,17 +34,18 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+LATCHED_MANY = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 UNKNOWN, PLANE, METRES = 0, 1, 2
 
 
 class Sensor:
     """A camera with depth in the test's own process; it decides when each image is sent."""
 
-    def __init__(self, peer):
+    def __init__(self, peer, prefix=""):
         self.peer, self.stamp = peer, time.time_ns()
-        self.camera = Camera(peer)
-        self.depth = peer.publisher(Image, "/depth", RELIABLE)
-        self.markers = peer.collect(MarkerArray, "/tracker/markers")
+        self.camera = Camera(peer, prefix, f"/{prefix}tracker/tracks")
+        self.depth = peer.publisher(Image, f"/{prefix}depth", RELIABLE)
+        self.markers = peer.collect(MarkerArray, f"/{prefix}tracker/markers")
         self.told = peer.collect(DiagnosticArray, "/diagnostics")
 
     def advance(self):
@@ -205,3 +208,126 @@ def test_camera_info_of_a_best_effort_publisher_and_with_nan(metric, peer):
     metric.send_image()
     _, rows = metric.wait()
     np.testing.assert_allclose(rows["x"], (rows["u"] - WIDTH / 2) / 100 * 1.5, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def mounted(peer, tmp_path_factory):
+    """A node that gives positions in base_link, by a test double of tf2."""
+    info = peer.publisher(CameraInfo, "/arm/camera_info", LATCHED)
+    info.publish(camera_info(SIZE, 200.0))
+    options = {"max_age": 0.0, "max_gap": 3600.0, "target_frame": "base_link"}
+    options |= {"points": 30, "depth_wait": 1.0, "transform_wait": 1.0, "depth": "required"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "doubles" / "tf2"))
+        with tracker_node(
+            tmp_path_factory.mktemp("mounted"), "-r", "__ns:=/arm", **options
+        ) as node:
+            patch.undo()
+            one = Sensor(peer, "arm/")
+            one.node = node
+            one.transforms = peer.publisher(TransformStamped, "/tf_double", LATCHED_MANY)
+            peer.until(one.depth.get_subscription_count, "the node listens to depth")
+            peer.until(one.camera.publisher.get_subscription_count, "the node listens to images")
+            yield one
+            assert node.alive, node.log
+
+
+def transform(parent, child, stamp, translation, rotation):
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id, message.header.stamp = parent, ros.to_time(stamp)
+    shift, turn = message.transform.translation, message.transform.rotation
+    shift.x, shift.y, shift.z = translation
+    turn.x, turn.y, turn.z, turn.w = rotation
+    return message
+
+
+def shoot_with_depth(sensor):
+    """Send images with depth until one has points; its cloud and its rows."""
+    rows = []
+    while len(rows) == 0:
+        sensor.advance()
+        sensor.send_depth()
+        sensor.send_image()
+        sensor.peer.listen(2, lambda: sensor.camera.tracks.of(sensor.stamp))
+        cloud = sensor.camera.tracks.of(sensor.stamp)
+        rows = [] if cloud is None else ros.rows_of(cloud)
+    return cloud, rows
+
+
+FORWARD = (-0.5, 0.5, -0.5, 0.5)
+"""The rotation of a camera that looks along the x axis of base_link."""
+
+
+def test_positions_in_another_frame(mounted, peer):
+    cloud, rows = shoot_with_depth(mounted)
+    # There is no transform: neither a position in the camera's frame nor the robot's centre.
+    assert cloud.header.frame_id == "base_link" and not cloud.is_dense
+    assert scales(rows) == {UNKNOWN} and np.isnan(rows["x"]).all()
+    text = "no transform from 'camera' to 'base_link'"
+    assert text in mounted.node.log
+    peer.until(lambda: text in mounted.problems(), "diagnostics")
+    # The camera moves by a metre a second: the place of each image is that at its stamp.
+    start = mounted.stamp
+    for seconds in (0, 3600):
+        shift = (float(seconds), 0.0, 0.5)
+        mounted.transforms.publish(
+            transform("base_link", "camera", start + seconds * SECOND, shift, FORWARD)
+        )
+    rows = None
+    while rows is None or scales(rows) != {METRES}:
+        cloud, rows = shoot_with_depth(mounted)
+    assert cloud.header.frame_id == "base_link" and cloud.is_dense
+    moved = (mounted.stamp - start) / SECOND
+    assert moved > 0
+    np.testing.assert_allclose(rows["x"], moved + 1.5, atol=1e-3)
+    np.testing.assert_allclose(rows["y"], -(rows["u"] - WIDTH / 2) / 200 * 1.5, atol=1e-3)
+    np.testing.assert_allclose(rows["z"], 0.5 - (rows["v"] - HEIGHT / 2) / 200 * 1.5, atol=1e-3)
+    stamp = mounted.stamp
+    peer.until(lambda: mounted.markers[-1].markers[0].header.stamp == ros.to_time(stamp), "markers")
+    assert mounted.markers[-1].markers[0].header.frame_id == "base_link"
+    # An image whose transform has not arrived waits for it.
+    mounted.stamp = start + 3600 * SECOND
+    mounted.advance()
+    mounted.send_depth()
+    mounted.send_image()
+    peer.listen(0.1)
+    shift = (7.0, 0.0, 0.5)
+    for ahead in (0, SECOND):
+        mounted.transforms.publish(
+            transform("base_link", "camera", mounted.stamp + ahead, shift, FORWARD)
+        )
+    _, rows = mounted.wait()
+    np.testing.assert_allclose(rows["x"], 7.0 + 1.5, atol=1e-3)
+
+
+def test_points_that_are_clicked_in_another_frame(mounted, peer):
+    clicks = peer.publisher(PointStamped, "/arm/tracker/add_point", RELIABLE)
+    peer.until(clicks.get_subscription_count, "the node listens to clicks")
+    shoot_with_depth(mounted)
+    point = PointStamped()
+    point.header.frame_id = "map"
+    point.point.x, point.point.y, point.point.z = 3.0, 0.25, 0.0
+    clicks.publish(point)
+    # The camera at a height of 0.25 m looks along the x axis of the map.
+    for ahead in (-SECOND, 3600 * SECOND):
+        mounted.transforms.publish(
+            transform(
+                "camera", "map", mounted.stamp + ahead, (0.0, 0.25, 0.0), (0.5, -0.5, 0.5, 0.5)
+            )
+        )
+    deadline = time.monotonic() + ros.PATIENCE
+    while "1 requested points added" not in mounted.node.log:
+        assert time.monotonic() < deadline, mounted.node.log
+        _, rows = shoot_with_depth(mounted)
+    _, rows = shoot_with_depth(mounted)
+    # (-0.25, 0.25, 3) in the camera's frame.
+    places = np.stack([rows["u"], rows["v"]], axis=1)
+    expected = [WIDTH / 2 - 0.25 / 3 * 200, HEIGHT / 2 + 0.25 / 3 * 200]
+    assert np.linalg.norm(places - expected, axis=1).min() < 1
+
+
+def test_without_tf2_a_target_frame_is_refused(tmp_path, peer):
+    with tracker_node(tmp_path, "-r", "__ns:=/leg", target_frame="base_link") as node:
+        text = "target_frame 'base_link' needs tf2, and tf2_ros cannot be imported"
+        peer.until(lambda: text in node.log and "Not started" in node.log, "a refusal")
+        assert node.alive

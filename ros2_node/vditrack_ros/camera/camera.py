@@ -30,6 +30,7 @@ from vditrack_ros.services import (
     create_request_service,
     read_removal,
 )
+from vditrack_ros.transforms import FrameTransforms
 from vditrack_ros.transport.fastdds import explain_losses
 from vditrack_ros.transport.sensor_subscription import SensorSubscription
 from vditrack_ros.transport.topics import resolve_transport_topic
@@ -56,7 +57,12 @@ class CameraPipeline:
     """The topics and services of one camera, from construction to `close`."""
 
     def __init__(
-        self, node: LifecycleNode, name: str, model: SharedModel, settings: Settings
+        self,
+        node: LifecycleNode,
+        name: str,
+        model: SharedModel,
+        transforms: FrameTransforms,
+        settings: Settings,
     ) -> None:
         """Subscribe to the camera's topics and create its publishers and services.
 
@@ -64,6 +70,7 @@ class CameraPipeline:
             node: owns the topics.
             name: of the camera, the prefix of its topics; may be empty.
             model: shared by all cameras.
+            transforms: shared by all cameras.
             settings: the node's.
 
         """
@@ -74,7 +81,7 @@ class CameraPipeline:
         self._brightness, self._logged_curves = LiveCurve(), 0
         self._paused = False
         inputs, outputs = (f"{name}/", f"~/{name}/") if name else ("", "~/")
-        context = CameraContext(node, inputs, outputs, self._logger)
+        context = CameraContext(node, inputs, outputs, self._logger, transforms)
         self._overlay = OverlayPublisher(context)
         # rclpy handles messages that are ready together in the order of the subscriptions. Depth
         # and masks are subscribed to first, so that they are known when their image is handled.

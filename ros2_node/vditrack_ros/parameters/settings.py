@@ -40,6 +40,8 @@ class Settings:
     depth_transport: str
     depth_tolerance: float
     depth_wait: float
+    target_frame: str
+    transform_wait: float
     overlay: bool
     warn_latency: float
     error_latency: float

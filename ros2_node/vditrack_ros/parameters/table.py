@@ -207,6 +207,21 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "target_frame",
+        "",
+        "Frame of x, y, z in ~/tracks and ~/markers, such as base_link, at the stamp of the image; "
+        "empty for the camera's optical frame. It needs tf2, and depth: a point without has no "
+        "position in another frame.",
+    ),
+    Parameter(
+        "transform_wait",
+        0.05,
+        "Maximum number of seconds that ~/tracks and ~/markers of an image wait for the transform "
+        "to target_frame. They wait only if that of the image before has arrived.",
+        (0.0, 1.0),
+        live=True,
+    ),
+    Parameter(
         "overlay",
         True,
         "Whether ~/overlay is drawn while it has subscribers.",

@@ -1,5 +1,6 @@
 """Requests on `~/add_points` and `~/add_point`, converted to pixels of the image. Needs no ROS."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,35 +35,39 @@ def read_pixels(cloud: Any) -> Floats:  # noqa: ANN401
     return np.stack([points[name].ravel() for name in names], axis=1).astype(np.float32)
 
 
-def read_clicked_pixel(point: Any, camera: Camera | None, frame_id: str) -> Floats:  # noqa: ANN401
+def read_clicked_pixel(
+    point: Any,  # noqa: ANN401
+    camera: Camera | None,
+    frame_id: str,
+    project: Callable[[Any, Camera], Floats],
+) -> Floats:
     """Return the pixel (x, y) float32 [1, 2] of a geometry_msgs/PointStamped.
 
-    If z is 0, x and y are pixels. If z is positive, the point is in the camera's optical frame and
-    is projected into the image.
+    In the camera's optical frame, or without a frame, x and y are pixels if z is 0; if z is
+    positive, the point is projected into the image. In any other frame, it is a point in space.
 
     Args:
         point: the message.
         camera: calibration of the camera, or None.
         frame_id: of the images.
+        project: returns the pixel of a point in another frame.
 
     Raises:
-        InputError: the point is behind the camera or in another frame, or it needs a calibration
-            that is missing.
+        InputError: the point is behind the camera, or it needs a calibration or a transform that is
+            missing.
 
     """
     x, y, z = point.point.x, point.point.y, point.point.z
-    if z == 0:
+    is_elsewhere = point.header.frame_id not in ("", frame_id)
+    if z == 0 and not is_elsewhere:
         return np.array([[x, y]], np.float32)
-    if point.header.frame_id not in ("", frame_id):
-        raise InputError(
-            f"~/add_point is in frame {point.header.frame_id!r}. Publish it in the images' frame, "
-            f"{frame_id!r}, or in pixels with z = 0."
-        )
     if camera is None:
         raise InputError(
-            "~/add_point has z > 0, and without camera_info it cannot be projected. Publish "
-            "camera_info, or the point in pixels with z = 0."
+            "~/add_point is a point in space, and without camera_info it cannot be projected. "
+            "Publish camera_info, or the point in pixels with z = 0 and the images' frame."
         )
+    if is_elsewhere:
+        return project(point, camera)
     # NaN fails this comparison.
     if not z > 0:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The results of images, which may wait for the depth of their image before they are published."""
+"""The results of images, which may wait for depth or a transform before they are published."""
 
 import time
 from collections import deque
@@ -43,14 +43,14 @@ class ResultQueue:
         self,
         node: Node,
         publish: Callable[[PointResult], None],
-        is_awaited: Callable[[PointResult], bool],
+        is_awaited: Callable[[PointResult, float], bool],
     ) -> None:
         """Start without results.
 
         Args:
             node: owns the timer.
             publish: publishes a result.
-            is_awaited: returns whether the depth of a result is likely to arrive soon.
+            is_awaited: returns whether a result waits on, after a number of seconds.
 
         """
         self._node, self._publish, self._is_awaited = node, publish, is_awaited
@@ -65,22 +65,16 @@ class ResultQueue:
         self.release_all()
         self._node.destroy_timer(self._timer)
 
-    def add(self, result: PointResult, patience: float) -> None:
-        """Publish a result, now or when its depth has arrived.
-
-        Args:
-            result: the next one.
-            patience: maximum number of seconds that it may wait.
-
-        """
-        self._waiting.append((time.monotonic() + patience, result))
+    def add(self, result: PointResult) -> None:
+        """Publish a result, now or when what it waits for has arrived."""
+        self._waiting.append((time.monotonic(), result))
         self.release()
 
     def release(self) -> None:
         """Publish the results that wait no longer, up to the first one that does."""
         while self._waiting:
-            deadline, result = self._waiting[0]
-            if time.monotonic() < deadline and self._is_awaited(result):
+            since, result = self._waiting[0]
+            if self._is_awaited(result, time.monotonic() - since):
                 if self._timer.is_canceled():
                     self._timer.reset()
                 return

@@ -1,7 +1,6 @@
 """Tracking of points through one camera's images."""
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ from geometry_msgs.msg import PointStamped
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
 
 from vditrack import Tracker
 from vditrack.arrays import Floats
@@ -33,7 +33,11 @@ from vditrack_ros.points.publishers import PointPublishers
 from vditrack_ros.points.requests import read_clicked_pixel, read_pixels
 from vditrack_ros.points.results import PointResult, ResultQueue
 from vditrack_ros.services import Answer, Kind, RemoveRequest
+from vditrack_ros.transforms import MissingTransformError
 from vditrack_ros.transport.topics import create_subscription
+
+_TRANSFORM_PATIENCE = 2.0
+"""Seconds for which a clicked point in another frame waits for its transform."""
 
 
 class PointConsumer:
@@ -67,11 +71,13 @@ class PointConsumer:
         self._live = tracker.live(worker)
         self._population = Population(self._live)
         self._publishers = PointPublishers(context.node, context.output_prefix)
-        self._results = ResultQueue(context.node, self._publish_result, self._is_depth_awaited)
+        self._results = ResultQueue(context.node, self._publish_result, self._is_awaited)
         self._geometry = CameraGeometry(context, settings, self._results.release)
         self._rate_logged = False
         self._update: LiveUpdate | None = None
-        self._frame_id, self._size = "", (0, 0)
+        self._header, self._size = Header(), (0, 0)
+        self._clicks: list[tuple[float, PointStamped]] = []
+        """Clicked points, and the monotonic time until which each waits for its transform."""
         self._overlay, self._object_ids = overlay, object_ids
         self._draws_overlay = draws_overlay
         self._requests = self._subscribe_to_requests(context)
@@ -114,7 +120,8 @@ class PointConsumer:
         objects = self._object_ids.look_up(update.ids)
         size = image.frame.shape[:2]
         result = PointResult(image.header, image.stamp, size, update, objects, measure)
-        self._results.add(result, self.settings.depth_wait)
+        self._results.add(result)
+        self._place_clicks()
 
     def handle_failure(self, error: Exception) -> None:
         """Log and count a failure of tracking, and reset."""
@@ -196,7 +203,7 @@ class PointConsumer:
 
     def _publish_pixels(self, image: CameraImage, update: LiveUpdate) -> None:
         size = image.frame.shape[:2]
-        self._update, self._frame_id, self._size = update, image.header.frame_id, size
+        self._update, self._header, self._size = update, image.header, size
         camera = self._geometry.camera_for(size)
         self._publishers.publish_pixels(image.header, update, camera, self.settings)
         self._object_ids.set_points(update)
@@ -208,16 +215,27 @@ class PointConsumer:
         start = time.perf_counter()
         if self._publishers.needs_positions:
             update = result.update
-            positions = self._geometry.place(
-                update.points, result.stamp, result.size, self.settings
-            )
-            self._publishers.publish_positions(result.header, update, result.objects, positions)
+            positions = self._geometry.place(update.points, result, self.settings)
+            header = self._geometry.header_for(result.header, self.settings)
+            self._publishers.publish_positions(header, update, result.objects, positions)
         timing = result.measure(time.perf_counter() - start)
         self.counters.count_result(time.monotonic(), timing)
 
-    def _is_depth_awaited(self, result: PointResult) -> bool:
-        return self._publishers.needs_positions and self._geometry.is_depth_awaited(
-            result.stamp, self.settings
+    def _is_awaited(self, result: PointResult, waited: float) -> bool:
+        """Return whether a result waits on for its depth or its transform.
+
+        Args:
+            result: the points of an image.
+            waited: seconds for which it has waited.
+
+        """
+        if not self._publishers.needs_positions:
+            return False
+        settings, geometry = self.settings, self._geometry
+        if waited < settings.depth_wait and geometry.is_depth_awaited(result.stamp, settings):
+            return True
+        return waited < settings.transform_wait and geometry.is_transform_awaited(
+            result.header, settings
         )
 
     def _log_rate(self, rate: float, rate_in: float) -> None:
@@ -228,18 +246,42 @@ class PointConsumer:
         )
 
     def _on_add_points(self, cloud: PointCloud2) -> None:
-        self._add_requested(lambda: read_pixels(cloud))
-
-    def _on_add_point(self, point: PointStamped) -> None:
-        camera = self._geometry.camera_for(self._size)
-        self._add_requested(lambda: read_clicked_pixel(point, camera, self._frame_id))
-
-    def _add_requested(self, read: Callable[[], Floats]) -> None:
         try:
-            result = self._population.add_requested(read(), self.settings)
+            self._add_pixels(read_pixels(cloud))
         except InputError as error:
             self._logger.warning(str(error))
-            return
+
+    def _on_add_point(self, point: PointStamped) -> None:
+        self._clicks.append((time.monotonic() + _TRANSFORM_PATIENCE, point))
+        self._place_clicks()
+
+    def _place_clicks(self) -> None:
+        """Add the clicked points; those whose transform has not arrived wait for it."""
+        clicks, self._clicks = self._clicks, []
+        for deadline, point in clicks:
+            try:
+                pixel = self._read_click(point)
+            except MissingTransformError as error:
+                if time.monotonic() < deadline:
+                    self._clicks.append((deadline, point))
+                else:
+                    self._logger.warning(f"~/add_point was not added: {error}")
+            except InputError as error:
+                self._logger.warning(str(error))
+            else:
+                self._add_pixels(pixel)
+
+    def _read_click(self, point: PointStamped) -> Floats:
+        camera, header = self._geometry.camera_for(self._size), self._header
+        return read_clicked_pixel(
+            point,
+            camera,
+            header.frame_id,
+            lambda one, known: self._geometry.project(one, known, header),
+        )
+
+    def _add_pixels(self, pixels: Floats) -> None:
+        result = self._population.add_requested(pixels, self.settings)
         if result is None:
             self._logger.warning("Points were requested before the first image. Publish again.")
             return
