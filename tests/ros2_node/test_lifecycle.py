@@ -22,6 +22,7 @@ from vditrack.errors import install_command
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
 from vditrack_ros.diagnostics import ERROR
 from vditrack_ros.parameters.table import PARAMETERS
+from vditrack_ros.transforms import FrameTransforms
 
 pytestmark = pytest.mark.slow
 FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
@@ -151,7 +152,8 @@ def test_a_model_that_fails_is_told_of_and_tried_again(peer, settings):
     settings = replace(settings, max_age=0.0)
     tracker = FailingTracker(Tracker.load(backend="cpu"), out_of_memory)
     with ThreadPoolExecutor(1) as worker:
-        tracked = CameraPipeline(peer.node, "", SharedModel(tracker, worker, worker), settings)
+        model, transforms = SharedModel(tracker, worker, worker), FrameTransforms(peer.node)
+        tracked = CameraPipeline(peer.node, "", model, transforms, settings)
         camera = Camera(peer, tracks="/peer/tracks")
         camera.shoot(FRAME)
         # The next two fail; then it starts over.
