@@ -69,8 +69,13 @@ class Consumer(Protocol):
     def reset(self) -> None:
         """Discard everything that depends on the images so far."""
 
-    def restart(self) -> None:
-        """Start over after a jump of the images' clock, with what can be found again."""
+    def restart(self, *, after_pause: bool) -> None:
+        """Start over where images do not continue those before, with what can be found again.
+
+        Args:
+            after_pause: whether the camera paused; otherwise the clock of the images was set.
+
+        """
 
     def reset_on_request(self) -> str:
         """Reset for a call of `~/reset`; return what was discarded, such as "40 points"."""

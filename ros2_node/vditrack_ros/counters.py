@@ -17,13 +17,14 @@ _MAX_EVENTS = 4096
 """Events stored of each kind; more than a camera sends within the window."""
 
 DROP_REASONS = (
-    *("old", "late", "repeated", "unstamped"),
+    *("old", "late", "repeated", "unstamped", "stray"),
     *("malformed", "failed", "overtaken", "lost"),
 )
 """Why an image has no result: it is older than `max_age`; its stamp is before that of its
 predecessor; its stamp is that of its predecessor; its stamp is zero, and those of others are not;
-it cannot be decoded; tracking raised an error; it arrived, and newer images replaced it in the
-queue; the middleware lost it on the way. Each image is counted once."""
+its stamp jumps, forward or back; it cannot be decoded; tracking raised an error; it arrived, and
+newer images replaced it in the queue; the middleware lost it on the way. Each image is counted
+once."""
 
 MASK_REFUSAL_REASONS = (
     *("encoding", "malformed", "indices", "empty", "size"),

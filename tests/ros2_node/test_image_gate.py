@@ -1,5 +1,7 @@
 """Which images are processed, by their stamps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -28,18 +30,102 @@ def test_images_in_order_are_taken():
     assert [judge(gate, t) for t in (5, 5.03, 5.06)] == [Verdict.ACCEPTED] * 3
 
 
-def test_images_by_their_stamps():
+TOOK, AGAIN, LATE, STRAY = (
+    Verdict.ACCEPTED,
+    Verdict.REPEATED,
+    Verdict.LATE,
+    Verdict.STRAY,
+)
+SET, GAP = Verdict.CLOCK_SET, Verdict.AFTER_GAP
+
+
+def judge_all(stamps, interval=1 / 30, gate=None, start=900.0):
+    """Verdicts on images that arrive at equal intervals, whatever their stamps say."""
+    gate, limits, verdicts = gate or ImageGate(), replace(LIMITS, max_age=0.0), []
+    for n, stamp in enumerate(stamps):
+        arrival = nanoseconds(start + interval * n)
+        times = ImageTimes(nanoseconds(stamp), arrival, 10**18 + arrival)
+        verdicts.append(gate.check(times, limits)[0])
+    return verdicts
+
+
+def frames(start, count):
+    return [start + n / 30 for n in range(count)]
+
+
+def test_images_out_of_order_are_left_out():
+    stamps = [5, 5, 5.1, 5.05, 5.1, 5.16, 5.08, 5.2]
+    assert judge_all(stamps) == [TOOK, AGAIN, TOOK, LATE, AGAIN, TOOK, LATE, TOOK]
+
+
+@pytest.mark.parametrize("stray", [3600, -3600, 1.5, -0.5, 1e9])
+def test_a_stray_stamp_changes_nothing(stray):
+    """Before, tracking was reset twice: by the stray stamp and by the next one."""
+    stamps = [*frames(5000, 10), 5000 + stray, *frames(5000 + 11 / 30, 10)]
+    assert judge_all(stamps) == [*[TOOK] * 10, STRAY, *[TOOK] * 10]
+
+
+def test_stray_stamps_that_do_not_agree():
+    strays = [9000, 100, 7000, 6000]
+    stamps = [*frames(5000, 10), *strays, *frames(5000.5, 5)]
+    assert judge_all(stamps) == [*[TOOK] * 10, *[STRAY] * 4, *[TOOK] * 5]
+
+
+def test_another_camera_on_the_topic_whose_clock_differs():
+    stamps = np.ravel(np.column_stack([frames(5000, 10), frames(9000, 10)]))
+    assert judge_all(stamps, 1 / 60) == [TOOK, STRAY] * 10
+
+
+@pytest.mark.parametrize("jump", [-3600, -5, 10, 3600])
+def test_a_clock_that_is_set(jump):
+    stamps = [*frames(5000, 10), *frames(5000 + jump, 10)]
+    assert judge_all(stamps) == [*[TOOK] * 10, STRAY, SET, *[TOOK] * 8]
+
+
+def test_a_clock_that_is_set_under_a_slow_camera():
+    """Its images are farther apart than the longest gap."""
+    stamps = [5000, 5003, 100, 103, 106]
+    assert judge_all(stamps, interval=3) == [TOOK, GAP, STRAY, SET, GAP]
+
+
+def test_a_clock_that_is_set_forward_within_the_longest_gap():
+    """One image is left out; points are found again as after a gap."""
+    stamps = [*frames(5000, 10), *frames(5001.8, 10)]
+    assert judge_all(stamps) == [*[TOOK] * 10, STRAY, *[TOOK] * 9]
+
+
+def test_a_clock_that_is_set_back_and_forth():
+    stamps = [*frames(5000, 5), *frames(100, 5), *frames(5001, 5)]
+    assert judge_all(stamps) == [*[TOOK] * 5, *[STRAY, SET, TOOK, TOOK, TOOK] * 2]
+
+
+def test_images_that_are_lost_are_no_jump():
+    kept = [n for n in range(60) if n < 10 or n % 10 == 0]
     gate = ImageGate()
-    stamps = [5, 5, 5.1, 5.05, 5.1, 5.16, 4.9, 4.93, 6.94, 6.94, 6.95]
-    took, again, late, back, gap = (
-        Verdict.ACCEPTED,
-        Verdict.REPEATED,
-        Verdict.LATE,
-        Verdict.CLOCK_SET,
-        Verdict.AFTER_GAP,
-    )
-    expected = [took, again, took, late, again, took, back, took, gap, again, took]
-    assert [judge(gate, t) for t in stamps] == expected
+    assert [judge(gate, 5000 + n / 30) for n in kept] == [TOOK] * len(kept)
+
+
+def test_a_pause_of_the_camera():
+    gate = ImageGate()
+    assert [judge(gate, t) for t in (5, 5.03, 15, 15.03)] == [TOOK, TOOK, GAP, TOOK]
+
+
+def test_a_stray_stamp_after_a_pause():
+    gate = ImageGate()
+    assert judge_all(frames(5000, 5), gate=gate) == [TOOK] * 5
+    assert judge_all([9000, *frames(5010, 2)], gate=gate, start=910) == [STRAY, GAP, TOOK]
+
+
+def test_a_pause_in_a_simulation_that_is_faster_than_time():
+    gate = ImageGate()
+    # Ten seconds of the simulation take one.
+    times = [ImageTimes(nanoseconds(t), nanoseconds(t / 10), nanoseconds(t)) for t in (5, 5.1, 15)]
+    assert [gate.check(one, LIMITS)[0] for one in times] == [TOOK, TOOK, GAP]
+
+
+def test_a_recording_played_fast_without_its_clock():
+    """One image a second, ten times as fast."""
+    assert judge_all([5000 + n for n in range(20)], interval=0.1) == [TOOK] * 20
 
 
 def test_stamps_that_a_float_would_merge():
@@ -72,17 +158,20 @@ def test_a_zero_among_stamps(first):
     gate = ImageGate()
     stamps = [first, 0, first + 0.06, first + 0.09, 0]
     verdicts = [judge(gate, t, arrival=50 + n / 30) for n, t in enumerate(stamps)]
-    took, zero = Verdict.ACCEPTED, Verdict.UNSTAMPED
-    assert verdicts == [took, zero, took, took, zero]
+    zero = Verdict.UNSTAMPED
+    assert verdicts == [TOOK, zero, TOOK, TOOK, zero]
     # If the camera stamps no more, tracking begins anew.
-    assert judge(gate, 0, arrival=53) is Verdict.CLOCK_SET
-    assert judge(gate, 0, arrival=53.03) is Verdict.ACCEPTED
+    verdicts = [judge(gate, 0, arrival=t) for t in (53, 53.03, 53.06)]
+    assert verdicts == [STRAY, SET, TOOK]
+    # A stamp among zeros changes nothing either.
+    verdicts = [judge(gate, t, arrival=53.1 + n / 30) for n, t in enumerate((9, 0, 0))]
+    assert verdicts == [STRAY, TOOK, TOOK]
 
 
 def test_a_zero_before_the_first_stamp():
     gate = ImageGate()
-    verdicts = [judge(gate, t, arrival=50 + t / 100) for t in (0, 10, 10.03)]
-    assert verdicts == [Verdict.ACCEPTED, Verdict.CLOCK_SET, Verdict.ACCEPTED]
+    verdicts = [judge(gate, t, arrival=50 + t / 100) for t in (0, 10, 10.03, 10.06)]
+    assert verdicts == [TOOK, STRAY, SET, TOOK]
 
 
 def test_a_simulation_starts_at_zero():
@@ -116,7 +205,7 @@ def test_images_are_left_out_evenly(rate, max_rate):
 
 def test_after_a_jump_an_image_is_due():
     gate, limits = ImageGate(), GateLimits(0.5, 2.0, 0.1, 1.0)
-    stamps = [5, 5.5, 3, 3.5, 4, 9, 9.5]
-    taken, out = Verdict.ACCEPTED, Verdict.LEFT_OUT
-    expected = [taken, out, Verdict.CLOCK_SET, out, taken, Verdict.AFTER_GAP, out]
+    stamps = [5, 5.5, 2.5, 3, 3.5, 4, 9, 9.5]
+    out = Verdict.LEFT_OUT
+    expected = [TOOK, out, STRAY, SET, out, TOOK, GAP, out]
     assert [judge(gate, t, limits=limits) for t in stamps] == expected

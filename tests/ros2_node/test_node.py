@@ -172,7 +172,7 @@ def test_a_bag_is_replayed(peer, scene, frames, tmp_path, storage):
     camera = Camera(peer)
     # Until all topics are connected, what is published is lost.
     with tracker_node(tmp_path, max_age=0.0) as node, Reader(tmp_path / "bag") as bag:
-        earlier = count(began - SECOND, 1000)
+        earlier = count(began - SECOND // 20, 1000)
         while not len(camera.tracks):
             camera.publisher.publish(image_message(frames[0], next(earlier)))
             peer.listen(0.2, lambda: len(camera.tracks))

@@ -172,10 +172,36 @@ def test_points_asked_for_outlive_a_jump_of_the_clock(settings):
     run(stream, population, 1000, 1, settings)
     population.add_requested(np.array([[5, 5], [7, 7], [9, 9]], np.float32), settings)
     mine = stream.ids[-3:-1].copy()
-    assert population.restart() == 2 == population.requested_count
+    assert population.restart(keep_population=False) == 2 == population.requested_count
     assert stream.ids.tolist() == mine.tolist()
     run(stream, population, 0, 3, settings, hidden=mine)
     assert len(stream.ids) == 66 and np.isin(mine, stream.ids).all()
+
+
+def test_the_population_outlives_a_pause(settings):
+    stream = Stream()
+    population = Population(stream)
+    run(stream, population, 1000, 1, settings)
+    before = stream.ids[:-1].copy()
+    population.restart(keep_population=True)
+    # Those of before are not seen at first, and do not keep others from the image.
+    run(stream, population, 2000, 0.1, settings, hidden=before)
+    assert len(stream.ids) == len(before) + 64
+    # Those that are found stay, and as many others go; the rest is given up.
+    run(stream, population, 2000.1, 0.5, settings, hidden=before[:10])
+    assert np.isin(before[10:], stream.ids).all() and len(stream.ids) == 64
+    run(stream, population, 2000.6, 2, settings, hidden=before[:10])
+    assert not np.isin(before[:10], stream.ids).any() and len(stream.ids) == 64
+
+
+def test_another_picture_after_a_pause(settings):
+    stream = Stream()
+    population = Population(stream)
+    run(stream, population, 1000, 1, settings)
+    before = stream.ids.copy()
+    population.restart(keep_population=True)
+    run(stream, population, 2000, 3, settings, hidden=before)
+    assert not np.isin(before, stream.ids).any() and len(stream.ids) == 64
 
 
 def test_corners_agree_with_the_convention():

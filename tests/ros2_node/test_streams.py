@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud, PointCloud2, PointField
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
@@ -109,20 +110,59 @@ def test_repeated_stamps_are_one_image(camera, peer):
     assert stamps.count(stamp) == 1
 
 
-def test_clocks_that_jump(camera, node):
+def send(camera, n, stamp):
+    """Publish a frame from which no points come."""
+    camera.publisher.publish(image_message(shot(n), stamp))
+
+
+def test_clocks_that_jump(camera, peer, node):
     before = camera.shoot(shot(1))
     now = camera.stamp
     assert len(before) >= 40
-    # An hour back: nothing that was known counts.
-    fresh = camera.shoot(shot(2), stamp=now - 3600 * SECOND)
-    assert len(fresh) == 0 and "clock of the images was set back" in node.log
-    back = camera.shoot(shot(3), stamp=now - 3600 * SECOND + SECOND // 30)
+    # One stray stamp changes nothing, far ahead or far back.
+    for n, jump in ((2, 3600), (3, -3600)):
+        send(camera, 9, now + jump * SECOND)
+        after = camera.shoot(shot(n))
+        np.testing.assert_allclose(moved(before, after), [-STEP, 0], atol=0.3)
+        before = after
+    assert "The clock of the images was set" not in node.log, node.log
+    # An hour back, as the next image confirms: nothing that was known counts.
+    now = camera.stamp
+    send(camera, 9, now - 3600 * SECOND)
+    fresh = camera.shoot(shot(2), stamp=now - 3600 * SECOND + SECOND // 30)
+    assert len(fresh) == 0 and "The clock of the images was set" in node.log
+    back = camera.shoot(shot(3), stamp=now - 3600 * SECOND + 2 * SECOND // 30)
     assert len(back) >= 40 and back["id"].min() > before["id"].max()
-    # And forward by more than max_gap.
-    later = now + SECOND
-    assert len(camera.shoot(shot(4), stamp=later)) == 0 and "longer than max_gap" in node.log
-    again = camera.shoot(shot(5), stamp=later + SECOND // 30)
-    assert again["id"].min() > back["id"].max()
+    told = peer.collect(DiagnosticArray, "/diagnostics")
+    peer.until(lambda: len(told) and dropped(told, "stray") == 3, "what was left out")
+    peer.forget(told)
+
+
+def dropped(told, reason):
+    """The number of images that were left out, of the newest diagnostics."""
+    found = [one.value for one in told[-1].status[-1].values if one.key == f"dropped, {reason}"]
+    return int(found[0])
+
+
+def test_a_camera_that_pauses(camera, peer, node):
+    """Points are found again where the picture is the same; before, all were new."""
+    # A busy machine describes few images.
+    assert peer.set(max_gap=0.5, lost_after=60.0) == {}
+    for n in (1, 2, 3):
+        rows = camera.shoot(shot(n))
+    before = by_id(rows[rows["visible"] == 1])
+    first, jumps = camera.stamp, node.log.count("The clock of the images was set")
+    peer.listen(0.6)
+    found, deadline = [], time.monotonic() + ros.PATIENCE
+    while len(found) < 10 and time.monotonic() < deadline:
+        rows = by_id(camera.shoot(shot(3)))
+        assert "No image came for longer than max_gap" in node.log
+        found = [rows[n] for n in rows if n in before and rows[n]["visible"]]
+    assert camera.stamp > first + SECOND // 2
+    places = [[row[axis] - before[int(row["id"])][axis] for axis in "uv"] for row in found]
+    np.testing.assert_allclose(np.median(places, axis=0), [0, 0], atol=0.5)
+    assert node.log.count("The clock of the images was set") == jumps
+    assert peer.set(max_gap=2.0, lost_after=1.0) == {}
 
 
 def test_points_that_were_asked_for_are_found_again_after_a_jump(peer, tmp_path):
@@ -147,6 +187,7 @@ def test_points_that_were_asked_for_are_found_again_after_a_jump(peer, tmp_path)
         asked = sorted(rows["id"])
         # An hour back, in the middle of the same picture.
         stamp = camera.stamp - 3600 * SECOND
+        camera.publisher.publish(image_message(view(2), stamp - SECOND // 30))
         rows = camera.shoot(view(2), stamp=stamp)
         assert sorted(rows["id"]) == asked and not rows["visible"].any()
         assert "3 of 3 requested points are kept" in node.log
@@ -197,6 +238,8 @@ def test_16_bits_of_low_range(camera, peer, node, low, high):
 def test_images_without_a_stamp(camera, peer):
     """They keep their empty header; time is that of their arrival, once no others come."""
     clouds = []
+    peer.listen(2.1)
+    camera.publisher.publish(image_message(shot(0), 0))
     for n in range(1, 4):
         camera.tracks.clear()
         clouds.append(camera.shoot(shot(n), stamp=0))
@@ -471,7 +514,9 @@ def test_compressed_images_in_simulated_time(peer, tmp_path):
         third = camera.shoot(image, stamp=round(100.12 * SECOND))
         np.testing.assert_allclose(moved(second, third), [-STEP, 0], atol=0.3)
         # The simulation starts over.
-        assert len(send(4, 5.0)) == 0 and "set back" in node.log
+        clock.publish(Clock(clock=ros.to_time(5 * SECOND)))
+        camera.publisher.publish(CompressedImage(format="png", data=data, header=header(4.96)))
+        assert len(send(4, 5.0)) == 0 and "The clock of the images was set" in node.log
         assert send(5, 5.04)["id"].min() > second["id"].max()
         # Old is what is old in the simulation.
         clock.publish(Clock(clock=ros.to_time(60 * SECOND)))
@@ -480,6 +525,10 @@ def test_compressed_images_in_simulated_time(peer, tmp_path):
         late.header.stamp = ros.to_time(6 * SECOND)
         peer.until(lambda: _published(camera, late) and "was dropped" in node.log, "a complaint")
         camera.close()
+
+
+def header(seconds):
+    return Header(stamp=ros.to_time(round(seconds * SECOND)))
 
 
 def _published(camera, message):

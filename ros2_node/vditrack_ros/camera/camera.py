@@ -209,21 +209,27 @@ class CameraPipeline:
                 "An image came after one with a later stamp: it was dropped.",
                 throttle_duration_sec=LOG_INTERVAL,
             )
+        elif verdict is Verdict.STRAY:
+            self._logger.warning(
+                "The stamp of an image jumped: it was dropped. If the next image agrees, the clock "
+                "was set; if not, check that only one camera publishes on the topic.",
+                throttle_duration_sec=LOG_INTERVAL,
+            )
         elif verdict is Verdict.CLOCK_SET:
             self._logger.warning(
-                "The clock of the images was set back: tracking is reset. If this repeats, check "
-                "that only one camera publishes on the topic; if images are late by more than "
-                f"max_lateness, {settings.max_lateness:g} s, raise it.",
+                "The clock of the images was set: tracking starts over. If this repeats, and "
+                f"images are late by more than max_lateness, {settings.max_lateness:g} s, raise "
+                "it.",
                 throttle_duration_sec=LOG_INTERVAL,
             )
-            self._restart()
+            self._restart(after_pause=False)
         elif verdict is Verdict.AFTER_GAP:
             self._logger.warning(
-                f"No image came for longer than max_gap, {settings.max_gap:g} s: tracking is "
-                "reset.",
+                f"No image came for longer than max_gap, {settings.max_gap:g} s: tracking starts "
+                "over, and points are searched for.",
                 throttle_duration_sec=LOG_INTERVAL,
             )
-            self._restart()
+            self._restart(after_pause=True)
 
     def _process(self, message: Any, stamp: int, age: Callable[[], int]) -> None:  # noqa: ANN401
         """Decode an image and pass it to the consumers.
@@ -269,11 +275,12 @@ class CameraPipeline:
             consumer.counters.count_drops(now, reason, count)
             consumer.counters.last_error = error or consumer.counters.last_error
 
-    def _restart(self) -> None:
+    def _restart(self, *, after_pause: bool) -> None:
         for consumer in self._consumers.values():
-            consumer.restart()
+            consumer.restart(after_pause=after_pause)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._gate.reset()
         discarded = [consumer.reset_on_request() for consumer in self._consumers.values()]
         response.success, response.message = True, f"{' and '.join(discarded)} discarded"
         return response

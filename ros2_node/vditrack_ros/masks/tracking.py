@@ -154,8 +154,8 @@ class MaskConsumer:
             )
         self._reset_stream()
 
-    def restart(self) -> None:
-        """Discard all objects: their masks say nothing of images after a jump of the clock."""
+    def restart(self, *, after_pause: bool) -> None:
+        """Discard all objects: their masks say nothing of images after a pause or a jump."""
         self.reset()
 
     def reset_on_request(self) -> str:

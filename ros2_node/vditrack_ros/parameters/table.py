@@ -162,7 +162,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "max_gap",
         2.0,
-        "Maximum number of seconds between the stamps of two images; a longer gap resets tracking.",
+        "Maximum number of seconds between the stamps of two images. After a longer pause tracking "
+        "starts over: the points are searched for, and objects are discarded.",
         (0.01, 3600.0),
         live=True,
     ),
@@ -170,7 +171,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         "max_lateness",
         0.1,
         "Seconds by which the stamp of an image may be before that of its predecessor; such an "
-        "image is dropped. If it is earlier still, the clock was set back, and tracking is reset.",
+        "image is dropped. One that is earlier still is dropped as stray; if the next image agrees "
+        "with it, the clock was set, and tracking starts over.",
         (0.0, 10.0),
         live=True,
     ),

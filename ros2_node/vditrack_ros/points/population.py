@@ -26,7 +26,7 @@ class _Points:
     ids: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     positions: Floats = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     last_seen: Doubles = field(default_factory=lambda: np.zeros(0))
-    """Stamps in seconds at which the points were last visible."""
+    """Stamps in seconds at which the points were last visible; -inf since a restart."""
     visible: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
     requested: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
 
@@ -82,20 +82,32 @@ class Population:
         self._points = _Points()
         self._forget_images()
 
-    def restart(self) -> int:
-        """Restart the stream with the requested points; return how many they are."""
+    def restart(self, *, keep_population: bool) -> int:
+        """Restart the stream; return how many requested points are kept.
+
+        Args:
+            keep_population: whether points of the population are searched for too, for the time
+                that a point may be lost. They do not count until they are found.
+
+        """
         points = self._points
-        kept = self._live.restart(points.ids[points.requested])
+        kept = self._live.restart(points.ids[points.requested | keep_population])
         points = points.select(np.isin(points.ids, kept))
         never, hidden = np.full(len(kept), -np.inf), np.zeros(len(kept), np.bool_)
         self._points = replace(points, last_seen=never, visible=hidden)
         self._forget_images()
-        return len(kept)
+        return self.requested_count
 
     def _forget_images(self) -> None:
         self._size: Size | None = None
         self._stamp = 0.0
+        self._first_stamp: float | None = None
         self._last_search = -np.inf
+
+    @property
+    def _placed(self) -> Bools:
+        """Which points [N] were visible since the last restart; others have no known position."""
+        return np.isfinite(self._points.last_seen)
 
     @property
     def requested_count(self) -> int:
@@ -135,12 +147,15 @@ class Population:
 
         """
         self._size, self._stamp = frame.shape[:2], update.stamp
+        if self._first_stamp is None:
+            self._first_stamp = update.stamp
         last_seen = np.where(update.visible, update.stamp, self._points.last_seen)
         self._points = replace(
             self._points, positions=update.points, last_seen=last_seen, visible=update.visible
         )
         self._remove_lost(settings)
-        missing = self._target_count(settings) - int((~self._points.requested).sum())
+        counted = ~self._points.requested & self._placed
+        missing = self._target_count(settings) - int(counted.sum())
         since_search = update.stamp - self._last_search
         if missing < 0:
             self._remove(self._rank_population()[missing:])
@@ -151,8 +166,10 @@ class Population:
     def _remove_lost(self, settings: Settings) -> None:
         points = self._points
         assert self._size is not None
-        lost = self._stamp - points.last_seen > settings.lost_after
-        lost |= ~_is_inside(points.positions, self._size)
+        assert self._first_stamp is not None
+        last_seen = np.maximum(points.last_seen, self._first_stamp)
+        lost = self._stamp - last_seen > settings.lost_after
+        lost |= ~_is_inside(points.positions, self._size) & self._placed
         self._remove(np.flatnonzero(lost & ~points.requested))
 
     def _target_count(self, settings: Settings) -> int:
@@ -162,7 +179,7 @@ class Population:
         return max(0, min(settings.points, settings.max_points - self.requested_count))
 
     def _find_new_points(self, frame: Frame, count: int, settings: Settings) -> Floats:
-        alive = self._points.positions
+        alive = self._points.positions[self._placed]
         if settings.population == "features":
             quality = settings.corner_quality
             return detect_corners(frame, count, settings.points, alive, quality)

@@ -142,10 +142,10 @@ class PointConsumer:
         self._population.reset()
         self._reset_outputs()
 
-    def restart(self) -> None:
-        """Discard all images and the population; search for the requested points from now on."""
+    def restart(self, *, after_pause: bool) -> None:
+        """Discard all images; search for requested points, and after a pause for all."""
         requested = self._population.requested_count
-        kept = self._population.restart()
+        kept = self._population.restart(keep_population=after_pause)
         if requested:
             self._logger.info(
                 f"{kept} of {requested} requested points are kept; they are searched for in the "
