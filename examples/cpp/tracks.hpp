@@ -14,7 +14,7 @@
 // A row of the cloud.
 struct Track
 {
-  float x, y, z;  // position in the camera's optical frame, in the unit of `scale`; or NaN
+  float x, y, z;  // position in the frame of the message; see `scale`
   float u, v;     // pixels; (0, 0) is the upper-left corner of the image
   std::int32_t id;
   std::uint8_t visible;    // 1 or 0; the position of an invisible point is an estimate
