@@ -1,12 +1,16 @@
 """Masks of objects through a running node."""
 
+import json
 import re
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import Trigger
 
@@ -445,3 +449,62 @@ def test_masks_follow_a_camera_at_30_hz(peer, tmp_path):
     assert {one.header.frame_id for one in masks} == {"camera_optical"}
     truth = GREEN.repeat(2, 0).repeat(2, 1) > 0
     assert min(iou(indices(one) == 1, truth) for one in masks) > 0.6
+
+
+def ask(peer, name, **fields):
+    """Call a service by parameters, as where vditrack_msgs is not installed."""
+    request = SetParametersAtomically.Request()
+    for field, value in fields.items():
+        typed = [bytes([byte]) for byte in value] if isinstance(value, bytes) else value
+        request.parameters.append(Parameter(field, value=typed).to_parameter_msg())
+    result = peer.call(SetParametersAtomically, f"/tracker/{name}", request).result
+    return result.successful, json.loads(result.reason)
+
+
+def test_objects_are_added_and_removed_by_services(camera, peer, node):
+    png = lambda mask: cv2.imencode(".png", mask)[1].tobytes()  # noqa: E731
+    stamps = []
+    for n in range(3):
+        camera.shoot(shot(n))
+        stamps.append(camera.stamp)
+    # A mask and a box on the image before the last but one; another box is none.
+    left = 8 + STEP
+    box = [left - 3.0, 20.0, left + SIDE + 2.5, 26.0 + SIDE]
+    success, answer = ask(
+        peer,
+        "add_objects",
+        stamp=stamps[1],
+        mask=png(GREEN * 7),
+        boxes=[*box, 9.0, 9.0, 9.0, 9.0],
+    )
+    assert not success and answer["message"] == "2 of 3 objects are added."
+    assert answer["ids"][0] == 7 and answer["ids"][2] == 0
+    assert answer["reasons"][:2] == ["", ""] and "is no box" in answer["reasons"][2]
+    index = answer["ids"][1]
+    peer.until(lambda: index in camera.newest(stamps[2]), "the objects")
+    found = camera.newest(stamps[2])
+    assert iou(found == index, square(2) > 0) > 0.75 and iou(found == 7, GREEN > 0) > 0.75
+    # The known object is moved; without box_ids it would be a new one.
+    success, answer = ask(peer, "add_objects", boxes=box, box_ids=[index])
+    assert success and answer["ids"] == [index]
+    success, answer = ask(peer, "remove", kind=1, id=7)
+    assert success and answer["message"] == "Object 7 is removed."
+    found = camera.shoot(shot(3))
+    assert set(np.unique(found).tolist()) == {0, index}
+    assert ask(peer, "remove", kind=1, id=7)[1]["message"] == "There is no object with the index 7."
+    assert ask(peer, "remove", kind=0, id=7)[1]["message"] == "The mode masks tracks no points."
+    assert "kind 3" in ask(peer, "remove", kind=3, id=7)[1]["message"]
+    assert "needs the fields" in ask(peer, "remove", id=7)[1]["message"]
+    assert "no field 'box'" in ask(peer, "add_objects", box=[1.0])[1]["message"]
+    assert "3 numbers as boxes" in ask(peer, "add_objects", boxes=box[:3])[1]["message"]
+    assert "give float or int" in ask(peer, "add_objects", boxes=["a"])[1]["message"]
+    success, answer = ask(peer, "add_objects", stamp=stamps[0] - 9 * SECOND, boxes=box)
+    assert not success and "older than the newest frame" in answer["message"]
+    assert node.alive
+
+
+def test_objects_wait_for_the_first_image(camera, peer):
+    peer.call(Trigger, "/tracker/reset", Trigger.Request())
+    success, answer = ask(peer, "add_objects", boxes=[5.0, 20.0, 12.0 + SIDE, 28.0 + SIDE])
+    assert success and answer["message"] == "1 of 1 objects are added as soon as their image comes."
+    assert iou(camera.shoot(shot(0)) == answer["ids"][0], square(0) > 0) > 0.8
