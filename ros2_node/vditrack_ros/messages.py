@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from geometry_msgs.msg import Point, Point32
 from numpy.typing import NDArray
@@ -18,9 +19,11 @@ from vditrack.io.overlay import choose_point_radius, draw_point, draw_trails, to
 from vditrack.ros_messages.positions import Positions
 from vditrack.ros_messages.track_cloud import (
     POINT_FIELDS,
+    TRACK_FIELDS,
     build_track_rows,
     describe_track_rows,
 )
+from vditrack.streams.mask_stream import MaskUpdate
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.features import Features
 
@@ -36,6 +39,20 @@ try:
     HAS_FOXGLOVE = True
 except ImportError:
     HAS_FOXGLOVE = False
+
+try:
+    from vditrack_msgs.msg import Track, TrackArray
+
+    HAS_VDITRACK_MSGS = True
+except ImportError:
+    HAS_VDITRACK_MSGS = False
+
+try:
+    from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+    HAS_VISION_MSGS = True
+except ImportError:
+    HAS_VISION_MSGS = False
 
 
 TRAIL_LENGTH = 24
@@ -77,6 +94,56 @@ def build_track_cloud(
         data=array("B", rows.tobytes()),
         **describe_track_rows(rows),
     )
+
+
+def build_track_array(
+    header: Header, update: LiveUpdate, objects: NDArray[np.uint8], positions: Positions
+) -> Any:  # noqa: ANN401
+    """Return all points as a vditrack_msgs/TrackArray.
+
+    It requires `HAS_VDITRACK_MSGS`.
+
+    Args:
+        header: of the image.
+        update: the points in the image.
+        objects: uint8 [N] index of the object of each point, 0 for none.
+        positions: of the points, in the frame of the header.
+
+    """
+    rows = build_track_rows(positions, update, objects)
+    columns = [rows[name].tolist() for name in TRACK_FIELDS.names or ()]
+    tracks = []
+    for row in zip(*columns, strict=True):
+        fields = dict(zip(TRACK_FIELDS.names or (), row, strict=True))
+        position = Point(**{axis: fields.pop(axis) for axis in "xyz"})
+        flags = {name: bool(fields.pop(name)) for name in ("visible", "requested")}
+        tracks.append(Track(position=position, **flags, **fields))
+    return TrackArray(header=header, tracks=tracks)
+
+
+def build_detections(header: Header, update: MaskUpdate) -> Any:  # noqa: ANN401
+    """Return the boxes around objects as a vision_msgs/Detection2DArray, version 4.
+
+    An object without a pixel has no detection. It requires `HAS_VISION_MSGS`.
+
+    Args:
+        header: of the image.
+        update: the objects in the image.
+
+    """
+    detections = []
+    for index, score in zip(update.indices.tolist(), update.agreement.tolist(), strict=True):
+        left, top, width, height = cv2.boundingRect((update.mask == index).astype(np.uint8))
+        if not width:
+            continue
+        hypothesis = ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = "object", score
+        detection = Detection2D(header=header, id=str(index), results=[hypothesis])
+        detection.bbox.center.position.x = left + width / 2
+        detection.bbox.center.position.y = top + height / 2
+        detection.bbox.size_x, detection.bbox.size_y = float(width), float(height)
+        detections.append(detection)
+    return Detection2DArray(header=header, detections=detections)
 
 
 def build_feature_cloud(header: Header, features: Features, layout: str) -> PointCloud:

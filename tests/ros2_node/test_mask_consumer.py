@@ -61,7 +61,8 @@ class Recorder:
         self.told.append(round(stamp, 3))
         mask = np.zeros(frame.shape[:2], np.uint8)
         count = sum(isinstance(one, str) and one != "new" for one in self.told)
-        return MaskUpdate(stamp, mask, np.arange(1, count + 1, dtype=np.uint8), np.zeros(count))
+        zeros = np.zeros(count)
+        return MaskUpdate(stamp, mask, np.arange(1, count + 1, dtype=np.uint8), zeros, zeros)
 
     def add_masks(self, mask, stamp):
         self.told.append(f"mark {mask.max()} at {stamp:g}")

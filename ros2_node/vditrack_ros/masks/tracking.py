@@ -31,12 +31,15 @@ from vditrack_ros.masks.requests import (
     stamp_ahead_error,
     too_many_waiting_error,
 )
-from vditrack_ros.messages import build_mask_image
+from vditrack_ros.messages import HAS_VISION_MSGS, build_detections, build_mask_image
 from vditrack_ros.overlay import OverlayPublisher, Trail
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.services import Answer, Kind, RemoveRequest, create_request_service
 from vditrack_ros.transport.topics import create_publisher, create_subscription
+
+if HAS_VISION_MSGS:
+    from vision_msgs.msg import Detection2DArray
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,11 @@ class MaskConsumer:
         self._publisher = create_publisher(
             context.node, Image, f"{context.output_prefix}masks", output_qos
         )
+        self._detections = None
+        if HAS_VISION_MSGS:
+            self._detections = create_publisher(
+                context.node, Detection2DArray, f"{context.output_prefix}detections", output_qos
+            )
         # Reliable and deep, because a lost request is not repeated.
         request_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         self._subscription = create_subscription(
@@ -119,6 +127,8 @@ class MaskConsumer:
         self._node.destroy_service(self._service)
         self._node.destroy_subscription(self._subscription)
         self._node.destroy_publisher(self._publisher)
+        if self._detections is not None:
+            self._node.destroy_publisher(self._detections)
 
     def process(self, image: CameraImage) -> None:
         """Start the model on an image, or queue the image while the model is busy."""
@@ -310,6 +320,8 @@ class MaskConsumer:
             self._object_ids.update_from_mask(queued.points, update.mask)
         if self._publisher.get_subscription_count() > 0:
             self._publisher.publish(build_mask_image(image.header, update.mask))
+        if self._detections is not None and self._detections.get_subscription_count() > 0:
+            self._detections.publish(build_detections(image.header, update))
         self._overlay.publish(image, queued.trail, self.settings, update.mask)
         # An image is published again after a late request; its latency is counted once.
         if image.stamp != self._published_stamp:

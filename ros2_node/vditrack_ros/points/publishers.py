@@ -20,13 +20,18 @@ from vditrack_ros.transport.topics import create_publisher
 
 if messages.HAS_FOXGLOVE:
     from foxglove_msgs.msg import ImageAnnotations
+if messages.HAS_VDITRACK_MSGS:
+    from vditrack_msgs.msg import TrackArray
 
 _QUEUE_DEPTH = 5
 """Messages stored for a subscriber that is busy; they are small."""
 
 
 class PointPublishers:
-    """The publishers of `~/tracks`, `~/features`, `~/markers` and `~/annotations`."""
+    """The publishers of `~/tracks`, `~/features` and `~/markers`.
+
+    If their packages are installed, it also has those of `~/track_array` and `~/annotations`.
+    """
 
     def __init__(self, node: Node, prefix: str) -> None:
         """Create the topics.
@@ -46,6 +51,8 @@ class PointPublishers:
         }
         if messages.HAS_FOXGLOVE:
             types["annotations"] = ImageAnnotations
+        if messages.HAS_VDITRACK_MSGS:
+            types["track_array"] = TrackArray
         self._publishers = {
             name: create_publisher(node, message_type, f"{prefix}{name}", qos)
             for name, message_type in types.items()
@@ -69,7 +76,7 @@ class PointPublishers:
     @property
     def needs_positions(self) -> bool:
         """Whether a topic with positions in space has subscribers."""
-        return self._is_wanted("tracks") or self._is_wanted("markers")
+        return any(map(self._is_wanted, ("tracks", "track_array", "markers")))
 
     def publish_pixels(
         self, header: Header, update: LiveUpdate, camera: Camera | None, settings: Settings
@@ -108,6 +115,9 @@ class PointPublishers:
         """
         if self._is_wanted("tracks"):
             self._send("tracks", messages.build_track_cloud(header, update, objects, positions))
+        if self._is_wanted("track_array"):
+            array = messages.build_track_array(header, update, objects, positions)
+            self._send("track_array", array)
         if self._is_wanted("markers"):
             self._send("markers", messages.build_markers(header, update, positions.xyz))
 

@@ -75,6 +75,23 @@ class MaskedObjects:
         return np.where(self._given > 0, self._given, kept)
 
     @property
+    def agreement(self) -> Floats:
+        """Mean share of each object in the cells that it owns, float32 [K - 1], as in `indices`.
+
+        It is 1 for an object whose mask was given for the frame, and 0 for one that owns no cell.
+        """
+        labels, given = self._labels, () if self._given is None else np.unique(self._given)
+        owners = labels.argmax(axis=2)
+        shares = np.zeros(len(self.indices), np.float32)
+        for label in range(1, len(self.indices)):
+            owned = owners == label
+            if self.indices[label] in given:
+                shares[label] = 1
+            elif owned.any():
+                shares[label] = labels[owned, label].mean()
+        return shares[1:]
+
+    @property
     def nbytes(self) -> int:
         """Memory of the newest frame's labels and given masks, in bytes."""
         return self._labels.nbytes + (0 if self._given is None else self._given.nbytes)

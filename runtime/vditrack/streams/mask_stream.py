@@ -33,6 +33,9 @@ class MaskUpdate:
     frame."""
     frames_since_marked: NDArray[np.int64]
     """[N] frames since a mask last named the object."""
+    agreement: NDArray[np.float32]
+    """[N] share of the matches that agree on the object, mean over its cells: 1 where its mask was
+    given for the frame, 0 where it has no cell. It is no probability."""
 
 
 class MaskStream:
@@ -202,6 +205,7 @@ class MaskStream:
             mask=objects.mask,
             indices=objects.indices[1:].copy(),
             frames_since_marked=objects.frames_since_marked,
+            agreement=objects.agreement,
         )
 
     def _propagate_into(self, frame: Frame, stamp: float) -> EncodedFrame:
