@@ -36,6 +36,10 @@ class DamagedImageError(InputError):
     """One image of a stream is damaged or malformed; the others may be intact."""
 
 
+class LateMaskError(InputError):
+    """A mask is refused, because the frame that it was made for is not kept."""
+
+
 def install_command(*extras: str, options: str = "") -> str:
     """Return the pip command that installs vditrack with extras from where it came from.
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vditrack.arrays import Frame
-from vditrack.errors import InputError
+from vditrack.errors import InputError, LateMaskError
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND
-from vditrack.streams.mask_history import LateMaskError
 from vditrack.streams.mask_stream import MaskStream, MaskUpdate
 from vditrack_ros.masks.requests import MaskRequest, MaskRequestError
 

@@ -9,8 +9,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from vditrack import Tracker
+from vditrack.errors import LateMaskError
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
-from vditrack.streams.mask_history import LateMaskError
 from vditrack.streams.mask_stream import MaskUpdate
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.consumer import LOG_INTERVAL, RATE_SETTLING_TIME, CameraContext, CameraImage

@@ -10,15 +10,11 @@ import numpy as np
 
 from vditrack.arrays import Frame, Mask
 from vditrack.bundle.configuration import MaskHistory
-from vditrack.errors import InputError
+from vditrack.errors import LateMaskError
 from vditrack.features.fusion import FusedMap, FusedWindow
 from vditrack.masks.objects import MaskedObjects
 
 _MEGABYTE = 10**6
-
-
-class LateMaskError(InputError):
-    """A mask is refused, because the frame that it was made for is not kept."""
 
 
 @dataclass

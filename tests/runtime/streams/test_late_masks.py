@@ -11,7 +11,7 @@ from doubles.passthrough import write_passthrough
 from doubles.propagating import DISPLACEMENT, PROPAGATION, write_propagating
 from vditrack import InputError, Tracker
 from vditrack.bundle.configuration import MaskHistory
-from vditrack.streams.mask_history import LateMaskError
+from vditrack.errors import LateMaskError
 
 HEIGHT, WIDTH = 96, 128
 RATE = 30.0
