@@ -13,7 +13,7 @@ from rclpy.time import Time as RosTime
 
 from vditrack.arrays import Doubles, Floats
 from vditrack.errors import InputError
-from vditrack.ros_messages.stamps import TimeMessage
+from vditrack.ros_messages.stamps import TimeMessage, to_nanoseconds
 
 
 def import_tf2(reason: str) -> ModuleType:
@@ -117,6 +117,24 @@ class FrameTransforms:
                 f"{stamp.sec}.{stamp.nanosec:09d}: {error}"
             ) from error
         return RigidTransform.from_message(found.transform)
+
+    def find_newest_stamp(self, target: str, source: str) -> int | None:
+        """Return the stamp of the newest transform in nanoseconds; None if there is none.
+
+        Args:
+            target: frame of the result.
+            source: frame of what is transformed.
+
+        Raises:
+            InputError: tf2 is not installed.
+
+        """
+        tf2 = self._listen(f"a transform from {source!r} to {target!r}")
+        try:
+            newest = self._buffer.lookup_transform(target, source, RosTime())
+        except tf2.TransformException:
+            return None
+        return to_nanoseconds(newest.header.stamp)
 
     def _listen(self, reason: str) -> ModuleType:
         if self._tf2 is None:

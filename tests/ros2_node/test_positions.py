@@ -285,19 +285,33 @@ def test_positions_in_another_frame(mounted, peer):
     stamp = mounted.stamp
     peer.until(lambda: mounted.markers[-1].markers[0].header.stamp == ros.to_time(stamp), "markers")
     assert mounted.markers[-1].markers[0].header.frame_id == "base_link"
-    # An image whose transform has not arrived waits for it.
-    mounted.stamp = start + 3600 * SECOND
+
+
+def test_transforms_that_always_arrive_after_their_image(mounted, peer):
+    """Their images wait, from the first one on."""
+    mounted.stamp += 7200 * SECOND
+    mounted.transforms.publish(
+        transform("base_link", "camera", mounted.stamp, (0.0, 0.0, 0.5), FORWARD)
+    )
+    peer.listen(0.1)
+    for n in range(5):
+        mounted.advance()
+        mounted.send_depth()
+        mounted.send_image()
+        peer.listen(0.05)
+        mounted.transforms.publish(
+            transform("base_link", "camera", mounted.stamp, (float(n), 0.0, 0.5), FORWARD)
+        )
+        _, rows = mounted.wait()
+        # The jump of the stamps resets tracking.
+        assert n == 0 or scales(rows) == {METRES}
+        np.testing.assert_allclose(rows["x"], n + 1.5, atol=1e-3)
+    # They cease: an image does not wait for ever, and is not placed by an older one.
     mounted.advance()
     mounted.send_depth()
     mounted.send_image()
-    peer.listen(0.1)
-    shift = (7.0, 0.0, 0.5)
-    for ahead in (0, SECOND):
-        mounted.transforms.publish(
-            transform("base_link", "camera", mounted.stamp + ahead, shift, FORWARD)
-        )
     _, rows = mounted.wait()
-    np.testing.assert_allclose(rows["x"], 7.0 + 1.5, atol=1e-3)
+    assert scales(rows) == {UNKNOWN}
 
 
 def test_points_that_are_clicked_in_another_frame(mounted, peer):

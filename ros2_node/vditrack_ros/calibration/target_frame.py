@@ -7,13 +7,16 @@ from std_msgs.msg import Header
 
 from vditrack.errors import InputError
 from vditrack.ros_messages.positions import Positions, Scale
+from vditrack.ros_messages.stamps import to_nanoseconds
 from vditrack_ros.counters import EventWindow
 from vditrack_ros.diagnostics import WARN, Problem
 from vditrack_ros.parameters.settings import Settings
-from vditrack_ros.transforms import FrameTransforms, RigidTransform
+from vditrack_ros.transforms import FrameTransforms, MissingTransformError, RigidTransform
 
 _LOG_INTERVAL = 10.0
 """Minimum number of seconds between two log messages of the same kind."""
+_MAX_DELAY = 500_000_000
+"""Nanoseconds by which the newest transform may be older than an image that waits for the next."""
 
 
 class TargetFrame:
@@ -28,7 +31,6 @@ class TargetFrame:
 
         """
         self._logger, self._transforms = logger, transforms
-        self._was_found = False
         self._total = 0
         self._absences = EventWindow[float]()
         self._explanation = ""
@@ -36,20 +38,20 @@ class TargetFrame:
     def is_awaited(self, header: Header, settings: Settings) -> bool:
         """Return whether the transform of an image is likely to arrive soon.
 
-        It is if that of the image before has arrived.
+        It is if the newest transform is only a little older than the image.
 
         Args:
             header: of the image.
             settings: the node's.
 
         """
-        if not settings.target_frame or not self._was_found:
+        if not settings.target_frame:
             return False
-        try:
-            self._look_up(header, settings)
-        except InputError:
-            return True
-        return False
+        newest = self._transforms.find_newest_stamp(settings.target_frame, header.frame_id)
+        if newest is None:
+            return False
+        missing = to_nanoseconds(header.stamp) - newest
+        return 0 < missing < _MAX_DELAY and not self._is_known(header, settings)
 
     def transform(self, positions: Positions, header: Header, settings: Settings) -> Positions:
         """Return positions of an image in the target frame; without one as they are.
@@ -67,10 +69,8 @@ class TargetFrame:
         try:
             transform = self._look_up(header, settings)
         except InputError as error:
-            self._was_found = False
             self._count_absence(str(error))
             return Positions.unknown(len(positions.xyz))
-        self._was_found = True
         metric = positions.scale == Scale.METRES
         if (positions.scale == Scale.PLANE).any():
             self._logger.warning(
@@ -92,6 +92,14 @@ class TargetFrame:
         count = len(self._absences.values(now))
         text = f"{count} images have no transform: {self._explanation}"
         return values, [(WARN, text)] if count else []
+
+    def _is_known(self, header: Header, settings: Settings) -> bool:
+        # The newest transform between frames that do not move has the stamp at which it was sent.
+        try:
+            self._look_up(header, settings)
+        except MissingTransformError:
+            return False
+        return True
 
     def _look_up(self, header: Header, settings: Settings) -> RigidTransform:
         return self._transforms.look_up(settings.target_frame, header.frame_id, header.stamp)

@@ -219,7 +219,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         "transform_wait",
         0.05,
         "Maximum number of seconds that ~/tracks and ~/markers of an image wait for the transform "
-        "to target_frame. They wait only if that of the image before has arrived.",
+        "to target_frame. They wait only if the newest one is less than 0.5 s older.",
         (0.0, 1.0),
         live=True,
     ),

@@ -35,6 +35,17 @@ from vditrack.errors import InputError
 from vditrack.io.rosbag.recordings import read_recording
 
 
+def test_depth_of_compressed_depth_is_no_image_topic(tmp_path):
+    """Its messages are sensor_msgs/CompressedImage too."""
+    depth = images("/cam/depth/compressedDepth", JPEG, png)
+    color = images("/cam/color/compressed", JPEG, png)
+    recording = read_recording(
+        write_bag(tmp_path / "bag", depth, color, camera_info("/cam/camera_info"))
+    )
+    np.testing.assert_array_equal(recording.frames, np.stack(clip()))
+    assert recording.camera is not None
+
+
 @pytest.mark.parametrize("storage", StoragePlugin)
 @pytest.mark.parametrize(("kind", "make"), [(IMAGE, bgr8), (JPEG, png)])
 def test_frames_are_exact(tmp_path, storage, kind, make):
