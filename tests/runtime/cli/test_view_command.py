@@ -133,9 +133,11 @@ def test_a_bag_of_tracks_is_shown_with_its_images_or_those_of_the_recording(fold
 def test_mistakes_are_one_line(folder, assert_refused, tmp_path):
     (tmp_path / "clip.mp4").write_bytes((folder / "clip.mp4").read_bytes())
     (tmp_path / "bad.npz").write_bytes(b"none")
+    (tmp_path / "bag").symlink_to(folder / "bag")
     for arguments, message in (
         (("view", "nothing", "-o", "a.rrd"), "nothing has no results"),
         (("view", "clip.mp4", "-o", "a.rrd"), "clip.mp4 has no results"),
+        (("view", "bag", "-o", "a.rrd"), "bag has no topic of tracks"),
         (("view", "bad.npz", "-o", "a.rrd"), "bad.npz is not a file of tracks"),
         (("view", "clip.mp4", "-o", "a.mp4"), "-o a.mp4 is no name of a recording"),
         (("track", "clip.mp4", "--grid", "2", "--rerun", "a.txt"), "--rerun a.txt is no name"),

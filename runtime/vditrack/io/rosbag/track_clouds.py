@@ -53,13 +53,17 @@ def read_tracks(path: Path, topic: str | None = None) -> RecordedTracks:
 
 def _find_tracks_topic(bag: Bag, topic: str | None) -> str:
     found = sorted(name for name in bag.topics if _has_tracks(bag, name))
-    available = f"Its topics of tracks are {', '.join(found)}." if found else "It has none."
+    if not found:
+        raise InputError(
+            f"{bag.path} has no topic of tracks: none has the fields {', '.join(_FIELDS)} of the "
+            "node's ~/tracks."
+        )
+    available = f"Its topics of tracks are {', '.join(found)}."
     if topic is not None and topic not in found:
         raise InputError(f"{bag.path} has no topic of tracks {topic}. {available}")
-    if topic is None and len(found) != 1:
+    if topic is None and len(found) > 1:
         raise InputError(
-            f"{bag.path} has {len(found)} topics of tracks, with the fields of ~/tracks; give "
-            f"--tracks-topic. {available}"
+            f"give --tracks-topic: {bag.path} has {len(found)} topics of tracks. {available}"
         )
     return topic or found[0]
 
