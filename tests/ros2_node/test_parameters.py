@@ -20,7 +20,9 @@ BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
 def test_defaults_are_allowed():
-    assert build_settings(DEFAULTS) == Settings(**{**DEFAULTS, "cameras": ("",)})
+    assert build_settings(DEFAULTS) == Settings(
+        **{**DEFAULTS, "cameras": ("",), "region": (0, 0, 1, 1)}
+    )
 
 
 def test_settings_have_one_field_a_parameter():
@@ -59,6 +61,25 @@ def test_whole_number_serves_as_a_real_one():
 def test_names_of_cameras_that_no_topic_can_have(names):
     with pytest.raises(InputError, match="camera"):
         BY_NAME["cameras"].validate(names)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        *([], [0, 0, 1], [0, 0, 0, 1], [0, 0, 1, -1], [-0.1, 0, 1, 1], [0.5, 0, 0.6, 1]),
+        *([0, math.nan, 1, 1], [0, 0, math.inf, 9], [0, 0, True, 1], ["0", 0, 1, 1], 1.0),
+    ],
+)
+def test_regions_that_no_image_has(region):
+    with pytest.raises(InputError, match="region"):
+        BY_NAME["region"].validate(region)
+
+
+def test_regions_in_shares_and_in_pixels():
+    for region in ([0.5, 0, 0.5, 1], [100, 20, 640, 1], (0, 0, 1, 1)):
+        validated = BY_NAME["region"].validate(region)
+        assert validated == list(region)
+        assert {type(part) for part in validated} == {float}
 
 
 def test_names_of_cameras_that_topics_can_have():
@@ -135,17 +156,21 @@ def test_unknown_at_start_is_ignored(declared):
 def test_fixed_while_configured(declared):
     _, parameters = declared()
     current = parameters.read_settings()
-    changed = {int: 65, str: "x", list: ["left"]}
+    changed = {int: 65, str: "x"}
+    lists = {"cameras": ["left"], "region": [0.0, 0.0, 320.0, 240.0]}
     for parameter in PARAMETERS:
         if isinstance(parameter.default, float):
             value = 0.4 if parameter.range[0] < 0.4 else 0.75
         elif isinstance(parameter.default, bool):
             value = not parameter.default
+        elif isinstance(parameter.default, list):
+            value = lists[parameter.name]
         else:
             value = parameter.choices[-1] if parameter.choices else changed[type(parameter.default)]
         change = [Set(parameter.name, value=value)]
         if parameter.live:
-            assert getattr(parameters.check_changes(change, current), parameter.name) == value
+            after = getattr(parameters.check_changes(change, current), parameter.name)
+            assert after == (tuple(value) if isinstance(value, list) else value)
         else:
             with pytest.raises(InputError, match=f"{parameter.name} cannot be set now"):
                 parameters.check_changes(change, current)

@@ -211,3 +211,27 @@ def test_corners_agree_with_the_convention():
     frame = cv2.GaussianBlur(frame, (0, 0), 2.0)
     found = detect_corners(frame, 1, 4, NOBODY, QUALITY)
     np.testing.assert_array_equal(found, [[10.5, 20.5]])
+
+
+def test_a_change_moves_the_population(settings):
+    stream = Stream()
+    population = Population(stream)
+    run(stream, population, 0, 1, settings)
+    requested = np.float32([[5, 5]])
+    population.add_requested(requested, settings)
+    right = replace(settings, region=(0.5, 0.0, 0.5, 1.0))
+    run(stream, population, 1, 1, right)
+    assert len(stream.ids) == 65
+    assert (stream.points[:, 0] > 80).sum() == 64
+    kept = stream.ids.copy()
+    run(stream, population, 2, 1, right)
+    assert stream.ids.tolist() == kept.tolist()
+    # Points may leave the region afterwards.
+    stream.points[10] = (10, 10)
+    run(stream, population, 3, 1, right)
+    assert stream.ids.tolist() == kept.tolist()
+    mask = np.zeros(SIZE, np.uint8)
+    mask[60:] = 255
+    population.area.set_mask(mask)
+    run(stream, population, 4, 1, right)
+    assert ((stream.points >= (80, 60)).all(axis=1)).sum() == 64

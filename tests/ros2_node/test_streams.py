@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud, PointCloud2, PointField
 from std_msgs.msg import Header
@@ -404,6 +405,30 @@ def test_pause(camera, peer):
     assert peer.call(SetBool, "/tracker/pause", SetBool.Request(data=False)).success
     camera.shoot(shot(4))
     assert len(camera.tracks) == count + 1
+
+
+def test_points_are_put_in_the_region_and_the_mask(peer, tmp_path):
+    """The mask is published before the node starts, as a latched topic."""
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = peer.publisher(Image, "/body/tracker/population_mask", latched)
+    mask = np.zeros(SIZE, np.uint8)
+    mask[: HEIGHT // 2] = 255
+    publisher.publish(image_message(mask, time.time_ns(), "mono8"))
+    space = ("-r", "__ns:=/body")
+    with tracker_node(tmp_path, *space, max_age=0.0, region="[160.0, 0.0, 160.0, 240.0]") as node:
+        camera = Camera(peer, "body/", "/body/tracker/tracks")
+        peer.until(lambda: "points are put in 50%" in node.log, "the mask")
+        deadline = time.monotonic() + ros.PATIENCE
+        while len(rows := camera.shoot(shot(0))) != 64:
+            assert time.monotonic() < deadline
+        assert (rows["u"] > WIDTH / 2).all() and (rows["v"] < HEIGHT / 2).all()
+        assert peer.set("/body/tracker", region=[0.0, 0.0, 0.5, 1.0]) == {}
+        while len(rows := camera.shoot(shot(0))) != 64 or rows["u"].max() >= WIDTH / 2:
+            assert time.monotonic() < deadline
+        publisher.publish(image_message(shot(0), time.time_ns()))
+        peer.until(lambda: "encoding 'rgb8'" in node.log, "a complaint")
+        camera.close()
+        assert node.alive, node.log
 
 
 def test_images_above_the_rate_are_left_out(camera, peer):

@@ -1,13 +1,17 @@
 """Definition of a parameter of the node. Needs no ROS."""
 
 import re
+from array import array
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, cast
 
 from vditrack.errors import InputError
 
-Value = bool | int | float | str | list[str]
+Value = bool | int | float | str | list[str] | list[float]
 
+_ROUNDING = 1e-6
+"""By how much the shares of a region may exceed the image."""
 _CAMERA_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*)?")
 
 
@@ -27,6 +31,8 @@ class Parameter:
     @property
     def ros_type(self) -> str:
         """Name of the parameter's type in ROS."""
+        if isinstance(self.default, list):
+            return f"{_ROS_TYPES[type(self.default[0])]} array"
         return _ROS_TYPES[type(self.default)]
 
     @property
@@ -51,7 +57,7 @@ class Parameter:
         """
         if isinstance(self.default, float) and type(value) is int:
             value = float(value)
-        if isinstance(self.default, list) and isinstance(value, (tuple, list)):
+        if isinstance(self.default, list) and isinstance(value, (tuple, list, array)):
             value = list(value)
         allowed = type(value) is type(self.default)
         if allowed and self.choices:
@@ -63,6 +69,8 @@ class Parameter:
             raise InputError(f"{self.name} is {value!r}; it must be {self.allowed}.")
         if self.name == "cameras":
             _check_camera_names(value)
+        if self.name == "region":
+            value = _check_region(value)
         return cast("Value", value)
 
 
@@ -71,12 +79,25 @@ _ROS_TYPES: dict[type, str] = {
     int: "integer",
     float: "double",
     str: "string",
-    list: "string array",
 }
 
 
 def _with_article(ros_type: str) -> str:
     return f"an {ros_type}" if ros_type == "integer" else f"a {ros_type}"
+
+
+def _check_region(region: list[Any]) -> list[float]:
+    """Return the numbers of a region of interest."""
+    if len(region) == 4 and all(type(part) in (int, float) for part in region):
+        x, y, width, height = (float(part) for part in region)
+        in_pixels = max(x, y, width, height) > 1
+        fits = in_pixels or max(x + width, y + height) <= 1 + _ROUNDING
+        if isfinite(sum(region)) and min(x, y) >= 0 and min(width, height) > 0 and fits:
+            return [x, y, width, height]
+    raise InputError(
+        f"region is {region}; it must be a double array of x, y, width and height: in pixels, or "
+        "in shares of the image if none is above 1, inside the image."
+    )
 
 
 def _check_camera_names(names: list[str]) -> None:

@@ -7,6 +7,9 @@ from typing import Any, cast
 from vditrack.errors import InputError
 from vditrack_ros.parameters.table import PARAMETERS
 
+Region = tuple[float, float, float, float]
+"""x, y, width and height: in pixels, or in shares of the image if none is above 1."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -22,6 +25,7 @@ class Settings:
     image_transport: str
     reliability: str
     population: str
+    region: Region
     points: int
     max_points: int
     lost_after: float
@@ -63,7 +67,10 @@ def build_settings(values: Mapping[str, Any]) -> Settings:
         parameter.name: parameter.validate(values[parameter.name]) for parameter in PARAMETERS
     }
     cameras = tuple(cast("list[str]", checked.pop("cameras")))
-    settings = Settings(cameras=cameras, **cast("dict[str, Any]", checked))
+    x, y, width, height = cast("list[float]", checked.pop("region"))
+    settings = Settings(
+        cameras=cameras, region=(x, y, width, height), **cast("dict[str, Any]", checked)
+    )
     if settings.points > settings.max_points:
         raise InputError(
             f"points is {settings.points}, more than max_points, {settings.max_points}. Raise "

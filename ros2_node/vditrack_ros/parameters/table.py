@@ -68,6 +68,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "region",
+        [0.0, 0.0, 1.0, 1.0],
+        "Part of the image in which points of the population are put: x, y, width and height, in "
+        "pixels, or in shares of the image if none is above 1. Points may leave it afterwards. "
+        "~/population_mask excludes more.",
+        live=True,
+    ),
+    Parameter(
         "points",
         64,
         "Number of points to keep alive, in addition to requested points.",

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field, fields, replace
 import cv2
 import numpy as np
 
-from vditrack.arrays import Bools, Doubles, Floats, Frame, Indices, Ints
+from vditrack.arrays import Bools, Doubles, Floats, Frame, Indices, Ints, Mask
 from vditrack.coordinates import cells_from_pixels, pixels_from_cells
 from vditrack.streams.realtime import LiveStream, LiveUpdate
 from vditrack_ros.parameters.settings import Settings
+from vditrack_ros.points.population_area import PopulationArea
 
 Size = tuple[int, int]
 """(height, width)."""
 
+_FINER = 1.2
+"""Factor by which a grid gets more cells if too few of them are in the allowed part."""
 _MIN_SPACING = 0.5
 """Minimum distance between corners, as a share of the spacing that a grid would have."""
 
@@ -75,6 +78,8 @@ class Population:
 
         """
         self._live = live
+        self.area = PopulationArea()
+        """Where points are put."""
         self.reset()
 
     def reset(self) -> None:
@@ -154,6 +159,8 @@ class Population:
             self._points, positions=update.points, last_seen=last_seen, visible=update.visible
         )
         self._remove_lost(settings)
+        if self.area.take_change(settings.region):
+            self._remove_outside(settings)
         counted = ~self._points.requested & self._placed
         missing = self._target_count(settings) - int(counted.sum())
         since_search = update.stamp - self._last_search
@@ -172,6 +179,14 @@ class Population:
         lost |= ~_is_inside(points.positions, self._size) & self._placed
         self._remove(np.flatnonzero(lost & ~points.requested))
 
+    def _remove_outside(self, settings: Settings) -> None:
+        """Remove the points of the population outside the area, which has just changed."""
+        assert self._size is not None
+        allowed = self.area.build(self._size, settings.region)
+        if allowed is not None:
+            outside = ~_is_allowed(self._points.positions, allowed) & self._placed
+            self._remove(np.flatnonzero(outside & ~self._points.requested))
+
     def _target_count(self, settings: Settings) -> int:
         """Return the target number of points in the population."""
         if settings.population == "none":
@@ -179,11 +194,12 @@ class Population:
         return max(0, min(settings.points, settings.max_points - self.requested_count))
 
     def _find_new_points(self, frame: Frame, count: int, settings: Settings) -> Floats:
-        alive = self._points.positions[self._placed]
+        alive, size = self._points.positions[self._placed], frame.shape[:2]
+        allowed = self.area.build(size, settings.region)
         if settings.population == "features":
             quality = settings.corner_quality
-            return detect_corners(frame, count, settings.points, alive, quality)
-        return choose_grid_points(frame.shape[:2], count, settings.points, alive)
+            return detect_corners(frame, count, settings.points, alive, quality, allowed)
+        return choose_grid_points(size, count, settings.points, alive, allowed)
 
     def _make_room(self, count: int, max_points: int) -> None:
         """Remove replaceable points until `count` more fit, or none is left."""
@@ -215,7 +231,9 @@ class Population:
             self._points = self._points.select(kept)
 
 
-def choose_grid_points(size: Size, count: int, target: int, alive: Floats) -> Floats:
+def choose_grid_points(
+    size: Size, count: int, target: int, alive: Floats, allowed: Mask | None = None
+) -> Floats:
     """Return centres of free grid cells, evenly spread, float32 [M, 2] with M <= count.
 
     Args:
@@ -223,8 +241,11 @@ def choose_grid_points(size: Size, count: int, target: int, alive: Floats) -> Fl
         count: maximum number of points to return.
         target: total number of points in the end; the grid has at least so many cells.
         alive: positions [N, 2] of the living points; a cell that contains one is not free.
+        allowed: uint8 [H, W], not 0 where points may be put; None for everywhere.
 
     """
+    if allowed is not None:
+        return _choose_allowed(allowed, count, target, alive)
     height, width = size
     columns = min(target, int(np.ceil(np.sqrt(target * width / height))))
     rows = int(np.ceil(target / columns))
@@ -237,7 +258,38 @@ def choose_grid_points(size: Size, count: int, target: int, alive: Floats) -> Fl
     return np.asarray(pixels_from_cells(free[spread], 1) * cell, np.float32)
 
 
-def detect_corners(frame: Frame, count: int, target: int, alive: Floats, quality: float) -> Floats:
+def _choose_allowed(allowed: Mask, count: int, target: int, alive: Floats) -> Floats:
+    """Return centres of free grid cells in the allowed part of an image, float32 [M, 2].
+
+    The grid covers the bounding box of that part, and is so fine that at least `target` cells are
+    allowed, if the part has so many pixels.
+    """
+    left, top, width, height = cv2.boundingRect(allowed)
+    if not width:
+        return np.zeros((0, 2), np.float32)
+    size, corner = (height, width), np.array([left, top], np.float32)
+
+    def choose(cells: int, occupied: Floats) -> Floats:
+        centres = corner + choose_grid_points(size, cells, cells, occupied)
+        return np.asarray(centres[_is_allowed(centres, allowed)], np.float32)
+
+    nobody = np.zeros((0, 2), np.float32)
+    cells = int(np.ceil(target * width * height / np.count_nonzero(allowed)))
+    while cells < width * height and len(choose(cells, nobody)) < target:
+        cells = int(np.ceil(cells * _FINER))
+    centres = choose(min(cells, width * height), alive - corner)
+    spread = np.linspace(0, len(centres) - 1, min(count, len(centres))).round().astype(np.intp)
+    return np.asarray(centres[spread], np.float32)
+
+
+def detect_corners(
+    frame: Frame,
+    count: int,
+    target: int,
+    alive: Floats,
+    quality: float,
+    allowed: Mask | None = None,
+) -> Floats:
     """Return corners (Shi and Tomasi, 1994) away from the living points, float32 [M, 2].
 
     Args:
@@ -246,11 +298,12 @@ def detect_corners(frame: Frame, count: int, target: int, alive: Floats, quality
         target: total number of points in the end; it determines the minimum distance of corners.
         alive: positions [N, 2] of the living points.
         quality: minimum quality of a corner, as a share of the best corner's.
+        allowed: uint8 [H, W], not 0 where points may be put; None for everywhere.
 
     """
     height, width = frame.shape[:2]
-    spacing = _MIN_SPACING * np.sqrt(height * width / target)
-    free = np.full((height, width), 255, np.uint8)
+    free = np.full((height, width), 255, np.uint8) if allowed is None else allowed.copy()
+    spacing = _MIN_SPACING * np.sqrt(np.count_nonzero(free) / target)
     for centre in cells_from_pixels(alive[_is_inside(alive, (height, width))], 1).round():
         cv2.circle(free, centre.astype(int).tolist(), round(spacing), 0, cv2.FILLED)
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
@@ -258,6 +311,13 @@ def detect_corners(frame: Frame, count: int, target: int, alive: Floats, quality
     if corners is None:
         return np.zeros((0, 2), np.float32)
     return np.asarray(pixels_from_cells(corners[:, 0], 1), np.float32)
+
+
+def _is_allowed(points: Floats, allowed: Mask) -> Bools:
+    """Return which points [N, 2] are where a mask uint8 [H, W] is not 0."""
+    inside = _is_inside(points, allowed.shape)
+    x, y = np.where(inside[:, None], points, 0).astype(np.intp).T
+    return np.asarray(inside & (allowed[y, x] > 0))
 
 
 def _is_inside(points: Floats, size: Size) -> Bools:

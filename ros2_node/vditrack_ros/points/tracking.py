@@ -7,7 +7,7 @@ from dataclasses import replace
 from geometry_msgs.msg import PointStamped
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
 from vditrack import Tracker
@@ -29,11 +29,13 @@ from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.points.population import Population
+from vditrack_ros.points.population_area import read_population_mask
 from vditrack_ros.points.publishers import PointPublishers
 from vditrack_ros.points.requests import read_clicked_pixel, read_pixels
 from vditrack_ros.points.results import PointResult, ResultQueue
 from vditrack_ros.services import Answer, Kind, RemoveRequest
 from vditrack_ros.transforms import MissingTransformError
+from vditrack_ros.transport.sensor_subscription import SensorSubscription
 from vditrack_ros.transport.topics import create_subscription
 
 _TRANSFORM_PATIENCE = 2.0
@@ -81,6 +83,14 @@ class PointConsumer:
         self._overlay, self._object_ids = overlay, object_ids
         self._draws_overlay = draws_overlay
         self._requests = self._subscribe_to_requests(context)
+        self._mask_subscription = SensorSubscription(
+            context.node,
+            Image,
+            f"{context.output_prefix}population_mask",
+            self._on_population_mask,
+            reliability="auto",
+            latched=True,
+        )
 
     def _subscribe_to_requests(self, context: CameraContext) -> list[Subscription]:
         # Reliable and deep, because a lost request is not repeated.
@@ -95,6 +105,7 @@ class PointConsumer:
         """Destroy all topics."""
         for subscription in self._requests:
             self._node.destroy_subscription(subscription)
+        self._mask_subscription.close()
         self._geometry.close()
         self._results.close()
         self._publishers.close()
@@ -243,6 +254,18 @@ class PointConsumer:
         others = "; in the others optical flow tracks the points" if rate < 0.95 * rate_in else ""
         self._logger.info(
             f"The model encodes {rate:.1f} of {rate_in:.1f} images per second{others}."
+        )
+
+    def _on_population_mask(self, message: Image) -> None:
+        try:
+            mask = read_population_mask(message)
+        except InputError as error:
+            self._logger.warning(f"{error} It is not used.")
+            return
+        self._population.area.set_mask(mask)
+        self._logger.info(
+            f"~/population_mask: points are put in {(mask > 0).mean():.0%} of the image.",
+            throttle_duration_sec=LOG_INTERVAL,
         )
 
     def _on_add_points(self, cloud: PointCloud2) -> None:
