@@ -65,14 +65,14 @@ def read_defaults() -> dict[str, Any]:
 
 def read_descriptions() -> dict[str, str]:
     """Return the description of each parameter: the comment above it in the file of defaults."""
-    descriptions, comment = {}, []
+    names, descriptions, comment = read_defaults(), {}, []
     for line in CONFIG.read_text().splitlines():
         text = line.strip()
         if text.startswith("#"):
             comment.append(text.lstrip("# "))
         else:
             name = text.partition(":")[0]
-            if name in read_defaults():
+            if name in names:
                 descriptions[name] = " ".join(comment)
             comment = []
     return descriptions
