@@ -74,7 +74,11 @@ _FIELDS = [
 
 
 def build_track_cloud(
-    header: Header, update: LiveUpdate, objects: NDArray[np.uint8], positions: Positions
+    header: Header,
+    update: LiveUpdate,
+    objects: NDArray[np.uint8],
+    positions: Positions,
+    requested: Bools | None = None,
 ) -> PointCloud2:
     """Return all points as a cloud with one row per point.
 
@@ -85,9 +89,10 @@ def build_track_cloud(
         update: the points in the image.
         objects: uint8 [N] index of the object of each point, 0 for none.
         positions: of the points, in the frame of the header.
+        requested: [N] which points were asked for; None for none.
 
     """
-    rows = build_track_rows(positions, update, objects)
+    rows = build_track_rows(positions, update, objects, requested)
     return PointCloud2(
         header=header,
         fields=_FIELDS,
@@ -97,7 +102,11 @@ def build_track_cloud(
 
 
 def build_track_array(
-    header: Header, update: LiveUpdate, objects: NDArray[np.uint8], positions: Positions
+    header: Header,
+    update: LiveUpdate,
+    objects: NDArray[np.uint8],
+    positions: Positions,
+    requested: Bools | None = None,
 ) -> Any:  # noqa: ANN401
     """Return all points as a vditrack_msgs/TrackArray.
 
@@ -108,9 +117,10 @@ def build_track_array(
         update: the points in the image.
         objects: uint8 [N] index of the object of each point, 0 for none.
         positions: of the points, in the frame of the header.
+        requested: [N] which points were asked for; None for none.
 
     """
-    rows = build_track_rows(positions, update, objects)
+    rows = build_track_rows(positions, update, objects, requested)
     columns = [rows[name].tolist() for name in TRACK_FIELDS.names or ()]
     tracks = []
     for row in zip(*columns, strict=True):

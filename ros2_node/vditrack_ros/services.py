@@ -6,12 +6,13 @@ field of the request; the answer is JSON in `result.reason`.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
 from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
 from rclpy.service import Service
@@ -84,7 +85,7 @@ def create_request_service(
     prefix: str,
     name: str,
     read: Callable[[Fields], Request],
-    handle: Callable[[Request], Answer],
+    handle: Callable[[Request], Answer | Awaitable[Answer]],
 ) -> Service:
     """Create a service for requests of points or objects.
 
@@ -94,33 +95,40 @@ def create_request_service(
         name: "add_points", "add_objects" or "remove".
         read: makes a request of the values of its fields; raises `InputError` if they are invalid.
             Fields that a parameter request leaves out are absent.
-        handle: carries out the request.
+        handle: carries out the request. It may return an awaitable, such as a future of rclpy, if
+            the answer has to wait; meanwhile the node goes on.
 
     """
 
-    def respond(fields: Callable[[], Fields]) -> Answer:
+    async def respond(fields: Callable[[], Fields]) -> Answer:
         try:
-            return handle(read(fields()))
+            answer = handle(read(fields()))
+            return answer if isinstance(answer, Answer) else await answer
         except InputError as error:
             return Answer(False, str(error))
 
-    def on_native(request: Any, response: Any) -> Any:  # noqa: ANN401
-        answer = respond(lambda: _read_native(request))
+    async def on_native(request: Any, response: Any) -> Any:  # noqa: ANN401
+        answer = await respond(lambda: _read_native(request))
         response.success, response.message = answer.success, answer.message
         if hasattr(response, "ids"):
             response.ids, response.reasons = answer.ids, answer.reasons
         return response
 
-    def on_parameters(request: Any, response: Any) -> Any:  # noqa: ANN401
-        answer = respond(lambda: _read_parameters(request.parameters, name))
+    async def on_parameters(request: Any, response: Any) -> Any:  # noqa: ANN401
+        answer = await respond(lambda: _read_parameters(request.parameters, name))
         response.result.successful = answer.success
         text = {"message": answer.message, "ids": answer.ids, "reasons": answer.reasons}
         response.result.reason = json.dumps(text)
         return response
 
-    if name in _NATIVE:
-        return node.create_service(_NATIVE[name], f"{prefix}{name}", on_native)
-    return node.create_service(SetParametersAtomically, f"{prefix}{name}", on_parameters)
+    native = _NATIVE.get(name)
+    # A call that waits must not hold up the node's other callbacks, as it would in their group.
+    return node.create_service(
+        native or SetParametersAtomically,
+        f"{prefix}{name}",
+        on_native if native else on_parameters,
+        callback_group=ReentrantCallbackGroup(),
+    )
 
 
 def read_removal(fields: Fields) -> RemoveRequest:

@@ -8,7 +8,7 @@ import pytest
 from doubles.ros_loopback import camera_info
 from vditrack.errors import InputError
 from vditrack.ros_messages.camera_info import Camera
-from vditrack_ros.points.requests import read_clicked_pixel, read_pixels
+from vditrack_ros.points.requests import read_clicked_pixel, read_pixels, read_requested_pixels
 
 SIZE = (120, 160)
 
@@ -57,6 +57,16 @@ def test_clouds_that_cannot_be_read():
     short.data = short.data[:-1]
     with pytest.raises(InputError, match="layout"):
         read_pixels(short)
+
+
+def test_fields_of_a_service_call():
+    request = read_requested_pixels({"stamp": 5, "x": [1.0, 2.5], "y": [3, 4]})
+    assert request.stamp == 5
+    np.testing.assert_array_equal(request.pixels, [[1, 3], [2.5, 4]])
+    assert read_requested_pixels({"x": 1.0, "y": 2.0}).stamp == 0
+    for wrong in ({}, {"x": [1.0]}, {"x": [], "y": []}):
+        with pytest.raises(InputError, match="values of x"):
+            read_requested_pixels(wrong)
 
 
 def click(x, y, z, frame_id=""):

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
+from vditrack.errors import InputError
 from vditrack.streams.realtime import LiveUpdate
+from vditrack_ros.points.placement import PointPlacement, PointRequest
 from vditrack_ros.points.population import (
     Population,
-    RequestResult,
     choose_grid_points,
     detect_corners,
 )
@@ -61,7 +62,12 @@ class Stream:
         self.ids, self.points = np.zeros(0, np.int64), NOBODY
         self._next = 0
 
-    def add(self, points):
+    def frame_size(self, stamp=None):
+        if stamp is not None and stamp < 0:
+            raise InputError("before the newest frame")
+        return SIZE
+
+    def add(self, points, stamp=None):
         ids = self._next + np.arange(len(points))
         self._next += len(points)
         self.ids = np.concatenate([self.ids, ids])
@@ -140,15 +146,69 @@ def test_points_outside_are_replaced_at_once(settings):
 def test_points_asked_for_stay(settings):
     stream = Stream()
     population = Population(stream)
-    assert population.add_requested(np.array([[1, 1]], np.float32), settings) is None
     run(stream, population, 0, 1, settings)
     asked = np.array([[5, 5], [200, 5], [np.nan, 5], [7, 7]], np.float32)
-    assert population.add_requested(asked, settings) == RequestResult(added=2, outside=2, refused=0)
+    result = population.add_requested(asked, settings)
     mine = stream.ids[-2:].copy()
+    assert result.added == 2 and result.ids == [mine[0], -1, -1, mine[1]]
+    outside = "It is outside the image of 160 x 120 pixels."
+    assert result.reasons == ["", outside, outside, ""]
+    assert population.find_requested(np.array([0, mine[1], 999])).tolist() == [False, True, False]
     run(stream, population, 1, 3, settings, hidden=mine)
     assert np.isin(mine, stream.ids).all()
     # Beside those that nobody asked for.
     assert len(stream.ids) == 66 and population.requested_count == 2
+
+
+class Asked:
+    """A request, and what became of it."""
+
+    def __init__(self, stamp, deadline=float("inf")):
+        self.results = []
+        read = np.array([[5, 5]], np.float32).copy
+        self.request = PointRequest(round(stamp * 1e9), read, self.results.append, deadline)
+
+    @property
+    def fault(self):
+        (result,) = self.results
+        return result.fault
+
+
+def test_requests_wait_for_their_image(settings):
+    """Before, one before the first image was refused, and stamps were not read."""
+    stream = Stream()
+    population = Population(stream)
+    placement = PointPlacement(population)
+    early, exact, later, far = Asked(0), Asked(10.0), Asked(11.5), Asked(13.0)
+    for asked in (early, exact, later, far):
+        assert placement.submit(asked.request, settings)
+    run(stream, population, 10.0, 0.1, settings)
+    placement.place_waiting(round(10.0e9), settings)
+    assert early.results[0].added == exact.results[0].added == 1
+    assert not later.results and "3 s ahead of the images" in far.fault
+    # The first image that is not before the stamp.
+    placement.place_waiting(round(11.6e9), settings)
+    assert later.results[0].added == 1 and len(placement) == 0
+    # A past image is the stream's concern.
+    past = Asked(-1.0)
+    assert not placement.submit(past.request, settings)
+    assert "before the newest frame" in past.fault
+    # After a reset, they wait again.
+    placement.forget_images()
+    assert placement.submit(Asked(0).request, settings) and len(placement) == 1
+
+
+def test_few_requests_wait_and_not_for_ever(settings):
+    placement = PointPlacement(Population(Stream()))
+    asked = [Asked(0, deadline=float(n)) for n in range(11)]
+    for one in asked:
+        placement.submit(one.request, settings)
+    assert len(placement) == 10 and "More than 10" in asked[0].fault
+    placement.expire(4.5)
+    assert [len(one.results) for one in asked] == 5 * [1] + 6 * [0]
+    assert "no image came" in asked[4].fault
+    placement.refuse_waiting("tracking was reset")
+    assert asked[10].fault == "tracking was reset" and len(placement) == 0
 
 
 def test_room_is_made_for_points_asked_for(settings):
@@ -161,7 +221,8 @@ def test_room_is_made_for_points_asked_for(settings):
     first = stream.ids[-4:].copy()
     run(stream, population, 1, 1, tight, hidden=first[:1])
     assert len(stream.ids) == 6 and np.isin(first, stream.ids).all()
-    assert population.add_requested(asked, tight) == RequestResult(added=3, outside=0, refused=1)
+    result = population.add_requested(asked, tight)
+    assert result.added == 3 and "max_points is 6" in result.reasons[3]
     # One that is not seen made way, those seen did not.
     assert np.isin(first, stream.ids).tolist() == [False, True, True, True]
 

@@ -55,11 +55,17 @@ class _Points:
 class RequestResult:
     """What became of requested points."""
 
-    added: int
-    outside: int
-    """Not added: outside the image."""
-    refused: int
-    """Not added: `max_points` are alive."""
+    ids: list[int] = field(default_factory=list)
+    """Identifier of each point; -1 if it was not added."""
+    reasons: list[str] = field(default_factory=list)
+    """Why each point was not added; empty if it was."""
+    fault: str = ""
+    """Why the whole request is refused; the lists are then empty."""
+
+    @property
+    def added(self) -> int:
+        """Number of points that were added."""
+        return sum(identifier >= 0 for identifier in self.ids)
 
 
 class Population:
@@ -119,22 +125,38 @@ class Population:
         """Number of requested points alive."""
         return int(self._points.requested.sum())
 
-    def add_requested(self, points: Floats, settings: Settings) -> RequestResult | None:
-        """Add requested points; return None before the first image.
+    def add_requested(
+        self, points: Floats, settings: Settings, stamp: float | None = None
+    ) -> RequestResult:
+        """Add requested points.
 
         Args:
-            points: pixels (x, y) [N, 2] of the newest image.
+            points: pixels (x, y) [N, 2] of their image.
             settings: the node's.
+            stamp: of their image in seconds; None for the newest.
+
+        Raises:
+            InputError: there is no image yet, or none of that time.
 
         """
-        if self._size is None:
-            return None
-        inside = points[_is_inside(points, self._size)]
+        height, width = size = self._live.frame_size(stamp)
+        inside = np.flatnonzero(_is_inside(points, size))
         self._make_room(len(inside), settings.max_points)
-        room = max(0, settings.max_points - len(self._points.ids))
-        self._add(inside[:room], requested=True)
-        added = min(room, len(inside))
-        return RequestResult(added, len(points) - len(inside), len(inside) - added)
+        placed = inside[: max(0, settings.max_points - len(self._points.ids))]
+        ids, reasons = np.full(len(points), -1, np.int64), [""] * len(points)
+        ids[placed] = self._add(points[placed], stamp, requested=True)
+        for row in np.flatnonzero(ids < 0).tolist():
+            reasons[row] = (
+                f"max_points is {settings.max_points}. Raise it, or remove points."
+                if row in inside
+                else f"It is outside the image of {width} x {height} pixels."
+            )
+        return RequestResult(ids.tolist(), reasons)
+
+    def find_requested(self, ids: Ints) -> Bools:
+        """Return which points [N], given by their ids, were requested."""
+        requested = self._points.ids[self._points.requested]
+        return np.isin(ids, requested)
 
     def remove(self, identifier: int) -> bool:
         """Remove a point; return False if there is none with the id."""
@@ -168,7 +190,7 @@ class Population:
             self._remove(self._rank_population()[missing:])
         elif missing > 0 and since_search >= settings.refill_interval:
             self._last_search = update.stamp
-            self._add(self._find_new_points(frame, missing, settings), requested=False)
+            self._add(self._find_new_points(frame, missing, settings), None, requested=False)
 
     def _remove_lost(self, settings: Settings) -> None:
         points = self._points
@@ -218,10 +240,12 @@ class Population:
         rows = np.flatnonzero(~points.requested)
         return rows[np.argsort(-points.last_seen[rows], kind="stable")]
 
-    def _add(self, points: Floats, *, requested: bool) -> None:
-        if len(points):
-            ids = self._live.add(points)
-            self._points = self._points.append(ids, points, self._stamp, requested=requested)
+    def _add(self, points: Floats, stamp: float | None, *, requested: bool) -> Ints:
+        if not len(points):
+            return np.zeros(0, np.int64)
+        ids = self._live.add(points, stamp)
+        self._points = self._points.append(ids, points, self._stamp, requested=requested)
+        return ids
 
     def _remove(self, rows: Indices) -> None:
         if len(rows):

@@ -10,6 +10,7 @@ from sensor_msgs.msg import PointCloud, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
+from vditrack.arrays import Bools
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.positions import Positions
 from vditrack.streams.realtime import LiveUpdate
@@ -103,6 +104,7 @@ class PointPublishers:
         update: LiveUpdate,
         objects: NDArray[np.uint8],
         positions: Positions,
+        requested: Bools,
     ) -> None:
         """Publish an update on the topics with positions in space that have subscribers.
 
@@ -111,12 +113,14 @@ class PointPublishers:
             update: the points in the image.
             objects: uint8 [N] index of the object of each point, 0 for none.
             positions: of the points.
+            requested: [N] which points were asked for.
 
         """
         if self._is_wanted("tracks"):
-            self._send("tracks", messages.build_track_cloud(header, update, objects, positions))
+            cloud = messages.build_track_cloud(header, update, objects, positions, requested)
+            self._send("tracks", cloud)
         if self._is_wanted("track_array"):
-            array = messages.build_track_array(header, update, objects, positions)
+            array = messages.build_track_array(header, update, objects, positions, requested)
             self._send("track_array", array)
         if self._is_wanted("markers"):
             self._send("markers", messages.build_markers(header, update, positions.xyz))

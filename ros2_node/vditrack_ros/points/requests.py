@@ -1,6 +1,7 @@
-"""Requests on `~/add_points` and `~/add_point`, converted to pixels of the image. Needs no ROS."""
+"""Requests of points, converted to pixels of the image. Needs no ROS."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,34 @@ from vditrack.arrays import Floats
 from vditrack.errors import InputError
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.point_fields import read_point_fields
+
+
+@dataclass(frozen=True)
+class RequestedPixels:
+    """A request of the service `~/add_points`."""
+
+    stamp: int
+    """Stamp of the image in nanoseconds; 0 for the newest image."""
+    pixels: Floats
+    """Pixels (x, y) [N, 2] in the image."""
+
+
+def read_requested_pixels(fields: Mapping[str, Any]) -> RequestedPixels:
+    """Return a request of the values of its fields.
+
+    Args:
+        fields: `stamp` in nanoseconds, `x` and `y` in pixels; a field that is left out is empty.
+
+    Raises:
+        InputError: there is no point, or x and y have different lengths.
+
+    """
+    x, y = (np.asarray(fields.get(name, ()), np.float32).ravel() for name in "xy")
+    if len(x) != len(y) or not len(x):
+        raise InputError(
+            f"~/add_points has {len(x)} values of x and {len(y)} of y. Give both of each point."
+        )
+    return RequestedPixels(int(fields.get("stamp", 0)), np.stack([x, y], axis=1))
 
 
 def read_pixels(cloud: Any) -> Floats:  # noqa: ANN401

@@ -11,6 +11,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from std_msgs.msg import Header
 
+from vditrack.arrays import Bools
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.calibration.camera_info import Size
 from vditrack_ros.counters import Timing
@@ -32,6 +33,8 @@ class PointResult:
     update: LiveUpdate
     objects: NDArray[np.uint8]
     """[N] index of the object of each point, 0 for none."""
+    requested: Bools
+    """[N] which points were asked for."""
     measure: Callable[[float], Timing]
     """Returns the durations, given the seconds that publishing took."""
 

@@ -1,19 +1,19 @@
 """Tracking of points through one camera's images."""
 
+import math
 import time
 from concurrent.futures import Executor
 from dataclasses import replace
 
 from geometry_msgs.msg import PointStamped
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from vditrack import Tracker
 from vditrack.arrays import Floats
 from vditrack.errors import InputError
-from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND
+from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.calibration.geometry import CameraGeometry
 from vditrack_ros.consumer import LOG_INTERVAL, RATE_SETTLING_TIME, CameraContext, CameraImage
@@ -27,11 +27,13 @@ from vditrack_ros.diagnostics import (
 )
 from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.parameters.settings import Settings
+from vditrack_ros.points.intake import RequestIntake
 from vditrack_ros.points.object_ids import PointObjectIds
+from vditrack_ros.points.placement import NotReadyError
 from vditrack_ros.points.population import Population
 from vditrack_ros.points.population_area import read_population_mask
 from vditrack_ros.points.publishers import PointPublishers
-from vditrack_ros.points.requests import read_clicked_pixel, read_pixels
+from vditrack_ros.points.requests import read_clicked_pixel
 from vditrack_ros.points.results import PointResult, ResultQueue
 from vditrack_ros.services import Answer, Kind, RemoveRequest
 from vditrack_ros.transforms import MissingTransformError
@@ -78,11 +80,8 @@ class PointConsumer:
         self._rate_logged = False
         self._update: LiveUpdate | None = None
         self._header, self._size = Header(), (0, 0)
-        self._clicks: list[tuple[float, PointStamped]] = []
-        """Clicked points, and the monotonic time until which each waits for its transform."""
         self._overlay, self._object_ids = overlay, object_ids
         self._draws_overlay = draws_overlay
-        self._requests = self._subscribe_to_requests(context)
         self._mask_subscription = SensorSubscription(
             context.node,
             Image,
@@ -91,20 +90,17 @@ class PointConsumer:
             reliability="auto",
             latched=True,
         )
-
-    def _subscribe_to_requests(self, context: CameraContext) -> list[Subscription]:
+        self._intake = RequestIntake(context, self._population, lambda: self.settings)
         # Reliable and deep, because a lost request is not repeated.
         qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        node, prefix = context.node, context.output_prefix
-        return [
-            create_subscription(node, PointCloud2, f"{prefix}add_points", self._on_add_points, qos),
-            create_subscription(node, PointStamped, f"{prefix}add_point", self._on_add_point, qos),
-        ]
+        self._clicks = create_subscription(
+            context.node, PointStamped, f"{context.output_prefix}add_point", self._on_click, qos
+        )
 
     def close(self) -> None:
         """Destroy all topics."""
-        for subscription in self._requests:
-            self._node.destroy_subscription(subscription)
+        self._intake.close()
+        self._node.destroy_subscription(self._clicks)
         self._mask_subscription.close()
         self._geometry.close()
         self._results.close()
@@ -130,9 +126,10 @@ class PointConsumer:
 
         objects = self._object_ids.look_up(update.ids)
         size = image.frame.shape[:2]
-        result = PointResult(image.header, image.stamp, size, update, objects, measure)
+        requested = self._population.find_requested(update.ids)
+        result = PointResult(image.header, image.stamp, size, update, objects, requested, measure)
         self._results.add(result)
-        self._place_clicks()
+        self._intake.place_waiting(image.stamp)
 
     def handle_failure(self, error: Exception) -> None:
         """Log and count a failure of tracking, and reset."""
@@ -165,6 +162,7 @@ class PointConsumer:
         self._reset_outputs()
 
     def _reset_outputs(self) -> None:
+        self._intake.forget_images()
         self._results.release_all()
         self._publishers.reset()
         self._overlay.reset()
@@ -174,6 +172,7 @@ class PointConsumer:
     def reset_on_request(self) -> str:
         """Discard all points; return how many there were."""
         discarded = f"{len(self._live.ids)} points"
+        self._intake.refuse_waiting()
         self.reset()
         return discarded
 
@@ -193,6 +192,7 @@ class PointConsumer:
             now: monotonic time in seconds.
 
         """
+        self._intake.expire(now)
         rate, update = self._live.described_rate, self._update
         settled = self.counters.window_length(now) > RATE_SETTLING_TIME
         if rate is not None and not self._rate_logged and settled:
@@ -228,7 +228,9 @@ class PointConsumer:
             update = result.update
             positions = self._geometry.place(update.points, result, self.settings)
             header = self._geometry.header_for(result.header, self.settings)
-            self._publishers.publish_positions(header, update, result.objects, positions)
+            self._publishers.publish_positions(
+                header, update, result.objects, positions, result.requested
+            )
         timing = result.measure(time.perf_counter() - start)
         self.counters.count_result(time.monotonic(), timing)
 
@@ -268,51 +270,23 @@ class PointConsumer:
             throttle_duration_sec=LOG_INTERVAL,
         )
 
-    def _on_add_points(self, cloud: PointCloud2) -> None:
-        try:
-            self._add_pixels(read_pixels(cloud))
-        except InputError as error:
-            self._logger.warning(str(error))
-
-    def _on_add_point(self, point: PointStamped) -> None:
-        self._clicks.append((time.monotonic() + _TRANSFORM_PATIENCE, point))
-        self._place_clicks()
-
-    def _place_clicks(self) -> None:
-        """Add the clicked points; those whose transform has not arrived wait for it."""
-        clicks, self._clicks = self._clicks, []
-        for deadline, point in clicks:
-            try:
-                pixel = self._read_click(point)
-            except MissingTransformError as error:
-                if time.monotonic() < deadline:
-                    self._clicks.append((deadline, point))
-                else:
-                    self._logger.warning(f"~/add_point was not added: {error}")
-            except InputError as error:
-                self._logger.warning(str(error))
-            else:
-                self._add_pixels(pixel)
+    def _on_click(self, point: PointStamped) -> None:
+        known = self._header.frame_id
+        # A point in another frame is projected into the newest image; its stamp is that of its
+        # transform.
+        is_elsewhere = point.header.frame_id not in ("", known)
+        stamp = 0 if is_elsewhere else to_nanoseconds(point.header.stamp)
+        deadline = time.monotonic() + _TRANSFORM_PATIENCE if is_elsewhere and known else math.inf
+        self._intake.submit(stamp, lambda: self._read_click(point), deadline)
 
     def _read_click(self, point: PointStamped) -> Floats:
         camera, header = self._geometry.camera_for(self._size), self._header
-        return read_clicked_pixel(
-            point,
-            camera,
-            header.frame_id,
-            lambda one, known: self._geometry.project(one, known, header),
-        )
-
-    def _add_pixels(self, pixels: Floats) -> None:
-        result = self._population.add_requested(pixels, self.settings)
-        if result is None:
-            self._logger.warning("Points were requested before the first image. Publish again.")
-            return
-        self._logger.info(f"{result.added} requested points added.")
-        if result.outside:
-            self._logger.warning(f"{result.outside} requested points are outside the image.")
-        if result.refused:
-            self._logger.warning(
-                f"{result.refused} requested points were refused: max_points is "
-                f"{self.settings.max_points}. Raise it, or call ~/reset."
+        try:
+            return read_clicked_pixel(
+                point,
+                camera,
+                header.frame_id,
+                lambda one, known: self._geometry.project(one, known, header),
             )
+        except MissingTransformError as error:
+            raise NotReadyError(f"~/add_point: {error}") from error

@@ -76,7 +76,10 @@ class PlacedPoints(Protocol):
 
 
 def build_track_rows(
-    positions: Positions, update: PlacedPoints, objects: NDArray[np.uint8] | None = None
+    positions: Positions,
+    update: PlacedPoints,
+    objects: NDArray[np.uint8] | None = None,
+    requested: Bools | None = None,
 ) -> NDArray[np.void]:
     """Return the rows of a track cloud, [N] of `TRACK_FIELDS`.
 
@@ -84,6 +87,7 @@ def build_track_rows(
         positions: of N points in space.
         update: the same N points in the frame.
         objects: uint8 [N] index of the object that each point is on; None if unknown.
+        requested: [N] which points were asked for; None if unknown.
 
     """
     rows = np.zeros(len(positions.xyz), TRACK_FIELDS)
@@ -93,6 +97,7 @@ def build_track_rows(
     rows["id"] = update.ids
     rows["visible"] = update.visible
     rows["object_id"] = 0 if objects is None else objects
+    rows["requested"] = 0 if requested is None else requested
     rows["confidence"] = update.confidence
     rows["forward_backward_error"] = update.forward_backward_error
     rows["seconds_since_model"] = update.seconds_since_model
