@@ -33,7 +33,7 @@ PACKAGE = ROOT / "ros2_node"
 PARAMETERS_PAGE = (ROOT / "docs" / "ros-parameters.md").read_text()
 TOPICS_PAGE = (ROOT / "docs" / "ros-topics.md").read_text()
 # What is there or not: not a dependency. rosdep has no key for vditrack.
-OPTIONAL = {"foxglove_msgs"}
+OPTIONAL = {"foxglove_msgs", "vditrack_msgs", "vision_msgs"}
 
 
 def described() -> dict:
