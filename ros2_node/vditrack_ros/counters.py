@@ -146,6 +146,8 @@ class MaskCounters:
     """Images that a newer one replaced while the model was busy."""
     accepted: int = 0
     """Mask requests that were applied."""
+    superseded: int = 0
+    """Mask requests that were left out, because one for a later image had all their objects."""
     refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MASK_REFUSAL_REASONS, 0))
     """Mask requests that were refused since the start, by reason."""
     refusals: EventWindow[float] = field(default_factory=EventWindow)

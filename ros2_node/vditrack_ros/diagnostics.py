@@ -96,6 +96,7 @@ def summarize_masks(
         "objects present": str(present),
         "images since an object was marked, at most": str(max(ages, default=0)),
         "masks taken": str(counters.accepted),
+        "masks superseded": str(counters.superseded),
         "masks waiting": str(waiting),
         **{f"masks refused, {reason}": str(count) for reason, count in counters.refused.items()},
     }

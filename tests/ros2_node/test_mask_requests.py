@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
-from vditrack_ros.masks.requests import MaskRequest, MaskRequestError, MaskRequestQueue, decode_mask
+from vditrack_ros.masks.requests import (
+    Box,
+    MaskRequest,
+    MaskRequestError,
+    MaskRequestQueue,
+    decode_mask,
+    drop_superseded,
+)
 
 
 def test_a_mask_waits_no_longer_than_there_is_room():
@@ -55,3 +62,20 @@ def test_what_is_no_mask(reason, changes):
     with pytest.raises(MaskRequestError, match=r"^~/mask .*\.$") as refused:
         decode_mask(message)
     assert refused.value.reason == reason
+
+
+def test_masks_that_later_ones_replace_are_left_out():
+    one, both = (np.array([[0, 1]], np.uint8), np.array([[2, 1]], np.uint8))
+    requests = [
+        MaskRequest(10, one),
+        MaskRequest(20, both),
+        MaskRequest(20, one),
+        MaskRequest(30, one),
+        MaskRequest(5, boxes=(Box((0, 0, 1, 1), 2),)),
+        MaskRequest(5, boxes=(Box((0, 0, 1, 1), 3),)),
+    ]
+    assert drop_superseded(requests) == [requests[n] for n in (1, 3, 5)]
+    newest = MaskRequest(0, both)
+    assert drop_superseded([*requests, newest]) == [requests[5], newest]
+    removal = MaskRequest(0, removed=1)
+    assert drop_superseded([*requests, removal]) == [*requests, removal]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,10 +68,12 @@ def _apply(stream: MaskStream, request: MaskRequest, newest: int) -> Outcome:
         newest: stamp of the newest image, in nanoseconds.
 
     """
-    try:
-        if request.removed:
+    if request.removed:
+        # An object whose own request was refused is not there.
+        with suppress(InputError):
             stream.remove(request.removed)
-            return Outcome(request, newest)
+        return Outcome(request, newest)
+    try:
         stamp = (request.stamp or newest) / NANOSECONDS_PER_SECOND
         mask = request.mask
         if request.boxes:

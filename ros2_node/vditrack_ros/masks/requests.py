@@ -3,7 +3,7 @@
 Needs no ROS.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,27 @@ class MaskRequestQueue:
         wanted = [request for request in self._requests if is_wanted(request)]
         self._requests = [request for request in self._requests if not is_wanted(request)]
         return wanted
+
+
+def drop_superseded(requests: Sequence[MaskRequest]) -> list[MaskRequest]:
+    """Return the requests without those whose objects are all in one for a later image.
+
+    A slow model would spend its time on masks that newer ones replace.
+
+    Args:
+        requests: in the order of arrival.
+
+    """
+    if any(request.removed for request in requests):
+        return list(requests)
+    objects = [{*request.indices} for request in requests]
+    # The stamp 0 is that of the newest image.
+    stamps = [request.stamp or float("inf") for request in requests]
+    return [
+        request
+        for n, request in enumerate(requests)
+        if not any(stamps[n] < stamps[m] and objects[n] <= objects[m] for m in range(len(requests)))
+    ]
 
 
 def decode_mask(message: Any) -> Mask:  # noqa: ANN401

@@ -28,6 +28,7 @@ from vditrack_ros.masks.requests import (
     MaskRequestError,
     MaskRequestQueue,
     decode_mask,
+    drop_superseded,
     stamp_ahead_error,
     too_many_waiting_error,
 )
@@ -281,7 +282,10 @@ class MaskConsumer:
 
     def _take_requests(self, image: CameraImage, *, since: int) -> list[MaskRequest]:
         """Take the requests with stamps from `since` to the image's own."""
-        return self._waiting.take_between(since, image.stamp)
+        requests = self._waiting.take_between(since, image.stamp)
+        latest = drop_superseded(requests)
+        self._mask_counters.superseded += len(requests) - len(latest)
+        return latest
 
     def _submit(self, queued: _QueuedImage, requests: list[MaskRequest]) -> None:
         image = queued.image

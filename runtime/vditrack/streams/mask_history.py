@@ -32,11 +32,13 @@ class EncodedFrame:
     window: FusedWindow
     """State of the features' windows after the frame."""
     objects: MaskedObjects
-    """The objects in the frame, with all masks that were given for it."""
+    """The objects in the frame, with the masks that were given for it."""
     step: float = 1.0
     """Time since the frame before, in frames of the stream."""
     masks: list[Mask] = field(default_factory=list)
     """Masks that were given for the frame, uint8 [H, W], in order."""
+    new_masks: list[Mask] = field(default_factory=list)
+    """Masks that were given too, and that ``objects`` lacks."""
     removed: set[int] = field(default_factory=set)
     """Indices of objects in ``objects`` that were removed later."""
 
@@ -45,14 +47,16 @@ class EncodedFrame:
         """Memory that the frame takes, in bytes."""
         velocity = self.fused.velocity
         own = self.fused.descriptors.nbytes + (0 if velocity is None else velocity.nbytes)
-        masks = sum(mask.nbytes for mask in self.masks)
+        masks = sum(mask.nbytes for mask in [*self.masks, *self.new_masks])
         return own + self.shrunk.nbytes + self.window.nbytes + self.objects.nbytes + masks
 
-    def add_masks(self, mask: Mask) -> None:
-        """Add the masks of objects to the frame, a checked uint8 [H, W]."""
+    def apply_new_masks(self) -> None:
+        """Add the new masks to the objects."""
         self._apply_removals()
-        self.objects.add_masks(mask)
-        self.masks.append(mask.copy())
+        for mask in self.new_masks:
+            self.objects.add_masks(mask)
+        self.masks += self.new_masks
+        self.new_masks = []
 
     def remove(self, index: int, *, later: bool) -> None:
         """Forget an object.
@@ -78,6 +82,7 @@ class EncodedFrame:
         self.objects.advance(self.fused.descriptors, self.size, self.fused.velocity, self.step)
         for mask in self.masks:
             self.objects.add_masks(mask)
+        self.apply_new_masks()
 
     def _apply_removals(self) -> None:
         for index in self.removed:
@@ -174,6 +179,16 @@ class FrameHistory:
         with self._lock:
             self._skipped = [kept for kept in self._skipped if kept is not skipped]
         return frame
+
+    def refresh(self) -> None:
+        """Propagate the objects again from the first frame with new masks on."""
+        frames = self.encoded
+        first = next((number for number, frame in enumerate(frames) if frame.new_masks), None)
+        if first is None:
+            return
+        frames[first].apply_new_masks()
+        for before, after in zip(frames[first:], frames[first + 1 :], strict=False):
+            after.propagate_from(before)
 
     def number_before(self, stamp: float) -> int:
         """Return the number of the last encoded frame before a stamp, in seconds."""

@@ -73,7 +73,8 @@ class MaskStream:
 
         An object that the mask names is moved to where the mask has it. The other objects stay
         where they are, except for the pixels that the mask takes. The masks of an earlier frame are
-        propagated again through all frames after it, with the masks that were given for those.
+        propagated again through all frames after it, with the masks that were given for those: once
+        for all masks that are given before the next push.
 
         Args:
             mask: uint8 [H, W] of that frame: indices of objects, new ones or known ones, in any
@@ -94,11 +95,8 @@ class MaskStream:
         found = self._find(stamp)
         check_mask(mask, found.size)
         frame = self._encode(found) if isinstance(found, SkippedFrame) else found
-        frame.add_masks(mask)
-        encoded = self._history.encoded
-        number = next(n for n, other in enumerate(encoded) if other is frame)
-        for before, after in zip(encoded[number:], encoded[number + 1 :], strict=False):
-            after.propagate_from(before)
+        # The frames since are propagated into once, however many masks are given before a push.
+        frame.new_masks.append(mask.copy())
         return frame.stamp
 
     def segment_boxes(
@@ -160,6 +158,7 @@ class MaskStream:
             InputError: There is no object with the index.
 
         """
+        self._history.refresh()
         encoded = self._history.encoded
         if not encoded or index not in encoded[-1].objects.indices[1:]:
             raise InputError(f"there is no object with index {index} in this stream.")
@@ -197,6 +196,7 @@ class MaskStream:
 
         """
         check_frame(frame)
+        self._history.refresh()
         if self._clock.advance(stamp) > 0:
             self._history.append(self._propagate_into(frame, stamp))
         objects = self._history.encoded[-1].objects
