@@ -97,7 +97,7 @@ def test_every_parameter_can_be_given():
         value = parameter.default
         if value == "":
             continue
-        written = f"[{', '.join(value)}]" if isinstance(value, list) else str(value)
+        written = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
         texts[parameter.name] = "[left, right]" if parameter.name == "cameras" else written
     values = launched(**texts)["values"]
     for parameter in PARAMETERS:
