@@ -5,6 +5,7 @@ config/tracker.yaml, which is generated: vditrack itself may be installed in an 
 Python of `ros2 launch` does not see.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,22 +91,18 @@ def parse_value(name: str, text: str, default: Any) -> Any:  # noqa: ANN401
         ValueError: the text is of another type.
 
     """
-    value: Any = text
-    if not isinstance(default, str):
-        # YAML reads 1e-3 as text.
-        value = float(text) if _is_number(text, default) else yaml.safe_load(text)
-    if type(value) is not type(default):
+    found = text if isinstance(default, str) else yaml.safe_load(text)
+    if isinstance(default, list) and isinstance(found, list):
+        # All elements have the type of the first one of the default.
+        return [parse_value(name, str(element), default[0]) for element in found]
+    if isinstance(default, float) and not isinstance(found, bool):
+        # YAML reads 1 as an integer and 1e-3 as text.
+        with suppress(TypeError, ValueError):
+            found = float(found)
+    if type(found) is not type(default):
         kind = {bool: "true or false", int: "an integer", float: "a number", list: "a list"}
         raise ValueError(f"{name}:={text} must be {kind[type(default)]}.")
-    return value
-
-
-def _is_number(text: str, default: Any) -> bool:  # noqa: ANN401
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return isinstance(default, float)
+    return found
 
 
 def _node(context: LaunchContext) -> list[Node]:

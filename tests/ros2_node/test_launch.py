@@ -114,6 +114,7 @@ def test_every_parameter_can_be_given():
         ("points", "128", 128),
         ("autostart", "False", False),
         ("cameras", "[left, right]", ["left", "right"]),
+        ("region", "[0, 0.25, 1, 1e-1]", [0.0, 0.25, 1.0, 0.1]),
         ("bundle", "2026", "2026"),
         ("bundle", "true", "true"),
     ],
@@ -121,11 +122,20 @@ def test_every_parameter_can_be_given():
 def test_texts_become_values_of_the_parameters_type(name, text, value):
     given = launched(**{name: text})["values"][name]
     assert (given, type(given)) == (value, type(value))
+    if isinstance(value, list):
+        assert [type(one) for one in given] == [type(one) for one in value]
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("points", "many"), ("points", "1.5"), ("autostart", "1"), ("max_gap", "x"), ("cameras", "a")],
+    [
+        ("points", "many"),
+        ("points", "1.5"),
+        ("autostart", "1"),
+        ("max_gap", "x"),
+        ("cameras", "a"),
+        ("max_gap", "true"),
+    ],
 )
 def test_a_text_of_another_type_is_an_error_that_names_the_argument(name, text):
     with pytest.raises(ValueError, match=f"{name}:={text} must be"):
