@@ -18,8 +18,8 @@ from vditrack_ros.masks.requests import (
 
 def test_a_mask_waits_no_longer_than_there_is_room():
     waiting = MaskRequestQueue()
-    mask = np.ones((4, 6), np.uint8)
-    given_up = [waiting.add(MaskRequest(n, mask)) for n in range(12)]
+    masks = [np.full((4, 6), n + 1, np.uint8) for n in range(12)]
+    given_up = [waiting.add(MaskRequest(n, masks[n])) for n in range(12)]
     assert given_up[:10] == [None] * 10 and [one.stamp for one in given_up[10:]] == [0, 1]
     assert [one.stamp for one in waiting.take_between(0, 5)] == [2, 3, 4, 5]
     assert [one.stamp for one in waiting.take_after(9)] == [10, 11]
@@ -62,6 +62,13 @@ def test_what_is_no_mask(reason, changes):
     with pytest.raises(MaskRequestError, match=r"^~/mask .*\.$") as refused:
         decode_mask(message)
     assert refused.value.reason == reason
+
+
+def test_masks_that_later_ones_replace_make_room():
+    waiting = MaskRequestQueue()
+    mask = np.ones((4, 6), np.uint8)
+    assert [waiting.add(MaskRequest(n, mask)) for n in range(30)] == [None] * 30
+    assert [one.stamp for one in waiting][-1] == 29 and len(waiting) <= 10
 
 
 def test_masks_that_later_ones_replace_are_left_out():

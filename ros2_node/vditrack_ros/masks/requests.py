@@ -85,8 +85,13 @@ class MaskRequestQueue:
         self._requests.clear()
 
     def add(self, request: MaskRequest) -> MaskRequest | None:
-        """Append a request; if the queue is too long, remove and return the oldest."""
+        """Append a request; if the queue is too long, remove and return the oldest.
+
+        Before that, requests are removed that later ones replace.
+        """
         self._requests.append(request)
+        if len(self._requests) > _MAX_WAITING:
+            self._requests = drop_superseded(self._requests)
         return self._requests.pop(0) if len(self._requests) > _MAX_WAITING else None
 
     def has(self, stamp: int) -> bool:
