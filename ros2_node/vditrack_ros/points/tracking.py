@@ -272,10 +272,8 @@ class PointConsumer:
 
     def _on_click(self, point: PointStamped) -> None:
         known = self._header.frame_id
-        # A point in another frame is projected into the newest image; its stamp is that of its
-        # transform.
         is_elsewhere = point.header.frame_id not in ("", known)
-        stamp = 0 if is_elsewhere else to_nanoseconds(point.header.stamp)
+        stamp = to_nanoseconds(point.header.stamp)
         deadline = time.monotonic() + _TRANSFORM_PATIENCE if is_elsewhere and known else math.inf
         self._intake.submit(stamp, lambda: self._read_click(point), deadline)
 
