@@ -34,6 +34,8 @@ class CameraContext:
     logger: RcutilsLogger
     transforms: FrameTransforms
     """Shared by all cameras."""
+    first_id: int = 0
+    """Id of the first point."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class Consumer(Protocol):
     """Counters of received and dropped images."""
     settings: Settings
     """The node's settings; may be replaced at any time."""
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next point; 0 if points are not tracked."""
 
     def process(self, image: CameraImage) -> None:
         """Track into the next image."""

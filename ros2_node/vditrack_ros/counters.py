@@ -94,6 +94,11 @@ class ImageCounters:
     last_image: float | None = None
     last_error: str = ""
 
+    def start(self, now: float) -> None:
+        """Begin to wait for images; those before say nothing of the rate and of silence."""
+        self.started, self.first_image, self.last_image = now, None, None
+        self.images, self.timings = EventWindow(), EventWindow()
+
     def count_image(self, now: float) -> None:
         """Count a received image."""
         self.images.add(now, 1.0)

@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from vditrack import Tracker
 from vditrack.errors import InputError, VditrackError
@@ -21,6 +22,7 @@ from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.process import choose_thread_count
 from vditrack_ros.self_test import run_self_test
 from vditrack_ros.transforms import FrameTransforms, import_tf2
+from vditrack_ros.transport.topics import create_publisher
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -31,9 +33,9 @@ _DIAGNOSTICS_PERIOD = 1.0
 class TrackerNode(LifecycleNode):  # type: ignore[misc]
     """The node `tracker`.
 
-    Configuring checks the parameters, loads the model and runs the self-test. Activating creates
-    the cameras' subscriptions and publishers. A transition that fails logs the reason and leaves
-    the node in its state.
+    Configuring checks the parameters, loads the model, runs the self-test, and creates publishers
+    and services. Activating subscribes to the images. A transition that fails logs the reason and
+    leaves the node in its state.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
@@ -48,6 +50,8 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         self._settings: Settings | None = None
         self._model: SharedModel | None = None
         self._cameras: list[CameraPipeline] = []
+        self._next_ids: dict[str, int] = {}
+        """The id of the next point of each camera; no id is used again in this process."""
         self._transforms = FrameTransforms(self)
         self._bond: Bond | None = None
         self._finalized = False
@@ -60,34 +64,32 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._timer_clock)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
-        """Check the parameters, load the model and run the self-test."""
-        return self._attempt("configure", self._configure, self._free_model)
+        """Check the parameters, load the model, test it, and create publishers and services."""
+        return self._attempt("configure", self._configure, self._clean_up)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Subscribe to all cameras and publish results and diagnostics."""
-        return self._attempt("activate", self._activate, self._free_cameras)
+        """Subscribe to the images of all cameras, and publish results and diagnostics."""
+        return self._attempt("activate", self._activate, self._deactivate)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
-        """Free what activating created."""
-        self._free_cameras()
+        """Free what activating created; the points stay until the node is cleaned up."""
+        self._deactivate()
         return SUCCESS
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Free what configuring created."""
-        self._free_model()
+        self._clean_up()
         return SUCCESS
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         """Free everything."""
-        self._free_cameras()
-        self._free_model()
+        self._clean_up()
         self._finalized = True
         return SUCCESS
 
     def on_error(self, state: State) -> TransitionCallbackReturn:
         """Free everything; the node can be configured again."""
-        self._free_cameras()
-        self._free_model()
+        self._clean_up()
         return SUCCESS
 
     def close(self) -> None:
@@ -127,13 +129,20 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         self.get_logger().info(f"Model {source.card} runs on {backend.name}.")
         for fallback in backend.fallbacks:
             self.get_logger().info(f"Backend {fallback.name} is not used: {fallback.reason}")
+        self._create_topics(self._model, settings)
+
+    def _create_topics(self, model: SharedModel, settings: Settings) -> None:
+        for name in settings.cameras:
+            first_id = self._next_ids.get(name, 0)
+            camera = CameraPipeline(self, name, model, self._transforms, settings, first_id)
+            self._cameras.append(camera)
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        self._diagnostics = create_publisher(self, DiagnosticArray, "/diagnostics", qos)
 
     def _activate(self) -> None:
         assert self._model is not None and self._settings is not None
-        for name in self._settings.cameras:
-            camera = CameraPipeline(self, name, self._model, self._transforms, self._settings)
-            self._cameras.append(camera)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        for camera in self._cameras:
+            camera.activate()
         self._timer = self.create_timer(
             _DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=self._timer_clock
         )
@@ -142,24 +151,28 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         topics = ", ".join(camera.topic for camera in self._cameras)
         self.get_logger().info(f"Listening on {topics}.")
 
-    def _free_cameras(self) -> None:
+    def _deactivate(self) -> None:
         if self._bond is not None:
             self._bond.close()
-            self._bond = None
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+        self._bond = self._timer = None
         for camera in self._cameras:
+            camera.deactivate()
+
+    def _clean_up(self) -> None:
+        self._deactivate()
+        for camera in self._cameras:
+            self._next_ids[camera.name] = camera.next_id
             camera.close()
         self._cameras = []
         self._transforms.close()
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
+        if self._diagnostics is not None:
             self.destroy_publisher(self._diagnostics)
-        self._timer = self._diagnostics = None
-
-    def _free_model(self) -> None:
         if self._model is not None:
             for worker in (self._model.points_worker, self._model.masks_worker):
                 worker.shutdown(cancel_futures=True)
-        self._model = self._settings = None
+        self._diagnostics = self._model = self._settings = None
         # Reference cycles keep the sessions, and with them the model's weights, alive.
         gc.collect()
 
@@ -173,7 +186,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
                 f"lifecycle set {name} activate`."
             )
             return
-        if not self._cameras:
+        if self._timer is None:
             self.trigger_activate()
 
     def _on_set_parameters(self, changes: list[Any]) -> SetParametersResult:
@@ -191,7 +204,8 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         assert self._model is not None
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
-        node_name = self.get_fully_qualified_name()
+        # As diagnostic_updater names them, with the namespace: two nodes may have the same name.
+        node_name = self.get_fully_qualified_name().lstrip("/")
         backend = self._model.tracker.backend.name
         model_report = build_model_report(self._model.tracker)
         message.status = [

@@ -101,14 +101,15 @@ class Tracker:
         """Start a live stream of points. Streams of one tracker are independent of each other."""
         return Stream(self._extractor, self.settings, self.streaming)
 
-    def live(self, worker: Executor | None = None) -> LiveStream:
+    def live(self, worker: Executor | None = None, first_id: int = 0) -> LiveStream:
         """Start a live stream of points that keeps the camera's rate with a slower model.
 
         Args:
             worker: runs the model, in one thread; several streams may share one.
+            first_id: of the first point.
 
         """
-        return LiveStream(self._extractor, self.settings, self.streaming, worker)
+        return LiveStream(self._extractor, self.settings, self.streaming, worker, first_id)
 
     def mask_stream(self) -> MaskStream:
         """Start a live stream of object masks. Streams are independent of each other.

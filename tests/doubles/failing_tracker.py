@@ -15,8 +15,8 @@ class FailingTracker:
     def stream(self):
         return self.live(None)
 
-    def live(self, worker):
-        return self._wrap(self._tracker.live(worker))
+    def live(self, worker, first_id=0):
+        return self._wrap(self._tracker.live(worker, first_id))
 
     def mask_stream(self):
         return self._wrap(self._tracker.mask_stream())

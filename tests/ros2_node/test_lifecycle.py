@@ -33,20 +33,27 @@ def test_transitions_make_and_free(peer, tmp_path):
     listeners = lambda: peer.node.count_subscribers("/image")  # noqa: E731
     with tracker_node(tmp_path, autostart=False, max_age=0.0) as node:
         assert peer.state() == "unconfigured"
-        assert peer.transition("configure") and peer.state() == "inactive"
         assert (publishers(), listeners()) == (0, 0)
+        # Publishers are there from configuring on, the subscription to the images while active.
+        assert peer.transition("configure") and peer.state() == "inactive"
+        peer.until(lambda: (publishers(), listeners()) == (1, 0), "that publishers are there")
         assert not peer.transition("configure"), "not from here"
-        camera = Camera(peer)
+        camera, highest = Camera(peer), -1
         for _ in range(2):
             assert peer.transition("activate") and peer.state() == "active"
             camera.shoot(FRAME)
-            assert len(camera.shoot(FRAME)) == 64
+            rows = camera.shoot(FRAME)
+            assert len(rows) >= 64
+            highest = max(highest, int(rows["id"].max()))
             assert peer.transition("deactivate") and peer.state() == "inactive"
-            peer.until(lambda: (publishers(), listeners()) == (0, 0), "that topics are freed")
+            peer.until(lambda: (publishers(), listeners()) == (1, 0), "no more images")
         assert peer.transition("cleanup") and peer.state() == "unconfigured"
+        peer.until(lambda: (publishers(), listeners()) == (0, 0), "that topics are freed")
         assert not peer.transition("activate"), "not from here"
         assert peer.transition("configure") and peer.transition("activate")
         camera.shoot(FRAME)
+        # Ids go on: before, the first point of each start had the id 0.
+        assert camera.shoot(FRAME)["id"].min() > highest
         assert peer.transition("shutdown") and peer.state() == "finalized"
         peer.until(lambda: (publishers(), listeners()) == (0, 0), "that topics are freed")
         assert node.alive
@@ -114,7 +121,7 @@ def test_parameters_while_it_runs(peer, tmp_path):
         assert [one.description for one in described] == [one.description for one in PARAMETERS]
         peer.until(lambda: len(told) >= 1, "diagnostics")
         model, camera = told[-1].status
-        assert model.name == "/tracker: model" and camera.name == "/tracker: /image"
+        assert model.name == "tracker: model" and camera.name == "tracker: camera"
         values = {value.key: value.value for value in model.values}
         assert values["backend"] == "cpu" and "no engine" in values["not tensorrt"]
         assert float(values["memory (MB)"]) > 50
@@ -154,12 +161,13 @@ def test_a_model_that_fails_is_told_of_and_tried_again(peer, settings):
     with ThreadPoolExecutor(1) as worker:
         model, transforms = SharedModel(tracker, worker, worker), FrameTransforms(peer.node)
         tracked = CameraPipeline(peer.node, "", model, transforms, settings)
+        tracked.activate()
         camera = Camera(peer, tracks="/peer/tracks")
         camera.shoot(FRAME)
         # The next two fail; then it starts over.
         assert len(camera.shoot(FRAME)) == 0
         assert len(camera.shoot(FRAME)) == 64
-        report = tracked.build_reports()["/image"]
+        report = tracked.build_reports()["camera"]
         assert report.level == ERROR and "RuntimeError: out of memory" in report.message
         assert report.values["dropped, failed"] == "2"
         tracked.close()

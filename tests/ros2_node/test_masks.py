@@ -233,7 +233,7 @@ def diagnostics(told):
     """Level, message and values of the newest status of masks."""
     statuses = told[-1].status if len(told) else []
     for status in statuses:
-        if status.name == "/tracker: /image: masks":
+        if status.name == "tracker: camera masks":
             values = {pair.key: pair.value for pair in status.values}
             return status.level, status.message, values
     return b"", "", {}
@@ -336,10 +336,9 @@ def test_transitions_make_and_free(camera, peer):
     camera.mark(square(0))
     peer.until(lambda: camera.newest(camera.stamp).any(), "the mark")
     camera.publisher.publish(image_message(shot(1), time.time_ns()))
-    assert peer.transition("deactivate")
+    assert peer.transition("deactivate") and peer.transition("cleanup")
     peer.until(lambda: topics() == (0, 0), "that topics are freed")
-    assert peer.transition("cleanup") and peer.transition("configure")
-    assert peer.transition("activate")
+    assert peer.transition("configure") and peer.transition("activate")
     assert not camera.shoot(shot(1)).any()
     assert topics() == (1, 1)
 
@@ -395,8 +394,8 @@ def test_points_and_masks_at_once(peer, mask_bundle, tmp_path):
         assert changed[mask].mean() > 0.95 and 0.01 < changed[~mask].mean() < 0.9
         peer.until(lambda: len(told) and "/arm" in told[-1].status[0].name, "diagnostics")
         names = [status.name for status in told[-1].status]
-        image = "/arm/tracker: /arm/image"
-        assert names == ["/arm/tracker: model", image, f"{image}: masks"]
+        camera = "arm/tracker: camera"
+        assert names == ["arm/tracker: model", camera, f"{camera} masks"]
         answer = peer.call(Trigger, "/arm/tracker/reset", Trigger.Request())
         assert answer.message == "20 points and 1 objects discarded"
         assert node.stop() == 0

@@ -110,7 +110,7 @@ def test_the_foxglove_layout_plots_what_diagnostics_say():
     state, followed = CameraState("/image", 1, False, True, ""), summarize_points(0, 0, None)
     settings = Settings(**{one.name: one.default for one in PARAMETERS})
     told = build_camera_report(ImageCounters(started=0.0), state, followed, settings, 1.0).values
-    assert {name for name, _ in plotted} == {"/tracker: /image"}
+    assert {name for name, _ in plotted} == {"tracker: camera"}
     assert {key for _, key in plotted} <= told.keys()
 
 

@@ -54,7 +54,11 @@ class SharedModel:
 
 
 class CameraPipeline:
-    """The topics and services of one camera, from construction to `close`."""
+    """The topics and services of one camera, from construction to `close`.
+
+    Images are subscribed to from `activate` to `deactivate`. What is tracked stays meanwhile, as
+    in a pause of the camera.
+    """
 
     def __init__(
         self,
@@ -63,8 +67,9 @@ class CameraPipeline:
         model: SharedModel,
         transforms: FrameTransforms,
         settings: Settings,
+        first_id: int = 0,
     ) -> None:
-        """Subscribe to the camera's topics and create its publishers and services.
+        """Create the publishers, the services and all subscriptions but that to the images.
 
         Args:
             node: owns the topics.
@@ -72,6 +77,7 @@ class CameraPipeline:
             model: shared by all cameras.
             transforms: shared by all cameras.
             settings: the node's.
+            first_id: of the first point.
 
         """
         self.name, self._settings = name, settings
@@ -81,12 +87,11 @@ class CameraPipeline:
         self._brightness, self._logged_curves = LiveCurve(), 0
         self._paused = False
         inputs, outputs = (f"{name}/", f"~/{name}/") if name else ("", "~/")
-        context = CameraContext(node, inputs, outputs, self._logger, transforms)
+        context = CameraContext(node, inputs, outputs, self._logger, transforms, first_id)
         self._overlay = OverlayPublisher(context)
-        # rclpy handles messages that are ready together in the order of the subscriptions. Depth
-        # and masks are subscribed to first, so that they are known when their image is handled.
         self._consumers = _create_consumers(context, model, settings, self._overlay)
-        self._subscription = self._subscribe(inputs)
+        self._image = resolve_transport_topic(node, f"{inputs}image", settings.image_transport)
+        self._subscription: SensorSubscription | None = None
         self._services = [
             node.create_service(Trigger, f"{outputs}reset", self._on_reset),
             node.create_service(SetBool, f"{outputs}pause", self._on_pause),
@@ -96,7 +101,35 @@ class CameraPipeline:
     @property
     def topic(self) -> str:
         """Resolved name of the image topic."""
-        return self._subscription.topic
+        return str(self._node.resolve_topic_name(self._image))
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next point."""
+        return max((consumer.next_id for consumer in self._consumers.values()), default=0)
+
+    def activate(self) -> None:
+        """Subscribe to the images."""
+        for consumer in self._consumers.values():
+            consumer.counters.start(time.monotonic())
+        # rclpy handles messages that are ready together in the order of the subscriptions. Depth
+        # and masks are subscribed to first, so that they are known when their image is handled.
+        transport = IMAGE_TRANSPORTS[self._settings.image_transport]
+        self._decode = transport.decode
+        self._subscription = SensorSubscription(
+            self._node,
+            getattr(sensor_msgs.msg, transport.message_type),
+            self._image,
+            self._on_image,
+            reliability=self._settings.reliability,
+            depth=_QUEUE_DEPTH,
+        )
+
+    def deactivate(self) -> None:
+        """Receive no more images."""
+        if self._subscription is not None:
+            self._subscription.close()
+        self._subscription = None
 
     def apply_settings(self, settings: Settings) -> None:
         """Use other settings from now on."""
@@ -106,7 +139,7 @@ class CameraPipeline:
 
     def close(self) -> None:
         """Destroy all topics and services."""
-        self._subscription.close()
+        self.deactivate()
         for service in self._services:
             self._node.destroy_service(service)
         for consumer in self._consumers.values():
@@ -114,7 +147,8 @@ class CameraPipeline:
         self._overlay.close()
 
     def build_reports(self) -> dict[str, Report]:
-        """Return the diagnostics of each consumer, by the status's name."""
+        """Return the diagnostics of each consumer, by the name of its task; while active."""
+        assert self._subscription is not None
         self._count_losses()
         now, reliable = time.monotonic(), self._subscription.is_reliable
         remedy = explain_losses(get_rmw_implementation_identifier(), reliable=reliable)
@@ -122,25 +156,14 @@ class CameraPipeline:
             self.topic, self._subscription.publisher_count, self._paused, reliable, remedy
         )
         self._warn_of_losses(state, now)
+        task = f"camera {self.name}".rstrip()
         return {
-            f"{self.topic}{suffix}": consumer.report(state, now)
+            f"{task}{suffix}": consumer.report(state, now)
             for suffix, consumer in self._consumers.items()
         }
 
-    def _subscribe(self, inputs: str) -> SensorSubscription:
-        name = self._settings.image_transport
-        transport = IMAGE_TRANSPORTS[name]
-        self._decode = transport.decode
-        return SensorSubscription(
-            self._node,
-            getattr(sensor_msgs.msg, transport.message_type),
-            resolve_transport_topic(self._node, f"{inputs}image", name),
-            self._on_image,
-            reliability=self._settings.reliability,
-            depth=_QUEUE_DEPTH,
-        )
-
     def _count_losses(self) -> None:
+        assert self._subscription is not None
         losses = self._subscription.take_losses()
         for reason, count in losses._asdict().items():
             if count:
@@ -317,7 +340,7 @@ def _create_consumers(
             draws_overlay=draws_overlay,
         )
     if settings.mode != "points":
-        consumers[": masks"] = MaskConsumer(
+        consumers[" masks"] = MaskConsumer(
             context, model.tracker, model.masks_worker, settings, overlay, object_ids
         )
     return consumers

@@ -122,6 +122,11 @@ class MaskConsumer:
             context.node, context.output_prefix, "add_objects", read_objects, self._add_objects
         )
 
+    @property
+    def next_id(self) -> int:
+        """0, because objects have no ids of points."""
+        return 0
+
     def close(self) -> None:
         """Destroy all topics."""
         self._reset_stream()

@@ -72,7 +72,7 @@ class PointConsumer:
         """
         self.counters, self.settings = ImageCounters(started=time.monotonic()), settings
         self._node, self._logger = context.node, context.logger
-        self._live = tracker.live(worker)
+        self._live = tracker.live(worker, context.first_id)
         self._population = Population(self._live)
         self._publishers = PointPublishers(context.node, context.output_prefix)
         self._results = ResultQueue(context.node, self._publish_result, self._is_awaited)
@@ -96,6 +96,11 @@ class PointConsumer:
         self._clicks = create_subscription(
             context.node, PointStamped, f"{context.output_prefix}add_point", self._on_click, qos
         )
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next point."""
+        return self._live.next_id
 
     def close(self) -> None:
         """Destroy all topics."""

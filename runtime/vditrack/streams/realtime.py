@@ -88,6 +88,7 @@ class LiveStream:
         settings: Matching,
         streaming: Streaming,
         worker: Executor | None = None,
+        first_id: int = 0,
     ) -> None:
         """Start a live stream.
 
@@ -97,15 +98,16 @@ class LiveStream:
             streaming: how the stream treats time, and frames that the model does not describe.
             worker: runs the model, in one thread; several streams may share one. By default the
                 stream has a thread of its own.
+            first_id: of the first point, so that ids may continue those of another stream.
 
         """
-        self._extractor = extractor
-        self._settings, self._streaming, self._live = settings, streaming, streaming.live
+        self._extractor, self._settings = extractor, settings
+        self._streaming, self._live = streaming, streaming.live
         flow_tracking = settings.flow_tracking
         self._camera = None if flow_tracking is None else flow_tracking.camera
         self._owned = worker is None
         self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="vditrack")
-        self._next_id = 0
+        self.next_id = first_id  # that the next point will have
         self._job: _Job | None = None
         self._pace = ModelPace(self._live)
         self.reset()
@@ -221,7 +223,7 @@ class LiveStream:
         check_points(positions, size)
         newest, image = self._clock.stamp, self._image
         assert newest is not None and image is not None
-        ids = np.arange(self._next_id, self._next_id + len(positions), dtype=np.int64)
+        ids = np.arange(self.next_id, self.next_id + len(positions), dtype=np.int64)
         origin, places, held = Origin(image, positions), positions, np.ones(len(ids), np.bool_)
         late = stamp is not None and stamp != newest and len(ids) > 0
         if late:
@@ -231,7 +233,7 @@ class LiveStream:
                 )
             origin, places, held = carried.origin, carried.places, carried.held
         self._points = self._points.add_points(ids, places, held, newest)
-        self._next_id += len(ids)
+        self.next_id += len(ids)
         new = NewPoints(ids, origin)
         if not self._describes(newest):
             self._new.append(new)
