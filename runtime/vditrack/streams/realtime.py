@@ -197,9 +197,10 @@ class LiveStream:
             InputError: No frame was pushed yet, or `add` refuses the stamp.
 
         """
-        if self._clock.stamp is None:
+        if self._image is None:
             raise InputError("points were added before the first frame. Push a frame first.")
-        return self._recent.size_at(self._clock.stamp if stamp is None else stamp)
+        height, width = self._image.shape
+        return (height, width) if stamp is None else self._recent.size_at(stamp)
 
     def add(self, points: ArrayLike, stamp: float | None = None) -> Ints:
         """Add points on the last frame pushed or on an earlier one, and return their ids [N].

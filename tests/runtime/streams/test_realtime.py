@@ -222,10 +222,12 @@ def test_the_models_error_is_told_and_the_stream_goes_on(bundle):
         await_description(live)
         with pytest.raises(BackendError, match="fell off the bus"):
             live.push(frames[2], 2 / 30)
+        # The last frame that was pushed without an error counts.
+        assert live.add(POINTS[:1]).tolist() == [4]
         live.push(frames[3], 3 / 30)
         slow.let.release()
         await_description(live)
-        assert live.push(frames[4], 4 / 30).ids.tolist() == [0, 1, 2, 3]
+        assert live.push(frames[4], 4 / 30).ids.tolist() == [0, 1, 2, 3, 4]
         slow.let.release(100)
 
 
