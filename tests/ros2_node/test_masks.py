@@ -392,7 +392,7 @@ def test_points_and_masks_at_once(peer, mask_bundle, tmp_path):
         changed = (drawn != shot(11)).any(axis=2)
         mask = indices(masks.of(stamp)) > 0
         assert changed[mask].mean() > 0.95 and 0.01 < changed[~mask].mean() < 0.9
-        peer.until(lambda: len(told) and "/arm" in told[-1].status[0].name, "diagnostics")
+        peer.until(lambda: len(told) and "arm" in told[-1].status[0].name, "diagnostics")
         names = [status.name for status in told[-1].status]
         camera = "arm/tracker: camera"
         assert names == ["arm/tracker: model", camera, f"{camera} masks"]
