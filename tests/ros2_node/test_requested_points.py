@@ -187,14 +187,14 @@ def test_what_is_refused_says_why(images, peer, node):
     assert "was reset" in read_answer(future)["message"]
 
 
-def test_who_waits_is_answered_when_the_node_is_deactivated(images, peer, node):
+def test_who_waits_is_answered_while_the_node_is_inactive(images, peer, node):
     images.shoot(0)
     before = node.log.count("wait for their image")
     future = add(peer, MARKED, images.stamp(5), wait=False)
     peer.until(lambda: node.log.count("wait for their image") > before, "the request waits")
     assert peer.transition("deactivate")
     peer.until(future.done, "the answer")
-    assert "does not track" in read_answer(future)["message"]
+    assert "no image came" in read_answer(future)["message"]
     assert peer.transition("activate")
     images.shoot(6)
     images.camera.publisher.publish(image_message(shot(7), images.stamp(7)))

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
+from rclpy.clock import Clock, ClockType
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import PointCloud2
@@ -20,6 +21,8 @@ from vditrack_ros.transport.topics import create_subscription
 
 _ANSWER_WITHIN = 5.0
 """Seconds after which the service answers though the image has not come."""
+_EXPIRY_PERIOD = 0.5
+"""Seconds between two looks at how long requests have waited."""
 
 
 class RequestIntake:
@@ -50,8 +53,16 @@ class RequestIntake:
             self._add_requested,
         )
 
+        # Calls are answered in time while no images come too, on the machine's clock.
+        self._timer = context.node.create_timer(
+            _EXPIRY_PERIOD,
+            lambda: self._placement.expire(time.monotonic()),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+
     def close(self) -> None:
         """Refuse the requests that wait, and destroy the topic and the service."""
+        self._node.destroy_timer(self._timer)
         self._node.destroy_subscription(self._topic)
         waiting = len(self._placement) > 0
         self._placement.refuse_waiting("Points were refused: the node does not track any longer.")
@@ -85,10 +96,6 @@ class RequestIntake:
     def refuse_waiting(self) -> None:
         """Refuse the requests that wait, because of a call of `~/reset`."""
         self._placement.refuse_waiting("Points were refused: tracking was reset.")
-
-    def expire(self, now: float) -> None:
-        """Answer calls that have waited for long enough, given the monotonic time in seconds."""
-        self._placement.expire(now)
 
     def _on_cloud(self, cloud: PointCloud2) -> None:
         self.submit(to_nanoseconds(cloud.header.stamp), lambda: read_pixels(cloud))

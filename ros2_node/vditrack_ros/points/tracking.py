@@ -197,7 +197,6 @@ class PointConsumer:
             now: monotonic time in seconds.
 
         """
-        self._intake.expire(now)
         rate, update = self._live.described_rate, self._update
         settled = self.counters.window_length(now) > RATE_SETTLING_TIME
         if rate is not None and not self._rate_logged and settled:
