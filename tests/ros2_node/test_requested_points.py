@@ -195,7 +195,13 @@ def test_who_waits_is_answered_while_the_node_is_inactive(images, peer, node):
     assert peer.transition("deactivate")
     peer.until(future.done, "the answer")
     assert "no image came" in read_answer(future)["message"]
-    assert peer.transition("activate")
+    before = node.log.count("wait for their image")
+    future = add(peer, MARKED, images.stamp(5), wait=False)
+    peer.until(lambda: node.log.count("wait for their image") > before, "the request waits")
+    assert peer.transition("cleanup")
+    peer.until(future.done, "the answer")
+    assert "does not track" in read_answer(future)["message"]
+    assert peer.transition("configure") and peer.transition("activate")
     images.shoot(6)
     images.camera.publisher.publish(image_message(shot(7), images.stamp(7)))
     assert add(peer, MARKED, 0)["success"]
