@@ -19,7 +19,7 @@ from vditrack_ros.camera.camera import CameraPipeline, SharedModel
 from vditrack_ros.diagnostics import build_diagnostic_status, build_model_report
 from vditrack_ros.parameters.declaration import DeclaredParameters, build_set_result
 from vditrack_ros.parameters.settings import Settings
-from vditrack_ros.process import choose_thread_count
+from vditrack_ros.process import choose_thread_count, return_free_memory
 from vditrack_ros.self_test import run_self_test
 from vditrack_ros.transforms import FrameTransforms, import_tf2
 from vditrack_ros.transport.topics import create_publisher
@@ -175,6 +175,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         self._diagnostics = self._model = self._settings = None
         # Reference cycles keep the sessions, and with them the model's weights, alive.
         gc.collect()
+        return_free_memory()
 
     def _autostart(self) -> None:
         self.destroy_timer(self._start_timer)

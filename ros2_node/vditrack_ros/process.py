@@ -30,6 +30,16 @@ def reuse_large_blocks() -> bool:
     )
 
 
+def return_free_memory() -> None:
+    """Return to the system what is free; the next image takes new memory.
+
+    It does nothing for another C library than glibc.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def choose_thread_count() -> int:
     """Return the threads for the model that leave one core of this process to everything else."""
     allowed = getattr(os, "sched_getaffinity", None)
