@@ -72,6 +72,18 @@ class Sensor:
     def send_image(self):
         self.images.publish(image_message(FRAME, self.stamp))
 
+    def begin(self):
+        """Send images until there are points, since all topics are not connected at once."""
+        self.peer.until(self.images.get_subscription_count, "the node listens to images")
+        rows, deadline = [], time.monotonic() + ros.PATIENCE
+        while len(rows) == 0:
+            assert time.monotonic() < deadline, self.node.log
+            self.advance()
+            self.send_image()
+            self.peer.listen(2, lambda: self.tracks.of(self.stamp))
+            cloud = self.tracks.of(self.stamp)
+            rows = [] if cloud is None else ros.rows_of(cloud)
+
     def wait(self):
         """Wait for the points of the newest image; the cloud, its rows and its markers."""
         stamp = self.stamp
@@ -93,14 +105,7 @@ def sensor(peer, tmp_path_factory):
     with tracker_node(tmp_path_factory.mktemp("node"), **options) as node:
         one = Sensor(peer)
         one.node = node
-        peer.until(one.images.get_subscription_count, "the node listens to images")
-        rows = []
-        while len(rows) == 0:
-            one.advance()
-            one.send_image()
-            peer.listen(2, lambda: one.tracks.of(one.stamp))
-            cloud = one.tracks.of(one.stamp)
-            rows = [] if cloud is None else ros.rows_of(cloud)
+        one.begin()
         yield one
         assert node.alive, node.log
 
@@ -243,7 +248,7 @@ def mounted(peer, tmp_path_factory):
             one.node = node
             one.transforms = peer.publisher(TransformStamped, "/tf_double", LATCHED_MANY)
             peer.until(one.depth.get_subscription_count, "the node listens to depth")
-            peer.until(one.images.get_subscription_count, "the node listens to images")
+            one.begin()
             yield one
             assert node.alive, node.log
 
