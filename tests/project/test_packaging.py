@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,17 @@ def wheel(tmp_path_factory) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return next(folder.glob("*.whl"))
+
+
+def test_wheel_has_every_file_of_the_packages(wheel):
+    expected = set()
+    for package in ("runtime/vditrack", "export/vditrack_export", "ros2_node/vditrack_ros"):
+        unit = (ROOT / package).parent
+        files = (path for path in (ROOT / package).rglob("*") if path.is_file())
+        expected |= {str(path.relative_to(unit)) for path in files if path.suffix != ".pyc"}
+    assert len(expected) > 300
+    with zipfile.ZipFile(wheel) as archive:
+        assert not expected - set(archive.namelist())
 
 
 @pytest.mark.parametrize("version", interpreters())
