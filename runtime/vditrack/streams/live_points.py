@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Bools, Floats, Ints
+from vditrack.arrays import Bools, Floats, Grey, Ints
+from vditrack.bundle.configuration import CameraMotion, LiveTracking
 from vditrack.points.array_tables import concatenate_rows, select_rows
 from vditrack.points.base import PointTracker
 from vditrack.points.origin import Origin
+from vditrack.stage_timing import stage
+from vditrack.streams.bridging import carry_points, size_ratio
 
 
 @dataclass
@@ -60,6 +63,37 @@ class LivePoints:
         self.confidence[rows] = tracker.confidence
         self.forward_backward_error[rows] = tracker.forward_backward_error
         self.placed[rows], self.followed[rows] = stamp, True
+
+    def carry(
+        self,
+        newest: Grey,
+        image: Grey,
+        textureless: Ints,
+        settings: LiveTracking,
+        camera: CameraMotion | None,
+    ) -> None:
+        """Carry the visible points from the newest frame to the next by optical flow.
+
+        Args:
+            newest: grey levels of the newest frame.
+            image: grey levels of the next frame, of any size.
+            textureless: ids of the points that have too little texture to be followed by flow.
+            settings: of bridging.
+            camera: of the camera's motion; None to use none.
+
+        """
+        if not len(self.ids):
+            return
+        self.places *= size_ratio(newest, image)
+        seen = np.flatnonzero(self.visible)
+        if len(seen):
+            with stage("flow"):
+                without_texture = np.isin(self.ids[seen], textureless)
+                places, held = carry_points(
+                    newest, image, self.places[seen], without_texture, settings, camera
+                )
+            self.places[seen[held]] = places[held]
+            self.followed[seen[~held]] = False
 
     def select_lost(self, kept: Bools) -> LivePoints:
         """Return the points where the mask [N] is true, as points whose places are not known."""

@@ -28,7 +28,6 @@ from vditrack.points.factory import create_point_tracker
 from vditrack.points.optical_flow import grey_levels
 from vditrack.points.origin import Origin
 from vditrack.stage_timing import stage
-from vditrack.streams.bridging import carry_points, size_ratio
 from vditrack.streams.corrections import DescribedFrame, apply_correction
 from vditrack.streams.frame_clock import FrameClock
 from vditrack.streams.live_points import LivePoints, NewPoints
@@ -286,8 +285,8 @@ class LiveStream:
         waits = self._job is None and (before is None or self._pace.keeps_up())
         # Otherwise the model's own step begins where the points are, and flow is not needed.
         carries = not (waits and self._describes(before))
-        if carries:
-            self._carry(image)
+        if carries and self._image is not None:
+            self._points.carry(self._image, image, self._textureless, self._live, self._camera)
         self._image = image
         self._recent.add(image, stamp)
         if self._job is None:
@@ -345,23 +344,6 @@ class LiveStream:
         for group in new:
             group.add_to(tracker, ids[seen], places[seen])
         self._pace.record_model(perf_counter() - began)
-
-    def _carry(self, image: Grey) -> None:
-        """Carry the visible points from the newest frame to the next by optical flow."""
-        points, newest = self._points, self._image
-        if newest is None or not len(points.ids):
-            return
-        points.places *= size_ratio(newest, image)
-        seen = np.flatnonzero(points.visible)
-        if len(seen):
-            with stage("flow"):
-                places = points.places[seen]
-                textureless = np.isin(points.ids[seen], self._textureless)
-                flowed, held = carry_points(
-                    newest, image, places, textureless, self._live, self._camera
-                )
-            points.places[seen[held]] = flowed[held]
-            points.followed[seen[~held]] = False
 
     def _correct(self) -> None:
         """Wait until the points are tracked into the described frame; apply the correction."""
