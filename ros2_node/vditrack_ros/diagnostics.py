@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,23 @@ if TYPE_CHECKING:
 
 OK, WARN, ERROR = 0, 1, 2
 """Levels of diagnostic_msgs/DiagnosticStatus."""
+
+
+class NodeState(Enum):
+    """A primary state of the node's lifecycle."""
+
+    UNCONFIGURED = "unconfigured"
+    INACTIVE = "inactive"
+    ACTIVE = "active"
+    FINALIZED = "finalized"
+
+
+_NEXT_STEPS = {
+    NodeState.UNCONFIGURED: "it tracks nothing until it is configured and activated.",
+    NodeState.INACTIVE: "it tracks nothing until it is activated.",
+    NodeState.FINALIZED: "it was shut down. End the process and start it again.",
+}
+"""What each state means for the user."""
 
 Problem = tuple[int, str]
 """A level and the sentence that says what is wrong."""
@@ -212,18 +230,34 @@ def _check_drops(
     return [(WARN, text)]
 
 
-def build_model_report(tracker: Tracker) -> Report:
-    """Return the report of the model: backend, rejected backends, and the process's memory."""
+def build_node_report(tracker: Tracker | None, state: NodeState, failure: str) -> Report:
+    """Return the report of the node: its state, and the model that is loaded.
+
+    Args:
+        tracker: the loaded model; None while the node is not configured.
+        state: of the node's lifecycle.
+        failure: why the last transition failed; empty if it succeeded.
+
+    """
+    values = {"state": state.value} | ({} if tracker is None else _describe_model(tracker))
+    values["memory (MB)"] = f"{measure_resident_memory() / 1e6:.0f}"
+    if failure:
+        return Report(ERROR, f"The node is {state.value}. {failure}", values)
+    if tracker is not None and state is NodeState.ACTIVE:
+        model = tracker.bundle.manifest.source.card
+        return Report(OK, f"{model} on {tracker.backend.name}", values)
+    return Report(WARN, f"The node is {state.value}: {_NEXT_STEPS[state]}", values)
+
+
+def _describe_model(tracker: Tracker) -> dict[str, str]:
+    """Return the values of the loaded model: its backend, and why others are not used."""
     backend = tracker.backend
-    source = tracker.bundle.manifest.source
-    values = {
-        "model": f"{source.card}, {tracker.bundle.root}",
+    return {
+        "model": f"{tracker.bundle.manifest.source.card}, {tracker.bundle.root}",
         "backend": backend.name,
         **{f"not {fallback.name}": fallback.reason for fallback in backend.fallbacks},
         "engine": "none" if backend.engine is None else _format_engine(backend.engine),
-        "memory (MB)": f"{measure_resident_memory() / 1e6:.0f}",
     }
-    return Report(OK, f"{source.card} on {backend.name}", values)
 
 
 def _format_engine(engine: Identity) -> str:

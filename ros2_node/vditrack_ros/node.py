@@ -6,23 +6,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from vditrack import Tracker
 from vditrack.errors import InputError, VditrackError
 from vditrack_ros.bond import Bond, import_status
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
-from vditrack_ros.diagnostics import build_diagnostic_status, build_model_report
+from vditrack_ros.diagnostics import NodeState, build_diagnostic_status, build_node_report
 from vditrack_ros.parameters.declaration import DeclaredParameters, build_set_result
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.process import choose_thread_count, return_free_memory
 from vditrack_ros.self_test import run_self_test
 from vditrack_ros.transforms import FrameTransforms, import_tf2
-from vditrack_ros.transport.topics import create_publisher
+from vditrack_ros.transport.diagnostics_topic import DiagnosticsPublisher
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -35,7 +33,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
 
     Configuring checks the parameters, loads the model, runs the self-test, and creates publishers
     and services. Activating subscribes to the images. A transition that fails logs the reason and
-    leaves the node in its state.
+    leaves the node in its state. Diagnostics are published in all states.
     """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
@@ -54,37 +52,41 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         """The id of the next point of each camera; no id is used again in this process."""
         self._transforms = FrameTransforms(self)
         self._bond: Bond | None = None
-        self._finalized = False
-        self._diagnostics: Any = None
+        self._active = self._finalized = False
+        self._failure = ""
+        """Why the last transition failed; empty if it succeeded."""
+        self._diagnostics = DiagnosticsPublisher(self)
         # Timers run on the machine's clock, because simulated time may stand still.
-        self._timer_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer: Any = None
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=clock)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         if self.get_parameter("autostart").value:
-            self._start_timer = self.create_timer(0.0, self._autostart, clock=self._timer_clock)
+            self._start_timer = self.create_timer(0.0, self._autostart, clock=clock)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Check the parameters, load the model, test it, and create publishers and services."""
         return self._attempt("configure", self._configure, self._clean_up)
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Subscribe to the images of all cameras, and publish results and diagnostics."""
+        """Subscribe to the images of all cameras, and publish results."""
         return self._attempt("activate", self._activate, self._deactivate)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         """Free what activating created; the points stay until the node is cleaned up."""
         self._deactivate()
+        self._failure = ""
         return SUCCESS
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
         """Free what configuring created."""
         self._clean_up()
+        self._failure = ""
         return SUCCESS
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         """Free everything."""
         self._clean_up()
-        self._finalized = True
+        self._finalized, self._failure = True, ""
         return SUCCESS
 
     def on_error(self, state: State) -> TransitionCallbackReturn:
@@ -104,10 +106,13 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         try:
             work()
         except VditrackError as error:
-            self.get_logger().error(f"Cannot {verb}: {error}")
-        except Exception:
+            self._failure = f"Cannot {verb}: {error}"
+            self.get_logger().error(self._failure)
+        except Exception as error:
+            self._failure = f"Cannot {verb}: {type(error).__name__}: {error}"
             self.get_logger().error(f"Cannot {verb}: {traceback.format_exc()}")
         else:
+            self._failure = ""
             return SUCCESS
         undo()
         return FAILURE
@@ -136,27 +141,22 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
             first_id = self._next_ids.get(name, 0)
             camera = CameraPipeline(self, name, model, self._transforms, settings, first_id)
             self._cameras.append(camera)
-        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        self._diagnostics = create_publisher(self, DiagnosticArray, "/diagnostics", qos)
+        self._diagnostics.apply_overrides()
 
     def _activate(self) -> None:
         assert self._model is not None and self._settings is not None
         for camera in self._cameras:
             camera.activate()
-        self._timer = self.create_timer(
-            _DIAGNOSTICS_PERIOD, self._publish_diagnostics, clock=self._timer_clock
-        )
         if self._settings.bond:
             self._bond = Bond(self, import_status())
+        self._active = True
         topics = ", ".join(camera.topic for camera in self._cameras)
         self.get_logger().info(f"Listening on {topics}.")
 
     def _deactivate(self) -> None:
         if self._bond is not None:
             self._bond.close()
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-        self._bond = self._timer = None
+        self._bond, self._active = None, False
         for camera in self._cameras:
             camera.deactivate()
 
@@ -167,12 +167,10 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
             camera.close()
         self._cameras = []
         self._transforms.close()
-        if self._diagnostics is not None:
-            self.destroy_publisher(self._diagnostics)
         if self._model is not None:
             for worker in (self._model.points_worker, self._model.masks_worker):
                 worker.shutdown(cancel_futures=True)
-        self._diagnostics = self._model = self._settings = None
+        self._model = self._settings = None
         # Reference cycles keep the sessions, and with them the model's weights, alive.
         gc.collect()
         return_free_memory()
@@ -182,12 +180,12 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         if self._model is None and self.trigger_configure() != SUCCESS:
             name = self.get_fully_qualified_name()
             self.get_logger().error(
-                "Not started. Fix the error above, for a parameter with `ros2 param set "
-                f"{name} NAME VALUE`; then run `ros2 lifecycle set {name} configure` and `ros2 "
-                f"lifecycle set {name} activate`."
+                "Not started. Fix the error above, and start the node again; or, for a parameter, "
+                f"run `ros2 param set {name} NAME VALUE`, `ros2 lifecycle set {name} configure` "
+                f"and `ros2 lifecycle set {name} activate`."
             )
             return
-        if self._timer is None:
+        if not self._active:
             self.trigger_activate()
 
     def _on_set_parameters(self, changes: list[Any]) -> SetParametersResult:
@@ -201,20 +199,25 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
                 camera.apply_settings(settings)
         return build_set_result(None)
 
+    def _state(self) -> NodeState:
+        if self._finalized:
+            return NodeState.FINALIZED
+        if self._model is None:
+            return NodeState.UNCONFIGURED
+        return NodeState.ACTIVE if self._active else NodeState.INACTIVE
+
     def _publish_diagnostics(self) -> None:
-        assert self._model is not None
-        message = DiagnosticArray()
-        message.header.stamp = self.get_clock().now().to_msg()
         # As diagnostic_updater names them, with the namespace: two nodes may have the same name.
         node_name = self.get_fully_qualified_name().lstrip("/")
-        backend = self._model.tracker.backend.name
-        model_report = build_model_report(self._model.tracker)
-        message.status = [
-            build_diagnostic_status(f"{node_name}: model", backend, model_report),
-            *(
+        tracker = None if self._model is None else self._model.tracker
+        node_report = build_node_report(tracker, self._state(), self._failure)
+        hardware = "" if tracker is None else tracker.backend.name
+        # The status of the model is there in all states. A monitor reports a status that ceases.
+        statuses = [build_diagnostic_status(f"{node_name}: model", hardware, node_report)]
+        if self._active:
+            statuses += [
                 build_diagnostic_status(f"{node_name}: {name}", camera.topic, report)
                 for camera in self._cameras
                 for name, report in camera.build_reports().items()
-            ),
-        ]
-        self._diagnostics.publish(message)
+            ]
+        self._diagnostics.publish(statuses)

@@ -20,12 +20,26 @@ from vditrack import Tracker
 from vditrack.bundle.folder import bundled_model
 from vditrack.errors import install_command
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
-from vditrack_ros.diagnostics import ERROR
+from vditrack_ros.diagnostics import ERROR, OK, WARN
 from vditrack_ros.parameters.table import PARAMETERS
 from vditrack_ros.transforms import FrameTransforms
 
 pytestmark = pytest.mark.slow
 FRAME = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+
+
+def await_status(peer, told, level, text):
+    """Wait until the status of the model, which is there in all states, has a level and a text."""
+
+    def is_told():
+        if not len(told):
+            return False
+        model, *cameras = told[-1].status
+        assert model.name == "tracker: model"
+        found = model.level == bytes([level]) and text in model.message
+        return found and (level == OK) == bool(cameras)
+
+    peer.until(is_told, text)
 
 
 def test_transitions_make_and_free(peer, tmp_path):
@@ -34,10 +48,13 @@ def test_transitions_make_and_free(peer, tmp_path):
     with tracker_node(tmp_path, autostart=False, max_age=0.0) as node:
         assert peer.state() == "unconfigured"
         assert (publishers(), listeners()) == (0, 0)
+        told = peer.collect(DiagnosticArray, "/diagnostics")
+        await_status(peer, told, WARN, "is unconfigured: it tracks nothing until")
         # Publishers are there from configuring on, the subscription to the images while active.
         assert peer.transition("configure") and peer.state() == "inactive"
         peer.until(lambda: (publishers(), listeners()) == (1, 0), "that publishers are there")
         assert not peer.transition("configure"), "not from here"
+        await_status(peer, told, WARN, "is inactive: it tracks nothing until it is activated")
         camera, highest = Camera(peer), -1
         for _ in range(2):
             assert peer.transition("activate") and peer.state() == "active"
@@ -45,7 +62,9 @@ def test_transitions_make_and_free(peer, tmp_path):
             rows = camera.shoot(FRAME)
             assert len(rows) >= 64
             highest = max(highest, int(rows["id"].max()))
+            await_status(peer, told, OK, " on cpu")
             assert peer.transition("deactivate") and peer.state() == "inactive"
+            await_status(peer, told, WARN, "is inactive")
             peer.until(lambda: (publishers(), listeners()) == (1, 0), "no more images")
         assert peer.transition("cleanup") and peer.state() == "unconfigured"
         peer.until(lambda: (publishers(), listeners()) == (0, 0), "that topics are freed")
@@ -55,6 +74,7 @@ def test_transitions_make_and_free(peer, tmp_path):
         # Ids go on: before, the first point of each start had the id 0.
         assert camera.shoot(FRAME)["id"].min() > highest
         assert peer.transition("shutdown") and peer.state() == "finalized"
+        await_status(peer, told, WARN, "is finalized: it was shut down. End the process")
         peer.until(lambda: (publishers(), listeners()) == (0, 0), "that topics are freed")
         assert node.alive
         assert node.stop(signal.SIGINT) == 0
@@ -69,17 +89,21 @@ def test_a_start_that_fails_is_mended_without_a_new_one(peer, tmp_path):
         # Each mistake with what is allowed.
         assert "points is -5; it must be an integer from 0 to 4096" in node.log
         assert "backend is 'abacus'; it must be one of auto, tensorrt" in node.log
+        told = peer.collect(DiagnosticArray, "/diagnostics")
+        await_status(peer, told, ERROR, "is unconfigured. Cannot configure: backend is 'abacus'")
         assert "ros2 param set /tracker" in node.log and "ros2 lifecycle set /tracker" in node.log
         assert not peer.transition("configure")
         assert peer.set(points=16, backend="tensorrt") == {}
         assert not peer.transition("configure")
         assert f"{nowhere}: bundle.json cannot be read" in node.log
+        await_status(peer, told, ERROR, f"{nowhere}: bundle.json cannot be read")
         assert peer.set(bundle="") == {}
         assert not peer.transition("configure")
         assert "Cannot configure: backend tensorrt:" in node.log
         assert peer.set(backend="cpu") == {}
         assert peer.transition("configure") and peer.transition("activate")
         assert peer.state() == "active"
+        await_status(peer, told, OK, " on cpu")
         assert "Traceback" not in node.log
         camera = Camera(peer)
         camera.shoot(FRAME)
@@ -124,7 +148,7 @@ def test_parameters_while_it_runs(peer, tmp_path):
         assert model.name == "tracker: model" and camera.name == "tracker: camera"
         values = {value.key: value.value for value in model.values}
         assert values["backend"] == "cpu" and "no engine" in values["not tensorrt"]
-        assert float(values["memory (MB)"]) > 50
+        assert float(values["memory (MB)"]) > 50 and values["state"] == "active"
         # Configured anew, it takes what it refused.
         assert peer.transition("deactivate") and peer.transition("cleanup")
         assert peer.set(cameras=["left"], reliability="reliable") == {}
