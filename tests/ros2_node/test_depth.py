@@ -17,10 +17,33 @@ FRAME = NANOSECONDS_PER_SECOND / 30
 
 class Log:
     def __init__(self):
-        self.warnings = []
+        self.warnings, self.infos = [], []
 
     def warning(self, text, **_):
         self.warnings.append(text)
+
+    def info(self, text):
+        self.infos.append(text)
+
+
+class Clock:
+    """A monotonic clock that the test sets, in seconds."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def monotonic_ns(self):
+        return round(self.now * NANOSECONDS_PER_SECOND)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    one = Clock()
+    monkeypatch.setattr("vditrack_ros.calibration.depth.time", one)
+    return one
 
 
 def depth_message(stamp, metres=2.0, size=SIZE):
@@ -41,7 +64,7 @@ def source(log, publishers=0):
     return DepthSource(log, "/depth", read_depth, lambda: publishers)
 
 
-def test_depth_belongs_to_images_of_its_time_and_size(settings):
+def test_depth_belongs_to_images_of_its_time_and_size(settings, clock):
     log = Log()
     depth = source(log)
     at = 10 * NANOSECONDS_PER_SECOND
@@ -50,23 +73,79 @@ def test_depth_belongs_to_images_of_its_time_and_size(settings):
         image = depth.find(round(stamp), size, settings)
         return None if image is None else image.metres[0, 0]
 
-    assert found() is None and "no depth image arrives" in log.warnings[-1]
+    # The first depth image may be on its way.
+    assert found() is None and not log.warnings and not depth.describe(clock.now)[1]
+    clock.now += 1.5
+    assert found() is None and "no depth image has arrived for 1.5 s" in log.warnings[-1]
+    assert "configure the node with depth none" in log.warnings[-1]
     # Not the newest, but the nearest, in whichever order they came.
     for offset, metres in ((-40, 1.0), (10, 2.0), (-30, 3.0), (60, 4.0)):
         depth.update(depth_message(at + offset * MILLISECOND, metres))
     assert found() == 2 and found(at - 32 * MILLISECOND) == 3
-    assert found(at + 200 * MILLISECOND) is None and "0.14 s older" in log.warnings[-1]
-    assert found(at - 200 * MILLISECOND) is None and "differs by 0.16 s" in log.warnings[-1]
+    before = len(log.warnings)
+    assert found(at - 200 * MILLISECOND) is None and "differed by 0.16 s" in log.warnings[-1]
+    assert found(at + 200 * MILLISECOND) is None and len(log.warnings) == before + 1
+    # Only the next depth image shows that depth is late.
+    clock.now += 0.3
+    depth.update(depth_message(at + 200 * MILLISECOND, 5.0))
+    assert "arrived 0.3 s after its points were published. Raise depth_wait" in log.warnings[-1]
     assert found(size=(240, 320)) is None and "aligned" in log.warnings[-1]
     broken = depth_message(at)
     broken.encoding = "rgb8"
     depth.update(broken)
     assert found() is None and "rgb8" in log.warnings[-1]
-    values, [(_, problem)] = depth.describe(0.0)
+    values, [(_, problem)] = depth.describe(clock.now)
     counts = {name.partition(", ")[2]: count for name, count in values.items()}
     causes = ("missing", "late", "stamp", "size", "malformed")
-    assert [counts[cause] for cause in causes] == ["1"] * 5
-    assert "5 of 7 images have no depth" in problem and "1 late" in problem
+    assert [counts[cause] for cause in causes] == ["2", "1", "1", "1", "1"]
+    assert "5 of 7 images had no depth" in problem and "1 late" in problem
+    assert problem.startswith("/depth: depth images arrive. In the last 10 s") and "rgb8" in problem
+    # Said once, when images have had depth for a while.
+    good = at + 9 * MILLISECOND
+    assert found(good) == 2 and not log.infos
+    clock.now += 2
+    assert (
+        found(good) == 2 and found(good) == 2 and log.infos == ["/depth: images have depth again."]
+    )
+
+
+def test_depth_that_ceases_is_not_called_late(settings, clock):
+    """The first warning was that depth is late, with the advice to raise depth_wait."""
+    log = Log()
+    depth = source(log)
+    for n in range(90):
+        if n < 30:
+            depth.update(depth_message((300 + n) * FRAME))
+        depth.find(round((300 + n) * FRAME), SIZE, settings)
+        clock.now += 1 / 30
+    (warning,) = log.warnings
+    assert "no depth image has arrived for 1.0 s. Check the depth camera" in warning
+    _, [(_, problem)] = depth.describe(clock.now)
+    assert problem.startswith("/depth: no depth image has arrived for 2.0 s.")
+    assert "missing" in problem
+
+
+def test_depth_that_is_rare_is_not_called_late(settings, clock):
+    log = Log()
+    depth = source(log)
+    for n in range(60):
+        if n % 5 == 0:
+            depth.update(depth_message((300 + n) * FRAME))
+        depth.find(round((300 + n) * FRAME), SIZE, settings)
+        clock.now += 1 / 30
+    assert log.warnings and all("depth_tolerance" in warning for warning in log.warnings)
+
+
+def test_depth_that_is_steadily_late_is_called_late(settings, clock):
+    log = Log()
+    depth = source(log)
+    for n in range(60):
+        if n >= 4:
+            depth.update(depth_message((300 + n - 4) * FRAME))
+        depth.find(round((300 + n) * FRAME), SIZE, settings)
+        clock.now += 1 / 30
+    (warning,) = log.warnings
+    assert "Raise depth_wait" in warning
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_depth_that_drops_out(metric, peer):
         "markers",
     )
     assert metric.markers[-1].markers[0].action == Marker.DELETE
-    peer.until(lambda: "images have no depth" in metric.problems(), "diagnostics")
+    peer.until(lambda: "images had no depth" in metric.problems(), "diagnostics")
     assert metric.told[-1].status[-1].level != DiagnosticStatus.OK
 
 
