@@ -80,8 +80,7 @@ class Stream:
         self.ids, self.points = self.ids[kept], self.points[kept]
 
     def restart(self, kept):
-        """The last one has not been described yet."""
-        self.remove(np.setdiff1d(self.ids, kept[:-1]))
+        self.remove(np.setdiff1d(self.ids, kept))
         return self.ids
 
     def update(self, stamp, hidden=()):
@@ -232,18 +231,18 @@ def test_points_asked_for_outlive_a_jump_of_the_clock(settings):
     population = Population(stream)
     run(stream, population, 1000, 1, settings)
     population.add_requested(np.array([[5, 5], [7, 7], [9, 9]], np.float32), settings)
-    mine = stream.ids[-3:-1].copy()
-    assert population.restart(keep_population=False) == 2 == population.requested_count
+    mine = stream.ids[-3:].copy()
+    assert population.restart(keep_population=False) == 3 == population.requested_count
     assert stream.ids.tolist() == mine.tolist()
     run(stream, population, 0, 3, settings, hidden=mine)
-    assert len(stream.ids) == 66 and np.isin(mine, stream.ids).all()
+    assert len(stream.ids) == 67 and np.isin(mine, stream.ids).all()
 
 
 def test_the_population_outlives_a_pause(settings):
     stream = Stream()
     population = Population(stream)
     run(stream, population, 1000, 1, settings)
-    before = stream.ids[:-1].copy()
+    before = stream.ids.copy()
     population.restart(keep_population=True)
     # Those of before are not seen at first, and do not keep others from the image.
     run(stream, population, 2000, 0.1, settings, hidden=before)

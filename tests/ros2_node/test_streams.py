@@ -191,7 +191,7 @@ def test_points_that_were_asked_for_are_found_again_after_a_jump(peer, tmp_path)
         camera.publisher.publish(image_message(view(2), stamp - SECOND // 30))
         rows = camera.shoot(view(2), stamp=stamp)
         assert sorted(rows["id"]) == asked and not rows["visible"].any()
-        assert "3 of 3 requested points are kept" in node.log
+        assert "The 3 requested points are invisible until they are found" in node.log
         found, shots, deadline = {}, 0, time.monotonic() + ros.PATIENCE
         # A few images that the model describes are enough; others come meanwhile.
         while len(found) < 3:

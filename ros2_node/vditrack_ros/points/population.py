@@ -94,7 +94,7 @@ class Population:
         self._forget_images()
 
     def restart(self, *, keep_population: bool) -> int:
-        """Restart the stream; return how many requested points are kept.
+        """Restart the stream; return how many requested points there are, all of which are kept.
 
         Args:
             keep_population: whether points of the population are searched for too, for the time

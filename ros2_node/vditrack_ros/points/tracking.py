@@ -157,12 +157,10 @@ class PointConsumer:
 
     def restart(self, *, after_pause: bool) -> None:
         """Discard all images; search for requested points, and after a pause for all."""
-        requested = self._population.requested_count
-        kept = self._population.restart(keep_population=after_pause)
+        requested = self._population.restart(keep_population=after_pause)
         if requested:
             self._logger.info(
-                f"{kept} of {requested} requested points are kept; they are searched for in the "
-                "images from now on."
+                f"The {requested} requested points are invisible until they are found in an image."
             )
         self._reset_outputs()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,3 +127,21 @@ class NewPoints:
             rows = np.searchsorted(ids, self.ids[chosen])
             origin = Origin(self.origin.image, self.origin.points[chosen])
             tracker.add(self.ids[chosen], places[rows], origin)
+
+
+def add_new_points(
+    tracker: PointTracker, points: LivePoints, new: Sequence[NewPoints], size: tuple[int, int]
+) -> None:
+    """Add those new points to a tracker that it lacks, and that are visible inside its last frame.
+
+    Args:
+        tracker: of the stream.
+        points: in the tracker's last frame.
+        new: by the image that they were marked on.
+        size: (height, width) of that frame.
+
+    """
+    seen = points.visible & ~np.isin(points.ids, tracker.ids)
+    seen &= ((points.places >= 0) & (points.places < size[::-1])).all(axis=1)
+    for group in new:
+        group.add_to(tracker, points.ids[seen], points.places[seen])

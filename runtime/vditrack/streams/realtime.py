@@ -30,7 +30,7 @@ from vditrack.points.origin import Origin
 from vditrack.stage_timing import stage
 from vditrack.streams.corrections import DescribedFrame, apply_correction
 from vditrack.streams.frame_clock import FrameClock
-from vditrack.streams.live_points import LivePoints, NewPoints
+from vditrack.streams.live_points import LivePoints, NewPoints, add_new_points
 from vditrack.streams.model_pace import ModelPace
 from vditrack.streams.recent_images import RecentImages
 
@@ -122,36 +122,48 @@ class LiveStream:
         """Start over after a jump of the clock, but keep the given points, as lost points.
 
         All frames and stamps are forgotten, as by `reset`; the next frame may have any stamp. This
-        waits for the model if it is describing a frame, because only then points can be kept. The
-        kept points have their ids and their appearance, but no known position: they are invisible
-        until they are found in a later frame by descriptor and patch, and remain so where the
-        picture is another one. A point without texture of its own cannot be found again, nor can
-        any if the bundle does not search for lost points.
+        waits for the model if it is describing a frame. If it has not described some of the points
+        yet, this lets it describe the last frame, and waits for that too. The kept points have
+        their ids and their appearance, but no known position: they are invisible until they are
+        found in a later frame by descriptor and patch, and remain so where the picture is another
+        one. A point without texture of its own cannot be found again, nor can one that flow lost
+        before the model described it, nor any if the model fails or the bundle does not search
+        for lost points.
 
         Args:
             kept: ids of the points to keep.
 
         Returns:
-            The ids [N] of the points that are kept. One that the model has not described yet is
-            dropped.
+            The ids [N] of the points that are kept.
 
         Raises:
             InputError: There is no point with one of the ids.
 
         """
         tracker, wanted = self._tracker, validate_ids(kept, self._points.ids)
-        if self._job is not None:
-            wait([self._job.described])
+        self._finish_job()
+        undescribed = any(np.isin(new.ids, wanted).any() for new in self._new)
+        frame, image, stamp = self._frame, self._image, self._clock.stamp
+        if undescribed and frame is not None and image is not None and stamp is not None:
+            self._start(frame, image, stamp, carried=True)
+            self._finish_job()
         tracker.restart(np.isin(tracker.ids, wanted))
-        self._points = self._points.select_lost(np.isin(self._points.ids, tracker.ids))
+        self._points = self._points.select_lost(np.isin(self._points.ids, wanted))
         self._forget_frames()
         return self.ids
+
+    def _finish_job(self) -> None:
+        """Wait for the model if it is describing a frame, and ignore that it fails."""
+        if self._job is not None and self._job.described.exception() is None:
+            self._correct()
+        self._job = None
 
     def _forget_frames(self) -> None:
         # The frame that the model is describing belongs to the past.
         self._job = None
         self._window = SlidingWindow(self._extractor)
         self._clock = FrameClock(self._streaming.interval_history)
+        self._frame: Frame | None = None
         self._image: Grey | None = None
         self._recent = RecentImages(self._live, self._camera)
         self._new: list[NewPoints] = []
@@ -287,7 +299,7 @@ class LiveStream:
         carries = not (waits and self._describes(before))
         if carries and self._image is not None:
             self._points.carry(self._image, image, self._textureless, self._live, self._camera)
-        self._image = image
+        self._frame, self._image = frame, image
         self._recent.add(image, stamp)
         if self._job is None:
             self._start(frame, image, stamp, carried=carries)
@@ -339,10 +351,7 @@ class LiveStream:
         ids, places = points.ids, points.places
         start = places[np.searchsorted(ids, tracker.ids)] if carried else None
         tracker.advance(features, frame, intervals, start)
-        seen = points.visible & ~np.isin(ids, tracker.ids)
-        seen &= ((places >= 0) & (places < frame.shape[1::-1])).all(axis=1)
-        for group in new:
-            group.add_to(tracker, ids[seen], places[seen])
+        add_new_points(tracker, points, new, frame.shape[:2])
         self._pace.record_model(perf_counter() - began)
 
     def _correct(self) -> None:
@@ -354,10 +363,12 @@ class LiveStream:
         self._drop_removed()
         job.described.result()
         self._described.append(job.frame.stamp)
-        self._textureless = self._tracker.ids[self._tracker.textureless]
         if self._image is not None:
             work = self._tracker, job.frame, self._image, self._recent, self._live
             apply_correction(self._points, *work)
+            if job.frame.image is self._image:
+                add_new_points(self._tracker, self._points, self._new, self._image.shape)
+        self._textureless = self._tracker.ids[self._tracker.textureless]
         # One that flow has lost meanwhile cannot be described.
         ids = self._points.ids[self._points.visible]
         waiting = ids[~np.isin(ids, self._tracker.ids)]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from doubles.slow_model import SlowModel
 from vditrack import InputError, Tracker
 from vditrack.synthetic.layers.scenes import draw_scene
 
@@ -89,6 +90,44 @@ def test_points_without_texture_stay_invisible(live):
     assert live._tracker.textureless.all()
     live.restart(ids)
     assert not run(live, flat, 0.0).visible.any()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_points_that_the_model_has_not_described_are_kept_too(tiny_bundle, busy):
+    """Before, they were dropped without a word: 0 of 20 were kept."""
+    slow, shoot = SlowModel(tiny_bundle), pan(1)
+    with slow.live() as live:
+        slow.let.release()
+        live.push(shoot(0), 0.0)
+        if busy:
+            # The model describes this frame while the next one comes.
+            live.push(shoot(0), 1.0)
+        live.push(shoot(1), 2.0)
+        assert live._job is not None and live._job.frame.stamp == 2.0 - busy
+        ids = live.add(FIRST)
+        slow.let.release(100)
+        assert live.restart(ids).tolist() == ids.tolist()
+        # Described without need, it would take twice as long.
+        assert slow.runs == 2 + busy
+        live._pace.keeps_up = lambda: True
+        update = run(live, shoot, 100.0, first=3, frames=3)
+    # The other four have no texture.
+    assert update.ids.tolist() == ids.tolist() and update.visible.sum() == 16
+    truth = FIRST - np.float32([4 * STEP, 0])
+    error = np.linalg.norm(update.points - truth, axis=1)[update.visible]
+    assert np.median(error) < 0.1 and error.max() < 2
+
+
+def test_points_keep_their_ids_if_the_model_fails(tiny_bundle):
+    slow, shoot = SlowModel(tiny_bundle, fails=[2, 3]), pan(1)
+    slow.let.release(100)
+    with slow.live() as live:
+        live.push(shoot(0), 0.0)
+        live.push(shoot(1), 1.0)
+        ids = live.add(FIRST)
+        assert live.restart(ids).tolist() == ids.tolist()
+        live._pace.keeps_up = lambda: True
+        assert not run(live, shoot, 100.0, frames=3).visible.any()
 
 
 def test_what_restart_is_given_and_forgets(live):
