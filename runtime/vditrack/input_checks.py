@@ -83,7 +83,9 @@ def check_mask(mask: Mask, size: tuple[int, int], what: str = "the mask") -> Non
             "mask of the frame's size."
         )
     if not mask.any():
-        raise InputError(f"{what} marks no object: it is 0 everywhere. Give objects indices above.")
+        raise InputError(
+            f"{what} marks no object: it is 0 everywhere. Give objects indices from 1 to 255."
+        )
 
 
 def check_points(points: Floats, size: tuple[int, int]) -> None:

@@ -30,6 +30,14 @@ def test_images_in_order_are_taken():
     assert [judge(gate, t) for t in (5, 5.03, 5.06)] == [Verdict.ACCEPTED] * 3
 
 
+def test_the_jump_of_a_stray_image_is_measured():
+    for after in (-3.0, 4.5):
+        gate = ImageGate()
+        assert gate.measure_jump() == 0
+        assert judge_all([9.0, 9.0 + after], gate=gate) == [TOOK, STRAY]
+        np.testing.assert_allclose(gate.measure_jump(), after)
+
+
 TOOK, AGAIN, LATE, STRAY = (
     Verdict.ACCEPTED,
     Verdict.REPEATED,

@@ -204,7 +204,7 @@ def test_a_late_mask_is_propagated_from_its_own_image(request, peer, tmp_path, m
         in_time = play(time.time_ns(), 0)
         peer.call(Trigger, "/late/tracker/reset", Trigger.Request())
         after = play(time.time_ns() + SECOND, 8)
-        assert "Tracking objects 1, from an image 0.267 s before the newest." in node.log
+        assert "indices 1, from an image 0.267 s before the newest." in node.log
     assert min(after) > min(in_time) - 0.05 and min(after) > 0.6
     peer.forget(masks)
 
@@ -439,7 +439,7 @@ def test_masks_follow_a_camera_at_30_hz(peer, tmp_path):
         peer.until(listening, "masks", 3 * PATIENCE)
         # What rests is at the same place in whichever image this comes to.
         marks.publish(image_message(GREEN.repeat(2, 0).repeat(2, 1), 0, "mono8"))
-        peer.until(lambda: "Tracking objects 1" in node.log, "the mark")
+        peer.until(lambda: "Tracking the objects with the indices 1, from" in node.log, "the mark")
         masks.clear()
         peer.until(lambda: len(masks) >= 6, "masks of the object", 3 * PATIENCE)
         assert node.stop() == 0

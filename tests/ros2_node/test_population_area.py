@@ -6,7 +6,11 @@ from sensor_msgs.msg import Image
 
 from vditrack.errors import InputError
 from vditrack_ros.points.population import choose_grid_points, detect_corners
-from vditrack_ros.points.population_area import PopulationArea, read_population_mask
+from vditrack_ros.points.population_area import (
+    PopulationArea,
+    describe_excess,
+    read_population_mask,
+)
 
 SIZE = (120, 160)
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -25,6 +29,15 @@ def test_a_region_in_shares_and_in_pixels():
     # What is beyond the image does not count.
     assert np.count_nonzero(area.build(SIZE, (150.0, 0.0, 640.0, 480.0))) == 10 * 120
     assert not area.build(SIZE, (640.0, 0.0, 640.0, 480.0)).any()
+
+
+def test_a_region_beyond_the_image():
+    for region in (WHOLE, (0.5, 0.25, 0.25, 0.5), (0.0, 0.0, 160.0, 120.0)):
+        assert not describe_excess(SIZE, region)
+    text = describe_excess(SIZE, (0.0, 0.0, 900.0, 60.0))
+    assert "region [0, 0, 900, 60] reaches beyond the image, 160 x 120 pixels" in text
+    assert "only the part inside is used" in text
+    assert "no points are put anywhere" in describe_excess(SIZE, (640.0, 0.0, 640.0, 480.0))
 
 
 def test_a_mask_of_another_size_is_scaled():

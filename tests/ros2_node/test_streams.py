@@ -425,6 +425,10 @@ def test_points_are_put_in_the_region_and_the_mask(peer, tmp_path):
         assert peer.set("/body/tracker", region=[0.0, 0.0, 0.5, 1.0]) == {}
         while len(rows := camera.shoot(shot(0))) != 64 or rows["u"].max() >= WIDTH / 2:
             assert time.monotonic() < deadline
+        assert "reaches beyond the image" not in node.log
+        assert peer.set("/body/tracker", region=[0.0, 0.0, 900.0, 240.0]) == {}
+        camera.shoot(shot(0))
+        assert "region [0, 0, 900, 240] reaches beyond the image, 320 x 240 pixels" in node.log
         publisher.publish(image_message(shot(0), time.time_ns()))
         peer.until(lambda: "encoding 'rgb8'" in node.log, "a complaint")
         camera.close()

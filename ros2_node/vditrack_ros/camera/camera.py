@@ -218,8 +218,9 @@ class CameraPipeline:
             age = (times.now - times.stamp) / NANOSECONDS_PER_SECOND
             self._logger.warning(
                 f"An image is {age:.3g} s old and was dropped: max_age is {settings.max_age:g}. "
-                "Synchronize the clocks of camera and node; play bags with --clock and "
-                "use_sim_time:=true; or set max_age to 0.",
+                "Either the machine is overloaded, or the clocks of camera and node differ: "
+                "synchronize them; play bags with --clock and use_sim_time:=true; or set max_age "
+                "to 0.",
                 throttle_duration_sec=LOG_INTERVAL,
             )
         elif verdict is Verdict.UNSTAMPED:
@@ -233,9 +234,11 @@ class CameraPipeline:
                 throttle_duration_sec=LOG_INTERVAL,
             )
         elif verdict is Verdict.STRAY:
+            jump = self._gate.measure_jump()
             self._logger.warning(
-                "The stamp of an image jumped: it was dropped. If the next image agrees, the clock "
-                "was set; if not, check that only one camera publishes on the topic.",
+                f"The stamp of an image jumped by {jump:+.3g} s: it was dropped. If the next image "
+                "agrees, the clock was set; if not, check that only one camera publishes on the "
+                "topic.",
                 throttle_duration_sec=LOG_INTERVAL,
             )
         elif verdict is Verdict.CLOCK_SET:

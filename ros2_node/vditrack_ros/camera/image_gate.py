@@ -119,6 +119,12 @@ class ImageGate:
         """The image that was dropped last because its stamp jumps; None after an accepted one."""
         self._intervals: deque[int] = deque(maxlen=_INTERVAL_HISTORY)
 
+    def measure_jump(self) -> float:
+        """Return the seconds from the last accepted image to the stray one after it; 0 for none."""
+        if self._last is None or self._stray is None:
+            return 0.0
+        return (self._stray.stamp - self._last.stamp) / NANOSECONDS_PER_SECOND
+
     def check(self, times: ImageTimes, limits: GateLimits) -> tuple[Verdict, int | None]:
         """Return the verdict on the next image, and its stamp; remember it if it is accepted.
 

@@ -42,6 +42,9 @@ from vditrack_ros.transport.topics import create_publisher, create_subscription
 if HAS_VISION_MSGS:
     from vision_msgs.msg import Detection2DArray
 
+_MIN_DELAY = 0.001
+"""Seconds below which an image and the newest one are the same: the stamps are rounded."""
+
 
 @dataclass(frozen=True)
 class _QueuedImage:
@@ -358,8 +361,9 @@ class MaskConsumer:
             self._mask_counters.accepted += 1
             indices = ", ".join(map(str, request.indices))
             delay = (newest - outcome.placed) / NANOSECONDS_PER_SECOND
-            late = f", from an image {delay:.3g} s before the newest" if delay else ""
-            self._logger.info(f"Tracking objects {indices}{late}.")
+            is_newest = delay < _MIN_DELAY
+            image = "the newest image" if is_newest else f"an image {delay:.3g} s before the newest"
+            self._logger.info(f"Tracking the objects with the indices {indices}, from {image}.")
 
     def _refuse(self, error: MaskRequestError) -> None:
         self._mask_counters.count_refusal(time.monotonic(), error.reason, str(error))

@@ -95,8 +95,8 @@ def _check_region(region: list[Any]) -> list[float]:
         if isfinite(sum(region)) and min(x, y) >= 0 and min(width, height) > 0 and fits:
             return [x, y, width, height]
     raise InputError(
-        f"region is {region}; it must be a double array of x, y, width and height: in pixels, or "
-        "in shares of the image if none is above 1, inside the image."
+        f"region is {region}; it must be a double array of x, y, width and height: in pixels, or, "
+        "if none is above 1, in shares of the image, with x + width and y + height at most 1."
     )
 
 

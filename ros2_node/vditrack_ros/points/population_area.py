@@ -70,6 +70,28 @@ def _locate_region(size: Size, region: Region) -> tuple[int, int, int, int]:
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
+def describe_excess(size: Size, region: Region) -> str:
+    """Return which part of a region is beyond an image, as a sentence; empty if none is.
+
+    Args:
+        size: (height, width) of the image.
+        region: of interest.
+
+    """
+    height, width = size
+    x, y, extent_x, extent_y = region
+    if max(region) <= 1 or (x + extent_x <= width and y + extent_y <= height):
+        return ""
+    left, top, right, bottom = _locate_region(size, region)
+    is_outside = left == right or top == bottom
+    result = "no points are put anywhere" if is_outside else "only the part inside is used"
+    values = ", ".join(f"{part:g}" for part in region)
+    return (
+        f"region [{values}] reaches beyond the image, {width} x {height} pixels: {result}. Set "
+        "region to x, y, width and height inside the image."
+    )
+
+
 def read_population_mask(message: Any) -> Mask:  # noqa: ANN401
     """Return the mask uint8 [h, w] of a sensor_msgs/Image on `~/population_mask`.
 

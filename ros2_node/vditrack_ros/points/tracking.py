@@ -26,12 +26,12 @@ from vditrack_ros.diagnostics import (
     summarize_points,
 )
 from vditrack_ros.overlay import OverlayPublisher
-from vditrack_ros.parameters.settings import Settings
+from vditrack_ros.parameters.settings import Region, Settings
 from vditrack_ros.points.intake import RequestIntake
 from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.points.placement import NotReadyError
 from vditrack_ros.points.population import Population
-from vditrack_ros.points.population_area import read_population_mask
+from vditrack_ros.points.population_area import Size, describe_excess, read_population_mask
 from vditrack_ros.points.publishers import PointPublishers
 from vditrack_ros.points.requests import read_clicked_pixel
 from vditrack_ros.points.results import PointResult, ResultQueue
@@ -82,6 +82,7 @@ class PointConsumer:
         self._header, self._size = Header(), (0, 0)
         self._overlay, self._object_ids = overlay, object_ids
         self._draws_overlay = draws_overlay
+        self._checked_region: tuple[Size, Region] | None = None
         self._mask_subscription = SensorSubscription(
             context.node,
             Image,
@@ -115,6 +116,8 @@ class PointConsumer:
     def process(self, image: CameraImage) -> None:
         """Track all points into the next image, and publish them."""
         start = time.perf_counter()
+        height, width = image.frame.shape[:2]
+        self._check_region((height, width))
         update = self._live.push(image.frame, image.stamp / NANOSECONDS_PER_SECOND)
         self._population.update(image.frame, update, self.settings)
         tracked = time.perf_counter()
@@ -252,6 +255,19 @@ class PointConsumer:
         return waited < settings.transform_wait and geometry.is_transform_awaited(
             result.header, settings
         )
+
+    def _check_region(self, size: Size) -> None:
+        """Warn once of a region that reaches beyond the image.
+
+        Args:
+            size: (height, width) of the image.
+
+        """
+        checked, self._checked_region = self._checked_region, (size, self.settings.region)
+        if checked == self._checked_region:
+            return
+        if excess := describe_excess(size, self.settings.region):
+            self._logger.warning(excess)
 
     def _log_rate(self, rate: float, rate_in: float) -> None:
         self._rate_logged = True
