@@ -101,3 +101,18 @@ def test_subscribe_tracks_prints_points_of_the_node(frames, tmp_path):
         example.stop()
     places = re.findall(r"point \d+ at \(([\d.]+), ([\d.]+)\)", example.log)
     assert all(0 <= float(x) <= WIDTH and 0 <= float(y) <= HEIGHT for x, y in places)
+
+
+@pytest.mark.slow
+def test_control_node_changes_a_parameter_that_is_read_when_configuring(tmp_path):
+    with tracker_node(tmp_path) as node:
+        words = ("deactivate", "cleanup", "depth=none", "configure", "activate")
+        printed = run_example("control_node.py", "/tracker", "points=5", *words)
+        assert printed.count(": done") == 6 and node.log.count("Listening on") >= 2
+        script = str(EXAMPLES / "control_node.py")
+        with process(tmp_path / "example.log", script, "/tracker", "depth=auto") as example:
+            deadline = time.monotonic() + 60
+            while example.alive:
+                assert time.monotonic() < deadline, example.log + node.log
+                time.sleep(0.1)
+        assert "depth is not set: depth cannot be set now; it is read when" in example.log
