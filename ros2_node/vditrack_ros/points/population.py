@@ -187,7 +187,9 @@ class Population:
         missing = self._target_count(settings) - int(counted.sum())
         since_search = update.stamp - self._last_search
         if missing < 0:
-            self._remove(self._rank_population()[missing:])
+            # Those without a known position are not counted, and are searched for meanwhile.
+            ranked = self._rank_population()
+            self._remove(ranked[counted[ranked]][missing:])
         elif missing > 0 and since_search >= settings.refill_interval:
             self._last_search = update.stamp
             self._add(self._find_new_points(frame, missing, settings), None, requested=False)
