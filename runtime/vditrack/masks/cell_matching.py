@@ -7,6 +7,7 @@ import numpy as np
 
 from vditrack.arrays import Floats, Indices
 from vditrack.bundle.configuration import Propagation
+from vditrack.inference.blas_threads import limit_blas_threads
 from vditrack.masks.context_frames import ContextFrame, MotionPrior
 
 Span = tuple[int, int]
@@ -110,10 +111,12 @@ def propagate_labels(
     labels = np.zeros((rows, columns, count), np.float32)
     if not context:
         return labels
-    for tile in _tiles(rows, columns, settings.radius):
-        nearest = _nearest_neighbours(features, context, tile, settings, prior)
-        block = labels[tile.place]
-        block[:] = _mean_labels(nearest, context, count, settings.temperature).reshape(block.shape)
+    with limit_blas_threads():
+        for tile in _tiles(rows, columns, settings.radius):
+            nearest = _nearest_neighbours(features, context, tile, settings, prior)
+            means = _mean_labels(nearest, context, count, settings.temperature)
+            block = labels[tile.place]
+            block[:] = means.reshape(block.shape)
     return labels
 
 

@@ -4,20 +4,16 @@ from abc import ABC, abstractmethod
 from collections import deque
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from vditrack.arrays import Bools, Floats, Frame, Grey, Indices, Ints
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.features.feature_map import FeatureMap
+from vditrack.inference.blas_threads import limit_blas_threads
 from vditrack.input_checks import check_points
 from vditrack.points.optical_flow import grey_levels
 from vditrack.points.origin import Origin
 from vditrack.stage_timing import stage
-
-# The matrix products here are small: a second BLAS thread takes longer to wake than it saves, and
-# spins on a core that the inference engine needs next.
-_BLAS = ThreadpoolController()
 
 
 class PointTracker(ABC):
@@ -99,7 +95,7 @@ class PointTracker(ABC):
         self._positions = np.concatenate([self._positions, positions])
         self._visible = np.concatenate([self._visible, np.ones(count, np.bool_)])
         if count:
-            with _BLAS.limit(limits=1, user_api="blas"):
+            with limit_blas_threads():
                 self._start_points(positions, self._maps[-1], self._image, origin)
 
     def keep(self, kept: Bools) -> None:
@@ -147,7 +143,7 @@ class PointTracker(ABC):
         if before is not None and len(self.ids):
             start = self._positions if carried is None else carried * self._scale()
             self.age = self.age + 1
-            with _BLAS.limit(limits=1, user_api="blas"):
+            with limit_blas_threads():
                 self._track(features, before, image, start, intervals)
 
     def _hide(self, rows: Indices) -> None:
