@@ -28,11 +28,12 @@ once."""
 
 MASK_REFUSAL_REASONS = (
     *("encoding", "malformed", "indices", "empty", "size"),
-    *("ahead", "late", "crowded"),
+    *("ahead", "late", "crowded", "boxes"),
 )
 """Why a mask request is refused: unsupported encoding; inconsistent data; an index above 255; no
-object; not the size of its image, or a box outside it; its stamp is too far ahead of the images;
-its image is no longer kept or never came; newer requests displaced it while it waited."""
+object; not the size of its image; its stamp is too far ahead of the images; its image is no longer
+kept or never came; newer requests displaced it while it waited; a box that is none, or outside its
+image."""
 
 
 @dataclass(frozen=True)

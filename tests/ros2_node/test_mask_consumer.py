@@ -14,9 +14,11 @@ from doubles.ros_loopback import (
     SECOND,
     image_message,
 )
+from vditrack.errors import LateMaskError
 from vditrack.streams.mask_stream import MaskUpdate
 from vditrack_ros.consumer import CameraContext, CameraImage
 from vditrack_ros.diagnostics import CameraState
+from vditrack_ros.masks.object_requests import read_objects
 from vditrack_ros.masks.tracking import MaskConsumer
 from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.points.object_ids import PointObjectIds
@@ -48,7 +50,7 @@ class Recorder:
     """Stands in for a tracker and its streams of masks: remembers what it is told."""
 
     def __init__(self):
-        self.told, self.kept = [], []
+        self.told, self.kept, self.held = [], [], []
         self.wrong = None
 
     def mask_stream(self):
@@ -70,6 +72,14 @@ class Recorder:
 
     def keep(self, frame, stamp):
         self.kept.append(round(stamp, 3))
+
+    def hold(self, stamps):
+        self.held = list(stamps)
+
+    def frame_size(self, stamp):
+        if stamp < 0.5:
+            raise LateMaskError("its stamp is too old.")
+        return 4, 6
 
 
 @pytest.fixture
@@ -167,6 +177,40 @@ def test_masks_before_the_first_image_are_of_it(held):
     held.take(1.0)
     held.work()
     assert held.tracker.told == [1.0, "mark 3 at 1", "mark 4 at 0.9", 1.0]
+
+
+def test_images_are_kept_for_as_long_as_the_model_needs(held):
+    """Whether a mask is too late is decided when it comes, not when the model has time for it."""
+    held.take(1.0)
+    held.work()
+    held.take(2.0)
+    held.mark(5, 1.5)
+    held.mark(6, 9.0)
+    assert held.tracker.held == [1.5, 9.0]
+    held.work()
+    # The model works on it.
+    assert held.waiting() == 1 and held.tracker.held == [9.0, 1.5]
+    held.work()
+    assert held.tracker.told[-3:] == [2.0, "mark 5 at 1.5", 2.0] and held.tracker.held == [9.0]
+    held.take(9.0)
+    held.work()
+    assert held.tracker.held == []
+
+
+def test_a_mask_that_comes_too_late_is_refused_at_once(held):
+    held.take(1.0)
+    held.work()
+    held.take(2.0)
+    held.marks.publish(image_message(np.full((4, 6), 5, np.uint8), round(0.1 * SECOND), "mono8"))
+    held.peer.until(lambda: held.values()["masks refused, late"] == "1", "the refusal")
+    assert held.waiting() == 0 and len(held.worker.work) == 1
+    request = read_objects({"stamp": round(0.1 * SECOND), "boxes": [0, 0, 2, 2, 1, 1, 4, 4]})
+    answer = held.masks._add_objects(request)
+    assert (answer.success, answer.ids) == (False, [0, 0])
+    assert answer.reasons == ["~/add_objects is refused: its stamp is too old."] * 2
+    assert answer.message == "0 of 2 objects are accepted."
+    ahead = read_objects({"stamp": 4000 * SECOND, "boxes": [0, 0, 2, 2]})
+    assert "~/add_objects is 3998.0 s ahead" in held.masks._add_objects(ahead).reasons[0]
 
 
 def test_what_the_model_works_on_is_forgotten_with_the_rest(held):

@@ -259,7 +259,7 @@ def test_refused_masks_are_reported(camera, peer, node):
     reasons = [f"masks refused, {reason}" for reason in MASK_REFUSAL_REASONS]
     peer.until(lambda: diagnostics(told)[2].get("masks refused, ahead") == "1", "all refused")
     level, message, values = diagnostics(told)
-    assert [values[reason] for reason in reasons] == ["1"] * 7 + ["0"]
+    assert [values[reason] for reason in reasons] == ["1"] * 7 + ["0", "0"]
     assert level == DiagnosticStatus.WARN
     assert "7 masks refused: ~/mask is" in message and "s ahead of the images" in message
     assert (values["objects"], values["objects present"]) == ("1", "1")
@@ -272,7 +272,7 @@ def test_refused_masks_are_reported(camera, peer, node):
         "~/mask has the index 256; the maximum is 255",
         "~/mask marks no object",
         "~/mask is refused: the mask is 128 x 95, the frame 128 x 96",
-        "~/mask is refused: the mask is 5 s older than the newest frame",
+        "~/mask is refused: its stamp is 5 s older than the newest frame",
     ):
         assert line in node.log
     peer.forget(told)
@@ -476,7 +476,7 @@ def test_objects_are_added_and_removed_by_services(camera, peer, node):
         mask=png(GREEN * 7),
         boxes=[*box, 9.0, 9.0, 9.0, 9.0],
     )
-    assert not success and answer["message"] == "2 of 3 objects are added."
+    assert not success and answer["message"] == "2 of 3 objects are accepted."
     assert answer["ids"][0] == 7 and answer["ids"][2] == 0
     assert answer["reasons"][:2] == ["", ""] and "is no box" in answer["reasons"][2]
     index = answer["ids"][1]
@@ -498,12 +498,20 @@ def test_objects_are_added_and_removed_by_services(camera, peer, node):
     assert "3 numbers as boxes" in ask(peer, "add_objects", boxes=box[:3])[1]["message"]
     assert "give float or int" in ask(peer, "add_objects", boxes=["a"])[1]["message"]
     success, answer = ask(peer, "add_objects", stamp=stamps[0] - 9 * SECOND, boxes=box)
-    assert not success and "older than the newest frame" in answer["message"]
+    assert not success and answer["ids"] == [0]
+    assert "~/add_objects is refused: its stamp is" in answer["reasons"][0]
+    success, answer = ask(peer, "add_objects", stamp=stamps[0] + 4000 * SECOND, boxes=box * 2)
+    assert not success and answer["ids"] == [0, 0]
+    assert "s ahead of the images" in answer["reasons"][1]
+    assert (
+        "~/add_objects marks no object"
+        in ask(peer, "add_objects", mask=png(GREEN * 0))[1]["message"]
+    )
     assert node.alive
 
 
 def test_objects_wait_for_the_first_image(camera, peer):
     peer.call(Trigger, "/tracker/reset", Trigger.Request())
     success, answer = ask(peer, "add_objects", boxes=[5.0, 20.0, 12.0 + SIDE, 28.0 + SIDE])
-    assert success and answer["message"] == "1 of 1 objects are added as soon as their image comes."
+    assert success and answer["message"] == "1 of 1 objects are accepted and wait for their image."
     assert iou(camera.shoot(shot(0)) == answer["ids"][0], square(0) > 0) > 0.8

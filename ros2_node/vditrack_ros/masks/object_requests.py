@@ -22,6 +22,8 @@ from vditrack_ros.masks.requests import (
     decode_mask,
 )
 
+_SERVICE = "~/add_objects"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_INDEX = 255
 _NUMBERS_OF_A_BOX = 4
 
@@ -75,6 +77,16 @@ class ObjectsRequest:
     """(x0, y0, x1, y1) of each box in pixels of the image."""
     box_ids: tuple[int, ...]
     """Index of the object of each box; 0 for a new object."""
+
+    @property
+    def mask_indices(self) -> list[int]:
+        """Indices of the objects in the mask, ascending."""
+        return [] if self.mask is None else np.unique(self.mask[self.mask > 0]).tolist()
+
+    def refuse(self, error: MaskRequestError) -> "CheckedObjects":
+        """Return the request with all its objects refused for the same reason."""
+        count = len(self.mask_indices) + len(self.boxes)
+        return CheckedObjects(None, [0] * count, [str(error)] * count, [error])
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ def check_objects(
     errors: list[MaskRequestError] = []
     mask, ids, reasons = request.mask, list[int](), list[str]()
     if mask is not None:
-        in_mask = np.unique(mask[mask > 0]).tolist()
+        in_mask = request.mask_indices
         fault = None if size is None else _find_size_fault(mask, size)
         ids, reasons = [0 if fault else index for index in in_mask], [fault or ""] * len(in_mask)
         if fault:
@@ -145,25 +157,25 @@ def check_objects(
     boxes: list[Box] = []
     given = [index for index in request.box_ids if index]
     for corners, wanted in zip(request.boxes, request.box_ids, strict=True):
-        fault = _find_box_fault(corners, size)
+        fault, reason = _find_box_fault(corners, size), "boxes"
         index = wanted or (0 if fault else known.find_free([*given, *ids]))
         if fault is None:
-            fault = _find_index_fault(index, wanted, ids)
+            fault, reason = _find_index_fault(index, wanted, ids), "indices"
         ids.append(0 if fault else index)
         reasons.append(fault or "")
         if fault:
-            errors.append(MaskRequestError("size" if index else "indices", fault))
+            errors.append(MaskRequestError(reason, fault))
         else:
             boxes.append(Box(corners, index))
     accepted = None
     if mask is not None or boxes:
-        accepted = MaskRequest(request.stamp, mask, tuple(boxes))
+        accepted = MaskRequest(request.stamp, mask, tuple(boxes), topic=_SERVICE)
     return CheckedObjects(accepted, ids, reasons, errors)
 
 
 def _find_size_fault(mask: Mask, size: tuple[int, int]) -> str | None:
     try:
-        check_request_size(mask, size)
+        check_request_size(mask, size, _SERVICE)
     except MaskRequestError as error:
         return str(error)
     return None
@@ -191,11 +203,14 @@ def _read_mask(mask: Any) -> Mask | None:  # noqa: ANN401
     if isinstance(mask, (bytes, list)):
         if not mask:
             return None
-        decoded = cv2.imdecode(np.frombuffer(bytes(mask), np.uint8), cv2.IMREAD_UNCHANGED)
+        data, decoded = bytes(mask), None
+        # OpenCV prints a warning about what it cannot read.
+        if data.startswith(_PNG_SIGNATURE):
+            decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if decoded is None or decoded.ndim != 2 or decoded.dtype not in (np.uint8, np.uint16):
             raise MaskRequestError(
                 "encoding",
                 "~/add_objects: the mask is no PNG with one channel of 8 or 16 bits.",
             )
-        return check_indices(decoded)
-    return decode_mask(mask) if mask.height and mask.width else None
+        return check_indices(decoded, _SERVICE)
+    return decode_mask(mask, _SERVICE) if mask.height and mask.width else None

@@ -24,6 +24,22 @@ class Outcome:
     error: MaskRequestError | None = None
     """Why it was refused; None if it was not."""
 
+    def describe(self, newest: int) -> str:
+        """Return what was done, for the log.
+
+        Args:
+            newest: stamp of the newest image, in nanoseconds.
+
+        """
+        if self.request.removed:
+            return f"Object {self.request.removed} is removed."
+        indices = ", ".join(map(str, self.request.indices))
+        delay = (newest - self.placed) / NANOSECONDS_PER_SECOND
+        # Stamps in seconds since 1970 are exact to less than a microsecond.
+        is_newest = delay < 1e-6
+        image = "the newest image" if is_newest else f"an image {delay:.3g} s before the newest"
+        return f"Tracking the objects with the indices {indices}, from {image}."
+
 
 @dataclass(frozen=True)
 class Propagated:
@@ -84,6 +100,10 @@ def _apply(stream: MaskStream, request: MaskRequest, newest: int) -> Outcome:
         placed = stream.add_masks(mask, stamp)
         return Outcome(request, round(placed * NANOSECONDS_PER_SECOND))
     except LateMaskError as error:
-        return Outcome(request, error=MaskRequestError("late", f"~/mask is refused: {error}"))
+        return Outcome(
+            request, error=MaskRequestError("late", f"{request.topic} is refused: {error}")
+        )
     except InputError as error:
-        return Outcome(request, error=MaskRequestError("size", f"~/mask is refused: {error}"))
+        return Outcome(
+            request, error=MaskRequestError("size", f"{request.topic} is refused: {error}")
+        )

@@ -59,6 +59,8 @@ class MaskRequest:
     """Boxes around objects."""
     removed: int = 0
     """Index of an object to forget; 0 for none."""
+    topic: str = "~/mask"
+    """Topic or service by which it came, for messages."""
 
     @property
     def indices(self) -> list[int]:
@@ -133,11 +135,12 @@ def drop_superseded(requests: Sequence[MaskRequest]) -> list[MaskRequest]:
     ]
 
 
-def decode_mask(message: Any) -> Mask:  # noqa: ANN401
+def decode_mask(message: Any, topic: str = "~/mask") -> Mask:  # noqa: ANN401
     """Return the object indices of a sensor_msgs/Image, uint8 [H, W].
 
     Args:
         message: an image with the encoding mono8 or mono16.
+        topic: topic or service by which it came, for messages.
 
     Raises:
         MaskRequestError: the encoding is another one, size, step and data are inconsistent, an
@@ -148,21 +151,22 @@ def decode_mask(message: Any) -> Mask:  # noqa: ANN401
     if dtype is None:
         raise MaskRequestError(
             "encoding",
-            f"~/mask has the encoding {message.encoding!r}. Publish object indices as mono8 or "
+            f"{topic} has the encoding {message.encoding!r}. Publish object indices as mono8 or "
             "mono16.",
         )
     try:
         indices = view_pixels(message, np.dtype(dtype))[..., 0]
     except InputError as error:
-        raise MaskRequestError("malformed", f"~/mask cannot be decoded: {error}") from error
-    return check_indices(indices)
+        raise MaskRequestError("malformed", f"{topic} cannot be decoded: {error}") from error
+    return check_indices(indices, topic)
 
 
-def check_indices(indices: NDArray[np.integer[Any]]) -> Mask:
+def check_indices(indices: NDArray[np.integer[Any]], topic: str) -> Mask:
     """Return object indices as uint8 [H, W].
 
     Args:
         indices: [H, W].
+        topic: topic or service by which they came, for messages.
 
     Raises:
         MaskRequestError: an index is above 255, or none is above 0.
@@ -172,52 +176,54 @@ def check_indices(indices: NDArray[np.integer[Any]]) -> Mask:
     if highest > _MAX_INDEX:
         raise MaskRequestError(
             "indices",
-            f"~/mask has the index {highest}; the maximum is {_MAX_INDEX}. Renumber the objects.",
+            f"{topic} has the index {highest}; the maximum is {_MAX_INDEX}. Renumber the objects.",
         )
     mask = indices.astype(np.uint8, copy=False)
-    _check_mask(mask, (indices.shape[0], indices.shape[1]), "empty")
+    _check_mask(mask, (indices.shape[0], indices.shape[1]), "empty", topic)
     return mask
 
 
-def check_request_size(mask: Mask, size: tuple[int, int]) -> None:
+def check_request_size(mask: Mask, size: tuple[int, int], topic: str) -> None:
     """Check that a mask has the size of its image.
 
     Args:
         mask: uint8 [H, W], not empty.
         size: (height, width) of the image.
+        topic: topic or service by which the mask came, for messages.
 
     Raises:
         MaskRequestError: the sizes differ.
 
     """
-    _check_mask(mask, size, "size")
+    _check_mask(mask, size, "size", topic)
 
 
 def too_many_waiting_error() -> MaskRequestError:
     """Return the error for a request that newer ones displaced from the queue."""
     return MaskRequestError(
         "crowded",
-        f"More than {_MAX_WAITING} masks wait for their images; the oldest is discarded. Publish a "
-        "mask of an object once, not with every image.",
+        f"More than {_MAX_WAITING} masks wait for their images; the oldest is discarded. Request "
+        "an object once, not with every image.",
     )
 
 
-def stamp_ahead_error(seconds: float) -> MaskRequestError:
+def stamp_ahead_error(seconds: float, topic: str) -> MaskRequestError:
     """Return the error for a request whose stamp no image is expected to have.
 
     Args:
         seconds: by which the stamp is ahead of the newest image.
+        topic: topic or service by which the request came.
 
     """
     return MaskRequestError(
         "ahead",
-        f"~/mask is {seconds:.1f} s ahead of the images, more than max_gap. Give it the stamp of "
+        f"{topic} is {seconds:.1f} s ahead of the images, more than max_gap. Give it the stamp of "
         "its image, or the stamp 0 for the newest image.",
     )
 
 
-def _check_mask(mask: Mask, size: tuple[int, int], reason: str) -> None:
+def _check_mask(mask: Mask, size: tuple[int, int], reason: str, topic: str) -> None:
     try:
-        check_mask(mask, size, "~/mask")
+        check_mask(mask, size, topic)
     except InputError as error:
         raise MaskRequestError(reason, str(error)) from error

@@ -42,9 +42,6 @@ from vditrack_ros.transport.topics import create_publisher, create_subscription
 if HAS_VISION_MSGS:
     from vision_msgs.msg import Detection2DArray
 
-_MIN_DELAY = 0.001
-"""Seconds below which an image and the newest one are the same: the stamps are rounded."""
-
 
 @dataclass(frozen=True)
 class _QueuedImage:
@@ -62,6 +59,8 @@ class _Job:
     """An image that the model works on."""
 
     queued: _QueuedImage
+    requests: list[MaskRequest]
+    """Requests that are carried out with it."""
     result: Future[Propagated]
     """The masks, and the outcomes of the requests."""
 
@@ -211,10 +210,12 @@ class MaskConsumer:
         self._indices.clear()
         for request in self._waiting:
             self._indices.reserve(request.indices)
+        self._hold_images()
 
     def _on_mask(self, message: Any) -> None:  # noqa: ANN401
         try:
             request = MaskRequest(to_nanoseconds(message.header.stamp), decode_mask(message))
+            self._find_image_size(request.stamp, request.topic)
         except MaskRequestError as error:
             self._refuse(error)
             return
@@ -225,6 +226,7 @@ class MaskConsumer:
         self._indices.reserve(request.indices)
         if self._waiting.add(request) is not None:
             self._refuse(too_many_waiting_error())
+        self._hold_images()
         if self._job is None and self._newest is not None:
             requests = self._take_requests(self._newest.image, since=0)
             if requests:
@@ -232,19 +234,20 @@ class MaskConsumer:
 
     def _add_objects(self, request: ObjectsRequest) -> Answer:
         """Answer a request of `~/add_objects`; it is carried out with the next image."""
+        size = None
         try:
-            size = self._find_image_size(request.stamp)
+            self._check_stamp_ahead(request.stamp)
+            size = self._find_image_size(request.stamp, "~/add_objects")
+            checked = check_objects(request, size, self._indices)
         except MaskRequestError as error:
-            self._refuse(error)
-            return Answer(False, str(error))
-        checked = check_objects(request, size, self._indices)
+            checked = request.refuse(error)
         if checked.accepted is not None:
             self._accept(checked.accepted)
         for fault in checked.errors:
             self._refuse(fault)
         count = len(checked.ids) - checked.ids.count(0)
-        message = f"{count} of {len(checked.ids)} objects are added"
-        message += "." if size is not None else " as soon as their image comes."
+        message = f"{count} of {len(checked.ids)} objects are accepted"
+        message += "." if size is not None or not count else " and wait for their image."
         return Answer(not checked.errors, message, checked.ids, checked.reasons)
 
     def remove(self, request: RemoveRequest) -> Answer | None:
@@ -257,35 +260,53 @@ class MaskConsumer:
         self._indices.release(request.id)
         return Answer(True, f"Object {request.id} is removed.")
 
-    def _find_image_size(self, stamp: int) -> tuple[int, int] | None:
+    @property
+    def _known_images(self) -> list[CameraImage]:
+        """The images that the model has just encoded, works on, or encodes next."""
+        job = None if self._job is None else self._job.queued
+        return [queued.image for queued in (self._newest, job, self._next) if queued is not None]
+
+    def _check_stamp_ahead(self, stamp: int) -> None:
+        """Raise MaskRequestError if a stamp in nanoseconds is too far ahead of the images."""
+        newest = max((image.stamp for image in self._known_images), default=stamp)
+        ahead = (stamp - newest) / NANOSECONDS_PER_SECOND
+        if ahead > self.settings.max_gap:
+            raise stamp_ahead_error(ahead, "~/add_objects")
+
+    def _find_image_size(self, stamp: int, topic: str) -> tuple[int, int] | None:
         """Return (height, width) of the image with a stamp in nanoseconds; None if it is to come.
 
         Raises:
-            MaskRequestError: the image is no longer kept, never came, or is too far ahead.
+            MaskRequestError: the image is no longer kept, or never came.
 
         """
-        job = None if self._job is None else self._job.queued
-        known = [queued.image for queued in (self._newest, job, self._next) if queued is not None]
+        known = self._known_images
         if not known:
             return None
         newest = max(known, key=lambda image: image.stamp)
         found = next((image for image in known if image.stamp == (stamp or newest.stamp)), None)
         if found is not None:
             return found.frame.shape[:2]
-        ahead = (stamp - newest.stamp) / NANOSECONDS_PER_SECOND
-        if ahead > self.settings.max_gap:
-            raise stamp_ahead_error(ahead)
+        if stamp > newest.stamp:
+            return None
         try:
-            return None if ahead > 0 else self._stream.frame_size(stamp / NANOSECONDS_PER_SECOND)
+            return self._stream.frame_size(stamp / NANOSECONDS_PER_SECOND)
         except LateMaskError as error:
-            raise MaskRequestError("late", f"~/add_objects: {error}") from error
+            raise MaskRequestError("late", f"{topic} is refused: {error}") from error
+
+    def _hold_images(self) -> None:
+        """Keep the images of all requests that wait or are in work, however long that takes."""
+        requests = [*self._waiting, *([] if self._job is None else self._job.requests)]
+        stamps = (request.stamp / NANOSECONDS_PER_SECOND for request in requests if request.stamp)
+        self._stream.hold(stamps)
 
     def _start_next(self, queued: _QueuedImage) -> None:
         """Start the model on the next image, and refuse requests too far ahead of it."""
         stamp = queued.image.stamp
         limit = stamp + round(self.settings.max_gap * NANOSECONDS_PER_SECOND)
         for request in self._waiting.take_after(limit):
-            self._refuse(stamp_ahead_error((request.stamp - stamp) / NANOSECONDS_PER_SECOND))
+            ahead = (request.stamp - stamp) / NANOSECONDS_PER_SECOND
+            self._refuse(stamp_ahead_error(ahead, request.topic))
         self._submit(queued, self._take_requests(queued.image, since=0))
 
     def _take_requests(self, image: CameraImage, *, since: int) -> list[MaskRequest]:
@@ -298,7 +319,8 @@ class MaskConsumer:
     def _submit(self, queued: _QueuedImage, requests: list[MaskRequest]) -> None:
         image = queued.image
         result = self._worker.submit(propagate, self._stream, image.frame, image.stamp, requests)
-        job = self._job = _Job(queued, result)
+        job = self._job = _Job(queued, requests, result)
+        self._hold_images()
         executor = self._node.executor
         result.add_done_callback(lambda _: executor.create_task(self._finish, job))
 
@@ -307,6 +329,7 @@ class MaskConsumer:
         if job is not self._job:
             return
         self._job = None
+        self._hold_images()
         try:
             result = job.result.result()
             self._update = result.update
@@ -351,19 +374,11 @@ class MaskConsumer:
 
         """
         for outcome in outcomes:
-            request = outcome.request
             if outcome.error is not None:
                 self._refuse(outcome.error)
                 continue
-            if request.removed:
-                self._logger.info(f"Object {request.removed} is removed.")
-                continue
-            self._mask_counters.accepted += 1
-            indices = ", ".join(map(str, request.indices))
-            delay = (newest - outcome.placed) / NANOSECONDS_PER_SECOND
-            is_newest = delay < _MIN_DELAY
-            image = "the newest image" if is_newest else f"an image {delay:.3g} s before the newest"
-            self._logger.info(f"Tracking the objects with the indices {indices}, from {image}.")
+            self._mask_counters.accepted += not outcome.request.removed
+            self._logger.info(outcome.describe(newest))
 
     def _refuse(self, error: MaskRequestError) -> None:
         self._mask_counters.count_refusal(time.monotonic(), error.reason, str(error))

@@ -315,7 +315,7 @@ class MaskHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Which frames a stream of masks keeps for masks that come late (`streams.mask_history`)."""
 
     seconds: PositiveReal = 2.0
-    """How long frames are kept. Segmentation models on a robot need 0.3 to 1 s. Chosen."""
+    """How long frames are kept at least. Segmentation models on a robot need 0.3 to 1 s. Chosen."""
     megabytes: Positive = 256
     """Memory that they may take, in 10^6 bytes; the oldest are dropped. Chosen."""
     max_offset: NonNegative = 0.05

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
@@ -105,7 +105,7 @@ class SkippedFrame:
 class FrameHistory:
     """Encoded and skipped frames of the last seconds, each in the order of their stamps.
 
-    `add_skipped` may be called from another thread than the rest.
+    `add_skipped`, `hold` and `find` may be called from another thread than the rest.
     """
 
     def __init__(self, limits: MaskHistory) -> None:
@@ -116,9 +116,11 @@ class FrameHistory:
 
         """
         self.encoded: list[EncodedFrame] = []
-        """The newest frame is always kept."""
+        """At least the newest frame; also the last one before all other frames that are kept, from
+        which objects are propagated into those."""
         self._limits = limits
         self._skipped: list[SkippedFrame] = []
+        self._held: list[float] = []
         self._lock = Lock()
 
     @property
@@ -132,19 +134,32 @@ class FrameHistory:
         """Keep a frame that is not encoded."""
         with self._lock:
             self._skipped.append(frame)
-            newest = frame.stamp
-            limit = self._limits.seconds
-            self._skipped = [kept for kept in self._skipped if newest - kept.stamp <= limit]
+            start = self._find_start(frame.stamp)
+            self._skipped = [kept for kept in self._skipped if kept.stamp >= start]
+
+    def hold(self, stamps: Iterable[float]) -> None:
+        """Keep the frames from the earliest of these stamps on, for as long as needed.
+
+        The limit of memory still applies.
+
+        Args:
+            stamps: of requests that wait, in seconds; they replace those of the call before.
+
+        """
+        with self._lock:
+            self._held = list(stamps)
 
     def append(self, frame: EncodedFrame) -> None:
         """Append the newest encoded frame, and drop those that are too old or too many."""
         self.encoded.append(frame)
         left = self._limits.megabytes * _MEGABYTE - self.nbytes
+        with self._lock:
+            start = self._find_start(frame.stamp)
         while len(self.encoded) > 1:
-            oldest = self.encoded[0]
-            if frame.stamp - oldest.stamp <= self._limits.seconds and left >= 0:
+            # The frames since the second one need the first, to propagate objects from.
+            if self.encoded[1].stamp > start and left >= 0:
                 break
-            left += oldest.nbytes
+            left += self.encoded[0].nbytes
             del self.encoded[0]
         # A frame before all encoded ones has none to propagate objects from.
         first = self.encoded[0].stamp
@@ -205,22 +220,26 @@ class FrameHistory:
                 was kept.
 
         """
-        newest = self.encoded[-1].stamp
         with self._lock:
             skipped: Sequence[SkippedFrame] = list(self._skipped)
         frames: list[EncodedFrame | SkippedFrame] = [*self.encoded, *skipped]
+        newest, oldest = max(frame.stamp for frame in frames), min(frame.stamp for frame in frames)
         nearest = min(frames, key=lambda frame: abs(frame.stamp - stamp))
         if abs(nearest.stamp - stamp) <= self._limits.max_offset:
             return nearest
-        if stamp < self.encoded[0].stamp:
-            kept = newest - self.encoded[0].stamp
+        if stamp < oldest or newest - stamp > self._limits.seconds:
             raise LateMaskError(
-                f"the mask is {newest - stamp:.3g} s older than the newest frame, and frames are "
-                f"kept for {kept:.3g} s (at most {self._limits.seconds:g} s and "
-                f"{self._limits.megabytes} MB: `streaming.mask_history` in bundle.json)."
+                f"its stamp is {newest - stamp:.3g} s older than the newest frame, and frames are "
+                f"kept for {min(newest - oldest, self._limits.seconds):.3g} s (at most "
+                f"{self._limits.seconds:g} s and {self._limits.megabytes} MB: "
+                "`streaming.mask_history` in bundle.json)."
             )
         raise LateMaskError(
-            f"no frame has the mask's stamp, {newest - stamp:.3g} s before the newest frame's; the "
-            f"nearest is {abs(nearest.stamp - stamp):.3g} s away. Give a mask the stamp of its "
-            "frame."
+            f"no frame has its stamp, {newest - stamp:.3g} s before the newest frame's; the "
+            f"nearest is {abs(nearest.stamp - stamp):.3g} s away. Use the stamp of the frame."
         )
+
+    def _find_start(self, newest: float) -> float:
+        """Return the stamp from which on frames are kept, in seconds. The lock is held."""
+        start = newest - self._limits.seconds
+        return min([start, *(stamp - self._limits.max_offset for stamp in self._held)])

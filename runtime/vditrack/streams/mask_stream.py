@@ -1,5 +1,6 @@
 """Mask propagation in a live stream: causal, with constant work a frame."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +151,19 @@ class MaskStream:
 
         """
         return self._history.find(stamp).size if self._history.encoded else None
+
+    def hold(self, stamps: Iterable[float]) -> None:
+        """Keep frames for masks that are to come, beyond the limit of time.
+
+        All frames from the earliest stamp on are kept, until this is called with later stamps or
+        none. The limit of memory still applies. This method may run in another thread than the
+        others.
+
+        Args:
+            stamps: of the frames, in seconds; they replace those of the call before.
+
+        """
+        self._history.hold(stamps)
 
     def remove(self, index: int) -> None:
         """Forget an object. Its pixels become background.

@@ -144,7 +144,7 @@ def test_a_mask_of_a_frame_that_was_lost_is_put_on_the_nearest(tracker):
     for t in (0, 1, 3, 4, 9):
         stream.push(shot(t), t / RATE)
     assert stream.add_masks(square(2), 2.1 / RATE) == 3 / RATE
-    with pytest.raises(LateMaskError, match=r"no frame has the mask's stamp.* 0.0667 s away"):
+    with pytest.raises(LateMaskError, match=r"no frame has its stamp.* 0.0667 s away"):
         stream.add_masks(square(6), 6 / RATE)
 
 
@@ -161,6 +161,38 @@ def test_masks_that_come_too_late_are_refused(tracker):
         stream.add_masks(square(9), float("nan"))
     with pytest.raises(InputError, match="the mask is 96 x 128, the frame 128 x 96"):
         stream.add_masks(np.ones((WIDTH, HEIGHT), np.uint8), 5 / RATE)
+
+
+def test_a_slow_model_keeps_the_frames_that_it_skips(tracker):
+    """Before, skipped frames were dropped as soon as two pushed ones were far apart."""
+    stream = limited(tracker, seconds=0.3)
+    speed = 1 / 8
+    stream.push(shot(0), 0.0)
+    for first in (1, 17, 33):
+        for t in range(first, first + 15):
+            stream.keep(shot(speed * t), t / RATE)
+        stream.push(shot(speed * (first + 15)), (first + 15) / RATE)
+        t = first + 10
+        assert stream.add_masks(square(speed * t), t / RATE) == t / RATE
+    found = stream.push(shot(speed * 49), 49 / RATE).mask
+    assert iou(found == 1, square(speed * 49) > 0) > 0.7
+
+
+def test_held_frames_outlast_the_limit_of_time(tracker):
+    stream = limited(tracker, seconds=0.1)
+    for t in range(3):
+        stream.push(shot(t), t / RATE)
+    stream.hold([1 / RATE, 2 / RATE])
+    for t in range(3, 9):
+        stream.keep(shot(t), t / RATE - 0.01)
+        stream.push(shot(t), t / RATE)
+    assert stream.add_masks(square(1), 1 / RATE) == 1 / RATE
+    assert iou(stream.push(shot(9), 9 / RATE).mask == 1, square(9) > 0) > 0.7
+    stream.hold([])
+    stream.push(shot(10), 10 / RATE)
+    with pytest.raises(LateMaskError, match="older than the newest frame"):
+        stream.add_masks(square(1), 1 / RATE)
+    assert len(stream._history.encoded) <= 6
 
 
 def test_a_mask_has_the_size_of_its_own_frame(tracker):
