@@ -113,6 +113,17 @@ def test_images_that_are_lost_are_no_jump():
     assert [judge(gate, 5000 + n / 30) for n in kept] == [TOOK] * len(kept)
 
 
+def test_an_image_after_one_that_was_delayed_is_no_jump():
+    """The image before came 0.4 s late; those between were lost; this one comes at once."""
+    gate = ImageGate()
+    stamps, delays = [9, 9.03, 9.06, 9.09, 9.12, 9.51], [0.02] * 4 + [0.42, 0.04]
+    verdicts = [
+        judge(gate, stamp, age=delay, arrival=stamp + delay)
+        for stamp, delay in zip(stamps, delays, strict=True)
+    ]
+    assert verdicts == [TOOK] * 6
+
+
 def test_a_pause_of_the_camera():
     gate = ImageGate()
     assert [judge(gate, t) for t in (5, 5.03, 15, 15.03)] == [TOOK, TOOK, GAP, TOOK]

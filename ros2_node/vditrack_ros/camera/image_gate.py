@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ _SIMULATION_START = NANOSECONDS_PER_SECOND
 """Nanoseconds of the node's clock until which a stamp of zero is a time."""
 _MIN_SHARE_OF_PAUSE = 0.5
 """Share of a gap between stamps that the node's clock must see to call it a pause of the camera."""
-_INTERVAL_HISTORY = 9
-"""Intervals between accepted images of which the median is the usual interval."""
+_HISTORY = 10
+"""Accepted images that the next one is compared with. The median of their intervals is the usual
+interval."""
 _MIN_INTERVALS = 3
 """Intervals from which on the usual interval is known."""
 _MAX_INTERVALS = 3
@@ -117,7 +119,8 @@ class ImageGate:
         self._last: _Mark | None = None
         self._stray: _Mark | None = None
         """The image that was dropped last because its stamp jumps; None after an accepted one."""
-        self._intervals: deque[int] = deque(maxlen=_INTERVAL_HISTORY)
+        self._recent: deque[_Mark] = deque(maxlen=_HISTORY)
+        """The last accepted images since the clock was set or the camera paused."""
 
     def measure_jump(self) -> float:
         """Return the seconds from the last accepted image to the stray one after it; 0 for none."""
@@ -163,10 +166,9 @@ class ImageGate:
         return verdict, None if by_arrival else mark.stamp
 
     def _accept(self, mark: _Mark, verdict: Verdict) -> None:
-        if verdict is Verdict.CLOCK_SET:
-            self._intervals.clear()
-        elif verdict is Verdict.ACCEPTED and self._last is not None:
-            self._intervals.append(mark.stamp - self._last.stamp)
+        if verdict is not Verdict.ACCEPTED:
+            self._recent.clear()
+        self._recent.append(mark)
         self._last, self._stray = mark, None
 
     def _is_due(self, stamp: int, limits: GateLimits, *, is_first: bool) -> bool:
@@ -223,12 +225,18 @@ class ImageGate:
         if since_last > limits.max_gap * NANOSECONDS_PER_SECOND:
             paused = elapsed >= _MIN_SHARE_OF_PAUSE * since_last
             return Verdict.AFTER_GAP if paused else Verdict.STRAY
-        return Verdict.STRAY if self._runs_ahead(since_last, elapsed, limits) else Verdict.ACCEPTED
+        return Verdict.STRAY if self._runs_ahead(mark, last, limits) else Verdict.ACCEPTED
 
-    def _runs_ahead(self, since_last: int, elapsed: int, limits: GateLimits) -> bool:
-        """Return whether a stamp is ahead of the node's clock and of the usual interval."""
-        if len(self._intervals) < _MIN_INTERVALS:
+    def _runs_ahead(self, mark: _Mark, last: _Mark, limits: GateLimits) -> bool:
+        """Return whether a stamp is ahead of the node's clock and of the usual interval.
+
+        The image before may have been delayed on its way, and this one not: by the clock, it is
+        compared with the image that had the shortest way.
+        """
+        stamps = [one.stamp for one in self._recent]
+        intervals = [after - before for before, after in pairwise(stamps)]
+        if len(intervals) < _MIN_INTERVALS:
             return False
-        usual = _MAX_INTERVALS * median(self._intervals)
-        lateness = limits.max_lateness * NANOSECONDS_PER_SECOND
-        return since_last > max(elapsed + lateness, usual)
+        ahead = min(mark.stamp - one.stamp - one.elapsed(mark.times) for one in self._recent)
+        is_early = ahead > limits.max_lateness * NANOSECONDS_PER_SECOND
+        return is_early and mark.stamp - last.stamp > _MAX_INTERVALS * median(intervals)
