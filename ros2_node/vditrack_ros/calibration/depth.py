@@ -230,11 +230,12 @@ class DepthSource:
         self._last_absence = now
         if self._silent_since is None:
             self._silent_since = now
-        if absence is Absence.MISSING and now - self._silent_since < _GRACE:
+        is_brief = absence is Absence.MISSING and now - self._silent_since < _GRACE
+        if is_brief and not self._received:
             # The first depth image may be on its way.
             return
         self._absences[absence].add(now, 1.0)
-        if explanation:
+        if explanation and not is_brief:
             self._explain(absence, explanation)
 
     def _explain(self, absence: Absence, explanation: str) -> None:

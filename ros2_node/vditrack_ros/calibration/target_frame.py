@@ -8,7 +8,7 @@ from std_msgs.msg import Header
 from vditrack.errors import InputError
 from vditrack.ros_messages.positions import Positions, Scale
 from vditrack.ros_messages.stamps import to_nanoseconds
-from vditrack_ros.counters import EventWindow
+from vditrack_ros.counters import WINDOW, EventWindow
 from vditrack_ros.diagnostics import WARN, Problem
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.transforms import FrameTransforms, MissingTransformError, RigidTransform
@@ -90,7 +90,7 @@ class TargetFrame:
         """
         values = {"images without a transform": str(self._total)}
         count = len(self._absences.values(now))
-        text = f"{count} images have no transform: {self._explanation}"
+        text = f"In the last {WINDOW:g} s {count} images had no transform: {self._explanation}"
         return values, [(WARN, text)] if count else []
 
     def _is_known(self, header: Header, settings: Settings) -> bool:
