@@ -1,6 +1,7 @@
 """Builds ROS packages of messages with CMake, as colcon does, from the wheels of ament_cmake."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,13 @@ _WHEELS = (
     *("ament_cmake", "ament_cmake_export_interfaces", "ament_cmake_ros_core"),
     *("rosidl_default_generators", "rosidl_core_generators"),
 )
+
+
+_SKIPPED = (
+    *("rosidl_typesupport_introspection_c", "rosidl_typesupport_introspection_cpp"),
+    *("rosidl_typesupport_cpp", "rosidl_typesupport_fastrtps_cpp", "rosidl_generator_cpp"),
+)
+"""Generators that are left out, because nodes in Python do not need them: half of the build."""
 
 
 def missing_tools() -> str:
@@ -79,6 +87,11 @@ def _copy_wheels(ros: Path) -> None:
     python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     built = f"/opt/python/{tag}-{tag}"
+    for name in _SKIPPED:
+        for file in (ros / "share/ament_index/resource_index").glob(f"rosidl_typesupport_c/{name}"):
+            file.unlink()
+        for file in (ros / "share" / name / "cmake").glob("*.cmake"):
+            file.write_text(re.sub(r"ament_register_extension\([^)]*\)", "", file.read_text()))
     for file in (ros / "share").rglob("*.cmake"):
         text = file.read_text()
         if built in text:
