@@ -175,6 +175,7 @@ _RECOVERY_OF_8 = {
     "rival_distance": 8.0,
     "rival_margin": 0.05,
     "min_unplaced_correlation": 0.9,
+    "certain_correlation": 0.98,
 }
 _LIVE_OF_8 = {
     "recent_seconds": 2.0,

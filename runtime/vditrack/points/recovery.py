@@ -5,7 +5,8 @@ the query's descriptor in the whole frame. A point may return within a radius of
 position that grows while it is lost; so a point that is expected outside the frame does not return
 elsewhere. Only one that was missed inside the frame for long, or whose position is not known, may
 return anywhere. A match that has a rival as good is no match. For a point whose position is not
-known, neither is a match that is less like its query than another place of the query's frame was.
+known, neither is a match that is less like its query than another place of the query's frame was,
+unless both patches are the same.
 """
 
 from dataclasses import dataclass
@@ -96,8 +97,9 @@ class PointSearch:
         descriptors = view.describe(best.points, self._matching.template_falloff)
         similarity = cosines(query.descriptor, descriptors)
         is_found &= similarity >= settings.min_similarity
-        # In another picture, something always resembles the point a little.
-        is_found &= ~unplaced | (similarity > query.rival_similarity)
+        # In another picture, something always resembles the point a little, but never both patches.
+        certain = score >= settings.certain_correlation
+        is_found &= ~unplaced | certain | (similarity > query.rival_similarity)
         return best, is_found
 
     def _matches(self, memory: PointMemory, view: View, predicted: Floats) -> list[Match]:

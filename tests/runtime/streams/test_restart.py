@@ -66,6 +66,17 @@ def test_kept_points_are_found_again_where_the_picture_is_the_same(live):
     assert live.add([[50, 50]])[0] > others.max()
 
 
+def test_points_with_similar_surroundings_are_found_again(live):
+    """Before, 23 of 40 points on a grid, with any number of frames."""
+    shoot = pan(0)
+    live.push(shoot(0), 0.0)
+    x, y = np.meshgrid(np.arange(24, 320, 40), np.arange(24, 240, 48))
+    ids = live.add(np.stack([x, y], axis=-1).reshape(-1, 2))
+    run(live, shoot, 10.0, first=1, frames=3)
+    live.restart(ids)
+    assert run(live, shoot, 0.0, first=3, frames=2).visible.sum() >= 36
+
+
 def test_in_another_picture_they_stay_invisible(live):
     """With the limits for points that are lost in a stream, 2 to 3 of 20 were found in some."""
     ids = track(live, pan(3))
