@@ -151,7 +151,7 @@ def test_points_asked_for_stay(settings):
     mine = stream.ids[-2:].copy()
     assert result.added == 2 and result.ids == [mine[0], -1, -1, mine[1]]
     outside = "It is outside the image of 160 x 120 pixels."
-    assert result.reasons == ["", outside, outside, ""]
+    assert result.reasons == ["", outside, "Its position is not finite.", ""]
     assert population.find_requested(np.array([0, mine[1], 999])).tolist() == [False, True, False]
     run(stream, population, 1, 3, settings, hidden=mine)
     assert np.isin(mine, stream.ids).all()

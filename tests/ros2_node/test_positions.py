@@ -352,7 +352,7 @@ def test_points_that_are_clicked_in_another_frame(mounted, peer):
             )
         )
     deadline = time.monotonic() + ros.PATIENCE
-    while "1 requested points added" not in mounted.node.log:
+    while "1 requested point added" not in mounted.node.log:
         assert time.monotonic() < deadline, mounted.node.log
         _, rows = shoot_with_depth(mounted)
     _, rows = shoot_with_depth(mounted)

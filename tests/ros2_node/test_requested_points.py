@@ -165,7 +165,7 @@ def test_what_is_refused_says_why(images, peer, node):
     answer = add(peer, MARKED, images.stamp(171))
     assert "3.33 s ahead of the images" in answer["message"]
     answer = add(peer, [[100, 100], [WIDTH, 5], [float("nan"), 5]], 0)
-    assert not answer["success"] and answer["message"] == "1 points added, 2 refused."
+    assert not answer["success"] and answer["message"] == "1 point added, 2 refused."
     assert answer["ids"][0] >= 0 and answer["ids"][1:] == [-1, -1]
     assert [bool(reason) for reason in answer["reasons"]] == [False, True, True]
     assert "values of x" in call(peer, "add_points", x=[1.0])["message"]

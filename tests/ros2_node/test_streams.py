@@ -374,11 +374,11 @@ def test_points_that_are_asked_for(camera, peer, node):
         peer.until(lambda one=publisher: one.get_subscription_count() > 0, "the node listens")
     clouds.publish(asked_cloud([[100, 100], [200, 150], [999, 0]]))
     peer.until(lambda: "2 requested points added" in node.log, "the points")
-    assert "1 requested points were not added. It is outside" in node.log
+    assert "Not added: 1 requested point. It is outside" in node.log
     click = PointStamped()
     click.point.x, click.point.y = 60.0, 200.0
     clicks.publish(click)
-    peer.until(lambda: "1 requested points added" in node.log, "the click")
+    peer.until(lambda: "1 requested point added" in node.log, "the click")
     rows = camera.shoot(shot(3))
     places = np.array([[100, 100], [200, 150], [60, 200]]) - (STEP, 0)
     found = np.stack([rows["u"], rows["v"]], axis=1)

@@ -121,10 +121,12 @@ class RequestIntake:
         if result.fault:
             self._logger.warning(result.fault)
             return
-        self._logger.info(f"{result.added} requested points added.")
+        if result.added:
+            self._logger.info(f"{_count_points(result.added, 'requested point')} added.")
         for reason in sorted({*result.reasons} - {""}):
             count = result.reasons.count(reason)
-            self._logger.warning(f"{count} requested points were not added. {reason}")
+            points = _count_points(count, "requested point")
+            self._logger.warning(f"Not added: {points}. {reason}")
 
 
 def _build_answer(result: RequestResult, count: int) -> Answer:
@@ -132,5 +134,11 @@ def _build_answer(result: RequestResult, count: int) -> Answer:
     if result.fault:
         return Answer(False, result.fault, [-1] * count, [result.fault] * count)
     refused = count - result.added
-    message = f"{result.added} points added" + (f", {refused} refused." if refused else ".")
+    message = f"{_count_points(result.added, 'point')} added" + (
+        f", {refused} refused." if refused else "."
+    )
     return Answer(not refused, message, result.ids, result.reasons)
+
+
+def _count_points(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -146,11 +146,12 @@ class Population:
         ids, reasons = np.full(len(points), -1, np.int64), [""] * len(points)
         ids[placed] = self._add(points[placed], stamp, requested=True)
         for row in np.flatnonzero(ids < 0).tolist():
-            reasons[row] = (
-                f"max_points is {settings.max_points}. Raise it, or remove points."
-                if row in inside
-                else f"It is outside the image of {width} x {height} pixels."
-            )
+            if row in inside:
+                reasons[row] = f"max_points is {settings.max_points}. Raise it, or remove points."
+            elif not np.isfinite(points[row]).all():
+                reasons[row] = "Its position is not finite."
+            else:
+                reasons[row] = f"It is outside the image of {width} x {height} pixels."
         return RequestResult(ids.tolist(), reasons)
 
     def find_requested(self, ids: Ints) -> Bools:

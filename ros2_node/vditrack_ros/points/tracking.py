@@ -201,7 +201,7 @@ class PointConsumer:
         rate, update = self._live.described_rate, self._update
         settled = self.counters.window_length(now) > RATE_SETTLING_TIME
         if rate is not None and not self._rate_logged and settled:
-            self._log_rate(rate, self.counters.input_rate(now))
+            self._log_rate(rate, self.counters.output_rate(now))
         visible = 0 if update is None else int(update.visible.sum())
         summary = self._add_geometry(summarize_points(len(self._live.ids), visible, rate), now)
         return build_camera_report(self.counters, state, summary, self.settings, now)
@@ -269,12 +269,21 @@ class PointConsumer:
         if excess := describe_excess(size, self.settings.region):
             self._logger.warning(excess)
 
-    def _log_rate(self, rate: float, rate_in: float) -> None:
+    def _log_rate(self, rate: float, processed: float) -> None:
+        """Log how many of the processed images, those that max_rate does not leave out, it encodes.
+
+        Both are rates per second, over different spans: the model's may be the larger by a little.
+        """
         self._rate_logged = True
-        others = "; in the others optical flow tracks the points" if rate < 0.95 * rate_in else ""
-        self._logger.info(
-            f"The model encodes {rate:.1f} of {rate_in:.1f} images per second{others}."
-        )
+        if rate < 0.95 * processed:
+            self._logger.info(
+                f"The model encodes {rate:.1f} of {processed:.1f} processed images per second; in "
+                "the others optical flow tracks the points."
+            )
+        else:
+            self._logger.info(
+                f"The model encodes all images: {processed:.1f} per second are processed."
+            )
 
     def _on_population_mask(self, message: Image) -> None:
         try:
