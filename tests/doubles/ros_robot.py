@@ -40,7 +40,8 @@ def main():
     rclpy.init()
     node = rclpy.create_node("robot")
     frame = np.random.default_rng(0).integers(60, 140, (*SIZE, 3)).astype(np.uint8)
-    frame[square(1) > 0] //= 2
+    # Red, because the bundle of the test tells objects apart by their colour.
+    frame[square(1) > 0] = frame[square(1) > 0] // 2 + np.array([150, 0, 0], np.uint8)
     arrays, detections, masks = [], [], []
     node.create_subscription(TrackArray, "/tracker/track_array", arrays.append, 5)
     node.create_subscription(Detection2DArray, "/tracker/detections", detections.append, 5)
