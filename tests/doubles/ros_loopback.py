@@ -28,7 +28,7 @@ from rcl_interfaces.srv import DescribeParameters, SetParameters  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField  # noqa: E402
 
 from vditrack.ros_messages.track_cloud import TRACK_FIELDS  # noqa: E402
 
@@ -255,6 +255,25 @@ def image_message(frame, stamp, encoding="rgb8", frame_id="camera"):
     message.step = frame.strides[0]
     message.header.stamp, message.header.frame_id = to_time(stamp), frame_id
     return message
+
+
+def requested_cloud(points, stamp=0):
+    """A request of points [N, 2] (x, y) in pixels of the image with the stamp."""
+    rows = np.array(points, np.float32)
+    fields = [
+        PointField(name=name, offset=4 * n, datatype=PointField.FLOAT32, count=1)
+        for n, name in enumerate("uv")
+    ]
+    cloud = PointCloud2(
+        height=1,
+        width=len(rows),
+        fields=fields,
+        point_step=8,
+        row_step=rows.nbytes,
+        data=rows.tobytes(),
+    )
+    cloud.header.stamp = to_time(stamp)
+    return cloud
 
 
 def camera_info(size, focal, stamp=0, frame_id="camera"):

@@ -9,11 +9,17 @@ import pytest
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import PointCloud2, PointField
+from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
-from doubles import ros_loopback as ros
-from doubles.ros_loopback import SECOND, Camera, image_message, open_peer, tracker_node
+from doubles.ros_loopback import (
+    SECOND,
+    Camera,
+    image_message,
+    open_peer,
+    requested_cloud,
+    tracker_node,
+)
 from vditrack.synthetic.layers.scenes import draw_scene
 
 peer = pytest.fixture(scope="module")(open_peer)
@@ -98,24 +104,6 @@ def errors(rows, images, answer=None):
     return [np.hypot(*(np.array(places[n]) - truth[n])) for n in ids if n in places]
 
 
-def asked_cloud(points, stamp):
-    rows = np.array(points, np.float32)
-    fields = [
-        PointField(name=name, offset=4 * n, datatype=PointField.FLOAT32, count=1)
-        for n, name in enumerate("uv")
-    ]
-    cloud = PointCloud2(
-        height=1,
-        width=len(rows),
-        fields=fields,
-        point_step=8,
-        row_step=rows.nbytes,
-        data=rows.tobytes(),
-    )
-    cloud.header.stamp = ros.to_time(stamp)
-    return cloud
-
-
 def test_late_points_are_placed_on_their_image(images, peer):
     """300 ms late, they were 18 pixels off: on the newest image."""
     images.shoot(*range(LATE + 2))
@@ -127,7 +115,7 @@ def test_late_points_are_placed_on_their_image(images, peer):
     # A cloud on the topic does the same.
     clouds = peer.publisher(PointCloud2, "/tracker/add_points")
     peer.until(lambda: clouds.get_subscription_count() > 0, "the node listens")
-    clouds.publish(asked_cloud(MARKED, images.stamp(1)))
+    clouds.publish(requested_cloud(MARKED, images.stamp(1)))
     n = LATE + 3
     while len(rows) < 40:
         rows = images.shoot(n)
@@ -140,7 +128,7 @@ def test_requests_before_the_first_image_wait_for_it(images, peer, node):
     """They were refused."""
     clouds = peer.publisher(PointCloud2, "/tracker/add_points")
     peer.until(lambda: clouds.get_subscription_count() > 0, "the node listens")
-    clouds.publish(asked_cloud(MARKED, 0))
+    clouds.publish(requested_cloud(MARKED, 0))
     peer.until(lambda: "wait for their image" in node.log, "the request waits")
     # And those of an image to come; the service answers when it has come.
     future = add(peer, MARKED, images.stamp(2), wait=False)

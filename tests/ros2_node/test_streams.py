@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
@@ -22,6 +22,7 @@ from doubles.ros_loopback import (
     camera_info,
     image_message,
     open_peer,
+    requested_cloud,
     tracker_node,
 )
 from vditrack.synthetic.layers.scenes import draw_scene
@@ -182,7 +183,7 @@ def test_points_that_were_asked_for_are_found_again_after_a_jump(peer, tmp_path)
         clouds = peer.publisher(PointCloud2, "/jump/tracker/add_points")
         peer.until(lambda: clouds.get_subscription_count() > 0, "the node listens")
         places = np.array([[130, 100], [150, 170], [250, 120]])
-        clouds.publish(asked_cloud(places))
+        clouds.publish(requested_cloud(places))
         peer.until(lambda: "3 requested points added" in node.log, "the points")
         for n in (1, 2, 3):
             rows = camera.shoot(view(n))
@@ -349,22 +350,6 @@ def test_features_as_front_ends_take_them(camera, peer):
         peer.forget(one)
 
 
-def asked_cloud(points):
-    rows = np.array(points, np.float32)
-    fields = [
-        PointField(name=name, offset=4 * n, datatype=PointField.FLOAT32, count=1)
-        for n, name in enumerate("uv")
-    ]
-    return PointCloud2(
-        height=1,
-        width=len(rows),
-        fields=fields,
-        point_step=8,
-        row_step=rows.nbytes,
-        data=rows.tobytes(),
-    )
-
-
 def test_points_that_are_asked_for(camera, peer, node):
     assert peer.set(population="none") == {}
     camera.shoot(shot(1))
@@ -373,7 +358,7 @@ def test_points_that_are_asked_for(camera, peer, node):
     clicks = peer.publisher(PointStamped, "/tracker/add_point")
     for publisher in (clouds, clicks):
         peer.until(lambda one=publisher: one.get_subscription_count() > 0, "the node listens")
-    clouds.publish(asked_cloud([[100, 100], [200, 150], [999, 0]]))
+    clouds.publish(requested_cloud([[100, 100], [200, 150], [999, 0]]))
     peer.until(lambda: "2 requested points added" in node.log, "the points")
     assert "Not added: 1 requested point. It is outside" in node.log
     click = PointStamped()

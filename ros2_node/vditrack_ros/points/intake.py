@@ -52,7 +52,6 @@ class RequestIntake:
             read_requested_pixels,
             self._add_requested,
         )
-
         # Calls are answered in time while no images come too, on the machine's clock.
         self._timer = context.node.create_timer(
             _EXPIRY_PERIOD,
