@@ -81,7 +81,8 @@ MASKS = {1: [square(1)], 4: [green(4), square(4, 3)], 6: [square(6)]}
 
 @pytest.mark.parametrize("order", [(1, 4, 6), (6, 1, 4), (4, 6, 1)], ids=str)
 @pytest.mark.parametrize("displacement", [None, DISPLACEMENT], ids=["motion", "displacement"])
-def test_late_masks_are_as_if_they_had_come_in_time(bundle, displacement, order):
+@pytest.mark.parametrize("pushes", [0, 1], ids=["at once", "one by one"])
+def test_late_masks_are_as_if_they_had_come_in_time(bundle, displacement, order, pushes):
     """Any order in which they come: what was marked later is propagated again as well."""
     settings = msgspec.structs.replace(PROPAGATION, displacement=displacement)
     tracker = Tracker(bundle, propagation=settings)
@@ -91,10 +92,15 @@ def test_late_masks_are_as_if_they_had_come_in_time(bundle, displacement, order)
         late.push(shot(t), t / RATE)
         for mask in MASKS.get(t, []):
             timely.add_masks(mask)
+    newest = 8
     for t in order:
         for mask in MASKS[t]:
             assert late.add_masks(mask, t / RATE) == t / RATE
-    for t in range(8, 14):
+        for _ in range(pushes):
+            newest += 1
+            timely.push(shot(newest), newest / RATE)
+            late.push(shot(newest), newest / RATE)
+    for t in range(newest, 14):
         assert_equal_updates(late.push(shot(t), t / RATE), timely.push(shot(t), t / RATE))
     assert iou(late.push(shot(13), 13 / RATE).mask == 1, square(13) > 0) > 0.7
 
