@@ -22,7 +22,6 @@ import numpy as np
 import typer
 
 from vditrack.bundle.folder import load_bundle
-from vditrack.bundle.manifest import Precision
 from vditrack_export.card import Card, load_card
 from vditrack_export.plan.pipeline import transformer_share
 
@@ -101,9 +100,9 @@ def _export(
     began = time.perf_counter()
     from vditrack_export.pipeline.backbone import Weights  # noqa: PLC0415
     from vditrack_export.pipeline.export import Rounding, export_bundle  # noqa: PLC0415
+    from vditrack_export.pipeline.precision import choose_precision  # noqa: PLC0415
 
-    encoder: Literal["fp32", "fp16"] = "fp16" if precision == "fp16" else "fp32"
-    rounding = Rounding(Precision(encoder=encoder, features=precision))
+    rounding = Rounding(choose_precision(precision))
     bundle = export_bundle(card, Weights(folder=None), destination, print, rounding)
     return {
         "seconds": time.perf_counter() - began,

@@ -208,8 +208,7 @@ class ExportedPipelines:
     def _export(self, family: str, precision: str, output: Path) -> None:
         card = self.folder / f"{family}.toml"
         card.write_text(card_text(family))
-        encoder = "fp32" if precision == "bf16" else precision
-        options = ("--precision", precision, "--encoder-precision", encoder, "--accept")
+        options = ("--precision", precision, "--accept")
         source = ("--weights", self._save_checkpoint(family), "--prompt", self.prompt(family))
         done = run_export(card, *source, "-o", output, *options)
         assert done.exception is None, done.exception

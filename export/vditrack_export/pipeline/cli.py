@@ -57,11 +57,15 @@ def export(
     ] = None,
     precision: Annotated[
         Literal["fp32", "fp16", "bf16"],
-        typer.Option(help="Precision of the transformer's products."),
+        typer.Option(
+            help="Precision of the products of transformer and encoder; with bf16, the encoder's "
+            "are in fp16."
+        ),
     ] = "fp32",
     encoder_precision: Annotated[
-        Literal["fp32", "fp16"], typer.Option(help="Precision of the encoder's products.")
-    ] = "fp32",
+        Literal["fp32", "fp16"] | None,
+        typer.Option(help="Precision of the encoder's products; default: as --precision says."),
+    ] = None,
     accept: Annotated[
         bool,
         typer.Option("--accept", help="Accept a precision that moves tracks beyond the limits."),
@@ -94,6 +98,7 @@ def export(
     try:
         from vditrack_export.pipeline.backbone import Weights
         from vditrack_export.pipeline.export import Rounding, export_bundle
+        from vditrack_export.pipeline.precision import choose_precision
     except ModuleNotFoundError as error:
         raise VditrackError(
             f"export needs {error.name}, which is not installed. "
@@ -106,7 +111,7 @@ def export(
             stages.print(stage, style="dim")
             status.update(stage)
 
-        rounding = Rounding(Precision(encoder=encoder_precision, features=precision), accept)
+        rounding = Rounding(choose_precision(precision, encoder_precision), accept)
         source = Weights(weights, prompt)
         bundle = export_bundle(changed, source, output, report_stage, rounding, masks=masks)
     if json:

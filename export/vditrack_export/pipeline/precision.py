@@ -1,12 +1,37 @@
 """Precision below FP32 for matrix products and convolutions, which take most of the time."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+from vditrack.bundle.manifest import Precision
 from vditrack_export.families.layers import Attend
+
+PrecisionName = Literal["fp32", "fp16", "bf16"]
+EncoderPrecisionName = Literal["fp32", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
+
+def choose_precision(
+    precision: PrecisionName, encoder_precision: EncoderPrecisionName | None = None
+) -> Precision:
+    """Return the precision of both networks that ``vditrack export`` makes of its options.
+
+    The encoder of a BF16 transformer is in FP16. Its work is convolutions, which ONNX has in BF16
+    from opset 22 only: TensorRT 10.3 reads opset 20, and ONNX Runtime has no such kernels on the
+    CPU. FP16 also rounds to 11 bits, BF16 to 8.
+
+    Args:
+        precision: ``--precision``.
+        encoder_precision: ``--encoder-precision``, which goes before; None if not given.
+
+    """
+    if encoder_precision is None:
+        encoder_precision = "fp32" if precision == "fp32" else "fp16"
+    return Precision(encoder=encoder_precision, features=precision)
 
 
 def lower_precision(graph: nn.Module, precision: str) -> None:

@@ -22,7 +22,7 @@ from doubles.pipelines import (
 )
 from vditrack import Tracker, VditrackError
 from vditrack.annotated_clip import AnnotatedClip
-from vditrack.bundle.manifest import Input
+from vditrack.bundle.manifest import Input, Precision
 from vditrack.evaluation.protocols import TapVid
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.points.tracks import Tracks
@@ -31,7 +31,12 @@ from vditrack_export.families.encoder_form import Graph
 from vditrack_export.families.layers import Attend
 from vditrack_export.pipeline.acceptance import ScoredTracks, TorchSession, compare_tracks
 from vditrack_export.pipeline.onnx_export import export_graph
-from vditrack_export.pipeline.precision import lower_precision
+from vditrack_export.pipeline.precision import (
+    EncoderPrecisionName,
+    PrecisionName,
+    choose_precision,
+    lower_precision,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +47,22 @@ LOW = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
 def spacing(precision: str) -> float:
     """Relative distance of neighbouring numbers."""
     return torch.finfo(DTYPES[precision]).eps
+
+
+@pytest.mark.parametrize(
+    ("precision", "own", "encoder"),
+    [
+        ("fp32", None, "fp32"),
+        ("fp16", None, "fp16"),
+        ("bf16", None, "fp16"),
+        ("fp32", "fp16", "fp16"),
+        ("bf16", "fp32", "fp32"),
+    ],
+)
+def test_one_option_lowers_both_networks(
+    precision: PrecisionName, own: EncoderPrecisionName | None, encoder: EncoderPrecisionName
+) -> None:
+    assert choose_precision(precision, own) == Precision(encoder=encoder, features=precision)
 
 
 @pytest.mark.parametrize("precision", DTYPES)
@@ -98,7 +119,7 @@ def test_only_products_are_rounded_in_the_graphs(
     exported_pipelines: ExportedPipelines, family: str, precision: str
 ) -> None:
     bundle = exported_pipelines.bundle(family, precision)
-    assert bundle.manifest.precision.features == precision
+    assert bundle.manifest.precision == Precision(encoder="fp16", features=precision)
     for graph, wanted in (
         (bundle.encoder, bundle.manifest.precision.encoder),
         (bundle.features, precision),
