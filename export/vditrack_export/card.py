@@ -12,6 +12,7 @@ from msgspec import Meta
 from vditrack.bundle.configuration import Matching, Propagation
 from vditrack.bundle.manifest import Input
 from vditrack.errors import InputError
+from vditrack.input_checks.files import MAX_TOML_SIZE, MalformedError, decode_toml, read_file
 from vditrack_export.families.base_shapes import (
     DenoiserShape,
     EncoderShape,
@@ -153,10 +154,10 @@ def load_card(name_or_path: str) -> Card:
     """
     path = card_path(name_or_path)
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=Card)
+        return decode_toml(read_file(path, MAX_TOML_SIZE), Card)
     except OSError as error:
         raise InputError(f"card {path} cannot be read: {error.strerror}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except MalformedError as error:
         raise InputError(f"card {path}: {error}. Correct it there.") from error
 
 

@@ -10,6 +10,7 @@ from tomlkit.items import Comment, Item, Null, Table
 
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
+from vditrack.input_checks.files import MAX_TOML_SIZE, read_file
 from vditrack_export.card import Card, load_card
 
 _WIDTH = 100
@@ -58,7 +59,7 @@ def edit_section(
 
 def read_document(path: Path) -> tomlkit.TOMLDocument:
     """Return the text of a card as a document that keeps comments and layout."""
-    return tomlkit.parse(path.read_bytes().decode("utf-8"))
+    return tomlkit.parse(read_file(path, MAX_TOML_SIZE).decode("utf-8"))
 
 
 def save_card(

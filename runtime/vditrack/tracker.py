@@ -18,7 +18,7 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.fusion import FusedFeatures
 from vditrack.inference.selection import CPU, Backend, open_backend
-from vditrack.input_checks import check_clip, validate_masks
+from vditrack.input_checks.arrays import check_clip, validate_masks
 from vditrack.masks.objects import MaskedObjects
 from vditrack.points.clip_tracking import Progress, TrackMode, track_clip
 from vditrack.points.tracks import Tracks

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vditrack.arrays import Mask
 from vditrack.errors import InputError
-from vditrack.input_checks import check_mask
+from vditrack.input_checks.arrays import check_mask
 from vditrack.ros_messages.images import view_pixels
 
 _DTYPES = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}

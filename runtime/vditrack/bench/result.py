@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from vditrack.bench.camera import FrameTimes
 from vditrack.bench.feed import WHOLE, StageSeconds
 from vditrack.errors import InputError
+from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
 
 SCHEMA_VERSION = 1
 OTHER = "other"
@@ -199,7 +200,7 @@ def read_result(path: Path) -> BenchResult:
 
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path, MAX_JSON_SIZE)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     _check_version(path, content)
@@ -229,8 +230,8 @@ _Kind = TypeVar("_Kind")
 
 def _decode(path: Path, content: bytes, kind: type[_Kind]) -> _Kind:
     try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+        return decode_json(content, kind)
+    except MalformedError as error:
         raise InputError(
             f"{path} is not a result of `vditrack bench`: {error}. Give a file written with -o."
         ) from error

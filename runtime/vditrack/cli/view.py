@@ -20,6 +20,7 @@ from vditrack.cli.propagate import MASKS, RESULT
 from vditrack.cli.propagate_result import PropagateResult
 from vditrack.cli.track_result import TRACKS
 from vditrack.errors import InputError
+from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
 from vditrack.io.clip import Video
 from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.mask_png import read_mask
@@ -203,8 +204,8 @@ def _read_bag(path: Path, pictures: _Pictures, tracks_topic: str | None) -> _Res
 
 def _read_summary(path: Path) -> PropagateResult:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=PropagateResult)
-    except msgspec.DecodeError as error:
+        return decode_json(read_file(path, MAX_JSON_SIZE), PropagateResult)
+    except MalformedError as error:
         raise InputError(
             f"{path} is not a summary that `vditrack propagate` has written: {error}."
         ) from error

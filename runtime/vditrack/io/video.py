@@ -13,7 +13,7 @@ import numpy as np
 from vditrack.arrays import Doubles, Frame
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
-from vditrack.input_checks import check_time_range
+from vditrack.input_checks.arrays import check_time_range
 from vditrack.io.clip import DecodeProgress, Video
 from vditrack.io.decoding.animated_webp import is_animated_webp, read_animated_webp
 from vditrack.io.decoding.image_folders import read_image_folder

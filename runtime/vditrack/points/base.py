@@ -10,7 +10,7 @@ from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.features.feature_map import FeatureMap
 from vditrack.inference.blas_threads import limit_blas_threads
-from vditrack.input_checks import check_points
+from vditrack.input_checks.arrays import check_points
 from vditrack.points.optical_flow import grey_levels
 from vditrack.points.origin import Origin
 from vditrack.stage_timing import stage

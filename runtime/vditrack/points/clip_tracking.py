@@ -12,7 +12,7 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import causal_features, clip_features
-from vditrack.input_checks import check_clip, validate_queries
+from vditrack.input_checks.arrays import check_clip, validate_queries
 from vditrack.points.base import PointTracker
 from vditrack.points.factory import create_point_tracker
 from vditrack.points.heft_reference import track_reference

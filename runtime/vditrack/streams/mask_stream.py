@@ -10,7 +10,7 @@ from vditrack.arrays import Frame
 from vditrack.bundle.configuration import Streaming
 from vditrack.errors import InputError
 from vditrack.features.fusion import FusedFeatures
-from vditrack.input_checks import check_frame, check_mask
+from vditrack.input_checks.arrays import check_frame, check_mask
 from vditrack.masks.boxes import check_boxes, segment_boxes
 from vditrack.masks.objects import MaskedObjects
 from vditrack.streams.frame_clock import FrameClock

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from vditrack.bundle.configuration import Matching, Streaming
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow
-from vditrack.input_checks import check_frame, validate_ids
+from vditrack.input_checks.arrays import check_frame, validate_ids
 from vditrack.points.factory import create_point_tracker
 from vditrack.streams.frame_clock import FrameClock
 

@@ -21,7 +21,7 @@ from vditrack.bundle.configuration import Matching, Streaming
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow
-from vditrack.input_checks import check_frame, check_points, validate_ids
+from vditrack.input_checks.arrays import check_frame, check_points, validate_ids
 from vditrack.points.array_tables import select_rows
 from vditrack.points.base import PointTracker
 from vditrack.points.factory import create_point_tracker

@@ -14,7 +14,7 @@ from vditrack.arrays import Bools, Floats, Grey
 from vditrack.bundle.configuration import CameraMotion, LiveTracking
 from vditrack.coordinates import pixel_unit
 from vditrack.errors import InputError
-from vditrack.input_checks import check_points
+from vditrack.input_checks.arrays import check_points
 from vditrack.points.origin import Origin
 from vditrack.streams.bridging import carry_points, follow, size_ratio
 

@@ -15,7 +15,7 @@ from vditrack.evaluation.metrics.masks import mask_scores
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.fusion import fuse
 from vditrack.features.windows import clip_features
-from vditrack.input_checks import check_mask
+from vditrack.input_checks.arrays import check_mask
 from vditrack.masks.objects import MaskedObjects
 from vditrack_export.pipeline.backbone import Backbone
 from vditrack_export.select.masks.feature_cache import FeatureCache

@@ -23,6 +23,7 @@ from vditrack.evaluation.datasets.image_files import (
     read_bytes,
     read_frames,
 )
+from vditrack.input_checks.files import MalformedError, decode_json
 
 _ANNOTATIONS, _EXTRA = "joint_annotations", "extra_videos"
 _JOINTS = 37
@@ -121,8 +122,8 @@ def _frames_between(folder: Path, first: int, last: int) -> list[Path]:
 
 def _read_annotations(path: Path) -> Sequence[_Annotation]:
     try:
-        annotations = msgspec.json.decode(read_bytes(path), type=list[_Annotation], strict=False)
-    except (msgspec.DecodeError, RecursionError) as error:
+        annotations = decode_json(read_bytes(path), list[_Annotation], strict=False)
+    except MalformedError as error:
         raise InputError(f"{path} is not an annotation file of BADJA: {error}.") from error
     if not annotations:
         raise InputError(f"{path} annotates no frame. Copy it again.")

@@ -7,11 +7,14 @@ import numpy as np
 
 from vditrack.arrays import Frame, MaskClip
 from vditrack.errors import InputError
+from vditrack.input_checks.files import read_file
 from vditrack.io.mask_png import read_mask
 from vditrack.ros_messages.image_codec import decode_rgb
 
 FRAME_TYPES = (".jpg", ".jpeg", ".png")
 """Suffixes of files that are taken for frames."""
+_MAX_SIZE = 256 << 20
+"""Largest size of a file, in bytes."""
 _VOID = 255
 """Label of void pixels in DAVIS-2017."""
 
@@ -118,6 +121,6 @@ def read_bytes(path: Path) -> bytes:
 
     """
     try:
-        return path.read_bytes()
+        return read_file(path, _MAX_SIZE)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error

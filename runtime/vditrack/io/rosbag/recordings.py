@@ -9,7 +9,7 @@ import numpy as np
 
 from vditrack.arrays import Ints
 from vditrack.errors import InputError
-from vditrack.input_checks import check_time_range
+from vditrack.input_checks.arrays import check_time_range
 from vditrack.io.clip import DecodeProgress, GrowingClip, Video
 from vditrack.io.rosbag.bags import Bag, open_bag
 from vditrack.io.rosbag.image_reader import ImageReader
