@@ -1,0 +1,87 @@
+"""Changes of a card by the command line, which `export` and `plan` share."""
+
+import msgspec
+
+from vditrack.cli.options import SIZE_ORDER, parse_size
+from vditrack.errors import InputError
+from vditrack_export.card import Card
+
+_SAME_ASPECT = 0.15
+"""Difference of aspect ratios up to which a size is one that is turned around."""
+
+
+def change_card(
+    card: Card,
+    *,
+    size: str | None = None,
+    frames: int | None = None,
+    described: int | None = None,
+    temporal_stride: int | None = None,
+    block: int | None = None,
+    heads: str | None = None,
+) -> Card:
+    """Return a card with values of the command line in place of its own; None keeps the card's.
+
+    Args:
+        card: The card.
+        size: Size of the frames, ``WIDTHxHEIGHT``.
+        frames: Frames in a window.
+        described: Newest frames that get descriptors; all of a window whose frames are given.
+        temporal_stride: Frames that share a latent.
+        block: Block whose tensor is read.
+        heads: Heads that are read, ``0,3,7``.
+
+    Raises:
+        InputError: A value is no such text, or the card would be invalid with it.
+
+    """
+    changes: dict[str, dict[str, object]] = {
+        "input": {
+            **_read_size(size, card),
+            "frames": frames,
+            "described_frames": frames if described is None else described,
+            "temporal_stride": temporal_stride,
+        },
+        "feature": {"block": block, "heads": _parse_heads(heads)},
+    }
+    try:
+        # Converted from plain data, so that all rules of the card are checked again.
+        plain = msgspec.to_builtins(card)
+        for section, values in changes.items():
+            given = {name: value for name, value in values.items() if value is not None}
+            plain[section] |= given
+        return msgspec.convert(plain, Card)
+    except msgspec.ValidationError as error:
+        raise InputError(f"card {card.name}, as changed: {error}.") from error
+
+
+def _read_size(text: str | None, card: Card) -> dict[str, object]:
+    """Return the height and width of a text ``WIDTHxHEIGHT``.
+
+    Raises:
+        InputError: The text is not such a size, or it has the card's aspect turned around, as if
+            the height came first.
+
+    """
+    if text is None:
+        return {}
+    width, height = parse_size(text)
+    aspect, own = width / max(height, 1), card.input.width / card.input.height
+    turned = (aspect - 1) * (own - 1) < 0 and abs(1 / max(aspect, 1e-9) / own - 1) < _SAME_ASPECT
+    if turned:
+        raise InputError(
+            f"--size {text} is {width} pixels wide and {height} high, the card's frames are "
+            f"{card.input.width} wide and {card.input.height} high. The order is {SIZE_ORDER}: "
+            f"give --size {height}x{width}. For the other orientation, set width and height in a "
+            "copy of the card."
+        )
+    return {"height": height, "width": width}
+
+
+def _parse_heads(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(head) for head in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--heads {text} is not a list of numbers, such as 0,3,7.") from error
