@@ -16,11 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from vditrack.bundle.manifest import Input
+from vditrack_export.checkpoints.checkpoint import CheckpointFiles
+from vditrack_export.checkpoints.weights import Config, StoredModel
 from vditrack_export.families.base_shapes import DenoiserShape, EncoderShape, Feature
-from vditrack_export.families.diffusers_files import (
-    Config,
-    model_files,
-)
 from vditrack_export.families.encoder_form import EncoderForm
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.text_encoders import TextEncoder
@@ -67,11 +65,11 @@ class Denoiser(ABC, Generic[DenoiserShapeT]):
         """Return the entries of the diffusers configuration that the shapes determine."""
 
     @abstractmethod
-    def load(self, folder: Path, blocks: int, grid: Grid) -> nn.Module:
+    def load(self, stored: StoredModel, blocks: int, grid: Grid) -> nn.Module:
         """Load the unmodified model; of a transformer only the first ``blocks`` blocks.
 
         Args:
-            folder: Folder of the model.
+            stored: The stored model, with a configuration that agrees with the card.
             blocks: Number of blocks that are read.
             grid: Tokens of the window that it is exported for.
 
@@ -231,11 +229,16 @@ class Encoder(ABC, Generic[EncoderShapeT]):
         self.shape = shape
 
     @abstractmethod
-    def files(self, checkpoint: Path) -> list[Path]:
-        """Return the files of a checkpoint that it is loaded from, whether they exist or not."""
+    def files(self, checkpoint: CheckpointFiles) -> tuple[Path, ...]:
+        """Return the files of a checkpoint that it is loaded from.
+
+        Raises:
+            InputError: A file is missing or damaged, or it is not the card's model.
+
+        """
 
     @abstractmethod
-    def load(self, checkpoint: Path) -> nn.Module:
+    def load(self, checkpoint: CheckpointFiles) -> nn.Module:
         """Load the unmodified model in FP32, ready for inference.
 
         Raises:
@@ -289,13 +292,12 @@ class Family:
     denoiser: Denoiser[Any]
     encoder: Encoder[Any]
 
-    def denoiser_files(self, checkpoint: Path) -> list[Path]:
-        """Return the files that the denoiser is loaded from, whether they exist or not."""
-        return model_files(self._denoiser_folder(checkpoint))
+    def open_denoiser(self, checkpoint: CheckpointFiles) -> StoredModel:
+        """Open the denoiser of a checkpoint.
 
-    def load_denoiser(self, checkpoint: Path, blocks: int, grid: Grid) -> nn.Module:
-        """Load the unmodified denoiser: see `Denoiser.load`."""
-        return self.denoiser.load(self._denoiser_folder(checkpoint), blocks, grid)
+        Raises:
+            InputError: A file is missing or damaged, or it is not the card's model.
 
-    def _denoiser_folder(self, checkpoint: Path) -> Path:
-        return checkpoint / (self.encoder.denoiser_folder or self.denoiser.folder)
+        """
+        component = self.encoder.denoiser_folder or self.denoiser.folder
+        return checkpoint.open(component, self.denoiser.model_class, self.denoiser.config())

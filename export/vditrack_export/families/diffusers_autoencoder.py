@@ -9,15 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vditrack_export.checkpoints.checkpoint import CheckpointFiles
+from vditrack_export.checkpoints.loading import load_model
+from vditrack_export.checkpoints.weights import Config, StoredModel
 from vditrack_export.families.base_family import (
     Encoder,
     EncoderShapeT,
-)
-from vditrack_export.families.diffusers_files import (
-    Config,
-    load_model,
-    model_files,
-    read_config,
 )
 
 
@@ -35,15 +32,16 @@ class Autoencoder(Encoder[EncoderShapeT]):
         """Return further entries of a model with random weights."""
         return {}
 
-    def files(self, checkpoint: Path) -> list[Path]:
-        """Return the files in ``vae/``."""
-        return model_files(checkpoint / "vae")
+    def files(self, checkpoint: CheckpointFiles) -> tuple[Path, ...]:
+        """Return the files of the checkpoint's autoencoder."""
+        return self._open(checkpoint).files
 
-    def load(self, checkpoint: Path) -> nn.Module:
+    def load(self, checkpoint: CheckpointFiles) -> nn.Module:
         """Load the unmodified autoencoder in FP32, ready for inference."""
-        folder = checkpoint / "vae"
-        config = read_config(folder, self.model_class, self.config())
-        return load_model(folder, self.model_class, config)
+        return load_model(self._open(checkpoint), self.model_class)
+
+    def _open(self, checkpoint: CheckpointFiles) -> StoredModel:
+        return checkpoint.open("vae", self.model_class, self.config())
 
     def build_random(self) -> nn.Module:
         """Build the unmodified autoencoder with random weights."""

@@ -7,25 +7,20 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vditrack.errors import InputError
+from vditrack_export.checkpoints.loading import build_empty, fill_weights
+from vditrack_export.checkpoints.weights import Config, StoredModel
 from vditrack_export.families.base_family import (
     Denoiser,
     Grid,
     PromptPadding,
 )
 from vditrack_export.families.base_shapes import Feature, Transformer
-from vditrack_export.families.diffusers_files import (
-    Config,
-    build_empty,
-    fill_weights,
-    read_config,
-)
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import RotaryAxes, low_frequency_channels, wan_rotary_axes
 from vditrack_export.families.whole_model import Reading, catch_tensor
@@ -95,14 +90,14 @@ class TransformerDenoiser(Denoiser[TransformerT]):
         """Return the entries of the configuration that leave out all blocks but the first."""
         return {"num_layers": blocks} | {count: 0 for count, _ in self.unreached}
 
-    def load(self, folder: Path, blocks: int, grid: Grid) -> nn.Module:
+    def load(self, stored: StoredModel, blocks: int, grid: Grid) -> nn.Module:
         """Load the unmodified model up to the last block that is read."""
-        config = read_config(folder, self.model_class, self.config())
         # Built first, because only a valid configuration can be asked what it lacks.
-        model = build_empty(folder, self.model_class, config | self.truncated(blocks))
-        refusal = self.refusal(config, grid)
+        config = stored.config | self.truncated(blocks)
+        model = build_empty(stored.path, self.model_class, config)
+        refusal = self.refusal(stored.config, grid)
         if refusal:
-            raise InputError(f"checkpoint {folder} does not fit the card: {refusal}.")
+            raise InputError(f"checkpoint {stored.path} does not fit the card: {refusal}.")
         block = re.compile(rf"{self.blocks}\.(\d+)\.")
         unreached = tuple(f"{name}." for _, name in self.unreached)
 
@@ -110,7 +105,7 @@ class TransformerDenoiser(Denoiser[TransformerT]):
             match = block.match(weight)
             return weight.startswith(unreached) or bool(match and int(match[1]) >= blocks)
 
-        return fill_weights(folder, model, skip)
+        return fill_weights(stored, model, skip)
 
     def build_random(self, blocks: int) -> nn.Module:
         """Build the model with random weights, up to the last block that is read."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vditrack.errors import InputError
 from vditrack_export.card import Card
+from vditrack_export.checkpoints.checkpoint import open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,16 @@ def load_checkpoint(card: Card, folder: Path) -> Checkpoint:
         InputError: A file is missing or does not match the card; the message names it.
 
     """
-    if not folder.is_dir():
-        raise InputError(f"no checkpoint folder at {folder}. Give it with --weights.")
-    family = card.family
-    files = [*family.encoder.files(folder), *family.denoiser_files(folder)]
-    missing = [str(path.relative_to(folder)) for path in files if not path.is_file()]
-    if missing:
-        raise InputError(f"checkpoint {folder} lacks {', '.join(missing)}. Copy the whole of it.")
+    checkpoint, family = open_checkpoint(folder), card.family
+    # All files are looked at before the first weights are read, which takes minutes.
+    denoiser = family.open_denoiser(checkpoint)
+    files = [*family.encoder.files(checkpoint), *denoiser.files]
     size, cell = card.input, card.cell
     grid = (size.latents, size.height // cell, size.width // cell)
     return Checkpoint(
-        encoder=family.encoder.load(folder),
-        transformer=family.load_denoiser(folder, card.feature.block + 1, grid),
-        sha256=_digest(folder, files),
+        encoder=family.encoder.load(checkpoint),
+        transformer=family.denoiser.load(denoiser, card.feature.block + 1, grid),
+        sha256=_digest(checkpoint.root, files),
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vditrack.bundle.manifest import Input
 from vditrack.errors import InputError
+from vditrack_export.checkpoints.weights import Config
 from vditrack_export.families.base_family import Grid
 from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.clip_input import as_clip
@@ -18,7 +19,6 @@ from vditrack_export.families.cogvideox.autoencoder import CogVideoXClipEncoder
 from vditrack_export.families.cogvideox.shapes import CogVideoXAutoencoder, CogVideoXTransformer
 from vditrack_export.families.cogvideox.transformer import CogVideoXPath, cogvideox_rotary_axes
 from vditrack_export.families.diffusers_autoencoder import Autoencoder
-from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
 from vditrack_export.families.rotary import RotaryAxes
 from vditrack_export.families.transformer_denoiser import TransformerDenoiser

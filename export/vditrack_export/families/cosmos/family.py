@@ -6,11 +6,11 @@ import torch
 from diffusers import CosmosTransformer3DModel
 from torch import Tensor
 
+from vditrack_export.checkpoints.weights import Config
 from vditrack_export.families.base_family import Encoder, Grid
 from vditrack_export.families.base_shapes import EncoderShape, Feature
 from vditrack_export.families.cosmos.shapes import CosmosTransformer
 from vditrack_export.families.cosmos.transformer import PIPELINE_FPS, CosmosPath
-from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.rotary import cosmos_channels
 from vditrack_export.families.transformer_denoiser import TransformerDenoiser
 

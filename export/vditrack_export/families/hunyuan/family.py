@@ -9,10 +9,10 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 from torch import Tensor
 
 from vditrack.bundle.manifest import Input
+from vditrack_export.checkpoints.weights import Config
 from vditrack_export.families.base_family import Grid, LoadTextEncoder
 from vditrack_export.families.clip_input import as_clip
 from vditrack_export.families.diffusers_autoencoder import Autoencoder
-from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
 from vditrack_export.families.hunyuan.autoencoder import (
     HunyuanVideoClipEncoder,

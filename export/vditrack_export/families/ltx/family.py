@@ -7,10 +7,10 @@ from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
 from torch import Tensor
 
 from vditrack.bundle.manifest import Input
+from vditrack_export.checkpoints.weights import Config
 from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.clip_input import as_clip
 from vditrack_export.families.diffusers_autoencoder import Autoencoder
-from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, streaming_form
 from vditrack_export.families.ltx.autoencoder import LtxStreamEncoder
 from vditrack_export.families.ltx.shapes import LtxAutoencoder, LtxTransformer

@@ -6,9 +6,9 @@ import torch
 from diffusers import SkyReelsV2Transformer3DModel
 from torch import Tensor, nn
 
+from vditrack_export.checkpoints.weights import Config
 from vditrack_export.families.base_family import Encoder, Grid
 from vditrack_export.families.base_shapes import EncoderShape
-from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.skyreels.shapes import SkyReelsTransformer
 from vditrack_export.families.wan.family import WanDenoiser

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from vditrack.bundle.manifest import Input
 from vditrack.errors import InputError
+from vditrack_export.checkpoints.checkpoint import CheckpointFiles
+from vditrack_export.checkpoints.weights import check_finite
 from vditrack_export.families.base_family import Denoiser, Encoder
 from vditrack_export.families.base_shapes import DenoiserShape
-from vditrack_export.families.diffusers_files import check_finite
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
 from vditrack_export.families.image_input import FramesToLatents, as_images
 from vditrack_export.families.tiny.autoencoder import SHAPE_FILE, WEIGHTS_FILE, TinyEncoder
@@ -22,22 +23,27 @@ class TinyFamilyEncoder(Encoder[Convolutions]):
 
     denoiser_folder = "vdit"
 
-    def files(self, checkpoint: Path) -> list[Path]:
+    def files(self, checkpoint: CheckpointFiles) -> tuple[Path, ...]:
         """Return the two files of the encoder."""
-        return [checkpoint / SHAPE_FILE, checkpoint / WEIGHTS_FILE]
+        files = checkpoint.root / SHAPE_FILE, checkpoint.root / WEIGHTS_FILE
+        missing = [path.name for path in files if not path.is_file()]
+        if missing:
+            raise InputError(
+                f"checkpoint {checkpoint.root} lacks {', '.join(missing)}. Copy the whole of it."
+            )
+        return files
 
-    def load(self, checkpoint: Path) -> nn.Module:
+    def load(self, checkpoint: CheckpointFiles) -> nn.Module:
         """Load the encoder in FP32, ready for inference."""
+        folder = checkpoint.root
         try:
-            encoder = TinyEncoder.load(checkpoint).eval().float()
+            encoder = TinyEncoder.load(folder).eval().float()
         # Damaged JSON, damaged safetensors and unfit shapes each raise a class of their own.
         except Exception as error:
             reason = " ".join(str(error).split())
-            raise InputError(
-                f"encoder of checkpoint {checkpoint} does not load: {reason}"
-            ) from error
+            raise InputError(f"encoder of checkpoint {folder} does not load: {reason}") from error
         for name, weight in encoder.state_dict().items():
-            check_finite(checkpoint / WEIGHTS_FILE, name, weight)
+            check_finite(folder / WEIGHTS_FILE, name, weight)
         return encoder
 
     def build_random(self) -> nn.Module:

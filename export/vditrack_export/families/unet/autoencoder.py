@@ -8,9 +8,10 @@ from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 
 from vditrack.bundle.manifest import Input
+from vditrack_export.checkpoints.checkpoint import CheckpointFiles
+from vditrack_export.checkpoints.weights import Config
 from vditrack_export.families.base_family import Encoder
 from vditrack_export.families.diffusers_autoencoder import Autoencoder
-from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
 from vditrack_export.families.image_input import FramesToLatents, as_images
 from vditrack_export.families.unet.shapes import KlAutoencoder, Pixels
@@ -87,11 +88,11 @@ class KlVae(Autoencoder[KlAutoencoder]):
 class PixelEncoder(Encoder[Pixels]):
     """No encoder: pixels are the latents."""
 
-    def files(self, checkpoint: Path) -> list[Path]:
+    def files(self, checkpoint: CheckpointFiles) -> tuple[Path, ...]:
         """Return no files."""
-        return []
+        return ()
 
-    def load(self, checkpoint: Path) -> nn.Module:
+    def load(self, checkpoint: CheckpointFiles) -> nn.Module:
         """Return the identity."""
         return nn.Identity()
 

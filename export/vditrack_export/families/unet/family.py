@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,9 +14,10 @@ from diffusers import (
 from torch import Tensor, nn
 
 from vditrack.errors import InputError
+from vditrack_export.checkpoints.loading import load_model
+from vditrack_export.checkpoints.weights import Config, StoredModel
 from vditrack_export.families.base_family import Denoiser, Grid
 from vditrack_export.families.base_shapes import Feature
-from vditrack_export.families.diffusers_files import Config, load_model, read_config
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.unet.autoencoder import KlVae, PixelEncoder
 from vditrack_export.families.unet.i2vgen import I2VGenPath, frame_positions
@@ -47,10 +47,9 @@ class UNetDenoiser(Denoiser[UNetT]):
 
     folder = "unet"
 
-    def load(self, folder: Path, blocks: int, grid: Grid) -> nn.Module:
+    def load(self, stored: StoredModel, blocks: int, grid: Grid) -> nn.Module:
         """Load the whole unmodified UNet."""
-        config = read_config(folder, self.model_class, self.config())
-        return load_model(folder, self.model_class, config)
+        return load_model(stored, self.model_class)
 
     def build_random(self, blocks: int) -> nn.Module:
         """Build the whole UNet with random weights."""

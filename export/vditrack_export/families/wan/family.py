@@ -7,10 +7,10 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 
 from vditrack.bundle.manifest import Input
+from vditrack_export.checkpoints.weights import Config
 from vditrack_export.families.base_family import Grid
 from vditrack_export.families.clip_input import as_clip
 from vditrack_export.families.diffusers_autoencoder import Autoencoder
-from vditrack_export.families.diffusers_files import Config
 from vditrack_export.families.encoder_form import EncoderForm, streaming_form
 from vditrack_export.families.transformer_denoiser import TransformerDenoiser
 from vditrack_export.families.wan.autoencoder import WanStreamEncoder
