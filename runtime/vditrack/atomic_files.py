@@ -9,7 +9,7 @@ import errno
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from vditrack.errors import InputError
@@ -57,8 +57,12 @@ def staged_folder(destination: Path, replaceable: Collection[str]) -> Iterator[P
 
 
 @contextmanager
-def staged_file(destination: Path) -> Iterator[Path]:
+def staged_file(destination: Path, *, make_folders: bool = True) -> Iterator[Path]:
     """Yield a scratch path of the same file name that replaces ``destination`` on success.
+
+    Args:
+        destination: The file.
+        make_folders: Whether to make the folders above it, if they do not exist.
 
     Raises:
         InputError: ``destination`` cannot be written, or the disk is full.
@@ -66,7 +70,7 @@ def staged_file(destination: Path) -> Iterator[Path]:
     """
     path = _require_file_name(destination)
     with (
-        _parents_of(path, destination),
+        _parents_of(path, destination) if make_folders else nullcontext(),
         _scratch_in(path.parent, destination) as scratch,
         _explaining_full_disk(destination),
     ):
@@ -159,6 +163,41 @@ def check_file_destination(destination: Path) -> None:
     folder = _require_folder(_find_existing(_require_file_name(destination).parent), destination)
     with _scratch_in(folder, destination):
         pass
+
+
+def check_folder_destination(destination: Path) -> None:
+    """Check that files can be made in a folder, before the work that gives their content.
+
+    Raises:
+        InputError: It is a file, or it cannot be written.
+
+    """
+    existing = _find_existing(_follow_links(destination))
+    with _scratch_in(_require_folder(existing, destination), destination):
+        pass
+
+
+def list_foreign(folder: Path, expected: Collection[str]) -> list[str]:
+    """Return the names in a folder that are not expected, sorted.
+
+    Names that begin with a dot, and those that a file system makes itself, do not count.
+
+    Raises:
+        InputError: The folder cannot be read.
+
+    """
+    return _list_foreign(folder, expected, folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that others may read: its name is gone before the first of its files is.
+
+    Raises:
+        OSError: It cannot be removed, or it was removed by another process.
+
+    """
+    with _scratch_in(folder.parent, folder) as scratch:
+        folder.rename(scratch / folder.name)
 
 
 def check_disk_space(destination: Path, wanted: float, what: str, remedy: str) -> None:

@@ -51,7 +51,7 @@ def build(bundle, target, *, version=None, architecture="sm86", flags=(), stands
         flags=flags,
         build_seconds=1.0,
         built_at=datetime.now(timezone.utc).isoformat(),
-        host="here",
+        host=None,
         bundle_sha256="0" * 64,
         graphs=graph_digests(bundle),
         engines={path.name: file_record(path) for path in paths},

@@ -1,19 +1,28 @@
 """Verb ``build``: build the engines of a bundle."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from vditrack.bundle.folder import load_bundle
+from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack.cli.console import PlainConsole
 from vditrack.cli.options import Json
 from vditrack.cli.progress import progress_bars
 from vditrack.engine_builder.listing import BuildStatus, format_build
 from vditrack.engine_builder.options import BuildOptions, Compatibility
-from vditrack.engine_builder.run import build_bundle
+from vditrack.engine_builder.parts import (
+    Built,
+    NotBuilt,
+    Part,
+    build_parts,
+    list_parts,
+    parse_parts,
+)
 from vditrack.engine_builder.workspace import parse_workspace
+from vditrack.errors import EngineError
 from vditrack.inference.engine_identity import Target, mismatches
 from vditrack.inference.machine import read_machine
 
@@ -28,6 +37,13 @@ def build(
         typer.Option(
             help="GPU architectures to build for, as in sm86,sm89; TensorRT-RTX only. Default: "
             "that of this machine's GPU."
+        ),
+    ] = None,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            help="Parts to build, as in points,appearance: points is the bundle itself, motion and "
+            "appearance are the bundles in it that propagate masks. Default: all that there are."
         ),
     ] = None,
     workspace: Annotated[
@@ -73,6 +89,12 @@ def build(
             "TensorRT only.",
         ),
     ] = False,
+    record_host: Annotated[
+        bool,
+        typer.Option(
+            "--record-host", help="Record the name of this computer in the identity of the build."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Build the engines of a bundle for TensorRT or, without a GPU, for TensorRT-RTX."""
@@ -85,15 +107,39 @@ def build(
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
         strip_weights=strip_weights,
+        record_host=record_host,
     )
     checked = load_bundle(bundle)
+    found: list[Built | NotBuilt] = []
     with progress_bars(quiet=as_json) as bars:
-        folder, identity = build_bundle(checked, options, bars)
+        for result in build_parts(checked, options, parse_parts(parts), bars):
+            found.append(result)
+            if not as_json and not (isinstance(result, NotBuilt) and result.failed):
+                _print_result(result, list_parts(checked))
+    built = [result for result in found if isinstance(result, Built)]
+    not_built = [result for result in found if isinstance(result, NotBuilt)]
     if as_json:
-        content = {"folder": str(folder), "identity": identity}
-        typer.echo(msgspec.json.encode(content).decode())
+        content = {"built": built, "not_built": not_built}
+        typer.echo(msgspec.json.encode(content, enc_hook=str).decode())
+    _require_no_failure(not_built)
+
+
+def _print_result(result: Built | NotBuilt, parts: dict[Part, Bundle]) -> None:
+    console, own = PlainConsole(), parts[result.part]
+    if isinstance(result, NotBuilt):
+        console.print(_format_not_built(result))
         return
-    reasons = mismatches(identity, checked, read_machine())
-    PlainConsole().print(
-        format_build(BuildStatus(folder.name, identity, reasons), checked.manifest)
-    )
+    reasons = mismatches(result.identity, own, read_machine())
+    status = BuildStatus(result.part, result.folder.name, result.identity, reasons)
+    console.print(format_build(status, own.manifest))
+
+
+def _format_not_built(result: NotBuilt) -> str:
+    return f"not built: {result.part} for {', '.join(result.architectures)}: {result.reason}"
+
+
+def _require_no_failure(not_built: Sequence[NotBuilt]) -> None:
+    """Let the command fail if a build failed; the builds that were written stay."""
+    failed = [_format_not_built(result) for result in not_built if result.failed]
+    if failed:
+        raise EngineError("; ".join(failed))

@@ -11,7 +11,7 @@ from rich.text import Text
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.cli.console import PlainConsole
 from vditrack.cli.options import BundleArgument, Json
-from vditrack.engine_builder.listing import BuildStatus, format_build, list_builds
+from vditrack.engine_builder.listing import BuildStatus, format_build, list_builds, list_unbuilt
 from vditrack.engine_builder.verdicts import verify_builds
 from vditrack.errors import EngineError
 
@@ -33,7 +33,11 @@ def inspect(
     failures = verify_builds(checked) if verify else []
     builds = list_builds(checked)
     if as_json:
-        content = {**msgspec.structs.asdict(checked.manifest), "engines": builds}
+        content = {
+            **msgspec.structs.asdict(checked.manifest),
+            "engines": builds,
+            "not_built": list_unbuilt(checked, builds),
+        }
         typer.echo(msgspec.json.encode(content).decode())
     else:
         _print_bundle(checked, builds)
@@ -64,6 +68,8 @@ def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
     console.print(_make_table("made with", manifest.tools.items()))
     for build in builds:
         console.print(format_build(build, manifest))
+    if unbuilt := list_unbuilt(checked, builds):
+        console.print(f"no engines: {', '.join(unbuilt)}")
 
 
 def _make_table(title: str, rows: Iterable[tuple[str, object]]) -> Table:

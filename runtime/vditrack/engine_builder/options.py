@@ -35,6 +35,8 @@ class BuildOptions:
     """Other GPUs that can run the engine; None for none."""
     strip_weights: bool = False
     """Whether the engine leaves out the weights, which are then read from the graph at load."""
+    record_host: bool = False
+    """Whether the identity of the build names this computer."""
 
     @property
     def flags(self) -> tuple[Flag, ...]:

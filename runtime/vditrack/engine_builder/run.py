@@ -1,5 +1,6 @@
-"""Builds all engines of a bundle and writes them with their identity, all or nothing."""
+"""Builds the engines of one bundle and writes them with their identity, all or nothing."""
 
+import hashlib
 import logging
 import os
 import platform
@@ -11,10 +12,18 @@ from types import ModuleType
 from rich.progress import Progress
 
 from vditrack.acceptance import verify_tracks
-from vditrack.atomic_files import check_disk_space, check_file_destination, staged_folder
+from vditrack.atomic_files import (
+    check_disk_space,
+    check_file_destination,
+    check_folder_destination,
+    list_foreign,
+    remove_folder,
+    staged_folder,
+)
 from vditrack.bundle.folder import MANIFEST, Bundle, file_record
+from vditrack.bundle.manifest import FileRecord
 from vditrack.engine_builder.engine import BuiltEngine, build_engine
-from vditrack.engine_builder.library import import_library
+from vditrack.engine_builder.library import LibraryObject, import_library
 from vditrack.engine_builder.options import BuildOptions, select_architectures
 from vditrack.engine_builder.timing import read_timing_cache, write_timing_cache
 from vditrack.errors import EngineError, InputError
@@ -24,8 +33,11 @@ from vditrack.inference.engine_identity import (
     IDENTITY,
     SCHEMA_VERSION,
     Identity,
+    build_digest,
+    engine_folders,
     graph_digests,
     mismatches,
+    read_identity,
     write_identity,
 )
 from vditrack.inference.engine_loading import verify_build
@@ -40,14 +52,22 @@ _REPLACEABLE = {
 }
 _GRAPH_STEMS = {Path(graph).stem for graph in ENGINE_OF}
 """Names of graphs and of the files with their weights, without suffixes."""
+_DIGEST_LENGTH = 8
+"""Characters of a build's digest in the name of its folder."""
 _LOG = logging.getLogger("vditrack")
 
 
+class TracksDifferError(EngineError):
+    """The engines were built, and their tracks differ from the bundle's."""
+
+
 def build_bundle(bundle: Bundle, options: BuildOptions, bars: Progress) -> tuple[Path, Identity]:
-    """Build a bundle's engines into the folder ``engines/NAME`` of the bundle.
+    """Build a bundle's engines into a new folder below ``engines`` of the bundle.
 
     The folder appears after all engines are built and, if this machine can run them, after their
-    tracks agree with the bundle's. A build of the same name is replaced.
+    tracks agree with the bundle's. Then earlier builds for the same architectures by the same
+    version of the library are removed, whatever their folders are called. So a reader finds the
+    earlier build or the new one, each whole. Bundles within the bundle are not built.
 
     Args:
         bundle: A bundle whose files are checked.
@@ -58,10 +78,10 @@ def build_bundle(bundle: Bundle, options: BuildOptions, bars: Progress) -> tuple
         The folder and the identity in it.
 
     Raises:
-        InputError: The target does not support an option, or the bundle's folder is not writable or
-            has no room for the engines.
-        EngineError: The library does not load, a build fails, or the engines' tracks differ from
-            the bundle's.
+        InputError: The target does not support an option, the bundle's folder is not writable or
+            has no room for the engines, or a build that would be replaced holds other files.
+        TracksDifferError: The engines' tracks differ from the bundle's.
+        EngineError: The library does not load, or a build fails.
         BackendError: The engines are for this machine, but do not run on it.
         BundleError: The bundle's acceptance tracks are invalid.
 
@@ -69,19 +89,82 @@ def build_bundle(bundle: Bundle, options: BuildOptions, bars: Progress) -> tuple
     machine = read_machine()
     trt = import_library(options.target)
     architectures = select_architectures(options, machine)
-    _require_writable(bundle, options)
+    check_build(bundle, options, trt.__version__, architectures)
     began = time.perf_counter()
     built = _build_engines(trt, bundle, options, architectures, bars)
     seconds = time.perf_counter() - began
-    name = "-".join([options.target, trt.__version__, *architectures])
+    identity = _make_identity(bundle, options, built, machine, trt.__version__, seconds)
+    digest = build_digest(identity)[:_DIGEST_LENGTH]
+    name = "-".join([options.target, trt.__version__, *architectures, digest])
     folder = bundle.root / ENGINES / name
-    with staged_folder(folder, _REPLACEABLE) as staged:
+    with staged_folder(folder, ()) as staged:
         for graph, engine in built.items():
             (staged / ENGINE_OF[graph]).write_bytes(engine.plan)
-        identity = _make_identity(staged, bundle, options, built, machine, trt.__version__, seconds)
         identity = _verify_engines(staged, bundle, identity, machine)
         write_identity(staged, identity)
+    replaced = _find_replaced(bundle, options, trt.__version__, architectures)
+    _remove_builds([other for other in replaced if other != folder])
     return folder, identity
+
+
+def check_build(
+    bundle: Bundle, options: BuildOptions, version: str, architectures: tuple[str, ...]
+) -> None:
+    """Fail before the build, which takes minutes, if its result could not be written.
+
+    Args:
+        bundle: The bundle.
+        options: Options of the build.
+        version: Version of the library that builds.
+        architectures: Compute capabilities to build for.
+
+    Raises:
+        InputError: The bundle's folder is not writable or has no room for the engines, or a build
+            that would be replaced holds other files.
+
+    """
+    _require_writable(bundle, options)
+    _find_replaced(bundle, options, version, architectures)
+
+
+def _find_replaced(
+    bundle: Bundle, options: BuildOptions, version: str, architectures: tuple[str, ...]
+) -> list[Path]:
+    """Return the builds that a new build replaces, known by their identities.
+
+    Raises:
+        InputError: One of them holds files that no build has.
+
+    """
+    replaced = []
+    for folder in engine_folders(bundle):
+        try:
+            found = read_identity(folder)
+        except EngineError:
+            # Whatever it is, it is not the same build.
+            continue
+        if (found.target, found.version, found.architectures) != (
+            options.target,
+            version,
+            architectures,
+        ):
+            continue
+        if foreign := list_foreign(folder, _REPLACEABLE):
+            raise InputError(
+                f"{folder} is a build that this one would replace, and it holds another file "
+                f"({foreign[0]}). Move that file to another place."
+            )
+        replaced.append(folder)
+    return replaced
+
+
+def _remove_builds(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            remove_folder(folder)
+        except (OSError, InputError) as error:
+            # The new build is there, and loads first.
+            _LOG.warning("%s: the earlier build is not removed: %s", folder, error)
 
 
 def _verify_engines(folder: Path, bundle: Bundle, identity: Identity, machine: Machine) -> Identity:
@@ -94,12 +177,11 @@ def _verify_engines(folder: Path, bundle: Bundle, identity: Identity, machine: M
         _LOG.info("not verified: %s", error)
         return identity
     if problems := mismatches(verified, bundle, machine):
-        raise EngineError(f"nothing was written: {'; '.join(problems)}.")
+        raise TracksDifferError(f"nothing was written: {'; '.join(problems)}.")
     return verified
 
 
 def _make_identity(
-    folder: Path,
     bundle: Bundle,
     options: BuildOptions,
     built: dict[str, BuiltEngine],
@@ -120,22 +202,27 @@ def _make_identity(
         profiles={graph: engine.profile for graph, engine in built.items()},
         flags=options.flags,
         build_seconds=round(seconds, 2),
-        built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        host=platform.node(),
+        built_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        host=platform.node() if options.record_host else None,
         bundle_sha256=file_record(bundle.root / MANIFEST).sha256,
         graphs=graph_digests(bundle),
-        engines={ENGINE_OF[graph]: file_record(folder / ENGINE_OF[graph]) for graph in built},
+        engines={ENGINE_OF[graph]: _record(engine.plan) for graph, engine in built.items()},
         verified=None,
     )
 
 
+def _record(plan: LibraryObject) -> FileRecord:
+    content = memoryview(plan)
+    return FileRecord(size=content.nbytes, sha256=hashlib.sha256(content).hexdigest())
+
+
 def _require_writable(bundle: Bundle, options: BuildOptions) -> None:
-    """Fail before the build, which takes minutes, if its result could not be written."""
     if not os.access(bundle.root, os.W_OK):
         raise InputError(
             f"{bundle.root} is not writable, and the engines are written into it. Copy the bundle "
             "to a folder that you can write, and build there."
         )
+    check_folder_destination(bundle.root / ENGINES)
     if options.timing_cache is not None:
         check_file_destination(options.timing_cache)
     if not options.strip_weights:

@@ -6,6 +6,7 @@ import msgspec
 
 from vditrack.acceptance import verify_tracks
 from vditrack.bundle.folder import ACCEPTANCE, Bundle
+from vditrack.engine_builder.parts import list_parts, part_folder
 from vditrack.errors import EngineError, InputError, VditrackError
 from vditrack.inference.engine_identity import Identity, engine_folders, load_identity, mismatches
 from vditrack.inference.engine_loading import record_verdict, verify_build
@@ -15,7 +16,8 @@ from vditrack.inference.machine import Machine, read_machine
 def verify_builds(bundle: Bundle) -> list[str]:
     """Verify every build that fits this machine, and record the verdicts.
 
-    An earlier verdict is ignored and replaced.
+    Builds of the bundles within the bundle are verified too. An earlier verdict is ignored and
+    replaced.
 
     Returns:
         Reasons why builds failed; empty if all passed.
@@ -24,16 +26,22 @@ def verify_builds(bundle: Bundle) -> list[str]:
         InputError: No build fits this machine, or the bundle has no tracks to compare with.
 
     """
-    if bundle.acceptance is None:
+    parts = {
+        part_folder(part): own
+        for part, own in list_parts(bundle).items()
+        if own.acceptance is not None
+    }
+    if not parts:
         raise InputError(
             f"{bundle.root} has no {ACCEPTANCE}, so there are no tracks to compare the engines' "
             "with. Export the bundle again, with real weights: random weights give no tracks."
         )
     machine = read_machine()
     fitting = [
-        (folder, identity)
-        for folder in engine_folders(bundle)
-        if (identity := _load_fitting_identity(folder, bundle, machine))
+        (f"{within}{folder.name}", folder, own, identity)
+        for within, own in parts.items()
+        for folder in engine_folders(own)
+        if (identity := _load_fitting_identity(folder, own, machine))
     ]
     if not fitting:
         raise InputError(
@@ -41,14 +49,14 @@ def verify_builds(bundle: Bundle) -> list[str]:
             "`vditrack inspect` without --verify lists the reasons."
         )
     reasons: list[str] = []
-    for folder, identity in fitting:
+    for name, folder, own, identity in fitting:
         try:
-            _, verified = verify_build(folder, bundle, identity, machine, verify_tracks)
+            _, verified = verify_build(folder, own, identity, machine, verify_tracks)
         except VditrackError as error:
-            reasons.append(f"{folder.name}: {error}")
+            reasons.append(f"{name}: {error}")
             continue
         record_verdict(folder, verified)
-        reasons += [f"{folder.name}: {reason}" for reason in mismatches(verified, bundle, machine)]
+        reasons += [f"{name}: {reason}" for reason in mismatches(verified, own, machine)]
     return reasons
 
 

@@ -6,6 +6,7 @@ unless the user asks for it.
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -86,8 +87,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     build_seconds: float
     built_at: str
     """UTC, ISO 8601."""
-    host: str
-    """Name of the computer that built it."""
+    host: str | None
+    """Name of the computer that built it; None unless the user asked for it to be recorded."""
     bundle_sha256: Sha256
     """Digest of ``bundle.json`` at build time; ``graphs`` decide whether a build fits."""
     graphs: dict[str, Sha256]
@@ -114,12 +115,54 @@ def engine_folders(bundle: Bundle) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
+def settled_folders(bundle: Bundle) -> Iterator[list[Path]]:
+    """Yield the folders of a bundle's builds, and again if builds were replaced meanwhile.
+
+    A new build appears before those that it replaces go, and no file of a build changes but its
+    verdict. So each list holds whole builds; a reader that finds one gone looks at the next list.
+    """
+    for _ in range(_READS):
+        folders = engine_folders(bundle)
+        yield folders
+        if engine_folders(bundle) == folders:
+            return
+
+
 def write_identity(folder: Path, identity: Identity) -> None:
-    """Write or replace the identity of the build in ``folder``."""
+    """Write or replace the identity of the build in ``folder``, which must exist.
+
+    Raises:
+        InputError: It cannot be written.
+
+    """
     content = msgspec.json.encode(identity)
     sealed = _Sealed(sha256=_digest(content), identity=msgspec.Raw(content))
-    with staged_file(folder / IDENTITY) as path:
+    # A build that was replaced meanwhile must not come back.
+    with staged_file(folder / IDENTITY, make_folders=False) as path:
         path.write_bytes(msgspec.json.encode(sealed) + b"\n")
+
+
+def build_digest(identity: Identity) -> str:
+    """Return the sha256 of an identity without its verdict, which names the build for good.
+
+    It covers the digests of the engines. The verdict is left out, because each machine that loads
+    the build may write its own.
+    """
+    return _digest(msgspec.json.encode(msgspec.structs.replace(identity, verified=None)))
+
+
+def read_identity(folder: Path) -> Identity:
+    """Read the identity of the build in ``folder``; its engines are not checked.
+
+    Raises:
+        EngineError: The identity is missing, edited, of another schema version or malformed.
+
+    """
+    path = folder / IDENTITY
+    try:
+        return msgspec.json.decode(_unsealed(path), type=Identity)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise EngineError(f"{path} is not an engine's identity: {error}. {_REBUILD}") from error
 
 
 def load_identity(folder: Path) -> Identity:
@@ -130,12 +173,7 @@ def load_identity(folder: Path) -> Identity:
             engine is missing or altered.
 
     """
-    path = folder / IDENTITY
-    try:
-        content = _unsealed(path)
-        identity = msgspec.json.decode(content, type=Identity)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise EngineError(f"{path} is not an engine's identity: {error}. {_REBUILD}") from error
+    identity = read_identity(folder)
     for name, record in identity.engines.items():
         _check_engine(folder / name, record)
     return identity
@@ -179,6 +217,8 @@ def mismatches(identity: Identity, bundle: Bundle, machine: Machine) -> list[str
     return reasons
 
 
+_READS = 5
+"""How often a reader looks again if builds are replaced while it reads."""
 _INSTALL = "`vditrack doctor` shows what to install"
 _REBUILD = "Delete the folder and build it again with `vditrack build`."
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from vditrack.bundle.folder import Bundle, load_bundle
-from vditrack.errors import BackendError, InputError, VditrackError
-from vditrack.inference.engine_identity import Identity, Target, engine_folders
+from vditrack.errors import BackendError, EngineError, InputError, VditrackError
+from vditrack.inference.engine_identity import Identity, Target, read_identity, settled_folders
 from vditrack.inference.engine_loading import Verify, load_build
 from vditrack.inference.onnxruntime import (
     CUDA,
@@ -148,22 +148,48 @@ def _best(bundle: Bundle, verify: Verify | None, threads: int) -> Backend:
 
 
 def _open_engine(target: Target, bundle: Bundle, verify: Verify | None) -> Backend:
-    """Open the engines of the first build for a target that fits and runs."""
-    folders = [path for path in engine_folders(bundle) if _target_of(path) == target]
-    if not folders:
-        raise AbsentError(
-            f"{bundle.root} has no engine for {target}. "
-            f"Run `vditrack build {bundle.root} --target {target}`."
-        )
-    reasons = []
+    """Open the engines of the newest build for a target that fits and runs."""
+    failure: BackendError | None = None
+    for folders in settled_folders(bundle):
+        try:
+            return _open_newest(target, folders, bundle, verify)
+        except BackendError as error:
+            failure = error
+    assert failure is not None
+    raise failure
+
+
+def _open_newest(
+    target: Target, folders: list[Path], bundle: Bundle, verify: Verify | None
+) -> Backend:
+    """Open the engines of the newest of these builds that is for the target, fits and runs.
+
+    A build is known by its identity: the name of its folder says nothing.
+    """
+    builds: list[tuple[str, Path]] = []
+    reasons: list[str] = []
     for folder in folders:
+        try:
+            identity = read_identity(folder)
+        except EngineError as error:
+            # It may be for any target.
+            reasons.append(f"{folder.name}: {error}")
+            continue
+        if identity.target == target:
+            builds.append((identity.built_at, folder))
+    for _, folder in sorted(builds, reverse=True):
         try:
             open_graph, identity = load_build(folder, bundle, verify)
         except VditrackError as error:
             reasons.append(f"{folder.name}: {error}")
         else:
             return Backend(target, open_graph, identity)
-    raise BackendError(" ".join(reasons))
+    if reasons:
+        raise BackendError(" ".join(reasons))
+    raise AbsentError(
+        f"{bundle.root} has no engine for {target}. "
+        f"Run `vditrack build {bundle.root} --target {target}`."
+    )
 
 
 def _open_provider(
@@ -180,8 +206,3 @@ _OPENERS: dict[str, Callable[[Bundle, Verify | None], Backend]] = {
     "onnxruntime-tensorrt": partial(_open_provider, "onnxruntime-tensorrt", TENSORRT),
     "onnxruntime-tensorrt-rtx": partial(_open_provider, "onnxruntime-tensorrt-rtx", TENSORRT_RTX),
 }
-
-
-def _target_of(folder: Path) -> Target:
-    """Return the target of a build by its folder's name, without reading its identity."""
-    return "tensorrt-rtx" if folder.name.startswith("tensorrt-rtx-") else "tensorrt"

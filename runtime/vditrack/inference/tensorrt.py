@@ -138,7 +138,11 @@ def _deserialise(library: ModuleType, path: Path, target: Target, *, host_code: 
     log.errors.clear()
     runtime = library.Runtime(log)
     runtime.engine_host_code_allowed = host_code
-    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BackendError(f"{path} cannot be read: {error.strerror}.") from error
+    engine = runtime.deserialize_cuda_engine(content)
     if engine is None:
         raise BackendError(
             f"{TITLES[target]} {library.__version__} does not load {path}: "
@@ -194,7 +198,7 @@ def _read_runtime_cache(engine: Path) -> bytes:
 
 def _write_runtime_cache(engine: Path, content: bytes) -> None:
     try:
-        with staged_file(engine.with_suffix(RUNTIME_CACHE)) as path:
+        with staged_file(engine.with_suffix(RUNTIME_CACHE), make_folders=False) as path:
             path.write_bytes(content)
     # With a read-only bundle, each start compiles again.
     except (OSError, InputError) as error:

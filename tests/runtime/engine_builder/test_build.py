@@ -1,13 +1,17 @@
 """Engines are built for real, by TensorRT-RTX, which needs no GPU for it; none is run here."""
 
+import errno
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,19 +27,28 @@ from rich.progress import Progress
 from doubles.builds import FOR_TWO, QUIET
 from doubles.machines import DESKTOP, NO_GPU, ORIN
 from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
+from vditrack.engine_builder import run
 from vditrack.engine_builder.engine import explain_failure, make_builder_config
 from vditrack.engine_builder.library import import_library
 from vditrack.engine_builder.network import parse_network
 from vditrack.engine_builder.options import BuildOptions, select_architectures
+from vditrack.engine_builder.parts import Built, NotBuilt, build_parts
 from vditrack.engine_builder.run import build_bundle
 from vditrack.engine_builder.timing import attach_timing_cache, serialize_timing_cache
 from vditrack.engine_builder.workspace import GIB, limit_workspace, parse_workspace
 from vditrack.errors import EngineError, InputError
-from vditrack.inference.engine_identity import ENGINE_OF, Identity, engine_folders, load_identity
+from vditrack.inference.engine_identity import (
+    ENGINE_OF,
+    Identity,
+    build_digest,
+    engine_folders,
+    load_identity,
+)
 from vditrack.inference.trt_log import collecting_logger
 
 VERSION = tensorrt_rtx.__version__
-NAME = f"tensorrt-rtx-{VERSION}-sm86-sm89"
+NAME = f"tensorrt-rtx-{VERSION}-sm86-sm89-"
+"""How the name of a build's folder begins; the rest is of its digest."""
 TO_BUILD = ("--target", "tensorrt-rtx", "--arch", "sm86,sm89")
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -59,13 +72,18 @@ def test_the_bundled_model_builds_for_two_architectures(
     done = vditrack("build", root, *TO_BUILD, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    folder = root / "engines" / NAME
-    assert told["folder"] == str(folder)
+    assert told["not_built"] == []
+    assert [build["part"] for build in told["built"]] == ["points", "appearance"]
+    folder, other = (Path(build["folder"]) for build in told["built"])
+    assert (folder.parent, other.parent) == (root / "engines", root / "appearance" / "engines")
     engines = {"encoder.engine", "features.engine"}
-    made = {f"engines/{NAME}/{name}" for name in {*engines, "identity.json"}}
-    assert files_of(root) == before | made | {"engines", f"engines/{NAME}"}
+    made = {at / name for at in (folder, other) for name in {*engines, "identity.json"}}
+    made |= {folder, other, folder.parent, other.parent}
+    assert files_of(root) == before | {path.relative_to(root).as_posix() for path in made}
     identity = load_identity(folder)
-    assert msgspec.convert(told["identity"], Identity) == identity
+    assert folder.name == NAME + build_digest(identity)[:8]
+    assert msgspec.convert(told["built"][0]["identity"], Identity) == identity
+    assert socket.gethostname() not in (folder / "identity.json").read_text()
     assert identity.engines.keys() == engines
     assert identity.architectures == ("sm86", "sm89")
     assert (identity.target, identity.version, identity.flags) == ("tensorrt-rtx", VERSION, ())
@@ -80,23 +98,26 @@ def test_the_bundled_model_builds_for_two_architectures(
     # One architecture is another engine of another name, beside it.
     done = run_vditrack("build", root, "--target", "tensorrt-rtx", "--arch", "sm120")
     assert done.returncode == 0
-    assert [path.name for path in engine_folders(load_bundle(root))] == [
-        f"tensorrt-rtx-{VERSION}-sm120",
-        NAME,
-    ]
+    first, second = engine_folders(load_bundle(root))
+    assert first.name.startswith(f"tensorrt-rtx-{VERSION}-sm120-")
+    assert second == folder
 
 
 @pytest.mark.slow
 def test_inspect_shows_what_would_load(root: Path, run_vditrack: RunCommand) -> None:
-    build_bundle(load_bundle(root), FOR_TWO, QUIET)
+    folder, _ = build_bundle(load_bundle(root), FOR_TWO, QUIET)
     (root / "engines" / "broken").mkdir()
     shown = " ".join(run_vditrack("inspect", root).stdout.replace("│", " ").split())
-    assert f"engines/{NAME}" in shown
+    assert f"engines/{folder.name}" in shown
+    assert "no engines: appearance" in shown
     assert "unverified" in shown
     assert "100.00% fp32" in shown
     assert "cannot be read" in shown
-    listed = json.loads(run_vditrack("inspect", root, "--json").stdout)["engines"]
-    assert [build["folder"] for build in listed] == ["broken", NAME]
+    told = json.loads(run_vditrack("inspect", root, "--json").stdout)
+    listed = told["engines"]
+    assert told["not_built"] == ["appearance"]
+    assert [build["folder"] for build in listed] == ["broken", folder.name]
+    assert {build["part"] for build in listed} == {"points"}
     assert listed[0]["identity"] is None
     assert "cannot be read" in listed[0]["reasons"][0]
     assert listed[1]["identity"]["architectures"] == ["sm86", "sm89"]
@@ -105,10 +126,111 @@ def test_inspect_shows_what_would_load(root: Path, run_vditrack: RunCommand) -> 
 def test_a_second_build_replaces_the_first(root: Path) -> None:
     folder, first = build_bundle(load_bundle(root), FOR_TWO, QUIET)
     (folder / "encoder_start.engine").write_bytes(b"of an encoder that began otherwise")
+    # A build is known by its identity.
+    folder.rename(folder.with_name("for the robot"))
     again, second = build_bundle(load_bundle(root), FOR_TWO, QUIET)
-    assert again == folder
+    assert again != folder
     assert second.graphs == first.graphs
-    assert {path.name for path in folder.iterdir()} == {*second.engines, "identity.json"}
+    assert list((root / "engines").iterdir()) == [again]
+    assert {path.name for path in again.iterdir()} == {*second.engines, "identity.json"}
+
+
+def test_a_build_that_holds_another_file_is_refused_before_the_work(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = build_bundle(load_bundle(root), FOR_TWO, QUIET)
+    notes = folder / "notes.txt"
+    notes.write_text("mine")
+    monkeypatch.setattr(run, "build_engine", lambda *_: pytest.fail("the build began"))
+    with pytest.raises(InputError, match=rf"{folder} .* another file \(notes\.txt\)"):
+        build_bundle(load_bundle(root), FOR_TWO, QUIET)
+    shutil.rmtree(folder.parent)
+    folder.parent.write_text("no folder")
+    with pytest.raises(InputError, match="engines is a file"):
+        build_bundle(load_bundle(root), FOR_TWO, QUIET)
+
+
+def test_the_host_is_recorded_on_request_only(root: Path) -> None:
+    _, identity = build_bundle(load_bundle(root), FOR_TWO, QUIET)
+    assert identity.host is None
+    _, identity = build_bundle(load_bundle(root), replace(FOR_TWO, record_host=True), QUIET)
+    assert identity.host == socket.gethostname()
+
+
+def fails_for(monkeypatch: pytest.MonkeyPatch, failing: str, graph: str) -> None:
+    """Let the library fail for an architecture, at a graph."""
+    real = run.build_engine
+
+    def build(*arguments: Any) -> Any:
+        if failing in arguments[4] and arguments[1].name == graph:
+            raise EngineError(f"no kernels for {failing}")
+        return real(*arguments)
+
+    monkeypatch.setattr(run, "build_engine", build)
+
+
+def test_what_works_for_some_architectures_is_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails_for(monkeypatch, "sm89", "features.onnx")
+    options = replace(FOR_TWO, architectures=("sm86", "sm89", "sm120"))
+    found = list(build_parts(load_bundle(root), options, ("points",), QUIET))
+    built = [result for result in found if isinstance(result, Built)]
+    assert [result.identity.architectures for result in built] == [("sm86",), ("sm120",)]
+    assert sorted(result.folder for result in built) == engine_folders(load_bundle(root))
+    missing = [result for result in found if isinstance(result, NotBuilt)]
+    assert missing == [
+        NotBuilt("points", ("sm89",), "no kernels for sm89", failed=True),
+        NotBuilt("appearance", ("sm86", "sm89", "sm120"), "not asked for", failed=False),
+    ]
+
+
+def test_a_part_that_fails_leaves_the_others(
+    root: Path, run_vditrack: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that ends the command, as a full disk does."""
+    real = run.build_engine
+    failure: Exception = EngineError("no kernels")
+
+    def build(trt: Any, path: Path, *rest: Any) -> Any:
+        if path.parent == root / "appearance":
+            raise failure
+        return real(trt, path, *rest)
+
+    monkeypatch.setattr(run, "build_engine", build)
+    one = ("--target", "tensorrt-rtx", "--arch", "sm89")
+    done = run_vditrack("build", root, *one, "--json")
+    assert done.returncode == 2
+    assert done.stderr == "vditrack: not built: appearance for sm89: no kernels\n"
+    told = json.loads(done.stdout)
+    (folder,) = engine_folders(load_bundle(root))
+    assert [build["folder"] for build in told["built"]] == [str(folder)]
+    (missing,) = told["not_built"]
+    assert (missing["part"], missing["reason"]) == ("appearance", "no kernels")
+    failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    done = run_vditrack("build", root, *one)
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    (again,) = engine_folders(load_bundle(root))
+    assert again != folder
+    assert f"engines/{again.name}" in done.stdout
+
+
+def test_parts_are_chosen(root: Path, run_vditrack: RunCommand) -> None:
+    one = ("--target", "tensorrt-rtx", "--arch", "sm89")
+    done = run_vditrack("build", root, *one, "--parts", "appearance")
+    assert done.returncode == 0, done.stderr
+    assert "not built: points for sm89: not asked for" in done.stdout
+    assert {path.name for path in root.rglob("engines")} == {"engines"}
+    assert engine_folders(load_bundle(root)) == []
+    assert len(engine_folders(load_bundle(root).appearance)) == 1
+    for parts, reason in {
+        "motion": "has no motion, only",
+        "mask": "there is no part 'mask'",
+    }.items():
+        refused = run_vditrack("build", root, *one, "--parts", parts)
+        assert refused.returncode == 2
+        assert reason in refused.stderr
 
 
 KILLED_WHILE_BUILDING = """

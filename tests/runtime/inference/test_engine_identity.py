@@ -61,7 +61,7 @@ def identity_of(folder: Path, bundle: Bundle, **changes: Any) -> Identity:
         flags=(),
         build_seconds=1.5,
         built_at="2026-11-22T11:00:00+00:00",
-        host="orin",
+        host=None,
         bundle_sha256="0" * 64,
         graphs=graph_digests(bundle),
         engines={path.name: file_record(path) for path in engines},

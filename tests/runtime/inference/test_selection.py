@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import msgspec
@@ -12,12 +14,18 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from doubles.builds import QUIET
 from doubles.engines import HERE, VERSIONS, build, warnings
 from doubles.passthrough import write_passthrough
 from vditrack import Tracker
+from vditrack.engine_builder import run
+from vditrack.engine_builder.engine import BuiltEngine
+from vditrack.engine_builder.listing import list_builds
+from vditrack.engine_builder.options import BuildOptions
 from vditrack.errors import BackendError, InputError
 from vditrack.inference import engine_loading as builds
 from vditrack.inference import selection
+from vditrack.inference.engine_identity import load_identity
 from vditrack.inference.onnxruntime import CUDA, open_session
 from vditrack.inference.selection import Fallback, open_backend
 from vditrack.io.video import write_video
@@ -136,6 +144,61 @@ def test_tensorrt_comes_before_tensorrt_rtx(bundle, gpu):
     chosen = open_backend(bundle)
     assert (chosen.name, chosen.engine.version) == ("tensorrt", VERSIONS["tensorrt"])
     assert open_backend(bundle, "tensorrt-rtx").name == "tensorrt-rtx"
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-rtx"])
+def test_a_build_is_known_by_its_identity(bundle, gpu, target):
+    folder = build(bundle, target)
+    folder.rename(folder.with_name("tensorrt-rtx-for-the-robot"))
+    assert open_backend(bundle).name == target
+
+
+def test_a_folder_that_is_no_build_is_named_if_no_build_fits(bundle, gpu):
+    (bundle.root / "engines" / "tensorrt-rtx-1.7.1.116-sm86").mkdir(parents=True)
+    with pytest.raises(BackendError, match=r"sm86: .*identity\.json cannot be read"):
+        open_backend(bundle, "tensorrt-rtx")
+    build(bundle, "tensorrt-rtx", architecture="sm86")
+    assert open_backend(bundle, "tensorrt-rtx").name == "tensorrt-rtx"
+
+
+def test_the_newest_build_that_fits_is_taken(bundle, gpu):
+    folder = build(bundle, "tensorrt-rtx")
+    folder.rename(folder.with_name("a"))
+    newest = build(bundle, "tensorrt-rtx")
+    assert open_backend(bundle).engine == load_identity(newest)
+
+
+def test_a_reader_meets_the_old_build_or_the_new_one(bundle, gpu, monkeypatch):
+    """While a build is replaced again and again."""
+    monkeypatch.setattr(run, "read_machine", lambda: HERE)
+    shapes = {"frames": ((1, 64, 96, 3),) * 3}
+
+    def engine(_library, graph, *_):
+        return BuiltEngine(str(graph).encode(), {"fp32": 1.0}, shapes, None)
+
+    monkeypatch.setattr(run, "build_engine", engine)
+    options = BuildOptions("tensorrt-rtx", ("sm86",))
+    folders = [run.build_bundle(bundle, options, QUIET)[0]]
+    opened = []
+
+    def replace_builds():
+        for count in range(12):
+            folders.append(run.build_bundle(bundle, options, QUIET)[0])
+            while len(opened) <= count:
+                time.sleep(0.001)
+
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(replace_builds)
+        try:
+            while not writing.done():
+                opened.append(open_backend(bundle, "tensorrt-rtx").name)
+                assert all(build.identity is not None for build in list_builds(bundle))
+        finally:
+            # The writer waits for no more.
+            opened.extend([""] * 12)
+        writing.result()
+    assert len(set(folders)) == len(folders)
+    assert list((bundle.root / "engines").iterdir()) == folders[-1:]
 
 
 def test_among_builds_the_one_that_fits_is_taken(bundle, gpu, caplog):
