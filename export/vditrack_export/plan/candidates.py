@@ -2,47 +2,56 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
+from vditrack.bundle.manifest import Input
 from vditrack_export.card import Card
 from vditrack_export.plan.interpolation import choose_lengths
-from vditrack_export.plan.runs import Mode, Question, Run, plan_run
-from vditrack_export.plan.settings import Setting, is_possible
+from vditrack_export.plan.runs import Plan, Question, plan_bundle
+from vditrack_export.plan.settings import Setting, is_possible, window_input
 
 _SCALES = (1.0, 0.8, 0.65, 0.53, 0.4, 0.3)
 _WINDOWS = (2, 3, 5, 9, 13, 17, 21, 25)
-_MODES: tuple[Mode, ...] = ("stream", "windows")
 _LARGEST_MULTIPLE = 16
 
 
-def candidate_runs(card: Card, question: Question) -> list[Run]:
-    """Return the run of every candidate, best first.
+def candidate_plans(card: Card, question: Question) -> list[Plan]:
+    """Return the plan of every candidate, best first.
 
-    Sizes keep the card's aspect ratio as far as whole cells allow. With temporal compression a
-    window is one frame and a multiple of the temporal stride. A model that reads single frames has
-    no other windows.
+    Each describes the newest latent of a window, which is all that a stream reads. Sizes keep the
+    card's aspect ratio as far as whole cells allow. With temporal compression a window is one frame
+    and a multiple of the temporal stride. A model that reads single frames has no other windows.
 
     Those that fit and hold the rate come first, the largest first. Those that do not hold the rate
     follow by the rate that they reach, and those that do not fit the device's memory come last.
     """
     settings = list(_settings(card))
     counted = choose_lengths([setting.latent_frames for setting in settings])
-    runs = [
-        plan_run(card, setting, mode, question, counted=counted)
+    plans = [
+        plan_bundle(card, describe_newest(card, setting), question, counted=counted)
         for setting in settings
-        for mode in _MODES
     ]
-    return sorted(runs, key=lambda run: _order(run, question.rate))
+    return sorted(plans, key=lambda plan: _order(plan, question.rate))
 
 
-def holds(run: Run, rate: float) -> bool:
-    """Return whether a run fits the device and keeps up with the camera."""
-    return run.fits and run.rate >= rate
+def describe_newest(card: Card, setting: Setting) -> Input:
+    """Return the input of a bundle for a window that describes its newest latent alone."""
+    window = window_input(card, setting)
+    if setting.latent_frames == 1:
+        return window
+    return msgspec.structs.replace(window, described_frames=setting.temporal_stride)
 
 
-def _order(run: Run, rate: float) -> tuple[float, ...]:
-    size = run.setting
-    if holds(run, rate):
-        return (0, -size.height * size.width, -size.frames, run.latency)
-    return (1 if run.fits else 2, -run.rate)
+def holds(plan: Plan, rate: float) -> bool:
+    """Return whether a bundle fits the device, and its streams keep up with the camera."""
+    return plan.fits and plan.stream_rate >= rate
+
+
+def _order(plan: Plan, rate: float) -> tuple[float, ...]:
+    size = plan.setting
+    if holds(plan, rate):
+        return (0, -size.height * size.width, -size.frames, plan.stream_seconds)
+    return (1 if plan.fits else 2, -plan.stream_rate)
 
 
 def _settings(card: Card) -> Iterator[Setting]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+PrecisionName = Literal["fp16", "bf16", "fp32"]
+PRECISIONS: tuple[PrecisionName, ...] = ("fp16", "bf16", "fp32")
+
 Fusion = Literal["all", "attention", "none"]
 """What an engine computes in one kernel.
 
@@ -16,29 +19,38 @@ CPU provider runs it. ``none``: attention is two products around a softmax every
 
 @dataclass(frozen=True)
 class Cost:
-    """Operations and memory of one run, in elements: bytes depend on the precision."""
+    """Operations and memory of one run.
 
-    operations: int
-    """Twice the multiply-adds of matrix products, convolutions and attention; nothing else."""
-    weights: int
-    """Elements of all weights and constants."""
-    moved: int
-    """Elements of activations that products, convolutions and attention read and write.
+    Operations are twice the multiply-adds of matrix products, convolutions and attention, and
+    nothing else, by the precision of the factors.
+    """
+
+    fp16: int
+    """Operations in FP16."""
+    bf16: int
+    """Operations in BF16."""
+    fp32: int
+    """Operations in FP32."""
+    weight_bytes: int
+    """Size of all weights and constants."""
+    moved_bytes: int
+    """Activations that products, convolutions and attention read and write.
 
     Elementwise operations are taken as fused into these, and each input as read once.
     """
-    peak: int
-    """Elements of activations that are live at the worst step."""
+    peak_bytes: int
+    """Activations that are live at the worst step. Where all is fused (TensorRT), without the
+    inputs and outputs of the run, whose buffers are not the engine's."""
+    input_bytes: int
+    """Size of the run's inputs."""
+    output_bytes: int
+    """Size of the run's outputs."""
 
-    def repeat(self, runs: int) -> Cost:
-        """Return the cost of ``runs`` runs of the same graph, one after the other."""
-        return Cost(self.operations * runs, self.weights, self.moved * runs, self.peak)
+    @property
+    def operations(self) -> int:
+        """Operations in all precisions."""
+        return self.fp16 + self.bf16 + self.fp32
 
-    def __add__(self, other: Cost) -> Cost:
-        """Add a run of another graph, which shares its weights with this one."""
-        return Cost(
-            self.operations + other.operations,
-            max(self.weights, other.weights),
-            self.moved + other.moved,
-            max(self.peak, other.peak),
-        )
+    def operations_in(self, precision: PrecisionName) -> int:
+        """Return the operations in a precision."""
+        return {"fp16": self.fp16, "bf16": self.bf16, "fp32": self.fp32}[precision]

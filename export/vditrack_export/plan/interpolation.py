@@ -16,10 +16,9 @@ def choose_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
 def interpolate(count: Callable[[int], Cost], counted: Sequence[int], length: int) -> Cost:
     """Return the cost of a window of `length` latents.
 
-    Operations, weights and memory traffic are polynomials of second degree in the length, by
-    attention, so that three counted lengths give them exactly. Peak memory is the largest of such
-    polynomials, one a step, and therefore convex: a line between two counted lengths is an upper
-    bound.
+    All but peak memory are polynomials of second degree in the length, by attention, so that three
+    counted lengths give them exactly. Peak memory is the largest of such polynomials, one a step,
+    and therefore convex: a line between two counted lengths is an upper bound.
 
     Args:
         count: Counts the cost of a length.
@@ -33,12 +32,24 @@ def interpolate(count: Callable[[int], Cost], counted: Sequence[int], length: in
     exact = {
         field.name: _parabola(counted, [getattr(cost, field.name) for cost in costs], length)
         for field in fields(Cost)
-        if field.name != "peak"
+        if field.name != "peak_bytes"
     }
     after = next(index for index, known in enumerate(counted) if known > length)
     (start, end), (low, high) = counted[after - 1 : after + 1], costs[after - 1 : after + 1]
     share = Fraction(length - start, end - start)
-    return Cost(**exact, peak=round(low.peak + share * (high.peak - low.peak)))
+    low_peak, high_peak = low.peak_bytes, high.peak_bytes
+    return Cost(**exact, peak_bytes=round(low_peak + share * (high_peak - low_peak)))
+
+
+def extrapolate(first: Cost, second: Cost, steps: int) -> Cost:
+    """Return the first cost and so many times what the second adds; peak memory is the second's."""
+    differences = {
+        field.name: getattr(second, field.name) - getattr(first, field.name)
+        for field in fields(Cost)
+        if field.name != "peak_bytes"
+    }
+    exact = {name: getattr(first, name) + steps * more for name, more in differences.items()}
+    return Cost(**exact, peak_bytes=second.peak_bytes)
 
 
 def _parabola(places: Sequence[int], values: Sequence[int], at: int) -> int:

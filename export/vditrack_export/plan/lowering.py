@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
+
 from vditrack_export.plan.costs import Cost, Fusion
 from vditrack_export.plan.memory import Step, Tensor, live_peak, planned_peak
 from vditrack_export.plan.recorder import Recording, Value
@@ -29,10 +31,14 @@ def lower(recording: Recording, fusion: Fusion) -> Cost:
         lowering.add(value)
     results = [array for value in recording.results if (array := lowering.array_of(value))]
     return Cost(
-        operations=recording.operations,
-        weights=recording.weights,
-        moved=lowering.moved,
-        peak=(live_peak if fused else planned_peak)(lowering.steps, results),
+        fp16=recording.operations_in(torch.float16),
+        bf16=recording.operations_in(torch.bfloat16),
+        fp32=recording.operations_in(torch.float32),
+        weight_bytes=recording.weight_bytes,
+        moved_bytes=lowering.moved,
+        peak_bytes=(live_peak if fused else planned_peak)(lowering.steps, results),
+        input_bytes=recording.input_bytes,
+        output_bytes=recording.output_bytes,
     )
 
 
@@ -57,6 +63,7 @@ class _Entry:
     """
 
     shape: tuple[int, ...]
+    itemsize: int
     array: Tensor | None = None
     sources: tuple[Tensor, ...] = ()
     any_order: bool = False
@@ -72,22 +79,23 @@ class _Lowering(ABC):
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.moved = 0
-        """Elements of activations that products, convolutions and attention read and write."""
+        """Bytes of activations that products, convolutions and attention read and write."""
         self._entries: dict[Value, _Entry] = {}
 
     def add(self, value: Value) -> None:
         """Append the steps that compute a value; the values that it reads come before it."""
         if value.kind == "input":
-            entry = _Entry(value.shape, Tensor(_squeezed(value.shape)))
+            array = Tensor(_squeezed(value.shape), value.dtype.itemsize)
+            entry = _Entry(value.shape, value.dtype.itemsize, array)
         elif value.kind == "constant":
-            entry = _Entry(value.shape)
+            entry = _Entry(value.shape, value.dtype.itemsize)
         else:
             operands = [self._entries[read] for read in value.reads]
             entry = self._lower(value, operands)
             if value.operations:
                 activations = [operand.arrays for operand in operands]
-                self.moved += value.size + sum(
-                    read.size
+                self.moved += value.nbytes + sum(
+                    read.nbytes
                     for read, arrays in zip(value.reads, activations, strict=True)
                     if arrays
                 )
@@ -103,7 +111,7 @@ class _Lowering(ABC):
     def _array(self, entry: _Entry) -> Tensor | None:
         """Return an entry's array, and append the step that computes it where none did."""
         if entry.array is None and entry.sources:
-            entry.array = self._write(entry.shape, entry.sources, in_place=True)
+            entry.array = self._write(entry.shape, entry.itemsize, entry.sources, in_place=True)
         return entry.array
 
     def _arrays(self, entries: Iterable[_Entry]) -> list[Tensor]:
@@ -112,12 +120,13 @@ class _Lowering(ABC):
     def _write(
         self,
         shape: tuple[int, ...],
+        itemsize: int,
         reads: Iterable[Tensor],
         working: int = 0,
         *,
         in_place: bool = False,
     ) -> Tensor:
-        written = Tensor(_squeezed(shape))
+        written = Tensor(_squeezed(shape), itemsize)
         self.steps.append(Step(tuple(dict.fromkeys(reads)), written, working, in_place))
         return written
 
@@ -134,17 +143,19 @@ class _FusedLowering(_Lowering):
         self._readers = readers
 
     def _lower(self, value: Value, operands: Sequence[_Entry]) -> _Entry:
+        itemsize = value.dtype.itemsize
         if value.kind == "view":
             return operands[0]
         if value.kind in ("elementwise", "copy", "reduction"):
             sources = tuple(dict.fromkeys(x for operand in operands for x in operand.arrays))
             if value.kind == "elementwise":
-                entry = _Entry(value.shape, sources=sources)
+                entry = _Entry(value.shape, itemsize, sources=sources)
                 if self._readers[value] > 1:
                     self._array(entry)
                 return entry
-            return _Entry(value.shape, self._write(value.shape, sources))
-        return _Entry(value.shape, self._write(value.shape, self._arrays(operands)))
+            return _Entry(value.shape, itemsize, self._write(value.shape, itemsize, sources))
+        arrays = self._arrays(operands)
+        return _Entry(value.shape, itemsize, self._write(value.shape, itemsize, arrays))
 
 
 class _GraphLowering(_Lowering):
@@ -165,35 +176,38 @@ class _GraphLowering(_Lowering):
         if value.operator == "clone":
             self._array(operands[0])
             return operands[0]
-        arrays = self._arrays(operands)
+        arrays, itemsize = self._arrays(operands), value.dtype.itemsize
         if value.operator == "silu":
-            arrays.append(self._write(value.shape, arrays))
+            arrays.append(self._write(value.shape, itemsize, arrays))
         if value.operator == "native_group_norm":
-            arrays = [self._write((value.size,), arrays)]
+            arrays = [self._write((value.size,), itemsize, arrays)]
         in_place = value.kind == "elementwise" and value.operator != "gelu"
-        return _Entry(value.shape, self._write(value.shape, arrays, in_place=in_place))
+        written = self._write(value.shape, itemsize, arrays, in_place=in_place)
+        return _Entry(value.shape, itemsize, written)
 
     def _view(self, value: Value, viewed: _Entry) -> _Entry:
         same = _squeezed(value.shape) == _squeezed(viewed.shape)
         if value.operator in _RESHAPES or same or viewed.any_order:
             # One entry, so that it is computed once.
             return viewed
-        return _Entry(value.shape, sources=viewed.arrays)
+        return _Entry(value.shape, value.dtype.itemsize, sources=viewed.arrays)
 
     def _attention(self, value: Value, operands: Sequence[_Entry]) -> _Entry:
+        itemsize = value.dtype.itemsize
         if value.has_node and self._has_nodes:
             # The kernel takes heads side by side, and lays out all three head by head.
             reads = [array for operand in operands for array in operand.arrays]
-            working = sum(read.size for read in value.reads)
-            array = self._write(value.shape, reads, working)
-            return _Entry(value.shape, array, any_order=True)
+            working = sum(read.nbytes for read in value.reads)
+            array = self._write(value.shape, itemsize, reads, working)
+            return _Entry(value.shape, itemsize, array, any_order=True)
         query, key = value.reads[:2]
         scores = (*query.shape[:-1], key.shape[-2])
         arrays = self._arrays(operands)
-        shares = self._write(scores, arrays[:2])
-        weights = self._write(scores, [shares], in_place=True)
+        shares = self._write(scores, itemsize, arrays[:2])
+        weights = self._write(scores, itemsize, [shares], in_place=True)
         self.moved += 2 * weights.size
-        return _Entry(value.shape, self._write(value.shape, [weights, *arrays[2:]]))
+        attended = self._write(value.shape, itemsize, [weights, *arrays[2:]])
+        return _Entry(value.shape, itemsize, attended)
 
 
 def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ def matching_cost(grid: Grid, channels: int, points: int, settings: Matching) ->
     pixels = grid.height * grid.width
     if settings.flow_tracking is not None:
         operations = points * _sample(grid, channels)
-        return Cost(operations, weights=0, moved=cells * channels, peak=cells * channels)
+        return _fp32_cost(operations, moved=cells * channels, peak=cells * channels)
     matches = 1 + settings.horizon
     norms = sum(
         _norms(grid, channels, height, width)
@@ -43,13 +43,26 @@ def matching_cost(grid: Grid, channels: int, points: int, settings: Matching) ->
         )
     )
     read = matches * (cells * channels + points * cells) + cells * channels + pixels
-    return Cost(
-        operations=norms
+    return _fp32_cost(
+        norms
         + matches * points * _match(grid, channels, settings)
         + 2 * points * _sample(grid, channels),  # to match backward, and to update the template
-        weights=0,
         moved=read,
         peak=matches * (cells * channels + pixels) + points * cells,
+    )
+
+
+def _fp32_cost(operations: int, moved: int, peak: int) -> Cost:
+    """Return a cost of so many operations, and of so many numbers moved and kept."""
+    return Cost(
+        fp16=0,
+        bf16=0,
+        fp32=operations,
+        weight_bytes=0,
+        moved_bytes=4 * moved,
+        peak_bytes=4 * peak,
+        input_bytes=0,
+        output_bytes=0,
     )
 
 

@@ -1,7 +1,7 @@
-"""Peak memory of the activations of a forward pass, in elements."""
+"""Peak memory of the activations of a forward pass, in bytes."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
@@ -12,11 +12,13 @@ class Tensor:
     """One array of a forward pass; two of the same shape are still two."""
 
     shape: tuple[int, ...]
+    itemsize: int = 1
+    """Bytes of an element."""
 
     @property
     def size(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
+        """Size in bytes."""
+        return prod(self.shape) * self.itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,7 @@ class Step:
     reads: tuple[Tensor, ...]
     written: Tensor
     working: int = 0
-    """Elements of scratch memory that only this step needs."""
+    """Bytes of scratch memory that only this step needs."""
     in_place: bool = False
     """Whether the output may overwrite an input of its size that no later step reads."""
 
@@ -41,13 +43,18 @@ class _Buffer:
 def live_peak(steps: Sequence[Step], results: Sequence[Tensor]) -> int:
     """Return the peak if every tensor's memory is free for any other after its last read.
 
+    Inputs and results are not counted: they lie in buffers of whoever runs the engine.
+
     Args:
         steps: The forward pass in the order of execution.
         results: Tensors that stay live to the end.
 
     """
     needed = set(_execution_order(steps, results))
-    return _peak([step for step in steps if step in needed], results, reuse=False)
+    run = [step for step in steps if step in needed]
+    last = _last_reads(run, results)
+    outside = {*results, *(last.keys() - {step.written for step in run})}
+    return _peak(run, _assign_buffers(run, last, outside, reuse=False))
 
 
 def planned_peak(steps: Sequence[Step], results: Sequence[Tensor]) -> int:
@@ -62,7 +69,8 @@ def planned_peak(steps: Sequence[Step], results: Sequence[Tensor]) -> int:
         results: Tensors that stay live to the end.
 
     """
-    return _peak(_execution_order(steps, results), results, reuse=True)
+    run = _execution_order(steps, results)
+    return _peak(run, _assign_buffers(run, _last_reads(run, results), set(), reuse=True))
 
 
 def _execution_order(steps: Sequence[Step], results: Sequence[Tensor]) -> list[Step]:
@@ -89,8 +97,7 @@ def _execution_order(steps: Sequence[Step], results: Sequence[Tensor]) -> list[S
     return order
 
 
-def _peak(steps: Sequence[Step], results: Sequence[Tensor], *, reuse: bool) -> int:
-    buffers = _assign_buffers(steps, _last_reads(steps, results), reuse=reuse)
+def _peak(steps: Sequence[Step], buffers: Sequence[_Buffer]) -> int:
     change = [0] * (len(steps) + 2)
     for index, step in enumerate(steps):
         change[index] += step.working
@@ -109,21 +116,30 @@ def _last_reads(steps: Sequence[Step], results: Sequence[Tensor]) -> dict[Tensor
 
 
 def _assign_buffers(
-    steps: Sequence[Step], last: dict[Tensor, int], *, reuse: bool
+    steps: Sequence[Step], last: dict[Tensor, int], outside: Set[Tensor], *, reuse: bool
 ) -> list[_Buffer]:
-    """Give each tensor a buffer: its own, or one that a dead tensor left."""
+    """Give each tensor a buffer: its own, or one that a dead tensor left.
+
+    Tensors in ``outside`` have buffers elsewhere, which count nothing and are not shared.
+    """
     written = {step.written for step in steps}
     # The inputs of the forward pass are live before its first step.
-    place = {tensor: _Buffer(tensor.size, 0, last[tensor]) for tensor in last.keys() - written}
+    place = {
+        tensor: _Buffer(0 if tensor in outside else tensor.size, 0, last[tensor])
+        for tensor in last.keys() - written
+    }
     buffers = list(place.values())
-    idle: defaultdict[tuple[int, ...], list[_Buffer]] = defaultdict(list)
+    idle: defaultdict[tuple[tuple[int, ...], int], list[_Buffer]] = defaultdict(list)
     for index, step in enumerate(steps):
         dying = [tensor for tensor in dict.fromkeys(step.reads) if last.get(tensor) == index]
-        overwritten = _overwritten(step, dying)
-        if overwritten is not None:
+        overwritten = _overwritten(step, [tensor for tensor in dying if tensor not in outside])
+        kind = step.written.shape, step.written.itemsize
+        if step.written in outside:
+            overwritten, buffer = None, _Buffer(0, index, index)
+        elif overwritten is not None:
             buffer = place[overwritten]
-        elif idle[step.written.shape]:
-            buffer = idle[step.written.shape].pop()
+        elif idle[kind]:
+            buffer = idle[kind].pop()
         else:
             buffer = _Buffer(step.written.size, index, index)
             buffers.append(buffer)
@@ -132,7 +148,7 @@ def _assign_buffers(
         if reuse:
             for tensor in dying:
                 if tensor is not overwritten:
-                    idle[tensor.shape].append(place[tensor])
+                    idle[tensor.shape, tensor.itemsize].append(place[tensor])
     return buffers
 
 

@@ -104,10 +104,10 @@ def _known_output(
     """
     if name in _ELEMENTWISE:
         largest = max(tensors, key=Tensor.numel)
-        if all(x.dtype == torch.float32 and _broadcasts(x, largest) for x in tensors):
+        if all(x.dtype == largest.dtype and _broadcasts(x, largest) for x in tensors):
             return torch.empty_like(largest, device=_META)
     if name == "addmm":
-        return meta_tensor(args[1].shape[0], args[2].shape[1])
+        return meta_tensor(args[1].shape[0], args[2].shape[1], dtype=args[1].dtype)
     if name in ("native_layer_norm", "native_group_norm"):
         # With their statistics, which only training reads.
         return meta_tensor(*args[0].shape), meta_tensor(1), meta_tensor(1)

@@ -6,6 +6,7 @@ With its weights on the meta device, a network of any size takes no memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -18,6 +19,8 @@ from vditrack_export.card import Card
 from vditrack_export.families.read_spec import Cut
 from vditrack_export.pipeline.backbone import read_denoising
 from vditrack_export.pipeline.checkpoint import Checkpoint, random_checkpoint
+from vditrack_export.pipeline.precision import lower_precision
+from vditrack_export.plan.costs import PrecisionName
 from vditrack_export.plan.meta_tensors import MetaTensors, meta_tensor
 from vditrack_export.plan.recorder import Recording, record
 from vditrack_export.plan.settings import LatentSize
@@ -29,8 +32,8 @@ _PROMPT_SEED = 0
 class EncoderRecording:
     """One run of each graph of an encoder."""
 
-    start: Recording
-    """Run of the graph that encodes a clip's first frame; `step` if that does it."""
+    start: Recording | None
+    """Run of the graph that encodes a clip's first frame; None if `step` does it."""
     step: Recording
     takes: Encoder
     """Frames and caches that the step's graph takes."""
@@ -92,26 +95,42 @@ def make_prompt(card: Card) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def record_feature_path(card: Card, latents: LatentSize, described: int) -> Recording:
-    """Record the path from latents to descriptors; arguments as in `build_feature_path`."""
+def record_feature_path(
+    card: Card, latents: LatentSize, described: int, precision: PrecisionName = "fp32"
+) -> Recording:
+    """Record the path from latents to descriptors in the precision that it is exported in.
+
+    Other arguments are those of `build_feature_path`.
+    """
     transformer, prompt = _meta_models(card).transformer, make_prompt(card)
     with MetaTensors():  # type: ignore[no-untyped-call]
         path = build_feature_path(card, transformer, latents, described, prompt)
+        if precision != "fp32":
+            # The transformer stays in FP32 for other recordings, whose constants are made of it.
+            path = deepcopy(path)
+            lower_precision(path, precision)
     example = _latents(card, latents)
     return record(lambda: path(example), [example], path)
 
 
 @lru_cache(maxsize=256)
-def record_encoder(card: Card, size: Input) -> EncoderRecording:
-    """Record the graphs that encode a window of this size."""
+def record_encoder(card: Card, size: Input, precision: PrecisionName = "fp32") -> EncoderRecording:
+    """Record the graphs that encode a window of this size, in the precision of their export."""
+    family = card.family.encoder
     with MetaTensors(), torch.no_grad():  # type: ignore[no-untyped-call]
-        form = card.family.encoder.form(_meta_models(card).encoder, size)
+        encoder = _meta_models(card).encoder
+        if precision != "fp32":
+            encoder = deepcopy(encoder)
+            lower_precision(family.form(encoder, size).graphs[-1].module, precision)
+        # Made after that, since caches have the precision of the weights.
+        form = family.form(encoder, size)
     recordings = []
     for graph in form.graphs:
         examples = [meta_tensor(*x.shape, dtype=x.dtype) for x in graph.examples.values()]
         module = graph.module
         recordings.append(record(partial(module, *examples), examples, module))
-    return EncoderRecording(recordings[0], recordings[-1], form.takes)
+    start = recordings[0] if len(recordings) > 1 else None
+    return EncoderRecording(start, recordings[-1], form.takes)
 
 
 @lru_cache(maxsize=16)

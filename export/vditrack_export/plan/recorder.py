@@ -46,6 +46,7 @@ class Value:
     """One tensor of a run, and the operation that computed it."""
 
     shape: tuple[int, ...]
+    dtype: torch.dtype
     kind: Kind
     operator: str = ""
     """Name of torch's operator."""
@@ -61,6 +62,11 @@ class Value:
     def size(self) -> int:
         """Number of elements."""
         return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.size * self.dtype.itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +85,29 @@ class Recording:
         """
         return sum(value.operations for value in self.values)
 
+    def operations_in(self, dtype: torch.dtype) -> int:
+        """Return the operations whose factors have a dtype."""
+        return sum(value.operations for value in self.values if value.dtype == dtype)
+
     @property
     def weights(self) -> int:
         """Elements of the weights and of other floating-point constants that were read."""
         return sum(value.size for value in self.values if value.is_weight)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of these in bytes."""
+        return sum(value.nbytes for value in self.values if value.is_weight)
+
+    @property
+    def input_bytes(self) -> int:
+        """Size of the inputs in bytes."""
+        return sum(value.nbytes for value in self.values if value.kind == "input")
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of the results in bytes."""
+        return sum(value.nbytes for value in self.results)
 
 
 def record(
@@ -115,12 +140,12 @@ class _Recorder(MetaTensors):  # type: ignore[no-untyped-call]
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.values: list[Value] = []
-        self.exports_attention = False
-        """Whether attention that is computed now becomes a node of the exported graph."""
+        self.attention: torch.dtype | None = None
+        """Precision of attention that is computed now, if an exported module computes it."""
         # Tensors are kept, so that no other gets the identity of one that is gone.
         self._known: dict[int, tuple[Tensor, Value]] = {}
         for x in inputs:
-            self.add(x, Value(tuple(x.shape), "input"))
+            self.add(x, Value(tuple(x.shape), x.dtype, "input"))
 
     def __torch_dispatch__(
         self,
@@ -141,34 +166,52 @@ class _Recorder(MetaTensors):  # type: ignore[no-untyped-call]
             if isinstance(x, Tensor):
                 # Further outputs are views too, or the statistics of a norm.
                 own = kind if index == 0 or kind == "view" else "constant"
-                self.add(x, Value(tuple(x.shape), own, packet.__name__, reads, operations))
+                name = packet.__name__
+                self.add(x, Value(tuple(x.shape), x.dtype, own, name, reads, operations))
                 operations = 0
         return output
 
     def add(self, x: Tensor, value: Value) -> None:
         self.values.append(value)
-        self._known[id(x)] = x, value
+        self.name(x, value)
 
     def value_of(self, x: Tensor) -> Value:
         """Return the value of a tensor; one that was not recorded is a constant."""
         if id(x) not in self._known:
-            self.add(x, Value(tuple(x.shape), "constant", is_weight=x.is_floating_point()))
+            weight = x.is_floating_point()
+            self.add(x, Value(tuple(x.shape), x.dtype, "constant", is_weight=weight))
         return self._known[id(x)][1]
 
     @contextmanager
-    def watch(self, module: nn.Module) -> Iterator[None]:
-        """Note when a module runs whose attention becomes a node of the exported graph."""
+    def watch(self, module: Attend) -> Iterator[None]:
+        """Record the attention of a module as one operation, in whatever precision it computes."""
+        precision = module.precision
 
         def begin(*_: object) -> None:
-            self.exports_attention = True
+            self.attention = precision
 
         def end(*_: object) -> None:
-            self.exports_attention = False
+            self.attention = None
 
         before, after = module.register_forward_pre_hook(begin), module.register_forward_hook(end)
+        # In FP32 it calls torch's attention, which `_AttentionCalls` records; else two products.
+        module.precision = torch.float32
         yield
+        module.precision = precision
         before.remove()
         after.remove()
+
+    def round_to(self, value: Value, dtype: torch.dtype) -> Value:
+        """Return a value in a dtype: itself, or a new value that is recorded."""
+        if value.dtype == dtype:
+            return value
+        kind: Kind = "constant" if value.kind == "constant" else "elementwise"
+        self.values.append(Value(value.shape, dtype, kind, "_to_copy", (value,)))
+        return self.values[-1]
+
+    def name(self, x: Tensor, value: Value) -> None:
+        """Let a tensor stand for a value that is recorded already."""
+        self._known[id(x)] = x, value
 
 
 class _AttentionCalls(TorchFunctionMode):
@@ -202,14 +245,19 @@ class _AttentionCalls(TorchFunctionMode):
         # Heads lie beside each other in memory, as attention kernels leave them.
         output = meta_tensor(*batch, asking, heads, value.shape[-1]).transpose(-2, -3)
         products = prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        dtype = recorder.attention or query.dtype
+        factors = [recorder.round_to(recorder.value_of(x), dtype) for x in (query, key, value)]
         attended = Value(
             tuple(output.shape),
+            dtype,
             "attention",
-            reads=tuple(recorder.value_of(x) for x in (query, key, value)),
+            reads=tuple(factors),
             operations=2 * products,
-            has_node=recorder.exports_attention and attn_mask is None,
+            # Export writes a node in FP32 and without a bias; otherwise products and a softmax.
+            has_node=recorder.attention == torch.float32 and attn_mask is None,
         )
-        recorder.add(output, attended)
+        recorder.values.append(attended)
+        recorder.name(output, recorder.round_to(attended, query.dtype))
         return output
 
 

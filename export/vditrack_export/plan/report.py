@@ -3,95 +3,68 @@
 from dataclasses import dataclass
 
 from vditrack_export.card import Card
-from vditrack_export.plan.candidates import candidate_runs, holds
-from vditrack_export.plan.pipeline import reference_costs
-from vditrack_export.plan.runs import Mode, Part, Question, Run, add_parts, part_of, plan_run
-from vditrack_export.plan.settings import Setting, card_setting, check_setting
-
-_FRAMES = 25  # HeFT's chunk
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The exported part of a model on one window, beside the whole pipeline."""
-
-    setting: Setting
-    tokens: int
-    """Cells of descriptors in a window, which are a transformer's tokens."""
-    kept: Run
-    """The exported part; every frame is described, or as the card says."""
-    stream: Run
-    """The exported part with a window for every new latent."""
-    pipeline: dict[str, Part]
-    """One denoising step of the whole pipeline, by part."""
-    ratio: float
-    """Operations of the whole pipeline over those of ``kept``, matching included."""
-    transformer_ratio: float
-    """Operations of the pipeline's transformer over those of the exported part of it."""
-    decomposed_memory_bytes: int
-    """Memory of ``kept`` if attention stores tokens x tokens a head."""
-
-    @property
-    def pipeline_total(self) -> Part:
-        """All parts of the pipeline together."""
-        return add_parts(self.pipeline.values())
+from vditrack_export.plan.candidates import candidate_plans, holds
+from vditrack_export.plan.latents import LatentCost, latent_costs
+from vditrack_export.plan.lowering import lower
+from vditrack_export.plan.networks import record_feature_path
+from vditrack_export.plan.pipeline import reference_operations
+from vditrack_export.plan.runs import Plan, Question, plan_bundle
+from vditrack_export.plan.settings import card_setting, check_setting, latent_size
 
 
 @dataclass(frozen=True)
 class Report:
-    """A plan."""
+    """A plan of a card."""
 
     card: str
     """Name of the card."""
     question: Question
-    comparisons: tuple[Comparison, ...]
-    candidates: tuple[Run, ...]
-    """Runs of other sizes; those that hold the rate first."""
+    bundle: Plan
+    """The bundle as it would be exported."""
+    tokens: int
+    """Cells of descriptors in a window, which are a transformer's tokens."""
+    unfused_bytes: int
+    """Activations of the transformer if its attention stores tokens x tokens a head."""
+    pipeline: dict[str, int]
+    """Operations of one denoising step of the whole pipeline on the same window, by part."""
+    kept: dict[str, int]
+    """Operations of what is exported of it, by part."""
+    latents: tuple[LatentCost, ...]
+    """The cost of a new latent in a stream, as it is and as estimated."""
+    candidates: tuple[Plan, ...]
+    """Bundles of other sizes; those whose streams hold the rate first."""
 
     @property
-    def holding(self) -> tuple[Run, ...]:
+    def holding(self) -> tuple[Plan, ...]:
         """Candidates that fit the device and hold the rate."""
-        return tuple(run for run in self.candidates if holds(run, self.question.rate))
+        return tuple(plan for plan in self.candidates if holds(plan, self.question.rate))
 
 
 def make_report(card: Card, question: Question) -> Report:
     """Plan a card on a device.
 
     Raises:
-        InputError: The device does not compute in that precision, the efficiency is not a share, or
-            the card's picture does not divide into cells.
+        InputError: The device does not compute in a precision of the graphs, or the card's picture
+            does not divide into cells.
 
     """
-    own = card_setting(card)
-    check_setting(card, own)
-    settings = [own]
-    strides = card.encoder.temporal_strides
-    if len(strides) > 1:
-        settings += [Setting(own.height, own.width, _FRAMES, stride) for stride in strides]
+    for precision in (question.precision.features, question.precision.encoder):
+        question.device.require_peak(precision)
+    setting, described = card_setting(card), card.input.described_latents
+    check_setting(card, setting)
+    bundle = plan_bundle(card, card.input, question)
+    latents, features = latent_size(card, setting), question.precision.features
+    path = record_feature_path(card, latents, described, features)
+    pipeline = reference_operations(card, setting)
     return Report(
         card=card.name,
         question=question,
-        comparisons=tuple(compare(card, setting, question) for setting in dict.fromkeys(settings)),
-        candidates=tuple(candidate_runs(card, question)),
-    )
-
-
-def compare(card: Card, setting: Setting, question: Question) -> Comparison:
-    """Compare what is exported with the whole pipeline on one window."""
-    mode: Mode = "card" if setting == card_setting(card) else "windows"
-    kept = plan_run(card, setting, mode, question)
-    costs = reference_costs(card, setting, question.device.fusion)
-    pipeline = {name: part_of(name, cost, question) for name, cost in costs.items()}
-    cells = (setting.height // card.cell) * (setting.width // card.cell)
-    return Comparison(
-        setting=setting,
-        tokens=setting.latent_frames * cells,
-        kept=kept,
-        stream=plan_run(card, setting, "stream", question),
+        bundle=bundle,
+        tokens=setting.latent_frames * (setting.height // card.cell) * (setting.width // card.cell),
+        unfused_bytes=lower(path, "none").peak_bytes,
         pipeline=pipeline,
-        ratio=add_parts(pipeline.values()).operations / kept.total.operations,
-        transformer_ratio=(
-            pipeline["transformer"].operations / kept.parts["transformer"].operations
-        ),
-        decomposed_memory_bytes=plan_run(card, setting, mode, question, fusion="none").memory_bytes,
+        # Both encode the whole window.
+        kept={"encoder": pipeline["encoder"], "transformer": path.operations},
+        latents=latent_costs(card, bundle, question),
+        candidates=tuple(candidate_plans(card, question)),
     )

@@ -3,23 +3,44 @@
 from dataclasses import dataclass
 
 from vditrack.errors import InputError
-from vditrack_export.plan.devices import BYTES, Device, Precision
+from vditrack_export.plan.costs import PRECISIONS, Cost
+from vditrack_export.plan.devices import Device
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """The rates that a device reaches at one precision."""
+    """A device that reaches a share of its peak rates."""
 
-    operations_rate: float
-    """Operations a second."""
-    bytes_rate: float
-    """Bytes a second."""
-    element: int
-    """Bytes of one number."""
+    device: Device
+    efficiency: float
+    """Share of peak operations and of bandwidth, from 0 to 1."""
 
-    def seconds(self, operations: int, moved_bytes: int) -> float:
-        """Return the time of one run (Williams, Waterman, Patterson: Roofline, 2009)."""
-        return max(operations / self.operations_rate, moved_bytes / self.bytes_rate)
+    def seconds(self, cost: Cost) -> float:
+        """Return the time of one run (Williams, Waterman, Patterson: Roofline, 2009).
+
+        Raises:
+            InputError: The device does not compute in a precision of the run.
+
+        """
+        moved = cost.moved_bytes + cost.weight_bytes
+        operations = 0.0
+        for precision in PRECISIONS:
+            if count := cost.operations_in(precision):
+                operations += count / (self.device.require_peak(precision) * 1e12)
+        return max(operations, moved / (self.device.bandwidth * 1e9)) / self.efficiency
+
+    def copy_seconds(self, count: int) -> float:
+        """Return the time to bring so many bytes from an array to the device, or back.
+
+        The host copies between the array and pinned memory, which is read and written; then the
+        bytes cross to the device (`vditrack.inference.tensorrt`).
+        """
+        device = self.device
+        if device.engine == "onnxruntime":
+            return 0.0
+        host = 2 * count / (device.host_rate * 1e9)
+        crossing = 2 * count / device.bandwidth if device.link is None else count / device.link
+        return (host + crossing / 1e9) / self.efficiency
 
 
 def check_efficiency(efficiency: float) -> None:
@@ -34,26 +55,3 @@ def check_efficiency(efficiency: float) -> None:
         raise InputError(
             f"efficiency {efficiency:g} is not a share of the peak: give more than 0, at most 1."
         )
-
-
-def roofline(device: Device, precision: Precision, efficiency: float) -> Roofline:
-    """Return the roofline of a device.
-
-    Args:
-        device: The device.
-        precision: Of the networks.
-        efficiency: Share of the peak rates that is reached, from 0 to 1.
-
-    Raises:
-        InputError: The device does not compute in that precision, or the efficiency is not a share.
-
-    """
-    peak = device.peak(precision)
-    if peak is None:
-        raise InputError(f"{device.title} does not compute in {precision}; use {device.default}.")
-    check_efficiency(efficiency)
-    return Roofline(
-        operations_rate=peak * 1e12 * efficiency,
-        bytes_rate=device.bandwidth * 1e9 * efficiency,
-        element=BYTES[precision],
-    )

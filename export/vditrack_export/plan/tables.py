@@ -10,115 +10,201 @@ from rich.table import Table
 from rich.text import Text
 
 from vditrack_export.plan.devices import Device
+from vditrack_export.plan.export_command import ExportCommand
 from vditrack_export.plan.settings import Setting
 
 # The plan's own modules load torch, which the table of devices does not need.
 if TYPE_CHECKING:
-    from vditrack_export.plan.report import Comparison, Report
-    from vditrack_export.plan.runs import Part, Run
+    from vditrack_export.plan.latents import LatentCost
+    from vditrack_export.plan.report import Report
+    from vditrack_export.plan.runs import Plan
 
-_PARTS = ("text encoder", "encoder", "transformer", "matching", "decoder")
 _CANDIDATES_SHOWN = 12
 
 
-def print_report(console: Console, report: Report) -> None:
-    """Print operations, memory and time, then the sizes that hold the rate."""
+def print_report(console: Console, report: Report, command: ExportCommand) -> None:
+    """Print what a bundle costs, its frame rates, and the sizes that hold the camera's rate."""
     question = report.question
+    console.print(Text.assemble((report.card, "bold"), f" on {question.device.title}"))
     console.print(
-        Text(report.card, "bold"),
-        f"on {question.device.title}, {question.precision}, at "
-        f"{question.efficiency:.0%} of peak operations and bandwidth, {question.points} points",
+        f"{_format_setting(report.bundle.setting)}: {report.tokens} tokens, "
+        f"{_format_described(report.bundle)} described."
     )
-    for comparison in report.comparisons:
-        _print_comparison(console, comparison, report)
-    _print_candidates(console, report)
+    precision = question.precision
     console.print(
-        "Operations are twice the multiply-adds. Moved bytes count elementwise work as fused. The "
-        "pipeline is one denoising step with its guidance passes. Times are the roofline's, as if "
-        "matching ran on the device too; it runs on the host's CPU."
+        f"Transformer in {precision.features}, encoder in {precision.encoder}, as written by:\n"
+        f"  {command.format()}",
+        soft_wrap=True,
     )
+    console.print(
+        f"Times are the roofline's at {question.efficiency:.0%} of peak operations and bandwidth, "
+        "and were not measured.\n"
+    )
+    _print_engines(console, report)
+    _print_memory(console, report)
+    _print_rates(console, report)
+    _print_latents(console, report)
+    _print_pipeline(console, report)
+    _print_candidates(console, report, command)
 
 
 def print_devices(console: Console, devices: dict[str, Device]) -> None:
     """Print the known devices and the sources of their figures."""
-    table = _new_table(
-        "dense peak rates, TFLOPS",
-        ("name", "device", "bf16", "fp32", "fp8", "int8", "GB/s", "GB", "SM"),
-    )
+    columns = ("name", "device", "fp16", "bf16", "fp32", "GB/s", "GB", "link GB/s", "SM")
+    table = _new_table("dense peak rates, TFLOPS", columns)
     for name, device in devices.items():
         rates = device.tflops
-        figures = (rates.bf16, rates.fp32, rates.fp8, rates.int8, device.bandwidth, device.memory)
+        figures = (rates.fp16, rates.bf16, rates.fp32, device.bandwidth, device.memory)
+        link = "shared" if device.link is None else f"{device.link:g}"
         cells = ("-" if figure is None else f"{figure:g}" for figure in figures)
-        table.add_row(name, device.title, *cells, device.compute_capability or "-")
+        table.add_row(name, device.title, *cells, link, device.compute_capability or "-")
     console.print(table)
     for name, device in devices.items():
         console.print(Text.assemble((name, "bold"), f": {device.source}"))
 
 
-def _print_comparison(console: Console, comparison: Comparison, report: Report) -> None:
-    kept, whole = comparison.kept.parts, comparison.pipeline
+def _print_engines(console: Console, report: Report) -> None:
+    plan = report.bundle
+    columns = ("engine", "TFLOP", "ms", "copies ms", "weights", "active", "in", "out")
     table = _new_table(
-        f"{_format_setting(comparison.setting)}: {comparison.tokens} tokens",
-        ("part", "pipeline TFLOP", "kept TFLOP", "moved GB", "weights GB", "peak GB", "ms"),
+        "a run of each engine; weights, activations, inputs and outputs in GB", columns
     )
-    for name in _PARTS:
-        if name in kept or name in whole:
-            table.add_row(name, *_format_parts(kept.get(name), whole.get(name)))
-    table.add_section()
-    table.add_row("all", *_format_parts(comparison.kept.total, comparison.pipeline_total))
+    for name, engine in plan.engines.items():
+        memory = (
+            engine.weight_bytes,
+            engine.activation_bytes,
+            engine.input_bytes,
+            engine.output_bytes,
+        )
+        table.add_row(
+            name,
+            _format_tera(engine.operations),
+            _format_milliseconds(engine.seconds),
+            _format_milliseconds(engine.copy_seconds),
+            *map(_format_gigabytes, memory),
+        )
     console.print(table)
-    console.print(
-        f"The whole pipeline takes {comparison.ratio:.1f} times the operations of what is kept, "
-        f"the transformer alone {comparison.transformer_ratio:.1f} times."
-    )
-    usable = "fits" if comparison.kept.fits else "does not fit"
-    fused, decomposed = comparison.kept.memory_bytes, comparison.decomposed_memory_bytes
-    console.print(
-        f"Memory {_format_gigabytes(fused)} GB, {usable}; with attention that keeps tokens x "
-        f"tokens {_format_gigabytes(decomposed)} GB."
-    )
-    _print_rate(console, comparison.kept)
-    if comparison.stream.parts != comparison.kept.parts:
-        _print_rate(console, comparison.stream)
+
+
+def _print_memory(console: Console, report: Report) -> None:
+    plan, device = report.bundle, report.question.device
+    memory = plan.memory
+    table = _new_table("memory", ("of", "device GB", "host GB"))
+    window = "latents or frames of a stream"
+    if plan.cache_bytes:
+        window += ", caches before and after a run"
+    rows = [
+        ("weights of all engines", memory.weights, 0),
+        ("activations of all engines", memory.activations, 0),
+        ("inputs and outputs of all engines; pinned", memory.buffers, memory.pinned),
+        (window, 0, memory.state),
+        ("the largest engine's file, while it is loaded", 0, memory.loading),
+    ]
+    for name, *counts in rows:
+        table.add_row(name, *map(_format_gigabytes, counts))
+    console.print(table)
+    verdict = "It fits" if plan.fits else "It does not fit"
+    if memory.shared:
+        console.print(
+            f"{verdict}: {_format_gigabytes(memory.needed)} GB of {device.memory:g} GB, which host "
+            "and device share; 80% count as usable."
+        )
+    else:
+        console.print(
+            f"{verdict}: {_format_gigabytes(memory.needed)} GB of the device's {device.memory:g} "
+            f"GB, of which 80% count as usable. The host needs {_format_gigabytes(memory.host)} GB."
+        )
+    if report.unfused_bytes > plan.engines["transformer"].activation_bytes:
+        console.print(
+            "Attention is taken as fused. An engine that stores tokens x tokens needs "
+            f"{_format_gigabytes(report.unfused_bytes)} GB of activations in the transformer."
+        )
     console.print()
 
 
-def _print_rate(console: Console, run: Run) -> None:
-    name = {
-        "card": "Windows as the card says",
-        "windows": "Windows that overlap by a frame",
-        "stream": "A window for every new latent",
-    }[run.mode]
-    frames = "frame" if run.new_frames == 1 else "frames"
+def _print_rates(console: Console, report: Report) -> None:
+    plan, camera = report.bundle, report.question.rate
     console.print(
-        f"{name}: {_format_milliseconds(run.seconds)} ms for {run.new_frames} new {frames}, "
-        f"{run.rate:.3g} frames a second."
+        f"Stream: {_format_milliseconds(plan.stream_seconds)} ms a frame, {plan.stream_rate:.3g} "
+        "frames a second: encoder, transformer and tracking run for every frame."
+    )
+    if plan.stream_rate < camera:
+        console.print(
+            f"  `live` keeps up with the camera's {camera:g}: optical flow carries the points "
+            "through the frames that the model does not describe."
+        )
+    frames = "frame" if plan.clip_frames == 1 else "frames"
+    console.print(
+        f"Clip: {_format_milliseconds(plan.clip_seconds)} ms for a window of {plan.clip_frames} "
+        f"new {frames}, {plan.clip_rate:.3g} frames a second."
+    )
+    console.print()
+
+
+def _print_latents(console: Console, report: Report) -> None:
+    table = _new_table(
+        "a new latent of a stream, in TFLOP; tracking is not counted",
+        ("form", "encoder", "transformer", "ms", "frames/s", "caches GB"),
+    )
+    for cost in report.latents:
+        table.add_row(
+            f"estimate: {cost.form}" if cost.estimate else f"{cost.form}, {_format_runs(cost)}",
+            _format_tera(cost.encoder_operations),
+            _format_tera(cost.transformer_operations),
+            _format_milliseconds(cost.seconds),
+            f"{cost.rate:.3g}",
+            _format_gigabytes(cost.cache_bytes),
+        )
+    console.print(table)
+    if any(cost.estimate for cost in report.latents):
+        console.print(
+            "Estimates are of forms that export does not make yet: caches on the device, and one "
+            "run a latent, of the whole window or of the newest latent with cached keys and values "
+            "(which changes the descriptors), with the checkpoint's encoder or the tiny TAEHV.\n"
+        )
+
+
+def _print_pipeline(console: Console, report: Report) -> None:
+    parts = ", ".join(f"{name} {_format_tera(count)}" for name, count in report.pipeline.items())
+    whole, kept = sum(report.pipeline.values()), sum(report.kept.values())
+    transformer = report.pipeline["transformer"] / report.kept["transformer"]
+    console.print(
+        f"One denoising step of the whole pipeline takes {_format_tera(whole)} TFLOP on this window"
+        f" ({parts}): {whole / kept:.1f} times the {_format_tera(kept)} of what is exported, the "
+        f"transformer alone {transformer:.1f} times.\n"
     )
 
 
-def _print_candidates(console: Console, report: Report) -> None:
+def _print_candidates(console: Console, report: Report, command: ExportCommand) -> None:
     rate, holding = report.question.rate, report.holding
     if holding:
-        title = f"hold {rate:g} frames a second, largest first ({len(holding)} in all)"
+        title = f"streams that hold {rate:g} frames a second, largest first ({len(holding)} in all)"
     else:
-        title = f"none holds {rate:g} frames a second; the fastest are"
-    table = _new_table(
-        title,
-        ("picture", "frames", "a latent", "described", "ms a run", "latency ms", "rate", "GB"),
-    )
-    for run in (holding or report.candidates)[:_CANDIDATES_SHOWN]:
-        setting = run.setting
+        title = f"no stream holds {rate:g} frames a second; the fastest are"
+    table = _new_table(title, ("picture", "frames", "a latent", "ms a frame", "rate", "GB"))
+    shown = (holding or report.candidates)[:_CANDIDATES_SHOWN]
+    for plan in shown:
+        setting = plan.setting
         table.add_row(
             f"{setting.width} x {setting.height}",
             str(setting.frames),
             "a frame" if setting.temporal_stride == 1 else f"{setting.temporal_stride} frames",
-            "newest" if run.mode == "stream" else "all",
-            _format_milliseconds(run.seconds),
-            _format_milliseconds(run.latency),
-            f"{run.rate:.3g}",
-            _format_gigabytes(run.memory_bytes) + ("" if run.fits else ", too much"),
+            _format_milliseconds(plan.stream_seconds),
+            f"{plan.stream_rate:.3g}",
+            _format_gigabytes(plan.memory.needed) + ("" if plan.fits else ", too much"),
         )
     console.print(table)
+    first = shown[0]
+    newest = first.setting.temporal_stride if first.described < first.setting.latent_frames else 1
+    console.print(
+        f"The newest latent alone is described. The first is exported by:\n"
+        f"  {command.with_window(first.setting, newest).format()}",
+        soft_wrap=True,
+    )
+
+
+def _format_runs(cost: LatentCost) -> str:
+    return "a run" if cost.runs == 1 else f"{cost.runs} runs"
 
 
 def _format_setting(setting: Setting) -> str:
@@ -127,18 +213,10 @@ def _format_setting(setting: Setting) -> str:
     return f"{setting.width} x {setting.height} x {setting.frames} frames, {latents}"
 
 
-def _format_parts(kept: Part | None, whole: Part | None) -> tuple[str, ...]:
-    pipeline = "-" if whole is None else _format_tera(whole.operations)
-    if kept is None:
-        return pipeline, "-", "-", "-", "-", "-"
-    return (
-        pipeline,
-        _format_tera(kept.operations),
-        _format_gigabytes(kept.moved_bytes),
-        _format_gigabytes(kept.weight_bytes),
-        _format_gigabytes(kept.activation_bytes),
-        _format_milliseconds(kept.seconds),
-    )
+def _format_described(plan: Plan) -> str:
+    if plan.described == plan.setting.latent_frames:
+        return "all latents"
+    return "the newest latent" if plan.described == 1 else f"the newest {plan.described} latents"
 
 
 def _new_table(title: str, columns: tuple[str, ...]) -> Table:

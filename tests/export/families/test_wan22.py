@@ -25,13 +25,12 @@ from vditrack import Tracker, VditrackError
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
-from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.read_spec import Cut, Denoising
 from vditrack_export.families.wan.transformer import WanPath
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
 from vditrack_export.plan.cli import plan
-from vditrack_export.plan.pipeline import reference_costs
+from vditrack_export.plan.pipeline import reference_operations
 from vditrack_export.plan.settings import Setting
 
 pytestmark = pytest.mark.slow
@@ -302,7 +301,7 @@ def test_the_bundle_gives_what_diffusers_gives(exported, card, checkpoint):
     feature = CARD.feature
     noised = feature.signal_level * expected + feature.noise_level * noise
     timesteps = torch.full((1, 3 * 2 * 3), feature.timestep)
-    context = empty_prompt(load_card(str(card)), Weights(checkpoint))
+    context = empty_prompt(load_card(str(card)), checkpoint, None)
     read = read_inside(
         model.blocks,
         lambda: model(noised, timesteps, context[None]),
@@ -371,23 +370,21 @@ def test_another_autoencoder_is_refused(card, checkpoint, tmp_path, name, value,
 def test_the_plan_at_full_size():
     """On the meta device: the checkpoint's own sizes and picture, no memory."""
     setting = Setting(704, 1280, 9, 4)
-    costs = reference_costs(CARD, setting, "all")
+    operations = reference_operations(CARD, setting)
     with torch.device("meta"):
         model = WanTransformer3DModel(**CONVERTED_TRANSFORMER).eval()
         vae = AutoencoderKLWan(**CONVERTED_AUTOENCODER).eval()
         latents, step = torch.empty(1, 48, 3, 44, 80), torch.tensor([96.0])
         clip, context = torch.empty(1, 3, 9, 704, 1280), torch.empty(1, 512, 4096)
-    assert costs["transformer"].operations == 2 * count_operations(
-        lambda: model(latents, step, context)
-    )
-    assert costs["encoder"].operations == count_operations(lambda: vae._encode(clip))
-    assert costs["decoder"].operations == count_operations(lambda: vae._decode(latents))
+    assert operations["transformer"] == 2 * count_operations(lambda: model(latents, step, context))
+    assert operations["encoder"] == count_operations(lambda: vae._encode(clip))
+    assert operations["decoder"] == count_operations(lambda: vae._decode(latents))
 
 
 @pytest.mark.slow
 def test_the_printed_plan():
     assert "6160 tokens" in run_command(plan, CARD.name, "--device", "orin-agx").stdout
     told = json.loads(run_command(plan, CARD.name, "--device", "orin-agx", "--json").stdout)
-    settings = [run["setting"] for run in [*told["candidates"], told["comparisons"][0]]]
+    settings = [run["setting"] for run in [*told["candidates"], told["bundle"]]]
     assert {setting["temporal_stride"] for setting in settings} == {4}
     assert all(side % CELL == 0 for size in settings for side in (size["height"], size["width"]))

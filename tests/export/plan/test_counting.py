@@ -22,7 +22,7 @@ from vditrack_export.plan.networks import (
     record_text_encoder,
     record_transformer,
 )
-from vditrack_export.plan.pipeline import Work, reference_costs, tracking_costs, transformer_share
+from vditrack_export.plan.pipeline import reference_operations, transformer_share
 from vditrack_export.plan.recorder import record
 from vditrack_export.plan.settings import card_setting, latent_size
 
@@ -91,8 +91,7 @@ def test_encoder(name, frames, stride):
         operations = count_operations(
             lambda: card.family.encoder.original_latents(encoder, clip, stride)
         )
-    cost = reference_costs(card, setting, "all")["encoder"]
-    assert cost.operations == operations
+    assert reference_operations(card, setting)["encoder"] == operations
 
 
 @pytest.mark.slow
@@ -131,12 +130,12 @@ def test_parts_of_the_pipeline():
     for name, passes in (("cogvideox-5b", 2), ("hunyuan-video", 1), ("tiny", 1), ("i2vgen-xl", 2)):
         card = make_small_card(name, frames=3)
         setting = card_setting(card)
-        costs = reference_costs(card, setting, "all")
+        parts = reference_operations(card, setting)
         once = record_transformer(card, latent_size(card, setting)).operations
-        assert costs["transformer"].operations == passes * once
-        assert ("text encoder" in costs) == (passes == 2)
-        assert ("decoder" in costs) == (name != "tiny")
-        path = tracking_costs(card, setting, Work(3, 2, 64), "all")["transformer"]
+        assert parts["transformer"] == passes * once
+        assert ("text encoder" in parts) == (passes == 2)
+        assert ("decoder" in parts) == (name != "tiny")
+        path = record_feature_path(card, latent_size(card, setting), 3)
         assert transformer_share(card) == path.operations / once
 
 
@@ -153,16 +152,18 @@ def test_attention_fused_or_not(in_module):
         return F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
 
     recording = record(run, [query, key, value], attend)
-    one, scores = 50 * 32, 4 * 50 * 50
+    one, scores = 4 * 50 * 32, 4 * 4 * 50 * 50
     fused, graph, decomposed = (lower(recording, x) for x in ("all", "attention", "none"))
-    assert {cost.operations for cost in (fused, graph, decomposed)} == {2 * 2 * 50 * 50 * 32}
-    assert (fused.peak, fused.moved) == (4 * one, 4 * one)
+    assert {cost.fp32 for cost in (fused, graph, decomposed)} == {2 * 2 * 50 * 50 * 32}
+    # What is fused reads three inputs and writes the output, which lie elsewhere.
+    assert (fused.peak_bytes, fused.moved_bytes) == (0, 4 * one)
+    assert (fused.input_bytes, fused.output_bytes) == (3 * one, one)
     # Each head's queries, keys and values are put side by side first.
-    assert decomposed.peak >= 3 * one + scores
-    assert decomposed.moved == 4 * one + 2 * scores
+    assert decomposed.peak_bytes >= 3 * one + scores
+    assert decomposed.moved_bytes == 4 * one + 2 * scores
     if in_module:
         # The kernel makes its own copies of queries, keys and values.
-        assert (graph.peak, graph.moved) == (7 * one, 4 * one)
+        assert (graph.peak_bytes, graph.moved_bytes) == (7 * one, 4 * one)
     else:
         assert graph == decomposed
 
@@ -170,9 +171,10 @@ def test_attention_fused_or_not(in_module):
 def test_elementwise_operations_need_no_memory_of_their_own_when_fused():
     linear, x = nn.Linear(32, 32, device="meta"), meta_tensor(1, 50, 32)
     recording = record(lambda: x + F.gelu(linear(x)) * 2, [x])
-    assert lower(recording, "all").peak == 2 * 50 * 32
-    # ONNX Runtime's GELU writes another array than it reads.
-    assert lower(recording, "attention").peak == 3 * 50 * 32
+    one = 4 * 50 * 32
+    assert lower(recording, "all").peak_bytes == one
+    # ONNX Runtime's GELU writes another array than it reads; input and output are counted.
+    assert lower(recording, "attention").peak_bytes == 3 * one
 
 
 def test_numbers_that_code_looks_at_are_there():
