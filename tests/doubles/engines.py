@@ -4,7 +4,7 @@ import logging
 from datetime import datetime, timezone
 
 from doubles.cuda import write_engine
-from vditrack.bundle.folder import file_record
+from vditrack.bundle.file_checks import file_record
 from vditrack.inference.engine_identity import (
     ENGINE_OF,
     SCHEMA_VERSION,

@@ -1,6 +1,12 @@
 """The manifest of a bundle without a checkpoint, with the settings of its point tracker."""
 
+from pathlib import Path
+
+import msgspec
+import onnx
+
 from vditrack.bundle.configuration import Matching
+from vditrack.bundle.folder import ENCODER, FEATURES
 from vditrack.bundle.manifest import (
     SCHEMA_VERSION,
     Encoder,
@@ -38,6 +44,26 @@ SOURCE = Source(
     noise_seed=0,
     random_weights=False,
 )
+
+
+TWO_CELLS = (
+    Input(height=8, width=16, frames=2, temporal_stride=1, described_frames=2),
+    Encoder(frames=1, caches=0),
+    Output(rows=1, columns=2, stride=8, channels=6),
+    msgspec.structs.replace(SOURCE, block=1, heads=(0, 2), channels=(4, 5, 6)),
+)
+
+
+def two_cells() -> Manifest:
+    """Return the manifest of a bundle of two cells, whose graphs are not run."""
+    return make_manifest(*TWO_CELLS)
+
+
+def write_graphs(folder: Path, *names: str) -> None:
+    """Write valid graphs without nodes, of contents that differ."""
+    for name in names or (ENCODER, FEATURES):
+        graph = onnx.helper.make_graph([], name, [], [])
+        (folder / name).write_bytes(onnx.helper.make_model(graph).SerializeToString())
 
 
 def make_manifest(

@@ -88,7 +88,7 @@ def export_bundle(
             propagation=card.masks.propagation if masks and card.masks else None,
         )
         sealed = seal_bundle(folder, manifest)
-    return Bundle(destination, sealed.manifest)
+    return sealed.moved_to(destination)
 
 
 def _require_room(

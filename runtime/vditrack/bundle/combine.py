@@ -51,7 +51,7 @@ def combine_bundles(
         _copy(motion, folder / MOTION, None)
         _copy(appearance, folder / APPEARANCE, None)
         sealed = _copy(points, folder, settings)
-    return Bundle(destination, sealed.manifest)
+    return sealed.moved_to(destination)
 
 
 def _copy(bundle: Bundle, folder: Path, settings: Propagation | None) -> Bundle:

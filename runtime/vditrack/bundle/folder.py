@@ -9,16 +9,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from vditrack.bundle.manifest import SCHEMA_VERSION, FileRecord, Manifest
+from vditrack.bundle.digest_cache import DigestCache, open_digest_cache
+from vditrack.bundle.file_checks import check_file, check_folder, file_record
+from vditrack.bundle.graph_checks import check_graph
+from vditrack.bundle.manifest import SCHEMA_VERSION, Manifest
+from vditrack.bundle.signature import (
+    SIGNATURE,
+    PublicKey,
+    check_bundle_signature,
+    read_public_key,
+)
 from vditrack.bundle.upgrade import OLDEST_VERSION, ManifestError, upgrade_manifest
 from vditrack.errors import BundleError
+from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
 
 MANIFEST = "bundle.json"
 ENCODER = "encoder.onnx"
@@ -32,6 +42,7 @@ MOTION, APPEARANCE = "motion", "appearance"
 CONTENTS = frozenset(
     {
         MANIFEST,
+        SIGNATURE,
         *_GRAPHS,
         *(f"{graph}.data" for graph in _GRAPHS),
         ACCEPTANCE,
@@ -49,6 +60,15 @@ class Bundle:
 
     root: Path
     manifest: Manifest
+    parts: Mapping[str, Bundle] = field(default_factory=dict)
+    """The bundles within it, by folder name."""
+    key: PublicKey | None = None
+    """Key that its builds have to be signed with; None if no signature is required."""
+
+    def moved_to(self, root: Path) -> Bundle:
+        """Return the same bundle after its folder was moved to ``root``."""
+        parts = {name: part.moved_to(root / name) for name, part in self.parts.items()}
+        return replace(self, root=root, parts=parts)
 
     @property
     def encoder(self) -> Path:
@@ -68,12 +88,12 @@ class Bundle:
     @property
     def motion(self) -> Bundle:
         """The bundle of motion features; it exists if `Propagation` has no ``displacement``."""
-        return _read_bundle(self.root / MOTION)
+        return self.parts[MOTION]
 
     @property
     def appearance(self) -> Bundle:
         """The bundle of appearance features; it exists if the manifest has ``propagation``."""
-        return _read_bundle(self.root / APPEARANCE)
+        return self.parts[APPEARANCE]
 
     @property
     def acceptance(self) -> Path | None:
@@ -86,34 +106,93 @@ def bundled_model() -> Path:
     return Path(str(resources.files("vditrack.models"))) / "tiny"
 
 
-def load_bundle(path: Path | str) -> Bundle:
-    """Load a bundle, and check every file against its digest.
+def load_bundle(
+    path: Path | str, *, require_signature: Path | str | None = None, verify_files: bool = False
+) -> Bundle:
+    """Load a bundle, and check its signature, its files and what its graphs read.
+
+    Every file is compared with its size and sha256 in the manifest. The digest of a large file is
+    taken from the user's cache if the file did not change since it was computed
+    (`vditrack.bundle.digest_cache`).
+
+    Args:
+        path: Folder of the bundle.
+        require_signature: File of the Ed25519 public key that the bundle has to be signed with;
+            None to accept unsigned bundles.
+        verify_files: Whether to read large files too that did not change; always so with a
+            required signature.
 
     Raises:
-        BundleError: There is no bundle, a file is missing, altered or outside the folder, or the
-            manifest has an unknown schema version or contradicts itself.
+        BundleError: There is no bundle, it is not signed with that key, a file is missing, altered,
+            a link or outside the folder, a graph reads other files, or the manifest has an unknown
+            schema version or contradicts itself.
+        InputError: The key cannot be read, or cryptography is not installed.
 
     """
-    bundle = _read_bundle(Path(path))
-    for name, record in bundle.manifest.files.items():
-        _check_file(bundle.root, name, record)
-    settings = bundle.manifest.propagation
-    if settings is not None:
-        load_bundle(bundle.root / APPEARANCE)
-        if settings.displacement is None:
-            load_bundle(bundle.root / MOTION)
+    root = Path(path)
+    key = None if require_signature is None else read_public_key(Path(require_signature))
+    content = _read_manifest(root)
+    if key is not None:
+        check_bundle_signature(root, content, key)
+    digests = None if verify_files or key is not None else open_digest_cache()
+    check_folder(root)
+    bundle = _load_content(root, content, key, digests)
+    if digests is not None:
+        digests.save()
     return bundle
 
 
-def _read_bundle(root: Path) -> Bundle:
-    manifest = _read_manifest(root)
+def _load_content(
+    root: Path, content: bytes, key: PublicKey | None, digests: DigestCache | None
+) -> Bundle:
+    """Check the files of a bundle and of the bundles within it."""
+    manifest = _parse_manifest(root, content)
     _check_consistency(root, manifest)
-    return Bundle(root, manifest)
+    for name, record in manifest.files.items():
+        check_file(root, name, record, digests)
+    _check_graphs(root, manifest)
+    parts = {}
+    for part in _part_names(manifest):
+        inner = _read_manifest(root / part)
+        record = manifest.files.get(f"{part}/{MANIFEST}")
+        # It was checked above; this is the content that is used.
+        if record is None or record.sha256 != hashlib.sha256(inner).hexdigest():
+            raise BundleError(
+                f"{root / MANIFEST} does not list {part}/{MANIFEST} as it is. Copy the bundle "
+                "again, or export it again."
+            )
+        parts[part] = _load_content(root / part, inner, key, digests)
+    return Bundle(root, manifest, parts, key)
+
+
+def _part_names(manifest: Manifest) -> list[str]:
+    settings = manifest.propagation
+    if settings is None:
+        return []
+    return [APPEARANCE] if settings.displacement is not None else [APPEARANCE, MOTION]
+
+
+def _check_graphs(root: Path, manifest: Manifest) -> None:
+    # Bundles within this one check their own.
+    beside = {name: record for name, record in manifest.files.items() if "/" not in name}
+    for name in beside:
+        if not name.endswith(".onnx"):
+            continue
+        try:
+            check_graph(root / name, beside)
+        except OSError as error:
+            raise BundleError(f"{root / name} cannot be read: {error.strerror}.") from error
+        except MalformedError as error:
+            raise BundleError(
+                f"{root / name} is not a graph that a bundle may hold: {error}. Refused. Export "
+                "the bundle again from a checkpoint that you trust."
+            ) from error
 
 
 def seal_bundle(root: Path, manifest: Manifest) -> Bundle:
     """Write the manifest as ``bundle.json``, with a record of every file below ``root``."""
-    paths = sorted(path for path in root.rglob("*") if path.is_file() and path != root / MANIFEST)
+    unlisted = {root / MANIFEST, root / SIGNATURE}
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path not in unlisted)
     files = {path.relative_to(root).as_posix(): file_record(path) for path in paths}
     sealed = msgspec.structs.replace(manifest, files=files)
     text = msgspec.json.format(msgspec.json.encode(sealed), indent=2)
@@ -121,22 +200,26 @@ def seal_bundle(root: Path, manifest: Manifest) -> Bundle:
     return load_bundle(root)
 
 
-def _read_manifest(root: Path) -> Manifest:
-    path = root / MANIFEST
+def _read_manifest(root: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return read_file(root / MANIFEST, MAX_JSON_SIZE, follow_links=False)
     except OSError as error:
         raise BundleError(
             f"no bundle at {root}: {MANIFEST} cannot be read ({error.strerror}). "
             "Give a folder that `vditrack export` wrote."
         ) from error
+
+
+def _parse_manifest(root: Path, content: bytes) -> Manifest:
+    """Return a manifest of this schema version, whatever version its content has."""
+    path = root / MANIFEST
     try:
         # The version is read first and alone: another schema's fields are not to be complained of.
-        version = msgspec.json.decode(content, type=_Versioned).schema_version
+        version = decode_json(content, _Versioned).schema_version
         _check_version(path, version)
-        fields = upgrade_manifest(msgspec.json.decode(content, type=dict[str, Any]))
+        fields = upgrade_manifest(decode_json(content, dict[str, Any]))
         manifest = msgspec.convert(fields, type=Manifest)
-    except (msgspec.DecodeError, ManifestError, RecursionError) as error:
+    except (MalformedError, msgspec.ValidationError, ManifestError) as error:
         raise BundleError(
             f"{path} is not a bundle's manifest: {error}. Export it again."
         ) from error
@@ -207,43 +290,3 @@ def _encoder_claims(manifest: Manifest) -> list[tuple[bool, str]]:
             "which all frames are described",
         ),
     ]
-
-
-def _check_file(root: Path, name: str, record: FileRecord) -> None:
-    path = root / name
-    if not _stays_inside(root, name):
-        raise BundleError(
-            f"{root / MANIFEST} names {name!r}, which is outside the bundle. Refused."
-        )
-    if not path.is_file():
-        raise BundleError(f"{path} is missing. Copy the whole bundle again, or export it again.")
-    try:
-        # Size first: it is free, and a truncated copy is the usual damage.
-        intact = path.stat().st_size == record.size and file_record(path) == record
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
-    if not intact:
-        raise BundleError(
-            f"{path} was altered or cut short: its sha256 is not the one in {MANIFEST}. "
-            "Copy the bundle again, or export it again."
-        )
-
-
-def _stays_inside(root: Path, name: str) -> bool:
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or "\\" in name or ".." in pure.parts or not pure.parts:
-        return False
-    try:
-        return (root / name).resolve().is_relative_to(root.resolve())
-    # A zero byte in the name, or symbolic links in a circle.
-    except (ValueError, OSError, RuntimeError):
-        return False
-
-
-def file_record(path: Path) -> FileRecord:
-    """Return the size and the digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return FileRecord(size=path.stat().st_size, sha256=digest.hexdigest())

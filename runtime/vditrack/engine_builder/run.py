@@ -20,7 +20,8 @@ from vditrack.atomic_files import (
     remove_folder,
     staged_folder,
 )
-from vditrack.bundle.folder import MANIFEST, Bundle, file_record
+from vditrack.bundle.file_checks import file_record
+from vditrack.bundle.folder import MANIFEST, Bundle
 from vditrack.bundle.manifest import FileRecord
 from vditrack.engine_builder.engine import BuiltEngine, build_engine
 from vditrack.engine_builder.library import LibraryObject, import_library

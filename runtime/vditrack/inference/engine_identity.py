@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from vditrack.atomic_files import staged_file
-from vditrack.bundle.folder import ACCEPTANCE, ENCODER, ENCODER_START, FEATURES, Bundle, file_record
+from vditrack.bundle.file_checks import file_record
+from vditrack.bundle.folder import ACCEPTANCE, ENCODER, ENCODER_START, FEATURES, Bundle
 from vditrack.bundle.manifest import FileRecord, Sha256
 from vditrack.errors import EngineError
 from vditrack.inference.machine import Machine

@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from vditrack.bundle.folder import Bundle, load_bundle
+from vditrack.bundle.folder import Bundle
 from vditrack.errors import BackendError, EngineError, InputError, VditrackError
 from vditrack.inference.engine_identity import Identity, Target, read_identity, settled_folders
 from vditrack.inference.engine_loading import Verify, load_build
@@ -105,7 +105,7 @@ def _with_parts(
 
     @cache
     def open_part(root: Path) -> OpenGraph:
-        return open_other(load_bundle(root)).open_graph
+        return open_other(bundle.parts[root.name]).open_graph
 
     def open_graph(graph: Path) -> Session:
         return (open_own if graph.parent == bundle.root else open_part(graph.parent))(graph)

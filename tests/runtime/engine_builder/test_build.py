@@ -359,7 +359,8 @@ def test_an_unsupported_operation_is_named(root: Path, run_vditrack: RunCommand)
 
 def test_a_graph_that_is_not_onnx_is_refused(root: Path) -> None:
     manifest = load_bundle(root).manifest
-    (root / "encoder.onnx").write_bytes(b"not a graph")
+    # A message of ONNX without a graph; other bytes are refused when the bundle is loaded.
+    (root / "encoder.onnx").write_bytes(onnx.ModelProto(ir_version=10).SerializeToString())
     with pytest.raises(EngineError, match=r"encoder\.onnx.*TensorRT-RTX"):
         build_bundle(seal_bundle(root, manifest), FOR_TWO, QUIET)
 

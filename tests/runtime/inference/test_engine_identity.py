@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from doubles.machines import DESKTOP, NO_GPU, ORIN
-from vditrack.bundle.folder import Bundle, bundled_model, file_record, load_bundle
+from vditrack.bundle.file_checks import file_record
+from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.errors import EngineError
 from vditrack.inference import machine as machine_facts
 from vditrack.inference.engine_identity import (
