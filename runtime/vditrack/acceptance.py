@@ -5,8 +5,8 @@ at export, in ``gate.npz``. A machine that runs engines compares their tracks wi
 not need to be able to run the graphs themselves.
 """
 
+import hashlib
 import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,6 +23,8 @@ from vditrack.errors import BundleError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.inference.engine_identity import Verification
 from vditrack.inference.session import OpenGraph
+from vditrack.input_checks.files import MalformedError, read_file
+from vditrack.input_checks.npz import read_arrays
 from vditrack.points.clip_tracking import track_clip
 from vditrack.synthetic.layers.clips import SyntheticClip, render_clip
 
@@ -34,6 +36,8 @@ POINTS = 64
 """Queries in the first frame of each clip."""
 MAX_MOVE = 0.5
 """Largest accepted distance of the median point, in pixels."""
+_MAX_SIZE = 64 << 20
+"""Largest accepted size of ``gate.npz`` and of an array in it, in bytes; 100 kB are usual."""
 _SAME_QUERY = 0.01
 """Pixels by which another machine's rounding may move a query."""
 
@@ -128,10 +132,15 @@ def load_acceptance_tracks(bundle: Bundle) -> AcceptanceTracks:
     """
     path = bundle.root / ACCEPTANCE
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = AcceptanceTracks(arrays["points"], arrays["visible"])
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _refused(path, f"it does not hold points and visible ({error})") from error
+        content = read_file(path, _MAX_SIZE, follow_links=False)
+        found = AcceptanceTracks(**read_arrays(content, ("points", "visible"), _MAX_SIZE))
+    except (OSError, MalformedError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise _refused(path, f"it does not hold points and visible ({reason})") from error
+    # The file may have been replaced since the bundle was loaded.
+    listed = bundle.manifest.files.get(ACCEPTANCE)
+    if listed is not None and listed.sha256 != hashlib.sha256(content).hexdigest():
+        raise _refused(path, "it was altered after the bundle was loaded")
     if complaint := _describe_fault(found, acceptance_frames(bundle.manifest.input)):
         raise _refused(path, complaint)
     return found

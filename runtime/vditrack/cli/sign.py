@@ -1,0 +1,50 @@
+"""Verb ``sign``: sign a bundle and its builds with a private key of the user."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from vditrack.bundle.folder import load_bundle
+from vditrack.bundle.signature import PassphraseNeededError, SigningKey, read_signing_key
+from vditrack.cli.console import clean_text
+from vditrack.cli.options import Json
+from vditrack.engine_builder.signing import sign_bundle
+
+
+def sign(
+    bundle: Annotated[
+        Path, typer.Argument(help="Folder of the bundle; the signatures are written into it.")
+    ],
+    key: Annotated[
+        Path,
+        typer.Option(
+            help="Private key (Ed25519; PEM or OpenSSH). `openssl genpkey -algorithm ed25519 -out "
+            "KEY.pem` makes one.",
+            show_default=False,
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Sign a bundle and its engines, for robots that load signed bundles alone."""
+    signing_key = _read_key(key)
+    signed = sign_bundle(load_bundle(bundle, verify_files=True), signing_key)
+    if as_json:
+        content = {"bundle": str(bundle), "key": signing_key.fingerprint, "signed": signed}
+        typer.echo(msgspec.json.encode(content).decode())
+        return
+    typer.echo(
+        clean_text(
+            f"{bundle}: signed {', '.join(signed)} with the key {signing_key.fingerprint}. An "
+            "engine that is built later is unsigned until this command runs again."
+        )
+    )
+
+
+def _read_key(path: Path) -> SigningKey:
+    try:
+        return read_signing_key(path)
+    except PassphraseNeededError:
+        passphrase = typer.prompt(f"Passphrase of {path}", hide_input=True, err=True)
+        return read_signing_key(path, passphrase.encode())
