@@ -13,6 +13,7 @@ import numpy as np
 from vditrack import Tracker
 from vditrack.arrays import Doubles
 from vditrack.inference.engine_identity import Identity
+from vditrack.input_checks.text import clean_line
 from vditrack.streams.mask_stream import MaskUpdate
 from vditrack_ros.counters import ImageCounters, MaskCounters
 from vditrack_ros.parameters.settings import Settings
@@ -284,12 +285,16 @@ def build_diagnostic_status(name: str, hardware: str, report: Report) -> Diagnos
     """
     from diagnostic_msgs.msg import DiagnosticStatus, KeyValue  # noqa: PLC0415
 
-    values = [KeyValue(key=key, value=value) for key, value in report.values.items()]
+    # Texts of bundles and libraries are printed by monitors in terminals.
+    values = [
+        KeyValue(key=clean_line(key), value=clean_line(value))
+        for key, value in report.values.items()
+    ]
     return DiagnosticStatus(
         level=bytes([report.level]),
         name=name,
         hardware_id=hardware,
-        message=report.message,
+        message=clean_line(report.message),
         values=values,
     )
 

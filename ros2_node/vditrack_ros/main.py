@@ -8,6 +8,7 @@ from types import FrameType
 import cv2
 
 from vditrack.errors import install_command
+from vditrack.input_checks.text import clean_line
 from vditrack_ros.parameters.table import PARAMETERS
 from vditrack_ros.process import reuse_large_blocks
 from vditrack_ros.transport.fastdds import PROFILE, PROFILE_VARIABLE
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _print_error(text: str) -> None:
-    print(f"vditrack-node: {' '.join(text.split())}", file=sys.stderr)
+    print(f"vditrack-node: {clean_line(text)}", file=sys.stderr)
 
 
 def _spin() -> None:

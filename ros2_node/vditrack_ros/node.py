@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from vditrack import Tracker
 from vditrack.errors import InputError, VditrackError
+from vditrack.input_checks.text import clean_line, clean_text
 from vditrack_ros.bond import Bond, import_status
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
 from vditrack_ros.diagnostics import NodeState, build_diagnostic_status, build_node_report
@@ -106,11 +107,11 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         try:
             work()
         except VditrackError as error:
-            self._failure = f"Cannot {verb}: {error}"
+            self._failure = clean_line(f"Cannot {verb}: {error}")
             self.get_logger().error(self._failure)
         except Exception as error:
-            self._failure = f"Cannot {verb}: {type(error).__name__}: {error}"
-            self.get_logger().error(f"Cannot {verb}: {traceback.format_exc()}")
+            self._failure = clean_line(f"Cannot {verb}: {type(error).__name__}: {error}")
+            self.get_logger().error(clean_text(f"Cannot {verb}: {traceback.format_exc()}"))
         else:
             self._failure = ""
             return SUCCESS
@@ -124,16 +125,22 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         if settings.target_frame:
             import_tf2(f"target_frame {settings.target_frame!r}")
         threads = settings.threads or choose_thread_count()
-        tracker = Tracker.load(settings.bundle or None, settings.backend, threads=threads)
+        tracker = Tracker.load(
+            settings.bundle or None,
+            settings.backend,
+            threads=threads,
+            require_signature=settings.require_signature or None,
+        )
         run_self_test(tracker, settings.mode)
         # An executor starts its thread with its first job.
         points, masks = ThreadPoolExecutor(1, "points"), ThreadPoolExecutor(1, "masks")
         self._model = SharedModel(tracker, points, masks)
         self._settings = settings
         backend, source = tracker.backend, tracker.bundle.manifest.source
-        self.get_logger().info(f"Model {source.card} runs on {backend.name}.")
+        self.get_logger().info(clean_line(f"Model {source.card} runs on {backend.name}."))
         for fallback in backend.fallbacks:
-            self.get_logger().info(f"Backend {fallback.name} is not used: {fallback.reason}")
+            reason = clean_line(fallback.reason)
+            self.get_logger().info(f"Backend {fallback.name} is not used: {reason}")
         self._create_topics(self._model, settings)
 
     def _create_topics(self, model: SharedModel, settings: Settings) -> None:

@@ -1,7 +1,10 @@
 """Track any point in a camera stream with a pretrained video diffusion transformer."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from vditrack.input_checks.text import CleanRecords
 
 if TYPE_CHECKING:
     from vditrack.bundle.configuration import Matching, Propagation
@@ -50,6 +53,9 @@ _MODULES = {
     "VditrackError": "errors",
     "load_bundle": "bundle.folder",
 }
+
+# Messages quote names from files and lines of libraries.
+logging.getLogger("vditrack").addFilter(CleanRecords())
 
 if not TYPE_CHECKING:
 

@@ -3,6 +3,7 @@
 import sys
 
 from vditrack.doctor.cli import main as run_doctor
+from vditrack.input_checks.text import clean_line
 
 
 def main() -> None:
@@ -12,8 +13,10 @@ def main() -> None:
     try:
         from vditrack.cli.app import main as run_command  # noqa: PLC0415
     except ImportError as error:
-        reason = " ".join(str(error).split())
-        print(f"vditrack: {reason}. `vditrack doctor` says how to fix it.", file=sys.stderr)
+        print(
+            f"vditrack: {clean_line(str(error))}. `vditrack doctor` says how to fix it.",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from error
     run_command()
 

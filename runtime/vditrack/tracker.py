@@ -73,6 +73,8 @@ class Tracker:
         *,
         propagation: Propagation | None = None,
         threads: int = 0,
+        require_signature: Path | str | None = None,
+        verify_files: bool = False,
     ) -> Tracker:
         """Load the bundle at ``path``, or the model that comes with the package.
 
@@ -85,15 +87,24 @@ class Tracker:
                 `vditrack.inference.selection.BackendName` is used or refused.
             propagation: replaces the bundle's settings for masks.
             threads: threads that run a graph on the backend "cpu"; 0 for one on each core.
+            require_signature: file of the public key that the bundle and its engines have to be
+                signed with; None to accept unsigned ones.
+            verify_files: whether to compute the digests of large files that did not change since
+                the last time; always so with a required signature.
 
         Raises:
-            BundleError: The bundle is missing, damaged, or of an unknown version.
+            BundleError: The bundle is missing, damaged, not signed with the required key, or of an
+                unknown version.
             BackendError: No inference engine is installed, it refuses the model, or the backend
                 named does not work on this machine.
-            InputError: There is no backend of that name.
+            InputError: There is no backend of that name, or the key cannot be read.
 
         """
-        bundle = load_bundle(bundled_model() if path is None else path)
+        bundle = load_bundle(
+            bundled_model() if path is None else path,
+            require_signature=require_signature,
+            verify_files=verify_files,
+        )
         opened = open_backend(bundle, backend, verify_tracks, threads)
         return cls(bundle, opened, propagation=propagation)
 

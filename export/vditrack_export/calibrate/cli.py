@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vditrack.bundle.folder import Bundle, load_bundle
-from vditrack.cli.console import PlainConsole
+from vditrack.cli.console import PlainConsole, echo
+from vditrack.cli.options import SignatureOption
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import VditrackError
 from vditrack.evaluation.datasets.registry import Dataset, count_clips, open_dataset
@@ -51,13 +52,14 @@ def calibrate(
         Path | None,
         typer.Option(help="Card (.toml) to write the weights to.", show_default=False),
     ] = None,
+    require_signature: SignatureOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fit the weights that decide when a point counts as visible, on clips with known tracks."""
     from vditrack_export.calibrate.report import make_tables, to_json
     from vditrack_export.calibrate.rounds import list_warnings, require_flow_tracking
 
-    checked = load_bundle(bundle)
+    checked = load_bundle(bundle, require_signature=require_signature)
     require_flow_tracking(checked.manifest.matching)
     if write is not None:
         _require_editor()
@@ -74,15 +76,15 @@ def calibrate(
         "vditrack": version("vditrack"),
     }
     if as_json:
-        typer.echo(json.dumps(to_json(found, facts), allow_nan=False))
+        echo(json.dumps(to_json(found, facts), allow_nan=False))
     else:
         PlainConsole().print(make_tables(found, facts))
     for warning in list_warnings(found):
-        typer.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     if write is not None:
         write_weights(write, found.chosen.weights, _describe_origin(found, facts))
         if not as_json:
-            typer.echo(f"written: {write}; export it again for a bundle with these weights.")
+            echo(f"written: {write}; export it again for a bundle with these weights.")
 
 
 def _require_editor() -> None:

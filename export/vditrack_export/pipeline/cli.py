@@ -8,8 +8,9 @@ import typer
 
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Precision, PrecisionCheck
-from vditrack.cli.console import PlainConsole, clean_text
+from vditrack.cli.console import PlainConsole
 from vditrack.errors import VditrackError, install_command
+from vditrack.input_checks.text import clean_text
 from vditrack_export.card import load_card
 from vditrack_export.card_changes import change_card
 from vditrack_export.command_options import (

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
+from vditrack.cli.console import echo
 from vditrack.errors import InputError, VditrackError, install_command
 from vditrack_export.card import Card, load_card
 from vditrack_export.command_options import (
@@ -121,7 +122,7 @@ def select(
         _select_for_points(options, noise, blocks, bands, tensor)
     if not as_json:
         for written in filter(None, (output, write)):
-            typer.echo(f"written: {written}")
+            echo(f"written: {written}")
 
 
 def _select_for_points(
@@ -189,7 +190,7 @@ def _require_packages() -> None:
 
 def _warn_of_random_weights(options: SelectOptions) -> None:
     if options.weights is None:
-        typer.echo("warning: the weights are random, so the best choice has no meaning.", err=True)
+        echo("warning: the weights are random, so the best choice has no meaning.", err=True)
 
 
 def _replace_tensor(card: Card, tensor: str | None) -> Card:

@@ -18,6 +18,7 @@ class Settings:
     autostart: bool
     bond: bool
     bundle: str
+    require_signature: str
     backend: str
     threads: int
     mode: str

@@ -19,6 +19,12 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("bundle", "", "Folder of the model's bundle; empty for the bundled model."),
     Parameter(
+        "require_signature",
+        "",
+        "File of the public key (Ed25519; PEM or OpenSSH) that the bundle and its engines have to "
+        "be signed with; empty to accept unsigned ones.",
+    ),
+    Parameter(
         "backend",
         "auto",
         "Backend that runs the model; auto selects the fastest one that works on this machine.",

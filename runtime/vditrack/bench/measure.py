@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
 import numpy as np
 
@@ -60,21 +59,15 @@ class _Started:
 
 
 def measure(
-    bundle: Path | None,
-    settings: Settings,
-    report: Report,
-    clock: Clock = CLOCK,
-    *,
-    backend: str = "auto",
+    load: Callable[[], Tracker], settings: Settings, report: Report, clock: Clock = CLOCK
 ) -> BenchResult:
     """Measure a bundle on a rendered clip.
 
     Args:
-        bundle: Folder of the bundle; None for the bundled model.
+        load: Loads the tracker, which is measured too.
         settings: Rate, duration, number of points and size of the frames.
         report: Called before each step.
         clock: The source of time.
-        backend: Name of the backend that runs the model.
 
     Raises:
         BundleError: The bundle is missing, damaged, or of another version.
@@ -83,7 +76,7 @@ def measure(
 
     """
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    machine, load = read_machine(), read_load_average()
+    machine, load_average = read_machine(), read_load_average()
     left = BASELINE_SECONDS + 2 * settings.duration
     report("rendering the clip", left + WARM_UP_SECONDS)
     frames = render_clip(0, settings.height, settings.width, CLIP_FRAMES, points=0).frames
@@ -91,7 +84,7 @@ def measure(
     memory_before = read_peak_memory_mib()
 
     report("loading and warming up", left + WARM_UP_SECONDS)
-    started = _start(bundle, backend, frames, points, clock)
+    started = _start(load, frames, points, clock)
     figures, trials = _measure_figures(
         started, frames, points, settings, memory_before, report, clock
     )
@@ -99,7 +92,7 @@ def measure(
         schema_version=SCHEMA_VERSION,
         date=date,
         machine=machine,
-        load_average=load,
+        load_average=load_average,
         versions=read_versions(started.tracker.backend.name),
         backend=started.tracker.backend.name,
         bundle=_identify(started.tracker.bundle),
@@ -146,12 +139,10 @@ def _measure_figures(
     return figures, search.trials
 
 
-def _start(
-    bundle: Path | None, backend: str, frames: Frame, points: Floats, clock: Clock
-) -> _Started:
+def _start(load: Callable[[], Tracker], frames: Frame, points: Floats, clock: Clock) -> _Started:
     """Load the tracker, add the points and warm up."""
     began = clock.now()
-    tracker = Tracker.load(bundle, backend)
+    tracker = load()
     stream = tracker.stream()
     feed = Feed(stream.push, frames, clock)
     feed.push_next()

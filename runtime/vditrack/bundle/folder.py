@@ -154,9 +154,9 @@ def _load_content(
     parts = {}
     for part in _part_names(manifest):
         inner = _read_manifest(root / part)
-        record = manifest.files.get(f"{part}/{MANIFEST}")
+        listed = manifest.files.get(f"{part}/{MANIFEST}")
         # It was checked above; this is the content that is used.
-        if record is None or record.sha256 != hashlib.sha256(inner).hexdigest():
+        if listed is None or listed.sha256 != hashlib.sha256(inner).hexdigest():
             raise BundleError(
                 f"{root / MANIFEST} does not list {part}/{MANIFEST} as it is. Copy the bundle "
                 "again, or export it again."

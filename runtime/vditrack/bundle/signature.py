@@ -69,7 +69,7 @@ class SigningKey:
         return self._sign(_BUNDLE_PREFIX + manifest)
 
     def sign_build(self, identity: bytes) -> bytes:
-        """Return the content of ``identity.sig`` for the JSON of an identity."""
+        """Return the content of ``identity.sig`` for the content of ``identity.json``."""
         return self._sign(_BUILD_PREFIX + _lasting_part(identity))
 
     def _sign(self, message: bytes) -> bytes:
@@ -102,7 +102,7 @@ def check_build_signature(folder: Path, identity: bytes, key: PublicKey) -> None
 
     Args:
         folder: Folder of the build.
-        identity: The JSON of its identity.
+        identity: Content of its ``identity.json``.
         key: Key that it has to be signed with.
 
     Raises:
@@ -211,8 +211,8 @@ def _read_signature(path: Path, key: PublicKey) -> _Signature:
 def _lasting_part(identity: bytes) -> bytes:
     """Return the JSON of an identity without the verdict, in one form whatever wrote it."""
     try:
-        fields = decode_json(identity, dict[str, Any])
-    except MalformedError as error:
+        fields: dict[str, Any] = dict(decode_json(identity, dict[str, Any])["identity"])
+    except (MalformedError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"the identity of a build is malformed: {error}.") from error
     fields.pop("verified", None)
     return msgspec.json.encode(fields, order="sorted")

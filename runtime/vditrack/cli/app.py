@@ -12,11 +12,12 @@ import typer
 from vditrack.cli.bench import bench
 from vditrack.cli.build import build
 from vditrack.cli.combine import combine
-from vditrack.cli.console import clean_text
+from vditrack.cli.console import echo
 from vditrack.cli.demo import demo
 from vditrack.cli.eval import evaluate
 from vditrack.cli.inspect import inspect
 from vditrack.cli.propagate import propagate
+from vditrack.cli.sign import sign
 from vditrack.cli.track import track
 from vditrack.cli.view import view
 from vditrack.doctor.cli import main as run_doctor
@@ -43,7 +44,7 @@ def main() -> None:
         # NumPy says how much it asked for; Python's own error says nothing.
         _exit_with_error(f"the memory is too small. {error} {_MEMORY_REMEDY}")
     except _StoppedError as stopped:
-        typer.echo(f"vditrack: stopped by {stopped.name}.", err=True)
+        echo(f"vditrack: stopped by {stopped.name}.", err=True)
         raise
 
 
@@ -52,7 +53,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     app.callback(invoke_without_command=True)(print_version)
     app.command("eval")(evaluate)
-    for verb in (propagate, combine, bench, build, demo, track, view, inspect):
+    for verb in (propagate, combine, bench, build, demo, track, view, inspect, sign):
         app.command()(verb)
     app.command(add_help_option=False, context_settings=_ANY_ARGUMENTS)(doctor)
     for entry in metadata.entry_points(group="vditrack.commands"):
@@ -65,7 +66,7 @@ def print_version(
 ) -> None:
     """Track any point in video with a pretrained video diffusion transformer."""
     if version:
-        typer.echo(metadata.version("vditrack"))
+        echo(metadata.version("vditrack"))
         raise typer.Exit
 
 
@@ -107,7 +108,7 @@ def _exit_on_signals() -> Iterator[None]:
 
 
 def _exit_with_error(message: str) -> NoReturn:
-    typer.echo(f"vditrack: {clean_text(' '.join(message.split()))}", err=True)
+    echo(f"vditrack: {' '.join(message.split())}", err=True)
     raise SystemExit(2)
 
 

@@ -14,10 +14,17 @@ from vditrack.bench.machine import format_load_warning, read_load_average, read_
 from vditrack.bench.measure import measure
 from vditrack.bench.result import BenchResult, Settings, read_result
 from vditrack.bench.tables import print_comparison, print_result
-from vditrack.cli.console import PlainConsole
-from vditrack.cli.options import BackendOption, BundleArgument, Json, parse_size
+from vditrack.cli.console import PlainConsole, echo, echo_json
+from vditrack.cli.options import (
+    BackendOption,
+    BundleArgument,
+    Json,
+    SignatureOption,
+    VerifyFilesOption,
+    parse_size,
+)
 from vditrack.errors import InputError
-from vditrack.inference.selection import BackendName
+from vditrack.tracker import Tracker
 
 
 def bench(
@@ -37,6 +44,8 @@ def bench(
         str, typer.Option(help="Size of the frames, WIDTHxHEIGHT in pixels.")
     ] = "640x480",
     backend: BackendOption = "auto",
+    require_signature: SignatureOption = None,
+    verify_files: VerifyFilesOption = False,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(help="Compare two results A.json B.json instead of measuring."),
@@ -50,7 +59,13 @@ def bench(
     """Measure the live stream: time by stage, latency, dropped frames, highest rate, memory."""
     if compare is None:
         settings = _make_settings(rate, duration, points, size)
-        _run_and_save(lambda: _measure(bundle, backend, settings, as_json=as_json), output)
+
+        def load() -> Tracker:
+            return Tracker.load(
+                bundle, backend, require_signature=require_signature, verify_files=verify_files
+            )
+
+        _run_and_save(lambda: _measure(load, settings, as_json=as_json), output)
     elif bundle is not None:
         raise InputError("--compare takes no bundle: it reads two results and measures nothing.")
     else:
@@ -77,9 +92,7 @@ def _parse_camera_size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _measure(
-    bundle: Path | None, backend: BackendName, settings: Settings, *, as_json: bool
-) -> BenchResult:
+def _measure(load: Callable[[], Tracker], settings: Settings, *, as_json: bool) -> BenchResult:
     notes = PlainConsole(stderr=True, quiet=as_json)
 
     # Lines between the steps: a progress bar would take time from what is measured.
@@ -88,10 +101,10 @@ def _measure(
 
     warning = format_load_warning(read_machine(), read_load_average())
     if warning:
-        typer.echo(f"warning: {warning}", err=True)
-    result = measure(bundle, settings, report, backend=backend)
+        echo(f"warning: {warning}", err=True)
+    result = measure(load, settings, report)
     if as_json:
-        typer.echo(msgspec.json.encode(result).decode())
+        echo_json(result)
     else:
         print_result(PlainConsole(), result)
     return result
@@ -100,7 +113,7 @@ def _measure(
 def _compare(a: Path, b: Path, *, as_json: bool) -> Comparison:
     comparison = compare_results(read_result(a), read_result(b))
     if as_json:
-        typer.echo(msgspec.json.encode(comparison).decode())
+        echo_json(comparison)
     else:
         print_comparison(PlainConsole(), comparison)
     return comparison

@@ -1,5 +1,6 @@
 """Verb ``combine``: join bundles of points, motion and appearance."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,8 @@ import typer
 from vditrack.bundle.combine import combine_bundles
 from vditrack.bundle.configuration import Propagation
 from vditrack.bundle.folder import load_bundle
-from vditrack.cli.console import clean_text
+from vditrack.cli.console import echo
+from vditrack.cli.options import SignatureOption
 from vditrack.errors import InputError
 
 
@@ -40,6 +42,7 @@ def combine(
     context: Annotated[
         int, typer.Option(min=1, help="Number of past frames that labels are taken from.")
     ] = 28,
+    require_signature: SignatureOption = None,
 ) -> None:
     """Join bundles of points, motion and appearance to one that propagates masks.
 
@@ -56,7 +59,6 @@ def combine(
         radius=radius,
         context=context,
     )
-    combined = combine_bundles(
-        load_bundle(points), load_bundle(motion), load_bundle(appearance), settings, output
-    )
-    typer.echo(f"{combined.root} propagates masks ({clean_text(combined.manifest.name)})")
+    load = partial(load_bundle, require_signature=require_signature, verify_files=True)
+    combined = combine_bundles(load(points), load(motion), load(appearance), settings, output)
+    echo(f"{combined.root} propagates masks ({combined.manifest.name})")

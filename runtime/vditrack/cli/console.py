@@ -3,26 +3,23 @@
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+import typer
 from rich.console import Console
 from rich.segment import Segment
 
-_REPLACED = dict.fromkeys(
-    [
-        *(code for code in range(0x20) if chr(code) not in "\n\t"),
-        *range(0x7F, 0xA0),
-        # Marks that change the direction of the text after them.
-        *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
-        # Bytes of a file name that are no UTF-8.
-        *range(0xD800, 0xE000),
-    ],
-    "\N{REPLACEMENT CHARACTER}",
-)
+from vditrack.input_checks.text import clean_text, escape_json
 
 
-def clean_text(text: str) -> str:
-    """Return a text in which characters that control a terminal are replaced."""
-    return text.translate(_REPLACED)
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line, which may hold names from files, to stdout or stderr."""
+    # A name with a line break could look like a message of its own.
+    typer.echo(clean_text(text).replace("\n", "\N{REPLACEMENT CHARACTER}"), err=err)
+
+
+def echo_json(value: object) -> None:
+    """Print a value as JSON to stdout; values that JSON does not have are printed as text."""
+    typer.echo(escape_json(msgspec.json.encode(value, enc_hook=str).decode()))
 
 
 class PlainConsole(Console):

@@ -8,7 +8,7 @@ import cv2
 import typer
 
 from vditrack.atomic_files import ResultsFolder
-from vditrack.cli.console import clean_text
+from vditrack.cli.console import echo
 from vditrack.errors import VditrackError
 
 INCOMPLETE = 3
@@ -58,6 +58,6 @@ def _try_to_write(name: str, staged: AbstractContextManager[Path], write: Writer
 def exit_if_incomplete(failures: Mapping[str, str]) -> None:
     """Report results that were not written, and exit with `INCOMPLETE` if there are any."""
     for name, reason in failures.items():
-        typer.echo(f"vditrack: {name} was not written: {clean_text(reason)}", err=True)
+        echo(f"vditrack: {name} was not written: {reason}", err=True)
     if failures:
         raise typer.Exit(INCOMPLETE)

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -14,8 +15,8 @@ import cv2
 import typer
 
 from vditrack.atomic_files import check_file_destination
-from vditrack.cli.console import PlainConsole
-from vditrack.cli.options import Json
+from vditrack.cli.console import PlainConsole, echo
+from vditrack.cli.options import Json, SignatureOption, VerifyFilesOption
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import InputError, VditrackError, install_command
 
@@ -77,6 +78,8 @@ def evaluate(
         Path | None,
         typer.Option("--output", "-o", help="HTML file that the full report is written to."),
     ] = None,
+    require_signature: SignatureOption = None,
+    verify_files: VerifyFilesOption = False,
     as_json: Json = False,
 ) -> None:
     """Score trackers by official protocols, on your own copies of the data sets."""
@@ -96,9 +99,11 @@ def evaluate(
         ) from error
     from vditrack.evaluation.run import evaluate as evaluate_all
     from vditrack.evaluation.run import open_method
+    from vditrack.tracker import Tracker
 
     names = list(dict.fromkeys(method or _default_methods(protocol)))
-    methods = {name: open_method(name) for name in names}
+    load = partial(Tracker.load, require_signature=require_signature, verify_files=verify_files)
+    methods = {name: open_method(name, load) for name in names}
     dataset = open_dataset(data, protocol)
     length = dataset.length if clips is None else min(clips, dataset.length or clips)
     with _progress_bar(length and length * len(names), quiet=as_json) as show:
@@ -107,13 +112,13 @@ def evaluate(
     facts = _describe_run(dataset.name, chosen, len(results) // len(names))
     # Printed first: a report that cannot be written costs none of it.
     if as_json:
-        typer.echo(json.dumps(summary_json(summary, results, facts), allow_nan=False))
+        echo(json.dumps(summary_json(summary, results, facts), allow_nan=False))
     else:
         PlainConsole().print(format_table(summary, facts))
     if output:
         write_html(output, summary, results, facts)
         if not as_json:
-            typer.echo(f"report: {output}")
+            echo(f"report: {output}")
 
 
 def _make_protocol(name: ProtocolName, query: Query, size: Size | None) -> "EvaluationProtocol":

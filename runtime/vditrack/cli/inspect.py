@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
-from vditrack.cli.console import PlainConsole
-from vditrack.cli.options import BundleArgument, Json
+from vditrack.cli.console import PlainConsole, echo_json
+from vditrack.cli.options import BundleArgument, Json, SignatureOption
 from vditrack.engine_builder.listing import BuildStatus, format_build, list_builds, list_unbuilt
 from vditrack.engine_builder.verdicts import verify_builds
 from vditrack.errors import EngineError
@@ -26,10 +26,13 @@ def inspect(
             "tracks, and record the result in the bundle.",
         ),
     ] = False,
+    require_signature: SignatureOption = None,
     as_json: Json = False,
 ) -> None:
     """Check the files of a bundle and show its content."""
-    checked = load_bundle(bundle or bundled_model())
+    checked = load_bundle(
+        bundle or bundled_model(), require_signature=require_signature, verify_files=True
+    )
     failures = verify_builds(checked) if verify else []
     builds = list_builds(checked)
     if as_json:
@@ -38,7 +41,7 @@ def inspect(
             "engines": builds,
             "not_built": list_unbuilt(checked, builds),
         }
-        typer.echo(msgspec.json.encode(content).decode())
+        echo_json(content)
     else:
         _print_bundle(checked, builds)
     if failures:

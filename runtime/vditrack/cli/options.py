@@ -24,6 +24,24 @@ BundleArgument = Annotated[
     Path | None, typer.Argument(help="Folder of the bundle. Default: the bundled model.")
 ]
 
+SignatureOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-signature",
+        help="Public key (Ed25519; PEM or OpenSSH) that the bundle and its engines have to be "
+        "signed with. Default: none is required.",
+    ),
+]
+
+VerifyFilesOption = Annotated[
+    bool,
+    typer.Option(
+        "--verify-files",
+        help="Compute the digest of every file of the bundle, also of large files that did not "
+        "change since the last time.",
+    ),
+]
+
 BackendOption = Annotated[
     BackendName,
     typer.Option(

@@ -11,9 +11,11 @@ import msgspec
 import typer
 from rich.progress import Progress
 
+from vditrack.acceptance import verify_tracks
 from vditrack.arrays import MaskClip
 from vditrack.atomic_files import results_folder
-from vditrack.bundle.folder import bundled_model, load_bundle
+from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
+from vditrack.cli.console import echo
 from vditrack.cli.drawn_results import exit_if_incomplete, write_drawn_results
 from vditrack.cli.mask_options import MarkedObjects, read_marked_objects
 from vditrack.cli.options import (
@@ -24,7 +26,9 @@ from vditrack.cli.options import (
     MaskOption,
     ObjectOption,
     RerunOption,
+    SignatureOption,
     StartOption,
+    VerifyFilesOption,
     check_recording_path,
     default_output,
 )
@@ -36,7 +40,7 @@ from vditrack.cli.propagate_result import (
     write_result,
 )
 from vditrack.errors import InputError
-from vditrack.inference.selection import BackendName
+from vditrack.inference.selection import BackendName, open_backend
 from vditrack.io.clip import Video
 from vditrack.io.mask_png import write_mask
 from vditrack.io.overlay import draw_masks
@@ -71,6 +75,8 @@ def propagate(
     end: EndOption = None,
     output: MasksFolder = None,
     backend: BackendOption = "auto",
+    require_signature: SignatureOption = None,
+    verify_files: VerifyFilesOption = False,
     rerun: RerunOption = None,
     as_json: Json = False,
 ) -> None:
@@ -80,10 +86,19 @@ def propagate(
     marked = read_marked_objects(mask or [], objects or [])
     destination = output or default_output(video, "masks")
     inputs = (video, *marked.files)
+
+    def load() -> Tracker:
+        checked = load_bundle(
+            bundle or bundled_model(),
+            require_signature=require_signature,
+            verify_files=verify_files,
+        )
+        return _open_tracker(checked, backend, motion_weight)
+
     with (
         results_folder(destination, {MASKS, OVERLAY, RESULT}, RESULT, inputs) as folder,
         # Loaded before the bars, which end with an empty line where there is none yet.
-        nullcontext(_load_tracker(bundle, backend, motion_weight)) as tracker,
+        nullcontext(load()) as tracker,
         progress_bars(quiet=as_json) as bars,
     ):
         clip = read_video(video, start, end, add_progress_bar(bars, "reading"))
@@ -108,12 +123,11 @@ def propagate(
     exit_if_incomplete(result.not_written)
 
 
-def _load_tracker(path: Path | None, backend: BackendName, motion_weight: float | None) -> Tracker:
+def _open_tracker(bundle: Bundle, backend: BackendName, motion_weight: float | None) -> Tracker:
     """Return the tracker of a bundle that propagates masks.
 
     Raises:
         InputError: ``motion_weight`` is not from 0 to 1, or the bundle does not propagate masks.
-        BundleError: The bundle is damaged.
 
     """
     settings = None
@@ -121,14 +135,15 @@ def _load_tracker(path: Path | None, backend: BackendName, motion_weight: float 
         # Written so that NaN fails too.
         if not 0 <= motion_weight <= 1:
             raise InputError(f"--motion-weight {motion_weight:g} is not from 0 to 1.")
-        own = load_bundle(path or bundled_model()).manifest.propagation
+        own = bundle.manifest.propagation
         settings = own and msgspec.structs.replace(own, motion_weight=motion_weight)
-    tracker = Tracker.load(path, backend, propagation=settings)
+    opened = open_backend(bundle, backend, verify_tracks)
+    tracker = Tracker(bundle, opened, propagation=settings)
     settings = tracker.propagation
     uses_appearance = settings.displacement is not None or settings.motion_weight == 0
     part = tracker.bundle.appearance if uses_appearance else tracker.bundle.motion
     if part.manifest.source.random_weights:
-        typer.echo(f"warning: {part.root} has random weights; its masks mean nothing.", err=True)
+        echo(f"warning: {part.root} has random weights; its masks mean nothing.", err=True)
     return tracker
 
 

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import typer
 
 from vditrack.arrays import Indices, Mask, MaskClip
 from vditrack.bundle.configuration import Propagation
-from vditrack.cli.console import clean_text
+from vditrack.cli.console import echo, echo_json
 
 
 class PropagatedObject(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,22 +109,22 @@ def write_result(path: Path, result: PropagateResult) -> None:
 def print_result(result: PropagateResult, *, as_json: bool) -> None:
     """Print the summary on stdout, as JSON or as text, and remarks on stderr."""
     for remark in result.remarks:
-        typer.echo(f"note: {clean_text(remark)}", err=True)
+        echo(f"note: {remark}", err=True)
     if as_json:
-        typer.echo(msgspec.json.encode(result).decode())
+        echo_json(result)
         return
     count = len(result.objects)
-    typer.echo(
+    echo(
         f"propagated {count} object{'s' * (count > 1)} through {result.frames} frames of "
         f"{result.width} x {result.height} at {result.frames_per_second} frames per second "
         f"({result.backend})"
     )
     for found in result.objects:
-        label = f"{found.index} ({clean_text(found.name)})" if found.name else f"{found.index}"
+        label = f"{found.index} ({found.name})" if found.name else f"{found.index}"
         lost = "" if found.lost_at is None else f", lost at frame {found.lost_at}"
-        typer.echo(f"object {label}: in {found.frames_present} frames{lost}")
+        echo(f"object {label}: in {found.frames_present} frames{lost}")
     if result.overlay:
-        typer.echo(f"video:   {result.overlay}")
-    typer.echo(f"masks:   {result.masks}")
+        echo(f"video:   {result.overlay}")
+    echo(f"masks:   {result.masks}")
     if result.recording:
-        typer.echo(f"rerun:   {result.recording}")
+        echo(f"rerun:   {result.recording}")

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from vditrack.bundle.folder import load_bundle
 from vditrack.bundle.signature import PassphraseNeededError, SigningKey, read_signing_key
-from vditrack.cli.console import clean_text
+from vditrack.cli.console import echo, echo_json
 from vditrack.cli.options import Json
 from vditrack.engine_builder.signing import sign_bundle
 
@@ -32,13 +31,11 @@ def sign(
     signed = sign_bundle(load_bundle(bundle, verify_files=True), signing_key)
     if as_json:
         content = {"bundle": str(bundle), "key": signing_key.fingerprint, "signed": signed}
-        typer.echo(msgspec.json.encode(content).decode())
+        echo_json(content)
         return
-    typer.echo(
-        clean_text(
-            f"{bundle}: signed {', '.join(signed)} with the key {signing_key.fingerprint}. An "
-            "engine that is built later is unsigned until this command runs again."
-        )
+    echo(
+        f"{bundle}: signed {', '.join(signed)} with the key {signing_key.fingerprint}. An engine "
+        "that is built later is unsigned until this command runs again."
     )
 
 

@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from vditrack.arrays import Doubles, Floats, Frame, Mask, MaskClip
 from vditrack.atomic_files import results_folder
+from vditrack.cli.console import echo
 from vditrack.cli.drawn_results import exit_if_incomplete, write_drawn_results
 from vditrack.cli.mask_options import read_marked_objects
 from vditrack.cli.options import (
@@ -25,7 +26,9 @@ from vditrack.cli.options import (
     MaskOption,
     ObjectOption,
     RerunOption,
+    SignatureOption,
     StartOption,
+    VerifyFilesOption,
     check_recording_path,
     default_output,
 )
@@ -101,6 +104,8 @@ def track(
         typer.Option("--reference", help="Track as HeFT does, and print what still differs."),
     ] = False,
     backend: BackendOption = "auto",
+    require_signature: SignatureOption = None,
+    verify_files: VerifyFilesOption = False,
     rerun: RerunOption = None,
     as_json: Json = False,
 ) -> None:
@@ -125,7 +130,18 @@ def track(
     folder = output or default_output(video, "tracks")
     mode: TrackMode = "reference" if reference else "offline"
     request = TrackRequest(
-        video, requested, folder, bundle, start, end, topic, backend, mode, rerun
+        video,
+        requested,
+        folder,
+        bundle,
+        start,
+        end,
+        topic,
+        backend,
+        mode,
+        rerun,
+        require_signature,
+        verify_files,
     )
     track_video(request, as_json=as_json)
 
@@ -183,6 +199,10 @@ class TrackRequest:
     mode: TrackMode = "offline"
     rerun: Path | None = None
     """Recording to write as well."""
+    require_signature: Path | None = None
+    """Public key that the bundle has to be signed with."""
+    verify_files: bool = False
+    """Whether to compute the digests of files that did not change."""
 
 
 def track_video(request: TrackRequest, *, as_json: bool) -> None:
@@ -239,11 +259,14 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
 
 
 def _load_tracker(request: TrackRequest) -> Tracker:
-    tracker = Tracker.load(request.bundle, request.backend)
+    tracker = Tracker.load(
+        request.bundle,
+        request.backend,
+        require_signature=request.require_signature,
+        verify_files=request.verify_files,
+    )
     if tracker.bundle.manifest.source.random_weights:
-        typer.echo(
-            f"warning: {request.bundle} has random weights; its tracks mean nothing.", err=True
-        )
+        echo(f"warning: {request.bundle} has random weights; its tracks mean nothing.", err=True)
     if request.points.masks:
         # Refuse a bundle that does not propagate masks before decoding.
         _ = tracker.propagation

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import typer
 
-from vditrack.cli.console import clean_text
+from vditrack.cli.console import echo
 from vditrack.io.clip import Video
 from vditrack.io.rosbag.recordings import Recording
 from vditrack.points.tracks import Tracks
@@ -97,21 +96,21 @@ def summarize_tracks(
 def print_result(result: TrackResult, *, as_json: bool) -> None:
     """Print the summary on stdout, as JSON or as text, and remarks on stderr."""
     for remark in result.remarks:
-        typer.echo(f"note: {clean_text(remark)}", err=True)
+        echo(f"note: {remark}", err=True)
     if as_json:
-        typer.echo(json.dumps(asdict(result)))
+        echo(json.dumps(asdict(result)))
         return
-    typer.echo(
+    echo(
         f"tracked {result.points} points through {result.frames} frames of {result.width} x "
         f"{result.height} at {result.frames_per_second} frames per second ({result.backend})"
     )
-    typer.echo(f"visible: {100 * result.visible_share:.0f}% of positions")
+    echo(f"visible: {100 * result.visible_share:.0f}% of positions")
     if result.overlay:
-        typer.echo(f"video:   {result.overlay}")
-    typer.echo(f"tracks:  {', '.join(result.tracks)}")
+        echo(f"video:   {result.overlay}")
+    echo(f"tracks:  {', '.join(result.tracks)}")
     if result.bag:
-        typer.echo(f"bag:     {result.bag}")
+        echo(f"bag:     {result.bag}")
     if result.recording:
-        typer.echo(f"rerun:   {result.recording}")
+        echo(f"rerun:   {result.recording}")
     for difference in result.differs_from_heft or []:
-        typer.echo(f"differs from HeFT: {difference}", err=True)
+        echo(f"differs from HeFT: {difference}", err=True)

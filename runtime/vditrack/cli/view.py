@@ -8,12 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import msgspec
 import numpy as np
 import typer
 
 from vditrack.arrays import Doubles, MaskClip
-from vditrack.cli.console import clean_text
+from vditrack.cli.console import echo, echo_json
 from vditrack.cli.options import Json, check_recording_path
 from vditrack.cli.progress import progress_bars
 from vditrack.cli.propagate import MASKS, RESULT
@@ -99,7 +98,7 @@ def view(
         return
     shown = _read_results(results, _Pictures(video, topic), tracks_topic)
     if shown.remark is not None:
-        typer.echo(f"note: {clean_text(shown.remark)}", err=True)
+        echo(f"note: {shown.remark}", err=True)
     if output is not None:
         _write(output, shown, quiet=as_json)
     else:
@@ -109,9 +108,9 @@ def view(
             _open_viewer(scratch)
     if as_json:
         content = {"recording": output and str(output), "frames": shown.count}
-        typer.echo(msgspec.json.encode(content).decode())
+        echo_json(content)
     elif output is not None:
-        typer.echo(f"recording: {output}")
+        echo(f"recording: {output}")
 
 
 def _write(path: Path, shown: _Results, *, quiet: bool) -> None:

@@ -12,6 +12,7 @@ from vditrack.doctor.examination import run_checks
 from vditrack.doctor.finding import Finding
 from vditrack.doctor.report import check_report, write_report
 from vditrack.errors import VditrackError
+from vditrack.input_checks.text import clean_line, clean_text
 
 _NAME_WIDTH, _INDENT = 28, 8
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _run(options.report, as_json=options.json)
     except VditrackError as error:
-        print(f"vditrack: {error}", file=sys.stderr)
+        print(f"vditrack: {clean_line(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -71,7 +72,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _print_each(found: Iterable[Finding]) -> Iterable[Finding]:
     """Print and yield each finding as soon as it is known."""
     for finding in found:
-        print(f"{finding.state:{_INDENT}} {finding.name:{_NAME_WIDTH}} {finding.found}")
+        found_line = clean_text(finding.found)
+        print(f"{finding.state:{_INDENT}} {finding.name:{_NAME_WIDTH}} {found_line}")
         if finding.remedy is not None:
-            print(textwrap.indent(f"-> {finding.remedy}", " " * (_INDENT + 1)), flush=True)
+            remedy = clean_text(f"-> {finding.remedy}")
+            print(textwrap.indent(remedy, " " * (_INDENT + 1)), flush=True)
         yield finding

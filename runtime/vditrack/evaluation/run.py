@@ -50,11 +50,12 @@ class _MasksOnly:
         return self.tracker.propagate(frames, first)
 
 
-def open_method(name: str) -> Method:
+def open_method(name: str, load: Callable[..., Tracker] = Tracker.load) -> Method:
     """Return the method with a name.
 
     Args:
         name: ``ours``, an ablation of it, a baseline, or the folder of a bundle.
+        load: Loads the tracker of a bundle in a folder, given as `Tracker.load` takes it.
 
     Raises:
         InputError: There is no such method, or the bundled model propagates no masks.
@@ -70,7 +71,7 @@ def open_method(name: str) -> Method:
         ablated = msgspec.structs.replace(whole, motion_weight=ABLATIONS[name])
         return _MasksOnly(Tracker.load(propagation=ablated))
     if Path(name).is_dir():
-        return Tracker.load(name)
+        return load(name)
     named = ", ".join((OURS, *ABLATIONS, *BASELINES))
     raise InputError(
         f"there is no method {name!r}. Give one of {named}, or the folder of a bundle."

@@ -6,7 +6,8 @@ import msgspec
 from rich.text import Text
 
 from vditrack.bundle.folder import MANIFEST
-from vditrack.cli.console import PlainConsole, clean_text
+from vditrack.cli.console import PlainConsole
+from vditrack.input_checks.text import clean_text
 
 NAME = "[red]mine[/nope] :smile: \x1b[31m\x9b2J\u202e"
 SHOWN = "[red]mine[/nope] :smile: \ufffd[31m\ufffd2J\ufffd"

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-import typer
 from rich.progress import Progress
 
 from vditrack.atomic_files import ResultsFolder
-from vditrack.cli.console import PlainConsole
+from vditrack.cli.console import PlainConsole, echo
 from vditrack.cli.progress import progress_bars
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
@@ -162,11 +161,11 @@ def _report(
 ) -> None:
     text = json.dumps(masks_to_json(scores, own, masks, facts), allow_nan=False)
     if printed:
-        typer.echo(text)
+        echo(text)
     else:
         PlainConsole().print(make_mask_table(scores, own, facts))
     if scores.warning:
-        typer.echo(f"warning: {scores.warning}", err=True)
+        echo(f"warning: {scores.warning}", err=True)
     if folder is not None:
         with folder.file(SCORES) as path:
             path.write_text(text, encoding="utf-8")

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from itertools import chain
 
 import msgspec
-import typer
 from rich.progress import Progress
 
 from vditrack.atomic_files import ResultsFolder
-from vditrack.cli.console import PlainConsole
+from vditrack.cli.console import PlainConsole, echo
 from vditrack.cli.progress import progress_bars
 from vditrack.evaluation.datasets.registry import Dataset
 from vditrack_export.card import Card, load_card
@@ -111,11 +110,11 @@ def _report(
 ) -> None:
     text = json.dumps(to_json(scores, own, facts), allow_nan=False)
     if printed:
-        typer.echo(text)
+        echo(text)
     else:
         PlainConsole().print(make_score_table(scores, own, facts))
     if scores.warning:
-        typer.echo(f"warning: {scores.warning}", err=True)
+        echo(f"warning: {scores.warning}", err=True)
     if folder is not None:
         with folder.file(SCORES) as path:
             path.write_text(text, encoding="utf-8")

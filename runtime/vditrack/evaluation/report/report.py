@@ -27,6 +27,7 @@ from vditrack.evaluation.report.summary import (
     MethodSummary,
     Summary,
 )
+from vditrack.input_checks.text import clean_text
 
 _VERDICT_STYLES = {"better": "green", "worse": "red"}
 _JPEG_QUALITY = 85
@@ -101,7 +102,11 @@ def write_html(
 
     """
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=_clean,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "percent": _percent,
@@ -125,6 +130,11 @@ def write_html(
     )
     with staged_file(path) as scratch:
         scratch.write_text(page, encoding="utf-8", newline="\n")
+
+
+def _clean(value: object) -> object:
+    """Return what a page shows, without marks that change the direction of the text after them."""
+    return clean_text(value) if type(value) is str else value
 
 
 def _notes(summary: Summary) -> list[str]:
