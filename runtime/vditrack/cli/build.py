@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from vditrack.bundle.folder import Bundle, load_bundle
-from vditrack.cli.console import PlainConsole
-from vditrack.cli.options import Json
+from vditrack.cli.console import PlainConsole, echo_json
+from vditrack.cli.options import Json, SignatureOption
 from vditrack.cli.progress import progress_bars
 from vditrack.engine_builder.listing import BuildStatus, format_build
 from vditrack.engine_builder.options import BuildOptions, Compatibility
@@ -95,6 +94,7 @@ def build(
             "--record-host", help="Record the name of this computer in the identity of the build."
         ),
     ] = False,
+    require_signature: SignatureOption = None,
     as_json: Json = False,
 ) -> None:
     """Build the engines of a bundle for TensorRT or, without a GPU, for TensorRT-RTX."""
@@ -109,7 +109,7 @@ def build(
         strip_weights=strip_weights,
         record_host=record_host,
     )
-    checked = load_bundle(bundle)
+    checked = load_bundle(bundle, require_signature=require_signature, verify_files=True)
     found: list[Built | NotBuilt] = []
     with progress_bars(quiet=as_json) as bars:
         for result in build_parts(checked, options, parse_parts(parts), bars):
@@ -119,8 +119,7 @@ def build(
     built = [result for result in found if isinstance(result, Built)]
     not_built = [result for result in found if isinstance(result, NotBuilt)]
     if as_json:
-        content = {"built": built, "not_built": not_built}
-        typer.echo(msgspec.json.encode(content, enc_hook=str).decode())
+        echo_json({"built": built, "not_built": not_built})
     _require_no_failure(not_built)
 
 

@@ -54,7 +54,7 @@ def _list_own(part: Part, bundle: Bundle) -> list[BuildStatus]:
 
 def _check_build(part: Part, folder: Path, bundle: Bundle) -> BuildStatus:
     try:
-        identity = load_identity(folder)
+        identity = load_identity(folder, bundle.key)
     except EngineError as error:
         return BuildStatus(part, folder.name, None, [str(error)])
     return BuildStatus(part, folder.name, identity, mismatches(identity, bundle, read_machine()))

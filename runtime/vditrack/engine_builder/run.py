@@ -23,6 +23,7 @@ from vditrack.atomic_files import (
 from vditrack.bundle.file_checks import file_record
 from vditrack.bundle.folder import MANIFEST, Bundle
 from vditrack.bundle.manifest import FileRecord
+from vditrack.bundle.signature import BUILD_SIGNATURE
 from vditrack.engine_builder.engine import BuiltEngine, build_engine
 from vditrack.engine_builder.library import LibraryObject, import_library
 from vditrack.engine_builder.options import BuildOptions, select_architectures
@@ -47,6 +48,7 @@ from vditrack.inference.session import AbsentError
 from vditrack.inference.tensorrt import RUNTIME_CACHE
 
 _REPLACEABLE = {
+    BUILD_SIGNATURE,
     IDENTITY,
     *ENGINE_OF.values(),
     *(str(Path(engine).with_suffix(RUNTIME_CACHE)) for engine in ENGINE_OF.values()),

@@ -63,7 +63,7 @@ def verify_builds(bundle: Bundle) -> list[str]:
 def _load_fitting_identity(folder: Path, bundle: Bundle, machine: Machine) -> Identity | None:
     """Return the identity without its verdict; None if the build does not fit this machine."""
     try:
-        identity = msgspec.structs.replace(load_identity(folder), verified=None)
+        identity = msgspec.structs.replace(load_identity(folder, bundle.key), verified=None)
     except EngineError:
         return None
     return None if mismatches(identity, bundle, machine) else identity

@@ -17,8 +17,10 @@ from vditrack.atomic_files import staged_file
 from vditrack.bundle.file_checks import file_record
 from vditrack.bundle.folder import ACCEPTANCE, ENCODER, ENCODER_START, FEATURES, Bundle
 from vditrack.bundle.manifest import FileRecord, Sha256
-from vditrack.errors import EngineError
+from vditrack.bundle.signature import PublicKey, check_build_signature
+from vditrack.errors import BundleError, EngineError
 from vditrack.inference.machine import Machine
+from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
 
 SCHEMA_VERSION = 1
 IDENTITY = "identity.json"
@@ -152,29 +154,38 @@ def build_digest(identity: Identity) -> str:
     return _digest(msgspec.json.encode(msgspec.structs.replace(identity, verified=None)))
 
 
-def read_identity(folder: Path) -> Identity:
+def read_identity(folder: Path, key: PublicKey | None = None) -> Identity:
     """Read the identity of the build in ``folder``; its engines are not checked.
 
+    Args:
+        folder: Folder of the build.
+        key: Key that the build has to be signed with; None to accept unsigned builds.
+
     Raises:
-        EngineError: The identity is missing, edited, of another schema version or malformed.
+        EngineError: The identity is missing, edited, of another schema version, malformed, or not
+            signed with the key.
 
     """
     path = folder / IDENTITY
     try:
-        return msgspec.json.decode(_unsealed(path), type=Identity)
-    except (msgspec.DecodeError, RecursionError) as error:
+        return decode_json(_unsealed(path, key), Identity)
+    except MalformedError as error:
         raise EngineError(f"{path} is not an engine's identity: {error}. {_REBUILD}") from error
 
 
-def load_identity(folder: Path) -> Identity:
+def load_identity(folder: Path, key: PublicKey | None = None) -> Identity:
     """Read the identity of the build in ``folder`` and check its engines against it.
 
+    Args:
+        folder: Folder of the build.
+        key: Key that the build has to be signed with; None to accept unsigned builds.
+
     Raises:
-        EngineError: The identity is missing, edited, of another schema version or malformed; an
-            engine is missing or altered.
+        EngineError: The identity is missing, edited, of another schema version, malformed, or not
+            signed with the key; an engine is missing or altered.
 
     """
-    identity = read_identity(folder)
+    identity = read_identity(folder, key)
     for name, record in identity.engines.items():
         _check_engine(folder / name, record)
     return identity
@@ -234,24 +245,34 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _unsealed(path: Path) -> bytes:
+def _unsealed(path: Path, key: PublicKey | None) -> bytes:
     """Return the content of an unedited identity of this schema version."""
     try:
-        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
+        file = read_file(path, MAX_JSON_SIZE, follow_links=False)
+        sealed = decode_json(file, _Sealed)
     except OSError as error:
         raise EngineError(
             f"{path} cannot be read ({error.strerror}), so it is unknown what the engines beside "
             f"it were built for. {_REBUILD}"
         ) from error
+    if key is not None:
+        _require_signature(path.parent, file, key)
     content = bytes(sealed.identity)
     if sealed.sha256 != _digest(content):
         raise EngineError(f"{path} was edited: its digest does not match its content. {_REBUILD}")
-    version = msgspec.json.decode(content, type=_Versioned).schema_version
+    version = decode_json(content, _Versioned).schema_version
     if version != SCHEMA_VERSION:
         raise EngineError(
             f"{path} has schema version {version}; this vditrack reads {SCHEMA_VERSION}. {_REBUILD}"
         )
     return content
+
+
+def _require_signature(folder: Path, identity: bytes, key: PublicKey) -> None:
+    try:
+        check_build_signature(folder, identity, key)
+    except BundleError as error:
+        raise EngineError(str(error)) from error
 
 
 def _check_engine(path: Path, record: FileRecord) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import msgspec
 
+from vditrack.bundle.digest_cache import cache_folder
 from vditrack.bundle.folder import ACCEPTANCE, Bundle
+from vditrack.bundle.manifest import FileRecord
 from vditrack.errors import EngineError, InputError
 from vditrack.inference.engine_identity import (
     ENGINE_OF,
@@ -19,7 +21,7 @@ from vditrack.inference.engine_identity import (
 from vditrack.inference.machine import Machine, read_machine
 from vditrack.inference.session import OpenGraph
 from vditrack.inference.smoke_run import open_with_smoke_run
-from vditrack.inference.tensorrt import EngineSession
+from vditrack.inference.tensorrt import RUNTIME_CACHE, EngineSession
 
 Verify = Callable[[Bundle, OpenGraph, str], Verification]
 """Compares the tracks that graphs give on the named GPU with the bundle's golden tracks."""
@@ -40,12 +42,13 @@ def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> tuple[Ope
         A function that opens the engines, and their identity.
 
     Raises:
-        EngineError: The build is damaged, does not fit, or its tracks differ from the bundle's.
+        EngineError: The build is damaged, not signed as the bundle has to be, does not fit, or its
+            tracks differ from the bundle's.
         BackendError: An engine does not load or does not run.
         BundleError: The bundle's golden tracks cannot be read.
 
     """
-    identity, machine = load_identity(folder), read_machine()
+    identity, machine = load_identity(folder, bundle.key), read_machine()
     _require_fit(identity, bundle, machine)
     if bundle.acceptance is None:
         _LOG.debug("%s: not verified because %s has no %s", folder.name, bundle.root, ACCEPTANCE)
@@ -64,14 +67,36 @@ def open_build(folder: Path, bundle: Bundle, identity: Identity) -> OpenGraph:
     """
 
     def open_graph(graph: Path) -> EngineSession:
+        name = ENGINE_OF[graph.name]
         return EngineSession(
-            folder / ENGINE_OF[graph.name],
+            folder / name,
             identity.target,
+            record=identity.engines.get(name),
+            cache=_cache_path(folder / name, identity.engines[name], bundle),
             host_code="version_compatible" in identity.flags,
             weights=graph if "strip_weights" in identity.flags else None,
         )
 
     return open_with_smoke_run(bundle, open_graph)
+
+
+def _cache_path(engine: Path, record: FileRecord, bundle: Bundle) -> Path | None:
+    """Return the file of kernels that TensorRT-RTX compiles for an engine; None to keep none.
+
+    Kernels are code. Where a signature is required, they are not read from the bundle, whose
+    signature does not cover them, but from the user's own cache folder.
+    """
+    if bundle.key is None:
+        return engine.with_suffix(RUNTIME_CACHE)
+    caches = cache_folder()
+    if caches is None:
+        return None
+    try:
+        (caches / "kernels").mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        _LOG.debug("kernels of TensorRT-RTX are not kept: %s", error)
+        return None
+    return caches / "kernels" / f"{record.sha256}{RUNTIME_CACHE}"
 
 
 def verify_build(

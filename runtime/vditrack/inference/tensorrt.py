@@ -5,6 +5,7 @@ how they save launches: TensorRT's work is captured into a CUDA graph here; Tens
 it by itself and compiles kernels for this GPU, which are cached in a file beside the engine.
 """
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -16,14 +17,18 @@ from typing import Any
 import numpy as np
 
 from vditrack.atomic_files import staged_file
-from vditrack.errors import BackendError, InputError
+from vditrack.bundle.manifest import FileRecord
+from vditrack.errors import BackendError, EngineError, InputError
 from vditrack.inference.cuda import Stream
 from vditrack.inference.engine_identity import TITLES, Target
 from vditrack.inference.session import AbsentError, Array, TensorSpec
 from vditrack.inference.trt_log import collecting_logger
+from vditrack.input_checks.files import read_file
 
 RUNTIME_CACHE = ".runtime_cache"
 """Suffix of the file with kernels compiled for this GPU; replacing the build removes it."""
+_MAX_ENGINE_SIZE, _MAX_CACHE_SIZE = 1 << 40, 1 << 30
+"""Largest accepted sizes of files, in bytes; the size of an engine is in its identity."""
 _LOG = logging.getLogger("vditrack")
 _MODULES: dict[Target, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -41,7 +46,14 @@ class EngineSession:
     """
 
     def __init__(
-        self, path: Path, target: Target, *, host_code: bool = False, weights: Path | None = None
+        self,
+        path: Path,
+        target: Target,
+        *,
+        host_code: bool = False,
+        weights: Path | None = None,
+        record: FileRecord | None = None,
+        cache: Path | None = None,
     ) -> None:
         """Load an engine, ready to run.
 
@@ -50,24 +62,29 @@ class EngineSession:
             target: The library that built it.
             host_code: Whether the engine contains its own runtime, as version compatible ones do.
             weights: The ONNX file that it was built from, if its weights were stripped.
+            record: Size and digest that the file has to have; None if they are not known.
+            cache: File of the kernels that TensorRT-RTX compiles for this GPU; None to compile
+                them at each load.
 
         Raises:
             AbsentError: The library or cuda-bindings is not installed.
             BackendError: There is no GPU, not enough memory, or the engine does not load.
+            EngineError: The file was altered since its build was checked.
 
         """
         library = _library(target)
         # CUDA first: without a GPU it gives the clearer message.
         self._stream = Stream()
-        engine = _deserialise(library, path, target, host_code=host_code)
+        engine = _deserialise(library, path, target, record, host_code=host_code)
         if weights is not None:
             _refit(library, engine, path, weights)
         tensors = _tensors(library, engine, path)
         self.inputs = {name: tensor for name, (tensor, enters) in tensors.items() if enters}
         self.outputs = {name: tensor for name, (tensor, enters) in tensors.items() if not enters}
         self._buffers = {name: self._stream.buffer(tensor) for name, (tensor, _) in tensors.items()}
-        self._path, self._errors, self._lock = (
+        self._path, self._cache, self._errors, self._lock = (
             path,
+            cache,
             collecting_logger(library).errors,
             threading.Lock(),
         )
@@ -97,7 +114,7 @@ class EngineSession:
         config = engine.create_runtime_config()
         config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         cache = config.create_runtime_cache()
-        stored = _read_runtime_cache(self._path)
+        stored = _read_runtime_cache(self._cache)
         # A cache of another version, driver or GPU is refused; the kernels are compiled again.
         if stored and not cache.deserialize(stored):
             _LOG.debug("%s: its runtime cache is of another GPU, driver or version", self._path)
@@ -105,7 +122,7 @@ class EngineSession:
         # Compilation happens here and not in the first run, since all shapes are static.
         self._bind(engine.create_execution_context(config))
         if (content := bytes(cache.serialize())) != stored:
-            _write_runtime_cache(self._path, content)
+            _write_runtime_cache(self._cache, content)
 
     def _bind(self, context: Any) -> None:  # noqa: ANN401
         if context is None:
@@ -133,16 +150,14 @@ def _library(target: Target) -> ModuleType:
         raise AbsentError(f"{TITLES[target]} is not installed ({error}).") from error
 
 
-def _deserialise(library: ModuleType, path: Path, target: Target, *, host_code: bool) -> Any:  # noqa: ANN401
+def _deserialise(
+    library: ModuleType, path: Path, target: Target, record: FileRecord | None, *, host_code: bool
+) -> Any:  # noqa: ANN401
     log = collecting_logger(library)
     log.errors.clear()
     runtime = library.Runtime(log)
     runtime.engine_host_code_allowed = host_code
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BackendError(f"{path} cannot be read: {error.strerror}.") from error
-    engine = runtime.deserialize_cuda_engine(content)
+    engine = runtime.deserialize_cuda_engine(_read_engine(path, record))
     if engine is None:
         raise BackendError(
             f"{TITLES[target]} {library.__version__} does not load {path}: "
@@ -189,17 +204,36 @@ def _tensor(engine: Any, path: Path, name: str) -> TensorSpec:  # noqa: ANN401
     return TensorSpec(shape, _DTYPES[kind])
 
 
-def _read_runtime_cache(engine: Path) -> bytes:
+def _read_engine(path: Path, record: FileRecord | None) -> bytes:
+    """Return the content of an engine; it is compared once more, in the form that is used."""
     try:
-        return engine.with_suffix(RUNTIME_CACHE).read_bytes()
+        content = read_file(path, _MAX_ENGINE_SIZE, follow_links=False)
+    except OSError as error:
+        raise BackendError(f"{path} cannot be read: {error.strerror}.") from error
+    if record is not None and record.sha256 != hashlib.sha256(content).hexdigest():
+        raise EngineError(f"{path} was altered after its build was checked. Copy it again.")
+    return content
+
+
+def _read_runtime_cache(path: Path | None) -> bytes:
+    if path is None:
+        return b""
+    try:
+        return read_file(path, _MAX_CACHE_SIZE, follow_links=False)
     except FileNotFoundError:
+        return b""
+    except OSError as error:
+        _LOG.debug("%s is not read: %s", path, error.strerror)
         return b""
 
 
-def _write_runtime_cache(engine: Path, content: bytes) -> None:
+def _write_runtime_cache(path: Path | None, content: bytes) -> None:
+    if path is None:
+        return
     try:
-        with staged_file(engine.with_suffix(RUNTIME_CACHE), make_folders=False) as path:
-            path.write_bytes(content)
+        # A build that was replaced meanwhile must not come back.
+        with staged_file(path, make_folders=False) as staged:
+            staged.write_bytes(content)
     # With a read-only bundle, each start compiles again.
     except (OSError, InputError) as error:
         _LOG.debug("the runtime cache of TensorRT-RTX is not stored: %s", error)

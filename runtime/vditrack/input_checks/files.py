@@ -91,15 +91,18 @@ def read_file(path: Path, max_size: int, *, follow_links: bool = True) -> bytes:
         follow_links: Whether the file may be a symbolic link.
 
     Raises:
-        RefusedFileError: It is not a regular file, or it is larger.
+        RefusedFileError: It is not a regular file, is larger, or changes while it is read.
         OSError: It does not exist or cannot be read.
 
     """
     with open_regular_file(path, follow_links=follow_links) as file:
-        # One byte more tells whether there is more. The size may change while it is read.
-        content = file.read(max_size + 1)
-    if len(content) > max_size:
-        raise RefusedFileError(path, f"it is larger than the limit of {max_size:,} bytes")
+        size = os.fstat(file.fileno()).st_size
+        if size > max_size:
+            raise RefusedFileError(path, f"it is larger than the limit of {max_size:,} bytes")
+        # One byte more tells whether it grows.
+        content = file.read(size + 1)
+    if len(content) != size:
+        raise RefusedFileError(path, "it changes while it is read")
     return content
 
 

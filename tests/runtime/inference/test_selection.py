@@ -267,10 +267,11 @@ def test_flags_of_a_build_are_heeded(bundle, gpu, monkeypatch):
     monkeypatch.setattr(builds, "EngineSession", recorded)
     build(bundle, "tensorrt", flags=("version_compatible", "strip_weights"))
     open_backend(bundle, "tensorrt")
-    assert asked == [
-        ("encoder.engine", {"host_code": True, "weights": bundle.encoder}),
-        ("features.engine", {"host_code": True, "weights": bundle.features}),
-    ]
+    wanted = [("encoder.engine", bundle.encoder), ("features.engine", bundle.features)]
+    for (name, options), (engine, graph) in zip(asked, wanted, strict=True):
+        assert name == engine
+        assert options["host_code"] is True
+        assert options["weights"] == graph
 
 
 def test_an_unknown_name_is_refused(bundle):

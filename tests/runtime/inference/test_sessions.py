@@ -145,16 +145,16 @@ def test_tensorrt_rtx_records_by_itself_and_keeps_what_it_compiled(
     install(monkeypatch, "tensorrt-rtx", library_double(cuda, engines=engines))
     path = write_engine(tmp_path / "build" / "encoder.engine", bundle.encoder)
     kept = tmp_path / "build" / "encoder.runtime_cache"
-    EngineSession(path, "tensorrt-rtx")
+    EngineSession(path, "tensorrt-rtx", cache=kept)
     (config,) = engines[0].configs
     assert config.cuda_graph_strategy == tensorrt_rtx.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     assert kept.read_bytes() == b"compiled"
     # A cache that it takes is not written again; one that it refuses is replaced.
     written = kept.stat().st_mtime_ns
-    EngineSession(path, "tensorrt-rtx")
+    EngineSession(path, "tensorrt-rtx", cache=kept)
     assert kept.stat().st_mtime_ns == written
     kept.write_bytes(b"of another driver")
-    EngineSession(path, "tensorrt-rtx")
+    EngineSession(path, "tensorrt-rtx", cache=kept)
     given = [engine.configs[0].compiled.given for engine in engines]
     assert given == [b"", b"compiled", b"of another driver"]
     assert kept.read_bytes() == b"compiled"
