@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vditrack.errors import BackendError, install_command
-from vditrack.inference.session import AbsentError, Array, Session, TensorSpec
+from vditrack.inference.session import AbsentError, Array, Session, TensorSpec, check_outputs
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -52,6 +52,7 @@ class OnnxRuntimeSession:
             BackendError: The provider does not start, or it refuses the graph.
 
         """
+        self._graph = graph
         onnxruntime = _library()
         options = _options(onnxruntime)
         options.intra_op_num_threads = threads
@@ -86,7 +87,14 @@ class OnnxRuntimeSession:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph once, as `vditrack.inference.session.Session` defines it."""
         names = list(self.outputs)
-        return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        try:
+            arrays = self._session.run(names, dict(inputs))
+        # ONNX Runtime's exceptions share no base class of their own.
+        except Exception as error:
+            raise BackendError(f"{self._graph} loads but fails to run: {error}") from error
+        outputs = dict(zip(names, arrays, strict=True))
+        check_outputs(self._graph, outputs)
+        return outputs
 
 
 def _library() -> ModuleType:

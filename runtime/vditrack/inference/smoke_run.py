@@ -1,11 +1,8 @@
 """A smoke run of a backend: every graph runs once before the backend is used."""
 
-from pathlib import Path
-
 import numpy as np
 
 from vditrack.bundle.folder import ENCODER, ENCODER_START, FEATURES, Bundle
-from vditrack.errors import BackendError
 from vditrack.inference.session import OpenGraph, Session
 
 
@@ -26,23 +23,11 @@ def open_with_smoke_run(bundle: Bundle, open_graph: OpenGraph) -> OpenGraph:
     names = (ENCODER, ENCODER_START, FEATURES)
     graphs = [bundle.root / name for name in names if name in bundle.manifest.files]
     sessions = {graph: open_graph(graph) for graph in graphs}
-    for graph, session in sessions.items():
-        _run_once(graph, session)
+    for session in sessions.values():
+        _run_once(session)
     return sessions.__getitem__
 
 
-def _run_once(graph: Path, session: Session) -> None:
+def _run_once(session: Session) -> None:
     zeros = {name: np.zeros(spec.shape, spec.dtype) for name, spec in session.inputs.items()}
-    try:
-        outputs = session.run(zeros)
-    except BackendError:
-        raise
-    # ONNX Runtime's and TensorRT's exceptions share no base class.
-    except Exception as error:
-        raise BackendError(f"{graph} loads but fails to run: {error}") from error
-    for name, output in outputs.items():
-        if not np.isfinite(output).all():
-            raise BackendError(
-                f"{graph} loads but gives wrong results: its {name} for zeros is not finite. "
-                "Export or build it in BF16 or FP32."
-            )
+    session.run(zeros)

@@ -21,7 +21,7 @@ from vditrack.bundle.manifest import FileRecord
 from vditrack.errors import BackendError, EngineError, InputError
 from vditrack.inference.cuda import Stream
 from vditrack.inference.engine_identity import TITLES, Target
-from vditrack.inference.session import AbsentError, Array, TensorSpec
+from vditrack.inference.session import AbsentError, Array, TensorSpec, check_outputs
 from vditrack.inference.trt_log import collecting_logger
 from vditrack.input_checks.files import read_file
 
@@ -97,11 +97,17 @@ class EngineSession:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the engine once, as `vditrack.inference.session.Session` defines it."""
         with self._lock:
-            for name in self.inputs:
-                np.copyto(self._buffers[name].host, inputs[name], casting="no")
-            (self._graph or self._enqueue)()
-            self._stream.wait()
-            return {name: self._buffers[name].host.copy() for name in self.outputs}
+            try:
+                for name in self.inputs:
+                    np.copyto(self._buffers[name].host, inputs[name], casting="no")
+                (self._graph or self._enqueue)()
+                self._stream.wait()
+            # An input that is absent or of another shape or dtype, or what CUDA's binding raises.
+            except (BackendError, KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise BackendError(f"{self._path} loads but fails to run: {error}") from error
+            outputs = {name: self._buffers[name].host.copy() for name in self.outputs}
+        check_outputs(self._path, outputs)
+        return outputs
 
     def _start(self, engine: Any) -> None:  # noqa: ANN401 - it ships no types
         self._bind(engine.create_execution_context())

@@ -108,7 +108,10 @@ def test_numbers_that_are_not_finite_prove_nothing(tmp_path, proved_by_azure):
     bundle = write_passthrough(tmp_path, context=float("nan"))
     chosen = open_backend(bundle)
     assert chosen.name == "cpu"
-    assert "descriptors for zeros is not finite" in dict(chosen.fallbacks)["cuda"]
+    assert "output 'descriptors' are NaN or infinite" in dict(chosen.fallbacks)["cuda"]
+    # Nor is the CPU, of which there is no proof, allowed to give them.
+    with pytest.raises(BackendError, match=r"features\.onnx gives wrong results: .*BF16 or FP32"):
+        tracks(Tracker.load(bundle.root))
 
 
 def test_a_graph_that_fails_to_run_proves_nothing(bundle, proved_by_azure):

@@ -297,6 +297,51 @@ def test_a_plugin_that_does_not_load_gives_its_reason(bundle, monkeypatch, tmp_p
     sys.modules.pop("onnxruntime_ep_nv_tensorrt_rtx")
 
 
+def half_graph(folder, weight):
+    """A graph y = x + weight in FP16."""
+    value = helper.make_tensor_value_info
+    node = helper.make_node("Add", ["x", "weight"], ["y"])
+    sides = value("x", TensorProto.FLOAT16, [3]), value("y", TensorProto.FLOAT16, [3])
+    weights = [onnx.numpy_helper.from_array(np.array([0, 0, weight], np.float16), "weight")]
+    graph = helper.make_graph([node], "halves", [sides[0]], [sides[1]], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, folder / "halves.onnx")
+    return OnnxRuntimeSession(folder / "halves.onnx")
+
+
+@pytest.mark.parametrize("weight", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_refused_at_every_run(tmp_path, weight):
+    session = half_graph(tmp_path, weight)
+    reason = r"halves\.onnx gives wrong results: 1 of the 3 values of its output 'y'"
+    for _ in range(2):
+        with pytest.raises(BackendError, match=reason):
+            session.run({"x": np.zeros(3, np.float16)})
+
+
+def test_the_largest_half_is_finite_and_its_double_is_not(tmp_path):
+    session = half_graph(tmp_path, 65504)
+    assert session.run({"x": np.zeros(3, np.float16)})["y"].tolist() == [0, 0, 65504]
+    with pytest.raises(BackendError, match="FP16, numbers above 65504 overflow"):
+        session.run({"x": np.full(3, 65504, np.float16)})
+
+
+def test_an_engine_gives_no_numbers_that_are_not_finite(target, tmp_path):
+    bundle = write_passthrough(tmp_path / "bundle", context=float("nan"))
+    engine = EngineSession(write_engine(tmp_path / "features.engine", bundle.features), target)
+    with pytest.raises(BackendError, match=r"features\.engine gives wrong results: .*BF16"):
+        engine.run(random_inputs(engine, 0))
+
+
+def test_a_run_that_fails_names_the_graph(bundle, target, tmp_path):
+    graph = OnnxRuntimeSession(bundle.encoder)
+    engine = EngineSession(write_engine(tmp_path / "encoder.engine", bundle.encoder), target)
+    for session, name in ((graph, r"encoder\.onnx"), (engine, r"encoder\.engine")):
+        inputs = random_inputs(session, 0)
+        for wrong in ({}, {key: array.astype(np.float64) for key, array in inputs.items()}):
+            with pytest.raises(BackendError, match=f"{name} loads but fails to run: "):
+                session.run(wrong)
+
+
 def test_an_unknown_type_is_refused(tmp_path):
     value = helper.make_tensor_value_info
     node = helper.make_node("Identity", ["a"], ["b"])
