@@ -1,11 +1,14 @@
 """Command-line options that several verbs share."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from vditrack.errors import InputError
+from vditrack_export.checkpoints.sources import Lora, Weights, parse_lora
 
 CardArgument = Annotated[
     str, typer.Argument(help="Name of a model card, or path of a card (.toml).")
@@ -13,7 +16,42 @@ CardArgument = Annotated[
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
-        "--weights", help="Folder of the checkpoint that the card names.", show_default=False
+        "--weights",
+        help="The checkpoint that the card names: its folder, or one file with all models.",
+        show_default=False,
+    ),
+]
+TransformerOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--transformer",
+        help="File or folder of the transformer or UNet, in place of that of --weights.",
+        show_default=False,
+    ),
+]
+VaeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--vae",
+        help="File or folder of the autoencoder, in place of that of --weights.",
+        show_default=False,
+    ),
+]
+TextEncoderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--text-encoder",
+        help="Folder with tokenizer and text_encoder, if it is not that of --weights.",
+        show_default=False,
+    ),
+]
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        help="LoRA to fuse into the transformer, as FILE or FILE@SCALE; default scale: 1. May be "
+        "repeated.",
+        show_default=False,
     ),
 ]
 RandomWeightsOption = Annotated[
@@ -77,12 +115,24 @@ EncoderPrecisionOption = Annotated[
 ]
 
 
-def check_weights(weights: Path | None, random_weights: bool) -> None:
+def check_weights(weights: Weights, random_weights: bool) -> None:
     """Check that a command has one source of weights.
 
     Raises:
-        InputError: it has none or two.
+        InputError: It has none or two.
 
     """
-    if (weights is None) != random_weights:
+    if weights.random != random_weights or (weights.folder is not None and random_weights):
         raise InputError("give either --weights DIR or --random-weights.")
+    if random_weights and replace(weights, prompt=None) != Weights(None):
+        raise InputError("--random-weights goes with no file of weights. Leave one of both out.")
+
+
+def parse_loras(texts: Sequence[str] | None) -> tuple[Lora, ...]:
+    """Return the adapters of repeated options.
+
+    Raises:
+        InputError: See `parse_lora`.
+
+    """
+    return tuple(parse_lora(text) for text in texts or ())

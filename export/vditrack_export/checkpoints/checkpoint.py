@@ -1,5 +1,6 @@
 """A checkpoint on disk, and the models in it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -7,6 +8,8 @@ from torch import nn
 
 from vditrack.errors import InputError
 from vditrack_export.checkpoints.diffusers_folder import open_folder
+from vditrack_export.checkpoints.mixed_checkpoint import VAE, find_model, open_model
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.checkpoints.weights import Config, StoredModel
 
 
@@ -16,6 +19,10 @@ class CheckpointFiles(Protocol):
     @property
     def root(self) -> Path:
         """Folder that the files of all models lie in; a tokenizer and a text encoder may too."""
+
+    @property
+    def opened(self) -> Sequence[StoredModel]:
+        """Models that were opened."""
 
     def open(self, component: str, model_class: type[nn.Module], expected: Config) -> StoredModel:
         """Open a model; only its configuration and the shapes of its weights are read.
@@ -31,36 +38,67 @@ class CheckpointFiles(Protocol):
         """
 
 
-class FolderCheckpoint:
-    """A folder that a diffusers pipeline saved.
+class StoredCheckpoint:
+    """Models in a folder of diffusers or of an original repository, or in files of their own.
 
     Args:
-        root: The folder.
+        weights: What the user names.
 
     """
 
-    def __init__(self, root: Path) -> None:
-        """Keep the folder; nothing is read."""
-        self.root = root
+    def __init__(self, weights: Weights) -> None:
+        """Keep the paths; nothing is read."""
+        self._weights = weights
         self._models: dict[str, StoredModel] = {}
+
+    @property
+    def root(self) -> Path:
+        """Folder of the checkpoint; without one, that of the transformer."""
+        path = self._weights.folder or self._weights.transformer
+        assert path is not None
+        return path if path.is_dir() else path.parent
+
+    @property
+    def opened(self) -> Sequence[StoredModel]:
+        """Models that were opened."""
+        return tuple(self._models.values())
 
     def open(self, component: str, model_class: type[nn.Module], expected: Config) -> StoredModel:
         """Open a model; see `CheckpointFiles.open`."""
         if component not in self._models:
-            self._models[component] = open_folder(self.root, component, model_class, expected)
+            self._models[component] = self._open(component, model_class, expected)
         return self._models[component]
 
+    def _open(self, component: str, model_class: type[nn.Module], expected: Config) -> StoredModel:
+        folder = self._weights.folder
+        given = self._weights.vae if component == VAE else self._weights.transformer
+        config_folder = None if folder is None else folder / component
+        if given is not None:
+            return open_model(given, model_class, expected, config_folder)
+        if folder is None:
+            option = "--vae" if component == VAE else "--transformer"
+            raise InputError(f"the {component} is missing. Give it with {option}, or --weights.")
+        if not folder.is_dir():
+            return open_model(folder, model_class, expected, None)
+        if not (folder / component).is_dir():
+            found = find_model(folder, component, model_class, expected)
+            if found is not None:
+                return found
+        return open_folder(folder, component, model_class, expected)
 
-def open_checkpoint(path: Path) -> CheckpointFiles:
+
+def open_checkpoint(weights: Weights) -> CheckpointFiles:
     """Return the files of a checkpoint.
 
     Args:
-        path: What ``--weights`` names.
+        weights: What the user names.
 
     Raises:
         InputError: There is no checkpoint.
 
     """
-    if not path.is_dir():
-        raise InputError(f"no checkpoint folder at {path}. Give it with --weights.")
-    return FolderCheckpoint(path)
+    if weights.folder is not None and not weights.folder.exists():
+        raise InputError(
+            f"no checkpoint folder at {weights.folder}, nor a file. Give it with --weights."
+        )
+    return StoredCheckpoint(weights)

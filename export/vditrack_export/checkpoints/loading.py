@@ -35,7 +35,7 @@ def check_config(
         raise InputError(
             f"{path} describes a {config.get('_class_name')}, not a {model_class.__name__}."
         )
-    defaults = {name: value for name, value in _defaults(model_class).items() if name in expected}
+    defaults = default_config(model_class)
     for name, value in expected.items():
         found = config.get(name, defaults.get(name))
         if _as_list(found) != _as_list(value):
@@ -72,7 +72,7 @@ def fill_weights(
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     shapes = stored.weights.shapes()
     kept = [saved for saved in shapes if skip is None or not skip(saved)]
-    names = {saved if saved in wanted else _current_name(saved): saved for saved in kept}
+    names = {saved if saved in wanted else current_name(saved): saved for saved in kept}
     # diffusers' own loader fills what is missing with random numbers, and only warns.
     _check_shapes(stored.path, {name: shapes[saved] for name, saved in names.items()}, wanted)
     weights = {name: stored.weights.read(saved) for name, saved in names.items()}
@@ -106,7 +106,7 @@ def build_empty(path: Path, model_class: type[nn.Module], config: Config) -> nn.
     return model
 
 
-def _defaults(model_class: type[nn.Module]) -> Config:
+def default_config(model_class: type[nn.Module]) -> Config:
     """Return the values that a diffusers class takes for missing entries."""
     return {
         name: parameter.default
@@ -128,7 +128,7 @@ def _computed_tables(model_class: type[nn.Module], config: Config) -> dict[str, 
     return {name: table for name, table in empty.named_buffers() if name not in saved}
 
 
-def _current_name(name: str) -> str:
+def current_name(name: str) -> str:
     """Return today's name of a weight that older versions of diffusers saved under another name.
 
     Autoencoders of Stable Diffusion still have the old names.

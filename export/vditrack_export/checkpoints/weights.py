@@ -46,6 +46,8 @@ class StoredModel:
     weights: ModelWeights
     config_files: tuple[Path, ...] = ()
     """Files that the configuration is read from."""
+    kinds: tuple[str, ...] = ()
+    """Types in which the weights are stored, if they may have fewer than 16 bits."""
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -55,6 +55,9 @@ class Denoiser(ABC, Generic[DenoiserShapeT]):
     they are zero after the text encoder. ``masked``: the text encoder does not attend to them, and
     they are zero after it."""
 
+    lora_loader: ClassVar[str | None] = None
+    """Class of diffusers that converts low-rank adapters for it; None if there is none."""
+
     def __init__(self, shape: DenoiserShapeT, encoder: EncoderShape) -> None:
         """Keep the shapes; no model is built."""
         self.shape = shape

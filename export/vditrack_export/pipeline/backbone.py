@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,21 +12,12 @@ from vditrack.bundle.folder import FEATURES
 from vditrack.bundle.manifest import Input
 from vditrack.coordinates import Grid
 from vditrack_export.card import Card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.encoder_form import EncoderForm, Graph
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
 from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The source of a model's weights."""
-
-    folder: Path | None
-    """The folder of the checkpoint; None for random weights."""
-    prompt: Path | None = None
-    """The file that stores the embedding of the empty prompt."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +107,10 @@ def load_backbone(card: Card, weights: Weights) -> Backbone:
         InputError: the checkpoint is missing or does not match the card, or the prompt is missing.
 
     """
-    if weights.folder is None:
+    if weights.random:
         return Backbone(card, random_checkpoint(card), random_prompt(card), random=True)
-    checkpoint = load_checkpoint(card, weights.folder)
-    prompt = empty_prompt(card, weights.folder, weights.prompt)
+    checkpoint = load_checkpoint(card, weights)
+    prompt = empty_prompt(card, weights)
     return Backbone(card, checkpoint, prompt, random=False)
 
 

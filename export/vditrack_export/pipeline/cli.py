@@ -13,6 +13,7 @@ from vditrack.errors import VditrackError, install_command
 from vditrack.input_checks.text import clean_text
 from vditrack_export.card import load_card
 from vditrack_export.card_changes import change_card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.command_options import (
     BlockOption,
     CardArgument,
@@ -20,13 +21,18 @@ from vditrack_export.command_options import (
     EncoderPrecisionOption,
     FramesOption,
     HeadsOption,
+    LoraOption,
     PrecisionOption,
     PromptOption,
     RandomWeightsOption,
     SizeOption,
     TemporalStrideOption,
+    TextEncoderOption,
+    TransformerOption,
+    VaeOption,
     WeightsOption,
     check_weights,
+    parse_loras,
 )
 
 
@@ -37,6 +43,10 @@ def export(
         typer.Option("--output", "-o", help="Folder to write the bundle to.", show_default=False),
     ],
     weights: WeightsOption = None,
+    transformer: TransformerOption = None,
+    vae: VaeOption = None,
+    text_encoder: TextEncoderOption = None,
+    lora: LoraOption = None,
     random_weights: RandomWeightsOption = False,
     prompt: PromptOption = None,
     size: SizeOption = None,
@@ -63,7 +73,8 @@ def export(
     ] = False,
 ) -> None:
     """Export what tracking needs of a checkpoint as a bundle of ONNX graphs."""
-    check_weights(weights, random_weights)
+    source = Weights(weights, transformer, vae, text_encoder, prompt, parse_loras(lora))
+    check_weights(source, random_weights)
     # A wrong card is reported before torch is imported, which takes seconds.
     changed = change_card(
         load_card(card),
@@ -75,7 +86,6 @@ def export(
         heads=heads,
     )
     try:
-        from vditrack_export.pipeline.backbone import Weights
         from vditrack_export.pipeline.export import Rounding, export_bundle
         from vditrack_export.pipeline.precision import choose_precision
     except ModuleNotFoundError as error:
@@ -91,7 +101,6 @@ def export(
             status.update(stage)
 
         rounding = Rounding(choose_precision(precision, encoder_precision), accept)
-        source = Weights(weights, prompt)
         bundle = export_bundle(changed, source, output, report_stage, rounding, masks=masks)
     if json:
         typer.echo(msgspec.json.encode(bundle.manifest).decode())

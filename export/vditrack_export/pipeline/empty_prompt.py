@@ -14,19 +14,20 @@ from torch import Tensor
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
 from vditrack_export.card import Card
+from vditrack_export.checkpoints.sources import Weights
 
 _TENSOR, _DIGEST = "prompt", "sha256"
 
 
-def empty_prompt(card: Card, checkpoint: Path, stored: Path | None) -> Tensor:
+def empty_prompt(card: Card, weights: Weights) -> Tensor:
     """Return the embedding of the empty prompt with its padding.
 
     A card without a text encoder has a single all-zero token, or none if the model takes no prompt.
 
     Args:
         card: Card of the checkpoint.
-        checkpoint: Folder of the checkpoint, with its tokenizer and text encoder.
-        stored: File with the embedding; it is computed and written if it does not exist.
+        weights: Folder of the checkpoint, with its tokenizer and text encoder, and the file with
+            the embedding; it is computed and written if it does not exist.
 
     Returns:
         float32 [tokens, text_dim]. HunyuanVideo has two text encoders and one more row: see
@@ -36,11 +37,17 @@ def empty_prompt(card: Card, checkpoint: Path, stored: Path | None) -> Tensor:
         InputError: The file is not such an embedding, or the text encoder does not load.
 
     """
-    denoiser = card.family.denoiser
+    denoiser, stored = card.family.denoiser, weights.prompt
     if card.text_encoder is None:
         return torch.zeros(denoiser.prompt_shape)
     if stored is not None and stored.exists():
         return _read(stored, denoiser.prompt_shape)
+    checkpoint = weights.text_encoder or weights.folder
+    if checkpoint is None or not checkpoint.is_dir():
+        raise InputError(
+            "there is no text encoder to compute the empty prompt with. Give the folder that has "
+            "tokenizer/ and text_encoder/ with --text-encoder, or a stored prompt with --prompt."
+        )
     embedding = denoiser.embed_empty_prompt(
         card.text_encoder, partial(_load_text_encoder, checkpoint)
     )
@@ -99,7 +106,7 @@ def _load_text_encoder(checkpoint: Path, suffix: str, model_class: str) -> tuple
         if not folder.is_dir():
             raise InputError(
                 f"checkpoint {checkpoint} lacks {folder.name}, which gives the empty prompt. Copy "
-                "it too, or give a stored prompt with --prompt."
+                "it too, give its folder with --text-encoder, or a stored prompt with --prompt."
             )
     options = {"local_files_only": True}
     try:

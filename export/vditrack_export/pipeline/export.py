@@ -14,9 +14,10 @@ from vditrack.bundle.folder import APPEARANCE, CONTENTS, MOTION, Bundle, seal_bu
 from vditrack.bundle.manifest import Encoder, Precision, PrecisionCheck
 from vditrack.errors import InputError
 from vditrack_export.card import Card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.encoder_form import Graph
 from vditrack_export.pipeline.acceptance import judge_precision, save_tracks
-from vditrack_export.pipeline.backbone import Backbone, Weights, load_backbone
+from vditrack_export.pipeline.backbone import Backbone, load_backbone
 from vditrack_export.pipeline.manifest import FULL_PRECISION, make_manifest
 from vditrack_export.pipeline.onnx_export import count_bytes, write_graph
 from vditrack_export.pipeline.parity import (
@@ -75,6 +76,8 @@ def export_bundle(
     with staged_folder(destination, replaceable=CONTENTS) as folder:
         report_stage("reading the checkpoint")
         backbone = load_backbone(card, weights)
+        for note in backbone.checkpoint.notes:
+            report_stage(f"note: {note}")
         _require_room(backbone, (card, *parts.values()), rounding.precision, destination)
         encoder, parity, check = _write_checked_graphs(backbone, folder, rounding, report_stage)
         for name, part in parts.items():

@@ -57,6 +57,8 @@ def make_manifest(
             noise_level=feature.noise_level,
             noise_seed=feature.noise_seed,
             random_weights=backbone.random,
+            quantisation=backbone.checkpoint.quantisation,
+            adapters=backbone.checkpoint.adapters,
         ),
         input=size,
         encoder=encoder,

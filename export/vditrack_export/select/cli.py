@@ -9,12 +9,18 @@ import typer
 from vditrack.cli.console import echo
 from vditrack.errors import InputError, VditrackError, install_command
 from vditrack_export.card import Card, load_card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.command_options import (
     CardArgument,
+    LoraOption,
     PromptOption,
     RandomWeightsOption,
+    TextEncoderOption,
+    TransformerOption,
+    VaeOption,
     WeightsOption,
     check_weights,
+    parse_loras,
 )
 from vditrack_export.select.options import (
     SelectOptions,
@@ -46,6 +52,10 @@ def select(
         ),
     ] = None,
     weights: WeightsOption = None,
+    transformer: TransformerOption = None,
+    vae: VaeOption = None,
+    text_encoder: TextEncoderOption = None,
+    lora: LoraOption = None,
     random_weights: RandomWeightsOption = False,
     prompt: PromptOption = None,
     clips: Annotated[
@@ -100,14 +110,14 @@ def select(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Find the block, noise level, heads and frequencies with which a backbone tracks best."""
-    check_weights(weights, random_weights)
+    source = Weights(weights, transformer, vae, text_encoder, prompt, parse_loras(lora))
+    check_weights(source, random_weights)
     if write is not None:
         check_destination(write)
     options = SelectOptions(
         card=card,
         data=tuple(data or (_LOOKALIKES if task == "masks" else ())),
-        weights=weights,
-        prompt=prompt,
+        weights=source,
         clips=clips or (_FEW_CLIPS if task == "masks" else None),
         frames=frames,
         output=output,
@@ -189,7 +199,7 @@ def _require_packages() -> None:
 
 
 def _warn_of_random_weights(options: SelectOptions) -> None:
-    if options.weights is None:
+    if options.weights.random:
         echo("warning: the weights are random, so the best choice has no meaning.", err=True)
 
 

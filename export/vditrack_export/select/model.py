@@ -25,7 +25,7 @@ def load_model(
     # Of a checkpoint, only the blocks up to the card's are loaded.
     deepest = msgspec.structs.replace(card.feature, block=max(blocks))
     extended = msgspec.structs.replace(card, feature=deepest)
-    if options.weights is None:
+    if options.weights.random:
         return Backbone(card, random_checkpoint(extended), prompt, random=True)
     return Backbone(card, load_checkpoint(extended, options.weights), prompt, random=False)
 
@@ -37,9 +37,9 @@ def load_prompt(card: Card, options: SelectOptions) -> Tensor:
         InputError: see `empty_prompt`.
 
     """
-    if options.weights is None:
+    if options.weights.random:
         return random_prompt(card)
-    return empty_prompt(card, options.weights, options.prompt)
+    return empty_prompt(card, options.weights)
 
 
 def list_denoising_steps(card: Card, levels: Sequence[float]) -> tuple[Denoising, ...]:

@@ -18,6 +18,7 @@ from vditrack.evaluation.datasets.registry import (
     open_dataset,
 )
 from vditrack_export.card import Card, Masks
+from vditrack_export.checkpoints.sources import Weights
 
 _NOISE = (0.05, 0.1, 0.2, 0.4)
 _MASK_NOISE = (0.05, 0.3, 0.6, 0.9)
@@ -33,10 +34,8 @@ class SelectOptions:
     """The name or path of the card."""
     data: tuple[str, ...]
     """The data sets, as `open_dataset` takes them."""
-    weights: Path | None
-    """The folder of the checkpoint; None for random weights."""
-    prompt: Path | None
-    """The file that stores the embedding of the empty prompt."""
+    weights: Weights
+    """The source of the weights."""
     clips: int | None
     """The largest number of clips of each data set."""
     frames: int
@@ -70,7 +69,7 @@ class SelectOptions:
         return {
             "card": card.name,
             "data": ", ".join(dataset.name for dataset in datasets),
-            "weights": "random" if self.weights is None else str(self.weights),
+            "weights": "random" if self.weights.random else self.weights.describe(),
             "frames": str(self.frames),
             "vditrack": version("vditrack"),
         }

@@ -15,6 +15,15 @@ SCHEMA_VERSION = 8
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
+class Adapter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A low-rank adapter (LoRA) that was fused into the weights of the checkpoint."""
+
+    name: str
+    """Name of its file."""
+    scale: float
+    sha256: Sha256
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The checkpoint, and the features that were exported from it."""
 
@@ -37,6 +46,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     noise_seed: int
     random_weights: bool
     """Whether the weights are random: an architecture for benchmarks, which tracks nothing."""
+    quantisation: tuple[str, ...] = ()
+    """Types of weights with fewer than 16 bits that the checkpoint was dequantised from, such as
+    ``float8_e4m3fn`` or ``Q4_K``."""
+    adapters: tuple[Adapter, ...] = ()
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -37,6 +37,7 @@ from doubles.pipelines import moving_clip, run_export
 from doubles.small_families import SmallFamily, perturb, read_inside, relative_difference
 from vditrack import InputError, Tracker, VditrackError
 from vditrack_export.card import load_card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.hunyuan.autoencoder import (
     HunyuanVideoClipEncoder,
     HunyuanVideoFrameEncoder,
@@ -393,7 +394,7 @@ def card(tmp_path: Path) -> Path:
 
 def test_empty_prompt_is_the_pipelines(card: Path, checkpoint: Path, tmp_path: Path) -> None:
     kept = tmp_path / "prompt.safetensors"
-    found = empty_prompt(load_card(str(card)), checkpoint, kept)
+    found = empty_prompt(load_card(str(card)), Weights(checkpoint, prompt=kept))
     encoders = [
         kind.from_pretrained(checkpoint / name, dtype=torch.bfloat16)
         for kind, name in ((LlamaModel, "text_encoder"), (CLIPTextModel, "text_encoder_2"))
@@ -419,7 +420,9 @@ def test_empty_prompt_is_the_pipelines(card: Path, checkpoint: Path, tmp_path: P
     assert relative_difference(found[1:], (tokens * mask[:, None]).float()) <= 2e-2
     assert relative_difference(found[0, :8], pooled.float()) <= 2e-2
     assert not found[0, 8:].any()
-    assert torch.equal(empty_prompt(load_card(str(card)), tmp_path / "none", kept), found)
+    assert torch.equal(
+        empty_prompt(load_card(str(card)), Weights(tmp_path / "none", prompt=kept)), found
+    )
 
 
 @pytest.mark.slow

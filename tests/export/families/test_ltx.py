@@ -29,6 +29,7 @@ from vditrack import Tracker
 from vditrack.errors import InputError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.ltx.autoencoder import LtxStreamEncoder
 from vditrack_export.families.ltx.shapes import LtxAutoencoder
 from vditrack_export.families.ltx.transformer import LtxPath, ltx_channels, real_tokens
@@ -413,7 +414,7 @@ def test_the_empty_prompt_is_the_pipelines(card: Path, checkpoint: Path) -> None
     encoder = T5EncoderModel.from_pretrained(checkpoint / "text_encoder", dtype=torch.bfloat16)
     pipeline = LTXPipeline(scheduler(), autoencoder(), encoder, make_tokenizer(), SMALL.model())
     embedding, mask = pipeline._get_t5_prompt_embeds("", max_sequence_length=7)
-    found = empty_prompt(load_card(str(card)), checkpoint, None)
+    found = empty_prompt(load_card(str(card)), Weights(checkpoint))
     assert torch.equal(real_tokens(found), mask[0])
     assert torch.equal(found[mask[0]], embedding[mask].float())
     assert found[~mask[0]].abs().max() == 0

@@ -31,6 +31,7 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow, clip_features
 from vditrack_export.card import load_card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.pipeline.checkpoint import load_checkpoint
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 from vditrack_export.select.cli import select
@@ -265,7 +266,7 @@ def test_the_empty_prompt_is_the_pipelines(tmp_path: Path) -> None:
     )
     with torch.no_grad():
         expected, _ = pipeline.encode_prompt("", "cpu", 1, False)
-    found = empty_prompt(load_card(str(card_of("stable_diffusion", tmp_path))), folder, None)
+    found = empty_prompt(load_card(str(card_of("stable_diffusion", tmp_path))), Weights(folder))
     assert found.shape == (TEXT_TOKENS, TEXT_DIM)
     assert torch.equal(found, expected[0].float())
 
@@ -274,7 +275,7 @@ def test_the_empty_prompt_is_the_pipelines(tmp_path: Path) -> None:
 def test_without_a_text_encoder_the_condition_is_zero(
     family: str, tokens: int, tmp_path: Path
 ) -> None:
-    found = empty_prompt(load_card(str(card_of(family, tmp_path))), tmp_path, None)
+    found = empty_prompt(load_card(str(card_of(family, tmp_path))), Weights(tmp_path))
     assert len(found) == tokens
     assert not found.any()
 
@@ -286,7 +287,7 @@ def test_weights_under_the_names_of_older_diffusers(tmp_path: Path) -> None:
     """As the autoencoder of Stable Diffusion 2.1 has them still; diffusers itself reads both."""
     folder = save_pipeline(tmp_path / "weights", "stable_diffusion")
     card = load_card(str(card_of("stable_diffusion", tmp_path)))
-    today = load_checkpoint(card, folder)
+    today = load_checkpoint(card, Weights(folder))
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     renamed = {}
@@ -296,7 +297,7 @@ def test_weights_under_the_names_of_older_diffusers(tmp_path: Path) -> None:
         renamed[name] = weights
     assert any("proj_attn" in name for name in renamed)
     save_file(renamed, path)
-    again = load_checkpoint(card, folder)
+    again = load_checkpoint(card, Weights(folder))
     theirs = AutoencoderKL.from_pretrained(folder / "vae").state_dict()
     for name, weights in again.encoder.state_dict().items():
         assert torch.equal(weights, today.encoder.state_dict()[name])

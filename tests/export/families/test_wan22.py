@@ -25,6 +25,7 @@ from vditrack import Tracker, VditrackError
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.read_spec import Cut, Denoising
 from vditrack_export.families.wan.transformer import WanPath
 from vditrack_export.pipeline.empty_prompt import empty_prompt
@@ -301,7 +302,7 @@ def test_the_bundle_gives_what_diffusers_gives(exported, card, checkpoint):
     feature = CARD.feature
     noised = feature.signal_level * expected + feature.noise_level * noise
     timesteps = torch.full((1, 3 * 2 * 3), feature.timestep)
-    context = empty_prompt(load_card(str(card)), checkpoint, None)
+    context = empty_prompt(load_card(str(card)), Weights(checkpoint))
     read = read_inside(
         model.blocks,
         lambda: model(noised, timesteps, context[None]),

@@ -23,6 +23,7 @@ from vditrack.bundle.folder import ACCEPTANCE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError, install_command
 from vditrack.inference.onnxruntime import OnnxRuntimeSession, open_session
 from vditrack_export.card import load_card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.transformer_denoiser import TransformerDenoiser
 from vditrack_export.pipeline import onnx_export as graph_module
 from vditrack_export.pipeline.checkpoint import load_checkpoint
@@ -103,13 +104,13 @@ def test_weights_too_large_for_one_file(
 
 
 def test_weights_in_shards(card: Path, checkpoint: Path) -> None:
-    whole = load_checkpoint(load_card(str(card)), checkpoint)
+    whole = load_checkpoint(load_card(str(card)), Weights(checkpoint))
     original = make_tiny_transformer()
     original.load_state_dict(load_file(checkpoint / WEIGHTS))
     (checkpoint / WEIGHTS).unlink()
     original.save_pretrained(checkpoint / "vdit", max_shard_size="200KB")
     assert len(list((checkpoint / "vdit").glob("*.safetensors"))) > 1
-    sharded = load_checkpoint(load_card(str(card)), checkpoint)
+    sharded = load_checkpoint(load_card(str(card)), Weights(checkpoint))
     # Blocks above the card's are not even read.
     assert len(whole.transformer.blocks) == 2
     for name, weights in whole.transformer.state_dict().items():
@@ -285,7 +286,8 @@ def test_without_torch_the_remedy_is_named(
     card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "vditrack_export.pipeline.backbone")
+    for module in ("export", "backbone"):
+        monkeypatch.delitem(sys.modules, f"vditrack_export.pipeline.{module}")
     message = refusal(card, tmp_path, tmp_path / "bundle")
     assert install_command("export", "cpu") in message
     assert "torch" in message

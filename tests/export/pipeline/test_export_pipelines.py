@@ -28,6 +28,7 @@ from doubles.pipelines import (
 from vditrack import Tracker, VditrackError
 from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack_export.card import load_card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.pipeline.empty_prompt import empty_prompt
 
 pytestmark = pytest.mark.slow
@@ -132,7 +133,7 @@ def test_the_empty_prompt_is_the_pipelines(tmp_path: Path) -> None:
         make_tokenizer(), encoder, make_autoencoder("wan"), None, make_transformer("wan")
     )
     expected = pipeline._get_t5_prompt_embeds("", max_sequence_length=TEXT_TOKENS)[0].float()
-    found = empty_prompt(load_card(str(card)), folder, None)
+    found = empty_prompt(load_card(str(card)), Weights(folder))
     assert torch.equal(found, expected)
     assert found[1:].abs().max() == 0
 

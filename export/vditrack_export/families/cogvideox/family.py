@@ -32,6 +32,7 @@ class CogVideoXDenoiser(TransformerDenoiser[CogVideoXTransformer]):
     """A diffusers ``CogVideoXTransformer3DModel``."""
 
     model_class = CogVideoXTransformer3DModel
+    lora_loader = "CogVideoXLoraLoaderMixin"
     path_class = CogVideoXPath
     prompt_padding = "kept"
     blocks = "transformer_blocks"

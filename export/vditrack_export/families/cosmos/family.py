@@ -22,6 +22,7 @@ class CosmosDenoiser(TransformerDenoiser[CosmosTransformer]):
     """A diffusers ``CosmosTransformer3DModel``."""
 
     model_class = CosmosTransformer3DModel
+    lora_loader = "CosmosLoraLoaderMixin"
     path_class = CosmosPath
     blocks = "transformer_blocks"
     timesteps = 1

@@ -35,6 +35,7 @@ class HunyuanVideoDenoiser(TransformerDenoiser[HunyuanVideoTransformer]):
     """A diffusers ``HunyuanVideoTransformer3DModel``."""
 
     model_class = HunyuanVideoTransformer3DModel
+    lora_loader = "HunyuanVideoLoraLoaderMixin"
     path_class = HunyuanVideoPath
     blocks = "transformer_blocks"
     attention = "attn"

@@ -27,6 +27,7 @@ class LtxDenoiser(TransformerDenoiser[LtxTransformer]):
     """A diffusers ``LTXVideoTransformer3DModel``."""
 
     model_class = LTXVideoTransformer3DModel
+    lora_loader = "LTXVideoLoraLoaderMixin"
     path_class = LtxPath
     prompt_padding = "zeroed"
     blocks = "transformer_blocks"

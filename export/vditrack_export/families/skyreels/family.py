@@ -26,6 +26,7 @@ class SkyReelsDenoiser(WanDenoiser[SkyReelsTransformer]):
     """
 
     model_class = SkyReelsV2Transformer3DModel
+    lora_loader = "SkyReelsV2LoraLoaderMixin"
 
     def config(self) -> Config:
         """Return the entries of the diffusers configuration that the shapes determine."""

@@ -113,6 +113,7 @@ class StableDiffusionDenoiser(UNetDenoiser[StableDiffusionUNet]):
     """The ``UNet2DConditionModel`` of Stable Diffusion 2."""
 
     model_class = UNet2DConditionModel
+    lora_loader = "StableDiffusionLoraLoaderMixin"
 
     def config(self) -> Config:
         """Return the entries of the diffusers configuration that the path depends on."""

@@ -24,6 +24,7 @@ class WanDenoiser(TransformerDenoiser[WanTransformerT]):
     """A diffusers ``WanTransformer3DModel``."""
 
     model_class = WanTransformer3DModel
+    lora_loader = "WanLoraLoaderMixin"
     path_class = WanPath
     blocks = "blocks"
 
