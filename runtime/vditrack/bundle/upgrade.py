@@ -87,7 +87,9 @@ def _from_7(fields: Fields) -> Fields:
         propagation = {**propagation, "references": 8}
     streaming = {**fields["streaming"], **_STREAMING_OF_8}
     streaming["live"] = {**streaming["live"], **_LIVE_OF_8}
-    fields = {**fields, "propagation": propagation, "streaming": streaming}
+    # Earlier versions read checkpoints of 16 and 32 bits alone, without adapters.
+    source = {"quantisation": (), "adapters": (), **fields["source"]}
+    fields = {**fields, "source": source, "propagation": propagation, "streaming": streaming}
     flow_tracking = fields["matching"]["flow_tracking"]
     if flow_tracking is None:
         return fields
