@@ -287,7 +287,7 @@ def test_without_torch_the_remedy_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     for module in ("export", "backbone"):
-        monkeypatch.delitem(sys.modules, f"vditrack_export.pipeline.{module}")
+        monkeypatch.delitem(sys.modules, f"vditrack_export.pipeline.{module}", raising=False)
     message = refusal(card, tmp_path, tmp_path / "bundle")
     assert install_command("export", "cpu") in message
     assert "torch" in message
