@@ -130,6 +130,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
             settings.backend,
             threads=threads,
             require_signature=settings.require_signature or None,
+            allow_host_code=settings.allow_host_code,
         )
         run_self_test(tracker, settings.mode)
         # An executor starts its thread with its first job.

@@ -75,6 +75,7 @@ class Tracker:
         threads: int = 0,
         require_signature: Path | str | None = None,
         verify_files: bool = False,
+        allow_host_code: bool = False,
     ) -> Tracker:
         """Load the bundle at ``path``, or the model that comes with the package.
 
@@ -91,6 +92,8 @@ class Tracker:
                 signed with; None to accept unsigned ones.
             verify_files: whether to compute the digests of large files that did not change since
                 the last time; always so with a required signature.
+            allow_host_code: whether engines may bring code for the CPU, as version compatible ones
+                do. It runs with the rights of this process.
 
         Raises:
             BundleError: The bundle is missing, damaged, not signed with the required key, or of an
@@ -104,6 +107,7 @@ class Tracker:
             bundled_model() if path is None else path,
             require_signature=require_signature,
             verify_files=verify_files,
+            allow_host_code=allow_host_code,
         )
         opened = open_backend(bundle, backend, verify_tracks, threads)
         return cls(bundle, opened, propagation=propagation)

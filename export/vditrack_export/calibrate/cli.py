@@ -15,7 +15,7 @@ import typer
 
 from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack.cli.console import PlainConsole, echo
-from vditrack.cli.options import SignatureOption
+from vditrack.cli.options import HostCodeOption, SignatureOption
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import VditrackError
 from vditrack.evaluation.datasets.registry import Dataset, count_clips, open_dataset
@@ -53,13 +53,16 @@ def calibrate(
         typer.Option(help="Card (.toml) to write the weights to.", show_default=False),
     ] = None,
     require_signature: SignatureOption = None,
+    allow_host_code: HostCodeOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fit the weights that decide when a point counts as visible, on clips with known tracks."""
     from vditrack_export.calibrate.report import make_tables, to_json
     from vditrack_export.calibrate.rounds import list_warnings, require_flow_tracking
 
-    checked = load_bundle(bundle, require_signature=require_signature)
+    checked = load_bundle(
+        bundle, require_signature=require_signature, allow_host_code=allow_host_code
+    )
     require_flow_tracking(checked.manifest.matching)
     if write is not None:
         _require_editor()

@@ -19,6 +19,7 @@ class Settings:
     bond: bool
     bundle: str
     require_signature: str
+    allow_host_code: bool
     backend: str
     threads: int
     mode: str

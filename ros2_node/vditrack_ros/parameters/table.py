@@ -25,6 +25,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         "be signed with; empty to accept unsigned ones.",
     ),
     Parameter(
+        "allow_host_code",
+        False,
+        "Whether to load engines that bring code for the CPU (those built with "
+        "--version-compatible). It runs with the node's rights.",
+    ),
+    Parameter(
         "backend",
         "auto",
         "Backend that runs the model; auto selects the fastest one that works on this machine.",

@@ -64,11 +64,18 @@ class Bundle:
     """The bundles within it, by folder name."""
     key: PublicKey | None = None
     """Key that its builds have to be signed with; None if no signature is required."""
+    allow_host_code: bool = False
+    """Whether the user allows engines to bring code for the CPU; no file of the bundle can."""
 
     def moved_to(self, root: Path) -> Bundle:
         """Return the same bundle after its folder was moved to ``root``."""
         parts = {name: part.moved_to(root / name) for name, part in self.parts.items()}
         return replace(self, root=root, parts=parts)
+
+    def with_host_code(self) -> Bundle:
+        """Return the same bundle, whose engines may bring code for the CPU."""
+        parts = {name: part.with_host_code() for name, part in self.parts.items()}
+        return replace(self, parts=parts, allow_host_code=True)
 
     @property
     def encoder(self) -> Path:
@@ -107,7 +114,11 @@ def bundled_model() -> Path:
 
 
 def load_bundle(
-    path: Path | str, *, require_signature: Path | str | None = None, verify_files: bool = False
+    path: Path | str,
+    *,
+    require_signature: Path | str | None = None,
+    verify_files: bool = False,
+    allow_host_code: bool = False,
 ) -> Bundle:
     """Load a bundle, and check its signature, its files and what its graphs read.
 
@@ -121,6 +132,8 @@ def load_bundle(
             None to accept unsigned bundles.
         verify_files: Whether to read large files too that did not change; always so with a
             required signature.
+        allow_host_code: Whether engines may bring code for the CPU, as version compatible ones do.
+            It runs with the rights of this process.
 
     Raises:
         BundleError: There is no bundle, it is not signed with that key, a file is missing, altered,
@@ -139,7 +152,7 @@ def load_bundle(
     bundle = _load_content(root, content, key, digests)
     if digests is not None:
         digests.save()
-    return bundle
+    return bundle.with_host_code() if allow_host_code else bundle
 
 
 def _load_content(

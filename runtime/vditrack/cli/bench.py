@@ -18,6 +18,7 @@ from vditrack.cli.console import PlainConsole, echo, echo_json
 from vditrack.cli.options import (
     BackendOption,
     BundleArgument,
+    HostCodeOption,
     Json,
     SignatureOption,
     VerifyFilesOption,
@@ -45,6 +46,7 @@ def bench(
     ] = "640x480",
     backend: BackendOption = "auto",
     require_signature: SignatureOption = None,
+    allow_host_code: HostCodeOption = False,
     verify_files: VerifyFilesOption = False,
     compare: Annotated[
         tuple[Path, Path] | None,
@@ -62,7 +64,11 @@ def bench(
 
         def load() -> Tracker:
             return Tracker.load(
-                bundle, backend, require_signature=require_signature, verify_files=verify_files
+                bundle,
+                backend,
+                require_signature=require_signature,
+                verify_files=verify_files,
+                allow_host_code=allow_host_code,
             )
 
         _run_and_save(lambda: _measure(load, settings, as_json=as_json), output)

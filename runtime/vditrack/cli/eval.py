@@ -16,7 +16,7 @@ import typer
 
 from vditrack.atomic_files import check_file_destination
 from vditrack.cli.console import PlainConsole, echo
-from vditrack.cli.options import Json, SignatureOption, VerifyFilesOption
+from vditrack.cli.options import HostCodeOption, Json, SignatureOption, VerifyFilesOption
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import InputError, VditrackError, install_command
 
@@ -79,6 +79,7 @@ def evaluate(
         typer.Option("--output", "-o", help="HTML file that the full report is written to."),
     ] = None,
     require_signature: SignatureOption = None,
+    allow_host_code: HostCodeOption = False,
     verify_files: VerifyFilesOption = False,
     as_json: Json = False,
 ) -> None:
@@ -102,7 +103,12 @@ def evaluate(
     from vditrack.tracker import Tracker
 
     names = list(dict.fromkeys(method or _default_methods(protocol)))
-    load = partial(Tracker.load, require_signature=require_signature, verify_files=verify_files)
+    load = partial(
+        Tracker.load,
+        require_signature=require_signature,
+        verify_files=verify_files,
+        allow_host_code=allow_host_code,
+    )
     methods = {name: open_method(name, load) for name in names}
     dataset = open_dataset(data, protocol)
     length = dataset.length if clips is None else min(clips, dataset.length or clips)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.cli.console import PlainConsole, echo_json
-from vditrack.cli.options import BundleArgument, Json, SignatureOption
+from vditrack.cli.options import BundleArgument, HostCodeOption, Json, SignatureOption
 from vditrack.engine_builder.listing import BuildStatus, format_build, list_builds, list_unbuilt
 from vditrack.engine_builder.verdicts import verify_builds
 from vditrack.errors import EngineError
@@ -27,11 +27,15 @@ def inspect(
         ),
     ] = False,
     require_signature: SignatureOption = None,
+    allow_host_code: HostCodeOption = False,
     as_json: Json = False,
 ) -> None:
     """Check the files of a bundle and show its content."""
     checked = load_bundle(
-        bundle or bundled_model(), require_signature=require_signature, verify_files=True
+        bundle or bundled_model(),
+        require_signature=require_signature,
+        verify_files=True,
+        allow_host_code=allow_host_code,
     )
     failures = verify_builds(checked) if verify else []
     builds = list_builds(checked)

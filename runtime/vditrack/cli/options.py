@@ -33,6 +33,15 @@ SignatureOption = Annotated[
     ),
 ]
 
+HostCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-host-code",
+        help="Load engines that bring code for the CPU (those built with --version-compatible). It "
+        "runs with your rights, so allow it only for bundles from people whom you trust.",
+    ),
+]
+
 VerifyFilesOption = Annotated[
     bool,
     typer.Option(

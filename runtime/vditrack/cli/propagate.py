@@ -22,6 +22,7 @@ from vditrack.cli.options import (
     BackendOption,
     BundleOption,
     EndOption,
+    HostCodeOption,
     Json,
     MaskOption,
     ObjectOption,
@@ -76,6 +77,7 @@ def propagate(
     output: MasksFolder = None,
     backend: BackendOption = "auto",
     require_signature: SignatureOption = None,
+    allow_host_code: HostCodeOption = False,
     verify_files: VerifyFilesOption = False,
     rerun: RerunOption = None,
     as_json: Json = False,
@@ -92,6 +94,7 @@ def propagate(
             bundle or bundled_model(),
             require_signature=require_signature,
             verify_files=verify_files,
+            allow_host_code=allow_host_code,
         )
         return _open_tracker(checked, backend, motion_weight)
 

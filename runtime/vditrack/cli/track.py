@@ -22,6 +22,7 @@ from vditrack.cli.options import (
     BackendOption,
     BundleOption,
     EndOption,
+    HostCodeOption,
     Json,
     MaskOption,
     ObjectOption,
@@ -105,6 +106,7 @@ def track(
     ] = False,
     backend: BackendOption = "auto",
     require_signature: SignatureOption = None,
+    allow_host_code: HostCodeOption = False,
     verify_files: VerifyFilesOption = False,
     rerun: RerunOption = None,
     as_json: Json = False,
@@ -142,6 +144,7 @@ def track(
         rerun,
         require_signature,
         verify_files,
+        allow_host_code,
     )
     track_video(request, as_json=as_json)
 
@@ -203,6 +206,8 @@ class TrackRequest:
     """Public key that the bundle has to be signed with."""
     verify_files: bool = False
     """Whether to compute the digests of files that did not change."""
+    allow_host_code: bool = False
+    """Whether engines may bring code for the CPU."""
 
 
 def track_video(request: TrackRequest, *, as_json: bool) -> None:
@@ -264,6 +269,7 @@ def _load_tracker(request: TrackRequest) -> Tracker:
         request.backend,
         require_signature=request.require_signature,
         verify_files=request.verify_files,
+        allow_host_code=request.allow_host_code,
     )
     if tracker.bundle.manifest.source.random_weights:
         echo(f"warning: {request.bundle} has random weights; its tracks mean nothing.", err=True)

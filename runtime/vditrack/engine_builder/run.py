@@ -172,6 +172,8 @@ def _remove_builds(folders: list[Path]) -> None:
 
 def _verify_engines(folder: Path, bundle: Bundle, identity: Identity, machine: Machine) -> Identity:
     """Return the identity with the verdict on its tracks, or unchanged if it cannot run here."""
+    # What it brings is the library's own runtime: this process has just built it.
+    bundle = bundle.with_host_code()
     if bundle.acceptance is None or mismatches(identity, bundle, machine):
         return identity
     try:

@@ -221,6 +221,12 @@ def mismatches(identity: Identity, bundle: Bundle, machine: Machine) -> list[str
             f"{reason}: rebuild with `{rebuild}`; if that does not help, export the bundle with "
             "another --precision"
         )
+    if "version_compatible" in identity.flags and not bundle.allow_host_code:
+        reasons.append(
+            "it brings code for the CPU, which runs with the rights of this process: allow it with "
+            "--allow-host-code (allow_host_code in Python and of the ROS 2 node) if you trust who "
+            "built it, or build it without --version-compatible"
+        )
     if machine.architecture is None:
         reasons.append(
             "no NVIDIA GPU was found, or its driver does not work: track with ONNX Runtime, or run "

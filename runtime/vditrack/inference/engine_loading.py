@@ -73,7 +73,8 @@ def open_build(folder: Path, bundle: Bundle, identity: Identity) -> OpenGraph:
             identity.target,
             record=identity.engines.get(name),
             cache=_cache_path(folder / name, identity.engines[name], bundle),
-            host_code="version_compatible" in identity.flags,
+            # Never because the identity says so: it comes with the bundle.
+            host_code=bundle.allow_host_code and "version_compatible" in identity.flags,
             weights=graph if "strip_weights" in identity.flags else None,
         )
 

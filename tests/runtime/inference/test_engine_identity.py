@@ -282,7 +282,18 @@ def test_mismatches_are_said_in_words(folder: Path, bundle: Bundle, kind: str) -
     changes, machine, wanted = MISMATCHES[kind]
     identity = identity_of(folder, bundle, **changes)
     said = [reason.replace("{root}", str(bundle.root)) for reason in wanted]
-    assert mismatches(identity, bundle, machine) == said
+    assert mismatches(identity, bundle.with_host_code(), machine) == said
+
+
+def test_host_code_is_allowed_by_the_user_and_not_by_the_identity(
+    folder: Path, bundle: Bundle
+) -> None:
+    identity = identity_of(folder, bundle, flags=("version_compatible",))
+    (reason,) = mismatches(identity, bundle, ORIN)
+    assert "--allow-host-code" in reason
+    allowed = load_bundle(bundle.root, allow_host_code=True)
+    assert mismatches(identity, allowed, ORIN) == []
+    assert allowed.appearance.allow_host_code
 
 
 def test_a_verdict_of_no_number_is_no_pass() -> None:

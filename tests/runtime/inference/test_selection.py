@@ -269,7 +269,10 @@ def test_flags_of_a_build_are_heeded(bundle, gpu, monkeypatch):
 
     monkeypatch.setattr(builds, "EngineSession", recorded)
     build(bundle, "tensorrt", flags=("version_compatible", "strip_weights"))
-    open_backend(bundle, "tensorrt")
+    with pytest.raises(BackendError, match=r"brings code for the CPU.*--allow-host-code"):
+        Tracker.load(bundle.root, "tensorrt")
+    assert asked == []
+    Tracker.load(bundle.root, "tensorrt", allow_host_code=True)
     wanted = [("encoder.engine", bundle.encoder), ("features.engine", bundle.features)]
     for (name, options), (engine, graph) in zip(asked, wanted, strict=True):
         assert name == engine
