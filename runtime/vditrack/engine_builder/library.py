@@ -1,6 +1,5 @@
 """Loads TensorRT and TensorRT-RTX, which have the same Python API under two module names."""
 
-from importlib import import_module
 from threading import Event
 from types import ModuleType
 from typing import Any
@@ -9,6 +8,7 @@ from rich.progress import Progress, TaskID
 
 from vditrack.errors import EngineError, install_command
 from vditrack.inference.engine_identity import TITLES, Target
+from vditrack.inference.isolated_import import import_isolated
 
 LibraryObject = Any
 """An object of the library. The library ships no type annotations."""
@@ -27,9 +27,9 @@ def import_library(target: Target) -> ModuleType:
 
     """
     try:
-        return import_module(target.replace("-", "_"))
-    # The module is missing, or its shared libraries are missing or broken.
-    except (ImportError, OSError) as error:
+        return import_isolated(target.replace("-", "_"))
+    # The module is missing, its shared libraries are missing or broken, or it crashes.
+    except ImportError as error:
         rtx = f"Run `{install_command('tensorrt-rtx')}`"
         remedy = _INSTALL_TENSORRT if target == "tensorrt" else rtx
         raise EngineError(

@@ -19,6 +19,7 @@ from vditrack.bundle.folder import ACCEPTANCE, ENCODER, ENCODER_START, FEATURES,
 from vditrack.bundle.manifest import FileRecord, Sha256
 from vditrack.bundle.signature import PublicKey, check_build_signature
 from vditrack.errors import BundleError, EngineError
+from vditrack.inference.isolated_import import explain_broken
 from vditrack.inference.machine import Machine
 from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
 
@@ -330,6 +331,10 @@ def _compare_profiles(identity: Identity, bundle: Bundle) -> str | None:
 def _compare_version(identity: Identity, machine: Machine) -> str | None:
     title = TITLES[identity.target]
     here = machine.tensorrt if identity.target == "tensorrt" else machine.tensorrt_rtx
+    if here is None and (problem := explain_broken(identity.target.replace("-", "_"))):
+        return (
+            f"built by {title} {identity.version}, which does not load here: {problem} ({_INSTALL})"
+        )
     if here is None:
         return f"built by {title} {identity.version}, which is not installed here ({_INSTALL})"
     if here == identity.version:

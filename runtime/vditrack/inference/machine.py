@@ -3,8 +3,9 @@
 import ctypes
 import re
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
+
+from vditrack.inference.isolated_import import import_isolated
 
 TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 DPKG_STATUS = Path("/var/lib/dpkg/status")
@@ -50,9 +51,9 @@ def read_machine() -> Machine:
 def library_version(name: str) -> str | None:
     """Return the version of an inference library; None if it is not installed or does not load."""
     try:
-        return str(import_module(name).__version__)
-    # The module, or a shared library that it needs, is missing or broken.
-    except (ImportError, OSError, AttributeError):
+        return str(import_isolated(name).__version__)
+    # The module, or a shared library that it needs, is missing or broken, or it crashes.
+    except (ImportError, AttributeError):
         return None
 
 

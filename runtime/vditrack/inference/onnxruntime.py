@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vditrack.errors import BackendError, install_command
+from vditrack.inference.isolated_import import find_plugin_crash
 from vditrack.inference.session import AbsentError, Array, Session, TensorSpec, check_outputs
 
 CPU = "CPUExecutionProvider"
@@ -156,6 +157,8 @@ def _plugin_devices(onnxruntime: ModuleType) -> list[Any]:
         raise AbsentError(
             f"ONNX Runtime's {TENSORRT_RTX} is not installed. {_remedy(TENSORRT_RTX)}"
         ) from error
+    if (crash := find_plugin_crash(str(plugin.get_library_path()))) is not None:
+        raise BackendError(f"ONNX Runtime's {TENSORRT_RTX} {crash} when it is loaded.")
     try:
         onnxruntime.register_execution_provider_library(TENSORRT_RTX, plugin.get_library_path())
     # ONNX Runtime's exceptions share no base class of their own.

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +20,7 @@ from vditrack.bundle.manifest import FileRecord
 from vditrack.errors import BackendError, EngineError, InputError
 from vditrack.inference.cuda import Stream
 from vditrack.inference.engine_identity import TITLES, Target
+from vditrack.inference.isolated_import import import_isolated
 from vditrack.inference.session import AbsentError, Array, TensorSpec, check_outputs
 from vditrack.inference.trt_log import collecting_logger
 from vditrack.input_checks.files import read_file
@@ -151,9 +151,13 @@ class EngineSession:
 
 def _library(target: Target) -> ModuleType:
     try:
-        return import_module(_MODULES[target])
-    except ImportError as error:
+        return import_isolated(_MODULES[target])
+    except ModuleNotFoundError as error:
         raise AbsentError(f"{TITLES[target]} is not installed ({error}).") from error
+    except ImportError as error:
+        raise BackendError(
+            f"{TITLES[target]} does not load ({error}). `vditrack doctor` shows what to install."
+        ) from error
 
 
 def _deserialise(
