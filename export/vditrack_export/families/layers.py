@@ -75,15 +75,23 @@ class Attend(nn.Module):
         if whole and torch.onnx.is_in_onnx_export():
             return attention_node(query, key, value)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        if self.precision == torch.float32:
-            bias = None if added is None else added[None]
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        else:
-            attended = self._lowered(query * query.shape[-1] ** -0.5, key, value, added)
+        attended = attend_by_head(query, key, value, self.precision, added)
         return attended.transpose(1, 2).flatten(-2)
 
-    def _lowered(self, query: Tensor, key: Tensor, value: Tensor, added: Tensor | None) -> Tensor:
-        query, key, value = (x.to(self.precision) for x in (query, key, value))
-        logits = (query @ key.transpose(-2, -1)).float()
-        weights = (logits if added is None else logits + added).softmax(-1)
-        return (weights.to(self.precision) @ value).float()
+
+def attend_by_head(
+    query: Tensor, key: Tensor, value: Tensor, precision: torch.dtype, added: Tensor | None = None
+) -> Tensor:
+    """Return attention of [B, heads, N, channels] to [B, heads, M, channels], float32.
+
+    The softmax is computed in FP32; its two products are in ``precision``. ``added``, [M], is
+    added to the logits of every query.
+    """
+    if precision == torch.float32:
+        bias = None if added is None else added[None]
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    query = query * query.shape[-1] ** -0.5
+    query, key, value = (x.to(precision) for x in (query, key, value))
+    logits = (query @ key.transpose(-2, -1)).float()
+    weights = (logits if added is None else logits + added).softmax(-1)
+    return (weights.to(precision) @ value).float()

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 
 from vditrack.errors import VditrackError
@@ -37,7 +38,8 @@ def export_graph(
         outputs: the names of the outputs, in the module's order.
 
     Raises:
-        VditrackError: the graph has a shape that is not static, or assigns in place.
+        VditrackError: the graph has a shape that is not static, assigns in place, or computes with
+            uint8.
 
     """
     with _quiet_exporter(), torch.no_grad():
@@ -101,6 +103,16 @@ def _check_graph(path: Path) -> None:
     # An assignment in place becomes ScatterND, which is slow in TensorRT.
     if any(node.op_type == "ScatterND" for node in graph.node):
         raise VditrackError(f"{path.name} contains ScatterND, because its source assigns in place.")
+    # TensorRT casts uint8 and does nothing else with it.
+    frames = {
+        value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8
+    }
+    for node in graph.node:
+        if node.op_type != "Cast" and frames & set(node.input):
+            raise VditrackError(
+                f"{path.name}: {node.op_type} takes uint8, because its source does not make the "
+                "frames real numbers first."
+            )
     for value in [*graph.input, *graph.output, *graph.value_info]:
         if not all(side.dim_value > 0 for side in value.type.tensor_type.shape.dim):
             raise VditrackError(f"{path.name}: the shape of {value.name} is not static.")

@@ -62,8 +62,12 @@ class CogVideoXStreamEncoder(nn.Module):
             Normalised latents, float32 [1, C, t, h, w], the mean of the posterior; then the caches.
 
         """
+        return self.encode_clip(as_clip(frames), *caches)
+
+    def encode_clip(self, clip: Tensor, *caches: Tensor) -> tuple[Tensor, ...]:
+        """Encode float32 [1, 3, F, H, W] in [-1, 1], as `forward` does."""
         history = History(caches)
-        moments = _encode(self.encoder, as_clip(frames), history, self.temporal_stride)
+        moments = _encode(self.encoder, clip, history, self.temporal_stride)
         mean, _ = moments.chunk(2, dim=1)
         return (mean * self.scaling_factor, *history.next_caches)
 
@@ -83,8 +87,9 @@ class CogVideoXClipEncoder(nn.Module):
         """Encode uint8 [F, H, W, 3] RGB to normalised latents, float32 [1, C, t, h, w]."""
         latents = []
         caches: Sequence[Tensor] = ()
-        for batch in torch.split(frames, self._batches(len(frames))):
-            encoded, *caches = self.stream(batch, *caches)
+        # TensorRT cannot split uint8, so the frames become a clip of real numbers first.
+        for batch in torch.split(as_clip(frames), self._batches(len(frames)), dim=2):
+            encoded, *caches = self.stream.encode_clip(batch, *caches)
             latents.append(encoded)
         return torch.cat(latents, dim=2)
 

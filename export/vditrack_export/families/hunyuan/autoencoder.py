@@ -13,7 +13,6 @@ kernels can be added up over time.
 from copy import deepcopy
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKLHunyuanVideo
 from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from vditrack.errors import InputError
 from vditrack_export.families.clip_input import as_clip
+from vditrack_export.families.layers import attend_by_head
 
 NATIVE_STRIDE = 4
 PIECE, STEP = 17, 12
@@ -105,13 +105,17 @@ def _attend(attention: Attention, x: Tensor) -> Tensor:
     """Attend from each cell to all cells of its own and earlier frames of [B, C, T, h, w].
 
     diffusers masks later frames by a [cells, cells] matrix. Images [B, C, h, w] are one frame each.
+    The products have the precision of the projections' weights.
     """
     cells = x.shape[-2] * x.shape[-1]
     normed = attention.group_norm(x.flatten(2)).transpose(1, 2)[:, None]
     query, key, value = attention.to_q(normed), attention.to_k(normed), attention.to_v(normed)
     attended = [
-        F.scaled_dot_product_attention(
-            query[:, :, now - cells : now], key[:, :, :now], value[:, :, :now]
+        attend_by_head(
+            query[:, :, now - cells : now],
+            key[:, :, :now],
+            value[:, :, :now],
+            attention.to_q.weight.dtype,
         )
         for now in range(cells, normed.shape[2] + 1, cells)
     ]

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
+from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.vae import Encoder as KlEncoder
 from torch import Tensor, nn
 
 from vditrack.bundle.manifest import Input
@@ -14,6 +16,7 @@ from vditrack_export.families.base_family import Encoder
 from vditrack_export.families.diffusers_autoencoder import Autoencoder
 from vditrack_export.families.encoder_form import EncoderForm, separate_form
 from vditrack_export.families.image_input import FramesToLatents, as_images
+from vditrack_export.families.layers import attend_by_head
 from vditrack_export.families.unet.shapes import KlAutoencoder, Pixels
 
 
@@ -33,8 +36,34 @@ class KlImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float32 [F, 3, H, W] in [-1, 1] to latents, float32 [F, C, h, w]."""
-        mean: Tensor = self.quant_conv(self.encoder(images)).chunk(2, dim=1)[0]
+        mean: Tensor = self.quant_conv(_encode(self.encoder, images)).chunk(2, dim=1)[0]
         return mean * self.scaling_factor
+
+
+def _encode(encoder: KlEncoder, x: Tensor) -> Tensor:
+    """Map images [F, 3, H, W] to the moments of their latents, before their last projection."""
+    x = encoder.conv_in(x)
+    for block in encoder.down_blocks:
+        x = block(x)
+    first, last = encoder.mid_block.resnets
+    x = first(x, None)
+    if (attention := encoder.mid_block.attentions[0]) is not None:
+        x = _attend(attention, x)
+    x = last(x, None)
+    encoded: Tensor = encoder.conv_out(encoder.conv_act(encoder.conv_norm_out(x)))
+    return encoded
+
+
+def _attend(attention: Attention, x: Tensor) -> Tensor:
+    """Attend from each cell of images [F, C, h, w] to all cells of its image.
+
+    The products have the precision of the projections' weights.
+    """
+    normed = attention.group_norm(x.flatten(2)).transpose(1, 2)[:, None]
+    query, key, value = attention.to_q(normed), attention.to_k(normed), attention.to_v(normed)
+    attended = attend_by_head(query, key, value, attention.to_q.weight.dtype)
+    out: Tensor = attention.to_out[0](attended)
+    return x + out[:, 0].transpose(1, 2).reshape(x.shape)
 
 
 class KlVae(Autoencoder[KlAutoencoder]):

@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from diffusers import I2VGenXLUNet
 from diffusers.models.resnet import TemporalConvLayer
+from diffusers.models.unets.unet_i2vgen_xl import I2VGenXLTransformerTemporalEncoder
 from torch import Tensor, nn
 
 from vditrack_export.families.feature_path import NoisedPath
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.unet.layers import (
     Residual,
+    SelfAttention,
     SpatialTransformer,
     TemporalTransformer,
     to_clip,
@@ -60,7 +62,7 @@ class I2VGenPath(NoisedPath):
         self.described = cut.described
         self.register_buffer("places", frame_positions(latent_shape))
         self.project = model.image_latents_proj_in
-        self.encode = model.image_latents_temporal_encoder
+        self.encode = _TemporalEncoder(model.image_latents_temporal_encoder)
         self.conv_in = model.conv_in
         with torch.no_grad():
             self.first_tokens = _FirstTokens(model.image_latents_context_embedding, latent_shape)
@@ -133,11 +135,22 @@ class _OverTime(nn.Module):
         return x + to_frames(self.convolutions(to_clip(x)))
 
 
+class _TemporalEncoder(nn.Module):
+    """Encodes tokens [B, N, C] by attention to each other and a feed-forward network."""
+
+    def __init__(self, encoder: I2VGenXLTransformerTemporalEncoder) -> None:
+        super().__init__()
+        self.norm, self.attention = encoder.norm1, SelfAttention(encoder.attn1)
+        self.feed_forward = encoder.ff
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attention(self.norm(tokens))
+        encoded: Tensor = tokens + self.feed_forward(tokens)
+        return encoded
+
+
 class _FirstTokens(nn.Module):
     """The first frame's latents [1, C, h, w] as tokens of the context, [M, text_dim]."""
-
-    rows: Tensor
-    columns: Tensor
 
     def __init__(self, embedding: nn.Sequential, latent_shape: LatentShape) -> None:
         super().__init__()
@@ -145,16 +158,17 @@ class _FirstTokens(nn.Module):
         self.before = nn.Sequential(before, activation)
         self.after = nn.Sequential(*after)
         # The pooling as two products: ONNX has none to a size that does not divide the picture's.
-        rows, columns = (_pooling(side) for side in latent_shape[2:])
-        self.register_buffer("rows", rows)
-        self.register_buffer("columns", columns.T.contiguous())
+        self.pool_rows, self.pool_columns = (_pooling(side) for side in latent_shape[2:])
 
     def forward(self, first: Tensor) -> Tensor:
-        pooled = self.rows @ self.before(first) @ self.columns
+        narrow = self.pool_columns(self.before(first))
+        pooled = self.pool_rows(narrow.transpose(-2, -1)).transpose(-2, -1)
         tokens: Tensor = self.after(pooled).flatten(2)[0].T
         return tokens
 
 
-def _pooling(side: int) -> Tensor:
-    """Return the weights [32, side] of adaptive average pooling along one axis."""
-    return F.adaptive_avg_pool1d(torch.eye(side)[None], _POOLED)[0].T.contiguous()
+def _pooling(side: int) -> nn.Linear:
+    """Return adaptive average pooling of the last axis, from ``side`` numbers to 32."""
+    pooling = nn.Linear(side, _POOLED, bias=False)
+    pooling.weight.copy_(F.adaptive_avg_pool1d(torch.eye(side)[None], _POOLED)[0].T)
+    return pooling

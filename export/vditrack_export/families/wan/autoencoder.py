@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    WanAttentionBlock,
     WanEncoder3d,
     WanResample,
     WanResidualBlock,
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from vditrack.errors import InputError
 from vditrack_export.families.causal_conv import History, convolve
 from vditrack_export.families.clip_input import as_clip
+from vditrack_export.families.layers import attend_by_head
 
 NATIVE_STRIDE = 4
 
@@ -99,9 +101,22 @@ def _encode(encoder: WanEncoder3d, x: Tensor, history: History, temporal_stride:
         x = _run_down_block(block, x, history, temporal_stride)
     first, last = encoder.mid_block.resnets
     x = _run_residual(first, x, history)
-    x = _run_residual(last, encoder.mid_block.attentions[0](x), history)
+    x = _run_residual(last, _attend(encoder.mid_block.attentions[0], x), history)
     x = encoder.nonlinearity(encoder.norm_out(x))
     return convolve(encoder.conv_out, x, history, _pad_with_zeros)
+
+
+def _attend(attention: WanAttentionBlock, x: Tensor) -> Tensor:
+    """Attend from each cell of [1, C, T, h, w] to all cells of its frame.
+
+    The products have the precision of the projection's weights.
+    """
+    images = x[0].transpose(0, 1)
+    projected = attention.to_qkv(attention.norm(images)).flatten(2).transpose(1, 2)[:, None]
+    query, key, value = projected.chunk(3, dim=-1)
+    attended = attend_by_head(query, key, value, attention.to_qkv.weight.dtype)
+    out: Tensor = attention.proj(attended[:, 0].transpose(1, 2).reshape(images.shape))
+    return x + out.transpose(0, 1)[None]
 
 
 def _run_down_block(block: nn.Module, x: Tensor, history: History, temporal_stride: int) -> Tensor:
