@@ -10,6 +10,7 @@ from types import ModuleType
 from rich.progress import Progress
 
 from vditrack.bundle.manifest import Precision
+from vditrack.engine_builder.architectures import require_architectures
 from vditrack.engine_builder.library import LibraryObject, make_progress_monitor
 from vditrack.engine_builder.network import format_last_messages, get_profile, parse_network
 from vditrack.engine_builder.options import BuildOptions
@@ -23,7 +24,9 @@ from vditrack.inference.trt_log import collecting_logger
 _OUT_OF_MEMORY = re.compile(
     # TensorRT also logs the first message if it skipped every kernel for lack of memory.
     r"could not find any implementation|out ?of ?memory|(insufficient|not enough) memory"
-    r"|bad_alloc|cuda ?error 2\b",
+    # TensorRT-RTX logs these if --workspace is too small.
+    r"|within workspace limit|increase the (workspace|allowed workspace)"
+    r"|memory is insufficient|cannot allocate memory|bad_alloc|cuda ?error 2\b",
     re.IGNORECASE,
 )
 
@@ -66,18 +69,14 @@ def build_engine(
         The engine.
 
     Raises:
-        EngineError: The library does not support an operation, the network does not compute in the
-            claimed precision, memory ran out, or the build failed for another reason.
+        EngineError: A check of `check_graph` fails, memory ran out, or the build failed for another
+            reason.
         InputError: The timing cache does not fit this library and GPU.
 
     """
     logger = collecting_logger(trt)
-    logger.errors.clear()
     builder = trt.Builder(logger)
-    title = f"{TITLES[options.target]} {trt.__version__}"
-    network, parser = parse_network(trt, builder, logger, graph, title)
-    shares = measure_product_shares(trt, network)
-    require_precision(graph, shares, claimed)
+    network, parser, shares = _parse_checked(trt, builder, graph, claimed, options, architectures)
     profile = get_profile(network)
     config = make_builder_config(trt, builder, options, architectures)
     config.add_optimization_profile(_make_optimization_profile(builder, profile))
@@ -86,11 +85,60 @@ def build_engine(
     plan = _build_in_thread(trt, builder, network, config, bars)
     if plan is None:
         limit = limit_workspace(options.workspace)
-        raise EngineError(f"{graph}: {explain_failure(title, logger.errors, limit)}")
+        reason = explain_failure(_name_library(trt, options), logger.errors, limit)
+        raise EngineError(f"{graph}: {reason}")
     # The parser owns the weights, so it must outlive the build.
     del parser
     kept = None if timing_cache is None else serialize_timing_cache(config)
     return BuiltEngine(plan, shares, profile, kept)
+
+
+def check_graph(
+    trt: ModuleType,
+    graph: Path,
+    claimed: Precision,
+    options: BuildOptions,
+    architectures: tuple[str, ...],
+) -> None:
+    """Check what can be checked of a graph without its build, in a fraction of the build's time.
+
+    Args:
+        trt: Module of the library, TensorRT or TensorRT-RTX.
+        graph: ONNX file, its external weights beside it.
+        claimed: Precision that the bundle claims.
+        options: Options of the build.
+        architectures: Compute capabilities to build for, as in ``sm89``.
+
+    Raises:
+        EngineError: The library does not support an operation, the network does not compute in the
+            claimed precision, or TensorRT-RTX does not build it for an architecture.
+
+    """
+    _parse_checked(trt, trt.Builder(collecting_logger(trt)), graph, claimed, options, architectures)
+
+
+def _parse_checked(
+    trt: ModuleType,
+    builder: LibraryObject,
+    graph: Path,
+    claimed: Precision,
+    options: BuildOptions,
+    architectures: tuple[str, ...],
+) -> tuple[LibraryObject, LibraryObject, dict[str, float]]:
+    """Return the network, its parser, which must outlive it, and its shares of each precision."""
+    logger = collecting_logger(trt)
+    logger.errors.clear()
+    title = _name_library(trt, options)
+    network, parser = parse_network(trt, builder, logger, graph, title)
+    shares = measure_product_shares(trt, network)
+    require_precision(graph, shares, claimed)
+    if options.target == "tensorrt-rtx":
+        require_architectures(trt, network, graph, architectures, title)
+    return network, parser, shares
+
+
+def _name_library(trt: ModuleType, options: BuildOptions) -> str:
+    return f"{TITLES[options.target]} {trt.__version__}"
 
 
 def make_builder_config(
@@ -163,7 +211,7 @@ def explain_failure(title: str, errors: list[str], limit: int | None) -> str:
     memory_errors = [error for error in errors if _OUT_OF_MEMORY.search(error)]
     if not memory_errors:
         return f"{title} built no engine: {format_last_messages(errors)}"
-    workspace = "" if limit is None else f" (with {limit / GIB:.1f} GiB of workspace)"
+    workspace = "" if limit is None else f" (with {limit / GIB:.3g} GiB of workspace)"
     return (
         f"{title} ran out of memory{workspace}. Close other programs, change --workspace, "
         "try --optimization-level 2 (TensorRT only), or export the bundle with a smaller --size. "

@@ -17,7 +17,7 @@ from vditrack.errors import EngineError
 MIN_PRODUCT_SHARE = 0.9
 """Smallest share of the multiply-adds that must be in the low precision that a bundle claims.
 
-Export leaves a few percent in FP32: a transformer's first layer and an autoencoder's attention.
+In BF16, export leaves convolutions in FP32, such as the first layer of a transformer.
 """
 _PRECISION_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
 

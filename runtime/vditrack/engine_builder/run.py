@@ -24,7 +24,7 @@ from vditrack.bundle.file_checks import file_record
 from vditrack.bundle.folder import MANIFEST, Bundle
 from vditrack.bundle.manifest import FileRecord
 from vditrack.bundle.signature import BUILD_SIGNATURE
-from vditrack.engine_builder.engine import BuiltEngine, build_engine
+from vditrack.engine_builder.engine import BuiltEngine, build_engine, check_graph
 from vditrack.engine_builder.library import LibraryObject, import_library
 from vditrack.engine_builder.options import BuildOptions, select_architectures
 from vditrack.engine_builder.timing import read_timing_cache, write_timing_cache
@@ -251,6 +251,9 @@ def _build_engines(
     cache = read_timing_cache(options.timing_cache)
     graphs = [name for name in ENGINE_OF if name in bundle.manifest.files]
     claimed = bundle.manifest.precision
+    # A graph that cannot be built is refused before the builds of the others, which take minutes.
+    for graph in graphs:
+        check_graph(trt, bundle.root / graph, claimed, options, architectures)
     built: dict[str, BuiltEngine] = {}
     for graph in bars.track(graphs, description="engines"):
         built[graph] = build_engine(

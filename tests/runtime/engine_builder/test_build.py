@@ -493,15 +493,26 @@ MEMORY = [
     "[resources.cpp::catchCudaError] (cudaError 2: CUDA error)",
     "UNSUPPORTED_STATE: Skipping tactic 0 due to insufficient memory on requested size of 5",
     "std::bad_alloc",
+    "Compiling this graph requires workspace memory greater than 0. Please increase the workspace "
+    "memory provided to the builder.",
+    "Device memory is insufficient to use tactic.",
 ]
 
 
 @pytest.mark.parametrize("message", MEMORY)
 def test_out_of_memory_is_named(message: str) -> None:
     said = explain_failure("TensorRT 10.3.0", ["an earlier error", message, "a later one"], 2 * GIB)
-    assert said.startswith("TensorRT 10.3.0 ran out of memory (with 2.0 GiB of workspace)")
+    assert said.startswith("TensorRT 10.3.0 ran out of memory (with 2 GiB of workspace)")
     assert "--workspace" in said
     assert message in said
+
+
+def test_a_workspace_that_is_too_small_is_out_of_memory(root: Path) -> None:
+    """The messages are the library's own: no kernel fits, or a request is larger."""
+    for size, message in ((1 << 20, "within workspace limit"), (1 << 24, "OutOfMemory")):
+        said = rf"ran out of memory \(with {size / GIB:.3g} GiB of workspace\).*{message}"
+        with pytest.raises(EngineError, match=said):
+            build_bundle(load_bundle(root), replace(FOR_TWO, workspace=size), QUIET)
 
 
 def test_other_failures_are_not_called_so() -> None:
