@@ -247,12 +247,19 @@ class _Versioned(msgspec.Struct):
 
 
 def _check_version(path: Path, version: int) -> None:
-    if not OLDEST_VERSION <= version <= SCHEMA_VERSION:
-        remedy = "Update vditrack" if version > SCHEMA_VERSION else "Export the bundle again"
-        raise BundleError(
-            f"{path} has schema version {version}; this vditrack reads {OLDEST_VERSION} to "
-            f"{SCHEMA_VERSION}. {remedy}."
-        )
+    if OLDEST_VERSION <= version <= SCHEMA_VERSION:
+        return
+    # Versions 1 to 3 refined matches by a search within refine_radius.
+    remedy = (
+        "Update vditrack."
+        if version > SCHEMA_VERSION
+        else "Points of older bundles were refined in a way that it does not have, so their tracks "
+        "would be others. Export the bundle again from its checkpoint."
+    )
+    raise BundleError(
+        f"{path} has schema version {version}; this vditrack reads {OLDEST_VERSION} to "
+        f"{SCHEMA_VERSION}. {remedy}"
+    )
 
 
 def _first_missing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:

@@ -142,7 +142,10 @@ def test_damaged_file(
 
 @pytest.mark.parametrize(
     ("version", "remedy"),
-    [(SCHEMA_VERSION + 1, "Update vditrack"), (OLDEST_VERSION - 1, "Export the bundle again")],
+    [
+        (SCHEMA_VERSION + 1, "Update vditrack"),
+        (OLDEST_VERSION - 1, "Export the bundle again from its checkpoint"),
+    ],
 )
 def test_other_schema(root: Path, version: int, remedy: str) -> None:
     # The other schema's fields are of no concern.

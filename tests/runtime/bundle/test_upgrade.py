@@ -23,9 +23,16 @@ def upgraded(version):
     return msgspec.convert(upgrade_manifest(json.loads(manifest_text(version))), Manifest)
 
 
-def test_every_version_from_the_oldest_on_is_tested():
+def test_every_version_is_tested():
     versions = {int(path.stem.removeprefix("schema_")) for path in MANIFESTS.iterdir()}
-    assert versions == set(range(OLDEST_VERSION, SCHEMA_VERSION))
+    assert versions == set(range(1, SCHEMA_VERSION))
+
+
+@pytest.mark.parametrize("version", range(1, OLDEST_VERSION))
+def test_a_version_that_cannot_give_the_same_tracks_is_refused(version, tmp_path):
+    (tmp_path / MANIFEST).write_text(manifest_text(version))
+    with pytest.raises(BundleError, match=r"refined in a way that it does not have.*Export"):
+        load_bundle(tmp_path)
 
 
 def contains(new, old):
