@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from doubles.commands import run_command
 from doubles.engines import build
+from doubles.keys import PEM, PKCS8, PLAIN, make_keys, write_public
 from doubles.propagating import write_propagating
 from vditrack.bundle.folder import bundled_model, load_bundle, seal_bundle
 from vditrack.bundle.signature import (
@@ -27,27 +28,13 @@ from vditrack.engine_builder.signing import sign_bundle
 from vditrack.errors import BundleError, EngineError, InputError
 from vditrack.inference.engine_identity import IDENTITY, load_identity
 
-PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
 OPENSSH = serialization.PrivateFormat.OpenSSH
-PLAIN = serialization.NoEncryption()
-
-
-def write_private(path: Path, key: ed25519.Ed25519PrivateKey) -> Path:
-    path.write_bytes(key.private_bytes(PEM, PKCS8, PLAIN))
-    return path
-
-
-def write_public(path: Path, key: ed25519.Ed25519PrivateKey) -> Path:
-    spki = serialization.PublicFormat.SubjectPublicKeyInfo
-    path.write_bytes(key.public_key().public_bytes(PEM, spki))
-    return path
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> tuple[Path, Path]:
     """A private key and its public key, as openssl writes them."""
-    key = ed25519.Ed25519PrivateKey.generate()
-    return write_private(tmp_path / "key.pem", key), write_public(tmp_path / "key.pub", key)
+    return make_keys(tmp_path)
 
 
 @pytest.fixture
