@@ -2,6 +2,7 @@
 
 import sys
 
+from vditrack.cli.stop_signals import exit_on_signals
 from vditrack.doctor.cli import main as run_doctor
 from vditrack.input_checks.text import clean_line
 
@@ -9,7 +10,8 @@ from vditrack.input_checks.text import clean_line
 def main() -> None:
     """Run the command line. The doctor runs even where the other verbs do not load."""
     if sys.argv[1:2] == ["doctor"]:
-        raise SystemExit(run_doctor(sys.argv[2:]))
+        with exit_on_signals():
+            raise SystemExit(run_doctor(sys.argv[2:]))
     try:
         from vditrack.cli.app import main as run_command  # noqa: PLC0415
     except ImportError as error:

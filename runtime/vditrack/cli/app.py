@@ -1,10 +1,6 @@
 """The command line ``vditrack VERB``: puts the verbs together and reports errors."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -18,6 +14,7 @@ from vditrack.cli.eval import evaluate
 from vditrack.cli.inspect import inspect
 from vditrack.cli.propagate import propagate
 from vditrack.cli.sign import sign
+from vditrack.cli.stop_signals import StoppedError, exit_on_signals
 from vditrack.cli.track import track
 from vditrack.cli.view import view
 from vditrack.doctor.cli import main as run_doctor
@@ -27,14 +24,12 @@ _ANY_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 _MEMORY_REMEDY = (
     "Take a shorter or smaller part of the input, fewer points, or a machine with more memory."
 )
-_STOP_SIGNALS = ("SIGTERM", "SIGHUP")
-"""Signals that end a command; not every system has all of them."""
 
 
 def main() -> None:
     """Run the command line. An error of the user is one line on stderr, with exit code 2."""
     try:
-        with _exit_on_signals():
+        with exit_on_signals():
             build_app()()
     except VditrackError as error:
         _exit_with_error(str(error))
@@ -43,7 +38,7 @@ def main() -> None:
     except MemoryError as error:
         # NumPy says how much it asked for; Python's own error says nothing.
         _exit_with_error(f"the memory is too small. {error} {_MEMORY_REMEDY}")
-    except _StoppedError as stopped:
+    except StoppedError as stopped:
         echo(f"vditrack: stopped by {stopped.name}.", err=True)
         raise
 
@@ -74,37 +69,6 @@ def doctor(context: typer.Context) -> None:
     """Check what works on this machine, and say how to fix the rest."""
     # The doctor parses its own options, since it must also run where typer does not load.
     raise typer.Exit(run_doctor(context.args))
-
-
-class _StoppedError(SystemExit):
-    """A signal ends the command; the exit code is that of a shell."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.name = signal.Signals(number).name
-
-
-@contextmanager
-def _exit_on_signals() -> Iterator[None]:
-    """Let a signal end the command as an exception, so that scratch files are removed."""
-    numbers = [getattr(signal, name) for name in _STOP_SIGNALS if hasattr(signal, name)]
-    # nohup lets a command ignore SIGHUP.
-    ignored = (signal.SIG_IGN, None)
-    handlers = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) not in ignored}
-
-    def stop(number: int, _frame: FrameType | None) -> NoReturn:
-        # A second signal must not interrupt the removal of scratch files.
-        for other in handlers:
-            signal.signal(other, signal.SIG_IGN)
-        raise _StoppedError(number)
-
-    try:
-        for number in handlers:
-            signal.signal(number, stop)
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _exit_with_error(message: str) -> NoReturn:

@@ -241,6 +241,35 @@ def test_a_signal_leaves_nothing(folder, number):
     assert sorted(folder.rglob("*")) == before
 
 
+LONG_CALL = """
+import hashlib, sys
+from pathlib import Path
+from vditrack.atomic_files import staged_folder
+from vditrack.cli.stop_signals import exit_on_signals
+
+with exit_on_signals(), staged_folder(Path("bundle"), ()) as folder:
+    (folder / "half").touch()
+    print("busy", flush=True)
+    # Python handles no signal before it returns.
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**30)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_long_computation_leaves_nothing(tmp_path, number):
+    command = [sys.executable, "-c", LONG_CALL]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as running:
+        assert running.stdout.readline() == "busy\n"
+        assert list(tmp_path.iterdir())
+        running.send_signal(number)
+        _, result = running.communicate(timeout=60)
+    assert running.returncode == 128 + number
+    assert result == f"vditrack: stopped by {number.name}.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_demo(tmp_path, spawn_vditrack):
     done = spawn_vditrack("demo", "--json", cwd=tmp_path)
