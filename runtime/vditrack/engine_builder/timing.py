@@ -5,16 +5,27 @@ from pathlib import Path
 from vditrack.atomic_files import staged_file
 from vditrack.engine_builder.library import LibraryObject
 from vditrack.errors import InputError
+from vditrack.input_checks.files import RefusedFileError, read_file
+
+_MAX_SIZE = 1 << 30
+"""Largest accepted size of a timing cache, in bytes."""
 
 
 def read_timing_cache(path: Path | None) -> bytes | None:
-    """Return the content of the file, empty if it does not exist yet; None if ``path`` is None."""
+    """Return the content of the file, empty if it does not exist yet; None if ``path`` is None.
+
+    Raises:
+        InputError: It is not a regular file, or it is too large.
+
+    """
     if path is None:
         return None
     try:
-        return path.read_bytes()
+        return read_file(path, _MAX_SIZE)
     except FileNotFoundError:
         return b""
+    except RefusedFileError as error:
+        raise InputError(f"timing cache {path}: {error.strerror}. Name another file.") from error
 
 
 def write_timing_cache(path: Path, content: bytes) -> None:

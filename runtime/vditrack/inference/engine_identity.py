@@ -72,7 +72,9 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     target: Target
     version: str
     """Exact version of the library that built it."""
-    architectures: Annotated[tuple[str, ...], Meta(min_length=1)]
+    architectures: Annotated[
+        tuple[Annotated[str, Meta(pattern="^sm[0-9]{2,3}$")], ...], Meta(min_length=1)
+    ]
     """Compute capabilities it was built for, as in ("sm86", "sm89")."""
     gpu: str | None
     """Name of the GPU it was built on; None where it was built without one."""

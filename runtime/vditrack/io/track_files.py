@@ -1,6 +1,7 @@
 """Reads queries and writes tracks: NPZ, CSV and NPY files."""
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +45,12 @@ def save_npz(
         times: float64 [T] of the frames, in seconds.
         gaps: Where frames are missing; ``gaps`` float64 [G, 3] has the start and the end in seconds
             and the number of missing frames of each.
-        video: The video; ``video`` is its absolute path.
+        video: The video; ``video`` is its absolute path, with ~ for the home folder.
 
     """
     optional: dict[str, Any] = {} if tracks.object_id is None else {"object_id": tracks.object_id}
     if video is not None:
-        optional["video"] = str(video.absolute())
+        optional["video"] = _name_without_user(video)
     np.savez_compressed(
         path,
         times=times,
@@ -75,7 +76,7 @@ def read_npz(path: Path) -> SavedTracks:
             fields = {name: arrays[name] for name in _ARRAYS}
             tracks = Tracks(**fields, object_id=arrays.get("object_id"))
             times = arrays["times"]
-            video = Path(str(arrays["video"])) if "video" in arrays else None
+            video = _find_video(str(arrays["video"])) if "video" in arrays else None
     # Of a file that is no archive, NumPy raises one of several errors.
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, AttributeError) as error:
         raise InputError(
@@ -88,6 +89,23 @@ def read_npz(path: Path) -> SavedTracks:
             "[N, T, 2] and [T]."
         )
     return SavedTracks(tracks, times, video)
+
+
+def _name_without_user(path: Path) -> str:
+    """Return an absolute path, with ~ for the home folder: tracks are passed on to others."""
+    absolute, home = path.absolute(), _home()
+    if home.is_absolute() and home != Path(home.anchor) and absolute.is_relative_to(home):
+        return f"~/{absolute.relative_to(home).as_posix()}"
+    return str(absolute)
+
+
+def _find_video(name: str) -> Path:
+    return _home() / name[2:] if name.startswith("~/") else Path(name)
+
+
+def _home() -> Path:
+    """Return the user's home folder, or ``~`` itself where there is none."""
+    return Path(os.path.expanduser("~"))  # noqa: PTH111 - pathlib's raises without a home folder
 
 
 def save_csv(path: Path, tracks: Tracks, times: Doubles) -> None:

@@ -33,7 +33,6 @@ def hostile(tmp_path, tiny_bundle):
     (root / MANIFEST).write_bytes(msgspec.json.encode(manifest))
     identity = json.loads((folder / IDENTITY).read_text())["identity"]
     identity |= dict.fromkeys(IDENTITY_TEXTS, HOSTILE)
-    identity["architectures"] = [HOSTILE]
     identity["precision"] = {HOSTILE: {HOSTILE: 1.0}}
     identity["verified"] = {"where": HOSTILE, "when": HOSTILE, "median_move": 9, "limit": 0.5}
     content = msgspec.json.encode(identity)
@@ -98,3 +97,16 @@ def test_an_error_that_quotes_the_manifest(hostile, run_vditrack, path):
     done = run_vditrack("inspect", hostile)
     assert done.returncode == 2
     assert_harmless(done)
+
+
+def test_an_architecture_is_a_name_alone(hostile, run_vditrack):
+    """It is part of a command that users are told to run."""
+    (folder,) = (hostile / "engines").iterdir()
+    content = (folder / IDENTITY).read_text()
+    identity = json.loads(content)["identity"] | {"architectures": ["sm86; reboot"]}
+    text = json.dumps(identity)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / IDENTITY).write_text(f'{{"sha256":"{digest}","identity":{text}}}')
+    done = run_vditrack("inspect", hostile)
+    assert "is not an engine's identity" in done.stdout
+    assert "reboot" not in done.stdout

@@ -8,7 +8,7 @@ import pytest
 from doubles.tracks import TIMES, TRACKS
 from vditrack import InputError
 from vditrack.io.clip import Gap
-from vditrack.io.track_files import read_queries, save_csv, save_npz
+from vditrack.io.track_files import read_npz, read_queries, save_csv, save_npz
 
 
 def test_npz(tmp_path):
@@ -97,3 +97,15 @@ def test_pickles_are_not_opened(tmp_path):
         read_queries(tmp_path / "p.npy")
     with pytest.raises(InputError, match="not a file"):
         read_queries(tmp_path / "absent.csv")
+
+
+def test_tracks_do_not_name_the_user_that_made_them(tmp_path, monkeypatch):
+    """Whoever gets the file finds the video below a home folder of their own."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "somebody"))
+    video = tmp_path / "home" / "somebody" / "videos" / "clip.mp4"
+    save_npz(tmp_path / "t.npz", TRACKS, TIMES, video=video)
+    with np.load(tmp_path / "t.npz") as arrays:
+        assert str(arrays["video"]) == "~/videos/clip.mp4"
+    assert read_npz(tmp_path / "t.npz").video == video
+    save_npz(tmp_path / "t.npz", TRACKS, TIMES, video=tmp_path / "clip.mp4")
+    assert read_npz(tmp_path / "t.npz").video == tmp_path / "clip.mp4"
