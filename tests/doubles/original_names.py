@@ -45,6 +45,15 @@ def wan_transformer(weights: Weights) -> Weights:
     )
 
 
+def skyreels_transformer(weights: Weights) -> Weights:
+    """That of SkyReels-V2, whose embedding of the frame rate diffusers does not convert."""
+    return _rename(
+        wan_transformer(weights),
+        ("fps_projection.net.0.proj", "fps_projection.0"),
+        ("fps_projection.net.2", "fps_projection.2"),
+    )
+
+
 def cosmos_transformer(weights: Weights) -> Weights:
     renamed = _rename(
         weights,
@@ -225,7 +234,7 @@ def _wan_autoencoder_name(name: str) -> str:
 
 TRANSFORMERS: dict[str, Callable[[Weights], Weights]] = {
     "wan": wan_transformer,
-    "skyreels_v2": wan_transformer,
+    "skyreels_v2": skyreels_transformer,
     "cosmos": cosmos_transformer,
     "ltx": ltx_transformer,
     "hunyuan_video": hunyuan_transformer,

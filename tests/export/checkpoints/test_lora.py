@@ -17,6 +17,7 @@ from torch import Tensor
 
 from doubles.original_names import wan_transformer
 from doubles.pipelines import run_export
+from doubles.small_families import SmallFamily, transformer_shapes
 from doubles.tiny_checkpoint import TINY_CARD, make_tiny_transformer, save_tiny_checkpoint
 from doubles.wan_checkpoint import WanCheckpoint
 from vditrack.bundle.folder import load_bundle
@@ -207,6 +208,46 @@ def test_peft_without_its_settings(
     (tmp_path / "adapter_config.json").unlink()
     with pytest.raises(InputError, match=r"adapter_config\.json is missing, which has the scale"):
         load_checkpoint(wan.card, Weights(wan.folder, loras=(Lora(file),)))
+
+
+@pytest.mark.parametrize("name", transformer_shapes())
+def test_every_family_takes_a_lora(name: str, tmp_path: Path) -> None:
+    family = SmallFamily(name)
+    config = family.denoiser.config() | family.extra
+    torch.manual_seed(0)
+    model = family.denoiser.model_class(**config).eval()
+    before = {key: weight.clone() for key, weight in model.state_dict().items()}
+    down, up = torch.randn(2, family.shape.width), torch.randn(family.shape.width, 2)
+    layer = f"{family.denoiser.blocks}.0.{family.denoiser.attention}.to_k"
+    factors = {f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}
+    file = save({f"transformer.{n}": f for n, f in factors.items()}, tmp_path / "l.safetensors")
+    fuse_loras(model, config, family.denoiser.lora_loader, [Lora(file)])
+    for key, weight in model.state_dict().items():
+        change = up @ down if key == f"{layer}.weight" else 0.0
+        assert torch.allclose(weight, before[key] + change, atol=1e-5), key
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("ltx", {"q": "diffusion_model.transformer_blocks.0.attn1.to_q.lora_{}.weight"}),
+        ("hunyuan_video", {"qkv": "double_blocks.0.img_attn_qkv.lora_{}.weight"}),
+    ],
+)
+def test_loras_by_original_names(family: str, names: dict[str, str], tmp_path: Path) -> None:
+    small = SmallFamily(family)
+    config = small.denoiser.config() | small.extra
+    model = small.denoiser.model_class(**config).eval()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    (letters,), (name,) = names.keys(), names.values()
+    width = small.shape.width
+    down, up = torch.randn(2, width), torch.randn(len(letters) * width, 2)
+    factors = {name.format("A"): down, name.format("B"): up}
+    file = save(factors, tmp_path / "l.safetensors")
+    fuse_loras(model, config, small.denoiser.lora_loader, [Lora(file)])
+    for letter, part in zip(letters, up.chunk(len(letters)), strict=True):
+        layer = f"{small.denoiser.blocks}.0.{small.denoiser.attention}.to_{letter}.weight"
+        assert torch.allclose(model.state_dict()[layer], before[layer] + part @ down, atol=1e-5)
 
 
 def test_a_lora_of_a_unet(tmp_path: Path) -> None:

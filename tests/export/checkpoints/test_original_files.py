@@ -50,7 +50,8 @@ def refusal(wan: WanCheckpoint, weights: Weights) -> str:
 
 @pytest.mark.parametrize("family", TRANSFORMERS)
 def test_transformers_by_their_original_names(family: str, tmp_path: Path) -> None:
-    denoiser = SmallFamily(family).denoiser
+    without = "without-frame-rate" if family == "skyreels_v2" else None
+    denoiser = SmallFamily(family, without).denoiser
     # diffusers' conversion of HunyuanVideo's single blocks takes their width for granted.
     config = denoiser.config() | ({"num_single_layers": 0} if family == "hunyuan_video" else {})
     torch.manual_seed(0)
@@ -60,6 +61,14 @@ def test_transformers_by_their_original_names(family: str, tmp_path: Path) -> No
     assert stored.weights.shapes().keys() == weights.keys()
     for name, tensor in weights.items():
         assert torch.equal(stored.weights.read(name), tensor), name
+
+
+def test_what_diffusers_does_not_convert_is_named(tmp_path: Path) -> None:
+    family = SmallFamily("skyreels_v2")
+    weights = TRANSFORMERS["skyreels_v2"](family.model().state_dict())
+    file = save(weights, tmp_path / "original.safetensors")
+    with pytest.raises(InputError, match=r"fps_projection.*is missing, fps_projection\.0"):
+        examine_file(file, type(family.model()), family.denoiser.config(), None).stored()
 
 
 def test_one_file_with_the_transformer_and_the_autoencoder_of_ltx(tmp_path: Path) -> None:
