@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
+from vditrack.bundle.manifest import Source
 from vditrack.cli.console import PlainConsole, echo_json
 from vditrack.cli.options import BundleArgument, HostCodeOption, Json, SignatureOption
 from vditrack.engine_builder.listing import BuildStatus, format_build, list_builds, list_unbuilt
@@ -57,8 +58,8 @@ def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
     console = PlainConsole()
     heading = Text.assemble((manifest.name, "bold"), f"  {checked.root}\n{manifest.notes}\n")
     console.print(heading)
+    console.print(_make_table("source", _describe_source(manifest.source).items()))
     for title in (
-        "source",
         "input",
         "encoder",
         "output",
@@ -77,6 +78,14 @@ def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
         console.print(format_build(build, manifest))
     if unbuilt := list_unbuilt(checked, builds):
         console.print(f"no engines: {', '.join(unbuilt)}")
+
+
+def _describe_source(source: Source) -> dict[str, object]:
+    adapters = [f"{each.name} at {each.scale:g}, {each.sha256}" for each in source.adapters]
+    return msgspec.structs.asdict(source) | {
+        "quantisation": ", ".join(source.quantisation) or "none",
+        "adapters": "\n".join(adapters) or "none",
+    }
 
 
 def _make_table(title: str, rows: Iterable[tuple[str, object]]) -> Table:

@@ -1,5 +1,6 @@
 """LoRA adapters as several programs save them, fused into a model."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,14 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from doubles.commands import run_command
 from doubles.original_names import wan_transformer
 from doubles.pipelines import run_export
 from doubles.small_families import SmallFamily, transformer_shapes
 from doubles.tiny_checkpoint import TINY_CARD, make_tiny_transformer, save_tiny_checkpoint
 from doubles.wan_checkpoint import WanCheckpoint
 from vditrack.bundle.folder import load_bundle
+from vditrack.cli.inspect import inspect
 from vditrack.errors import InputError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
@@ -318,7 +321,9 @@ def test_an_export_is_that_of_the_model_with_the_adapter(tmp_path: Path) -> None
     )
     assert done.exception is None, done.output
     bundle = load_bundle(output)
-    assert [adapter.name for adapter in bundle.manifest.source.adapters] == [file.name]
+    (adapter,) = bundle.manifest.source.adapters
+    assert adapter.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert f"{file.name} at 1, " in run_command(inspect, output).stdout
     backbone = load_backbone(load_card(str(card)), Weights(tiny_checkpoint))
     size = backbone.card.input
     latents = torch.randn(1, *backbone.latent_shape(size))

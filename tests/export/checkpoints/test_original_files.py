@@ -12,13 +12,17 @@ from diffusers import AutoencoderKLLTXVideo, AutoencoderKLWan
 from safetensors.torch import save_file
 from torch import Tensor
 
+from doubles.cards import save_card
 from doubles.original_names import TRANSFORMERS, ltx_autoencoder
+from doubles.pipelines import card_text, save_pipeline
 from doubles.small_families import SmallFamily, perturb
 from doubles.wan_checkpoint import WanCheckpoint
 from vditrack.errors import InputError
+from vditrack_export.card import load_card
 from vditrack_export.checkpoints.model_file import examine_file
 from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint
+from vditrack_export.pipeline.empty_prompt import empty_prompt
 
 Tensors = dict[str, Tensor]
 
@@ -284,3 +288,15 @@ def test_an_index_does_not_lead_out_of_its_folder(wan: WanCheckpoint, tmp_path: 
     for place in ("../outside.safetensors", str(tmp_path / "outside.safetensors")):
         index.write_text(json.dumps({"weight_map": dict.fromkeys(wan.original, place)}))
         assert "is not an index of weights" in refusal(wan, Weights(wan.folder, index))
+
+
+def test_a_text_encoder_in_another_folder(tmp_path: Path) -> None:
+    folder = save_pipeline(tmp_path / "pipeline", "wan")
+    card = load_card(str(save_card(tmp_path, card_text("wan"))))
+    file = tmp_path / "transformer.safetensors"
+    expected = empty_prompt(card, Weights(folder))
+    assert torch.equal(empty_prompt(card, Weights(None, file, text_encoder=folder)), expected)
+    with pytest.raises(InputError, match="--text-encoder, or a stored prompt with --prompt"):
+        empty_prompt(card, Weights(None, file))
+    with pytest.raises(InputError, match="there is no text encoder"):
+        empty_prompt(card, Weights(file))
