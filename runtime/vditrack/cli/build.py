@@ -141,4 +141,4 @@ def _require_no_failure(not_built: Sequence[NotBuilt]) -> None:
     """Let the command fail if a build failed; the builds that were written stay."""
     failed = [_format_not_built(result) for result in not_built if result.failed]
     if failed:
-        raise EngineError("; ".join(failed))
+        raise EngineError(" ".join(failed))
