@@ -186,8 +186,8 @@ def _check(folder: Path, name: str, signed: str, message: bytes, key: PublicKey)
                 "public key of whoever signed it."
             ) from error
         raise BundleError(
-            f"{path} is not a signature of {signed} beside it: one of both was altered or is of "
-            f"another folder. Copy {folder} again, or have it signed again."
+            f"{path} is not a signature of {signed} beside it: one of them was altered, or comes "
+            f"from another folder. Copy {folder} again, or have it signed again."
         ) from error
 
 
