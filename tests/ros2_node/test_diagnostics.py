@@ -114,3 +114,12 @@ def test_memory_is_measured():
     block = np.ones(20_000_000)
     assert 140e6 < measure_resident_memory() - before < 200e6
     del block
+
+
+def test_texts_of_a_bundle_do_not_control_the_terminal_of_a_monitor():
+    from vditrack_ros.diagnostics import Report, build_diagnostic_status  # noqa: PLC0415
+
+    report = Report(OK, "wan\x1b[2J\x9b2J\nfine", {"model": "x\u202e\n/bundle"})
+    status = build_diagnostic_status("node: model", "camera", report)
+    assert status.message == "wan\ufffd[2J\ufffd2J fine"
+    assert [(value.key, value.value) for value in status.values] == [("model", "x\ufffd /bundle")]

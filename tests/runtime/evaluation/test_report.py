@@ -308,6 +308,20 @@ def test_one_clip_of_one_method(tmp_path):
     json.dumps(report.summary_json(summary, alone, {}), allow_nan=False)
 
 
+def test_marks_of_direction_in_names_do_not_turn_the_page_around(tmp_path):
+    """Neither in the page nor in its plots, or in the values of a run."""
+    name = "bundle\u202e$x\x9b"
+    results = [
+        Result(f"{clip}\u2066", name, {"AJ": 40.0 + clip}, {}, {}, 10, 1.0, None)
+        for clip in range(3)
+    ]
+    summary = summarise(results, name)
+    report.write_html(tmp_path / "report.html", summary, results, {"data": "set\u202e"})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not set("\u202e\u2066\x9b") & set(page)
+    assert "bundle\ufffd$x\ufffd" in page
+
+
 @pytest.mark.parametrize(
     "heights", [[0, 0, 0], [100, 100, 100], [10, 50, 90], [97, 98, 99], [40, 41, 42, 43, 90]]
 )

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from vditrack.evaluation.metrics.results import Curve
 from vditrack.evaluation.report.summary import MethodSummary
+from vditrack.input_checks.text import clean_text
 
 _INK = "#010203"
 """Placeholder for the text colour of the page, which differs in dark mode."""
@@ -173,7 +174,7 @@ def _render_svg(figure: Figure, description: str) -> Markup:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": description}):
         figure.savefig(written, format="svg", transparent=True, metadata=nothing)
-    drawn = written.getvalue()
+    drawn = clean_text(written.getvalue())
     element = drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
     # Every figure uses the same group names, but names must be unique in a page.
     element = re.sub(r'<g id="[^"]*"', "<g", element)
