@@ -167,7 +167,7 @@ def exported(given: Given, weights: Path | None, **feature: object) -> Bundle:
     """
     # Rows of the bundle alone need no torch.
     from vditrack_export.card import load_card  # noqa: PLC0415
-    from vditrack_export.pipeline.backbone import Weights  # noqa: PLC0415
+    from vditrack_export.checkpoints.sources import Weights  # noqa: PLC0415
     from vditrack_export.pipeline.export import export_bundle  # noqa: PLC0415
 
     card = load_card(given.card)

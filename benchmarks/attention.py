@@ -26,7 +26,8 @@ from vditrack.bench.machine import format_load_warning, read_load_average, read_
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.inference.session import Array
 from vditrack_export.card import Card, load_card
-from vditrack_export.pipeline.backbone import Weights, load_backbone
+from vditrack_export.checkpoints.sources import Weights
+from vditrack_export.pipeline.backbone import load_backbone
 from vditrack_export.pipeline.onnx_export import export_graph
 
 WINDOWS = ((2, 1), (8, 1), (8, 8))

@@ -98,7 +98,7 @@ def _export(
     card: Card, destination: Path, precision: Literal["fp32", "fp16", "bf16"]
 ) -> dict[str, Any]:
     began = time.perf_counter()
-    from vditrack_export.pipeline.backbone import Weights  # noqa: PLC0415
+    from vditrack_export.checkpoints.sources import Weights  # noqa: PLC0415
     from vditrack_export.pipeline.export import Rounding, export_bundle  # noqa: PLC0415
     from vditrack_export.pipeline.precision import choose_precision  # noqa: PLC0415
 

@@ -17,7 +17,8 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option(
         "--weights",
-        help="The checkpoint that the card names: its folder, or one file with all models.",
+        help="The checkpoint that the card names: its folder, one file with all models, or its "
+        "name ORG/NAME on the Hugging Face Hub, from which it is downloaded.",
         show_default=False,
     ),
 ]
@@ -51,6 +52,24 @@ LoraOption = Annotated[
         "--lora",
         help="LoRA to fuse into the transformer, as FILE or FILE@SCALE; default scale: 1. May be "
         "repeated.",
+        show_default=False,
+    ),
+]
+VariantOption = Annotated[
+    str | None,
+    typer.Option(
+        "--variant",
+        help="Variant of the weight files, such as fp16; default: the plain files if there are "
+        "any.",
+        show_default=False,
+    ),
+]
+ExpertOption = Annotated[
+    Literal["high", "low"] | None,
+    typer.Option(
+        "--expert",
+        help="Transformer to read of a checkpoint with one for high noise and one for low noise; "
+        "default: by the card's timestep.",
         show_default=False,
     ),
 ]

@@ -197,7 +197,7 @@ def test_no_frequency_selection_reads_all_channels_of_the_bundles_own_checkpoint
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
     from vditrack_export.card import load_card  # noqa: PLC0415
-    from vditrack_export.pipeline.backbone import Weights  # noqa: PLC0415
+    from vditrack_export.checkpoints.sources import Weights  # noqa: PLC0415
     from vditrack_export.pipeline.checkpoint import random_checkpoint  # noqa: PLC0415
     from vditrack_export.pipeline.export import export_bundle  # noqa: PLC0415
 

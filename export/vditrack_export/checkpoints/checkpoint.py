@@ -84,7 +84,8 @@ class StoredCheckpoint:
             found = find_model(folder, component, model_class, expected)
             if found is not None:
                 return found
-        return open_folder(folder, component, model_class, expected)
+        variant = self._weights.variant
+        return open_folder(folder, component, model_class, expected, variant)
 
 
 def open_checkpoint(weights: Weights) -> CheckpointFiles:

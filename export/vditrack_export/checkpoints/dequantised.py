@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ _IGNORED = (".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
 """Factors of activations, which FP32 does not need, and marks of the layout."""
 _FP8 = ("float8_e4m3fn", "float8_e5m2")
 _FLOATS = ("float64", "float32", "float16", "bfloat16", *_FP8)
+_UNQUANTISED = {"float64", "float32", "float16", "bfloat16", "F64", "F32", "F16", "BF16"}
 _INTEGERS = ("int8", "uint8")
 _HARMLESS = {"format", "full_precision_matrix_mult"}
 """Entries of a layer's layout that do not change what its weight is."""
@@ -68,16 +69,23 @@ class DequantisedWeights:
         scaled = ", scaled" if name in self._scales else ""
         return self._stored.tensors[name].kind + scaled
 
+    def kinds(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the types with fewer than 16 bits in which tensors are stored, sorted."""
+        return tuple(sorted(set(map(self.kind, names)) - _UNQUANTISED))
+
     def read(self, name: str) -> Tensor:
         """Read one tensor as float32, checked to be finite."""
         tensor = self._stored.read(name)
         if not tensor.is_floating_point():
-            raise InputError(f"{self.path}: the tensor {name} has integers, not weights.")
+            raise InputError(
+                f"{self._stored.place(name)}: the tensor {name} has numbers of type "
+                f"{self._stored.tensors[name].kind}, which are not weights. Take another file."
+            )
         # FP8 knows almost no operations, so even the copy is one of another type.
         weight = tensor.to(torch.float32)
         if name in self._scales:
             weight = weight * self._read_scale(name, weight)
-        check_finite(self.path, name, weight)
+        check_finite(self._stored.place(name), name, weight)
         return weight
 
     def _read_scale(self, name: str, weight: Tensor) -> Tensor:

@@ -2,75 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from vditrack.errors import InputError
+from vditrack_export.checkpoints.dequantised import DequantisedWeights
+from vditrack_export.checkpoints.file_checks import check_file
 from vditrack_export.checkpoints.json_files import read_json
 from vditrack_export.checkpoints.loading import check_config
-from vditrack_export.checkpoints.weights import Config, StoredModel, check_finite
+from vditrack_export.checkpoints.quantisation import check_quantisation
+from vditrack_export.checkpoints.stored_tensors import PickledFiles, SafetensorsFiles
+from vditrack_export.checkpoints.weight_choice import (
+    DIFFUSERS,
+    WeightFile,
+    choose_weights,
+    list_weights,
+)
+from vditrack_export.checkpoints.weights import Config, StoredModel
 
 CONFIG = "config.json"
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-@dataclass(frozen=True)
-class _Entry:
-    file: Path
-    shape: tuple[int, ...]
-
-
-class SafetensorsWeights:
-    """Weights in one or more safetensors files.
-
-    Args:
-        files: The files.
-
-    Raises:
-        InputError: A file is damaged.
-
-    """
-
-    def __init__(self, files: tuple[Path, ...]) -> None:
-        """Read the names and shapes of all tensors."""
-        self.files = files
-        self._entries: dict[str, _Entry] = {}
-        for path in files:
-            try:
-                with safe_open(path, framework="pt") as shard:
-                    for name in shard.keys():  # noqa: SIM118 - it is no mapping
-                        shape = tuple(shard.get_slice(name).get_shape())
-                        self._entries[name] = _Entry(path, shape)
-            except (SafetensorError, OSError) as error:
-                raise InputError(f"{path} does not load: {_one_line(error)}") from error
-
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Return the shape of each tensor, by its name."""
-        return {name: entry.shape for name, entry in self._entries.items()}
-
-    def read(self, name: str) -> Tensor:
-        """Read one tensor as float32.
-
-        Raises:
-            InputError: The file is damaged, or a number is NaN or infinite.
-
-        """
-        path = self._entries[name].file
-        try:
-            with safe_open(path, framework="pt") as shard:
-                weight: Tensor = shard.get_tensor(name).float()
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} does not load: {_one_line(error)}") from error
-        check_finite(path, name, weight)
-        return weight
+_PLAIN = f"{DIFFUSERS[0]}.safetensors"
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(?:safetensors|bin)")
 
 
 def open_folder(
-    checkpoint: Path, component: str, model_class: type[nn.Module], expected: Config
+    checkpoint: Path,
+    component: str,
+    model_class: type[nn.Module],
+    expected: Config,
+    variant: str | None = None,
 ) -> StoredModel:
     """Open a model in a folder of a diffusers pipeline.
 
@@ -79,33 +41,101 @@ def open_folder(
         component: Name of the model's folder in it.
         model_class: Class in diffusers.
         expected: Entries of the configuration that the card determines.
+        variant: The variant of the weights that is preferred, such as ``fp16``, if any.
 
     Raises:
-        InputError: A file is missing or damaged, or the configuration differs from the card's.
+        InputError: A file is missing or damaged, the configuration differs from the card's, or
+            the weights are quantised.
 
     """
     folder = checkpoint / component
-    config_file, shards = folder / CONFIG, _shards(folder)
-    missing = [path for path in (config_file, *shards) if not path.is_file()]
-    if missing:
-        names = ", ".join(str(path.relative_to(checkpoint)) for path in missing)
-        raise InputError(f"checkpoint {checkpoint} lacks {names}. Copy the whole of it.")
-    config = read_json(config_file)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    chosen = _choose_file(folder, names, variant)
+    missing = [
+        name
+        for name, there in ((CONFIG, CONFIG in names), (_PLAIN, chosen is not None))
+        if not there
+    ]
+    if missing or chosen is None:
+        raise _missing(checkpoint, component, missing)
+    config_file = folder / CONFIG
+    config = read_json(config_file, checkpoint)
     check_config(config_file, config, model_class, expected)
-    return StoredModel(folder, config, SafetensorsWeights(shards), (config_file,))
+    check_quantisation(config_file, config)
+    files = _list_files(checkpoint, folder, chosen)
+    read_files = PickledFiles if chosen.format == "bin" else SafetensorsFiles
+    weights = DequantisedWeights(read_files(files))
+    return StoredModel(
+        folder,
+        config,
+        weights,
+        config_files=(config_file,),
+        kinds=weights.kinds(weights.shapes()),
+        variant=chosen.variant,
+        notes=_describe_choice(component, chosen, names, variant),
+    )
 
 
-def _shards(folder: Path) -> tuple[Path, ...]:
-    """Return the weight files of a model: one, or those that its index names."""
-    index = folder / f"{_WEIGHTS}.index.json"
-    if not index.is_file():
-        return (folder / _WEIGHTS,)
+def _choose_file(folder: Path, names: set[str], variant: str | None) -> WeightFile | None:
     try:
-        names = sorted(set(read_json(index)["weight_map"].values()))
-        return tuple(folder / name for name in names)
-    except (KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{index} is not an index of weights. Copy it again.") from error
+        return choose_weights(names, DIFFUSERS, variant)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _missing(checkpoint: Path, component: str, names: list[str]) -> InputError:
+    """Return the refusal of a folder that lacks files, with what may have been meant."""
+    lacks = ", ".join(f"{component}/{name}" for name in names)
+    remedy = "Copy the whole of it."
+    nested = sorted(path.parent for path in checkpoint.glob(f"*/{component}") if path.is_dir())
+    if len(nested) == 1:
+        remedy = f"Give {nested[0]}, which has {component}/."
+    return InputError(f"checkpoint {checkpoint} lacks {lacks}. {remedy}")
+
+
+def _list_files(checkpoint: Path, folder: Path, chosen: WeightFile) -> tuple[Path, ...]:
+    """Return the weight files of a model: one, or those that its index names."""
+    path = folder / chosen.name
+    if not chosen.is_index:
+        check_file(path, checkpoint)
+        return (path,)
+    files = tuple(folder / part for part in _list_parts(path, checkpoint))
+    missing = [file for file in files if not file.exists() and not file.is_symlink()]
+    if missing:
+        names = ", ".join(str(file.relative_to(checkpoint)) for file in missing)
+        raise InputError(f"checkpoint {checkpoint} lacks {names}. Copy the whole of it.")
+    for file in files:
+        check_file(file, checkpoint)
+    return files
+
+
+def _list_parts(index: Path, checkpoint: Path) -> list[str]:
+    """Return the names of the files that an index lists, which have to lie beside it."""
+    places = read_json(index, checkpoint).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise InputError(f"{index} is not an index of weights. Copy it again.")
+    parts: set[str] = set()
+    for part in places.values():
+        if not isinstance(part, str) or not _PART.fullmatch(part):
+            raise InputError(
+                f"{index} names {ascii(part)[:100]} as a file, which is no file of weights beside "
+                "it. Take the checkpoint from a source that you trust."
+            )
+        parts.add(part)
+    return sorted(parts)
+
+
+def _describe_choice(
+    component: str, chosen: WeightFile, names: set[str], variant: str | None
+) -> tuple[str, ...]:
+    """Return a note if a variant was chosen, or could be."""
+    others = sorted({file.variant for file in list_weights(names, DIFFUSERS)} - {chosen.variant})
+    if not (others or chosen.variant or variant):
+        return ()
+    note = f"{component}: weights are read from {chosen.name}"
+    if variant is not None and chosen.variant != variant:
+        note += f"; there is no variant {variant}"
+    elif variant is None and others:
+        options = ", ".join(f"--variant {other}" for other in others if other)
+        note += f"; there is also {options}" if options else ""
+    return (note,)

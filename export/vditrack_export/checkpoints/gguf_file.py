@@ -51,6 +51,10 @@ class GgufFile:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{path} does not load: {reason}. Copy it again.") from error
 
+    def place(self, name: str) -> Path:
+        """Return the file."""
+        return self.files[0]
+
     def read(self, name: str) -> Tensor:
         """Read one tensor as float32."""
         from gguf.quants import dequantize  # noqa: PLC0415

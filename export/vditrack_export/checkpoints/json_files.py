@@ -1,25 +1,28 @@
 """JSON files of a checkpoint."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from vditrack.errors import InputError
+from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
+from vditrack_export.checkpoints.file_checks import check_file
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, root: Path | None = None) -> dict[str, Any]:
     """Read a JSON object.
 
+    Args:
+        path: The file.
+        root: Folder that it has to lie in; by default its own.
+
     Raises:
-        InputError: The file is not one.
+        InputError: It is not a JSON object, or it is refused by `check_file`.
 
     """
+    check_file(path, root or path.parent)
     try:
-        content = json.loads(path.read_bytes())
-    except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply to be read. Copy it again.") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}. Copy it again.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a JSON object. Copy it again.")
-    return content
+        return decode_json(read_file(path, MAX_JSON_SIZE), dict[str, Any])
+    except MalformedError as error:
+        raise InputError(f"{path} is not a JSON object: {error}. Copy it again.") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error

@@ -8,6 +8,7 @@ from torch import nn
 
 from vditrack.errors import InputError
 from vditrack_export.checkpoints.diffusers_folder import open_folder
+from vditrack_export.checkpoints.file_checks import check_file
 from vditrack_export.checkpoints.model_file import (
     INDEX,
     SUFFIXES,
@@ -66,6 +67,7 @@ def find_model(
     candidates, damaged = [], None
     for path in _list_candidates(folder):
         try:
+            check_file(path, folder)
             candidates.append(examine_file(path, model_class, expected, None))
         except InputError as error:
             damaged = damaged or error
@@ -81,10 +83,14 @@ def find_model(
         raise damaged
     if not candidates:
         return None
+    above = folder.absolute().parent
+    remedy = f"Give it with {option}"
+    if (above / component).is_dir():
+        remedy += f", or give {above}, which has {component}/"
     raise InputError(
         f"checkpoint {folder} lacks the {kind}: there is no folder {component}/, and none of its "
         f"files ({', '.join(file.path.name for file in candidates)}) has it by names that "
-        f"diffusers knows. Give it with {option}."
+        f"diffusers knows. {remedy}."
     )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from vditrack.errors import InputError
 from vditrack_export.checkpoints.dequantised import DequantisedWeights
+from vditrack_export.checkpoints.file_checks import check_file
 from vditrack_export.checkpoints.gguf_file import GgufFile
 from vditrack_export.checkpoints.json_files import read_json
 from vditrack_export.checkpoints.loading import check_config, default_config
@@ -20,7 +21,7 @@ from vditrack_export.checkpoints.original_names import (
     fit_names,
     is_convertible,
 )
-from vditrack_export.checkpoints.stored_tensors import PickledFile, SafetensorsFiles, StoredTensors
+from vditrack_export.checkpoints.stored_tensors import PickledFiles, SafetensorsFiles, StoredTensors
 from vditrack_export.checkpoints.weights import Config, StoredModel
 
 CONFIG = "config.json"
@@ -106,18 +107,23 @@ def open_tensors(path: Path) -> StoredTensors:
         InputError: It is damaged, or of an unknown kind.
 
     """
+    if not path.name.endswith((INDEX, *SUFFIXES)):
+        raise InputError(
+            f"{path} is not a file of weights that vditrack reads. Their names end in "
+            f"{', '.join(SUFFIXES)}, or in {INDEX} for a model in parts."
+        )
+    # A user may name a link; parts that an index names may not lead elsewhere.
+    check_file(path, path.resolve().parent)
     if path.name.endswith(INDEX):
-        return SafetensorsFiles(list_parts(path))
+        parts = list_parts(path)
+        for part in parts:
+            check_file(part, path.parent)
+        return SafetensorsFiles(parts)
     if path.suffix == ".safetensors":
         return SafetensorsFiles([path])
     if path.suffix == ".gguf":
         return GgufFile(path)
-    if path.suffix in SUFFIXES:
-        return PickledFile(path)
-    raise InputError(
-        f"{path} is not a file of weights that vditrack reads. Their names end in "
-        f"{', '.join(SUFFIXES)}, or in {INDEX} for a model in parts."
-    )
+    return PickledFiles([path])
 
 
 def list_parts(index: Path) -> list[Path]:

@@ -19,8 +19,6 @@ from vditrack_export.checkpoints.deferred import DeferredTensor, defer
 from vditrack_export.checkpoints.dequantised import DequantisedWeights
 from vditrack_export.checkpoints.weights import Config
 
-_UNQUANTISED = {"float64", "float32", "float16", "bfloat16", "F64", "F32", "F16", "BF16"}
-
 Shapes = Mapping[str, tuple[int, ...]]
 
 _Convert = Callable[..., dict[str, Tensor]]
@@ -61,7 +59,7 @@ class RenamedWeights:
     def kinds(self) -> tuple[str, ...]:
         """Return the types with fewer than 16 bits in which tensors are stored, sorted."""
         origins = {origin for tensor in self._tensors.values() for origin in tensor.origins}
-        return tuple(sorted(set(map(self._stored.kind, origins)) - _UNQUANTISED))
+        return self._stored.kinds(origins)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vditrack.errors import InputError
+from vditrack_export.checkpoints.experts import ExpertName
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Weights:
     """The file that stores the embedding of the empty prompt."""
     loras: tuple[Lora, ...] = ()
     """Adapters that are fused into the transformer."""
+    variant: str | None = None
+    """The variant of weight files that is preferred, such as ``fp16``."""
+    expert: ExpertName | None = None
+    """The transformer of a checkpoint with two; None to choose by the card's timestep."""
 
     @property
     def random(self) -> bool:

@@ -48,6 +48,10 @@ class StoredModel:
     """Files that the configuration is read from."""
     kinds: tuple[str, ...] = ()
     """Types in which the weights are stored, if they may have fewer than 16 bits."""
+    variant: str = ""
+    """Variant of the weight files, such as ``fp16``; empty for the plain files."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of the choice of files."""
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -57,6 +57,8 @@ class Denoiser(ABC, Generic[DenoiserShapeT]):
 
     lora_loader: ClassVar[str | None] = None
     """Class of diffusers that converts low-rank adapters for it; None if there is none."""
+    text_encoders: ClassVar[tuple[str, ...]] = ("",)
+    """Suffixes of the folders of text encoders that give the prompt, and of their tokenizers."""
 
     def __init__(self, shape: DenoiserShapeT, encoder: EncoderShape) -> None:
         """Keep the shapes; no model is built."""
@@ -224,6 +226,8 @@ class Encoder(ABC, Generic[EncoderShapeT]):
 
     """
 
+    folder: ClassVar[str | None] = None
+    """Folder in a checkpoint that a diffusers pipeline saved, if it has one."""
     denoiser_folder: ClassVar[str | None] = None
     """Folder of the denoiser in a checkpoint, if it is not the one that diffusers gives it."""
 
@@ -295,12 +299,20 @@ class Family:
     denoiser: Denoiser[Any]
     encoder: Encoder[Any]
 
-    def open_denoiser(self, checkpoint: CheckpointFiles) -> StoredModel:
+    @property
+    def denoiser_folder(self) -> str:
+        """Folder of the denoiser in a checkpoint."""
+        return self.encoder.denoiser_folder or self.denoiser.folder
+
+    def open_denoiser(self, checkpoint: CheckpointFiles, component: str) -> StoredModel:
         """Open the denoiser of a checkpoint.
+
+        Args:
+            checkpoint: The checkpoint.
+            component: Its folder: `denoiser_folder`, or that of an expert for low noise.
 
         Raises:
             InputError: A file is missing or damaged, or it is not the card's model.
 
         """
-        component = self.encoder.denoiser_folder or self.denoiser.folder
         return checkpoint.open(component, self.denoiser.model_class, self.denoiser.config())

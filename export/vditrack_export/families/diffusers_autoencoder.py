@@ -21,6 +21,7 @@ from vditrack_export.families.base_family import (
 class Autoencoder(Encoder[EncoderShapeT]):
     """An autoencoder of diffusers."""
 
+    folder = "vae"
     model_class: type[nn.Module]
     """Class in diffusers."""
 
@@ -41,7 +42,7 @@ class Autoencoder(Encoder[EncoderShapeT]):
         return load_model(self._open(checkpoint), self.model_class)
 
     def _open(self, checkpoint: CheckpointFiles) -> StoredModel:
-        return checkpoint.open("vae", self.model_class, self.config())
+        return checkpoint.open(self.folder, self.model_class, self.config())
 
     def build_random(self) -> nn.Module:
         """Build the unmodified autoencoder with random weights."""

@@ -94,7 +94,7 @@ class TransformerDenoiser(Denoiser[TransformerT]):
         """Load the unmodified model up to the last block that is read."""
         # Built first, because only a valid configuration can be asked what it lacks.
         config = stored.config | self.truncated(blocks)
-        model = build_empty(stored.path, self.model_class, config)
+        model = build_empty(stored, self.model_class, config)
         refusal = self.refusal(stored.config, grid)
         if refusal:
             raise InputError(f"checkpoint {stored.path} does not fit the card: {refusal}.")

@@ -17,7 +17,7 @@ from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.encoder_form import EncoderForm, Graph
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
-from vditrack_export.pipeline.empty_prompt import empty_prompt, random_prompt
+from vditrack_export.pipeline.empty_prompt import check_text_encoder, empty_prompt, random_prompt
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,8 @@ def load_backbone(card: Card, weights: Weights) -> Backbone:
     """
     if weights.random:
         return Backbone(card, random_checkpoint(card), random_prompt(card), random=True)
+    # Told before the weights are read, which takes minutes.
+    check_text_encoder(card, weights)
     checkpoint = load_checkpoint(card, weights)
     prompt = empty_prompt(card, weights)
     return Backbone(card, checkpoint, prompt, random=False)

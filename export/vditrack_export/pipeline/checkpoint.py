@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from vditrack.bundle.manifest import Adapter
+from vditrack.errors import InputError
 from vditrack_export.card import Card
-from vditrack_export.checkpoints.checkpoint import open_checkpoint
+from vditrack_export.checkpoints.checkpoint import CheckpointFiles, open_checkpoint
+from vditrack_export.checkpoints.experts import Expert, ExpertName, choose_expert
 from vditrack_export.checkpoints.lora import fuse_loras
 from vditrack_export.checkpoints.sources import Weights
 
@@ -25,6 +27,8 @@ class Checkpoint:
     """Transformer of diffusers without the blocks after the card's, or a whole UNet."""
     sha256: str
     """Digest over the names and contents of the files read."""
+    expert: ExpertName | None = None
+    """The transformer that was read of a checkpoint with two."""
     quantisation: tuple[str, ...] = ()
     """Types with fewer than 16 bits that weights were stored in."""
     adapters: tuple[Adapter, ...] = ()
@@ -33,7 +37,7 @@ class Checkpoint:
     """What a user should know of the weights."""
 
 
-def load_checkpoint(card: Card, weights: Weights) -> Checkpoint:
+def load_checkpoint(card: Card, weights: Weights, timesteps: Sequence[float] = ()) -> Checkpoint:
     """Load the encoder and the transformer, of this only the blocks up to the card's.
 
     Args:
@@ -41,28 +45,31 @@ def load_checkpoint(card: Card, weights: Weights) -> Checkpoint:
         weights: Its folder or files. A folder that a diffusers pipeline saved has ``transformer/``
             or ``unet/``, and ``vae/`` if there is an autoencoder. That of the bundled model has
             ``encoder.json``, ``encoder.safetensors`` and ``vdit/``.
+        timesteps: Timesteps that are read, to choose one of two transformers; default: the card's.
 
     Raises:
         InputError: A file is missing or does not match the card; the message names it.
 
     """
     checkpoint, family = open_checkpoint(weights), card.family
+    steps = timesteps or (card.feature.timestep,)
+    expert = _choose_expert(checkpoint.root, family.denoiser_folder, steps, weights)
     # All files are looked at before the first weights are read, which takes minutes.
-    denoiser = family.open_denoiser(checkpoint)
+    denoiser = family.open_denoiser(checkpoint, expert.component)
     files = [*family.encoder.files(checkpoint), *denoiser.files]
+    notes = _collect_notes(checkpoint, expert, weights.variant)
     size, cell = card.input, card.cell
     grid = (size.latents, size.height // cell, size.width // cell)
     encoder = family.encoder.load(checkpoint)
     transformer = family.denoiser.load(denoiser, card.feature.block + 1, grid)
-    adapters, notes = fuse_loras(
+    adapters, of_loras = fuse_loras(
         transformer, denoiser.config, family.denoiser.lora_loader, weights.loras
     )
     quantisation = sorted({kind for stored in checkpoint.opened for kind in stored.kinds})
     if quantisation:
-        notes = (
+        notes += (
             f"weights were stored as {', '.join(quantisation)} and have no more precision than "
             "that, whatever that of the bundle",
-            *notes,
         )
     return Checkpoint(
         encoder=encoder,
@@ -70,8 +77,42 @@ def load_checkpoint(card: Card, weights: Weights) -> Checkpoint:
         sha256=_digest(checkpoint.root, files),
         quantisation=tuple(quantisation),
         adapters=adapters,
-        notes=notes,
+        expert=expert.name,
+        notes=(*notes, *of_loras),
     )
+
+
+def _choose_expert(
+    root: Path, component: str, timesteps: Sequence[float], weights: Weights
+) -> Expert:
+    """Choose one of two transformers, unless a file of its own or with all models is given."""
+    if weights.transformer is None and weights.folder is not None and weights.folder.is_dir():
+        return choose_expert(root, component, timesteps, weights.expert)
+    if weights.expert is not None:
+        raise InputError(
+            f"--expert {weights.expert}: the transformer is given as a file, so there is nothing "
+            "to choose. Leave --expert out."
+        )
+    return Expert(component)
+
+
+def _collect_notes(
+    checkpoint: CheckpointFiles, expert: Expert, variant: str | None
+) -> tuple[str, ...]:
+    """Return what a user should know of the files that were chosen.
+
+    Raises:
+        InputError: No model has the variant that was asked for.
+
+    """
+    if variant and all(model.variant != variant for model in checkpoint.opened):
+        raise InputError(
+            f"--variant {variant}: checkpoint {checkpoint.root} has no weights of this variant. "
+            "Leave --variant out, or give the middle part of a file's name, such as fp16 of "
+            "diffusion_pytorch_model.fp16.safetensors."
+        )
+    of_models = (note for model in checkpoint.opened for note in model.notes)
+    return (*filter(None, (expert.note,)), *of_models)
 
 
 def random_checkpoint(card: Card, seed: int = 0) -> Checkpoint:

@@ -19,6 +19,7 @@ from vditrack_export.command_options import (
     CardArgument,
     DescribedOption,
     EncoderPrecisionOption,
+    ExpertOption,
     FramesOption,
     HeadsOption,
     LoraOption,
@@ -30,6 +31,7 @@ from vditrack_export.command_options import (
     TextEncoderOption,
     TransformerOption,
     VaeOption,
+    VariantOption,
     WeightsOption,
     check_weights,
     parse_loras,
@@ -47,6 +49,8 @@ def export(
     vae: VaeOption = None,
     text_encoder: TextEncoderOption = None,
     lora: LoraOption = None,
+    variant: VariantOption = None,
+    expert: ExpertOption = None,
     random_weights: RandomWeightsOption = False,
     prompt: PromptOption = None,
     size: SizeOption = None,
@@ -73,7 +77,9 @@ def export(
     ] = False,
 ) -> None:
     """Export what tracking needs of a checkpoint as a bundle of ONNX graphs."""
-    source = Weights(weights, transformer, vae, text_encoder, prompt, parse_loras(lora))
+    source = Weights(
+        weights, transformer, vae, text_encoder, prompt, parse_loras(lora), variant, expert
+    )
     check_weights(source, random_weights)
     # A wrong card is reported before torch is imported, which takes seconds.
     changed = change_card(
@@ -117,6 +123,8 @@ def _print_summary(bundle: Bundle) -> None:
         f"{manifest.output.channels} channels on {manifest.output.columns} x "
         f"{manifest.output.rows} cells of {manifest.output.stride} pixels"
     )
+    if manifest.source.expert is not None:
+        typer.echo(f"  transformer for {manifest.source.expert} noise")
     if manifest.source.random_weights:
         typer.echo("  random weights: for benchmarks and engine builds; it cannot track")
     for comparison, error in manifest.parity.items():

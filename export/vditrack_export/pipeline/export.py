@@ -18,6 +18,7 @@ from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.encoder_form import Graph
 from vditrack_export.pipeline.acceptance import judge_precision, save_tracks
 from vditrack_export.pipeline.backbone import Backbone, load_backbone
+from vditrack_export.pipeline.locate import locate_checkpoint
 from vditrack_export.pipeline.manifest import FULL_PRECISION, make_manifest
 from vditrack_export.pipeline.onnx_export import count_bytes, write_graph
 from vditrack_export.pipeline.parity import (
@@ -73,6 +74,8 @@ def export_bundle(
     """
     _check_card(card)
     parts = _make_part_cards(card) if masks else {}
+    timesteps = [part.feature.timestep for part in (card, *parts.values())]
+    weights = locate_checkpoint(card, timesteps, weights, report_stage)
     with staged_folder(destination, replaceable=CONTENTS) as folder:
         report_stage("reading the checkpoint")
         backbone = load_backbone(card, weights)

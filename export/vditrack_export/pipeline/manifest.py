@@ -57,6 +57,7 @@ def make_manifest(
             noise_level=feature.noise_level,
             noise_seed=feature.noise_seed,
             random_weights=backbone.random,
+            expert=backbone.checkpoint.expert,
             quantisation=backbone.checkpoint.quantisation,
             adapters=backbone.checkpoint.adapters,
         ),

@@ -12,12 +12,14 @@ from vditrack_export.card import Card, load_card
 from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.command_options import (
     CardArgument,
+    ExpertOption,
     LoraOption,
     PromptOption,
     RandomWeightsOption,
     TextEncoderOption,
     TransformerOption,
     VaeOption,
+    VariantOption,
     WeightsOption,
     check_weights,
     parse_loras,
@@ -56,6 +58,8 @@ def select(
     vae: VaeOption = None,
     text_encoder: TextEncoderOption = None,
     lora: LoraOption = None,
+    variant: VariantOption = None,
+    expert: ExpertOption = None,
     random_weights: RandomWeightsOption = False,
     prompt: PromptOption = None,
     clips: Annotated[
@@ -110,7 +114,9 @@ def select(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Find the block, noise level, heads and frequencies with which a backbone tracks best."""
-    source = Weights(weights, transformer, vae, text_encoder, prompt, parse_loras(lora))
+    source = Weights(
+        weights, transformer, vae, text_encoder, prompt, parse_loras(lora), variant, expert
+    )
     check_weights(source, random_weights)
     if write is not None:
         check_destination(write)

@@ -46,6 +46,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     noise_seed: int
     random_weights: bool
     """Whether the weights are random: an architecture for benchmarks, which tracks nothing."""
+    expert: Literal["high", "low"] | None = None
+    """Of a checkpoint with one transformer for high noise and one for low noise, which was read."""
     quantisation: tuple[str, ...] = ()
     """Types of weights with fewer than 16 bits that the checkpoint was dequantised from, such as
     ``float8_e4m3fn`` or ``Q4_K``."""

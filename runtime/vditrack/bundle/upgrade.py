@@ -87,8 +87,8 @@ def _from_7(fields: Fields) -> Fields:
         propagation = {**propagation, "references": 8}
     streaming = {**fields["streaming"], **_STREAMING_OF_8}
     streaming["live"] = {**streaming["live"], **_LIVE_OF_8}
-    # Earlier versions read checkpoints of 16 and 32 bits alone, without adapters.
-    source = {"quantisation": (), "adapters": (), **fields["source"]}
+    # Earlier versions read checkpoints of one transformer, of 16 or 32 bits, without adapters.
+    source = {"expert": None, "quantisation": (), "adapters": (), **fields["source"]}
     fields = {**fields, "source": source, "propagation": propagation, "streaming": streaming}
     flow_tracking = fields["matching"]["flow_tracking"]
     if flow_tracking is None:

@@ -179,7 +179,7 @@ def test_damaged_gguf(wan: WanCheckpoint, tmp_path: Path) -> None:
     content = file.read_bytes()
     for damaged in (b"", content[:50], content[: len(content) // 2], bytes(100)):
         file.write_bytes(damaged)
-        with pytest.raises(InputError, match="does not load"):
+        with pytest.raises(InputError, match="does not load" if damaged else "is empty"):
             load(wan, file)
 
 

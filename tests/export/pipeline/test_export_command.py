@@ -161,7 +161,7 @@ DEEP = 100_000 * "["
         ),
         (_spoil("encoder.safetensors", "head.bias", -math.inf), "the tensor head.bias has 1 of 24"),
         (_spoil(WEIGHTS, "scale", 1.0), "scale is not wanted (1 in all)"),
-        (lambda path: (path / "vdit/config.json").write_text(DEEP), "nested too deeply"),
+        (lambda path: (path / "vdit/config.json").write_text(DEEP), "nested more than 64 levels"),
         (lambda path: (path / "encoder.json").unlink(), "lacks encoder.json"),
         (lambda path: (path / "encoder.safetensors").unlink(), "lacks encoder.safetensors"),
         (lambda path: (path / "vdit/config.json").unlink(), "lacks vdit/config.json"),
@@ -170,7 +170,7 @@ DEEP = 100_000 * "["
         (_cut_short("encoder.json"), "encoder of checkpoint"),
         (_rewrite("encoder.json", latents=16), "encoder of checkpoint"),
         (_cut_short(WEIGHTS), "does not load"),
-        (_cut_short("vdit/config.json"), "config.json is not JSON"),
+        (_cut_short("vdit/config.json"), "config.json is not a JSON object"),
         (_rewrite("vdit/config.json", _class_name="UNet2DModel"), "describes a UNet2DModel"),
         (_rewrite("vdit/config.json", num_layers=4), "has num_layers 4, the card 3"),
         (_rewrite("vdit/config.json", ffn_dim=32), "has ffn_dim 32, the card 64"),
@@ -220,7 +220,7 @@ def test_another_models_checkpoint_is_refused(
         ('kind = "convolutions"', 'kind = "fourier"', "$.encoder"),
         ('family = "wan"', 'family = "unet"', "$.transformer.family"),
         ('name = "small"', "name = ", "Invalid value"),
-        ('name = "small"', f"name = {DEEP}", "recursion"),
+        ('name = "small"', f"name = {DEEP}", "nested more than 64 levels"),
     ],
 )
 def test_a_card_that_makes_no_sense_is_refused(

@@ -31,11 +31,12 @@ from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import clip_features, describe_in_windows
 from vditrack.synthetic.layers.suite import render_suite
 from vditrack_export.card import Card, load_card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.read_spec import Denoising, seeded_noise
 from vditrack_export.families.tiny.autoencoder import TinyEncoder
 from vditrack_export.families.transformer_denoiser import TransformerDenoiser
 from vditrack_export.families.unet.shapes import UNet
-from vditrack_export.pipeline.backbone import Backbone, Weights
+from vditrack_export.pipeline.backbone import Backbone
 from vditrack_export.pipeline.checkpoint import random_checkpoint
 from vditrack_export.pipeline.empty_prompt import random_prompt
 from vditrack_export.pipeline.export import export_bundle

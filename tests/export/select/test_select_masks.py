@@ -26,8 +26,9 @@ from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import clip_features
 from vditrack_export.card import Card, Masks, load_card
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.read_spec import Denoising
-from vditrack_export.pipeline.backbone import Backbone, Weights
+from vditrack_export.pipeline.backbone import Backbone
 from vditrack_export.pipeline.checkpoint import random_checkpoint
 from vditrack_export.pipeline.empty_prompt import random_prompt
 from vditrack_export.pipeline.export import export_bundle

@@ -36,6 +36,7 @@ class HunyuanVideoDenoiser(TransformerDenoiser[HunyuanVideoTransformer]):
 
     model_class = HunyuanVideoTransformer3DModel
     lora_loader = "HunyuanVideoLoraLoaderMixin"
+    text_encoders = ("", "_2")
     path_class = HunyuanVideoPath
     blocks = "transformer_blocks"
     attention = "attn"

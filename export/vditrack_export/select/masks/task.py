@@ -36,7 +36,12 @@ from vditrack_export.select.masks.search_space import (
     make_part_card,
     replace_masks,
 )
-from vditrack_export.select.model import list_denoising_steps, load_model, load_prompt
+from vditrack_export.select.model import (
+    list_denoising_steps,
+    load_model,
+    load_prompt,
+    locate_options,
+)
 from vditrack_export.select.new_card import write_card
 from vditrack_export.select.options import SelectOptions
 
@@ -72,6 +77,7 @@ def select_for_masks(
     parts = {part: make_part_card(card, masks, part) for part in PARTS}
     steps = {part: list_denoising_steps(parts[part], levels) for part in PARTS}
     space = MaskSpace(steps, blocks, weights)
+    options = locate_options(options, card, [step for part in PARTS for step in steps[part]])
     own = _find_in_space(make_own_trial(masks), space)
     facts = {"task": "masks", **options.describe_run(card, datasets)}
     with options.open_results(RESULTS, SCORES) as folder:
@@ -128,7 +134,7 @@ def _score(
         prompt = load_prompt(parts["motion"], options)
         for part in PARTS:
             # Loaded for each part, whose window the model has to fit, and released after it.
-            model = load_model(parts[part], space.blocks, prompt, options)
+            model = load_model(parts[part], space.blocks, space.levels[part], prompt, options)
             store_features(model, space.settings(part), clips, cache, start_progress)
             del model
         return score_masks(masks.propagation, space, clips, names, cache, start_progress, own)

@@ -14,7 +14,12 @@ from vditrack.evaluation.datasets.registry import Dataset
 from vditrack_export.card import Card, load_card
 from vditrack_export.families.base_shapes import Feature
 from vditrack_export.pipeline.backbone import Backbone
-from vditrack_export.select.model import list_denoising_steps, load_model, load_prompt
+from vditrack_export.select.model import (
+    list_denoising_steps,
+    load_model,
+    load_prompt,
+    locate_options,
+)
 from vditrack_export.select.new_card import replace_reading, write_card
 from vditrack_export.select.options import SelectOptions
 from vditrack_export.select.points.frequency_bands import Range, make_bands
@@ -50,6 +55,7 @@ def select_for_points(
 
     """
     steps = list_denoising_steps(card, levels)
+    options = locate_options(options, card, steps)
     heads = card.require_transformer().heads
     space = Space(steps, blocks, make_bands(card, ranges), heads)
     size = card.input
@@ -59,7 +65,7 @@ def select_for_points(
     }
     with options.open_results(RESULTS, SCORES) as folder:
         with progress_bars(quiet=options.as_json) as bars:
-            model = load_model(card, blocks, load_prompt(card, options), options)
+            model = load_model(card, blocks, steps, load_prompt(card, options), options)
             scores = _score(model, space, datasets, options, bars)
         # With another tensor the card's own choice was not tried.
         own_card = load_card(options.card)
