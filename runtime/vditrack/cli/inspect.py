@@ -58,6 +58,8 @@ def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
     console = PlainConsole()
     heading = Text.assemble((manifest.name, "bold"), f"  {checked.root}\n{manifest.notes}\n")
     console.print(heading)
+    if checked.key is not None:
+        console.print(f"signed with the key of {checked.key.path}\n")
     console.print(_make_table("source", _describe_source(manifest.source).items()))
     for title in (
         "input",

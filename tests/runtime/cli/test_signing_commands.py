@@ -31,7 +31,9 @@ def test_sign_and_refuse_after_one_byte_is_changed(bundle, keys, run_vditrack, a
     done = run_vditrack("sign", bundle, "--key", keys[0])
     assert done.returncode == 0, done.stderr
     assert f"{bundle}: signed bundle.json with the key" in done.stdout
-    assert run_vditrack("inspect", bundle, *require).returncode == 0
+    shown = run_vditrack("inspect", bundle, *require)
+    assert shown.returncode == 0
+    assert "signed with the key of" in shown.stdout
     for name, message in ((FEATURES, "was altered"), (MANIFEST, "is not a signature of")):
         kept = (bundle / name).read_bytes()
         change_byte(bundle / name)
