@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Precision, PrecisionCheck
-from vditrack.cli.console import PlainConsole
+from vditrack.cli.console import PlainConsole, echo, echo_json
 from vditrack.errors import VditrackError, install_command
-from vditrack.input_checks.text import clean_text
 from vditrack_export.card import load_card
 from vditrack_export.card_changes import change_card
 from vditrack_export.checkpoints.sources import Weights
@@ -109,7 +107,7 @@ def export(
         rounding = Rounding(choose_precision(precision, encoder_precision), accept)
         bundle = export_bundle(changed, source, output, report_stage, rounding, masks=masks)
     if json:
-        typer.echo(msgspec.json.encode(bundle.manifest).decode())
+        echo_json(bundle.manifest)
     else:
         _print_summary(bundle)
 
@@ -117,24 +115,24 @@ def export(
 def _print_summary(bundle: Bundle) -> None:
     manifest = bundle.manifest
     size = sum(record.size for record in manifest.files.values())
-    typer.echo(f"{bundle.root}: {clean_text(manifest.name)}, {size / 1e6:.1f} MB")
-    typer.echo(
+    echo(f"{bundle.root}: {manifest.name}, {size / 1e6:.1f} MB")
+    echo(
         f"  block {manifest.source.block}, heads {', '.join(map(str, manifest.source.heads))}, "
         f"{manifest.output.channels} channels on {manifest.output.columns} x "
         f"{manifest.output.rows} cells of {manifest.output.stride} pixels"
     )
     if manifest.source.expert is not None:
-        typer.echo(f"  transformer for {manifest.source.expert} noise")
+        echo(f"  transformer for {manifest.source.expert} noise")
     if manifest.source.random_weights:
-        typer.echo("  random weights: for benchmarks and engine builds; it cannot track")
+        echo("  random weights: for benchmarks and engine builds; it cannot track")
     for comparison, error in manifest.parity.items():
-        typer.echo(f"  {comparison.replace('_', ' ')}: largest relative error {error:.1e}")
+        echo(f"  {comparison.replace('_', ' ')}: largest relative error {error:.1e}")
     if manifest.precision_check is not None:
         _print_precision_check(manifest.precision, manifest.precision_check)
 
 
 def _print_precision_check(precision: Precision, check: PrecisionCheck) -> None:
-    typer.echo(
+    echo(
         f"  encoder in {precision.encoder}, transformer in {precision.features}: on {check.clips} "
         f"clips of {check.width} x {check.height} x {check.frames} the median point moves by "
         f"{check.median_move:.3f} pixels, Average Jaccard {check.average_jaccard_fp32:.1f} to "

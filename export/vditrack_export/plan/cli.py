@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import msgspec
 import typer
 
-from vditrack.cli.console import PlainConsole
+from vditrack.cli.console import PlainConsole, echo, echo_json
 from vditrack.errors import InputError, VditrackError, install_command
 from vditrack_export.card import load_card
 from vditrack_export.card_changes import change_card
@@ -134,7 +134,7 @@ def plan(
         encoder_precision,
     )
     if as_json:
-        typer.echo(json.dumps({"export": command.format(), **_as_data(report)}))
+        echo(json.dumps({"export": command.format(), **_as_data(report)}))
     else:
         print_report(PlainConsole(), report, command)
 
@@ -153,7 +153,7 @@ def _choose_device(name: str | None, file: Path | None) -> Device | None:
 
 def _show_devices(file: Path | None, as_json: bool) -> None:
     if as_json:
-        typer.echo(msgspec.json.encode(all_devices(file)).decode())
+        echo_json(all_devices(file))
     else:
         print_devices(PlainConsole(), all_devices(file))
 

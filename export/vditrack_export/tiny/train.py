@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vditrack.arrays import Image
 from vditrack.atomic_files import staged_file, staged_folder
+from vditrack.cli.console import echo
 from vditrack.synthetic.layers.clips import SyntheticClip
 from vditrack_export.tiny.curves import draw_curves
 from vditrack_export.tiny.photos import load_photos, packaged_folders
@@ -236,7 +237,7 @@ def train(
     if resume:
         run.restore(torch.load(checkpoint, weights_only=True))
     pictures = load_photos([*photos, *packaged_folders()])
-    typer.echo(f"{len(pictures.training)} photographs, {len(pictures.held_out)} more held out")
+    echo(f"{len(pictures.training)} photographs, {len(pictures.held_out)} more held out")
     out.mkdir(parents=True, exist_ok=True)
     _train(run, Clips(pictures.training, seed, clips), pictures.held_out, out, seed)
 

@@ -1,10 +1,13 @@
 """Text of files that a terminal must not interpret."""
 
 import shutil
+from pathlib import Path
 
 import msgspec
 from rich.text import Text
 
+import vditrack
+import vditrack_export
 from vditrack.bundle.folder import MANIFEST
 from vditrack.cli.console import PlainConsole
 from vditrack.input_checks.text import clean_text
@@ -39,3 +42,15 @@ def test_styles_stay(monkeypatch):
         console.print(Text(NAME), style="bold", highlight=False)
     assert captured.get() == f"\x1b[1m{SHOWN}\x1b[0m\n"
     assert clean_text("Größe 你好 📹") == "Größe 你好 📹"
+
+
+def test_only_one_module_prints_lines_of_commands():
+    """So that no command prints a name from a file as it is."""
+    roots = [Path(vditrack.__file__).parent, Path(vditrack_export.__file__).parent]
+    printing = {
+        path.name
+        for root in roots
+        for path in root.rglob("*.py")
+        if "typer.echo(" in path.read_text()
+    }
+    assert printing == {"console.py"}
