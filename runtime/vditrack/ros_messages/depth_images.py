@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vditrack.arrays import Floats
 from vditrack.coordinates import pixel_indices
 from vditrack.errors import DamagedImageError, InputError
+from vditrack.input_checks.text import clean_line
 from vditrack.ros_messages.images import (
     CompressedMessage,
     ImageMessage,
@@ -118,7 +119,9 @@ def read_compressed_depth(message: CompressedMessage) -> DepthImage:
 
     """
     data, name = view_bytes(message.data), message.format.partition(";")[0].strip()
-    description = f"a compressed depth image of {len(data)} bytes (format '{message.format}')"
+    description = (
+        f"a compressed depth image of {len(data)} bytes (format '{clean_line(message.format)}')"
+    )
     if name not in _DTYPES:
         raise InputError(
             f"{description} is not of 16UC1 (millimetres) or 32FC1 (metres). Publish depth by "

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vditrack.arrays import Frame
 from vditrack.errors import DamagedImageError, InputError
+from vditrack.input_checks.text import clean_line
 from vditrack.ros_messages.brightness import Reduction
 from vditrack.ros_messages.image_codec import decode_stored
 from vditrack.ros_messages.jpeg_files import complete_jpeg, is_jpeg
@@ -158,7 +159,7 @@ def decode_compressed(
 
     """
     data = view_bytes(message.data)
-    description = f"a compressed image of {len(data)} bytes (format '{message.format}')"
+    description = f"a compressed image of {len(data)} bytes (format '{clean_line(message.format)}')"
     if is_jpeg(data[:4].tobytes()):
         whole = complete_jpeg(data.tobytes(), check_scans=check_scans)
         if whole is None:
@@ -262,4 +263,4 @@ def view_bytes(data: Any) -> NDArray[np.uint8]:  # noqa: ANN401
 
 def describe_image(message: ImageMessage) -> str:
     """Return encoding and size of a sensor_msgs/Image, for error messages."""
-    return f"an image ({message.encoding}, {message.width} x {message.height})"
+    return f"an image ({clean_line(message.encoding)}, {message.width} x {message.height})"

@@ -14,7 +14,7 @@ from doubles.image_messages import DATA, Image, each_buffer, random_image
 from vditrack.errors import InputError
 from vditrack.ros_messages.brightness import HIGH_BYTE
 from vditrack.ros_messages.depth_images import read_depth
-from vditrack.ros_messages.images import decode_image
+from vditrack.ros_messages.images import decode_image, describe_image
 
 decode = partial(decode_image, reduce=HIGH_BYTE.reduce)
 unhurried = settings(max_examples=60, deadline=None)
@@ -244,3 +244,8 @@ def test_padding_of_the_last_row_may_be_missing():
 def test_malformed_images(image, message):
     with pytest.raises(InputError, match=message):
         decode(image)
+
+
+def test_the_encoding_of_a_hostile_message_is_text_alone():
+    message = Image(3, 4, "rgb8\x1b[2J\x9b\nfine", 12, b"")
+    assert describe_image(message) == "an image (rgb8\ufffd[2J\ufffd fine, 4 x 3)"
