@@ -242,14 +242,15 @@ def test_a_signal_leaves_nothing(folder, number):
 
 
 LONG_CALL = """
-import hashlib, sys
+import hashlib, threading
 from pathlib import Path
 from vditrack.atomic_files import staged_folder
 from vditrack.cli.stop_signals import exit_on_signals
 
 with exit_on_signals(), staged_folder(Path("bundle"), ()) as folder:
     (folder / "half").touch()
-    print("busy", flush=True)
+    # When the main thread is in the call below.
+    threading.Timer(1, print, ["busy"], {"flush": True}).start()
     # Python handles no signal before it returns.
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**30)
 """
