@@ -240,3 +240,86 @@ TRANSFORMERS: dict[str, Callable[[Weights], Weights]] = {
     "hunyuan_video": hunyuan_transformer,
 }
 """By the family's name in a card."""
+
+
+def stable_diffusion(unet: Weights, vae: Weights, layers: int, levels: int) -> Weights:
+    """Both models of Stable Diffusion in one file.
+
+    Args:
+        unet: The UNet.
+        vae: The autoencoder.
+        layers: Residual blocks of a level of the UNet's encoder.
+        levels: Levels of each model.
+
+    """
+    named = {_stable_diffusion_unet_name(name, layers): tensor for name, tensor in unet.items()}
+    assert len(named) == len(unet)
+    both = {f"model.diffusion_model.{name}": tensor for name, tensor in named.items()}
+    for name, tensor in vae.items():
+        original = _stable_diffusion_vae_name(name, levels)
+        matrix = ".attn_1." in original and tensor.ndim == 2
+        both[f"first_stage_model.{original}"] = tensor[:, :, None, None] if matrix else tensor
+    return both | {"cond_stage_model.model.positional_embedding": torch.zeros(1)}
+
+
+def _stable_diffusion_unet_name(name: str, layers: int) -> str:
+    outer = {
+        "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+        "conv_in": "input_blocks.0.0",
+        "conv_norm_out": "out.0",
+        "conv_out": "out.2",
+    }
+    module, _, kind = name.rpartition(".")
+    if module in outer:
+        return f"{outer[module]}.{kind}"
+    side, *rest = name.split(".")
+    if side == "mid_block":
+        part, index, *rest = rest
+        place = f"middle_block.{1 if part == 'attentions' else 2 * int(index)}"
+    else:
+        level, part, index, *rest = rest
+        first = (layers + 1) * int(level)
+        if part == "downsamplers":
+            place, rest = f"input_blocks.{first + layers + 1}.0.op", rest[1:]
+        elif part == "upsamplers":
+            place = f"output_blocks.{first + layers}.{1 if level == '0' else 2}"
+        else:
+            blocks = f"input_blocks.{first + int(index) + 1}"
+            if side == "up_blocks":
+                blocks = f"output_blocks.{first + int(index)}"
+            place = f"{blocks}.{int(part == 'attentions')}"
+    inner = {
+        "norm1": "in_layers.0",
+        "conv1": "in_layers.2",
+        "norm2": "out_layers.0",
+        "conv2": "out_layers.3",
+        "time_emb_proj": "emb_layers.1",
+        "conv_shortcut": "skip_connection",
+    }
+    if part == "resnets":
+        rest = [inner[rest[0]], *rest[1:]]
+    return ".".join((place, *rest))
+
+
+def _stable_diffusion_vae_name(name: str, levels: int) -> str:
+    for level in range(levels):
+        name = name.replace(f"up_blocks.{level}.resnets", f"up.{levels - 1 - level}.block")
+        name = name.replace(f"up_blocks.{level}.upsamplers.0", f"up.{levels - 1 - level}.upsample")
+    for today, original in (
+        ("mid_block.resnets.0", "mid.block_1"),
+        ("mid_block.resnets.1", "mid.block_2"),
+        ("mid_block.attentions.0", "mid.attn_1"),
+        ("group_norm", "norm"),
+        ("to_q", "q"),
+        ("to_k", "k"),
+        ("to_v", "v"),
+        ("to_out.0", "proj_out"),
+        ("downsamplers.0", "downsample"),
+        (".resnets.", ".block."),
+        ("down_blocks", "down"),
+        ("conv_shortcut", "nin_shortcut"),
+        ("conv_norm_out", "norm_out"),
+    ):
+        name = name.replace(today, original)
+    return name

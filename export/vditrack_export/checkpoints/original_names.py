@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vditrack_export.checkpoints.deferred import DeferredTensor, defer
 from vditrack_export.checkpoints.dequantised import DequantisedWeights
+from vditrack_export.checkpoints.loading import current_name
 from vditrack_export.checkpoints.weights import Config
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -217,6 +218,9 @@ def _converter(model_class: type[nn.Module]) -> _Convert | None:
 def _compare(
     stored: DequantisedWeights, names: Mapping[str, DeferredTensor], wanted: Shapes
 ) -> Fit:
+    names = {
+        name if name in wanted else current_name(name): tensor for name, tensor in names.items()
+    }
     shared = wanted.keys() & names.keys()
     return Fit(
         weights=RenamedWeights(stored, {name: names[name] for name in sorted(shared)}),

@@ -5,15 +5,21 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKLLTXVideo, AutoencoderKLWan
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file
 from torch import Tensor
 
 from doubles.cards import save_card
-from doubles.original_names import TRANSFORMERS, ltx_autoencoder
+from doubles.original_names import TRANSFORMERS, ltx_autoencoder, stable_diffusion
 from doubles.pipelines import card_text, save_pipeline
 from doubles.small_families import SmallFamily, perturb
 from doubles.wan_checkpoint import WanCheckpoint
@@ -300,3 +306,31 @@ def test_a_text_encoder_in_another_folder(tmp_path: Path) -> None:
         empty_prompt(card, Weights(None, file))
     with pytest.raises(InputError, match="there is no text encoder"):
         empty_prompt(card, Weights(file))
+
+
+def test_one_file_with_the_unet_and_the_autoencoder_of_stable_diffusion(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shared: dict[str, Any] = {"block_out_channels": [32, 64], "layers_per_block": 1}
+    unet_config = shared | {
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "cross_attention_dim": 16,
+        "attention_head_dim": [4, 8],
+        "use_linear_projection": True,
+    }
+    vae_config = shared | {
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
+    unet = perturb(UNet2DConditionModel(**unet_config))
+    vae = perturb(AutoencoderKL(**vae_config))
+    tensors = stable_diffusion(unet.state_dict(), vae.state_dict(), layers=1, levels=2)
+    file = save(tensors, tmp_path / "v2-1_768-ema-pruned.safetensors")
+    # diffusers' own file of the autoencoder still has older names of its attention.
+    older = {name.replace("to_q", "query"): tensor for name, tensor in vae.state_dict().items()}
+    alone = save(older, tmp_path / "vae.safetensors")
+    models = ((file, unet, unet_config), (file, vae, vae_config), (alone, vae, vae_config))
+    for path, model, config in models:
+        weights = examine_file(path, type(model), config, None).stored().weights
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(weights.read(name), tensor), name
