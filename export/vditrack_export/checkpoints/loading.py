@@ -18,7 +18,7 @@ _LARGEST_NUMBER = 10**6
 _LONGEST_LIST = 4096
 _LARGEST_TABLES = 6 * 10**7
 """Most numbers in tables that are computed; the positions of CogVideoX-2B are 3.4e7."""
-_MODULES_PER_WEIGHT, _MODULES_BESIDE = 10, 10_000
+_MODULES_PER_WEIGHT, _MODULES_BESIDE = 10, 1_000
 """A model has about two modules for each weight; a part of it is built for a whole file."""
 _LONGEST_TEXT = 200
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vditrack.errors import InputError
 from vditrack_export.checkpoints.checkpoint import CheckpointFiles
 from vditrack_export.checkpoints.loading import load_model
 from vditrack_export.checkpoints.weights import Config, StoredModel
@@ -39,7 +40,9 @@ class Autoencoder(Encoder[EncoderShapeT]):
 
     def load(self, checkpoint: CheckpointFiles) -> nn.Module:
         """Load the unmodified autoencoder in FP32, ready for inference."""
-        return load_model(self._open(checkpoint), self.model_class)
+        stored = self._open(checkpoint)
+        _check_statistics(stored, self.shape.latent_channels)
+        return load_model(stored, self.model_class)
 
     def _open(self, checkpoint: CheckpointFiles) -> StoredModel:
         return checkpoint.open(self.folder, self.model_class, self.config())
@@ -67,3 +70,35 @@ class Autoencoder(Encoder[EncoderShapeT]):
         """
         frames: Tensor = model.decode(latents).sample
         return frames
+
+
+def _check_statistics(stored: StoredModel, channels: int) -> None:
+    """Check the statistics of latents, which no weight contradicts.
+
+    Raises:
+        InputError: They are not numbers, one for each channel, or a deviation is not positive.
+
+    """
+    for name, positive in (("latents_mean", False), ("latents_std", True)):
+        figures = stored.config.get(name)
+        if figures is not None and not (
+            isinstance(figures, list)
+            and len(figures) == channels
+            and all(_is_number(figure, positive=positive) for figure in figures)
+        ):
+            raise InputError(
+                f"{stored.path}: {name} of the configuration are not {channels} "
+                f"{'positive ' * positive}numbers. Copy it again."
+            )
+    factor = stored.config.get("scaling_factor")
+    if factor is not None and not _is_number(factor, positive=True):
+        raise InputError(
+            f"{stored.path}: scaling_factor of the configuration is not a positive number. Copy it "
+            "again."
+        )
+
+
+def _is_number(value: object, *, positive: bool) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return not positive or value > 0

@@ -15,7 +15,11 @@ from safetensors.torch import load_file, save_file
 from doubles.pipelines import make_autoencoder, make_text_encoder, make_transformer, run_export
 from vditrack.errors import InputError
 from vditrack_export.card import Card
+from vditrack_export.checkpoints.dequantised import DequantisedWeights
+from vditrack_export.checkpoints.loading import build_empty
 from vditrack_export.checkpoints.sources import Weights
+from vditrack_export.checkpoints.stored_tensors import SafetensorsFiles
+from vditrack_export.checkpoints.weights import StoredModel
 from vditrack_export.pipeline.backbone import load_backbone
 from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint
 
@@ -292,6 +296,10 @@ BIAS = "quant_conv.bias"
         (_change_json("transformer/config.json", rope_max_seq_len=10**6), "tables of"),
         (_change_json("transformer/config.json", num_layers=10**9), "which no model has"),
         (_change_json("vae/config.json", latents_mean=[0.0] * 9999), "9999 entries"),
+        (_change_json("vae/config.json", latents_mean=[0.0] * 3), "are not 4 numbers"),
+        (_change_json("vae/config.json", latents_mean="text"), "are not 4 numbers"),
+        (_change_json("vae/config.json", latents_std=[1.0] * 3 + [0.0]), "not 4 positive numbers"),
+        (_change_json("vae/config.json", latents_std=[[1.0]] * 4), "not 4 positive numbers"),
         (_nest, "Give "),
         (lambda path: shutil.rmtree(path / "tokenizer"), "lacks tokenizer"),
     ],
@@ -320,6 +328,15 @@ def test_links_within_a_checkpoint_are_followed(checkpoint: Path, card: Card) ->
     linked = checkpoint.parent / "linked"
     linked.symlink_to(checkpoint)
     check_weights(load_checkpoint(card, Weights(linked)), checkpoint)
+
+
+def test_a_configuration_cannot_ask_for_any_number_of_modules(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
+    weights = DequantisedWeights(SafetensorsFiles([tmp_path / "a.safetensors"]))
+    shape = {"num_attention_heads": 1, "attention_head_dim": 12, "ffn_dim": 1}
+    config = {"_class_name": "WanTransformer3DModel", "num_layers": 10**6, **shape}
+    with pytest.raises(InputError, match="more than 1010 modules"):
+        build_empty(StoredModel(tmp_path, config, weights), WanTransformer3DModel, config)
 
 
 def test_a_missing_text_encoder_is_told_before_the_transformer_is_read(
