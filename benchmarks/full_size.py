@@ -99,8 +99,9 @@ def _export(
 ) -> dict[str, Any]:
     began = time.perf_counter()
     from vditrack_export.checkpoints.sources import Weights  # noqa: PLC0415
-    from vditrack_export.pipeline.export import Rounding, export_bundle  # noqa: PLC0415
+    from vditrack_export.pipeline.export import export_bundle  # noqa: PLC0415
     from vditrack_export.pipeline.precision import choose_precision  # noqa: PLC0415
+    from vditrack_export.pipeline.verified_graphs import Rounding  # noqa: PLC0415
 
     rounding = Rounding(choose_precision(precision))
     bundle = export_bundle(card, Weights(folder=None), destination, print, rounding)

@@ -160,7 +160,7 @@ class ExportedBundle:
 def use_one_acceptance_clip() -> Iterator[None]:
     """Track one clip in place of four in exports: torch takes minutes for four in FP16."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("export", "acceptance"):
+        for module in ("acceptance", "verified_graphs"):
             patch.setattr(f"vditrack_export.pipeline.{module}.CLIPS", 1)
         yield
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vditrack_export.families.rounded_products import round_input, widen_output
+
 Beginning = Callable[[Tensor, int], Tensor]
 """Pads a clip [1, C, T, H, W] in front with so many frames."""
 
@@ -50,7 +52,7 @@ def convolve(conv: nn.Conv3d, x: Tensor, history: History, beginning: Beginning)
     """
     frames, rows, columns = conv.kernel_size
     # Caches have the precision of the weights, like all that is multiplied with them.
-    extended = history.extend(x.to(conv.weight.dtype), frames - 1, beginning)
+    extended = history.extend(round_input(conv, x), frames - 1, beginning)
     # Padding by the convolution itself avoids a copy of every map.
     padding = (0, rows // 2, columns // 2)
-    return F.conv3d(extended, conv.weight, conv.bias, padding=padding).float()
+    return widen_output(conv, F.conv3d(extended, conv.weight, conv.bias, padding=padding))

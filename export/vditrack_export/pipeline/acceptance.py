@@ -6,13 +6,12 @@ engines are compared with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vditrack.acceptance import (
     CLIPS,
@@ -25,16 +24,12 @@ from vditrack.acceptance import (
 )
 from vditrack.arrays import Bools, Floats
 from vditrack.bundle.folder import ACCEPTANCE, Bundle
-from vditrack.bundle.manifest import Input, Manifest, Precision, PrecisionCheck
+from vditrack.bundle.manifest import Input, Manifest, PrecisionCheck
 from vditrack.errors import VditrackError
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import RASTER
-from vditrack.inference.session import Array, TensorSpec
-from vditrack_export.families.encoder_form import Graph, shapes_of
+from vditrack.inference.session import OpenGraph
 from vditrack_export.families.layers import Attend
-from vditrack_export.pipeline.backbone import Backbone
-from vditrack_export.pipeline.manifest import make_manifest
-from vditrack_export.pipeline.precision import lower_precision
 
 MAX_LOSS = 1.0
 """The largest accepted loss of average Jaccard, in percent."""
@@ -70,22 +65,23 @@ class ScoredTracks:
         return compared.scores().average_jaccard
 
 
-def track_clips(manifest: Manifest, graphs: Sequence[Graph], count: int) -> ScoredTracks:
-    """Track the acceptance clips with graphs in memory, by descriptor matching alone.
+def track_clips(
+    manifest: Manifest, folder: Path, open_graph: OpenGraph, count: int
+) -> ScoredTracks:
+    """Track the acceptance clips with a bundle's graphs, by descriptor matching alone.
 
     Args:
         manifest: the manifest of a bundle of these graphs.
-        graphs: the graphs. Torch runs them, because ONNX Runtime has no BF16 on the CPU.
+        folder: the folder of the graphs.
+        open_graph: loads each of the graphs.
         count: the number of clips.
 
     Raises:
         VditrackError: a graph gives a number that is not finite.
 
     """
-    sessions = {graph.file: TorchSession(graph) for graph in graphs}
-    bundle = Bundle(Path(), manifest)
     clips = make_acceptance_clips(manifest.input, count)
-    followed = track_acceptance_clips(bundle, lambda path: sessions[path.name], clips)
+    followed = track_acceptance_clips(Bundle(folder, manifest), open_graph, clips)
     return ScoredTracks(
         size=manifest.input,
         found=followed.points,
@@ -93,48 +89,6 @@ def track_clips(manifest: Manifest, graphs: Sequence[Graph], count: int) -> Scor
         truth=np.concatenate([clip.points for clip in clips]),
         truly_visible=np.concatenate([clip.visible for clip in clips]),
     )
-
-
-def judge_precision(
-    backbone: Backbone,
-    path: nn.Module,
-    size: Input,
-    precision: Precision,
-    report_stage: Callable[[str], None],
-    accept: bool,
-) -> PrecisionCheck | None:
-    """Lower the precision of the encoder and of a path, and judge its effect on tracks.
-
-    Args:
-        backbone: the models, changed in place.
-        path: the module from latents to descriptors that is exported, changed in place.
-        size: the size of the clips, which are tracked twice with the whole path.
-        precision: the precision of the encoder and of the path.
-        report_stage: called with the name of each stage as it starts.
-        accept: whether the precision is accepted whatever it does.
-
-    Returns:
-        The judgement, or None for random weights, which track nothing.
-
-    Raises:
-        VditrackError: the precision moves tracks too far, or a number is not finite.
-
-    """
-    features = backbone.feature_graph(size)
-
-    def track(name: str) -> ScoredTracks:
-        report_stage(f"tracking the acceptance clips in {name}")
-        form = backbone.encoder_form(size)
-        manifest = make_manifest(backbone, size, form.takes, {})
-        return track_clips(manifest, (*form.graphs, features), CLIPS)
-
-    # Random weights track nothing, but the numbers that they compute have to be finite as well.
-    before = None if backbone.random else track("fp32")
-    lower_precision(backbone.encoder_form(size).graphs[-1].module, precision.encoder)
-    for module in (features.module, path):
-        lower_precision(module, precision.features)
-    after = track(f"{precision.encoder} and {precision.features}")
-    return None if before is None else compare_tracks(before, after, accept=accept)
 
 
 def compare_tracks(before: ScoredTracks, after: ScoredTracks, *, accept: bool) -> PrecisionCheck:
@@ -172,28 +126,16 @@ def compare_tracks(before: ScoredTracks, after: ScoredTracks, *, accept: bool) -
     )
 
 
-def save_tracks(backbone: Backbone, features: Graph, folder: Path, clips: int) -> None:
-    """Write the tracks of the acceptance clips at the size that engines are built for.
+def save_tracks(tracks: ScoredTracks, folder: Path) -> None:
+    """Write tracks of the acceptance clips to a bundle, for engines to be compared with.
 
     Nothing is written if no point is tracked: an engine could not differ then.
-
-    Args:
-        backbone: the models.
-        features: the graph from latents to descriptors.
-        folder: the folder of the bundle.
-        clips: the number of clips.
-
     """
-    size = backbone.card.input
-    form = backbone.encoder_form(size)
-    _attend_piecewise(features.module)
-    manifest = make_manifest(backbone, size, form.takes, {})
-    followed = track_clips(manifest, (*form.graphs, features), clips).followed
-    if followed.compared.any():
-        save_acceptance_tracks(folder / ACCEPTANCE, followed)
+    if tracks.followed.compared.any():
+        save_acceptance_tracks(folder / ACCEPTANCE, tracks.followed)
 
 
-def _attend_piecewise(path: nn.Module) -> None:
+def attend_piecewise(path: nn.Module) -> None:
     """Make torch compute attention piece by piece, which it does only in FP32.
 
     Rounded attention holds all weights of all heads at once: 16 GB for 10,000 tokens in 12 heads.
@@ -202,39 +144,3 @@ def _attend_piecewise(path: nn.Module) -> None:
     for module in path.modules():
         if isinstance(module, Attend):
             module.precision = torch.float32
-
-
-class TorchSession:
-    """A graph run by torch: see `vditrack.inference.session.Session`."""
-
-    def __init__(self, graph: Graph) -> None:
-        """Derive inputs and outputs from the graph's examples."""
-        self._graph = graph
-        self.inputs = {name: _specify(value) for name, value in graph.examples.items()}
-        shapes = shapes_of(graph.module, graph.examples.values())
-        named = zip(graph.outputs, shapes, strict=True)
-        self.outputs = {name: _specify(value) for name, value in named}
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the graph once.
-
-        Raises:
-            VditrackError: an output has a number that is not finite.
-
-        """
-        tensors = [torch.from_numpy(inputs[name]) for name in self.inputs]
-        with torch.no_grad():
-            outputs = self._graph.module(*tensors)
-        values = [outputs] if isinstance(outputs, Tensor) else outputs
-        named = dict(zip(self._graph.outputs, values, strict=True))
-        for name, value in named.items():
-            if not torch.isfinite(value).all():
-                raise VditrackError(
-                    f"{name} of {self._graph.file} are not finite: they exceed the range of the "
-                    "precision. Nothing was written; give another precision."
-                )
-        return {name: value.numpy() for name, value in named.items()}
-
-
-def _specify(value: Tensor) -> TensorSpec:
-    return TensorSpec(tuple(value.shape), np.dtype(str(value.dtype).removeprefix("torch.")))

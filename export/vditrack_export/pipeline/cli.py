@@ -8,6 +8,7 @@ import typer
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Precision, PrecisionCheck
 from vditrack.cli.console import PlainConsole, echo, echo_json
+from vditrack.cli.inspect import list_errors
 from vditrack.errors import VditrackError, install_command
 from vditrack_export.card import load_card
 from vditrack_export.card_changes import change_card
@@ -90,8 +91,9 @@ def export(
         heads=heads,
     )
     try:
-        from vditrack_export.pipeline.export import Rounding, export_bundle
+        from vditrack_export.pipeline.export import export_bundle
         from vditrack_export.pipeline.precision import choose_precision
+        from vditrack_export.pipeline.verified_graphs import Rounding
     except ModuleNotFoundError as error:
         raise VditrackError(
             f"export needs {error.name}, which is not installed. "
@@ -125,8 +127,8 @@ def _print_summary(bundle: Bundle) -> None:
         echo(f"  transformer for {manifest.source.expert} noise")
     if manifest.source.random_weights:
         echo("  random weights: for benchmarks and engine builds; it cannot track")
-    for comparison, error in manifest.parity.items():
-        echo(f"  {comparison.replace('_', ' ')}: largest relative error {error:.1e}")
+    for comparison, error in list_errors(manifest):
+        echo(f"  {comparison}: largest relative error {error}")
     if manifest.precision_check is not None:
         _print_precision_check(manifest.precision, manifest.precision_check)
 

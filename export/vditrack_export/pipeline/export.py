@@ -2,42 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from vditrack.acceptance import CLIPS
 from vditrack.atomic_files import check_disk_space, staged_folder
 from vditrack.bundle.folder import APPEARANCE, CONTENTS, MOTION, Bundle, seal_bundle
-from vditrack.bundle.manifest import Encoder, Precision, PrecisionCheck
+from vditrack.bundle.manifest import Precision
 from vditrack.errors import InputError
 from vditrack_export.card import Card
 from vditrack_export.checkpoints.sources import Weights
-from vditrack_export.families.encoder_form import Graph
-from vditrack_export.pipeline.acceptance import judge_precision, save_tracks
 from vditrack_export.pipeline.backbone import Backbone, load_backbone
 from vditrack_export.pipeline.locate import locate_checkpoint
 from vditrack_export.pipeline.manifest import FULL_PRECISION, make_manifest
-from vditrack_export.pipeline.onnx_export import count_bytes, write_graph
-from vditrack_export.pipeline.parity import (
-    choose_parity_size,
-    measure_errors,
-    measure_errors_apart,
+from vditrack_export.pipeline.onnx_export import count_bytes
+from vditrack_export.pipeline.verified_graphs import (
+    ReportStage,
+    Rounding,
+    write_verified_graphs,
 )
-
-ReportStage = Callable[[str], None]
-"""Called with the name of each stage as it starts."""
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """The precision of a bundle, and whether it is accepted whatever it does to tracks."""
-
-    precision: Precision
-    accept: bool = False
-
 
 NONE = Rounding(FULL_PRECISION)
 _SHARES_OF_FP32 = {"fp32": 1.0, "bf16": 0.5, "fp16": 0.5}
@@ -61,7 +45,7 @@ def export_bundle(
         destination: the folder of the bundle; an older bundle there is replaced at the end.
         report_stage: see `ReportStage`.
         rounding: the precision. Below FP32, the graphs are compared in FP32, and the effect of the
-            precision on tracks is judged: see `vditrack_export.pipeline.acceptance`.
+            precision on tracks is judged: see `vditrack_export.pipeline.verified_graphs`.
         masks: whether the parts that propagate masks are exported too, each as a bundle in a folder
             of its own.
 
@@ -82,15 +66,16 @@ def export_bundle(
         for note in backbone.checkpoint.notes:
             report_stage(f"note: {note}")
         _require_room(backbone, (card, *parts.values()), rounding.precision, destination)
-        encoder, parity, check = _write_checked_graphs(backbone, folder, rounding, report_stage)
+        verified = write_verified_graphs(backbone, folder, rounding, report_stage)
         for name, part in parts.items():
             report_stage(f"{name}:")
             export_bundle(part, weights, folder / name, report_stage, rounding)
         report_stage("sealing the bundle")
         manifest = msgspec.structs.replace(
-            make_manifest(backbone, card.input, encoder, parity),
+            make_manifest(backbone, card.input, verified.encoder, verified.parity),
+            lowered_parity=verified.lowered_parity,
             precision=rounding.precision,
-            precision_check=check,
+            precision_check=verified.check,
             propagation=card.masks.propagation if masks and card.masks else None,
         )
         sealed = seal_bundle(folder, manifest)
@@ -136,52 +121,6 @@ def _make_part_cards(card: Card) -> dict[str, Card]:
         for name, part in parts.items()
         if part is not None
     }
-
-
-def _write_checked_graphs(
-    backbone: Backbone, folder: Path, rounding: Rounding, report_stage: ReportStage
-) -> tuple[Encoder, dict[str, float], PrecisionCheck | None]:
-    """Write the graphs and their tracks of acceptance clips, and compare them with the original.
-
-    Returns:
-        The frames and caches of one run of the encoder, the relative errors, and the judgement of a
-        precision below FP32.
-
-    """
-    card = backbone.card
-    # Built before the precision is lowered, so that its constants are computed in FP32.
-    features = backbone.feature_graph(card.input)
-    exact = rounding.precision == FULL_PRECISION
-    size, check = choose_parity_size(card), None
-    same_graphs = exact and size == card.input
-    if same_graphs:
-        encoder = _write_graphs(backbone, features, folder, report_stage)
-        report_stage("comparing with the original")
-        parity = measure_errors(backbone, size, folder)
-    else:
-        report_stage("comparing with the original")
-        parity = measure_errors_apart(backbone, size)
-        if not exact:
-            check = judge_precision(
-                backbone, features.module, size, rounding.precision, report_stage, rounding.accept
-            )
-        encoder = _write_graphs(backbone, features, folder, report_stage)
-    if not backbone.random:
-        report_stage("tracking the acceptance clips, for engines to be compared with")
-        # Torch takes long over large windows, and over rounded numbers.
-        save_tracks(backbone, features, folder, CLIPS if same_graphs else 1)
-    return encoder, parity, check
-
-
-def _write_graphs(
-    backbone: Backbone, features: Graph, folder: Path, report_stage: ReportStage
-) -> Encoder:
-    """Write all graphs; return the frames and caches of one run of the encoder."""
-    form = backbone.encoder_form(backbone.card.input)
-    for graph in (*form.graphs, features):
-        report_stage(f"exporting {graph.file}")
-        write_graph(graph, folder)
-    return form.takes
 
 
 def _check_card(card: Card) -> None:

@@ -1,8 +1,11 @@
 """Comparison of exported graphs with the unmodified model."""
 
-import tempfile
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -12,13 +15,16 @@ from torch import Tensor
 
 from vditrack.arrays import Floats
 from vditrack.bundle.folder import FEATURES
-from vditrack.bundle.manifest import Input
+from vditrack.bundle.manifest import Input, LoweredParity, Precision
 from vditrack.errors import VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
+from vditrack.inference.session import Array
 from vditrack_export.card import Card
-from vditrack_export.families.encoder_form import EncoderForm, groups
+from vditrack_export.families.encoder_form import EncoderForm, Graph, groups
 from vditrack_export.pipeline.backbone import Backbone
-from vditrack_export.pipeline.onnx_export import write_graph
+from vditrack_export.pipeline.precision import DTYPES, PrecisionName, count_products
+from vditrack_export.pipeline.reference_session import ReferenceSession
+from vditrack_export.pipeline.sessions import FiniteSession
 
 MAX_RELATIVE_ERROR = 1e-5
 _LATENT_ERROR = 1e-4
@@ -27,6 +33,40 @@ averages millions of numbers, ONNX Runtime's sum is off by up to 4e-5 (torch's b
 _SEED = 0
 _TOKENS = 2048
 """The number of tokens of a window up to which the whole model runs at the card's own size."""
+
+
+class RunnableGraph(Protocol):
+    """A loaded graph: named arrays in, named arrays out."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph once."""
+        ...
+
+
+@dataclass(frozen=True)
+class ComparedGraphs:
+    """All graphs of a bundle, for windows of one size."""
+
+    size: Input
+    form: EncoderForm
+    features: Graph
+
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """The encoder's graphs, and the one of descriptors."""
+        return (*self.form.graphs, self.features)
+
+
+@dataclass(frozen=True)
+class Original:
+    """What the unmodified models compute of a window."""
+
+    window: Tensor
+    """uint8 [F, H, W, 3]"""
+    latents: Tensor
+    """float32 [1, C, t, h, w]"""
+    descriptors: Tensor
+    """float32 [tokens, D]"""
 
 
 def choose_parity_size(card: Card) -> Input:
@@ -46,59 +86,115 @@ def choose_parity_size(card: Card) -> Input:
     )
 
 
-def measure_errors(backbone: Backbone, size: Input, folder: Path) -> dict[str, float]:
-    """Compare the graphs in a folder with the unmodified models.
-
-    Args:
-        backbone: the unmodified models.
-        size: the size of the windows that the graphs take.
-        folder: the folder of the graphs.
-
-    Returns:
-        The relative errors, by the name of the comparison.
-
-    Raises:
-        VditrackError: an error is above its limit.
-
-    """
+def run_original(backbone: Backbone, size: Input) -> Original:
+    """Run the unmodified models on seeded random frames, before their precision is lowered."""
     shape = (size.frames, size.height, size.width, 3)
     generator = torch.Generator().manual_seed(_SEED)
     window = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    expected = backbone.original_latents(window, size.temporal_stride)
-    latents = _encode_window(backbone.encoder_form(size), folder, window)
-    read = backbone.card.family.denoiser.read_whole(
+    latents = backbone.original_latents(window, size.temporal_stride)
+    descriptors = backbone.card.family.denoiser.read_whole(
         backbone.checkpoint.transformer,
         backbone.cut(size),
         backbone.denoising,
-        expected,
+        latents,
         backbone.prompt,
     )
-    session = OnnxRuntimeSession(folder / FEATURES)
-    descriptors = session.run({"latents": expected.numpy()})["descriptors"]
-    return {
-        "encoder_vs_original": relative_error("the encoder", latents, expected, _LATENT_ERROR),
-        "features_vs_full_model": relative_error(FEATURES, descriptors, read),
-    }
+    return Original(window, latents, descriptors)
 
 
-def measure_errors_apart(backbone: Backbone, size: Input) -> dict[str, float]:
-    """Compare graphs of another size, which are written to a temporary folder.
+def measure_errors(
+    original: Original, compared: ComparedGraphs, folder: Path, own: Input
+) -> dict[str, float]:
+    """Compare graphs in FP32, as written to a folder, with the unmodified models.
+
+    Args:
+        original: what the unmodified models compute.
+        compared: the graphs.
+        folder: the folder of the graphs.
+        own: the size of the card's windows.
 
     Returns:
-        As `measure_errors`; if the size is not the card's, it is part of the names.
+        The relative errors, by the name of the comparison; a size that is not the card's is part
+        of it.
 
     Raises:
         VditrackError: an error is above its limit.
 
     """
-    with tempfile.TemporaryDirectory() as folder:
-        for graph in (*backbone.encoder_form(size).graphs, backbone.feature_graph(size)):
-            write_graph(graph, Path(folder))
-        errors = measure_errors(backbone, size, Path(folder))
-    if size == backbone.card.input:
-        return errors
-    at = f"at_{size.height}x{size.width}x{size.frames}"
-    return {f"{name}_{at}": error for name, error in errors.items()}
+    latents = encode_window(compared.form, _open_in(folder), original.window)
+    session = OnnxRuntimeSession(folder / FEATURES)
+    descriptors = session.run({"latents": original.latents.numpy()})["descriptors"]
+    errors = {
+        "encoder_vs_original": relative_error(
+            "the encoder", latents, original.latents, _LATENT_ERROR
+        ),
+        "features_vs_full_model": relative_error(FEATURES, descriptors, original.descriptors),
+    }
+    size = compared.size
+    at = "" if size == own else f"_at_{size.height}x{size.width}x{size.frames}"
+    return {f"{name}{at}": error for name, error in errors.items()}
+
+
+def measure_lowered_errors(
+    original: Original, compared: ComparedGraphs, folder: Path, precision: Precision
+) -> tuple[LoweredParity, ...]:
+    """Compare graphs with lowered precision, as written to a folder, with the unmodified models.
+
+    The networks are compared apart: descriptors are those of the original's latents. A network in
+    FP32 is not compared again.
+
+    Raises:
+        VditrackError: an error is above its limit, or not a number.
+
+    """
+    size = compared.size
+    errors: list[LoweredParity] = []
+
+    def compare(
+        network: Literal["encoder", "transformer"],
+        name: Literal["fp16", "bf16"],
+        outputs: Floats,
+        expected: Tensor,
+    ) -> None:
+        graphs = compared.form.graphs if network == "encoder" else (compared.features,)
+        limit = limit_lowered_error(name, count_products(graphs[-1].module))
+        errors.append(
+            LoweredParity(
+                network=network,
+                precision=name,
+                error=relative_error(f"the {network} in {name}", outputs, expected, limit),
+                limit=limit,
+                height=size.height,
+                width=size.width,
+                frames=size.frames,
+            )
+        )
+
+    if precision.encoder != "fp32":
+        latents = encode_window(compared.form, open_lowered_in(folder), original.window)
+        compare("encoder", precision.encoder, latents, original.latents)
+    if precision.features != "fp32":
+        session = open_lowered_in(folder)(compared.features)
+        descriptors = session.run({"latents": original.latents.numpy()})["descriptors"]
+        compare("transformer", precision.features, descriptors, original.descriptors)
+    return tuple(errors)
+
+
+def limit_lowered_error(precision: PrecisionName, products: int) -> float:
+    """Return the largest accepted relative error of a network in a precision below FP32.
+
+    A product rounds its two factors and its result, each by at most the unit round-off u. The
+    errors of n products in a row are independent, so they grow with the square root of their
+    number: u sqrt(3 n). The limit is twice that. Small random models of all families have 0.1 to
+    0.5 of the root, because most errors are added to a larger residual stream.
+
+    Args:
+        precision: "fp16" or "bf16".
+        products: the number of products with weights, and of attentions twice.
+
+    """
+    unit = torch.finfo(DTYPES[precision]).eps / 2
+    return float(2 * unit * (3 * products) ** 0.5)
 
 
 def relative_error(
@@ -131,11 +227,13 @@ def relative_error(
     return error
 
 
-def _encode_window(form: EncoderForm, folder: Path, window: Tensor) -> Floats:
+def encode_window(
+    form: EncoderForm, open_graph: Callable[[Graph], RunnableGraph], window: Tensor
+) -> Floats:
     """Return the latents of a window, group by group as the runtime computes them."""
-    sessions = {graph.file: OnnxRuntimeSession(folder / graph.file) for graph in form.graphs}
-    caches = {
-        name: np.zeros(tuple(value.shape), np.float32)
+    sessions = {graph.file: open_graph(graph) for graph in form.graphs}
+    caches: dict[str, Array] = {
+        name: np.zeros(tuple(value.shape), str(value.dtype).removeprefix("torch."))
         for name, value in form.graphs[-1].examples.items()
         if name != "frames"
     }
@@ -147,3 +245,12 @@ def _encode_window(form: EncoderForm, folder: Path, window: Tensor) -> Floats:
         latents.append(outputs.pop("latents"))
         caches = {name.removeprefix("next_"): value for name, value in outputs.items()}
     return np.concatenate(latents, axis=2)
+
+
+def _open_in(folder: Path) -> Callable[[Graph], RunnableGraph]:
+    return lambda graph: OnnxRuntimeSession(folder / graph.file)
+
+
+def open_lowered_in(folder: Path) -> Callable[[Graph], RunnableGraph]:
+    """Return a function that loads graphs below FP32, to be run with every rounding."""
+    return lambda graph: FiniteSession(graph.file, ReferenceSession(folder / graph.file))

@@ -160,6 +160,26 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Whether a limit was exceeded and the user accepted it."""
 
 
+class LoweredParity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far a network in a precision below FP32 is from the original, measured at export.
+
+    The graphs were written in that precision, and ONNX's reference implementation ran them on a
+    window of this size. Graphs of other sizes have the same weights and operations.
+    """
+
+    network: Literal["encoder", "transformer"]
+    """Latents of the encoder, or descriptors of the transformer from the original's latents."""
+    precision: Literal["fp16", "bf16"]
+    error: float
+    """Largest difference from the original in FP32, relative to the original's largest
+    magnitude."""
+    limit: float
+    """Error above which the export is refused."""
+    height: Positive
+    width: Positive
+    frames: Positive
+
+
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The size in bytes and the digest of a file of the bundle."""
 
@@ -187,6 +207,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """None in FP32, where parity says all, and with random weights, which track nothing."""
     files: dict[str, FileRecord]
     parity: dict[str, float]
-    """Relative errors measured at export, by the name of the comparison."""
+    """Relative errors of the graphs in FP32, measured at export, by the name of the comparison."""
+    lowered_parity: tuple[LoweredParity, ...] = ()
+    """Errors of the graphs as written, in precisions below FP32."""
     tools: dict[str, str]
     """Versions of the programs that made the bundle."""

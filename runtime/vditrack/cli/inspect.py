@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
-from vditrack.bundle.manifest import Source
+from vditrack.bundle.manifest import Manifest, Source
 from vditrack.cli.console import PlainConsole, echo_json
 from vditrack.cli.options import BundleArgument, HostCodeOption, Json, SignatureOption
 from vditrack.engine_builder.listing import BuildStatus, format_build, list_builds, list_unbuilt
@@ -73,8 +73,7 @@ def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
             console.print(_make_table(title, msgspec.structs.asdict(part).items()))
     sizes = {name: f"{record.size / 1e6:.2f} MB" for name, record in manifest.files.items()}
     console.print(_make_table("files, all unaltered", sizes.items()))
-    errors = {name: f"{error:.1e}" for name, error in manifest.parity.items()}
-    console.print(_make_table("parity at export", errors.items()))
+    console.print(_make_table("largest errors at export", list_errors(manifest)))
     console.print(_make_table("made with", manifest.tools.items()))
     for build in builds:
         console.print(format_build(build, manifest))
@@ -88,6 +87,26 @@ def _describe_source(source: Source) -> dict[str, object]:
         "quantisation": ", ".join(source.quantisation) or "none",
         "adapters": "\n".join(adapters) or "none",
     }
+
+
+def list_errors(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return the comparisons with the original at export, and the error of each, as text.
+
+    Errors are the largest difference, relative to the original's largest magnitude.
+    """
+    in_fp32 = [
+        (f"{name.replace('_', ' ')}, in fp32", f"{error:.1e}")
+        for name, error in manifest.parity.items()
+    ]
+    as_written = [
+        (
+            f"{each.network} vs original, in {each.precision} at "
+            f"{each.height}x{each.width}x{each.frames}",
+            f"{each.error:.1e} (limit {each.limit:.0e})",
+        )
+        for each in manifest.lowered_parity
+    ]
+    return in_fp32 + as_written
 
 
 def _make_table(title: str, rows: Iterable[tuple[str, object]]) -> Table:

@@ -19,9 +19,11 @@ from doubles.pipelines import (
     moving_clip,
     run_export,
     save_pipeline,
+    use_one_acceptance_clip,
 )
 from vditrack import Tracker, VditrackError
 from vditrack.annotated_clip import AnnotatedClip
+from vditrack.bundle.folder import load_bundle
 from vditrack.bundle.manifest import Input, Precision
 from vditrack.evaluation.protocols import TapVid
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
@@ -29,7 +31,7 @@ from vditrack.points.tracks import Tracks
 from vditrack.synthetic.layers.clips import render_clip
 from vditrack_export.families.encoder_form import Graph
 from vditrack_export.families.layers import Attend
-from vditrack_export.pipeline.acceptance import ScoredTracks, TorchSession, compare_tracks
+from vditrack_export.pipeline.acceptance import ScoredTracks, compare_tracks
 from vditrack_export.pipeline.onnx_export import export_graph
 from vditrack_export.pipeline.precision import (
     EncoderPrecisionName,
@@ -37,6 +39,8 @@ from vditrack_export.pipeline.precision import (
     choose_precision,
     lower_precision,
 )
+from vditrack_export.pipeline.ranges import measure_ranges
+from vditrack_export.pipeline.sessions import TorchSession
 
 pytestmark = pytest.mark.slow
 
@@ -190,18 +194,38 @@ def test_the_written_graph_is_what_the_gate_ran(tmp_path: Path, precision: str) 
     assert np.abs(found - expected).max() <= 4 * spacing(precision) * np.abs(expected).max()
 
 
-def test_numbers_beyond_the_precision_are_refused(tmp_path: Path) -> None:
-    folder, card = save_pipeline(tmp_path / "wan", "wan"), tmp_path / "small.toml"
-    card.write_text(card_text("wan"))
+def save_scaled_pipeline(folder: Path, factors: dict[str, float]) -> Path:
+    """Save a small Wan checkpoint with some of the transformer's weights multiplied."""
+    save_pipeline(folder, "wan")
     for shard in (folder / "transformer").glob("*.safetensors"):
         weights = load_file(shard)
-        for name in weights:
-            # The network between the two layers is then far above 65,504, and FP32 does not mind.
-            if name == "blocks.0.ffn.net.0.proj.weight":
-                weights[name] *= 1e6
-            if name == "blocks.0.ffn.net.2.weight":
-                weights[name] *= 1e-6
+        for name, factor in factors.items():
+            if name in weights:
+                weights[name] *= factor
         save_file(weights, shard, {"format": "pt"})
+    return folder
+
+
+def test_numbers_beyond_fp16_are_scaled(tmp_path: Path) -> None:
+    # The network between the two layers is then far above 65,504, and FP32 does not mind.
+    factors = {"blocks.0.ffn.net.0.proj.weight": 1e6, "blocks.0.ffn.net.2.weight": 1e-6}
+    folder, card = save_scaled_pipeline(tmp_path / "wan", factors), tmp_path / "small.toml"
+    card.write_text(card_text("wan"))
+    with use_one_acceptance_clip():
+        done = run_export(card, "--weights", folder, "-o", tmp_path / "b", "--precision", "fp16")
+    assert done.exception is None, done.exception
+    errors = load_bundle(tmp_path / "b").manifest.lowered_parity
+    assert [(each.network, each.precision) for each in errors] == [
+        ("encoder", "fp16"),
+        ("transformer", "fp16"),
+    ]
+    assert all(1e-6 < each.error <= each.limit < 0.01 for each in errors)
+
+
+def test_numbers_that_no_scale_mends_are_refused(tmp_path: Path) -> None:
+    factors = {"blocks.0.attn1.norm_q.weight": 1e8, "blocks.0.attn1.norm_k.weight": 1e-8}
+    folder, card = save_scaled_pipeline(tmp_path / "wan", factors), tmp_path / "small.toml"
+    card.write_text(card_text("wan"))
     before = sorted(tmp_path.iterdir())
     done = run_export(
         card, "--weights", folder, "-o", tmp_path / "b", "--precision", "fp16", "--accept"
@@ -209,6 +233,26 @@ def test_numbers_beyond_the_precision_are_refused(tmp_path: Path) -> None:
     assert isinstance(done.exception, VditrackError)
     assert "descriptors of features.onnx are not finite" in str(done.exception)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("convolution", [nn.Conv2d, nn.Conv3d, nn.Linear])
+@pytest.mark.parametrize("factors", [(1e6, 1.0), (1.0, 1e6), (1e-7, 1.0), (1.0, 1e-7), (1e5, 1e5)])
+def test_layers_beyond_fp16_keep_its_accuracy(
+    convolution: type[nn.Module], factors: tuple[float, float]
+) -> None:
+    torch.manual_seed(0)
+    linear = convolution is nn.Linear
+    layer = nn.Linear(8, 6) if linear else convolution(8, 6, 3)
+    shape = (5, 8) if linear else (1, 8, 5, 5, 5)[: 4 + (convolution is nn.Conv3d)]
+    x, graph = torch.randn(shape) * factors[0], nn.Sequential(layer)
+    with torch.no_grad():
+        layer.weight *= factors[1]
+        layer.bias *= factors[0] * factors[1]
+        expected = graph(x)
+    lower_precision(graph, "fp16", measure_ranges(graph, lambda: graph(x)))
+    assert layer.weight.dtype == torch.float16
+    error = (graph(x) - expected).abs().max() / expected.abs().max()
+    assert 0 < error <= 2 * spacing("fp16")
 
 
 SIZE = Input(height=64, width=96, frames=5, temporal_stride=1, described_frames=5)

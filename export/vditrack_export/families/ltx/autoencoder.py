@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vditrack.errors import InputError
 from vditrack_export.families.causal_conv import History
 from vditrack_export.families.clip_input import as_clip
+from vditrack_export.families.rounded_products import round_input
 
 NATIVE_STRIDE = 8
 
@@ -117,7 +118,7 @@ def _convolve(conv: LTXVideoCausalConv3d, x: Tensor, history: History) -> Tensor
     """
     seen_again = conv.kernel_size[0] - conv.conv.stride[0]
     # Caches have the precision of the weights, like all that is multiplied with them.
-    x = x.to(conv.conv.weight.dtype)
+    x = round_input(conv.conv, x)
     convolved: Tensor = conv.conv(history.extend(x, seen_again, _prepend_first_twice))
     return convolved
 

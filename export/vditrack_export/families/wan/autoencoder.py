@@ -25,6 +25,7 @@ from vditrack.errors import InputError
 from vditrack_export.families.causal_conv import History, convolve
 from vditrack_export.families.clip_input import as_clip
 from vditrack_export.families.layers import attend_by_head
+from vditrack_export.families.rounded_products import round_input, widen_output
 
 NATIVE_STRIDE = 4
 
@@ -146,7 +147,7 @@ def _downsample(block: WanResample, x: Tensor, history: History, temporal_stride
     x = images.transpose(0, 1)[None]
     if temporal_stride == 1 or block.mode == "downsample2d":
         return x
-    known = history.extend(x.to(block.time_conv.weight.dtype), 1, _pad_with_nothing)
+    known = history.extend(round_input(block.time_conv, x), 1, _pad_with_nothing)
     if not history.begins:
         return _merge_pairs(block.time_conv, known)
     # The first frame is not paired with any.
@@ -160,7 +161,7 @@ def _downsample(block: WanResample, x: Tensor, history: History, temporal_stride
 
 def _merge_pairs(conv: nn.Conv3d, known: Tensor) -> Tensor:
     """Convolve each two frames to one, with the frame before them."""
-    return F.conv3d(known, conv.weight, conv.bias, conv.stride).float()
+    return widen_output(conv, F.conv3d(known, conv.weight, conv.bias, conv.stride))
 
 
 def _pad_with_zeros(x: Tensor, frames: int) -> Tensor:

@@ -17,9 +17,9 @@ from vditrack.features.extractor import FeatureExtractor
 from vditrack.inference.session import Array, TensorSpec
 from vditrack_export.families.read_spec import Denoising
 from vditrack_export.families.whole_model import Reading
-from vditrack_export.pipeline.acceptance import TorchSession
 from vditrack_export.pipeline.backbone import Backbone
 from vditrack_export.pipeline.manifest import make_manifest
+from vditrack_export.pipeline.sessions import TorchSession
 
 
 def make_extractor(
