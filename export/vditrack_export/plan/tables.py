@@ -50,17 +50,17 @@ def print_report(console: Console, report: Report, command: ExportCommand) -> No
 
 def print_devices(console: Console, devices: dict[str, Device]) -> None:
     """Print the known devices and the sources of their figures."""
-    columns = ("name", "device", "fp16", "bf16", "fp32", "GB/s", "GB", "link GB/s", "SM")
+    columns = ("name", "fp16", "bf16", "fp32", "GB/s", "GB", "link GB/s", "SM")
     table = _new_table("dense peak rates, TFLOPS", columns)
     for name, device in devices.items():
         rates = device.tflops
         figures = (rates.fp16, rates.bf16, rates.fp32, device.bandwidth, device.memory)
         link = "shared" if device.link is None else f"{device.link:g}"
         cells = ("-" if figure is None else f"{figure:g}" for figure in figures)
-        table.add_row(name, device.title, *cells, link, device.compute_capability or "-")
+        table.add_row(name, *cells, link, device.compute_capability or "-")
     console.print(table)
     for name, device in devices.items():
-        console.print(Text.assemble((name, "bold"), f": {device.source}"))
+        console.print(Text.assemble((name, "bold"), f": {device.title}. {device.source}"))
 
 
 def _print_engines(console: Console, report: Report) -> None:
