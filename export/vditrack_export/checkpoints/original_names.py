@@ -157,7 +157,7 @@ def _guess(stored: Shapes) -> str:
             continue
         # The default for unknown files.
         if kind != "v1":
-            return f" It looks like {kind}."
+            return f" It looks like a file of {kind}."
     return ""
 
 

@@ -223,7 +223,9 @@ def test_a_file_of_another_family(wan: WanCheckpoint, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         examine_file(file, family.denoiser.model_class, family.denoiser.config(), None).stored()
     assert "has no CogVideoXTransformer3DModel" in str(caught.value)
-    assert "diffusers converts no others for this class. It looks like wan-" in str(caught.value)
+    assert "diffusers converts no others for this class. It looks like a file of wan-" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(
