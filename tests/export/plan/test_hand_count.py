@@ -268,8 +268,6 @@ def test_the_times_and_the_memory_of_all_devices(device: str) -> None:
         computing = sum(count / (rates[kind] * 1e12) for kind, count in operations.items())
         moving = engine.moved_bytes / (target.bandwidth * 1e9)
         assert engine.seconds == pytest.approx(2 * max(computing, moving))
-        # Encoders are bound by operations everywhere, and so is this transformer.
-        assert computing > moving or not on_gpu
         if not on_gpu:
             copying = 0.0
         elif target.link is None:
