@@ -40,6 +40,11 @@ _SMALL: dict[str, dict[str, dict[str, Any]]] = {
         "encoder": {**_CAUSAL, "decoder_base_width": 12},
         "text_encoder": _TEXT,
     },
+    "skyreels-v2-df-1.3b": {
+        "transformer": {**_TRANSFORMER, "frequency_dim": 16},
+        "encoder": _CAUSAL,
+        "text_encoder": _TEXT,
+    },
     "cogvideox-2b": {
         "transformer": {**_TRANSFORMER, "time_dim": 20},
         "encoder": {**_IMAGES, "widths": [32, 32, 32, 32]},

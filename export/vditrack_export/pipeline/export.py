@@ -13,6 +13,7 @@ from vditrack.bundle.manifest import Precision
 from vditrack.errors import InputError
 from vditrack_export.card import Card
 from vditrack_export.checkpoints.sources import Weights
+from vditrack_export.families.unet.shapes import UNet
 from vditrack_export.pipeline.backbone import Backbone, load_backbone
 from vditrack_export.pipeline.locate import locate_checkpoint
 from vditrack_export.pipeline.manifest import FULL_PRECISION, make_manifest
@@ -57,6 +58,7 @@ def export_bundle(
 
     """
     _check_card(card)
+    _check_precision(card, rounding.precision)
     parts = _make_part_cards(card) if masks else {}
     timesteps = [part.feature.timestep for part in (card, *parts.values())]
     weights = locate_checkpoint(card, timesteps, weights, report_stage)
@@ -121,6 +123,15 @@ def _make_part_cards(card: Card) -> dict[str, Card]:
         for name, part in parts.items()
         if part is not None
     }
+
+
+def _check_precision(card: Card, precision: Precision) -> None:
+    """Raise an `InputError` if less than the claimed share of products would be in a precision."""
+    if precision.features == "bf16" and isinstance(card.transformer, UNet):
+        raise InputError(
+            f"--precision bf16: the convolutions of card {card.name}, a large part of its UNet, "
+            "would stay in FP32, and no engine is built of such a bundle. Give --precision fp16."
+        )
 
 
 def _check_card(card: Card) -> None:

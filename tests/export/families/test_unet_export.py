@@ -222,6 +222,15 @@ def test_a_bundle_from_a_folder(family: str, tmp_path: Path) -> None:
         assert newest.descriptors.shape == maps[3].descriptors.shape
 
 
+def test_bf16_is_refused(tmp_path: Path) -> None:
+    """An engine of such a bundle would multiply mostly in FP32, so none is built."""
+    path, output = card_of("adm", tmp_path), tmp_path / "bundle"
+    done = run_export(path, "--random-weights", "-o", output, "--precision", "bf16")
+    assert isinstance(done.exception, InputError)
+    assert "would stay in FP32" in str(done.exception)
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_random_weights_need_no_checkpoint(family: str, tmp_path: Path) -> None:
     """Of another layer and size than the card's, whose sides are not halved evenly.
