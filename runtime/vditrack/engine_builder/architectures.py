@@ -14,6 +14,15 @@ from vditrack.errors import EngineError
 TURING = "sm75"
 
 
+class UnsupportedArchitectureError(EngineError):
+    """The library does not build a graph for an architecture, whatever else it is built for."""
+
+    def __init__(self, message: str, architecture: str) -> None:
+        """Store the message and the architecture, as in ``sm75``."""
+        super().__init__(message)
+        self.architecture = architecture
+
+
 def require_architectures(
     trt: ModuleType,
     network: LibraryObject,
@@ -31,7 +40,8 @@ def require_architectures(
         title: Name of the library, with its version.
 
     Raises:
-        EngineError: One of them is Turing, and the network has layers that do not build for it.
+        UnsupportedArchitectureError: One of them is Turing, and the network has layers that do not
+            build for it.
 
     """
     if TURING not in architectures:
@@ -46,10 +56,11 @@ def require_architectures(
     found = " and ".join(
         f"{reason} ({len(names)}, the first is node {names[0]!r})" for reason, names in gaps.items()
     )
-    raise EngineError(
+    raise UnsupportedArchitectureError(
         f"{graph}: {title} does not build this graph for Turing ({TURING}), because it has "
         f"{found}. Export the bundle with --precision fp16, leave {TURING} out of --arch, or use "
-        "ONNX Runtime on Turing, with --backend cuda."
+        "ONNX Runtime on Turing, with --backend cuda.",
+        TURING,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from rich.progress import Progress
 
 from vditrack.bundle.folder import APPEARANCE, MOTION, Bundle
+from vditrack.engine_builder.architectures import UnsupportedArchitectureError
 from vditrack.engine_builder.library import import_library
 from vditrack.engine_builder.options import BuildOptions, select_architectures
 from vditrack.engine_builder.run import TracksDifferError, build_bundle, check_build
@@ -81,9 +82,9 @@ def build_parts(
 ) -> Iterator[Built | NotBuilt]:
     """Build the engines of a bundle and of the bundles within it, one after another.
 
-    If a build for several architectures fails, each architecture is built alone, into a folder of
-    its own. Each build is written as soon as it is complete, and stays if a later one fails or is
-    interrupted.
+    An architecture that the library does not build a graph for is left out. If a build for several
+    architectures fails, each architecture is built alone, into a folder of its own. Each build is
+    written as soon as it is complete, and stays if a later one fails or is interrupted.
 
     Args:
         bundle: A bundle whose files are checked.
@@ -124,6 +125,13 @@ def _build_part(
     try:
         folder, identity = build_bundle(bundle, options, bars)
         yield Built(part, folder, identity)
+        return
+    except UnsupportedArchitectureError as error:
+        yield NotBuilt(part, (error.architecture,), str(error), failed=True)
+        others = tuple(name for name in architectures if name != error.architecture)
+        if others:
+            rest = replace(options, architectures=others)
+            yield from _build_part(part, bundle, rest, others, bars)
         return
     except EngineError as error:
         # Engines that track wrongly do so alone, too.

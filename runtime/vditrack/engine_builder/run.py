@@ -68,8 +68,8 @@ def build_bundle(bundle: Bundle, options: BuildOptions, bars: Progress) -> tuple
     """Build a bundle's engines into a new folder below ``engines`` of the bundle.
 
     The folder appears after all engines are built and, if this machine can run them, after their
-    tracks agree with the bundle's. Then earlier builds for the same architectures by the same
-    version of the library are removed, whatever their folders are called. So a reader finds the
+    tracks agree with the bundle's. Then earlier builds by the same version of the library, for no
+    other architectures, are removed, whatever their folders are called. So a reader finds the
     earlier build or the new one, each whole. Bundles within the bundle are not built.
 
     Args:
@@ -146,11 +146,8 @@ def _find_replaced(
         except EngineError:
             # Whatever it is, it is not the same build.
             continue
-        if (found.target, found.version, found.architectures) != (
-            options.target,
-            version,
-            architectures,
-        ):
+        same_library = (found.target, found.version) == (options.target, version)
+        if not (same_library and set(found.architectures) <= set(architectures)):
             continue
         if foreign := list_foreign(folder, _REPLACEABLE):
             raise InputError(

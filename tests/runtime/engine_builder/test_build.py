@@ -185,6 +185,22 @@ def test_what_works_for_some_architectures_is_kept(
     ]
 
 
+def test_an_architecture_that_is_not_supported_is_left_out_of_one_build(root: Path) -> None:
+    """The bundled model is in FP32, which TensorRT-RTX does not build for Turing."""
+    bundle = load_bundle(root)
+    alone, _ = build_bundle(bundle, replace(FOR_TWO, architectures=("sm86",)), QUIET)
+    options = replace(FOR_TWO, architectures=("sm75", "sm86", "sm89"))
+    found = build_parts(bundle, options, ("points",), QUIET)
+    refusal, built = (result for result in found if result.part == "points")
+    assert isinstance(refusal, NotBuilt)
+    assert refusal.architectures == ("sm75",)
+    assert isinstance(built, Built)
+    assert built.identity.architectures == ("sm86", "sm89")
+    # It also replaces the earlier build for one of them.
+    assert engine_folders(bundle) == [built.folder]
+    assert not alone.exists()
+
+
 def test_a_part_that_fails_leaves_the_others(
     root: Path, run_vditrack: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
