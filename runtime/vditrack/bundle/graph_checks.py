@@ -21,6 +21,8 @@ MAX_NESTING = 100
 """Most messages within each other, as in protobuf's own parsers."""
 MAX_FIELDS = 1_000_000
 """Most fields that are visited in a graph; a transformer of 2,000 nodes has about 50,000."""
+MAX_NAME = 1000
+"""Longest name in a graph, in bytes; libraries print names in their messages."""
 _MAX_DIMENSIONS = 64
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _OTHER_OPERATORS = frozenset({("com.microsoft", "MultiHeadAttention")})
@@ -30,18 +32,57 @@ names a compiled engine, or may need a library from outside."""
 # Types of messages.
 _MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR = "model", "graph", "node", "attribute", "tensor"
 _SPARSE, _TRAINING, _FUNCTION, _ENTRY = "sparse tensor", "training info", "function", "entry"
+_VALUE_INFO, _TYPE, _TENSOR_TYPE, _SHAPE = "value", "type", "type of a tensor", "shape"
+_DIMENSION, _OPSET, _ANNOTATION = "dimension", "set of operators", "annotation"
+_CONTAINER = "type of a sequence, map or optional value"
 _CHILDREN: Mapping[str, Mapping[int, str]] = {
-    _MODEL: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
-    _GRAPH: {1: _NODE, 5: _TENSOR, 15: _SPARSE},
+    _MODEL: {7: _GRAPH, 8: _OPSET, 20: _TRAINING, 25: _FUNCTION},
+    _GRAPH: {
+        1: _NODE,
+        5: _TENSOR,
+        **dict.fromkeys((11, 12, 13), _VALUE_INFO),
+        14: _ANNOTATION,
+        15: _SPARSE,
+    },
     _NODE: {5: _ATTRIBUTE},
-    _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
+    _ATTRIBUTE: {
+        5: _TENSOR,
+        6: _GRAPH,
+        10: _TENSOR,
+        11: _GRAPH,
+        **dict.fromkeys((14, 15), _TYPE),
+        **dict.fromkeys((22, 23), _SPARSE),
+    },
     _SPARSE: {1: _TENSOR, 2: _TENSOR},
     _TRAINING: {1: _GRAPH, 2: _GRAPH},
-    _FUNCTION: {7: _NODE, 11: _ATTRIBUTE},
+    _FUNCTION: {7: _NODE, 9: _OPSET, 11: _ATTRIBUTE, 12: _VALUE_INFO},
     _TENSOR: {13: _ENTRY},
     _ENTRY: {},
+    _VALUE_INFO: {2: _TYPE},
+    _TYPE: {1: _TENSOR_TYPE, **dict.fromkeys((4, 5, 9), _CONTAINER), 8: _TENSOR_TYPE},
+    _CONTAINER: {1: _TYPE, 2: _TYPE},
+    _TENSOR_TYPE: {2: _SHAPE},
+    _SHAPE: {1: _DIMENSION},
+    _DIMENSION: {},
+    _OPSET: {},
+    _ANNOTATION: {2: _ENTRY},
 }
-"""Fields that lead to tensors and operators, with the types of their messages."""
+"""Fields that lead to tensors, operators and names, with the types of their messages."""
+_NAMES: Mapping[str, frozenset[int]] = {
+    _MODEL: frozenset({2, 3, 4}),
+    _GRAPH: frozenset({2}),
+    _NODE: frozenset({1, 2, 3, 4, 7, 8}),
+    _ATTRIBUTE: frozenset({1, 4, 9, 21}),
+    _FUNCTION: frozenset({1, 4, 5, 6, 10, 13}),
+    _TENSOR: frozenset({8}),
+    _ENTRY: frozenset({1, 2}),
+    _VALUE_INFO: frozenset({1}),
+    _TYPE: frozenset({6}),
+    _DIMENSION: frozenset({2, 3}),
+    _OPSET: frozenset({1}),
+    _ANNOTATION: frozenset({1}),
+}
+"""Fields with names and texts that libraries print, such as ONNX Runtime in its own log."""
 _SINGLE: Mapping[str, frozenset[int]] = {
     _MODEL: frozenset({7}),
     _NODE: frozenset({4, 7}),
@@ -56,6 +97,8 @@ reader could see something else than this one."""
 _OPERATOR, _DOMAIN, _DIMENSIONS, _DATA_TYPE, _LOCATION, _KEY, _VALUE = 4, 7, 1, 2, 14, 1, 2
 _EXTERNAL = 1
 """Value of ``data_location`` of a tensor in another file."""
+_EXTERNAL_KEYS = frozenset({"location", "offset", "length", "checksum"})
+"""Keys of external data that ONNX defines. ONNX Runtime acts on others, such as ``prepacked_0``."""
 _BITS: Mapping[int, int] = {
     **dict.fromkeys((2, 3, 9, 17, 18, 19, 20, 24), 8),
     **dict.fromkeys((4, 5, 10, 16), 16),
@@ -100,7 +143,7 @@ def check_graph(path: Path, files: Mapping[str, FileRecord]) -> None:
 
     Raises:
         MalformedError: It is not an ONNX graph, it names data outside ``files`` or beyond their
-            ends, or it has an operator that no bundle needs.
+            ends, it has an operator that no bundle needs, or a name that cannot be printed.
         OSError: It cannot be read.
 
     """
@@ -121,7 +164,8 @@ def read_graph(content: Content) -> GraphContent:
     """Return what an ONNX model reads and runs; the data of tensors within it is skipped.
 
     Raises:
-        MalformedError: It is not a protobuf message of a model, or is nested too deeply.
+        MalformedError: It is not a protobuf message of a model, is nested too deeply, or has a
+            name that cannot be printed.
 
     """
     tensors: list[ExternalTensor] = []
@@ -135,6 +179,7 @@ def read_graph(content: Content) -> GraphContent:
         fields = list(_read_fields(content, start, end, MAX_FIELDS - visited))
         visited += len(fields)
         _check_single(kind, fields)
+        _check_names(content, kind, fields)
         if kind == _TENSOR:
             if (tensor := _read_tensor(content, fields)) is not None:
                 tensors.append(tensor)
@@ -195,6 +240,24 @@ def _check_single(kind: str, fields: list[Field]) -> None:
         raise MalformedError(f"a {kind} in it has a field twice that occurs once")
 
 
+def _check_names(content: Content, kind: str, fields: list[Field]) -> None:
+    """Check that names are short, printable text: libraries print them as they are."""
+    numbers = _NAMES.get(kind, frozenset())
+    for number, value in fields:
+        if number not in numbers or isinstance(value, int):
+            continue
+        name = content[value[0] : value[1]]
+        try:
+            printable = name.decode().isprintable()
+        except UnicodeDecodeError:
+            printable = False
+        if not printable or len(name) > MAX_NAME:
+            raise MalformedError(
+                f"a {kind} in it has the name {ascii(name[:60])[1:]} of {len(name):,} bytes, "
+                f"which is longer than {MAX_NAME:,} or not printable"
+            )
+
+
 def _read_tensor(content: Content, fields: list[Field]) -> ExternalTensor | None:
     """Return a tensor that is external, or has any sign of it; None if its data is in the graph."""
     spans = [
@@ -242,6 +305,11 @@ def _check_tensor(tensor: ExternalTensor, files: Mapping[str, FileRecord]) -> No
     entries = dict(tensor.entries)
     if len(entries) < len(tensor.entries):
         raise MalformedError("a tensor in it names its external data twice")
+    if unknown := entries.keys() - _EXTERNAL_KEYS:
+        raise MalformedError(
+            f"a tensor in it has external data with the key {min(unknown)[:60]!r}, which export "
+            "does not write"
+        )
     name = entries.get("location", "")
     if "/" in name or "\\" in name or name not in files:
         raise MalformedError(

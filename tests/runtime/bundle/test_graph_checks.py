@@ -237,6 +237,86 @@ def test_weights_lie_within_their_file(
         check_graph(path, FILES)
 
 
+@pytest.mark.parametrize("key", ["prepacked_0", "", "Location", "\x1b"])
+def test_external_data_has_the_keys_of_onnx_alone(key: str, tmp_path: Path) -> None:
+    """ONNX Runtime reads more of the file where it finds ``prepacked_N``."""
+    tensor = external("weights.data")
+    tensor.external_data.add(key="checksum", value="00")
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(model(initializer=[tensor]).SerializeToString())
+    check_graph(path, FILES)
+    tensor.external_data.add(key=key, value="k|0;16;0")
+    path.write_bytes(model(initializer=[tensor]).SerializeToString())
+    with pytest.raises(MalformedError, match="external data with the key"):
+        check_graph(path, FILES)
+
+
+def rename(made: onnx.ModelProto, place: str, name: str) -> None:
+    """Give one of the texts of a model another value."""
+    inner = made.graph
+    owner, field = {
+        "producer": (made, "producer_name"),
+        "graph": (inner, "name"),
+        "node": (inner.node[0], "name"),
+        "operator": (inner.node[0], "op_type"),
+        "attribute": (inner.node[0].attribute[0], "name"),
+        "initializer": (inner.initializer[0], "name"),
+        "value": (inner.value_info[0], "name"),
+        "dimension": (inner.value_info[0].type.tensor_type.shape.dim[0], "dim_param"),
+        "output of a subgraph": (inner.node[1].attribute[0].g.output[0], "name"),
+        "set of operators": (made.opset_import[0], "domain"),
+        "function": (made.functions[0], "name"),
+    }[place]
+    setattr(owner, field, name)
+
+
+NAMED = [
+    "producer",
+    "graph",
+    "node",
+    "operator",
+    "attribute",
+    "initializer",
+    "value",
+    "dimension",
+    "output of a subgraph",
+    "set of operators",
+    "function",
+]
+
+
+def named_model() -> onnx.ModelProto:
+    value = helper.make_tensor_value_info("v", TensorProto.FLOAT, ["n"])
+    inner = helper.make_graph([], "inner", [], [value])
+    made = function(plain("p"))
+    made.graph.CopyFrom(
+        graph(
+            constant(value=plain("p")),
+            helper.make_node("If", ["c"], ["o"], then_branch=inner),
+            initializer=[plain("unused")],
+            value_info=[value],
+        )
+    )
+    return made
+
+
+@pytest.mark.parametrize("place", NAMED)
+def test_names_that_control_a_terminal_are_refused_wherever_they_are(place: str) -> None:
+    """ONNX Runtime prints names as they are, such as those of unused initializers."""
+    for name in ("\x1b]0;t\x07", "a\nvditrack: signature OK", "\u202eb", "\u200b", "a" * 1001):
+        made = named_model()
+        read_graph(made.SerializeToString())
+        rename(made, place, name)
+        with pytest.raises(MalformedError, match="not printable"):
+            read_graph(made.SerializeToString())
+
+
+def test_a_name_that_is_no_utf8_is_refused() -> None:
+    content = model(initializer=[plain("unused")]).SerializeToString()
+    with pytest.raises(MalformedError, match="not printable"):
+        read_graph(content.replace(b"unused", b"\x9b2Jxxx"))
+
+
 @pytest.mark.parametrize("dims", [[2**62, 2**62], [-1], [5], [2] * 100_000])
 def test_a_tensor_larger_than_its_file_is_refused(dims: list[int], tmp_path: Path) -> None:
     tensor = external("weights.data")
