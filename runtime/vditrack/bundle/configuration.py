@@ -4,6 +4,8 @@ Every number that changes a result is a field here, so that the same bundle give
 with every release. A default is what export writes where a card leaves a field out; the manifest on
 disk has every field. "Chosen" means chosen on rendered clips (synthetic:1). Fields are in pixels at
 a width of 256 where they say so: the real limit is `vditrack.coordinates.pixel_unit` times larger.
+Integers have upper limits far above all useful values, so that no bundle makes the runtime take
+memory or time without bound.
 """
 
 from __future__ import annotations
@@ -13,7 +15,15 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-Positive = Annotated[int, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0, le=10_000)]
+"""Frames, steps, neighbours or cells."""
+Positive = Annotated[int, Meta(gt=0, le=10_000)]
+Side = Annotated[int, Meta(gt=0, le=65_536)]
+"""Pixels or channels."""
+Few = Annotated[int, Meta(gt=0, le=100)]
+"""Radii, and sides of windows and grids: memory grows with their square."""
+Levels = Annotated[int, Meta(ge=0, le=16)]
+"""Halvings of a picture."""
 PositiveReal = Annotated[float, Meta(gt=0)]
 NonNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -23,9 +33,9 @@ Cosine = Annotated[float, Meta(ge=-1, lt=1)]
 class OpticalFlow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Pyramidal Lucas-Kanade from frame to frame, as OpenCV's ``calcOpticalFlowPyrLK`` takes it."""
 
-    window: Positive = 15
+    window: Few = 15
     """Side of the window around a point, in pixels of the frame. Chosen."""
-    levels: Annotated[int, Meta(ge=0)] = 4
+    levels: Levels = 4
     """Halvings of the frame above its own size. Chosen."""
     iterations: Positive = 20
     """Gauss-Newton steps on each level, at most. Chosen."""
@@ -46,7 +56,7 @@ class PatchAlignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     so.
     """
 
-    radius: Positive = 5
+    radius: Few = 5
     """The patch has 2 radius + 1 pixels a side. Chosen."""
     rounds: Positive = 8
     """Gauss-Newton steps in each frame. Chosen."""
@@ -97,11 +107,11 @@ class CameraMotion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     are in pixels at a width of 256, except where fields say so.
     """
 
-    width: Positive = 256
+    width: Side = 256
     """Width, in pixels, that the picture is reduced to, to the nearest power of two. Chosen."""
-    levels: Positive = 3
+    levels: Annotated[int, Meta(gt=0, le=16)] = 3
     """Reductions that are tried: to ``width``, to half of it, and so on. Chosen."""
-    places: Positive = 12
+    places: Few = 12
     """Places a side of the grid that optical flow follows. Chosen."""
     max_flow_error: PositiveReal = 0.5
     """Forward-backward error of flow, in pixels of the reduced picture, of a place that counts.
@@ -140,7 +150,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Least cosine with the point's first descriptor at the place where it is found."""
     min_correlation: float
     """Least mean correlation of the point's near and wide patches there."""
-    wide_radius: Positive = 14
+    wide_radius: Few = 14
     """Radius of the wide patch, aligned before the near one. Chosen."""
     wide_rounds: Positive = 6
     """Gauss-Newton steps on the wide patch. Chosen."""
@@ -236,7 +246,7 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     temperature: PositiveReal
     """Temperature of the softmax over cosine similarities; 1 in the paper."""
-    argmax_radius: PositiveReal
+    argmax_radius: Annotated[float, Meta(gt=0, le=500)]
     """Radius of the disc around the best pixel over which the soft-argmax is taken."""
     search_radius: PositiveReal
     """How far from its last position a visible point is searched for."""
@@ -255,7 +265,7 @@ class Matching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     template_falloff: NonNegative = 3.0
     """A descriptor is read as a mean over the 3 x 3 places one pixel apart around a point, weighted
     by exp(-falloff x distance). The paper's (section 3)."""
-    reference_chunk: Annotated[int, Meta(ge=2)] = 25
+    reference_chunk: Annotated[int, Meta(ge=2, le=10_000)] = 25
     """Frames of a chunk in the reference mode, where the model's windows describe fewer frames. The
     paper's."""
     flow_tracking: FlowTracking | None = None
@@ -289,9 +299,9 @@ class LiveTracking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Frames over which the model's time and rate and the camera's interval are measured."""
     recent_seconds: NonNegative = 2.0
     """For how long the grey levels of frames are kept, so that points can be added on them."""
-    recent_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024 * 1024
+    recent_bytes: Annotated[int, Meta(ge=0, le=1 << 36)] = 64 * 1024 * 1024
     """Memory that they take at most. The newest frame is always kept."""
-    recent_width: Positive = 1440
+    recent_width: Side = 1440
     """Width, in pixels, up to which they are kept at full size; larger ones are reduced to a half,
     a third and so on. In frames so large, the finest pixel of a patch is not smaller. Chosen."""
     max_carry_steps: Positive = 16
@@ -319,7 +329,7 @@ class MaskHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     seconds: PositiveReal = 2.0
     """How long frames are kept at least. Segmentation models on a robot need 0.3 to 1 s. Chosen."""
-    megabytes: Positive = 256
+    megabytes: Annotated[int, Meta(gt=0, le=100_000)] = 256
     """Memory that they may take, in 10^6 bytes; the oldest are dropped. Chosen."""
     max_offset: NonNegative = 0.05
     """Largest difference between the stamp of a mask and that of the frame on which it is placed,
@@ -341,9 +351,9 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Displacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How motion is read from where appearance moves (`vditrack.features.cell_motion`)."""
 
-    frames: Positive
+    frames: Annotated[int, Meta(gt=0, le=50)]
     """Up to how many frames away, before and after, a cell is searched for."""
-    reach: PositiveReal
+    reach: Annotated[float, Meta(gt=0, le=50)]
     """How far it may move in a frame, in cells."""
     temperature: PositiveReal
     """Temperature of the softmax over cosines with the places where it may be."""

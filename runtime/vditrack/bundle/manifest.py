@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle.configuration import Matching, Positive, Propagation, Share, Streaming
+from vditrack.bundle.configuration import (
+    Count,
+    Matching,
+    Positive,
+    Propagation,
+    Share,
+    Side,
+    Streaming,
+)
 
 SCHEMA_VERSION = 8
 
@@ -31,13 +39,13 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     checkpoint: str
     checkpoint_sha256: Sha256
     licence: str
-    block: Annotated[int, Meta(ge=0)]
-    heads: Annotated[tuple[int, ...], Meta(min_length=1)]
+    block: Count
+    heads: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=10_000)]
     tensor: Literal["keys", "queries", "hidden"]
     """Keys or queries of the block's self-attention, or the block's output."""
     rotated: bool
     """Whether keys and queries are read after the rotary embedding."""
-    channels: Annotated[tuple[int, ...], Meta(min_length=1)]
+    channels: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=10_000)]
     """Channels of each head that were kept, selected by rotary frequency."""
     timestep: float
     signal_level: Share
@@ -57,15 +65,15 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The window of frames that the transformer reads at a time."""
 
-    height: Positive
-    width: Positive
+    height: Side
+    width: Side
     frames: Positive
     """Frames in one window."""
     temporal_stride: Literal[1, 4, 8]
     """Frames that share one latent, except for the first frame, which has its own."""
     described_frames: Positive
     """Frames at the end of a window that get descriptors; the earlier ones are context."""
-    overlap: Annotated[int, Meta(ge=0)] = 1
+    overlap: Count = 1
     """Latents that consecutive windows of a clip share, if a window describes all its frames; the
     earlier window describes them."""
 
@@ -118,7 +126,7 @@ class Encoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     frames: Positive
     """Frames in one run."""
-    caches: Annotated[int, Meta(ge=0)]
+    caches: Count
     """Arrays that are passed from run to run; 0 if runs are independent."""
 
 
@@ -129,7 +137,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     columns: Positive
     stride: Positive
     """Side of a grid cell, in model pixels."""
-    channels: Positive
+    channels: Side
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,8 +155,8 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     clips: Positive
     frames: Positive
-    height: Positive
-    width: Positive
+    height: Side
+    width: Side
     median_move: float
     """Median distance of points from where they were in FP32, over frames in which they are
     visible."""
@@ -175,8 +183,8 @@ class LoweredParity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     magnitude."""
     limit: float
     """Error above which the export is refused."""
-    height: Positive
-    width: Positive
+    height: Side
+    width: Side
     frames: Positive
 
 

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import msgspec.inspect
 import pytest
 
 from doubles.manifest import two_cells, write_graphs
@@ -19,7 +20,7 @@ from vditrack.bundle.folder import (
     load_bundle,
     seal_bundle,
 )
-from vditrack.bundle.manifest import SCHEMA_VERSION, Encoder, Input
+from vditrack.bundle.manifest import SCHEMA_VERSION, Encoder, Input, Manifest
 from vditrack.bundle.upgrade import OLDEST_VERSION
 from vditrack.errors import BundleError
 
@@ -318,3 +319,35 @@ def test_no_bundle(tmp_path: Path, name: str) -> None:
     message = refusal(tmp_path / name)
     assert f"no bundle at {tmp_path / name}" in message
     assert "vditrack export" in message
+
+
+def list_integers(kind: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the place and the type of every integer of a schema."""
+    if isinstance(kind, msgspec.inspect.IntType):
+        yield path, kind
+    elif isinstance(kind, msgspec.inspect.UnionType):
+        for each in kind.types:
+            yield from list_integers(each, path)
+    elif isinstance(kind, msgspec.inspect.VarTupleType):
+        yield from list_integers(kind.item_type, path)
+    elif isinstance(kind, msgspec.inspect.StructType):
+        for field in kind.fields:
+            yield from list_integers(field.type, (*path, field.name))
+
+
+def test_every_integer_of_the_manifest_has_an_upper_limit() -> None:
+    """Else one number makes the runtime take memory until the system ends it."""
+    found = dict(list_integers(msgspec.inspect.type_info(Manifest)))
+    assert ("encoder", "caches") in found
+    assert ("propagation", "displacement", "frames") in found
+    # A version that is compared, and the seed of noise that was drawn at export.
+    without = {("schema_version",), ("source", "noise_seed")}
+    assert {path for path, kind in found.items() if kind.le is None} == without
+
+
+@pytest.mark.parametrize(
+    ("part", "field"), [("encoder", "caches"), ("input", "overlap"), ("input", "frames")]
+)
+def test_a_number_beyond_all_reason_is_refused(root: Path, part: str, field: str) -> None:
+    edit(root, lambda manifest: manifest[part].update({field: 100_000_000}))
+    assert f"$.{part}.{field}" in refusal(root)
