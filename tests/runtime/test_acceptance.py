@@ -41,6 +41,7 @@ from vditrack.inference import engine_loading as builds
 from vditrack.inference import tensorrt
 from vditrack.inference.engine_identity import load_identity
 from vditrack.inference.onnxruntime import open_session
+from vditrack.inference.own_verdicts import record_verdict
 
 SIZE = Input(height=30, width=40, frames=4, temporal_stride=1, described_frames=4)
 DIAGONAL = 50.0
@@ -334,7 +335,7 @@ def test_inspect_verifies_and_records(bundle, desk, monkeypatch, capsys):
     assert load_identity(elsewhere).verified is None
     # Again, whatever was found before.
     bad = msgspec.structs.replace(first, median_move=9.0)
-    builds.record_verdict(folder, msgspec.structs.replace(load_identity(folder), verified=bad))
+    record_verdict(folder, bundle, msgspec.structs.replace(load_identity(folder), verified=bad))
     code, out, _ = vditrack(monkeypatch, capsys, "inspect", bundle.root, "--verify", "--json")
     assert code == 0
     listed = {each["folder"]: each for each in json.loads(out)["engines"]}

@@ -13,11 +13,11 @@ from vditrack.errors import EngineError
 from vditrack.inference.engine_identity import (
     TITLES,
     Identity,
-    load_identity,
     mismatches,
     settled_folders,
 )
 from vditrack.inference.machine import read_machine
+from vditrack.inference.own_verdicts import load_believed_identity
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _list_own(part: Part, bundle: Bundle) -> list[BuildStatus]:
 
 def _check_build(part: Part, folder: Path, bundle: Bundle) -> BuildStatus:
     try:
-        identity = load_identity(folder, bundle.key)
+        identity = load_believed_identity(folder, bundle)
     except EngineError as error:
         return BuildStatus(part, folder.name, None, [str(error)])
     return BuildStatus(part, folder.name, identity, mismatches(identity, bundle, read_machine()))

