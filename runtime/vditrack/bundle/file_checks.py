@@ -63,7 +63,8 @@ def check_file(root: Path, name: str, record: FileRecord, digests: DigestCache |
     path = root / name
     if not _is_inner_name(name):
         raise BundleError(
-            f"{root / 'bundle.json'} names {name!r}, which is outside the bundle. Refused."
+            f"{root / 'bundle.json'} names {name[:200]!r}, which is outside the bundle "
+            "or not a plain path. Refused."
         )
     for parent in reversed(path.relative_to(root).parents[:-1]):
         if (root / parent).is_symlink():
@@ -111,7 +112,10 @@ def _is_inner_name(name: str) -> bool:
     if "\\" in name or "\0" in name or not name.isprintable():
         return False
     pure = PurePosixPath(name)
-    return bool(pure.parts) and ".." not in pure.parts and not pure.is_absolute()
+    # A second way to write a name would be a second name of the same file.
+    return (
+        str(pure) == name and bool(pure.parts) and ".." not in pure.parts and not pure.is_absolute()
+    )
 
 
 def _require_plain(path: Path) -> None:

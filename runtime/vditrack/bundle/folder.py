@@ -146,6 +146,11 @@ def load_bundle(
     key = None if require_signature is None else read_public_key(Path(require_signature))
     content = _read_manifest(root)
     if key is not None:
+        if root == bundled_model() and not (root / SIGNATURE).exists():
+            raise BundleError(
+                "the model that comes with vditrack is not signed, and a signature is required. "
+                "Give a bundle that you signed, such as with --bundle."
+            )
         check_bundle_signature(root, content, key)
     digests = None if verify_files or key is not None else open_digest_cache()
     check_folder(root)

@@ -28,7 +28,11 @@ BUILD_SIGNATURE = "identity.sig"
 _BUNDLE_PREFIX, _BUILD_PREFIX = b"vditrack bundle 1\0", b"vditrack build 1\0"
 """What is signed begins with these, so that no signature is one of something else."""
 _MAX_SIZE = 1 << 16
-_NEW_KEY = "`openssl genpkey -algorithm ed25519 -out KEY.pem` makes a key"
+_PRIVATE_REMEDY = "`openssl genpkey -algorithm ed25519 -out KEY.pem` makes a private key"
+_PUBLIC_REMEDY = (
+    "Give the file of the public key of whoever signed, as `openssl pkey -pubout` or ssh-keygen "
+    "(KEY.pub) writes it"
+)
 
 
 class _Signature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,17 +124,21 @@ def read_public_key(path: Path) -> PublicKey:
             installed.
 
     """
-    content = _read_key_file(path)
+    content = _read_key_file(path, _PUBLIC_REMEDY)
     if b"PRIVATE KEY" in content:
+        write = (
+            f"`ssh-keygen -y -f {path} > PUBLIC.pub` writes it, if there is no {path}.pub."
+            if b"OPENSSH" in content
+            else f"`openssl pkey -in {path} -pubout -out PUBLIC.pem` writes it."
+        )
         raise InputError(
-            f"{path} is a private key, and a public key is needed to check signatures. "
-            f"`openssl pkey -in {path} -pubout -out PUBLIC.pem` writes it. Keep the private key "
-            "off the robot."
+            f"{path} is a private key, and a public key is needed to check signatures. {write} "
+            "Keep the private key off the robot."
         )
     serialization = _serialization()
     openssh = content.startswith(b"ssh-")
     load = serialization.load_ssh_public_key if openssh else serialization.load_pem_public_key
-    key = _load_key(path, "public", lambda: load(content))
+    key = _load_key(path, "public", lambda: load(content), _PUBLIC_REMEDY)
     return PublicKey(_raw(key), path)
 
 
@@ -147,7 +155,12 @@ def read_signing_key(path: Path, passphrase: bytes | None = None) -> SigningKey:
             cryptography is not installed.
 
     """
-    content = _read_key_file(path)
+    content = _read_key_file(path, _PRIVATE_REMEDY)
+    if b"PUBLIC KEY" in content or content.startswith(b"ssh-"):
+        raise InputError(
+            f"{path} is a public key, and a private key is needed to sign. Give the other file of "
+            "the pair."
+        )
     serialization = _serialization()
     openssh = b"BEGIN OPENSSH PRIVATE KEY" in content
     load = serialization.load_ssh_private_key if openssh else serialization.load_pem_private_key
@@ -161,7 +174,7 @@ def read_signing_key(path: Path, passphrase: bytes | None = None) -> SigningKey:
                 raise PassphraseNeededError(f"{path} is encrypted. Give its passphrase.") from error
             raise ValueError("it is not encrypted") from error
 
-    return SigningKey(_load_key(path, "private", load_private))
+    return SigningKey(_load_key(path, "private", load_private, _PRIVATE_REMEDY))
 
 
 class PassphraseNeededError(InputError):
@@ -203,8 +216,8 @@ def _read_signature(path: Path, key: PublicKey) -> _Signature:
         raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
     except MalformedError as error:
         raise BundleError(
-            f"{path} is not a signature of vditrack: {error}. Copy {path.parent} again, or have it "
-            "signed again."
+            f"{path} is damaged, or is not a signature of vditrack ({error}). Copy {path.parent} "
+            "again, or have it signed again."
         ) from error
 
 
@@ -218,14 +231,14 @@ def _lasting_part(identity: bytes) -> bytes:
     return msgspec.json.encode(fields, order="sorted")
 
 
-def _read_key_file(path: Path) -> bytes:
+def _read_key_file(path: Path, remedy: str) -> bytes:
     try:
         return read_file(path, _MAX_SIZE).strip() + b"\n"
     except OSError as error:
-        raise InputError(f"key {path} cannot be read: {error.strerror}. {_NEW_KEY}.") from error
+        raise InputError(f"key {path} cannot be read: {error.strerror}. {remedy}.") from error
 
 
-def _load_key(path: Path, kind: str, load: Callable[[], Any]) -> Any:  # noqa: ANN401
+def _load_key(path: Path, kind: str, load: Callable[[], Any], remedy: str) -> Any:  # noqa: ANN401
     """Return the key that a function of cryptography loads, if it is one for Ed25519."""
     unsupported: type[Exception] = import_module("cryptography.exceptions").UnsupportedAlgorithm
     ed25519 = import_module("cryptography.hazmat.primitives.asymmetric.ed25519")
@@ -233,14 +246,14 @@ def _load_key(path: Path, kind: str, load: Callable[[], Any]) -> Any:  # noqa: A
         key = load()
     except (ValueError, unsupported) as error:
         reason = " ".join(str(error).split()).rstrip(".")
+        passphrase = ", or its passphrase is wrong" if kind == "private" else ""
         raise InputError(
-            f"{path} is not a {kind} key in the format PEM or OpenSSH, or its passphrase is wrong "
-            f"({reason}). {_NEW_KEY}."
+            f"{path} is not a {kind} key in the format PEM or OpenSSH{passphrase} ({reason}). "
+            f"{remedy}."
         ) from error
     if not isinstance(key, getattr(ed25519, f"Ed25519{kind.capitalize()}Key")):
         raise InputError(
-            f"{path} is a key for another algorithm than Ed25519 ({type(key).__name__}). "
-            f"{_NEW_KEY}."
+            f"{path} is a key for another algorithm than Ed25519 ({type(key).__name__}). {remedy}."
         )
     return key
 

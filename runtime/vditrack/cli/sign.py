@@ -1,5 +1,7 @@
 """Verb ``sign``: sign a bundle and its builds with a private key of the user."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,10 @@ from vditrack.bundle.signature import PassphraseNeededError, SigningKey, read_si
 from vditrack.cli.console import echo, echo_json
 from vditrack.cli.options import Json
 from vditrack.engine_builder.signing import sign_bundle
+from vditrack.errors import InputError
+
+PASSPHRASE = "VDITRACK_KEY_PASSPHRASE"
+"""Environment variable with the passphrase of an encrypted key."""
 
 
 def sign(
@@ -20,7 +26,8 @@ def sign(
         Path,
         typer.Option(
             help="Private key (Ed25519; PEM or OpenSSH). `openssl genpkey -algorithm ed25519 -out "
-            "KEY.pem` makes one.",
+            f"KEY.pem` makes one. The passphrase of an encrypted key is asked for, or read from "
+            f"{PASSPHRASE}.",
             show_default=False,
         ),
     ],
@@ -43,5 +50,15 @@ def _read_key(path: Path) -> SigningKey:
     try:
         return read_signing_key(path)
     except PassphraseNeededError:
-        passphrase = typer.prompt(f"Passphrase of {path}", hide_input=True, err=True)
+        passphrase = os.environ.get(PASSPHRASE) or _ask_passphrase(path)
         return read_signing_key(path, passphrase.encode())
+
+
+def _ask_passphrase(path: Path) -> str:
+    if not sys.stdin.isatty():
+        raise InputError(
+            f"{path} is encrypted, and there is no terminal to ask for its passphrase. Set the "
+            f"environment variable {PASSPHRASE}."
+        )
+    answer: str = typer.prompt(f"Passphrase of {path}", hide_input=True, err=True)
+    return answer

@@ -254,7 +254,8 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
     )
     if request.rerun is not None and str(request.rerun) not in failures:
         result = replace(result, recording=str(request.rerun))
-    result = replace(result, remarks=(*request.points.remarks, *result.remarks))
+    remarks = (*request.points.remarks, *result.remarks)
+    result = replace(result, remarks=remarks, fallbacks=dict(tracker.backend.fallbacks))
     if request.mode == "reference":
         manifest, queries = tracker.bundle.manifest, tracks.queries
         differs = list_differences(manifest, tracker.settings, len(video.frames), queries)

@@ -46,6 +46,8 @@ class TrackResult:
     """Where frames are missing: ``start`` and ``end`` in seconds, and the number of ``frames``."""
     remarks: tuple[str, ...] = ()
     """What the input and the masks lack, and what was done about it."""
+    fallbacks: Mapping[str, str] = field(default_factory=dict)
+    """Why backends were not used that were tried before ``backend``, by their names."""
     differs_from_heft: list[str] | None = None
     """Differences from HeFT in reference mode; None in other modes."""
 

@@ -9,6 +9,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     software.check_python,
     software.check_package,
     software.check_requirements,
+    software.check_signatures,
     onnx_runtime.check_wheels,
     onnx_runtime.check_providers,
     nvidia.check_gpu,

@@ -57,6 +57,18 @@ def check_requirements() -> Iterator[Finding]:
         yield _check_requirement(needed)
 
 
+def check_signatures() -> Iterator[Finding]:
+    """Import what signatures need, which is optional."""
+    reply = run_probe("version", "cryptography", "cryptography")
+    name, remedy = "cryptography (signatures)", install_command("sign")
+    if reply.absent == "cryptography":
+        yield Finding(name, "missing", "not installed", remedy)
+    elif reply.error is not None:
+        yield Finding(name, "broken", f"does not load: {reply.error}", remedy)
+    else:
+        yield Finding(name, "works", str(reply.result["version"]))
+
+
 def _check_requirement(needed: Package) -> Finding:
     wheel = f"'{needed.wheel}>={needed.oldest}'"
     reply = run_probe("version", needed.module, needed.wheel)

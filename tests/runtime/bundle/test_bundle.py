@@ -256,6 +256,12 @@ def test_path_that_leaves(root: Path, name: str) -> None:
     assert "outside the bundle" in refusal(root)
 
 
+@pytest.mark.parametrize("name", ["./encoder.onnx", "encoder.onnx/", ".//encoder.onnx"])
+def test_a_second_name_of_a_file_is_refused(root: Path, name: str) -> None:
+    edit(root, lambda m: m["files"].update({name: m["files"][ENCODER]}))
+    assert "not a plain path" in refusal(root)
+
+
 @pytest.mark.parametrize("target", ["../outside", ENCODER, f"{FEATURES}"])
 def test_a_link_in_place_of_a_file_is_refused(root: Path, target: str) -> None:
     """Also a link within the folder: what it names can be replaced after the check."""

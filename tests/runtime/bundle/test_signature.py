@@ -23,7 +23,7 @@ from vditrack.bundle.signature import (
     read_public_key,
     read_signing_key,
 )
-from vditrack.cli.sign import sign
+from vditrack.cli.sign import PASSPHRASE, sign
 from vditrack.engine_builder.signing import sign_bundle
 from vditrack.errors import BundleError, EngineError, InputError
 from vditrack.inference.engine_identity import IDENTITY, load_identity
@@ -102,7 +102,7 @@ def test_a_bundle_without_signature_is_refused(signed: Path, keys: tuple[Path, P
     (signed / SIGNATURE).unlink()
     with pytest.raises(BundleError, match=r"is not signed.* `vditrack sign BUNDLE --key"):
         load_bundle(signed, require_signature=keys[1])
-    with pytest.raises(BundleError, match="is not signed"):
+    with pytest.raises(BundleError, match=r"with vditrack is not signed.*--bundle"):
         load_bundle(bundled_model(), require_signature=keys[1])
 
 
@@ -140,7 +140,7 @@ def test_a_malformed_signature_is_refused(
     signed: Path, keys: tuple[Path, Path], content: bytes
 ) -> None:
     (signed / SIGNATURE).write_bytes(content)
-    with pytest.raises(BundleError, match=r"is not a signature of vditrack|larger than the limit"):
+    with pytest.raises(BundleError, match=r"is damaged, or is not a|larger than the limit"):
         load_bundle(signed, require_signature=keys[1])
 
 
@@ -214,6 +214,19 @@ def test_an_encrypted_key_needs_its_passphrase(tmp_path: Path) -> None:
     assert read_signing_key(path, b"secret").fingerprint
 
 
+def test_without_a_terminal_the_passphrase_comes_from_the_environment(
+    signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    path = tmp_path / "encrypted.pem"
+    path.write_bytes(key.private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"pass")))
+    result = run_command(sign, signed, "--key", path)
+    assert isinstance(result.exception, InputError)
+    assert PASSPHRASE in str(result.exception)
+    monkeypatch.setenv(PASSPHRASE, "pass")
+    assert run_command(sign, signed, "--key", path).exit_code == 0
+
+
 def _rsa() -> bytes:
     return rsa.generate_private_key(65537, 2048).private_bytes(PEM, PKCS8, PLAIN)
 
@@ -246,9 +259,25 @@ def test_other_public_keys_are_refused(tmp_path: Path, keys: tuple[Path, Path]) 
         read_public_key(keys[0])
     with pytest.raises(InputError, match="cannot be read"):
         read_public_key(tmp_path / "none")
-    (tmp_path / "key").write_bytes(b"ssh-ed25519 AAAA")
-    with pytest.raises(InputError, match="is not a public key"):
-        read_public_key(tmp_path / "key")
+    for content in (b"ssh-ed25519 AAAA", b"no key"):
+        (tmp_path / "key").write_bytes(content)
+        with pytest.raises(InputError, match="is not a public key") as caught:
+            read_public_key(tmp_path / "key")
+        assert "passphrase" not in str(caught.value)
+        assert "public key of whoever signed" in str(caught.value)
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(InputError, match="public key of whoever signed"):
+            read_public_key(path)
+
+
+def test_the_wrong_key_of_a_pair_is_named(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match="is a public key, and a private key is needed"):
+        read_signing_key(keys[1])
+    private = tmp_path / "id_ed25519"
+    key = ed25519.Ed25519PrivateKey.generate()
+    private.write_bytes(key.private_bytes(PEM, OPENSSH, PLAIN))
+    with pytest.raises(InputError, match=r"ssh-keygen -y -f .*id_ed25519"):
+        read_public_key(private)
 
 
 def test_without_cryptography_the_message_says_what_to_install(

@@ -76,9 +76,11 @@ def test_the_reasons_against_an_engine(hostile, run_vditrack, tmp_path, clip_fol
     """They quote the build's identity, in warnings and in errors."""
     for backend in ("auto", "tensorrt-rtx"):
         arguments = ["track", clip_folder, "--grid", "2", "--bundle", hostile, "-o", tmp_path / "o"]
-        done = run_vditrack(*arguments, "--backend", backend)
+        done = run_vditrack(*arguments, "--backend", backend, "--json")
         assert done.returncode == (0 if backend == "auto" else 2)
         assert_harmless(done)
+        if backend == "auto":
+            assert "smile" in json.loads(done.stdout)["fallbacks"]["tensorrt-rtx"]
         messages = [record.getMessage() for record in caplog.records] + [done.stderr]
         assert any("smile" in message for message in messages)
         assert not UNSAFE & set("".join(messages))

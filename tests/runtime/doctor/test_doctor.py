@@ -105,6 +105,7 @@ def test_nothing_is_broken_here(here):
         ("vditrack", metadata.version("vditrack")),
         ("NumPy", np.__version__),
         ("ONNX Runtime", f"onnxruntime {metadata.version('onnxruntime')}"),
+        ("cryptography (signatures)", metadata.version("cryptography")),
         *((it.title, metadata.version(it.wheel)) for it in PACKAGES if it.title != "OpenCV"),
     ],
 )
