@@ -16,7 +16,17 @@ _UNSAFE = (
     0x200F,
     *range(0x202A, 0x202F),
     *range(0x2066, 0x206A),
-    # Invisible letters that can hide text in a name.
+    # Invisible letters that can hide text in a name, or make two names look the same. The joiners
+    # U+200C and U+200D stay: scripts and emoji need them.
+    0xAD,
+    0x180E,
+    0x200B,
+    *range(0x2060, 0x2066),
+    *range(0x206A, 0x2070),
+    0xFEFF,
+    *range(0xFFF9, 0xFFFC),
+    *range(0x1BCA0, 0x1BCA4),
+    *range(0x1D173, 0x1D17B),
     *range(0xE0000, 0xE0080),
     # Bytes of a file name that are no UTF-8.
     *_SURROGATES,

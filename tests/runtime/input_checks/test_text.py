@@ -18,6 +18,15 @@ def test_every_control_character_is_replaced():
             assert clean_text(letter) == "\N{REPLACEMENT CHARACTER}", hex(code)
 
 
+def test_invisible_format_characters_are_replaced():
+    """All of Unicode's class Cf but joiners, and marks that are drawn with their letters."""
+    drawn = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
+    kept = {0x200C, 0x200D, *drawn, *range(0x13430, 0x13440)}
+    for code in range(0x110000):
+        if unicodedata.category(chr(code)) == "Cf" and code not in kept:
+            assert clean_text(chr(code)) == "\N{REPLACEMENT CHARACTER}", hex(code)
+
+
 def test_letters_of_all_languages_and_joined_emoji_stay():
     text = "Größe 你好 שלום مرحبا 👩\u200d🚀 📹"
     assert clean_text(text) == text
