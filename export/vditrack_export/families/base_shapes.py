@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle.configuration import Positive
 from vditrack.bundle.manifest import Input
+from vditrack_export.families.sizes import Positive
 
 Index = Annotated[int, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]

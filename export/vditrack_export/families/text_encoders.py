@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from vditrack.bundle.configuration import Positive
+from vditrack_export.families.sizes import Positive
 
 
 class TextEncoderShape(

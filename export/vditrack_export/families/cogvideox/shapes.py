@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from vditrack.bundle.configuration import Positive
 from vditrack_export.families.base_shapes import LevelEncoderShape, Transformer
+from vditrack_export.families.sizes import Positive
 
 
 class CogVideoXTransformer(Transformer, frozen=True, kw_only=True, tag="cogvideox"):

@@ -1,7 +1,8 @@
 """Table of a card for Cosmos: its transformer. The autoencoder is Wan's."""
 
-from vditrack.bundle.configuration import Positive, PositiveReal
+from vditrack.bundle.configuration import PositiveReal
 from vditrack_export.families.base_shapes import EncoderShape, Transformer
+from vditrack_export.families.sizes import Positive
 
 
 class CosmosTransformer(Transformer, frozen=True, kw_only=True, tag="cosmos"):

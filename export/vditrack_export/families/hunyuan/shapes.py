@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from vditrack.bundle.configuration import Positive
 from vditrack.bundle.manifest import Input
 from vditrack_export.families.base_shapes import Feature, LevelEncoderShape, Transformer
+from vditrack_export.families.sizes import Positive
 
 
 class HunyuanVideoTransformer(Transformer, frozen=True, kw_only=True, tag="hunyuan_video"):

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from vditrack.bundle.configuration import Positive, PositiveReal
+from vditrack.bundle.configuration import PositiveReal
 from vditrack.bundle.manifest import Input
 from vditrack_export.families.base_shapes import (
     DenoiserShape,
@@ -14,6 +14,7 @@ from vditrack_export.families.base_shapes import (
     LevelEncoderShape,
     Sizes,
 )
+from vditrack_export.families.sizes import Positive
 
 
 class UNet(DenoiserShape, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """Tables of a card for Wan: transformer and autoencoder."""
 
-from vditrack.bundle.configuration import Positive
 from vditrack_export.families.base_shapes import EncoderShape, Sizes, Transformer
+from vditrack_export.families.sizes import Positive
 
 
 class WanTransformer(Transformer, frozen=True, kw_only=True, tag="wan"):
