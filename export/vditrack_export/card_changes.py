@@ -2,6 +2,7 @@
 
 import msgspec
 
+from vditrack.bundle.manifest import Input
 from vditrack.cli.options import SIZE_ORDER, parse_size
 from vditrack.errors import InputError
 from vditrack_export.card import Card
@@ -35,6 +36,9 @@ def change_card(
         InputError: A value is no such text, or the card would be invalid with it.
 
     """
+    if size is not None:
+        _check_cells(size, card)
+    _check_frames(card.input, frames, temporal_stride)
     changes: dict[str, dict[str, object]] = {
         "input": {
             **_read_size(size, card),
@@ -76,6 +80,40 @@ def _read_size(text: str | None, card: Card) -> dict[str, object]:
             "copy of the card."
         )
     return {"height": height, "width": width}
+
+
+def _check_cells(text: str, card: Card) -> None:
+    """Check that a size divides into the card's cells.
+
+    Raises:
+        InputError: It does not; the message has the nearest size that does.
+
+    """
+    sides, cell = parse_size(text), card.cell
+    if any(side % cell for side in sides):
+        width, height = (max(1, (side + cell // 2) // cell) * cell for side in sides)
+        raise InputError(
+            f"--size {text} does not divide into cells of {cell} pixels, which card {card.name} "
+            f"has. The nearest size that does is {width}x{height}."
+        )
+
+
+def _check_frames(size: Input, frames: int | None, temporal_stride: int | None) -> None:
+    """Check that a window of so many frames has whole latents.
+
+    Raises:
+        InputError: It has not; the message has the nearest numbers of frames that have.
+
+    """
+    count, stride = frames or size.frames, temporal_stride or size.temporal_stride
+    if count < 1 or stride < 1 or (count - 1) % stride == 0:
+        return
+    below = count - (count - 1) % stride
+    given = "the card's frames are" if frames is None else "--frames"
+    raise InputError(
+        f"{given} {count}, and with temporal stride {stride} a window has 1 + a multiple of "
+        f"{stride} frames. Give --frames {below} or --frames {below + stride}."
+    )
 
 
 def _parse_heads(text: str | None) -> list[int] | None:

@@ -84,7 +84,8 @@ def plan(
     """Estimate what a bundle costs on a device, and which sizes hold a frame rate.
 
     Options that `export` has too mean the same. The model's layers are run on shapes alone, without
-    weights. This needs PyTorch (the extra `export`), and neither a GPU nor a checkpoint.
+    weights. This needs PyTorch (the extra `export`), and neither a GPU nor a checkpoint. What
+    `export --masks` adds is not counted.
     """
     if device == "list":
         _show_devices(device_file, as_json)

@@ -24,7 +24,8 @@ class Report:
     tokens: int
     """Cells of descriptors in a window, which are a transformer's tokens."""
     unfused_bytes: int
-    """Activations of the transformer if its attention stores tokens x tokens a head."""
+    """All activations of the transformer if nothing is fused: attention stores tokens x tokens a
+    head, and buffers are assigned as ONNX Runtime does."""
     pipeline: dict[str, int]
     """Operations of one denoising step of the whole pipeline on the same window, by part."""
     kept: dict[str, int]

@@ -98,7 +98,7 @@ def _print_memory(console: Console, report: Report) -> None:
         ("activations of all engines", memory.activations, 0),
         ("inputs and outputs of all engines; pinned", memory.buffers, memory.pinned),
         (window, 0, memory.state),
-        ("the largest engine's file, while it is loaded", 0, memory.loading),
+        ("in place of all but the weights: the file being loaded", 0, memory.loading),
     ]
     for name, *counts in rows:
         table.add_row(name, *map(_format_gigabytes, counts))
@@ -107,17 +107,22 @@ def _print_memory(console: Console, report: Report) -> None:
     if memory.shared:
         console.print(
             f"{verdict}: {_format_gigabytes(memory.needed)} GB of {device.memory:g} GB, which host "
-            "and device share; 80% count as usable."
+            "and device share; 80% count as usable. It is the larger of two sums: the rows without "
+            "the last, while the engines run, and the weights and the last row, while the largest "
+            "engine is loaded."
         )
     else:
         console.print(
             f"{verdict}: {_format_gigabytes(memory.needed)} GB of the device's {device.memory:g} "
-            f"GB, of which 80% count as usable. The host needs {_format_gigabytes(memory.host)} GB."
+            f"GB, of which 80% count as usable. The host needs {_format_gigabytes(memory.host)} GB "
+            f"while the engines run, and {_format_gigabytes(memory.loading)} GB while the largest "
+            "is loaded."
         )
     if report.unfused_bytes > plan.engines["transformer"].activation_bytes:
         console.print(
-            "Attention is taken as fused. An engine that stores tokens x tokens needs "
-            f"{_format_gigabytes(report.unfused_bytes)} GB of activations in the transformer."
+            "Attention is taken as fused. Without any fusion, with tokens x tokens for each head "
+            "stored and buffers assigned as ONNX Runtime does, all activations of the transformer "
+            f"together need {_format_gigabytes(report.unfused_bytes)} GB."
         )
     console.print()
 
@@ -180,7 +185,12 @@ def _print_candidates(console: Console, report: Report, command: ExportCommand) 
     if holding:
         title = f"streams that hold {rate:g} frames a second, largest first ({len(holding)} in all)"
     else:
-        title = f"no stream holds {rate:g} frames a second; the fastest are"
+        sizes = [plan.setting for plan in report.candidates]
+        least = min(sizes, key=lambda size: size.height * size.width)
+        title = (
+            f"no stream of {least.width} x {least.height} or larger holds {rate:g} frames a second;"
+            " the fastest are"
+        )
     table = _new_table(title, ("picture", "frames", "a latent", "ms a frame", "rate", "GB"))
     shown = (holding or report.candidates)[:_CANDIDATES_SHOWN]
     for plan in shown:

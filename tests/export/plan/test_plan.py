@@ -67,6 +67,8 @@ from vditrack_export.tiny.model import build_transformer
 FP32 = Precision(encoder="fp32", features="fp32")
 BF16 = Precision(encoder="fp16", features="bf16")
 WAN = load_card("wan2.1-t2v-1.3b")
+ON_THOR = ("wan2.1-t2v-1.3b", "--device", "thor")
+STRIDE_4 = ("--temporal-stride", "4")
 WAN_CONFIG = {
     "num_layers": 30,
     "num_attention_heads": 12,
@@ -491,9 +493,14 @@ def test_the_printed_plan():
     command = "vditrack export wan2.1-t2v-1.3b --temporal-stride 4 --precision bf16"
     for figure in ("10920 tokens", "29.6", "8.05", "247 TFLOP", "fits", command):
         assert figure in text
+    sentences = " ".join(text.split())
+    # 10,920 x 10,920 x 12 heads x 2 bytes are 2.86 GB; the rest are other activations.
+    assert "all activations of the transformer together need 4.44 GB" in sentences
+    assert "larger of two sums: the rows without the last" in sentences
     assert all("estimate: " in line for line in text.splitlines() if "TAEHV," in line)
     text = run("wan2.1-t2v-1.3b", "--device", "orin-nx", "--rate", "1000").stdout
-    assert "no stream holds 1000 frames a second" in text
+    # Sizes down to 0.3 times the card's are tried.
+    assert "no stream of 256 x 144 or larger holds 1000 frames a second" in " ".join(text.split())
     assert "`live` keeps up with the camera's 1000" in text
     text = run("tiny", "--device", "cpu-2-core").stdout
     assert "1536 tokens" in text
@@ -556,6 +563,11 @@ def test_the_devices_are_listed():
         (("tiny", "--device", "thor", "--points", "1" + 30 * "0"), "is too many"),
         (("tiny", "--device", "thor", "--rate", "0"), "not a frame rate"),
         (("tiny", "--device", "thor", "--rate", "nan"), "not a frame rate"),
+        ((*ON_THOR, "--size", "450x257"), "--size 450x257 does not divide into cells of 16"),
+        ((*ON_THOR, "--size", "450x257"), "The nearest size that does is 448x256."),
+        ((*ON_THOR, "--size", "0x1"), "The nearest size that does is 16x16."),
+        ((*ON_THOR, *STRIDE_4, "--frames", "24"), "Give --frames 21 or --frames 25."),
+        ((*ON_THOR, *STRIDE_4, "--frames", "2"), "Give --frames 1 or --frames 5."),
     ],
 )
 def test_what_cannot_be_planned(arguments, complaint):
