@@ -9,6 +9,7 @@ from torch import nn
 from vditrack.errors import InputError
 from vditrack_export.checkpoints.diffusers_folder import open_folder
 from vditrack_export.checkpoints.mixed_checkpoint import VAE, find_model, open_model
+from vditrack_export.checkpoints.model_file import examine_file
 from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.checkpoints.weights import Config, StoredModel
 
@@ -78,6 +79,8 @@ class StoredCheckpoint:
         if folder is None:
             option = "--vae" if component == VAE else "--transformer"
             raise InputError(f"the {component} is missing. Give it with {option}, or --weights.")
+        if folder.is_file():
+            return self._open_in_file(folder, component, model_class, expected)
         if not folder.is_dir():
             return open_model(folder, model_class, expected, None)
         if not (folder / component).is_dir():
@@ -86,6 +89,21 @@ class StoredCheckpoint:
                 return found
         variant = self._weights.variant
         return open_folder(folder, component, model_class, expected, variant)
+
+    def _open_in_file(
+        self, file: Path, component: str, model_class: type[nn.Module], expected: Config
+    ) -> StoredModel:
+        """Open a model in the file that is given for all models."""
+        examined = examine_file(file, model_class, expected, None)
+        others = [name for name, model in self._models.items() if model.path == file]
+        if others and not examined.fit.recognised:
+            remedy = "--vae FILE" if component == VAE else "--transformer FILE"
+            raise InputError(
+                f"{file} has no {model_class.__name__}, only the {' and '.join(others)}. Give the "
+                f"{component} with {remedy} as well, or the folder of the whole checkpoint with "
+                "--weights."
+            )
+        return examined.stored()
 
 
 def open_checkpoint(weights: Weights) -> CheckpointFiles:

@@ -64,8 +64,6 @@ def read_lora(path: Path, loader: str, model: nn.Module) -> LoraFile:
         InputError: The file is damaged, or it is not an adapter of this model.
 
     """
-    if not path.is_file():
-        raise InputError(f"there is no LoRA at {path}. Give its file with --lora.")
     stored = open_tensors(path)
     tensors = {name: stored.read(name).float() for name in stored.tensors}
     for mark, kind in _OTHER_KINDS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,18 @@ class Weights:
         """Return the paths, for a report."""
         loras = (f"{lora.file} x {lora.scale:g}" for lora in self.loras)
         return ", ".join(map(str, filter(None, (self.folder, self.transformer, self.vae, *loras))))
+
+
+def require_lora_files(loras: Sequence[Lora]) -> None:
+    """Check that the files of adapters are there; they are not read.
+
+    Raises:
+        InputError: A file is missing.
+
+    """
+    for lora in loras:
+        if not lora.file.is_file():
+            raise InputError(f"there is no LoRA at {lora.file}. Give its file with --lora.")
 
 
 def parse_lora(text: str) -> Lora:

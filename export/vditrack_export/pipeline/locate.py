@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from vditrack_export.card import Card
 from vditrack_export.checkpoints.hub import Parts
 from vditrack_export.checkpoints.locate import locate_weights
-from vditrack_export.checkpoints.sources import Weights
+from vditrack_export.checkpoints.sources import Weights, require_lora_files
 
 
 def locate_checkpoint(
@@ -22,9 +22,12 @@ def locate_checkpoint(
         report: Called with what is done, such as a download.
 
     Raises:
-        InputError: There is no such checkpoint, or it is not clear which one to take.
+        InputError: There is no such checkpoint or LoRA, or it is not clear which checkpoint to
+            take.
 
     """
+    # Checked before anything is downloaded or read.
+    require_lora_files(weights.loras)
     parts = make_parts(card, timesteps, weights)
     return locate_weights(weights, card.checkpoint, parts, report)
 

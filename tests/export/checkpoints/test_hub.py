@@ -19,7 +19,7 @@ from doubles.pipelines import make_transformer
 from vditrack.errors import InputError
 from vditrack_export.card import Card, load_card
 from vditrack_export.checkpoints.hub import download_line, parse_hub_id
-from vditrack_export.checkpoints.sources import Weights
+from vditrack_export.checkpoints.sources import Lora, Weights
 from vditrack_export.pipeline.checkpoint import load_checkpoint
 from vditrack_export.pipeline.locate import locate_checkpoint, make_parts
 
@@ -55,6 +55,13 @@ def locate(card: Card, name: str, notes: list[str] | None = None, **options: Any
     weights = Weights(Path(name), **options)
     notes = [] if notes is None else notes
     return locate_checkpoint(card, [card.feature.timestep], weights, notes.append)
+
+
+def test_a_missing_lora_is_reported_before_a_download(hub: HubServer, card: Card) -> None:
+    notes: list[str] = []
+    with pytest.raises(InputError, match=r"there is no LoRA at none.safetensors"):
+        locate(card, MODEL, notes, loras=(Lora(Path("none.safetensors")),))
+    assert not notes
 
 
 def test_only_what_is_read_is_downloaded(hub: HubServer, card: Card) -> None:
