@@ -1,6 +1,5 @@
 """Folders of the cache in which ``huggingface_hub`` keeps what it downloads."""
 
-import re
 from pathlib import Path
 
 from vditrack.errors import InputError
@@ -47,14 +46,6 @@ def find_snapshot(path: Path, hub_id: str) -> Path:
         f"{path} has several snapshots and none of them is that of the branch main. Give one of: "
         f"{', '.join(str(snapshots[name]) for name in sorted(snapshots))}."
     )
-
-
-def snapshot_revision(folder: Path) -> str | None:
-    """Return the commit that a snapshot in a cache has; None for any other folder."""
-    resolved = folder.resolve()
-    name = resolved.name
-    inside = resolved.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", name)
-    return name if inside else None
 
 
 def _list_models(path: Path) -> list[Path]:
