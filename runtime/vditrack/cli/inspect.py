@@ -83,7 +83,10 @@ def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
 
 def _describe_source(source: Source) -> dict[str, object]:
     adapters = [f"{each.name} at {each.scale:g}, {each.sha256}" for each in source.adapters]
-    return msgspec.structs.asdict(source) | {
+    fields = msgspec.structs.asdict(source)
+    if source.expert is None:
+        del fields["expert"]
+    return fields | {
         "quantisation": ", ".join(source.quantisation) or "none",
         "adapters": "\n".join(adapters) or "none",
     }

@@ -139,6 +139,8 @@ def test_inspect(tmp_path, run_vditrack):
     result = run_vditrack("inspect", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "encoder.onnx" in result.stdout
+    # The bundled model is of a checkpoint with one transformer.
+    assert "expert" not in result.stdout
     manifest = json.loads(run_vditrack("inspect", "--json", cwd=tmp_path).stdout)
     assert manifest["name"] == "tiny"
     refused = run_vditrack("inspect", tmp_path, cwd=tmp_path)
