@@ -2,7 +2,6 @@
 
 import msgspec
 
-from vditrack.bundle.manifest import Input
 from vditrack.cli.options import SIZE_ORDER, parse_size
 from vditrack.errors import InputError
 from vditrack_export.card import Card
@@ -38,7 +37,7 @@ def change_card(
     """
     if size is not None:
         _check_cells(size, card)
-    _check_frames(card.input, frames, temporal_stride)
+    _check_frames(card, frames, temporal_stride, described)
     changes: dict[str, dict[str, object]] = {
         "input": {
             **_read_size(size, card),
@@ -98,15 +97,28 @@ def _check_cells(text: str, card: Card) -> None:
         )
 
 
-def _check_frames(size: Input, frames: int | None, temporal_stride: int | None) -> None:
-    """Check that a window of so many frames has whole latents.
+def _check_frames(
+    card: Card, frames: int | None, temporal_stride: int | None, described: int | None
+) -> None:
+    """Check that a window of so many frames, and the described ones of it, are whole latents.
 
     Raises:
-        InputError: It has not; the message has the nearest numbers of frames that have.
+        InputError: They are not; the message says which numbers are.
 
     """
-    count, stride = frames or size.frames, temporal_stride or size.temporal_stride
-    if count < 1 or stride < 1 or (count - 1) % stride == 0:
+    size, strides = card.input, card.encoder.temporal_strides
+    count = size.frames if frames is None else frames
+    stride = size.temporal_stride if temporal_stride is None else temporal_stride
+    if stride not in strides:
+        raise InputError(
+            f"--temporal-stride {stride}: card {card.name} allows {' or '.join(map(str, strides))}."
+        )
+    if described is not None and described != count and described % stride:
+        raise InputError(
+            f"--described {described}: with temporal stride {stride}, give a multiple of {stride}, "
+            f"or {count} for all frames of a window."
+        )
+    if count < 1 or (count - 1) % stride == 0:
         return
     below = count - (count - 1) % stride
     given = "the card's frames are" if frames is None else "--frames"

@@ -198,7 +198,7 @@ def test_another_models_folder_is_refused(
         (("--random-weights", "--size", "64"), "--size 64 is not WIDTHxHEIGHT"),
         (("--random-weights", "--size", "32x48"), "WIDTHxHEIGHT: give --size 48x32"),
         (("--random-weights", "--size", "64x96"), "WIDTHxHEIGHT: give --size 96x64"),
-        (("--random-weights", "--size", "96x60"), "do not divide into cells"),
+        (("--random-weights", "--size", "96x60"), "does not divide into cells"),
         (("--random-weights", "--heads", "a"), "--heads a is not a list"),
         (("--random-weights", "--heads", "2"), "heads are not the transformer's"),
         (("--random-weights", "--block", "3"), "block is not one of"),
