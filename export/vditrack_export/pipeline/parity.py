@@ -186,7 +186,7 @@ def limit_lowered_error(precision: PrecisionName, products: int) -> float:
     A product rounds its two factors and its result, each by at most the unit round-off u. The
     errors of n products in a row are independent, so they grow with the square root of their
     number: u sqrt(3 n). The limit is twice that. Small random models of all families have 0.1 to
-    0.5 of the root, because most errors are added to a larger residual stream.
+    0.8 of the root, because most errors are added to a larger residual stream.
 
     Args:
         precision: "fp16" or "bf16".
