@@ -59,7 +59,10 @@ def _render_setting(parameter: Parameter) -> str:
     text = parameter.description
     if parameter.choices or parameter.range:
         text += f" Allowed: {parameter.allowed}."
-    comment = textwrap.wrap(text, 96, initial_indent="    # ", subsequent_indent="    # ")
+    indent = "    # "
+    comment = textwrap.wrap(
+        text, 96, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
     # YAML reads JSON.
     return "\n".join([*comment, f"    {parameter.name}: {json.dumps(parameter.default)}\n"])
 

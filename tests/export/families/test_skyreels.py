@@ -14,6 +14,8 @@ from diffusers import (
 from doubles.small_families import STEP, SmallFamily, read_inside, relative_difference
 from vditrack.errors import InputError
 from vditrack_export.card import load_card
+from vditrack_export.checkpoints.checkpoint import open_checkpoint
+from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.read_spec import Cut
 from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR
 
@@ -112,6 +114,9 @@ def test_other_models_are_refused(
 ) -> None:
     shapes = small.denoiser.config() | config
     with torch.no_grad():
-        SkyReelsV2Transformer3DModel(**shapes).save_pretrained(tmp_path)
+        SkyReelsV2Transformer3DModel(**shapes).save_pretrained(tmp_path / "transformer")
+    checkpoint, denoiser = open_checkpoint(Weights(tmp_path)), small.denoiser
     with pytest.raises(InputError, match=complaint):
-        small.denoiser.load(tmp_path, 3, small.grid)
+        denoiser.load(
+            checkpoint.open("transformer", denoiser.model_class, denoiser.config()), 3, small.grid
+        )
