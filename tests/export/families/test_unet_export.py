@@ -231,7 +231,8 @@ def test_bf16_is_refused(tmp_path: Path) -> None:
     assert not output.exists()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["stable_diffusion", "stable_video_diffusion", "adm"])
 def test_random_weights_need_no_checkpoint(family: str, tmp_path: Path) -> None:
     """Of another layer and size than the card's, whose sides are not halved evenly.
 

@@ -183,6 +183,7 @@ def test_memory_does_not_grow_with_the_stream(tracker, frames):
     tracemalloc.start()
     try:
         before = push_many(61)
-        assert push_many(121) - before < 20_000
+        # Other threads allocate a little meanwhile; one kept map a push would be 180 kB.
+        assert push_many(121) - before < 60_000
     finally:
         tracemalloc.stop()
