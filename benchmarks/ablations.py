@@ -56,7 +56,7 @@ from vditrack.evaluation.run import evaluate
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.inference.onnxruntime import open_session
 from vditrack.inference.selection import Backend
-from vditrack.inference.session import Array, OpenGraph, Session, TensorSpec
+from vditrack.inference.session import Array, ArraySession, OpenGraph, Session, TensorSpec
 from vditrack.tracker import Tracker
 
 CALIBRATED_ON = "synthetic:1"
@@ -84,7 +84,7 @@ class Given:
         return self.bundle.manifest.matching
 
 
-class PixelEncoder:
+class PixelEncoder(ArraySession):
     """In an encoder's place: latents that are the pixels around each cell, without their mean."""
 
     def __init__(self, grid: Grid) -> None:
@@ -95,8 +95,8 @@ class PixelEncoder:
         latents = TensorSpec((1, channels, 1, grid.rows, grid.columns), np.dtype(np.float32))
         self.outputs = {"latents": latents}
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `vditrack.inference.session.Session`."""
+    def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `vditrack.inference.session.ArraySession`."""
         stride, beyond = self._grid.stride, (self._side - self._grid.stride) // 2
         border = cv2.BORDER_REPLICATE
         frame = cv2.copyMakeBorder(inputs["frames"][0], beyond, beyond, beyond, beyond, border)
@@ -108,7 +108,7 @@ class PixelEncoder:
         return {"latents": latents[None, :, None]}
 
 
-class Unchanged:
+class Unchanged(ArraySession):
     """In a transformer's place: descriptors that are the latents."""
 
     def __init__(self, latents: TensorSpec) -> None:
@@ -116,8 +116,8 @@ class Unchanged:
         self.inputs = {"latents": latents}
         self.outputs = {"descriptors": TensorSpec((count, rows, columns, channels), latents.dtype)}
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `vditrack.inference.session.Session`."""
+    def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `vditrack.inference.session.ArraySession`."""
         return {"descriptors": inputs["latents"][0].transpose(1, 2, 3, 0)}
 
 

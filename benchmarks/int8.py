@@ -44,7 +44,7 @@ from vditrack.bundle.folder import ENCODER, FEATURES, Bundle, bundled_model, loa
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import causal_features
 from vditrack.inference.onnxruntime import CPU, _options, open_session
-from vditrack.inference.session import Array, Session
+from vditrack.inference.session import Array, ArraySession, Session
 from vditrack.synthetic.layers.clips import SyntheticClip, render_clip
 from vditrack_export.pipeline.acceptance import MAX_LOSS, ScoredTracks
 
@@ -84,7 +84,7 @@ ROWS = (
 
 
 @dataclass
-class Recording:
+class Recording(ArraySession):
     """A session that records its inputs and outputs."""
 
     session: Session
@@ -94,7 +94,7 @@ class Recording:
     def __post_init__(self) -> None:
         self.inputs, self.outputs = self.session.inputs, self.session.outputs
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph once and record the run."""
         outputs = self.session.run(inputs)
         self.given.append(dict(inputs))

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from vditrack.inference.session import Array, TensorSpec
+from vditrack.inference.session import Array, ArraySession, TensorSpec
 
 
-class ReferenceSession:
+class ReferenceSession(ArraySession):
     """A graph that is run node by node: see `vditrack.inference.session.Session`."""
 
     def __init__(self, graph: Path) -> None:
@@ -38,7 +38,7 @@ class ReferenceSession:
         self.inputs = {value.name: _specify(value) for value in model.graph.input}
         self.outputs = {value.name: _specify(value) for value in model.graph.output}
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph once: named arrays in, named arrays out."""
         nodes = self._evaluator.rt_nodes_
         # The evaluator's own loop keeps the results of all nodes to the end.

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from vditrack.errors import VditrackError
-from vditrack.inference.session import Array, Session, TensorSpec
+from vditrack.inference.session import Array, ArraySession, Session, TensorSpec
 from vditrack_export.families.encoder_form import Graph, shapes_of
 
 
-class TorchSession:
+class TorchSession(ArraySession):
     """A graph run by torch: see `vditrack.inference.session.Session`."""
 
     def __init__(self, graph: Graph) -> None:
@@ -24,8 +24,8 @@ class TorchSession:
         named = zip(graph.outputs, shapes, strict=True)
         self.outputs = {name: _specify(value) for name, value in named}
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the graph once.
+    def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph once: see `vditrack.inference.session.ArraySession`.
 
         Raises:
             VditrackError: an output has a number that is not finite.
@@ -39,7 +39,7 @@ class TorchSession:
         return require_finite(self._graph.file, {n: value.numpy() for n, value in named.items()})
 
 
-class FiniteSession:
+class FiniteSession(ArraySession):
     """A session whose outputs have to be finite."""
 
     def __init__(self, file: str, session: Session) -> None:
@@ -47,8 +47,8 @@ class FiniteSession:
         self._file, self._session = file, session
         self.inputs, self.outputs = session.inputs, session.outputs
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the graph once.
+    def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph once: see `vditrack.inference.session.ArraySession`.
 
         Raises:
             VditrackError: an output has a number that is not finite.

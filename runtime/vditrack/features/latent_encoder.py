@@ -1,4 +1,4 @@
-"""Latents of resized frames: the encoder's graphs, and the caches between their runs."""
+"""Latents of resized frames: the encoder's graphs, and the state between their runs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -10,15 +10,12 @@ from vditrack.arrays import Frame
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Input, latents_of
 from vditrack.errors import BundleError
-from vditrack.inference.session import Array, OpenGraph, Session, TensorSpec
+from vditrack.inference.session import Array, OpenGraph, Session, State, TensorSpec
 from vditrack.stage_timing import stage
-
-Caches = Mapping[str, Array]
-"""Arrays that a run passes to the next, by the names of the inputs that take them."""
 
 
 class LatentEncoder:
-    """The encoder's graphs. It has no state, so any number of clips and streams can share one."""
+    """The encoder's graphs. Any number of clips and streams can share one: they keep its state."""
 
     def __init__(self, bundle: Bundle, open_graph: OpenGraph) -> None:
         """Load the graphs.
@@ -37,46 +34,43 @@ class LatentEncoder:
         self._start: Session | None = None
         if self.cached and bundle.manifest.input.temporal_stride > 1:
             self._start = _open_start(bundle, open_graph, self._encoder.outputs)
-        self._caches = {
-            name: tensor for name, tensor in self._encoder.inputs.items() if name != "frames"
-        }
         self.latents = self._encoder.outputs["latents"]
         """Latents of one run."""
 
-    def encode(self, group: Sequence[Frame], caches: Caches | None) -> tuple[Array, Caches]:
+    def encode(
+        self, group: Sequence[Frame], state: State | None, *, keep: bool = True
+    ) -> tuple[Array, State]:
         """Encode the frames of one run.
 
         Args:
             group: at most as many frames, uint8 [height, width, 3], as a run takes; at the
                 beginning of a clip whose later latents share frames, its first frame alone. The
                 newest frame is repeated for those that a group lacks.
-            caches: those of the run before; None at the beginning of a clip.
+            state: the stream's caches, which the run updates; None at the beginning of a clip.
+            keep: whether the run updates the caches.
 
         Returns:
-            Latents [1, C, t, h, w], and the caches for the next run.
+            Latents [1, C, t, h, w], and the state for the next run.
 
         """
-        if caches is None and self._start is not None:
-            session, inputs, size = self._start, {}, 1
-        else:
-            before = self._zero_caches() if caches is None else caches
-            session, inputs, size = self._encoder, dict(before), self.frames
-        inputs["frames"] = _stack([*group, *[group[-1]] * (size - len(group))])
+        session, size = self._encoder, self.frames
+        if state is None:
+            state = self._encoder.new_state()
+            if self._start is not None:
+                session, size = self._start, 1
+        frames = _stack([*group, *[group[-1]] * (size - len(group))])
         with stage("encoder"):
-            outputs = session.run(inputs)
-        return outputs["latents"], {name: outputs[f"next_{name}"] for name in self._caches}
+            outputs = session.run({"frames": frames}, state, keep=keep)
+        return outputs["latents"], state
 
     def encode_clip(self, frames: Iterable[Frame]) -> Iterator[Array]:
         """Yield the latents of a clip, or of a window as if it were one, run by run."""
-        coming, caches = iter(frames), None
+        coming, state = iter(frames), None
         size = self.frames if self._start is None else 1
         while group := list(islice(coming, size)):
-            latents, caches = self.encode(group, caches)
+            latents, state = self.encode(group, state)
             yield latents
             size = self.frames
-
-    def _zero_caches(self) -> dict[str, Array]:
-        return {name: np.zeros(cache.shape, cache.dtype) for name, cache in self._caches.items()}
 
 
 def require_tensors(

@@ -8,8 +8,7 @@ from itertools import islice
 from vditrack.arrays import Frame
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap, interpolate_frames
-from vditrack.features.latent_encoder import Caches
-from vditrack.inference.session import Array
+from vditrack.inference.session import Array, State
 
 
 class SlidingWindow:
@@ -26,20 +25,21 @@ class SlidingWindow:
         length = extractor.window if extractor.encoder.windowed else extractor.latents
         self._kept: deque[Array] = deque(maxlen=length - 1)
         self._group: list[Frame] = []
-        self._caches: Caches | None = None
+        self._state: State | None = None
 
     def copy(self) -> "SlidingWindow":
-        """Return a window with the same state, which shares its arrays."""
+        """Return a window with the same content, which goes on independently."""
         other = copy(self)
         other._kept = self._kept.copy()
+        other._state = None if self._state is None else self._state.copy()
         return other
 
     @property
     def newest_nbytes(self) -> int:
         """Memory that the newest frame added to the state, in bytes."""
         newest = self._group[-1:] or list(self._kept)[-1:]
-        caches = [] if self._caches is None else list(self._caches.values())
-        return sum(array.nbytes for array in [*newest, *caches])
+        state = 0 if self._state is None else self._state.nbytes
+        return sum(array.nbytes for array in newest) + state
 
     def push(self, frame: Frame) -> FeatureMap:
         """Return the map of the next frame, uint8 [H, W, 3] RGB."""
@@ -58,13 +58,12 @@ class SlidingWindow:
         """Encode the newest frames alone, and keep their latent once their group is complete."""
         encoder = self._extractor.encoder
         group = [*self._group, frame]
-        latent, caches = encoder.encode(group, self._caches)
+        complete = self._state is None or len(group) == encoder.frames
+        latent, self._state = encoder.encode(group, self._state, keep=complete)
         window = self._window(latent)
-        if self._caches is None or len(group) == encoder.frames:
+        self._group = [] if complete else group
+        if complete:
             self._kept.append(latent)
-            self._group, self._caches = [], caches
-        else:
-            self._group = group
         return window
 
     def _window(self, newest: Array) -> list[Array]:

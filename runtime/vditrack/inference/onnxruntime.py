@@ -14,7 +14,14 @@ import numpy as np
 
 from vditrack.errors import BackendError, install_command
 from vditrack.inference.isolated_import import find_plugin_crash
-from vditrack.inference.session import AbsentError, Array, Session, TensorSpec, check_outputs
+from vditrack.inference.session import (
+    AbsentError,
+    Array,
+    ArraySession,
+    Session,
+    TensorSpec,
+    check_outputs,
+)
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -31,13 +38,14 @@ _NEXT = {TENSORRT: [CUDA]}
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(int32)": np.dtype(np.int32),
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
 }
 _NO_BF16 = ". Its CPU provider does not support BF16: export with --precision fp32 or fp16."
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(ArraySession):
     """A graph loaded on one of ONNX Runtime's execution providers."""
 
     def __init__(self, graph: Path, provider: str = CPU, threads: int = 0) -> None:
@@ -85,8 +93,13 @@ class OnnxRuntimeSession:
         self.inputs = {node.name: _tensor(graph, node) for node in self._session.get_inputs()}
         self.outputs = {node.name: _tensor(graph, node) for node in self._session.get_outputs()}
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the graph once, as `vditrack.inference.session.Session` defines it."""
+    def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph once on arrays of all inputs.
+
+        Raises:
+            BackendError: The graph fails to run, or an output is not finite.
+
+        """
         names = list(self.outputs)
         try:
             arrays = self._session.run(names, dict(inputs))
@@ -185,8 +198,8 @@ def _tensor(graph: Path, node: object) -> TensorSpec:
     if kind not in _DTYPES or not all(isinstance(side, int) for side in shape):
         name = getattr(node, "name", "?")
         raise BackendError(
-            f"{graph}: tensor {name!r} is {kind} {shape}; static shapes of uint8, float32 or "
-            "float16 are needed. Export the bundle again."
+            f"{graph}: tensor {name!r} is {kind} {shape}; static shapes of uint8, int32, "
+            "float32 or float16 are needed. Export the bundle again."
         )
     return TensorSpec(tuple(shape), _DTYPES[kind])
 

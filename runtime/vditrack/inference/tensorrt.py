@@ -21,7 +21,7 @@ from vditrack.errors import BackendError, EngineError, InputError
 from vditrack.inference.cuda import Stream
 from vditrack.inference.engine_identity import TITLES, Target
 from vditrack.inference.isolated_import import import_isolated
-from vditrack.inference.session import AbsentError, Array, TensorSpec, check_outputs
+from vditrack.inference.session import AbsentError, Array, ArraySession, TensorSpec, check_outputs
 from vditrack.inference.trt_log import collecting_logger
 from vditrack.input_checks.files import read_file
 
@@ -33,12 +33,13 @@ _LOG = logging.getLogger("vditrack")
 _MODULES: dict[Target, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _DTYPES: dict[str, np.dtype[Any]] = {
     "UINT8": np.dtype(np.uint8),
+    "INT32": np.dtype(np.int32),
     "FLOAT": np.dtype(np.float32),
     "HALF": np.dtype(np.float16),
 }
 
 
-class EngineSession:
+class EngineSession(ArraySession):
     """An engine loaded on the first GPU; it follows `vditrack.inference.session.Session`.
 
     Its memory, on the GPU and pinned on the host, is allocated once. Runs from several threads are
@@ -94,8 +95,8 @@ class EngineSession:
         else:
             self._start(engine)
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the engine once, as `vditrack.inference.session.Session` defines it."""
+    def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the engine once, as `vditrack.inference.session.ArraySession` defines it."""
         with self._lock:
             try:
                 for name in self.inputs:
@@ -208,8 +209,8 @@ def _tensor(engine: Any, path: Path, name: str) -> TensorSpec:  # noqa: ANN401
     shape, kind = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name).name
     if kind not in _DTYPES or min(shape, default=0) < 0:
         raise BackendError(
-            f"{path}: tensor {name!r} is {kind} {shape}; static shapes of uint8, float32 or "
-            "float16 are needed. Build the engine again."
+            f"{path}: tensor {name!r} is {kind} {shape}; static shapes of uint8, int32, "
+            "float32 or float16 are needed. Build the engine again."
         )
     return TensorSpec(shape, _DTYPES[kind])
 

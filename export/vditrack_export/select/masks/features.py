@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vditrack.bundle.folder import FEATURES, Bundle
 from vditrack.features.extractor import FeatureExtractor
-from vditrack.inference.session import Array, TensorSpec
+from vditrack.inference.session import Array, ArraySession, TensorSpec
 from vditrack_export.families.read_spec import Denoising
 from vditrack_export.families.whole_model import Reading
 from vditrack_export.pipeline.backbone import Backbone
@@ -46,7 +46,7 @@ def make_extractor(
     )
 
 
-class _BlocksSession:
+class _BlocksSession(ArraySession):
     """A `Session` that runs the unmodified transformer and reads some of its blocks."""
 
     def __init__(
@@ -59,7 +59,7 @@ class _BlocksSession:
         self.outputs = {"descriptors": TensorSpec(shape, real)}
         self._model, self._blocks, self._denoising = model, blocks, denoising
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         card, model = self._model.card, self._model
         shape = self.outputs["descriptors"].shape
         newest = shape[0] * shape[1] * shape[2]
