@@ -76,6 +76,11 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     overlap: Count = 1
     """Latents that consecutive windows of a clip share, if a window describes all its frames; the
     earlier window describes them."""
+    attention: Literal["window", "causal", "cached"] = "window"
+    """What ``features.onnx`` takes. "window": the latents of a window. Otherwise the described
+    latents, the *chunk*, alone, and the keys and values that earlier chunks of the window had when
+    they were the newest. "causal": the transformer was trained to attend so, and the result is
+    exact. "cached": it was trained to attend to later frames too, and the result is approximate."""
 
     @property
     def latents(self) -> int:
@@ -87,6 +92,11 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Latents at the end of a window that get descriptors."""
         whole = self.described_frames == self.frames
         return self.latents if whole else self.described_frames // self.temporal_stride
+
+    @property
+    def cached_latents(self) -> int:
+        """Latents whose keys and values are cached; 0 if ``features.onnx`` takes whole windows."""
+        return 0 if self.attention == "window" else self.latents - self.described_latents
 
     def __post_init__(self) -> None:
         stride, frames, described = self.temporal_stride, self.frames, self.described_frames
@@ -103,6 +113,11 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             (
                 described == frames or described % stride == 0,
                 f"described_frames are neither all nor a multiple of temporal_stride {stride}",
+            ),
+            (
+                self.attention == "window" or self.latents % max(self.described_latents, 1) == 0,
+                f'attention is "{self.attention}", and the {self.latents} latents of a window are '
+                f"not a multiple of the {self.described_latents} described ones",
             ),
         ]
         for holds, complaint in claims:

@@ -78,7 +78,7 @@ def _matching_from_6(matching: Fields) -> Fields:
 def _from_7(fields: Fields) -> Fields:
     """Add what version 8 did: the camera's motion, patches that suit the picture, and late masks.
 
-    Graphs in a lower precision were not compared with the original.
+    Graphs in a lower precision were not compared with the original, and none cached keys.
 
     Version 7 tracked points that had left the picture to look-alikes. There are no values of the
     new fields with which it still would, so bundles of older versions get those of this version.
@@ -93,6 +93,7 @@ def _from_7(fields: Fields) -> Fields:
     source = {"expert": None, "quantisation": (), "adapters": (), **fields["source"]}
     fields = {**fields, "source": source, "propagation": propagation, "streaming": streaming}
     fields["lowered_parity"] = []
+    fields["input"] = {**fields["input"], "attention": "window"}
     flow_tracking = fields["matching"]["flow_tracking"]
     if flow_tracking is None:
         return fields

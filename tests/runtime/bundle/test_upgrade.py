@@ -50,7 +50,7 @@ def test_an_old_manifest_says_what_it_said(version):
     for part in ("name", "notes", "encoder", "output", "files", "parity", "tools"):
         assert now[part] == old[part]
     assert now["source"] == {"expert": None, "quantisation": [], "adapters": [], **old["source"]}
-    assert now["input"] == {"overlap": 1, **old["input"]}
+    assert now["input"] == {"overlap": 1, "attention": "window", **old["input"]}
     if version >= 7:
         assert contains(now["matching"], old["matching"])
         assert contains(now["propagation"], old["propagation"])
