@@ -69,6 +69,9 @@ class Masks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def __post_init__(self) -> None:
         if self.appearance.input.frames != 1:
             raise ValueError("appearance is read from single frames: frames are not 1")
+        parts = [part for part in (self.motion, self.appearance) if part is not None]
+        if any(part.input.attention != "window" for part in parts):
+            raise ValueError('masks are read from whole windows: attention is not "window"')
         if (self.motion is None) == (self.propagation.displacement is None):
             raise ValueError("motion is either a part of its own, or a displacement: give one")
 
@@ -122,6 +125,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(complaint)
         strides = encoder.temporal_strides
         claims = [
+            (
+                size.attention in shape.attentions,
+                f'attention "{size.attention}" is not one of the family '
+                f"{shape.__struct_config__.tag}: give {' or '.join(shape.attentions)}",
+            ),
             (
                 shape.in_channels == encoder.latent_channels,
                 "latent_channels of the encoder are not in_channels of the transformer",

@@ -17,6 +17,7 @@ def change_card(
     frames: int | None = None,
     described: int | None = None,
     temporal_stride: int | None = None,
+    attention: str | None = None,
     block: int | None = None,
     heads: str | None = None,
 ) -> Card:
@@ -26,8 +27,10 @@ def change_card(
         card: The card.
         size: Size of the frames, ``WIDTHxHEIGHT``.
         frames: Frames in a window.
-        described: Newest frames that get descriptors; all of a window whose frames are given.
+        described: Newest frames that get descriptors. Default: all of a window whose frames are
+            given; with cached keys, the card's or those of one latent.
         temporal_stride: Frames that share a latent.
+        attention: "window", "causal" or "cached".
         block: Block whose tensor is read.
         heads: Heads that are read, ``0,3,7``.
 
@@ -42,8 +45,11 @@ def change_card(
         "input": {
             **_read_size(size, card),
             "frames": frames,
-            "described_frames": frames if described is None else described,
+            "described_frames": _choose_described(
+                card, frames, described, temporal_stride, attention
+            ),
             "temporal_stride": temporal_stride,
+            "attention": attention,
         },
         "feature": {"block": block, "heads": _parse_heads(heads)},
     }
@@ -56,6 +62,24 @@ def change_card(
         return msgspec.convert(plain, Card)
     except msgspec.ValidationError as error:
         raise InputError(f"card {card.name}, as changed: {error}.") from error
+
+
+def _choose_described(
+    card: Card,
+    frames: int | None,
+    described: int | None,
+    temporal_stride: int | None,
+    attention: str | None,
+) -> int | None:
+    """Return the frames that get descriptors; None for the card's."""
+    if described is not None:
+        return described
+    size = card.input
+    if (attention or size.attention) == "window":
+        return frames
+    # As many latents as before, but one where the card describes all of its windows.
+    latents = 1 if size.attention == "window" else size.described_latents
+    return latents * (temporal_stride or size.temporal_stride)
 
 
 def _read_size(text: str | None, card: Card) -> dict[str, object]:

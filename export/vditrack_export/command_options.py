@@ -110,6 +110,16 @@ TemporalStrideOption = Annotated[
         "--temporal-stride", help="Number of frames that share a latent; default: the card's."
     ),
 ]
+AttentionOption = Annotated[
+    Literal["window", "causal", "cached"] | None,
+    typer.Option(
+        "--attention",
+        help="What the transformer runs on: each whole window, or each new latent with cached keys "
+        "and values of the window before it, which is approximate (cached) unless the model was "
+        "trained so (causal); default: the card's.",
+        show_default=False,
+    ),
+]
 BlockOption = Annotated[
     int | None, typer.Option("--block", help="Block whose tensor is read, counted from 0.")
 ]

@@ -105,15 +105,24 @@ _SMALL: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 SMALL_CARDS = tuple(_SMALL)
-"""Names of the shipped cards that have a small one."""
+"""Names of the shipped cards that have a small one of whole windows."""
+
+_SMALL["wan2.1-causal-1.3b"] = _SMALL["wan2.1-t2v-1.3b"]
 
 
 def make_small_card(
-    name: str, *, frames: int, temporal_stride: int = 1, size: tuple[int, int] = (64, 96)
+    name: str,
+    *,
+    frames: int,
+    temporal_stride: int = 1,
+    size: tuple[int, int] = (64, 96),
+    attention: str = "window",
+    chunk: int = 1,
 ) -> Card:
     """Return a card of a shipped one's family with a small picture and small networks.
 
-    All frames of a window are described, by the third block or layer of the network.
+    All frames of a window are described, or with cached keys a chunk of latents, by the third block
+    or layer of the network.
     """
     plain = msgspec.to_builtins(load_card(name))
     for section, sides in _SMALL[name].items():
@@ -122,11 +131,14 @@ def make_small_card(
         "height": size[0],
         "width": size[1],
         "frames": frames,
-        "described_frames": frames,
+        "described_frames": frames if attention == "window" else chunk * temporal_stride,
+        "attention": attention,
         "temporal_stride": temporal_stride,
         "overlap": 1,
     }
     transformer = "heads" in plain["transformer"]
     plain["feature"] |= {"block": 2, "heads": [1, 0] if transformer else [0]}
+    if "chunk" in plain["transformer"]:
+        plain["transformer"]["chunk"] = chunk
     plain["masks"] = None
     return msgspec.convert(plain, Card)

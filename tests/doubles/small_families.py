@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vditrack_export.families.base_shapes import Feature, Transformer
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
 from vditrack_export.families.registry import DENOISER_SHAPES, resolve_family
+from vditrack_export.families.step_path import StepPath
 from vditrack_export.families.tiny.shapes import Convolutions
 from vditrack_export.families.transformer_denoiser import TransformerDenoiser
 
@@ -161,6 +162,31 @@ class SmallFamily:
         chosen = read[:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
         return chosen.reshape(*self.grid, -1)[-cut.described :]
 
+    def inside_clip(self, clip: Tensor, chunk: int, window: int) -> dict[Reading, list[Tensor]]:
+        """Run the unmodified model on a clip, with attention limited to chunks in a window."""
+        model, prompt = self.model(), self.prompt(self.prompts[-1])
+        latents = clip.shape[2]
+        noise = seeded_noise((1, clip.shape[1], chunk, *clip.shape[3:]), STEP.seed)
+        noised = STEP.signal * clip + STEP.noise * noise.repeat(1, 1, latents // chunk, 1, 1)
+        ends = torch.arange(latents) // chunk * chunk + chunk
+        places = torch.arange(latents)
+        attended = (places < ends[:, None]) & (places >= ends[:, None] - window)
+        _, rows, columns = self.shape.patch
+        cells = clip.shape[3] // rows * (clip.shape[4] // columns)
+        return read_inside(
+            getattr(model, self.denoiser.blocks),
+            lambda: self.denoiser.run_noised(model, noised, torch.tensor([STEP.timestep]), prompt),
+            heads=self.shape.heads,
+            tokens=latents * cells,
+            text_first=False,
+            mask=attended.repeat_interleave(cells, 0).repeat_interleave(cells, 1),
+        )
+
+    def step_path(self, cut: Cut, window: int, sides: tuple[int, int]) -> StepPath:
+        shape = (self.shape.in_channels, window, *sides)
+        prompt = self.prompt(self.prompts[-1])
+        return self.denoiser.step_path(self.model(), shape, cut, STEP, prompt).eval()
+
     def path(self, cut: Cut, prompt: Prompt, layers: int | None = None) -> nn.Module:
         model, text = self.model(layers), self.prompt(prompt)
         return self.denoiser.path(model, self.latent_shape, cut, STEP, text).eval()
@@ -187,6 +213,7 @@ def read_inside(
     heads: int,
     tokens: int,
     text_first: bool,
+    mask: Tensor | None = None,
 ) -> dict[Reading, list[Tensor]]:
     """Run a model and catch keys, queries and hidden states of its blocks.
 
@@ -196,6 +223,7 @@ def read_inside(
         heads: Heads of each block.
         tokens: Tokens of the video.
         text_first: Whether text tokens that attend together with the video's precede them.
+        mask: Which tokens each attends to in self-attention; None for all.
 
     Returns:
         By reading and block, float32 [tokens, heads, head_dim].
@@ -223,7 +251,7 @@ def read_inside(
         every = output if isinstance(output, Tensor) else output[0]
         found["hidden", True].append(video(every[0].unflatten(-1, (heads, -1))))
 
-    listener = _Attentions(lambda name, every: found[name, True].append(video(every)))
+    listener = _Attentions(lambda name, every: found[name, True].append(video(every)), mask)
     with ExitStack() as hooks, torch.no_grad():
         for block in blocks:
             attention = block.attn1 if hasattr(block, "attn1") else block.attn
@@ -243,9 +271,9 @@ def read_inside(
 class _Attentions(TorchFunctionMode):
     """Hands over queries and keys of self-attention as scaled_dot_product_attention gets them."""
 
-    def __init__(self, found: Callable[[str, Tensor], None]) -> None:
+    def __init__(self, found: Callable[[str, Tensor], None], mask: Tensor | None) -> None:
         super().__init__()
-        self.found, self.listening = found, False
+        self.found, self.mask, self.listening = found, mask, False
 
     def begin(self, *_: object) -> None:
         self.listening = True
@@ -262,7 +290,9 @@ class _Attentions(TorchFunctionMode):
     ) -> object:
         kwargs = kwargs or {}
         if self.listening and function is F.scaled_dot_product_attention:
-            handed = dict(zip(("query", "key"), args, strict=False)) | kwargs
+            handed = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
             self.found("queries", handed["query"][0].transpose(0, 1))
             self.found("keys", handed["key"][0].transpose(0, 1))
+            if self.mask is not None:
+                args, kwargs = (), handed | {"attn_mask": self.mask}
         return function(*args, **kwargs)

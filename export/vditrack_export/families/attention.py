@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from vditrack_export.families.layers import (
@@ -23,6 +24,14 @@ class RotaryTables(NamedTuple):
     def newest(self, count: int) -> "RotaryTables":
         """Return the tables of the last ``count`` tokens."""
         return RotaryTables(last_tokens(self.cos, count), last_tokens(self.sin, count))
+
+
+class CachedTokens(NamedTuple):
+    """What a block keeps of earlier latents, [latents, tokens of a latent, width]."""
+
+    key: Tensor
+    """Keys after their norm and before the rotary embedding."""
+    value: Tensor
 
 
 class SelfAttention(nn.Module):
@@ -59,6 +68,34 @@ class SelfAttention(nn.Module):
         value = split_heads(self.to_v(tokens), self.heads)
         out: Tensor = self.to_out(self.attend(query, key, value))
         return out
+
+    def step(
+        self, tokens: Tensor, cached: CachedTokens, tables: RotaryTables, added: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attend from the newest tokens to those of cached latents and to each other.
+
+        Args:
+            tokens: Newest tokens, [1, N, width].
+            cached: Keys and values of earlier latents.
+            tables: Rotary tables of the cached tokens, then of the newest.
+            added: What is added to the logits of the same tokens, float32 [M].
+
+        Returns:
+            Attended tokens, [1, N, width], and the newest tokens' keys and values as they are
+            cached, [1, N, width].
+
+        """
+        newest, heads = tables.newest(tokens.shape[1]), self.heads
+        query = self.rotate(self._normed(self.norm_q, self.to_q(tokens)), *newest)
+        key = self._normed(self.norm_k, self.to_k(tokens)).flatten(2)
+        value = self.to_v(tokens)
+        older_key, older_value = (each.flatten(0, 1)[None] for each in cached)
+        # Values are cached in the precision that they are multiplied in, or rounded to it here.
+        precision = self.attend.precision
+        values = torch.cat((older_value.to(precision), value.to(precision)), 1)
+        keys = self.rotate(split_heads(torch.cat((older_key.float(), key), 1), heads), *tables)
+        attended = self.attend(query, keys, split_heads(values, heads), added)
+        return self.to_out(attended), key, value
 
     def _normed(self, norm: nn.Module, projected: Tensor) -> Tensor:
         return normalise_heads(norm, projected, self.heads, head_norms=self.head_norms)

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from vditrack.bundle.manifest import Input
+from vditrack.errors import InputError
 from vditrack_export.checkpoints.checkpoint import CheckpointFiles
 from vditrack_export.checkpoints.weights import Config, StoredModel
 from vditrack_export.families.base_shapes import DenoiserShape, EncoderShape, Feature
 from vditrack_export.families.encoder_form import EncoderForm
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
+from vditrack_export.families.step_path import StepPath
 from vditrack_export.families.text_encoders import TextEncoder
 from vditrack_export.families.whole_model import Reading
 
@@ -57,6 +59,9 @@ class Denoiser(ABC, Generic[DenoiserShapeT]):
 
     lora_loader: ClassVar[str | None] = None
     """Class of diffusers that converts low-rank adapters for it; None if there is none."""
+    step_error: ClassVar[float] = 1e-5
+    """Largest accepted difference between steps with cached keys and one pass over a clip, relative
+    to the largest magnitude."""
     text_encoders: ClassVar[tuple[str, ...]] = ("",)
     """Suffixes of the folders of text encoders that give the prompt, and of their tokenizers."""
 
@@ -115,6 +120,56 @@ class Denoiser(ABC, Generic[DenoiserShapeT]):
             prompt: Embedding of the prompt, float32 of `prompt_shape`.
 
         """
+
+    def step_path(
+        self,
+        model: Any,  # noqa: ANN401
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> StepPath:
+        """Return the module that maps a chunk of latents and cached keys to descriptors.
+
+        Arguments are those of `path`; the latents are those of a whole window, and the chunk are
+        those described. Cards allow it by ``attentions`` of their shapes.
+
+        Raises:
+            InputError: The network has no such module.
+
+        """
+        raise InputError(f"{self.model_class.__name__} has no keys and values that are cached.")
+
+    def read_clip(
+        self,
+        model: nn.Module,
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        latents: Tensor,
+        prompt: Tensor,
+    ) -> Tensor:
+        """Run the unmodified model once on a clip, and read what steps of `step_path` compute.
+
+        Attention is limited to each chunk and the window before it. Other arguments are those of
+        `step_path`.
+
+        Args:
+            model: The unmodified model.
+            latent_shape: Shape of the latents of a window.
+            cut: What is read, and of how many latents at a time.
+            denoising: The denoising step.
+            latents: Latents of the clip, a multiple of a chunk, float32 [1, C, T, h, w].
+            prompt: Embedding of the prompt.
+
+        Returns:
+            Descriptors of all latents, float32 [tokens, D].
+
+        Raises:
+            InputError: As `step_path`.
+
+        """
+        raise InputError(f"{self.model_class.__name__} has no keys and values that are cached.")
 
     @abstractmethod
     def run(

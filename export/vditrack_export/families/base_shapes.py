@@ -50,6 +50,8 @@ class DenoiserShape(
 
     signed_timestep: ClassVar[bool] = False
     """Whether timesteps below 0 are valid."""
+    attentions: ClassVar[tuple[str, ...]] = ("window",)
+    """Values of a card's ``attention`` that the network can be exported with."""
 
     in_channels: Positive
     """Channels of the latents."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vditrack_export.families.attention import RotaryTables
-from vditrack_export.families.layers import last_tokens
-from vditrack_export.families.read_spec import Cut, Denoising, LatentShape, seeded_noise
+from vditrack_export.families.attention import CachedTokens, RotaryTables, SelfAttention
+from vditrack_export.families.layers import last_tokens, rotate_halves, rotate_pairs
+from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 
 
 class NoisedPath(nn.Module):
@@ -26,8 +26,7 @@ class NoisedPath(nn.Module):
         """Draw the noise."""
         super().__init__()
         self.signal = denoising.signal
-        noise = seeded_noise((1, *latent_shape), denoising.seed)
-        self.register_buffer("noise", denoising.noise * noise)
+        self.register_buffer("noise", denoising.draw_noise(latent_shape))
 
     def noised(self, latents: Tensor) -> Tensor:
         """Return latents [1, C, T, h, w] with their noise."""
@@ -82,10 +81,24 @@ class TransformerPath(NoisedPath):
             for index, source in enumerate(sources[: self.whole])
         )
 
-    def set_rotary(self, tables: RotaryTables | None) -> None:
-        """Keep the rotary tables that all blocks use."""
+    def set_rotary(self, tables: RotaryTables | None, *, halves: bool = False) -> None:
+        """Keep the rotary tables that all blocks use; see `SelfAttention` for ``halves``."""
+        self.rotate = rotate_halves if halves else rotate_pairs
         self.register_buffer("cos", None if tables is None else tables.cos)
         self.register_buffer("sin", None if tables is None else tables.sin)
+
+    @property
+    def is_cacheable(self) -> bool:
+        """Whether keys and values of the video's tokens can be cached: see `step_path`."""
+        prompted = all(isinstance(block, PromptedBlock) for block in self.blocks)
+        return prompted and self.cos is not None
+
+    def rotate_newest(self, chunks: Tensor) -> Tensor:
+        """Rotate keys or queries [B, newest tokens, heads, channels] as the newest of a window."""
+        assert self.cos is not None
+        assert self.sin is not None
+        cos, sin = (last_tokens(table, self.newest) for table in (self.cos, self.sin))
+        return self.rotate(chunks, cos, sin)
 
     def embed(self, noised: Tensor) -> Tensor:
         """Map noised latents [1, C, T, h, w] to tokens [1, N, width]."""
@@ -145,7 +158,25 @@ class PromptedBlock(nn.Module):
     def forward(self, tokens: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Map tokens [1, N, width] to the newest of them after the block."""
         attended = self.self_attention(self.norm1(tokens), cos, sin, self.newest)
-        tokens = last_tokens(tokens, self.newest) + attended * self.attention_gate
+        return self._advance(last_tokens(tokens, self.newest), attended)
+
+    def step(
+        self, tokens: Tensor, cached: CachedTokens, tables: RotaryTables, added: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the block on the newest tokens alone.
+
+        Arguments are those of `SelfAttention.step`.
+
+        Returns:
+            The tokens after the block, and their keys and values for the cache.
+
+        """
+        assert isinstance(self.self_attention, SelfAttention)
+        attended, key, value = self.self_attention.step(self.norm1(tokens), cached, tables, added)
+        return self._advance(tokens, attended), key, value
+
+    def _advance(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        tokens = tokens + attended * self.attention_gate
         prompted: Tensor = self.cross_attention(self.norm2(tokens))
         tokens = tokens + (prompted if self.prompt_gate is None else prompted * self.prompt_gate)
         advanced: Tensor = self.feed_forward(self.norm3(tokens))

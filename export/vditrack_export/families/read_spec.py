@@ -39,10 +39,19 @@ class Denoising:
     signal: float
     noise: float
     seed: int
+    chunk: int | None = None
+    """Latents after which the noise repeats; None if every latent has noise of its own."""
 
     def noised(self, latents: Tensor) -> Tensor:
         """Return latents [1, C, T, h, w] with their noise."""
-        return self.signal * latents + self.noise * seeded_noise(latents.shape, self.seed)
+        noise = self.draw_noise(latents.shape[1:])
+        repeated = noise.repeat(1, 1, latents.shape[2] // noise.shape[2], 1, 1)
+        return self.signal * latents + repeated
+
+    def draw_noise(self, shape: Sequence[int]) -> Tensor:
+        """Return the noise of latents of shape [C, T, h, w]; of one chunk if it repeats."""
+        channels, frames, *sides = shape
+        return self.noise * seeded_noise((1, channels, self.chunk or frames, *sides), self.seed)
 
 
 def seeded_noise(shape: Sequence[int], seed: int) -> Tensor:

@@ -26,6 +26,7 @@ FAMILIES = (
     "tiny",
     "unet",
     "wan",
+    "wan_causal",
 )
 
 

@@ -7,6 +7,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -15,14 +16,17 @@ from torch import Tensor, nn
 from vditrack.errors import InputError
 from vditrack_export.checkpoints.loading import build_empty, fill_weights
 from vditrack_export.checkpoints.weights import Config, StoredModel
+from vditrack_export.families.banded_attention import Band, limit_attention
 from vditrack_export.families.base_family import (
     Denoiser,
     Grid,
     PromptPadding,
 )
 from vditrack_export.families.base_shapes import Feature, Transformer
+from vditrack_export.families.feature_path import TransformerPath
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
 from vditrack_export.families.rotary import RotaryAxes, low_frequency_channels, wan_rotary_axes
+from vditrack_export.families.step_path import StepPath
 from vditrack_export.families.whole_model import Reading, catch_tensor
 
 TransformerT = TypeVar("TransformerT", bound=Transformer)
@@ -81,6 +85,21 @@ class TransformerDenoiser(Denoiser[TransformerT]):
     ) -> nn.Module:
         """Return the module that maps latents to descriptors."""
         return self.path_class(model, latent_shape, cut, denoising, prompt)
+
+    def step_path(
+        self,
+        model: Any,  # noqa: ANN401
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        prompt: Tensor,
+    ) -> StepPath:
+        """Return the module that maps a chunk of latents and cached keys to descriptors."""
+        repeating = replace(denoising, chunk=cut.described)
+        path = self.path(model, latent_shape, cut, repeating, prompt)
+        if not isinstance(path, TransformerPath) or not path.is_cacheable:
+            raise InputError(f"{self.model_class.__name__} has no keys and values that are cached.")
+        return StepPath(path, latent_shape[1] - cut.described)
 
     def refusal(self, config: Config, grid: Grid) -> str | None:
         """Return what in a checkpoint's configuration cannot be exported, if anything."""
@@ -157,6 +176,34 @@ class TransformerDenoiser(Denoiser[TransformerT]):
         by_head = caught[-1]
         newest = len(by_head) * cut.described // latents.shape[2]
         return by_head[-newest:][:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
+
+    def read_clip(
+        self,
+        model: nn.Module,
+        latent_shape: LatentShape,
+        cut: Cut,
+        denoising: Denoising,
+        latents: Tensor,
+        prompt: Tensor,
+    ) -> Tensor:
+        """Run the unmodified model once on a clip, and read what steps of `step_path` compute."""
+        caught: list[Tensor] = []
+        # Rotated later, by places in a window instead of in the clip.
+        reading = Reading((cut.block,), cut.tensor, rotated=False)
+        repeating = replace(denoising, chunk=cut.described)
+        attentions = [getattr(block, self.attention) for block in getattr(model, self.blocks)]
+        band = Band(latents.shape[2], cut.described, latent_shape[1])
+        with limit_attention(attentions, band):
+            self.read_blocks(
+                model, reading, repeating, latents, prompt, lambda _, every: caught.append(every)
+            )
+        by_head = caught[-1]
+        if cut.rotated and cut.tensor != "hidden":
+            path = self.path(model, latent_shape, cut, repeating, prompt)
+            assert isinstance(path, TransformerPath)
+            chunks = torch.unflatten(by_head, 0, (-1, path.newest))
+            by_head = path.rotate_newest(chunks).flatten(0, 1)
+        return by_head[:, list(cut.heads)][:, :, list(cut.channels)].flatten(1)
 
     def read_blocks(
         self,

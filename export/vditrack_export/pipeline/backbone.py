@@ -16,6 +16,7 @@ from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.base_shapes import Feature
 from vditrack_export.families.encoder_form import EncoderForm, Graph
 from vditrack_export.families.read_spec import Cut, Denoising, LatentShape
+from vditrack_export.families.step_path import StepPath
 from vditrack_export.pipeline.checkpoint import Checkpoint, load_checkpoint, random_checkpoint
 from vditrack_export.pipeline.empty_prompt import check_text_encoder, empty_prompt, random_prompt
 
@@ -77,12 +78,13 @@ class Backbone:
     def feature_graph(self, size: Input) -> Graph:
         """Return the graph from latents to descriptors for windows of a size.
 
-        It shares the modules of the transformer.
+        It shares the modules of the transformer. With cached keys it takes a chunk of latents.
         """
-        shape = self.latent_shape(size)
-        path = self.card.family.denoiser.path(
-            self.checkpoint.transformer, shape, self.cut(size), self.denoising, self.prompt
-        )
+        shape, denoiser = self.latent_shape(size), self.card.family.denoiser
+        given = (self.checkpoint.transformer, shape, self.cut(size), self.denoising, self.prompt)
+        if size.attention != "window":
+            return step_graph(denoiser.step_path(*given).eval())
+        path = denoiser.path(*given)
         return Graph(FEATURES, path.eval(), {"latents": torch.zeros(1, *shape)}, ("descriptors",))
 
     def original_latents(self, frames: Tensor, temporal_stride: int) -> Tensor:
@@ -98,6 +100,11 @@ class Backbone:
         """
         encoder = self.card.family.encoder
         return encoder.original_latents(self.checkpoint.encoder, frames, temporal_stride)
+
+
+def step_graph(step: StepPath) -> Graph:
+    """Return the graph of a step; its caches have the precision that the step has now."""
+    return Graph(FEATURES, step, step.examples, step.outputs)
 
 
 def load_backbone(card: Card, weights: Weights) -> Backbone:

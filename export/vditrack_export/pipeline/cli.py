@@ -14,6 +14,7 @@ from vditrack_export.card import load_card
 from vditrack_export.card_changes import change_card
 from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.command_options import (
+    AttentionOption,
     BlockOption,
     CardArgument,
     DescribedOption,
@@ -56,6 +57,7 @@ def export(
     frames: FramesOption = None,
     described: DescribedOption = None,
     temporal_stride: TemporalStrideOption = None,
+    attention: AttentionOption = None,
     block: BlockOption = None,
     heads: HeadsOption = None,
     precision: PrecisionOption = "fp32",
@@ -87,6 +89,7 @@ def export(
         frames=frames,
         described=described,
         temporal_stride=temporal_stride,
+        attention=attention,
         block=block,
         heads=heads,
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -15,16 +15,17 @@ from torch import Tensor
 
 from vditrack.arrays import Floats
 from vditrack.bundle.folder import FEATURES
-from vditrack.bundle.manifest import Input, LoweredParity, Precision
+from vditrack.bundle.manifest import Input, LoweredParity, Precision, latents_of
 from vditrack.errors import VditrackError
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
-from vditrack.inference.session import Array
+from vditrack.inference.session import Array, Session
 from vditrack_export.card import Card
 from vditrack_export.families.encoder_form import EncoderForm, Graph, groups
 from vditrack_export.pipeline.backbone import Backbone
 from vditrack_export.pipeline.precision import DTYPES, PrecisionName, count_products
 from vditrack_export.pipeline.reference_session import ReferenceSession
 from vditrack_export.pipeline.sessions import FiniteSession
+from vditrack_export.pipeline.steps import describe_latents
 
 MAX_RELATIVE_ERROR = 1e-5
 _LATENT_ERROR = 1e-4
@@ -33,14 +34,6 @@ averages millions of numbers, ONNX Runtime's sum is off by up to 4e-5 (torch's b
 _SEED = 0
 _TOKENS = 2048
 """The number of tokens of a window up to which the whole model runs at the card's own size."""
-
-
-class RunnableGraph(Protocol):
-    """A loaded graph: named arrays in, named arrays out."""
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the graph once."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,47 +52,59 @@ class ComparedGraphs:
 
 @dataclass(frozen=True)
 class Original:
-    """What the unmodified models compute of a window."""
+    """What the unmodified models compute of a clip."""
 
-    window: Tensor
-    """uint8 [F, H, W, 3]"""
+    clip: Tensor
+    """A window; with cached keys the frames of two windows. uint8 [F, H, W, 3]"""
     latents: Tensor
     """float32 [1, C, t, h, w]"""
     descriptors: Tensor
     """float32 [tokens, D]"""
+    error: float
+    """Largest accepted relative error of descriptors in FP32."""
 
 
 def choose_parity_size(card: Card) -> Input:
     """Return the window at which the whole model runs: the card's own, or a small one."""
     size, cell = card.input, card.cell
     rows, columns = size.height // cell, size.width // cell
-    if size.latents * rows * columns <= _TOKENS:
+    stride, chunk = size.temporal_stride, size.described_latents
+    if latents_of(_clip_frames(size), stride) * rows * columns <= _TOKENS:
         return size
-    frames = min(size.frames, 1 + 2 * size.temporal_stride)
     whole = size.described_frames == size.frames
+    if size.attention == "window":
+        frames, described = min(size.frames, 1 + 2 * stride), min(size.described_frames, stride)
+    else:
+        frames = min(size.frames, 1 + (max(2 * chunk, 3) - 1) * stride)
+        described = size.described_frames
     return msgspec.structs.replace(
         size,
         height=min(rows, 12) * cell,
         width=min(columns, 16) * cell,
         frames=frames,
-        described_frames=frames if whole else min(size.described_frames, size.temporal_stride),
+        described_frames=frames if whole else described,
     )
+
+
+def _clip_frames(size: Input) -> int:
+    """Return the frames that graphs are compared on: those of a window, or of two with caches."""
+    if size.attention == "window":
+        return size.frames
+    return 1 + (2 * size.latents - 1) * size.temporal_stride
 
 
 def run_original(backbone: Backbone, size: Input) -> Original:
     """Run the unmodified models on seeded random frames, before their precision is lowered."""
-    shape = (size.frames, size.height, size.width, 3)
+    shape = (_clip_frames(size), size.height, size.width, 3)
     generator = torch.Generator().manual_seed(_SEED)
-    window = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    latents = backbone.original_latents(window, size.temporal_stride)
-    descriptors = backbone.card.family.denoiser.read_whole(
-        backbone.checkpoint.transformer,
-        backbone.cut(size),
-        backbone.denoising,
-        latents,
-        backbone.prompt,
-    )
-    return Original(window, latents, descriptors)
+    clip = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    latents = backbone.original_latents(clip, size.temporal_stride)
+    denoiser, model = backbone.card.family.denoiser, backbone.checkpoint.transformer
+    cut, step = backbone.cut(size), (backbone.denoising, latents, backbone.prompt)
+    if size.attention == "window":
+        return Original(clip, latents, denoiser.read_whole(model, cut, *step), MAX_RELATIVE_ERROR)
+    descriptors = denoiser.read_clip(model, backbone.latent_shape(size), cut, *step)
+    return Original(clip, latents, descriptors, denoiser.step_error)
 
 
 def measure_errors(
@@ -121,14 +126,16 @@ def measure_errors(
         VditrackError: an error is above its limit.
 
     """
-    latents = encode_window(compared.form, _open_in(folder), original.window)
+    latents = encode_window(compared.form, _open_in(folder), original.clip)
     session = OnnxRuntimeSession(folder / FEATURES)
-    descriptors = session.run({"latents": original.latents.numpy()})["descriptors"]
+    descriptors = describe_latents(session, original.latents.numpy(), compared.size)
     errors = {
         "encoder_vs_original": relative_error(
             "the encoder", latents, original.latents, _LATENT_ERROR
         ),
-        "features_vs_full_model": relative_error(FEATURES, descriptors, original.descriptors),
+        "features_vs_full_model": relative_error(
+            FEATURES, descriptors, original.descriptors, original.error
+        ),
     }
     size = compared.size
     at = "" if size == own else f"_at_{size.height}x{size.width}x{size.frames}"
@@ -171,11 +178,11 @@ def measure_lowered_errors(
         )
 
     if precision.encoder != "fp32":
-        latents = encode_window(compared.form, open_lowered_in(folder), original.window)
+        latents = encode_window(compared.form, open_lowered_in(folder), original.clip)
         compare("encoder", precision.encoder, latents, original.latents)
     if precision.features != "fp32":
         session = open_lowered_in(folder)(compared.features)
-        descriptors = session.run({"latents": original.latents.numpy()})["descriptors"]
+        descriptors = describe_latents(session, original.latents.numpy(), size)
         compare("transformer", precision.features, descriptors, original.descriptors)
     return tuple(errors)
 
@@ -228,7 +235,7 @@ def relative_error(
 
 
 def encode_window(
-    form: EncoderForm, open_graph: Callable[[Graph], RunnableGraph], window: Tensor
+    form: EncoderForm, open_graph: Callable[[Graph], Session], window: Tensor
 ) -> Floats:
     """Return the latents of a window, group by group as the runtime computes them."""
     sessions = {graph.file: open_graph(graph) for graph in form.graphs}
@@ -247,10 +254,10 @@ def encode_window(
     return np.concatenate(latents, axis=2)
 
 
-def _open_in(folder: Path) -> Callable[[Graph], RunnableGraph]:
+def _open_in(folder: Path) -> Callable[[Graph], Session]:
     return lambda graph: OnnxRuntimeSession(folder / graph.file)
 
 
-def open_lowered_in(folder: Path) -> Callable[[Graph], RunnableGraph]:
+def open_lowered_in(folder: Path) -> Callable[[Graph], Session]:
     """Return a function that loads graphs below FP32, to be run with every rounding."""
     return lambda graph: FiniteSession(graph.file, ReferenceSession(folder / graph.file))

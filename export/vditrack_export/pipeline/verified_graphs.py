@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from vditrack.acceptance import CLIPS, make_acceptance_clips
+from vditrack.arrays import Floats
 from vditrack.bundle.folder import FEATURES
 from vditrack.bundle.manifest import Encoder, Input, LoweredParity, Precision, PrecisionCheck
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.inference.session import Session
 from vditrack_export.families.encoder_form import streaming_form
+from vditrack_export.families.step_path import StepPath
 from vditrack_export.pipeline.acceptance import (
     ScoredTracks,
     attend_piecewise,
@@ -24,7 +26,7 @@ from vditrack_export.pipeline.acceptance import (
     save_tracks,
     track_clips,
 )
-from vditrack_export.pipeline.backbone import Backbone
+from vditrack_export.pipeline.backbone import Backbone, step_graph
 from vditrack_export.pipeline.manifest import FULL_PRECISION, make_manifest
 from vditrack_export.pipeline.onnx_export import write_graph
 from vditrack_export.pipeline.parity import (
@@ -39,6 +41,7 @@ from vditrack_export.pipeline.precision import lower_precision
 from vditrack_export.pipeline.ranges import measure_ranges
 from vditrack_export.pipeline.reference_session import ReferenceSession
 from vditrack_export.pipeline.sessions import FiniteSession, TorchSession
+from vditrack_export.pipeline.steps import describe_latents
 
 ReportStage = Callable[[str], None]
 """Called with the name of each stage as it starts."""
@@ -105,8 +108,8 @@ def write_verified_graphs(
             before = _track(backbone, compared, written, FULL_PRECISION, report_stage)
     if not exact:
         _lower(backbone, (compared, shipped), rounding.precision, report_stage)
-        compared = _renew_caches(compared)
-        shipped = compared if size == own else _renew_caches(shipped)
+        compared = renew_caches(compared)
+        shipped = compared if size == own else renew_caches(shipped)
         with TemporaryDirectory(dir=folder) as scratch:
             written = folder if compared is shipped else Path(scratch)
             _write(compared, written, report_stage)
@@ -128,11 +131,13 @@ def _make_graphs(backbone: Backbone, size: Input) -> ComparedGraphs:
     return ComparedGraphs(size, backbone.encoder_form(size), backbone.feature_graph(size))
 
 
-def _renew_caches(graphs: ComparedGraphs) -> ComparedGraphs:
-    """Return the graphs with the caches that the encoder has in its lowered precision."""
-    if not graphs.form.takes.caches:
-        return graphs
-    return replace(graphs, form=streaming_form(graphs.form.graphs[-1].module, graphs.size))
+def renew_caches(graphs: ComparedGraphs) -> ComparedGraphs:
+    """Return the graphs with the caches that they have in their lowered precision."""
+    form, step = graphs.form, graphs.features.module
+    if form.takes.caches:
+        form = streaming_form(form.graphs[-1].module, graphs.size)
+    features = step_graph(step) if isinstance(step, StepPath) else graphs.features
+    return replace(graphs, form=form, features=features)
 
 
 def _write(graphs: ComparedGraphs, folder: Path, report_stage: ReportStage) -> None:
@@ -154,16 +159,14 @@ def _lower(
     compared = graphs[0]
     report_stage("measuring the ranges of numbers")
     windows = _make_windows(compared.size)
-    latents: list[Tensor] = []
+    latents: list[Floats] = []
 
     def encode() -> None:
-        for window in windows:
-            encoded = encode_window(compared.form, TorchSession, window)
-            latents.append(torch.from_numpy(encoded))
+        latents.extend(encode_window(compared.form, TorchSession, window) for window in windows)
 
     def describe() -> None:
         for each in latents:
-            compared.features.module(each)
+            describe_latents(TorchSession(compared.features), each, compared.size)
 
     encoder = measure_ranges(compared.form.graphs[-1].module, encode)
     # Only FP16 has a smaller range than FP32.

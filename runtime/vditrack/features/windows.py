@@ -4,15 +4,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from itertools import islice
-from typing import Any, TypeVar
 
 from vditrack.arrays import Frame
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap, interpolate_frames
-from vditrack.inference.session import Resident, State
-
-Unit = TypeVar("Unit")
-"""A frame or a latent."""
+from vditrack.inference.session import Array, State
 
 
 class SlidingWindow:
@@ -27,7 +23,7 @@ class SlidingWindow:
         """Start before the first frame."""
         self._extractor = extractor
         length = extractor.window if extractor.encoder.windowed else extractor.latents
-        self._kept: deque[Any] = deque(maxlen=length - 1)
+        self._kept: deque[Array] = deque(maxlen=length - 1)
         self._group: list[Frame] = []
         self._state: State | None = None
 
@@ -52,13 +48,13 @@ class SlidingWindow:
         latents = self._encode_window(resized) if windowed else self._encode_newest(resized)
         return self._extractor.describe(latents)[-1]
 
-    def _encode_window(self, frame: Frame) -> list[Resident]:
+    def _encode_window(self, frame: Frame) -> list[Array]:
         """Encode all frames of the window that ends with the frame."""
         window = self._window(frame)
         self._kept.append(frame)
         return list(self._extractor.encoder.encode_clip(window))
 
-    def _encode_newest(self, frame: Frame) -> list[Resident]:
+    def _encode_newest(self, frame: Frame) -> list[Array]:
         """Encode the newest frames alone, and keep their latent once their group is complete."""
         encoder = self._extractor.encoder
         group = [*self._group, frame]
@@ -70,7 +66,7 @@ class SlidingWindow:
             self._kept.append(latent)
         return window
 
-    def _window(self, newest: Unit) -> list[Unit]:
+    def _window(self, newest: Array) -> list[Array]:
         if not self._kept:
             self._kept.extend([newest] * (self._kept.maxlen or 0))
         return [*self._kept, newest]
@@ -107,11 +103,11 @@ def clip_features(
 
 
 def describe_in_windows(
-    units: Iterable[Unit],
+    units: Iterable[Array],
     length: int,
     described: int,
     overlap: int,
-    describe: Callable[[Sequence[Unit]], Iterable[FeatureMap]],
+    describe: Callable[[Sequence[Array]], Iterable[FeatureMap]],
 ) -> Iterator[FeatureMap]:
     """Yield the maps of frames or latents in order.
 
@@ -123,7 +119,7 @@ def describe_in_windows(
         describe: returns the maps of a window's newest units.
 
     """
-    window: deque[Unit] = deque(maxlen=length)
+    window: deque[Array] = deque(maxlen=length)
     waiting, needed = 0, described
     for newest in units:
         if not window:

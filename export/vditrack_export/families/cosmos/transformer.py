@@ -78,7 +78,7 @@ class CosmosPath(TransformerPath):
             norm1, _ = _constant_norm(chosen.norm1, timestep)
             tables = rotary.newest(self.newest)
             self.reading = read_out(norm1, chosen.attn1, cut, tables, head_norms=True, halves=True)
-        self.set_rotary(rotary)
+        self.set_rotary(rotary, halves=True)
 
 
 def _block(

@@ -1,6 +1,6 @@
 """Tables of a card for LTX-Video: transformer and autoencoder."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vditrack_export.families.base_shapes import EncoderShape, Sizes, Transformer
 from vditrack_export.families.sizes import Positive
@@ -8,6 +8,8 @@ from vditrack_export.families.sizes import Positive
 
 class LtxTransformer(Transformer, frozen=True, kw_only=True, tag="ltx"):
     """Shapes of a diffusers ``LTXVideoTransformer3DModel``."""
+
+    attentions: ClassVar[tuple[str, ...]] = ("window", "cached")
 
     patch: tuple[Literal[1], Literal[1], Literal[1]]
     """One latent is one token: the autoencoder makes the patches."""

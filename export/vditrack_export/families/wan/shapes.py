@@ -1,11 +1,15 @@
 """Tables of a card for Wan: transformer and autoencoder."""
 
+from typing import ClassVar
+
 from vditrack_export.families.base_shapes import EncoderShape, Sizes, Transformer
 from vditrack_export.families.sizes import Positive
 
 
 class WanTransformer(Transformer, frozen=True, kw_only=True, tag="wan"):
     """Shapes of a diffusers ``WanTransformer3DModel``."""
+
+    attentions: ClassVar[tuple[str, ...]] = ("window", "cached")
 
     frequency_dim: Positive
     """Channels of the sinusoidal embedding of the timestep."""
