@@ -359,6 +359,12 @@ def test_the_command_trains_refuses_to_overwrite_and_resumes(
     assert cv2.imread(str(out / "curves.png")) is not None
     assert CliRunner().invoke(app, [*arguments, "16"]).exit_code == 2
 
+    # A second process for clips would only import PyTorch once more.
+    monkeypatch.setattr(
+        train,
+        "load_batches",
+        lambda clips, done: [[clips[k] for k in range(done, done + train.BATCH)]],
+    )
     assert CliRunner().invoke(app, [*arguments, "16", "--resume"]).exit_code == 0
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [entry["clips"] for entry in log if "matching" in entry] == [8, 16]
