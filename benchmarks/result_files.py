@@ -23,6 +23,16 @@ from vditrack.bench.result import Machine
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+_PACKAGES = (
+    "vditrack",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx",
+    "torch",
+)
+"""Packages whose versions a result file has."""
 _QUOTE = re.compile(r"<!-- ([\w-]+):([^:]+?):([^ ]+) -->(.*?)<!-- / -->")
 
 
@@ -42,6 +52,10 @@ class ResultFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Version by package."""
     figures: dict[str, float]
     """Measured value by the name under which pages quote it; percent, seconds or MiB."""
+    device: str | None = None
+    """GPU that the run used; None for the CPU."""
+    notes: dict[str, str] = {}
+    """What is no number, such as the reason why a part was not measured, by its name."""
 
 
 def begin() -> float:
@@ -63,28 +77,46 @@ def write(name: str, command: str, load: float, figures: dict[str, float]) -> Pa
         figures: See `ResultFile`.
 
     """
+    result = describe_run(name, command, load)
+    return write_result(msgspec.structs.replace(result, figures=figures), RESULTS)
+
+
+def describe_run(name: str, command: str, load: float, device: str | None = None) -> ResultFile:
+    """Return the result of a run on this machine without its figures; see `write`.
+
+    Args:
+        name: Name of the benchmark.
+        command: Command that repeats the run, from the repository's root.
+        load: What `begin` returned.
+        device: GPU that the run uses; None for the CPU.
+
+    """
     threads = os.environ.get("OMP_NUM_THREADS")
-    packages = ("vditrack", "numpy", "onnxruntime", "torch")
     installed = {each.metadata["Name"].lower(): each.version for each in metadata.distributions()}
-    result = ResultFile(
+    return ResultFile(
         name=name,
         command=f"OMP_NUM_THREADS={threads} {command}" if threads else command,
         date=datetime.now(timezone.utc).date().isoformat(),
         machine=read_machine(),
         load_average=round(load, 2),
-        versions={each: installed[each] for each in packages if each in installed},
-        figures=figures,
+        versions={each: installed[each] for each in _PACKAGES if each in installed},
+        figures={},
+        device=device,
     )
-    path = RESULTS / file_name(result)
-    path.parent.mkdir(exist_ok=True)
+
+
+def write_result(result: ResultFile, folder: Path) -> Path:
+    """Write a result file under its own name, and return its path."""
+    path = folder / file_name(result)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     return path
 
 
 def file_name(result: ResultFile) -> str:
-    """Return NAME--MACHINE.json; the machine is its CPU and the cores that the run could use."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", result.machine.cpu.lower()).strip("-")
-    return f"{result.name}--{cpu}-{result.machine.cores}-cores.json"
+    """Return NAME--MACHINE.json: the GPU of the run, or the CPU and the cores that it could use."""
+    machine = result.device or f"{result.machine.cpu} {result.machine.cores} cores"
+    return f"{result.name}--{re.sub(r'[^a-z0-9]+', '-', machine.lower()).strip('-')}.json"
 
 
 def read_all() -> dict[str, ResultFile]:
