@@ -11,7 +11,7 @@ from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap, interpolate_frames
 from vditrack.features.latent_encoder import LatentEncoder, require_tensors
 from vditrack.inference.onnxruntime import open_session
-from vditrack.inference.session import Array, OpenGraph, TensorSpec
+from vditrack.inference.session import OpenGraph, Resident, TensorSpec
 from vditrack.stage_timing import stage
 
 
@@ -48,16 +48,15 @@ class FeatureExtractor:
             resized: Frame = cv2.resize(frame, size, interpolation=method)
         return resized
 
-    def describe(self, window: Sequence[Array]) -> list[FeatureMap]:
+    def describe(self, window: Sequence[Resident]) -> list[FeatureMap]:
         """Return the maps of the newest latents of a window.
 
         Args:
             window: latents [1, C, t, h, w] in order, in one array or more.
 
         """
-        latents = np.concatenate(window, axis=2)
         with stage("transformer"):
-            descriptors = self._features.run({"latents": latents})["descriptors"]
+            descriptors = self._features.run({"latents": window})["descriptors"]
         return [FeatureMap(self.grid, latent) for latent in descriptors]
 
     def describe_frames(self, window: Sequence[Frame]) -> Iterator[FeatureMap]:

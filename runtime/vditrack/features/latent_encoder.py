@@ -10,7 +10,7 @@ from vditrack.arrays import Frame
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Input, latents_of
 from vditrack.errors import BundleError
-from vditrack.inference.session import Array, OpenGraph, Session, State, TensorSpec
+from vditrack.inference.session import OpenGraph, Resident, Session, State, TensorSpec
 from vditrack.stage_timing import stage
 
 
@@ -39,7 +39,7 @@ class LatentEncoder:
 
     def encode(
         self, group: Sequence[Frame], state: State | None, *, keep: bool = True
-    ) -> tuple[Array, State]:
+    ) -> tuple[Resident, State]:
         """Encode the frames of one run.
 
         Args:
@@ -50,7 +50,7 @@ class LatentEncoder:
             keep: whether the run updates the caches.
 
         Returns:
-            Latents [1, C, t, h, w], and the state for the next run.
+            Latents [1, C, t, h, w] where the graphs run, and the state for the next run.
 
         """
         session, size = self._encoder, self.frames
@@ -60,10 +60,10 @@ class LatentEncoder:
                 session, size = self._start, 1
         frames = _stack([*group, *[group[-1]] * (size - len(group))])
         with stage("encoder"):
-            outputs = session.run({"frames": frames}, state, keep=keep)
+            outputs = session.run_resident({"frames": frames}, state, keep=keep)
         return outputs["latents"], state
 
-    def encode_clip(self, frames: Iterable[Frame]) -> Iterator[Array]:
+    def encode_clip(self, frames: Iterable[Frame]) -> Iterator[Resident]:
         """Yield the latents of a clip, or of a window as if it were one, run by run."""
         coming, state = iter(frames), None
         size = self.frames if self._start is None else 1

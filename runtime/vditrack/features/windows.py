@@ -4,11 +4,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from itertools import islice
+from typing import Any, TypeVar
 
 from vditrack.arrays import Frame
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap, interpolate_frames
-from vditrack.inference.session import Array, State
+from vditrack.inference.session import Resident, State
+
+Unit = TypeVar("Unit")
+"""A frame or a latent."""
 
 
 class SlidingWindow:
@@ -23,7 +27,7 @@ class SlidingWindow:
         """Start before the first frame."""
         self._extractor = extractor
         length = extractor.window if extractor.encoder.windowed else extractor.latents
-        self._kept: deque[Array] = deque(maxlen=length - 1)
+        self._kept: deque[Any] = deque(maxlen=length - 1)
         self._group: list[Frame] = []
         self._state: State | None = None
 
@@ -48,13 +52,13 @@ class SlidingWindow:
         latents = self._encode_window(resized) if windowed else self._encode_newest(resized)
         return self._extractor.describe(latents)[-1]
 
-    def _encode_window(self, frame: Frame) -> list[Array]:
+    def _encode_window(self, frame: Frame) -> list[Resident]:
         """Encode all frames of the window that ends with the frame."""
         window = self._window(frame)
         self._kept.append(frame)
         return list(self._extractor.encoder.encode_clip(window))
 
-    def _encode_newest(self, frame: Frame) -> list[Array]:
+    def _encode_newest(self, frame: Frame) -> list[Resident]:
         """Encode the newest frames alone, and keep their latent once their group is complete."""
         encoder = self._extractor.encoder
         group = [*self._group, frame]
@@ -66,7 +70,7 @@ class SlidingWindow:
             self._kept.append(latent)
         return window
 
-    def _window(self, newest: Array) -> list[Array]:
+    def _window(self, newest: Unit) -> list[Unit]:
         if not self._kept:
             self._kept.extend([newest] * (self._kept.maxlen or 0))
         return [*self._kept, newest]
@@ -103,11 +107,11 @@ def clip_features(
 
 
 def describe_in_windows(
-    units: Iterable[Array],
+    units: Iterable[Unit],
     length: int,
     described: int,
     overlap: int,
-    describe: Callable[[Sequence[Array]], Iterable[FeatureMap]],
+    describe: Callable[[Sequence[Unit]], Iterable[FeatureMap]],
 ) -> Iterator[FeatureMap]:
     """Yield the maps of frames or latents in order.
 
@@ -119,7 +123,7 @@ def describe_in_windows(
         describe: returns the maps of a window's newest units.
 
     """
-    window: deque[Array] = deque(maxlen=length)
+    window: deque[Unit] = deque(maxlen=length)
     waiting, needed = 0, described
     for newest in units:
         if not window:

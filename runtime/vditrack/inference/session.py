@@ -6,7 +6,7 @@ written into the ring ``X`` along its first axis, at the slot that the run is gi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,19 @@ class TensorSpec:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+
+class Resident(Protocol):
+    """An array where the graphs run: NumPy's, or one in a GPU's memory."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        ...
+
+
+Given = Resident | Sequence[Resident]
+"""What an input takes: an array, or the parts of one along its third axis."""
 
 
 class State(Protocol):
@@ -58,7 +71,7 @@ class Session(Protocol):
 
     def run(
         self,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
         *,
@@ -68,7 +81,7 @@ class Session(Protocol):
 
         Args:
             inputs: Arrays by name for the inputs that are not state, of the shapes and dtypes in
-                ``inputs``.
+                ``inputs``: arrays of the host, or of `run_resident` of a session of the bundle.
             state: The state of the stream, made by a session of the same bundle on the same
                 backend. None for a graph without state.
             slot: First slot of the rings that the run writes.
@@ -81,6 +94,21 @@ class Session(Protocol):
         Raises:
             BackendError: The graph fails to run, or an output is not finite.
 
+        """
+        ...
+
+    def run_resident(
+        self,
+        inputs: Mapping[str, Given],
+        state: State | None = None,
+        slot: int = 0,
+        *,
+        keep: bool = True,
+    ) -> Mapping[str, Resident]:
+        """Run the graph once, as `run` does, and leave its outputs where it runs.
+
+        They are inputs of other graphs of the bundle. Numbers that are not finite are only found
+        in outputs that come to the host.
         """
         ...
 
@@ -165,7 +193,7 @@ class ArraySession(ABC):
 
     def run(
         self,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
         *,
@@ -175,11 +203,12 @@ class ArraySession(ABC):
 
         Without a state, the inputs and outputs include the arrays of the state.
         """
+        given = {name: join_parts(value) for name, value in inputs.items()}
         if state is None:
-            return self.run_arrays(inputs)
+            return self.run_arrays(given)
         arrays = require_state(state, ArrayState).arrays
         taken = {name: arrays[name] for name in self.inputs if name in arrays}
-        outputs = self.run_arrays({**inputs, **taken})
+        outputs = self.run_arrays({**given, **taken})
         for name, replaced in self._tensors.replaced.items():
             array = outputs.pop(name)
             if keep:
@@ -190,9 +219,28 @@ class ArraySession(ABC):
                 arrays[ring][slot : slot + len(array)] = array
         return outputs
 
+    def run_resident(
+        self,
+        inputs: Mapping[str, Given],
+        state: State | None = None,
+        slot: int = 0,
+        *,
+        keep: bool = True,
+    ) -> Mapping[str, Resident]:
+        """Run the graph once, as `Session` defines it: its outputs are arrays of the host."""
+        return self.run(inputs, state, slot, keep=keep)
+
     @cached_property
     def _tensors(self) -> StateTensors:
         return find_state(self.inputs, self.outputs)
+
+
+def join_parts(value: Given) -> Array:
+    """Return an input's array from its parts on the host."""
+    if not isinstance(value, Sequence):
+        return np.asarray(value)
+    parts = [np.asarray(part) for part in value]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
 _State = TypeVar("_State")
