@@ -1,30 +1,45 @@
-"""Label propagation by nearest neighbours of grid cells in context frames, tile by tile."""
+"""Label propagation by nearest neighbours of grid cells in context frames, as array programs.
 
+A tile of the newest frame is compared with all cells of all context frames in its reach at once:
+one matrix product of features, and a few small ones that give distances and differences of
+velocity. The largest products of each cell are found by a threshold, without sorting.
+"""
+
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from vditrack.arrays import Floats, Indices
 from vditrack.bundle.configuration import Propagation
 from vditrack.inference.blas_threads import limit_blas_threads
+from vditrack.masks.candidates import Candidates, Search, candidates_near_strip, plan_searches
 from vditrack.masks.context_frames import ContextFrame, MotionPrior
+from vditrack.masks.nearest_cells import NearestCells
 
 Span = tuple[int, int]
 """First index and one past the last, along one axis."""
 
 BLOCK_BYTES = 16 << 20
-"""Memory for the dot products that exist at a time, in bytes. A call needs, beside features and
-labels, less than three times that, on grids of up to a million cells. It divides the work and
-changes results by rounding alone."""
-_TILE_SIDE = 8
-"""Side in cells of the tiles that are matched together. Larger tiles compare more cells beyond the
+"""Memory for the dot products that exist at a time, in bytes, in all threads together. A call
+needs, beside features and labels, less than three times that, on grids of up to a million cells. It
+divides the work and changes results by rounding alone."""
+_TILE = (4, 8)
+"""Rows and columns of cells that are matched together. Larger tiles compare more cells beyond the
 radius; smaller ones make matrix products less efficient. It changes results by rounding alone."""
+_BEYOND = np.float32(1e30)
+"""Factor on how far a squared distance exceeds the squared reach, which is taken from a product."""
+_NEVER = np.float32(-1e20)
+"""Products below this are beyond the reach."""
+_GROUP = 16
+"""Most products of a cell that are ranked together by their maximum."""
 
 
 @dataclass(frozen=True)
 class _Tile:
-    """A rectangle of cells of the newest frame."""
+    """A rectangle of n cells of the newest frame."""
 
     rows: Span
     columns: Span
@@ -35,57 +50,35 @@ class _Tile:
         return slice(*self.rows), slice(*self.columns)
 
     @property
-    def cells(self) -> Floats:
-        """Coordinates of its n cells, float32 [n, 2] (x, y)."""
-        across, down = np.meshgrid(np.arange(*self.columns), np.arange(*self.rows))
-        return np.stack([across, down], axis=2).reshape(-1, 2).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _Window:
-    """The cells of context frames that are compared with n cells of a tile."""
-
-    rows: Span
-    columns: Span
-    squares: Floats
-    """Squared distances of the window's cells from each of the n cells, float32 [places, n]."""
+    def centre(self) -> tuple[float, float]:
+        """Its centre (x, y) in cells."""
+        return (sum(self.columns) - 1) / 2, (sum(self.rows) - 1) / 2
 
     @property
-    def place(self) -> tuple[slice, slice]:
-        """The index of the window in an array [rows, columns, ...]."""
-        return slice(*self.rows), slice(*self.columns)
-
-    def grid_indices(self, places: Indices, columns: int) -> Indices:
-        """Return indices into a grid of ``columns`` columns, from indices into the window."""
-        row, column = np.divmod(places, self.columns[1] - self.columns[0])
-        return np.asarray((self.rows[0] + row) * columns + self.columns[0] + column, np.intp)
+    def factors(self) -> Floats:
+        """Factors of squared distances from the centre, float32 [4, n]; see `_square_terms`."""
+        across, down = np.arange(*self.columns), np.arange(*self.rows)[:, None]
+        places = np.stack(np.broadcast_arrays(across, down)).reshape(2, -1).astype(np.float32)
+        x, y = places - np.array(self.centre, np.float32)[:, None]
+        return _square_factors(x, y)
 
 
 @dataclass(frozen=True)
-class _Neighbours:
-    """Up to c neighbours in context frames for each of n cells."""
+class _Matching:
+    """What is matched in one frame, and in how much memory."""
 
-    products: Floats
-    """Dot products of features, float32 [c, n]; -inf beyond the radius."""
-    frames: Indices
-    """Indices into the context, intp [c, n]."""
-    cells: Indices
-    """Row-major indices of cells, intp [c, n]."""
-
-    def merge(self, others: "_Neighbours") -> "_Neighbours":
-        """Return these neighbours and others together."""
-        return _Neighbours(
-            np.concatenate([self.products, others.products]),
-            np.concatenate([self.frames, others.frames]),
-            np.concatenate([self.cells, others.cells]),
-        )
-
-    def top_k(self, count: int) -> "_Neighbours":
-        """Return the ``count`` neighbours of each cell with the largest products, unsorted."""
-        chosen, each = _largest(self.products, count), np.arange(self.products.shape[1])
-        return _Neighbours(
-            self.products[chosen, each], self.frames[chosen, each], self.cells[chosen, each]
-        )
+    features: Floats
+    """Features of the newest frame, float32 [rows, columns, D]."""
+    context: Sequence[ContextFrame]
+    """Frames with labels."""
+    searches: Sequence[Search]
+    """Where the cells of each context frame are searched."""
+    settings: Propagation
+    """Settings of label propagation."""
+    prior: MotionPrior | None
+    """Where objects are expected; None if nothing is known of it."""
+    memory: int
+    """Memory of one thread for products and what they are computed from, in bytes."""
 
 
 def propagate_labels(
@@ -111,177 +104,207 @@ def propagate_labels(
     labels = np.zeros((rows, columns, count), np.float32)
     if not context:
         return labels
-    with limit_blas_threads():
-        for tile in _tiles(rows, columns, settings.radius):
-            nearest = _nearest_neighbours(features, context, tile, settings, prior)
-            means = _mean_labels(nearest, context, count, settings.temperature)
-            block = labels[tile.place]
-            block[:] = means.reshape(block.shape)
+    strips = _strips(rows)
+    threads = max(min(_count_cores(), len(strips)), 1)
+    searches = plan_searches(context, settings, prior)
+    matching = _Matching(features, context, searches, settings, prior, BLOCK_BYTES // threads)
+
+    def fill(strip: Span) -> None:
+        labels[slice(*strip)] = _match_strip(matching, strip, count)
+
+    with limit_blas_threads(), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, strips))
     return labels
 
 
-def _tiles(rows: int, columns: int, radius: float) -> Iterator[_Tile]:
-    reach = int(min(radius, max(rows, columns)))
-    side = _TILE_SIDE
-    # The products with one frame must fit, with room for what is computed from them.
-    while side > 1 and 4 * side**2 * _window_size(side, reach, rows, columns) > BLOCK_BYTES // 4:
-        side //= 2
-    for top in range(0, rows, side):
-        for left in range(0, columns, side):
-            yield _Tile(_clip_span(top, top + side, rows), _clip_span(left, left + side, columns))
+def _strips(rows: int) -> list[Span]:
+    return [(top, min(top + _TILE[0], rows)) for top in range(0, rows, _TILE[0])]
 
 
-def _window_size(side: int, reach: int, rows: int, columns: int) -> int:
-    return min(side + 2 * reach, rows) * min(side + 2 * reach, columns)
+def _count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _clip_span(first: int, end: int, count: int) -> Span:
-    """Clip a span to an axis of ``count`` cells; a span outside becomes empty."""
-    return min(max(first, 0), count), min(max(end, 0), count)
+def _match_strip(matching: _Matching, strip: Span, count: int) -> Floats:
+    """Return the labels of the rows of a strip, float32 [rows, columns, count]."""
+    rows, columns = strip[1] - strip[0], matching.features.shape[1]
+    nearest = NearestCells(rows * columns, matching.settings.top_k)
+    memory = np.empty(max(matching.memory // 4, 1), np.float32)
+    for candidates in candidates_near_strip(matching.searches, strip, matching.memory):
+        for tile in _tiles(strip, columns):
+            _match_tile(matching, tile, candidates, nearest, memory)
+        nearest.prune()
+    means = nearest.mean_labels(matching.context, count, matching.settings.temperature)
+    return means.reshape(rows, columns, count)
 
 
-def _window_around(centres: Floats, radius: float, grid: tuple[int, int]) -> _Window:
-    """Return the window of a grid (rows, columns) that holds all cells within a radius.
-
-    Args:
-        centres: Coordinates [n, 2] (x, y) from which the radius is measured.
-        radius: Radius in cells.
-        grid: Rows and columns of the grid.
-
-    """
-    reach = min(radius, max(grid))
-    (left, top), (right, bottom) = centres.min(axis=0) - reach, centres.max(axis=0) + reach
-    rows = _clip_span(int(np.ceil(top)), int(bottom) + 1, grid[0])
-    columns = _clip_span(int(np.ceil(left)), int(right) + 1, grid[1])
-    down = np.subtract.outer(np.arange(*rows), centres[:, 1])
-    across = np.subtract.outer(np.arange(*columns), centres[:, 0])
-    squares = ((down**2)[:, None] + (across**2)[None]).reshape(-1, len(centres))
-    return _Window(rows, columns, squares.astype(np.float32))
+def _tiles(strip: Span, columns: int) -> Iterator[_Tile]:
+    for left in range(0, columns, _TILE[1]):
+        yield _Tile(strip, (left, min(left + _TILE[1], columns)))
 
 
-def _nearest_neighbours(
-    features: Floats,
-    context: Sequence[ContextFrame],
+def _match_tile(
+    matching: _Matching,
     tile: _Tile,
-    settings: Propagation,
-    prior: MotionPrior | None,
-) -> _Neighbours:
-    """Return the top-k neighbours of each cell of a tile, over all context frames."""
-    block = features[tile.place]
-    # Matrix products are 1.5 times as fast with a contiguous matrix on the right.
-    cells = np.ascontiguousarray(block.reshape(-1, features.shape[2]).T)
-    empty = np.zeros((0, cells.shape[1]))
-    nearest = _Neighbours(empty.astype(np.float32), empty.astype(np.intp), empty.astype(np.intp))
-    found = (
-        _neighbours_in_place(cells, context, tile, settings)
-        if prior is None
-        else _neighbours_by_label(cells, context, tile, prior)
-    )
-    for neighbours in found:
-        nearest = nearest.merge(neighbours).top_k(settings.top_k)
-    return nearest
+    candidates: Candidates,
+    nearest: NearestCells,
+    memory: Floats,
+) -> None:
+    """Add the nearest candidates of a tile's cells to those of its strip."""
+    block, columns = matching.features[tile.place], matching.features.shape[1]
+    # Matrix products are faster with a contiguous matrix on the right.
+    cells = np.ascontiguousarray(block.reshape(-1, block.shape[2]).T)
+    in_strip = np.arange(block.shape[0])[:, None] * columns + np.arange(*tile.columns)
+    places, chosen = in_strip.ravel(), _find_within_reach(candidates, tile)
+    limit = max(len(memory) // (len(cells) + 2 * len(places)), 1)
+    for first in range(0, len(chosen), limit):
+        near = candidates.select(chosen[first : first + limit])
+        size = len(near.cells) * (len(cells) + 2 * len(places))
+        used = memory[:size] if size <= len(memory) else np.empty(size, np.float32)
+        products = _compute_products(matching, tile, cells, near, used)
+        bound = _bound_largest(products, matching.settings.top_k)
+        hits = np.flatnonzero(products >= np.maximum(bound, nearest.bounds[places]))
+        rows, ones = np.divmod(hits, len(places))
+        nearest.add(places[ones], products.ravel()[hits], near.frames[rows], near.cells[rows])
 
 
-def _neighbours_by_label(
-    cells: Floats, context: Sequence[ContextFrame], tile: _Tile, prior: MotionPrior
-) -> Iterator[_Neighbours]:
-    """Yield, for each context frame and label, its cells near their predicted place."""
-    places, velocity = tile.cells, prior.velocity[tile.place].reshape(-1, 2)
-    for index, frame in enumerate(context):
-        for label in frame.owner_labels:
-            centres = places - prior.translation_since(frame, label)
-            radius, search_radius = prior.radius(frame), prior.search_radius(frame, label)
-            window = _window_around(centres, search_radius, frame.owners.shape)
-            owned = np.zeros(frame.owners.shape, np.bool_)
-            owned[window.place] = frame.owners[window.place] == label
-            if not owned.any():
-                continue
-            squares = window.squares[owned[window.place].ravel()]
-            products = frame.features[owned] @ cells
-            products += prior.affinity(velocity, frame, label, owned)
-            products -= np.float32(prior.falloff / radius**2) * squares
-            products[squares > radius**2] -= prior.displacement.uncovered
-            products[squares > search_radius**2] = -np.inf
-            indices = np.flatnonzero(owned)[:, None]
-            frames = np.full(products.shape, index, np.intp)
-            yield _Neighbours(products, frames, np.broadcast_to(indices, products.shape))
+def _find_within_reach(candidates: Candidates, tile: _Tile) -> Indices:
+    """Return the indices of candidates whose predicted place is within reach of a tile."""
+    x, y, reach = candidates.terms[0], candidates.terms[1], candidates.terms[4]
+    (left, right), (top, bottom) = tile.columns, tile.rows
+    across = np.maximum(np.maximum(left - x, x - (right - 1)), 0)
+    down = np.maximum(np.maximum(top - y, y - (bottom - 1)), 0)
+    return np.flatnonzero(across**2 + down**2 <= reach**2)
 
 
-def _neighbours_in_place(
-    cells: Floats, context: Sequence[ContextFrame], tile: _Tile, settings: Propagation
-) -> Iterator[_Neighbours]:
-    """Yield, for blocks of context frames, the cells within the radius of those of a tile."""
-    rows, columns = context[0].owners.shape
-    window = _window_around(tile.cells, settings.radius, (rows, columns))
-    beyond = window.squares > settings.radius**2
-    handicap = np.where(beyond, np.float32(-np.inf), np.float32(0))
-    step = max(BLOCK_BYTES // handicap.nbytes, 1)
-    for first in range(0, len(context), step):
-        products = _dot_products(cells, context[first : first + step], window)
-        found = _top_places(products, handicap, settings.top_k)
-        indices = window.grid_indices(found.cells, columns)
-        yield replace(found, frames=found.frames + first, cells=indices)
+def _compute_products(
+    matching: _Matching, tile: _Tile, cells: Floats, near: Candidates, memory: Floats
+) -> Floats:
+    """Return the dot products [m, n] of m candidates and the n cells of a tile.
 
-
-def _dot_products(cells: Floats, frames: Sequence[ContextFrame], window: _Window) -> Floats:
-    """Return dot products of features [D, n] with a window of frames, [frames, places, n]."""
-    shape = frames[0].features[window.place].shape[:2]
-    products = np.empty((len(frames), *shape, cells.shape[1]), np.float32)
-    for frame, out in zip(frames, products, strict=True):
-        np.matmul(frame.features[window.place], cells, out=out)
-    return products.reshape(len(frames), -1, cells.shape[1])
-
-
-def _top_places(products: Floats, handicap: Floats, count: int) -> _Neighbours:
-    """Return neighbours that contain the ``count`` largest products of each cell.
-
-    They are all frames at ``count`` places of the window. A product among the largest lies at a
-    place whose maximum over frames is among the largest maxima, so places are ranked by their
-    maxima: one comparison a product, and no sorting.
+    They include the motion prior. Those beyond the reach are below `_NEVER`.
 
     Args:
-        products: Dot products, float32 [frames, places, n].
-        handicap: Added to the products of a place, float32 [places, n].
-        count: Number of places.
+        matching: What is matched.
+        tile: The tile.
+        cells: Features of its cells, float32 [D, n].
+        near: The candidates.
+        memory: Room for the result and what it is computed from, float32 [m (D + 2 n)].
 
     """
-    peaks = products.max(axis=0)
-    peaks += handicap
-    places, each = _largest(peaks, count), np.arange(peaks.shape[1])
-    chosen = products[:, places, each] + handicap[places, each]
-    frames = np.arange(len(products))[:, None, None]
-    return _Neighbours(
-        chosen.reshape(-1, len(each)),
-        np.broadcast_to(frames, chosen.shape).reshape(-1, len(each)),
-        np.broadcast_to(places, chosen.shape).reshape(-1, len(each)),
-    )
+    count, (channels, size) = len(near.cells), cells.shape
+    gathered, products, scratch = np.split(memory, np.cumsum([channels, size]) * count)
+    gathered = gathered.reshape(count, channels)
+    ends = np.searchsorted(near.frames, np.arange(len(matching.context) + 1))
+    for frame, first, end in zip(matching.context, ends, ends[1:], strict=False):
+        if first < end:
+            known = frame.features.reshape(-1, channels)
+            known.take(near.cells[first:end], axis=0, out=gathered[first:end], mode="clip")
+    products = np.matmul(gathered, cells, out=products.reshape(count, size))
+    scratch = scratch.reshape(count, size)
+    x, y = near.terms[:2] - np.array(tile.centre, np.float32)[:, None]
+    squares, factors = _square_terms(x, y), tile.factors
+    if matching.prior is not None:
+        velocity = matching.prior.velocity[tile.place].reshape(-1, 2)
+        _add_affinity(products, near, velocity, matching.prior, scratch)
+        _subtract_penalties(products, near, (squares, factors), matching.prior, scratch)
+    np.matmul(_less(squares, np.square(near.terms[4])), factors, out=scratch)
+    np.maximum(scratch, 0, out=scratch)
+    scratch *= _BEYOND
+    products -= scratch
+    return products
 
 
-def _largest(values: Floats, count: int) -> Indices:
-    """Return indices [count, n] of the largest values [m, n] of each column; all if m < count."""
-    if len(values) <= count:
-        return np.broadcast_to(np.arange(len(values))[:, None], values.shape)
+def _add_affinity(
+    products: Floats, near: Candidates, velocity: Floats, prior: MotionPrior, scratch: Floats
+) -> None:
+    """Add the motion affinity to products [m, n].
+
+    It is λ² exp(-d² / (2 spread²)), where d is the difference between the velocity of a new cell
+    and the one expected of a context frame's cell.
+
+    Args:
+        products: Changed in place.
+        near: The m candidates.
+        velocity: Velocities of n cells, float32 [n, 2] (x, y), in cells a frame.
+        prior: The motion prior.
+        scratch: Room for as many numbers as ``products``.
+
+    """
+    scale = np.float32(-1 / (2 * prior.displacement.spread**2))
+    # Rounding errors grow with the distance from the origin: none is left where all are equal.
+    origin = (velocity.min(axis=0) + velocity.max(axis=0)) / 2
+    expected = _square_terms(*(near.terms[2:4] - origin[:, None])) * scale
+    np.matmul(expected, _square_factors(*(velocity - origin).T), out=scratch)
+    np.exp(scratch, out=scratch)
+    scratch *= np.float32(prior.settings.motion_weight**2)
+    products += scratch
+
+
+def _subtract_penalties(
+    products: Floats,
+    near: Candidates,
+    squares: tuple[Floats, Floats],
+    prior: MotionPrior,
+    scratch: Floats,
+) -> None:
+    """Subtract the penalties on the distance from predicted places from products [m, n].
+
+    Args:
+        products: Changed in place.
+        near: The m candidates.
+        squares: Matrices [m, 4] and [4, n] whose product is the squared distances.
+        prior: The motion prior.
+        scratch: Room for as many numbers as ``products``.
+
+    """
+    places, factors = squares
+    expected = np.square(near.terms[5])
+    if prior.falloff > 0:
+        np.matmul(places * (np.float32(prior.falloff) / expected)[:, None], factors, out=scratch)
+        products -= scratch
+    if prior.displacement.uncovered > 0:
+        np.matmul(_less(places, expected), factors, out=scratch)
+        np.multiply(scratch > 0, np.float32(prior.displacement.uncovered), out=scratch)
+        products -= scratch
+
+
+def _square_terms(x: Floats, y: Floats) -> Floats:
+    """Return [m, 4], whose product with `_square_factors` [4, n] is the squared distances [m, n].
+
+    A matrix product is several times as fast as the differences, their squares and their sum.
+    """
+    terms = np.ones((len(x), 4), np.float32)
+    terms[:, 0] = x * x + y * y
+    terms[:, 2], terms[:, 3] = -2 * x, -2 * y
+    return terms
+
+
+def _square_factors(x: Floats, y: Floats) -> Floats:
+    return np.stack([np.ones_like(x), x * x + y * y, x, y])
+
+
+def _less(squares: Floats, amounts: Floats) -> Floats:
+    """Return terms [m, 4] of the squared distances less an amount [m]."""
+    less = squares.copy()
+    less[:, 0] -= amounts
+    return less
+
+
+def _bound_largest(products: Floats, count: int) -> Floats:
+    """Return a bound [n] that at least ``count`` products of each column of [m, n] reach.
+
+    Products are ranked in groups by their maxima. The maxima of ``count`` groups reach the bound,
+    so the largest ``count`` products do. Few others do, and nothing is sorted but the maxima. The
+    bound is never below `_NEVER`.
+    """
+    size = min(_GROUP, len(products) // (2 * count))
+    if size == 0:
+        return np.full(products.shape[1], _NEVER)
+    groups = len(products) // size
+    # What the division leaves over joins no group, which may only lower the bound.
+    peaks = products[: groups * size].reshape(size, groups, -1).max(axis=0)
     # NumPy partitions along the last axis faster.
-    order = np.argpartition(np.ascontiguousarray(values.T), -count, axis=1)
-    return order[:, -count:].T
-
-
-def _mean_labels(
-    nearest: _Neighbours, context: Sequence[ContextFrame], count: int, temperature: float
-) -> Floats:
-    """Return the mean labels [n, count] of neighbours, weighted by the softmax of products.
-
-    A cell without neighbours is background: what it shows was just uncovered.
-    """
-    products = nearest.products
-    largest = products.max(axis=0, initial=-np.inf)
-    uncovered = np.isneginf(largest)
-    weights = np.exp((products - np.where(uncovered, 0, largest)) / np.float32(temperature))
-    weights /= np.where(uncovered, 1, weights.sum(axis=0))
-    labels = np.zeros((*products.shape, count), np.float32)
-    for index in np.unique(nearest.frames):
-        chosen, known = nearest.frames == index, context[index].labels
-        labels[chosen, : known.shape[2]] = known.reshape(-1, known.shape[2])[nearest.cells[chosen]]
-    means = np.asarray(np.einsum("cn,cnk->nk", weights, labels), np.float32)
-    means[uncovered, 0] = 1
-    return means
+    ranked = np.partition(np.ascontiguousarray(peaks.T), -count, axis=1)
+    return np.maximum(ranked[:, -count], _NEVER)

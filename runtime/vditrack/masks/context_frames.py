@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from vditrack.arrays import Bools, Floats, Indices
+from vditrack.arrays import Floats, Indices
 from vditrack.bundle.configuration import Displacement, Propagation
 from vditrack.masks.object_motion import ObjectMotion
 from vditrack.masks.soft_labels import remove_label
@@ -42,11 +42,6 @@ class ContextFrame:
         """The label with the largest share in each cell, intp [rows, columns]."""
         return np.asarray(self.labels.argmax(axis=2), np.intp)
 
-    @cached_property
-    def owner_labels(self) -> list[int]:
-        """The labels that own at least one cell, in ascending order."""
-        return [int(label) for label in np.unique(self.owners)]
-
 
 @dataclass(frozen=True)
 class MotionPrior:
@@ -68,32 +63,6 @@ class MotionPrior:
         """Return the translation of a label since a context frame, [2] (x, y) in cells."""
         translation = self.objects.translation[label] - frame.motion.translation[label]
         return np.asarray(translation, np.float32)
-
-    def affinity(self, cells: Floats, frame: ContextFrame, label: int, owned: Bools) -> Floats:
-        """Return the motion affinity, which is added to the dot products of features.
-
-        It is λ² exp(-d² / (2 spread²)), where d is the difference between the velocity of a new
-        cell and the one expected from a cell of the context frame.
-
-        Args:
-            cells: Velocities of n cells of the newest frame, float32 [n, 2] (x, y).
-            frame: A context frame.
-            label: The label of the context frame's cells.
-            owned: Which m cells of the context frame are compared, bool [rows, columns].
-
-        Returns:
-            Affinities, float32 [m, n], or [1, n] if they are equal for all m cells.
-
-        """
-        expected = self.objects.velocity[label][None]
-        if frame.velocity is not None:
-            # A limb keeps a share of its velocity relative to the body, whatever the body does.
-            relative = frame.velocity[owned] - frame.motion.velocity[label]
-            expected = expected + np.float32(self.displacement.deviation) * relative
-        squares = np.square(expected[:, None] - cells).sum(axis=2)
-        spread = self.displacement.spread
-        affinity = self.settings.motion_weight**2 * np.exp(squares / (-2 * spread**2))
-        return np.asarray(affinity, np.float32)
 
     def radius(self, frame: ContextFrame) -> float:
         """Return the radius in cells around its predicted place in which a label is expected."""

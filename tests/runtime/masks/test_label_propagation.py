@@ -1,7 +1,6 @@
 """Label propagation against the dense formulation, other resamplings, and known motion."""
 
 import tracemalloc
-from itertools import islice
 
 import msgspec
 import numpy as np
@@ -9,11 +8,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+import plain_matching
 from doubles.propagating import DISPLACEMENT
 from moving_features import translated_maps, wave_field
 from propagation import dense_affinity, dense_labels
 from vditrack.bundle.configuration import Propagation
-from vditrack.masks import cell_matching
+from vditrack.bundle.folder import bundled_model, load_bundle
+from vditrack.masks import cell_matching, label_propagation
 from vditrack.masks.label_propagation import LabelPropagation
 from vditrack.masks.objects import MaskedObjects
 from vditrack.masks.soft_labels import cell_labels, mask_from_labels
@@ -177,18 +178,45 @@ def test_labels_move_with_their_objects(
     assert unseen > 0 or slack > 1 or rows == 1 or objects == 1
 
 
+@pytest.mark.parametrize("objects", [1, 3])
+def test_labels_equal_the_plain_form(objects):
+    """With the bundled model's settings, over frames in which objects move and are found again."""
+    settings = load_bundle(bundled_model()).manifest.propagation
+    rng, count = np.random.default_rng(13), 1 + objects
+    maps = translated_maps(
+        wave_field(24, seed=5, shortest=24), np.arange(7)[:, None] * (7.0, 3.0), 20, 26, STRIDE
+    )
+    maps += rng.normal(0, 0.1, maps.shape).astype(np.float32)
+    maps *= 0.6 / np.linalg.norm(maps, axis=3, keepdims=True)
+    owners = rng.integers(0, count, (5, 7)).repeat(4, axis=0).repeat(4, axis=1)[:, :26]
+    velocity = rng.normal((0.8, 0.3), 0.2, (7, 20, 26, 2)).astype(np.float32)
+    propagation = LabelPropagation(settings)
+    for t, newest in enumerate(maps):
+        plain = propagation.copy()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(label_propagation, "propagate_labels", plain_matching.propagate_labels)
+            expected = plain.advance(newest, velocity[t])
+        found = propagation.advance(newest, velocity[t])
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        if t in (0, 4):
+            propagation.set_labels(np.eye(count, dtype=np.float32)[owners])
+
+
 def test_objects_are_found_by_velocity_alone():
     how = msgspec.structs.replace(
         DISPLACEMENT, spread=1.0, slack=1.0, drift=0.0, deviation=0.0, falloff=0.0, uncovered=0.5
     )
     objects = MaskedObjects(changed(displacement=how, context=2))
-    same, size = np.ones((8, 40, 1), np.float32), (8, 40)
+    size, rng = (8, 40), np.random.default_rng(12)
+    # All products are about 1. Noise decides which cells are taken, and not their order.
+    features = np.ones((11, *size, 17), np.float32)
+    features[..., 1:] = rng.normal(0, 0.02, (11, *size, 16))
     first, second = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
     first[2:6, 4:9], second[2:6, 30:36] = 1, 2
     velocity = np.zeros((8, 40, 2), np.float32)
     velocity[..., 0] = 1.5
     for t in range(11):
-        objects.advance(same, size, velocity)
+        objects.advance(features[t], size, velocity)
         if t == 0:
             objects.add_masks(first)
         if t == 6:
@@ -208,7 +236,7 @@ def gap_after(affinity: np.ndarray, top_k: int) -> np.ndarray:
         return best[:, top_k - 1] - best[:, top_k]
 
 
-@pytest.mark.parametrize("block", [cell_matching.BLOCK_BYTES, 40_000, 1])
+@pytest.mark.parametrize("block", [cell_matching.BLOCK_BYTES, 40_000, 3_000])
 @pytest.mark.parametrize(
     ("changes", "rows", "columns"),
     [
@@ -298,12 +326,12 @@ def test_returned_labels_are_read_only():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rows", "columns", "radius", "length"), [(60, 107, 15.0, 200), (300, 400, 1000.0, 3)]
+    ("rows", "columns", "radius", "length"), [(60, 107, 15.0, 200), (300, 100, 1000.0, 3)]
 )
 def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
-    """Of the first tiles of the last frame; all products at once would be 33 and 230 GB."""
-    tiles = cell_matching._tiles
-    monkeypatch.setattr(cell_matching, "_tiles", lambda *grid: iter(()))
+    """Of the first strips of the last frame; all products at once would be 33 and 14 GB."""
+    strips = cell_matching._strips
+    monkeypatch.setattr(cell_matching, "_strips", lambda rows: [])
     features = features_of(np.random.default_rng(4), length + 2, rows, columns, 4)
     propagation = LabelPropagation(changed(radius=radius, context=length))
     propagation.advance(features[0])
@@ -311,7 +339,9 @@ def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
     for newest in features[1:-1]:
         propagation.advance(newest)
     labels = rows * columns * 2 * 4
-    monkeypatch.setattr(cell_matching, "_tiles", lambda *grid: islice(tiles(*grid), 3))
+    # One strip for each thread.
+    threads = cell_matching._count_cores()
+    monkeypatch.setattr(cell_matching, "_strips", lambda rows: strips(rows)[:threads])
     tracemalloc.start()
     propagation.advance(features[-1])
     _, peak = tracemalloc.get_traced_memory()
