@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import msgspec
 from msgspec import Meta
@@ -17,13 +17,15 @@ from vditrack_export.families.base_shapes import (
     DenoiserShape,
     EncoderShape,
     Feature,
+    TinyEncoderKind,
     Transformer,
 )
 from vditrack_export.families.registry import DENOISER_SHAPES, ENCODER_SHAPES, resolve_family
 from vditrack_export.families.text_encoders import TextEncoder
+from vditrack_export.families.tiny_encoders.shapes import derive_shape
 
 if TYPE_CHECKING:
-    from vditrack_export.families.base_family import Family
+    from vditrack_export.families.base_family import Encoder, Family
 
     AnyDenoiser = DenoiserShape
     AnyEncoder = EncoderShape
@@ -87,6 +89,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     transformer: AnyDenoiser
     """Shapes of the network that is read: a transformer or a UNet."""
     encoder: AnyEncoder
+    """Shapes of the checkpoint's own encoder."""
+    tiny_encoder: TinyEncoderKind | None = None
+    """Small encoder of the same latents that is exported in place of the checkpoint's own."""
     text_encoder: TextEncoder | None = None
     """Text encoder of the checkpoint's pipeline; without one the prompt is a constant."""
     feature: Feature
@@ -117,12 +122,19 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     @property
     def family(self) -> Family:
         """The family that the shapes belong to. This needs torch and diffusers."""
-        return resolve_family(self.transformer, self.encoder)
+        return resolve_family(self.transformer, self.encoder, self.tiny_encoder)
+
+    @property
+    def own_encoder(self) -> Encoder[Any]:
+        """The checkpoint's own encoder, also if a tiny one is exported in its place."""
+        return resolve_family(self.transformer, self.encoder).encoder
 
     def __post_init__(self) -> None:
         shape, encoder, size = self.transformer, self.encoder, self.input
         for complaint in shape.complaints(self.feature, size, encoder.stride):
             raise ValueError(complaint)
+        if self.tiny_encoder is not None:
+            derive_shape(self.tiny_encoder, encoder)
         strides = encoder.temporal_strides
         claims = [
             (

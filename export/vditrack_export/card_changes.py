@@ -5,6 +5,7 @@ import msgspec
 from vditrack.cli.options import SIZE_ORDER, parse_size
 from vditrack.errors import InputError
 from vditrack_export.card import Card
+from vditrack_export.families.base_shapes import TinyEncoderKind
 
 _SAME_ASPECT = 0.15
 """Difference of aspect ratios up to which a size is one that is turned around."""
@@ -62,6 +63,21 @@ def change_card(
         return msgspec.convert(plain, Card)
     except msgspec.ValidationError as error:
         raise InputError(f"card {card.name}, as changed: {error}.") from error
+
+
+def replace_encoder(card: Card, kind: TinyEncoderKind | None) -> Card:
+    """Return a card with a tiny encoder in place of the checkpoint's own; None keeps the card's.
+
+    Raises:
+        InputError: No encoder of this kind gives the latents of the card.
+
+    """
+    if kind is None:
+        return card
+    try:
+        return msgspec.structs.replace(card, tiny_encoder=kind)
+    except ValueError as error:
+        raise InputError(f"card {card.name}: {error}.") from error
 
 
 def _choose_described(

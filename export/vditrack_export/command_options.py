@@ -73,6 +73,24 @@ ExpertOption = Annotated[
         show_default=False,
     ),
 ]
+EncoderOption = Annotated[
+    Literal["taehv", "taesd"] | None,
+    typer.Option(
+        "--encoder",
+        help="Tiny encoder in place of the checkpoint's own: taehv for video models, taesd for "
+        "UNets.",
+        show_default=False,
+    ),
+]
+EncoderWeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--encoder-weights",
+        help="Weights of the tiny encoder: a file of TAEHV (.safetensors or .pth), or a folder or "
+        "file of diffusers' AutoencoderTiny for taesd.",
+        show_default=False,
+    ),
+]
 RandomWeightsOption = Annotated[
     bool,
     typer.Option(
@@ -155,6 +173,25 @@ def check_weights(weights: Weights, random_weights: bool) -> None:
         raise InputError("give either --weights DIR or --random-weights.")
     if random_weights and replace(weights, prompt=None) != Weights(None):
         raise InputError("--random-weights goes with no file of weights. Leave one of both out.")
+
+
+def check_tiny_encoder(encoder: str | None, weights: Weights, random_weights: bool) -> None:
+    """Check that a tiny encoder has weights, and that its weights have a tiny encoder.
+
+    Raises:
+        InputError: They do not.
+
+    """
+    if encoder is not None and weights.tiny_encoder is None and not random_weights:
+        raise InputError(
+            f"--encoder {encoder} has no weights. Give them with --encoder-weights, or give "
+            "--random-weights."
+        )
+    if encoder is None and weights.tiny_encoder is not None:
+        raise InputError(
+            "--encoder-weights are those of a tiny encoder. Give --encoder taehv or --encoder "
+            "taesd as well."
+        )
 
 
 def parse_loras(texts: Sequence[str] | None) -> tuple[Lora, ...]:

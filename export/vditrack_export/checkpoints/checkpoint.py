@@ -25,6 +25,10 @@ class CheckpointFiles(Protocol):
     def opened(self) -> Sequence[StoredModel]:
         """Models that were opened."""
 
+    @property
+    def tiny_encoder(self) -> Path | None:
+        """File or folder of the tiny encoder that stands in for the checkpoint's own."""
+
     def open(self, component: str, model_class: type[nn.Module], expected: Config) -> StoredModel:
         """Open a model; only its configuration and the shapes of its weights are read.
 
@@ -63,6 +67,11 @@ class StoredCheckpoint:
     def opened(self) -> Sequence[StoredModel]:
         """Models that were opened."""
         return tuple(self._models.values())
+
+    @property
+    def tiny_encoder(self) -> Path | None:
+        """File or folder of the tiny encoder that the user names."""
+        return self._weights.tiny_encoder
 
     def open(self, component: str, model_class: type[nn.Module], expected: Config) -> StoredModel:
         """Open a model; see `CheckpointFiles.open`."""

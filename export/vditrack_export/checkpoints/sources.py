@@ -38,6 +38,8 @@ class Weights:
     """The variant of weight files that is preferred, such as ``fp16``."""
     expert: ExpertName | None = None
     """The transformer of a checkpoint with two; None to choose by the card's timestep."""
+    tiny_encoder: Path | None = None
+    """File or folder of the tiny encoder that stands in for the checkpoint's own."""
 
     @property
     def random(self) -> bool:
@@ -47,7 +49,8 @@ class Weights:
     def describe(self) -> str:
         """Return the paths, for a report."""
         loras = (f"{lora.file} x {lora.scale:g}" for lora in self.loras)
-        return ", ".join(map(str, filter(None, (self.folder, self.transformer, self.vae, *loras))))
+        files = self.folder, self.transformer, self.vae, self.tiny_encoder
+        return ", ".join(map(str, filter(None, (*files, *loras))))
 
 
 def require_lora_files(loras: Sequence[Lora]) -> None:

@@ -1,7 +1,7 @@
 """Tables of a card that describe its networks: what the shapes of all families share."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -134,6 +134,17 @@ class Transformer(DenoiserShape, frozen=True, kw_only=True):
         return self
 
 
+TinyEncoderKind = Literal["taehv", "taesd"]
+
+
+class TinyEncoder(NamedTuple):
+    """A small distilled encoder that gives the latents of a larger one."""
+
+    kind: TinyEncoderKind
+    published: str | None
+    """Name of the published weights for these latents; None if there are none."""
+
+
 class EncoderShape(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"
 ):
@@ -155,6 +166,11 @@ class EncoderShape(
     def temporal_strides(self) -> tuple[int, ...]:
         """Frames per latent that can be exported."""
         return tuple(sorted({1, self.temporal_stride}))
+
+    @property
+    def tiny_encoder(self) -> TinyEncoder | None:
+        """The kind of tiny encoder that gives the same latents; None if there is none."""
+        return None
 
 
 class LevelEncoderShape(EncoderShape, frozen=True, kw_only=True):

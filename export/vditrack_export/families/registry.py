@@ -3,6 +3,7 @@
 Each folder has ``shapes.py`` with the tables of a card, listed in ``DENOISERS`` and ``ENCODERS``,
 and ``family.py`` with two dictionaries of the same names, from these tables to subclasses of
 `Denoiser` and `Encoder`. Reading a card needs the shapes alone, and so no torch.
+Tiny encoders, which stand in for those of families, are in the folder ``tiny_encoders``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from vditrack_export.families.base_shapes import DenoiserShape, EncoderShape
+from vditrack_export.families.base_shapes import DenoiserShape, EncoderShape, TinyEncoderKind
+from vditrack_export.families.tiny_encoders.shapes import derive_shape
 
 if TYPE_CHECKING:
     from vditrack_export.families.base_family import Family
@@ -46,13 +48,25 @@ ENCODER_SHAPES = tuple(_ENCODER_FAMILIES)
 
 
 @lru_cache
-def resolve_family(denoiser: DenoiserShape, encoder: EncoderShape) -> Family:
-    """Return the family of a card's shapes. This needs torch and diffusers."""
+def resolve_family(
+    denoiser: DenoiserShape, encoder: EncoderShape, tiny_encoder: TinyEncoderKind | None = None
+) -> Family:
+    """Return the family of a card's shapes. This needs torch and diffusers.
+
+    Args:
+        denoiser: Shapes of the transformer or UNet.
+        encoder: Shapes of the checkpoint's encoder.
+        tiny_encoder: The tiny encoder that stands in for it.
+
+    """
     from vditrack_export.families.base_family import Family  # noqa: PLC0415
 
     denoisers = _import(_DENOISER_FAMILIES[type(denoiser)], "family").DENOISERS
-    encoders = _import(_ENCODER_FAMILIES[type(encoder)], "family").ENCODERS
+    if tiny_encoder is None:
+        used, folder = encoder, _ENCODER_FAMILIES[type(encoder)]
+    else:
+        used, folder = derive_shape(tiny_encoder, encoder), "tiny_encoders"
+    encoders = _import(folder, "family").ENCODERS
     return Family(
-        denoiser=denoisers[type(denoiser)](denoiser, encoder),
-        encoder=encoders[type(encoder)](encoder),
+        denoiser=denoisers[type(denoiser)](denoiser, encoder), encoder=encoders[type(used)](used)
     )

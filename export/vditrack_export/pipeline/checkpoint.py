@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vditrack.bundle.manifest import Adapter
+from vditrack.bundle.manifest import Adapter, TinyEncoder
 from vditrack.errors import InputError
 from vditrack_export.card import Card
 from vditrack_export.checkpoints.checkpoint import CheckpointFiles, open_checkpoint
@@ -22,7 +22,7 @@ class Checkpoint:
     """The models of a checkpoint in FP32, ready for inference."""
 
     encoder: nn.Module
-    """A `TinyEncoder`, a whole autoencoder of diffusers, or the identity for pixels."""
+    """The encoder that is exported, as its family loads it; the identity for pixels."""
     transformer: nn.Module
     """Transformer of diffusers without the blocks after the card's, or a whole UNet."""
     sha256: str
@@ -35,6 +35,10 @@ class Checkpoint:
     """Adapters that were fused into the transformer."""
     notes: tuple[str, ...] = ()
     """What a user should know of the weights."""
+    tiny_encoder: TinyEncoder | None = None
+    """What `encoder` is, if it is not the checkpoint's own."""
+    own_encoder: nn.Module | None = None
+    """The checkpoint's own encoder, where a tiny one is exported and this is at hand."""
 
 
 def load_checkpoint(card: Card, weights: Weights, timesteps: Sequence[float] = ()) -> Checkpoint:
@@ -61,6 +65,7 @@ def load_checkpoint(card: Card, weights: Weights, timesteps: Sequence[float] = (
     size, cell = card.input, card.cell
     grid = (size.latents, size.height // cell, size.width // cell)
     encoder = family.encoder.load(checkpoint)
+    own_encoder, of_encoder = _load_own_encoder(card, checkpoint)
     transformer = family.denoiser.load(denoiser, card.feature.block + 1, grid)
     adapters, of_loras = fuse_loras(
         transformer, denoiser.config, family.denoiser.lora_loader, weights.loras
@@ -78,8 +83,36 @@ def load_checkpoint(card: Card, weights: Weights, timesteps: Sequence[float] = (
         quantisation=tuple(quantisation),
         adapters=adapters,
         expert=expert.name,
-        notes=(*notes, *of_loras),
+        notes=(*notes, *of_encoder, *of_loras),
+        tiny_encoder=_describe_tiny_encoder(card, checkpoint),
+        own_encoder=own_encoder,
     )
+
+
+def _load_own_encoder(
+    card: Card, checkpoint: CheckpointFiles
+) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """Load the checkpoint's own encoder, to compare a tiny one with it.
+
+    Returns:
+        The encoder; None if it is not needed or not at hand. Then what a user should know of that.
+
+    """
+    if card.tiny_encoder is None:
+        return None, ()
+    try:
+        return card.own_encoder.load(checkpoint), ()
+    except InputError as error:
+        return None, (f"the tiny encoder is not compared with the checkpoint's own: {error}",)
+
+
+def _describe_tiny_encoder(card: Card, checkpoint: CheckpointFiles) -> TinyEncoder | None:
+    if card.tiny_encoder is None or checkpoint.tiny_encoder is None:
+        return None
+    files = card.family.encoder.files(checkpoint)
+    path = checkpoint.tiny_encoder
+    digest = _digest(path if path.is_dir() else path.parent, files)
+    return TinyEncoder(kind=card.tiny_encoder, name=path.name, sha256=digest)
 
 
 def _choose_expert(
@@ -122,7 +155,9 @@ def random_checkpoint(card: Card, seed: int = 0) -> Checkpoint:
         encoder = card.family.encoder.build_random()
         transformer = card.family.denoiser.build_random(card.feature.block + 1)
     digest = hashlib.sha256(f"random weights, seed {seed}".encode()).hexdigest()
-    return Checkpoint(encoder.eval(), transformer.eval(), digest)
+    kind = card.tiny_encoder
+    tiny = None if kind is None else TinyEncoder(kind=kind, name=None, sha256=None)
+    return Checkpoint(encoder.eval(), transformer.eval(), digest, tiny_encoder=tiny)
 
 
 def _digest(folder: Path, files: Sequence[Path]) -> str:

@@ -8,17 +8,19 @@ import typer
 from vditrack.bundle.folder import Bundle
 from vditrack.bundle.manifest import Precision, PrecisionCheck
 from vditrack.cli.console import PlainConsole, echo, echo_json
-from vditrack.cli.inspect import list_errors
+from vditrack.cli.inspect import describe_agreement, describe_tiny_encoder, list_errors
 from vditrack.errors import VditrackError, install_command
 from vditrack_export.card import load_card
-from vditrack_export.card_changes import change_card
+from vditrack_export.card_changes import change_card, replace_encoder
 from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.command_options import (
     AttentionOption,
     BlockOption,
     CardArgument,
     DescribedOption,
+    EncoderOption,
     EncoderPrecisionOption,
+    EncoderWeightsOption,
     ExpertOption,
     FramesOption,
     HeadsOption,
@@ -33,6 +35,7 @@ from vditrack_export.command_options import (
     VaeOption,
     VariantOption,
     WeightsOption,
+    check_tiny_encoder,
     check_weights,
     parse_loras,
 )
@@ -51,6 +54,8 @@ def export(
     lora: LoraOption = None,
     variant: VariantOption = None,
     expert: ExpertOption = None,
+    encoder: EncoderOption = None,
+    encoder_weights: EncoderWeightsOption = None,
     random_weights: RandomWeightsOption = False,
     prompt: PromptOption = None,
     size: SizeOption = None,
@@ -64,7 +69,11 @@ def export(
     encoder_precision: EncoderPrecisionOption = None,
     accept: Annotated[
         bool,
-        typer.Option("--accept", help="Accept a precision that moves tracks beyond the limits."),
+        typer.Option(
+            "--accept",
+            help="Accept a precision that moves tracks beyond the limits, and a tiny encoder whose "
+            "latents are not those of the checkpoint's own.",
+        ),
     ] = False,
     masks: Annotated[
         bool,
@@ -79,9 +88,18 @@ def export(
 ) -> None:
     """Export what tracking needs of a checkpoint as a bundle of ONNX graphs."""
     source = Weights(
-        weights, transformer, vae, text_encoder, prompt, parse_loras(lora), variant, expert
+        weights,
+        transformer,
+        vae,
+        text_encoder,
+        prompt,
+        parse_loras(lora),
+        variant,
+        expert,
+        encoder_weights,
     )
     check_weights(source, random_weights)
+    check_tiny_encoder(encoder, source, random_weights)
     # A wrong card is reported before torch is imported, which takes seconds.
     changed = change_card(
         load_card(card),
@@ -93,6 +111,7 @@ def export(
         block=block,
         heads=heads,
     )
+    changed = replace_encoder(changed, encoder)
     try:
         from vditrack_export.pipeline.export import export_bundle
         from vditrack_export.pipeline.precision import choose_precision
@@ -128,6 +147,10 @@ def _print_summary(bundle: Bundle) -> None:
     )
     if manifest.source.expert is not None:
         echo(f"  transformer for {manifest.source.expert} noise")
+    if manifest.source.tiny_encoder is not None:
+        echo(f"  encoder: {describe_tiny_encoder(manifest.source.tiny_encoder)}")
+    if manifest.encoder_agreement is not None:
+        echo(f"  {describe_agreement(manifest.encoder_agreement)}")
     if manifest.source.random_weights:
         echo("  random weights: for benchmarks and engine builds; it cannot track")
     for comparison, error in list_errors(manifest):

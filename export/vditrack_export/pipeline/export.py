@@ -14,6 +14,7 @@ from vditrack.errors import InputError
 from vditrack_export.card import Card
 from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.unet.shapes import UNet
+from vditrack_export.pipeline.agreement import measure_agreement
 from vditrack_export.pipeline.backbone import Backbone, load_backbone
 from vditrack_export.pipeline.locate import locate_checkpoint
 from vditrack_export.pipeline.manifest import FULL_PRECISION, make_manifest
@@ -53,8 +54,8 @@ def export_bundle(
     Raises:
         VditrackError: the card has no section for masks, the checkpoint does not match the card,
             the destination is something else than a bundle or has no room for it, the exported
-            graphs do not reproduce the model, or the precision is refused. Nothing is left behind
-            then.
+            graphs do not reproduce the model, the precision is refused, or the latents of a tiny
+            encoder are not the checkpoint's. Nothing is left behind then.
 
     """
     _check_card(card)
@@ -68,6 +69,7 @@ def export_bundle(
         for note in backbone.checkpoint.notes:
             report_stage(f"note: {note}")
         _require_room(backbone, (card, *parts.values()), rounding.precision, destination)
+        agreement = measure_agreement(backbone, report_stage, accept=rounding.accept)
         verified = write_verified_graphs(backbone, folder, rounding, report_stage)
         for name, part in parts.items():
             report_stage(f"{name}:")
@@ -78,6 +80,7 @@ def export_bundle(
             lowered_parity=verified.lowered_parity,
             precision=rounding.precision,
             precision_check=verified.check,
+            encoder_agreement=agreement,
             propagation=card.masks.propagation if masks and card.masks else None,
         )
         sealed = seal_bundle(folder, manifest)

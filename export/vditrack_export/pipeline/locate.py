@@ -39,7 +39,7 @@ def make_parts(card: Card, timesteps: Sequence[float], weights: Weights) -> Part
     no_text = stored or card.text_encoder is None or weights.text_encoder is not None
     return Parts(
         denoiser=None if weights.transformer else family.denoiser_folder,
-        encoder=None if weights.vae else family.encoder.folder,
+        encoder=None if weights.vae else card.own_encoder.folder,
         text_encoders=() if no_text else family.denoiser.text_encoders,
         timesteps=tuple(timesteps),
         expert=weights.expert,

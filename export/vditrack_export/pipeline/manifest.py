@@ -60,6 +60,7 @@ def make_manifest(
             expert=backbone.checkpoint.expert,
             quantisation=backbone.checkpoint.quantisation,
             adapters=backbone.checkpoint.adapters,
+            tiny_encoder=backbone.checkpoint.tiny_encoder,
         ),
         input=size,
         encoder=encoder,

@@ -146,7 +146,7 @@ def record_transformer(card: Card, latents: LatentSize) -> Recording:
 def record_decoder(card: Card, latents: LatentSize, temporal_stride: int) -> Recording | None:
     """Record how the pipeline decodes the latents of a window; None if it has no decoder."""
     with torch.device("meta"):
-        decode = card.family.encoder.build_decoder(temporal_stride)
+        decode = card.own_encoder.build_decoder(temporal_stride)
     if decode is None:
         return None
     example = _latents(card, latents)

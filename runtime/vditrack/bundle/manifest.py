@@ -32,6 +32,16 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sha256: Sha256
 
 
+class TinyEncoder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A small distilled encoder that was exported in place of the checkpoint's own."""
+
+    kind: Literal["taehv", "taesd"]
+    name: str | None
+    """Name of its file or folder; None for random weights."""
+    sha256: Sha256 | None
+    """Digest of its files; None for random weights."""
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The checkpoint, and the features that were exported from it."""
 
@@ -60,6 +70,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Types of weights with fewer than 16 bits that the checkpoint was dequantised from, such as
     ``float8_e4m3fn`` or ``Q4_K``."""
     adapters: tuple[Adapter, ...] = ()
+    tiny_encoder: TinyEncoder | None = None
+    """None if the encoder is the checkpoint's own."""
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -203,6 +215,33 @@ class LoweredParity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     frames: Positive
 
 
+class EncoderAgreement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far a tiny encoder is from the checkpoint's own, measured at export in FP32.
+
+    Both encoded rendered clips, and the transformer read the latents of each.
+    """
+
+    clips: Positive
+    frames: Positive
+    """Frames of a clip."""
+    height: Side
+    width: Side
+    relative_error: float
+    """Root mean square of the latents' difference, relative to the standard deviation of the own
+    encoder's latents."""
+    correlation: float
+    """Of all numbers of the latents of both, from -1 to 1."""
+    median_move: float
+    """Median distance, in pixels, of points from where they are with the own encoder, over frames
+    in which they are visible with it."""
+    average_jaccard_own: float
+    """TAP-Vid's Average Jaccard with the own encoder, in percent."""
+    average_jaccard: float
+    """The same with the tiny encoder."""
+    accepted: bool
+    """Whether the latents are not the own encoder's, and the user accepted it."""
+
+
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The size in bytes and the digest of a file of the bundle."""
 
@@ -228,6 +267,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     precision: Precision
     precision_check: PrecisionCheck | None
     """None in FP32, where parity says all, and with random weights, which track nothing."""
+    encoder_agreement: EncoderAgreement | None = None
+    """None if the encoder is the checkpoint's own, or if that was not at hand."""
     files: dict[str, FileRecord]
     parity: dict[str, float]
     """Relative errors of the graphs in FP32, measured at export, by the name of the comparison."""

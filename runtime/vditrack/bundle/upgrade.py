@@ -89,10 +89,12 @@ def _from_7(fields: Fields) -> Fields:
         propagation = {**propagation, "references": 8}
     streaming = {**fields["streaming"], **_STREAMING_OF_8}
     streaming["live"] = {**streaming["live"], **_LIVE_OF_8}
-    # Earlier versions read checkpoints of one transformer, of 16 or 32 bits, without adapters.
-    source = {"expert": None, "quantisation": (), "adapters": (), **fields["source"]}
+    # Earlier versions read checkpoints of one transformer, of 16 or 32 bits, without adapters, and
+    # exported the checkpoint's own encoder.
+    absent = {"expert": None, "quantisation": (), "adapters": (), "tiny_encoder": None}
+    source = {**absent, **fields["source"]}
     fields = {**fields, "source": source, "propagation": propagation, "streaming": streaming}
-    fields["lowered_parity"] = []
+    fields |= {"lowered_parity": [], "encoder_agreement": None}
     fields["input"] = {**fields["input"], "attention": "window"}
     flow_tracking = fields["matching"]["flow_tracking"]
     if flow_tracking is None:

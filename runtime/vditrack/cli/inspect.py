@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
-from vditrack.bundle.manifest import Manifest, Source
+from vditrack.bundle.manifest import EncoderAgreement, Manifest, Source, TinyEncoder
 from vditrack.cli.console import PlainConsole, echo_json
 from vditrack.cli.options import BundleArgument, HostCodeOption, Json, SignatureOption
 from vditrack.engine_builder.listing import BuildStatus, format_build, list_builds, list_unbuilt
@@ -68,6 +68,7 @@ def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
         "matching",
         "precision",
         "precision_check",
+        "encoder_agreement",
     ):
         if (part := getattr(manifest, title)) is not None:
             console.print(_make_table(title, msgspec.structs.asdict(part).items()))
@@ -86,10 +87,33 @@ def _describe_source(source: Source) -> dict[str, object]:
     fields = msgspec.structs.asdict(source)
     if source.expert is None:
         del fields["expert"]
+    fields["tiny_encoder"] = (
+        "none: the encoder is the checkpoint's own"
+        if source.tiny_encoder is None
+        else describe_tiny_encoder(source.tiny_encoder)
+    )
     return fields | {
         "quantisation": ", ".join(source.quantisation) or "none",
         "adapters": "\n".join(adapters) or "none",
     }
+
+
+def describe_tiny_encoder(encoder: TinyEncoder) -> str:
+    """Return a line that says that the encoder is not the checkpoint's own."""
+    weights = "random weights" if encoder.name is None else f"{encoder.name}, {encoder.sha256}"
+    return f"{encoder.kind} ({weights}), not the checkpoint's own"
+
+
+def describe_agreement(agreement: EncoderAgreement) -> str:
+    """Return a line on how far a tiny encoder is from the checkpoint's own."""
+    return (
+        f"on {agreement.clips} clips of {agreement.width} x {agreement.height} x "
+        f"{agreement.frames} its latents differ from the own encoder's by "
+        f"{agreement.relative_error:.3f} of their deviation (correlation "
+        f"{agreement.correlation:.3f}), the median point moves by {agreement.median_move:.3f} "
+        f"pixels, Average Jaccard {agreement.average_jaccard_own:.1f} to "
+        f"{agreement.average_jaccard:.1f}{', beyond the limit but accepted' * agreement.accepted}"
+    )
 
 
 def list_errors(manifest: Manifest) -> list[tuple[str, str]]:

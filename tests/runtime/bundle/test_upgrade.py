@@ -49,7 +49,9 @@ def test_an_old_manifest_says_what_it_said(version):
     now = json.loads(msgspec.json.encode(new))
     for part in ("name", "notes", "encoder", "output", "files", "parity", "tools"):
         assert now[part] == old[part]
-    assert now["source"] == {"expert": None, "quantisation": [], "adapters": [], **old["source"]}
+    absent = {"expert": None, "quantisation": [], "adapters": [], "tiny_encoder": None}
+    assert now["source"] == {**absent, **old["source"]}
+    assert now["encoder_agreement"] is None
     assert now["input"] == {"overlap": 1, "attention": "window", **old["input"]}
     if version >= 7:
         assert contains(now["matching"], old["matching"])

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from vditrack_export.families.base_shapes import LevelEncoderShape, Transformer
+from vditrack_export.families.base_shapes import LevelEncoderShape, TinyEncoder, Transformer
 from vditrack_export.families.sizes import Positive
 
 
@@ -22,6 +22,11 @@ class CogVideoXAutoencoder(
 
     temporal_stride: Literal[4]
     """Frames per latent of the unmodified encoder."""
+
+    @property
+    def tiny_encoder(self) -> TinyEncoder:
+        """TAEHV for CogVideoX."""
+        return TinyEncoder("taehv", "taecvx")
 
 
 DENOISERS = (CogVideoXTransformer,)

@@ -4,7 +4,12 @@ from collections.abc import Iterator
 from typing import Literal
 
 from vditrack.bundle.manifest import Input
-from vditrack_export.families.base_shapes import Feature, LevelEncoderShape, Transformer
+from vditrack_export.families.base_shapes import (
+    Feature,
+    LevelEncoderShape,
+    TinyEncoder,
+    Transformer,
+)
 from vditrack_export.families.sizes import Positive
 
 
@@ -41,6 +46,11 @@ class HunyuanVideoAutoencoder(
     """Channels of each level."""
     temporal_stride: Literal[4]
     """Frames per latent of the unmodified encoder."""
+
+    @property
+    def tiny_encoder(self) -> TinyEncoder:
+        """TAEHV for HunyuanVideo."""
+        return TinyEncoder("taehv", "taehv")
 
 
 DENOISERS = (HunyuanVideoTransformer,)

@@ -2,7 +2,12 @@
 
 from typing import ClassVar, Literal
 
-from vditrack_export.families.base_shapes import EncoderShape, Sizes, Transformer
+from vditrack_export.families.base_shapes import (
+    EncoderShape,
+    Sizes,
+    TinyEncoder,
+    Transformer,
+)
 from vditrack_export.families.sizes import Positive
 
 
@@ -55,6 +60,11 @@ class LtxAutoencoder(EncoderShape, frozen=True, kw_only=True, tag="ltx_autoencod
     def temporal_strides(self) -> tuple[int, ...]:
         """Frames per latent that can be exported; one convolution halves space and time."""
         return (self.temporal_stride,)
+
+    @property
+    def tiny_encoder(self) -> TinyEncoder:
+        """TAEHV; its published weights of these shapes are for LTX-2, which has other latents."""
+        return TinyEncoder("taehv", None)
 
 
 DENOISERS = (LtxTransformer,)

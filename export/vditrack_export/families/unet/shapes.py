@@ -13,6 +13,7 @@ from vditrack_export.families.base_shapes import (
     Feature,
     LevelEncoderShape,
     Sizes,
+    TinyEncoder,
 )
 from vditrack_export.families.sizes import Positive
 
@@ -164,6 +165,11 @@ class KlAutoencoder(LevelEncoderShape, frozen=True, kw_only=True, tag="kl_autoen
     """Factor of the latents that the UNet is given."""
     temporal_decoder: bool = False
     """Whether it is an ``AutoencoderKLTemporalDecoder``."""
+
+    @property
+    def tiny_encoder(self) -> TinyEncoder:
+        """TAESD: all cards have the latents of Stable Diffusion 1 and 2."""
+        return TinyEncoder("taesd", "taesd")
 
 
 class Pixels(EncoderShape, frozen=True, kw_only=True, tag="pixels"):

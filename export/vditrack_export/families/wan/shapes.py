@@ -2,7 +2,12 @@
 
 from typing import ClassVar
 
-from vditrack_export.families.base_shapes import EncoderShape, Sizes, Transformer
+from vditrack_export.families.base_shapes import (
+    EncoderShape,
+    Sizes,
+    TinyEncoder,
+    Transformer,
+)
 from vditrack_export.families.sizes import Positive
 
 
@@ -52,6 +57,11 @@ class WanAutoencoder(EncoderShape, frozen=True, kw_only=True, tag="wan_autoencod
     def temporal_strides(self) -> tuple[int, ...]:
         """Frames per latent that can be exported; averaging shortcuts cannot be left out."""
         return (self.temporal_stride,) if self.residual else (1, self.temporal_stride)
+
+    @property
+    def tiny_encoder(self) -> TinyEncoder:
+        """TAEHV for Wan 2.1, or for the 5B model of Wan 2.2."""
+        return TinyEncoder("taehv", "taew2_2" if self.residual else "taew2_1")
 
 
 DENOISERS = (WanTransformer,)
