@@ -16,17 +16,33 @@ import tensorrt_rtx
 from cuda.bindings import runtime
 
 KINDS = runtime.cudaMemcpyKind
-CONTEXT = ["execute_async_v3", "set_tensor_address"]
+DIRECTIONS = {
+    KINDS.cudaMemcpyHostToDevice: "up",
+    KINDS.cudaMemcpyDeviceToHost: "down",
+    KINDS.cudaMemcpyDeviceToDevice: "within",
+}
+CONTEXT = [
+    "execute_async_v3",
+    "is_stream_capturable",
+    "set_device_memory",
+    "set_tensor_address",
+]
 ENGINE = [
     "create_execution_context",
     "create_runtime_config",
+    "device_memory_size_v2",
     "get_tensor_dtype",
     "get_tensor_mode",
     "get_tensor_name",
     "get_tensor_shape",
     "num_io_tensors",
 ]
-CONFIG = ["create_runtime_cache", "cuda_graph_strategy", "set_runtime_cache"]
+CONFIG = [
+    "create_runtime_cache",
+    "cuda_graph_strategy",
+    "set_execution_context_allocation_strategy",
+    "set_runtime_cache",
+]
 """What the doubles have of tensorrt_rtx's classes."""
 
 
@@ -38,11 +54,22 @@ class CudaDouble:
     cudaStreamNonBlocking = runtime.cudaStreamNonBlocking
     cudaGetErrorString = staticmethod(runtime.cudaGetErrorString)
 
-    def __init__(self, *, memory=1 << 30, records=True):
-        self.memory, self.records = memory, records
+    def __init__(self, *, memory=1 << 30, records=True, devices=1):
+        self.memory, self.records, self.devices = memory, records, devices
+        # Bytes that were copied, by direction.
+        self.moved = dict.fromkeys(DIRECTIONS.values(), 0)
         self.device, self.host, self.graphs = {}, {}, {}
         self.pending, self.recording, self.calls = [], None, []
         self.streams, self.handles = set(), count(1)
+        self.last_error, self.current = "cudaSuccess", 0
+
+    def cudaGetDeviceCount(self):
+        return self._done(self.devices)
+
+    def cudaSetDevice(self, device):
+        assert device < self.devices
+        self.current = device
+        return self._done()
 
     def cudaStreamCreateWithFlags(self, flags):
         assert flags == runtime.cudaStreamNonBlocking
@@ -64,6 +91,8 @@ class CudaDouble:
         return self._done(self._allocate(self.host, size))
 
     def cudaFree(self, address):
+        # It waits for all work.
+        self.cudaStreamSynchronize(None)
         self.memory += len(self.device.pop(address))
         return self._done()
 
@@ -72,11 +101,28 @@ class CudaDouble:
         return self._done()
 
     def cudaMemcpyAsync(self, to, source, size, kind, stream):
-        up = kind == KINDS.cudaMemcpyHostToDevice
-        assert up or kind == KINDS.cudaMemcpyDeviceToHost
-        assert to in (self.device if up else self.host)
-        assert source in (self.host if up else self.device)
-        self.enqueue(stream, lambda: ctypes.memmove(to, source, size))
+        return self.cudaMemcpy2DAsync(to, size, source, size, size, 1, kind, stream)
+
+    def cudaMemcpy2DAsync(self, to, pitch, source, width, size, rows, kind, stream):
+        # Of dense rows.
+        assert width == size <= pitch
+        host, device = self.host, self.device
+        lasting = (rows - 1) * pitch + size
+        require_within(host if kind == KINDS.cudaMemcpyDeviceToHost else device, to, lasting)
+        origin = host if kind == KINDS.cudaMemcpyHostToDevice else device
+        require_within(origin, source, rows * size)
+
+        def copy():
+            self.moved[DIRECTIONS[kind]] += rows * size
+            for row in range(rows):
+                ctypes.memmove(to + row * pitch, source + row * size, size)
+
+        self.enqueue(stream, copy)
+        return self._done()
+
+    def cudaMemsetAsync(self, address, value, size, stream):
+        require_within(self.device, address, size)
+        self.enqueue(stream, lambda: ctypes.memset(address, value, size))
         return self._done()
 
     def cudaStreamSynchronize(self, stream):
@@ -111,12 +157,13 @@ class CudaDouble:
 
     def cudaGraphLaunch(self, graph, stream):
         self.calls.append("launch")
+        assert self.recording is None
         self.pending.extend(self.graphs[graph])
         return self._done()
 
     def cudaGetLastError(self):
-        self.calls.append("cleared")
-        return self._done()
+        error, self.last_error = self.last_error, "cudaSuccess"
+        return (getattr(runtime.cudaError_t, error),)
 
     def enqueue(self, stream, work):
         assert stream in self.streams
@@ -137,42 +184,69 @@ class CudaDouble:
         return runtime.cudaError_t.cudaSuccess, *results
 
     def _failed(self, name):
+        self.last_error = name
         return getattr(runtime.cudaError_t, name), None
 
 
+def require_within(blocks, address, size=1):
+    """Require that memory is part of one block."""
+    assert any(
+        start <= address and address + size <= start + len(block) for start, block in blocks.items()
+    ), "memory that is not allocated"
+
+
 class ContextDouble:
-    """Of an execution context."""
+    """Of an execution context, whose activations are in memory that it is given."""
 
     def __init__(self, engine):
-        self.engine, self.addresses = engine, {}
+        self.engine, self.addresses, self.workspace = engine, {}, None
+
+    def set_device_memory(self, address, size):
+        require_within(self.engine.cuda.device, address, size)
+        assert size >= self.engine.device_memory_size_v2
+        self.workspace = address, size
 
     def set_tensor_address(self, name, address):
-        assert address in self.engine.cuda.device
+        require_within(self.engine.cuda.device, address)
         self.addresses[name] = address
+        return self.engine.accepts
+
+    def is_stream_capturable(self, stream):
         return True
 
     def execute_async_v3(self, stream):
+        assert self.workspace is not None
         if self.engine.cuda.recording is None:
             self.engine.cuda.calls.append("execute")
-        self.engine.cuda.enqueue(stream, self._work)
+        # Recorded work has the addresses of its recording.
+        addresses = dict(self.addresses)
+        self.engine.cuda.enqueue(stream, lambda: self._work(addresses))
         return self.engine.executes
 
-    def _work(self):
+    def _work(self, addresses):
         session = self.engine.session
-        inputs = {node.name: self._array(node) for node in session.get_inputs()}
+        inputs = {n.name: self._array(n, addresses).copy() for n in session.get_inputs()}
+        # Whatever shares this memory is lost.
+        ctypes.memset(self.workspace[0], 173, self.workspace[1])
         for node, output in zip(session.get_outputs(), session.run(None, inputs), strict=True):
-            self._array(node)[...] = output
+            self._array(node, addresses)[...] = output
 
-    def _array(self, node):
-        memory = self.engine.cuda.device[self.addresses[node.name]]
-        return np.frombuffer(memory, DTYPES[node.type]).reshape(node.shape)
+    def _array(self, node, addresses):
+        count = int(np.prod(node.shape))
+        dtype = np.dtype(DTYPES[node.type])
+        address = addresses[node.name]
+        require_within(self.engine.cuda.device, address, count * dtype.itemsize)
+        block = (ctypes.c_uint8 * (count * dtype.itemsize)).from_address(address)
+        return np.frombuffer(block, dtype).reshape(node.shape)
 
 
 class EngineDouble:
     """Of an engine: the ONNX graph whose path is its content."""
 
-    def __init__(self, graph, cuda, *, executes=True):
-        self.cuda, self.executes = cuda, executes
+    device_memory_size_v2 = 1000
+
+    def __init__(self, graph, cuda, *, executes=True, accepts=True):
+        self.cuda, self.executes, self.accepts = cuda, executes, accepts
         self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
         self.nodes = {node.name: node for node in [*inputs, *outputs]}
@@ -187,7 +261,7 @@ class EngineDouble:
         return self.nodes[name].shape
 
     def get_tensor_dtype(self, name):
-        kinds = {np.uint8: "UINT8", np.float32: "FLOAT", np.float16: "HALF"}
+        kinds = {np.uint8: "UINT8", np.int32: "INT32", np.float32: "FLOAT", np.float16: "HALF"}
         return getattr(tensorrt_rtx.DataType, kinds[DTYPES[self.nodes[name].type]])
 
     def get_tensor_mode(self, name):
@@ -198,8 +272,10 @@ class EngineDouble:
         self.configs.append(ConfigDouble())
         return self.configs[-1]
 
-    def create_execution_context(self, config=None):
-        if config is not None:
+    def create_execution_context(self, config):
+        managed = tensorrt_rtx.ExecutionContextAllocationStrategy.USER_MANAGED
+        if config != managed:
+            assert config.strategy == managed
             config.compiled.content = b"compiled"
         return ContextDouble(self)
 
@@ -211,6 +287,9 @@ class ConfigDouble:
 
     def create_runtime_cache(self):
         return CacheDouble()
+
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.strategy = strategy
 
     def set_runtime_cache(self, cache):
         self.compiled = cache
@@ -234,12 +313,27 @@ class CacheDouble:
 
 DTYPES = {
     "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
 }
 
 
-def library_double(cuda, *, engines=None, executes=True, refits=None, graph_of=bytes.decode):
+class ReaderDouble:
+    """Of IStreamReaderV2: without a driver, the library's own cannot be made."""
+
+
+def read_whole(reader, piece=50_000):
+    """Read an engine as TensorRT may: its header first, then all of it, by pieces."""
+    start, current = tensorrt_rtx.SeekPosition.SET, tensorrt_rtx.SeekPosition.CUR
+    reader.read(piece, 0)
+    assert reader.seek(0, start) and reader.seek(0, current)
+    return b"".join(iter(lambda: reader.read(piece, 0), b""))
+
+
+def library_double(
+    cuda, *, engines=None, executes=True, accepts=True, refits=None, graph_of=bytes.decode
+):
     """Build tensorrt_rtx, or tensorrt, with a runtime that loads engine doubles.
 
     ``graph_of`` says which graph an engine's bytes stand for.
@@ -250,8 +344,11 @@ def library_double(cuda, *, engines=None, executes=True, refits=None, graph_of=b
         def __init__(self, log):
             self.engine_host_code_allowed = False
 
-        def deserialize_cuda_engine(self, content):
-            engine = EngineDouble(graph_of(content), cuda, executes=executes)
+        def deserialize_cuda_engine(self, reader):
+            content = read_whole(reader)
+            if not content:
+                return None
+            engine = EngineDouble(graph_of(content), cuda, executes=executes, accepts=accepts)
             engine.host_code = self.engine_host_code_allowed
             engines.append(engine)
             return engine
@@ -275,7 +372,15 @@ def library_double(cuda, *, engines=None, executes=True, refits=None, graph_of=b
     library = ModuleType("library_double")
     library.Runtime, library.Refitter = Runtime, Refitter
     library.OnnxParserRefitter = OnnxParserRefitter
-    for name in ("ILogger", "TensorIOMode", "DataType", "CudaGraphStrategy", "__version__"):
+    library.IStreamReaderV2 = ReaderDouble
+    for name in (
+        "CudaGraphStrategy",
+        "DataType",
+        "ExecutionContextAllocationStrategy",
+        "ILogger",
+        "TensorIOMode",
+        "__version__",
+    ):
         setattr(library, name, getattr(tensorrt_rtx, name))
     return library
 

@@ -37,8 +37,8 @@ from vditrack.cli import app as cli
 from vditrack.engine_builder import listing, run, verdicts
 from vditrack.engine_builder.options import BuildOptions
 from vditrack.errors import BackendError, BundleError, EngineError
+from vditrack.inference import engine_library
 from vditrack.inference import engine_loading as builds
-from vditrack.inference import tensorrt
 from vditrack.inference.engine_identity import load_identity
 from vditrack.inference.onnxruntime import open_session
 from vditrack.inference.own_verdicts import record_verdict
@@ -409,7 +409,7 @@ def runs_as(monkeypatch, cuda, graphs):
 
     monkeypatch.setattr(run, "build_engine", noted)
     library = library_double(cuda, graph_of=lambda engine: str(graphs[names[engine]]))
-    monkeypatch.setattr(tensorrt, "_library", lambda _: library)
+    monkeypatch.setattr(engine_library, "import_isolated", lambda _: library)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ from vditrack.bundle.digest_cache import cache_folder
 from vditrack.bundle.folder import ACCEPTANCE, Bundle
 from vditrack.bundle.manifest import FileRecord
 from vditrack.errors import EngineError
+from vditrack.inference.cuda import Gpu
 from vditrack.inference.engine_identity import (
     ENGINE_OF,
     Identity,
@@ -66,11 +68,16 @@ def open_build(folder: Path, bundle: Bundle, identity: Identity) -> OpenGraph:
     Whether the build fits the machine is not checked.
     """
 
+    @cache
+    def open_gpu() -> Gpu:
+        return Gpu()
+
     def open_graph(graph: Path) -> EngineSession:
         name = ENGINE_OF[graph.name]
         return EngineSession(
             folder / name,
             identity.target,
+            open_gpu=open_gpu,
             record=identity.engines.get(name),
             cache=_cache_path(folder / name, identity.engines[name], bundle),
             # Never because the identity says so: it comes with the bundle.

@@ -31,6 +31,11 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
 
 class Resident(Protocol):
     """An array where the graphs run: NumPy's, or one in a GPU's memory."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vditrack.bundle.folder import ENCODER, ENCODER_START, FEATURES, Bundle
-from vditrack.inference.session import OpenGraph, Session
+from vditrack.inference.session import OpenGraph, Session, find_state
 
 
 def open_with_smoke_run(bundle: Bundle, open_graph: OpenGraph) -> OpenGraph:
@@ -29,5 +29,10 @@ def open_with_smoke_run(bundle: Bundle, open_graph: OpenGraph) -> OpenGraph:
 
 
 def _run_once(session: Session) -> None:
-    zeros = {name: np.zeros(spec.shape, spec.dtype) for name, spec in session.inputs.items()}
-    session.run(zeros)
+    state = find_state(session.inputs, session.outputs).specs
+    zeros = {
+        name: np.zeros(spec.shape, spec.dtype)
+        for name, spec in session.inputs.items()
+        if name not in state
+    }
+    session.run(zeros, session.new_state())

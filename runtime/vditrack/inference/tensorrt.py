@@ -5,10 +5,9 @@ how they save launches: TensorRT's work is captured into a CUDA graph here; Tens
 it by itself and compiles kernels for this GPU, which are cached in a file beside the engine.
 """
 
-import hashlib
 import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,33 +16,48 @@ import numpy as np
 
 from vditrack.atomic_files import staged_file
 from vditrack.bundle.manifest import FileRecord
-from vditrack.errors import BackendError, EngineError, InputError
-from vditrack.inference.cuda import Stream
-from vditrack.inference.engine_identity import TITLES, Target
-from vditrack.inference.isolated_import import import_isolated
-from vditrack.inference.session import AbsentError, Array, ArraySession, TensorSpec, check_outputs
+from vditrack.errors import BackendError, InputError
+from vditrack.inference.cuda import Gpu, Memory
+from vditrack.inference.device_state import DeviceArray, DeviceState, StateLayout, join_on_device
+from vditrack.inference.engine_identity import Target
+from vditrack.inference.engine_library import (
+    deserialise,
+    format_errors,
+    import_library,
+    read_tensors,
+    refit,
+)
+from vditrack.inference.session import (
+    Array,
+    Given,
+    State,
+    check_outputs,
+    find_state,
+    join_parts,
+    require_state,
+)
 from vditrack.inference.trt_log import collecting_logger
 from vditrack.input_checks.files import read_file
 
 RUNTIME_CACHE = ".runtime_cache"
 """Suffix of the file with kernels compiled for this GPU; replacing the build removes it."""
-_MAX_ENGINE_SIZE, _MAX_CACHE_SIZE = 1 << 40, 1 << 30
-"""Largest accepted sizes of files, in bytes; the size of an engine is in its identity."""
+_MAX_CACHE_SIZE = 1 << 30
+"""Largest accepted size of a file with compiled kernels, in bytes."""
+_MAX_GRAPHS = 16
+"""Captured graphs of an engine. A stream with state alternates between two; n streams that take
+turns use n + 1."""
 _LOG = logging.getLogger("vditrack")
-_MODULES: dict[Target, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "UINT8": np.dtype(np.uint8),
-    "INT32": np.dtype(np.int32),
-    "FLOAT": np.dtype(np.float32),
-    "HALF": np.dtype(np.float16),
-}
+_Key = tuple[int | str | bool, ...]
+"""Addresses of a captured graph, and which inputs and outputs cross."""
 
 
-class EngineSession(ArraySession):
-    """An engine loaded on the first GPU; it follows `vditrack.inference.session.Session`.
+class EngineSession:
+    """An engine loaded on a GPU; it follows `vditrack.inference.session.Session`.
 
-    Its memory, on the GPU and pinned on the host, is allocated once. Runs from several threads are
-    serialised.
+    Only inputs and outputs that cross have pinned memory on the host. The state stays on the GPU:
+    a run fills another block of memory with what replaces it, and the two change places, so nothing
+    is copied; rings get a copy of one slot. Runs of a bundle's engines are serialised, because they
+    share a workspace for their activations.
     """
 
     def __init__(
@@ -51,6 +65,7 @@ class EngineSession(ArraySession):
         path: Path,
         target: Target,
         *,
+        open_gpu: Callable[[], Gpu] = Gpu,
         host_code: bool = False,
         weights: Path | None = None,
         record: FileRecord | None = None,
@@ -61,6 +76,7 @@ class EngineSession(ArraySession):
         Args:
             path: Path of the engine.
             target: The library that built it.
+            open_gpu: Returns the GPU that the engines of a bundle share.
             host_code: Whether the engine contains its own runtime, as version compatible ones do.
             weights: The ONNX file that it was built from, if its weights were stripped.
             record: Size and digest that the file has to have; None if they are not known.
@@ -73,157 +89,253 @@ class EngineSession(ArraySession):
             EngineError: The file was altered since its build was checked.
 
         """
-        library = _library(target)
+        library = import_library(target)
         # CUDA first: without a GPU it gives the clearer message.
-        self._stream = Stream()
-        engine = _deserialise(library, path, target, record, host_code=host_code)
-        if weights is not None:
-            _refit(library, engine, path, weights)
-        tensors = _tensors(library, engine, path)
-        self.inputs = {name: tensor for name, (tensor, enters) in tensors.items() if enters}
-        self.outputs = {name: tensor for name, (tensor, enters) in tensors.items() if not enters}
-        self._buffers = {name: self._stream.buffer(tensor) for name, (tensor, _) in tensors.items()}
-        self._path, self._cache, self._errors, self._lock = (
-            path,
-            cache,
-            collecting_logger(library).errors,
-            threading.Lock(),
-        )
-        self._graph: Callable[[], None] | None = None
-        if target == "tensorrt-rtx":
-            self._start_rtx(library, engine)
-        else:
-            self._start(engine)
+        self._gpu = open_gpu()
+        self._path, self._errors = path, collecting_logger(library).errors
+        with self._gpu.lock:
+            self._gpu.activate()
+            engine = deserialise(library, path, target, record, host_code=host_code)
+            if weights is not None:
+                refit(library, engine, path, weights)
+            tensors = read_tensors(library, engine, path)
+            self.inputs = {name: tensor for name, (tensor, enters) in tensors.items() if enters}
+            self.outputs = {
+                name: tensor for name, (tensor, enters) in tensors.items() if not enters
+            }
+            self._layout = StateLayout(find_state(self.inputs, self.outputs))
+            self._allocate()
+            self._can_capture = True
+            self._workspace_size = int(engine.device_memory_size_v2)
+            self._gpu.reserve_workspace(self._workspace_size)
+            start = self._start_rtx if target == "tensorrt-rtx" else self._start
+            # Engine, configuration and runtime cache live as long as the context that uses them.
+            self._context, self._owners = start(library, engine, cache)
 
-    def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the engine once, as `vditrack.inference.session.ArraySession` defines it."""
-        with self._lock:
-            try:
-                for name in self.inputs:
-                    np.copyto(self._buffers[name].host, inputs[name], casting="no")
-                (self._graph or self._enqueue)()
-                self._stream.wait()
-            # An input that is absent or of another shape or dtype, or what CUDA's binding raises.
-            except (BackendError, KeyError, TypeError, ValueError, RuntimeError) as error:
-                raise BackendError(f"{self._path} loads but fails to run: {error}") from error
-            outputs = {name: self._buffers[name].host.copy() for name in self.outputs}
+    def new_state(self) -> DeviceState:
+        """Return a state of zeros on the GPU, as `vditrack.inference.session.Session` defines it.
+
+        Raises:
+            BackendError: There is not enough memory.
+
+        """
+        return DeviceState.zeros(self._gpu, self._layout)
+
+    def run(
+        self,
+        inputs: Mapping[str, Given],
+        state: State | None = None,
+        slot: int = 0,
+        *,
+        keep: bool = True,
+    ) -> dict[str, Array]:
+        """Run the engine once, as `vditrack.inference.session.Session` defines it."""
+        with self._gpu.lock:
+            self._execute(inputs, state, slot if keep else None, self._download_all)
+            outputs = {name: buffer.host.copy() for name, buffer in self._leaving.items()}
         check_outputs(self._path, outputs)
         return outputs
 
-    def _start(self, engine: Any) -> None:  # noqa: ANN401 - it ships no types
-        self._bind(engine.create_execution_context())
-        # The first run does what cannot be captured (TensorRT developer guide, "CUDA Graphs").
-        self._enqueue()
-        self._stream.wait()
-        self._graph = self._stream.capture_graph(self._enqueue)
+    def run_resident(
+        self,
+        inputs: Mapping[str, Given],
+        state: State | None = None,
+        slot: int = 0,
+        *,
+        keep: bool = True,
+    ) -> dict[str, DeviceArray]:
+        """Run the engine once, as `vditrack.inference.session.Session` defines it."""
+        with self._gpu.lock:
+            self._execute(inputs, state, slot if keep else None, None)
+            outputs = {}
+            for name, buffer in self._leaving.items():
+                memory = self._gpu.allocate(self.outputs[name].nbytes)
+                self._gpu.copy(memory.address, buffer.device, memory.nbytes)
+                outputs[name] = DeviceArray(memory, self.outputs[name])
+        return outputs
 
-    def _start_rtx(self, library: ModuleType, engine: Any) -> None:  # noqa: ANN401
+    def _allocate(self) -> None:
+        """Allocate what crosses, and the outputs that are written into rings."""
+        gpu, state = self._gpu, self._layout.tensors
+        self._entering = {
+            name: gpu.buffer(spec) for name, spec in self.inputs.items() if name not in state.specs
+        }
+        self._leaving = {
+            name: gpu.buffer(spec)
+            for name, spec in self.outputs.items()
+            if name not in state.replaced and name not in state.rings
+        }
+        self._slots = {name: gpu.allocate(self.outputs[name].nbytes) for name in state.rings}
+        self._graphs: OrderedDict[_Key, Callable[[], None] | None] = OrderedDict()
+        self._bound: dict[str, int] = {}
+
+    def _execute(
+        self,
+        inputs: Mapping[str, Given],
+        state: State | None,
+        slot: int | None,
+        download: Callable[[], None] | None,
+    ) -> None:
+        """Run the engine and update the state, unless ``slot`` is None."""
+        try:
+            self._gpu.activate()
+            state = self._require_state(state)
+            uploads = [
+                name for name, buffer in self._entering.items() if self._give(name, inputs[name])
+            ]
+            written = self._gpu.allocate(self._layout.replaced.size)
+            addresses = self._addresses(state, written)
+
+            def work() -> None:
+                for name in uploads:
+                    self._gpu.upload(self._entering[name])
+                self._enqueue()
+                if download is not None:
+                    download()
+
+            self._launch((*addresses.values(), *uploads, download is None), addresses, work)
+            if slot is not None:
+                self._write_slots(state, slot)
+            self._gpu.wait()
+            if slot is not None:
+                state.replaced = written
+        # An input that is absent or of another shape or dtype, or what CUDA's binding raises.
+        except (BackendError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise BackendError(f"{self._path} loads but fails to run: {error}") from error
+
+    def _require_state(self, state: State | None) -> DeviceState:
+        tensors = self._layout.tensors
+        if state is None and not tensors.specs:
+            return self.new_state()
+        if state is None:
+            raise ValueError("it needs a state")
+        found = require_state(state, DeviceState)
+        if (found.layout.specs, found.layout.rings.offsets) != (
+            tensors.specs,
+            self._layout.rings.offsets,
+        ):
+            raise ValueError("the state is of another graph")
+        return found
+
+    def _give(self, name: str, value: Given) -> bool:
+        """Put an input where it enters; return whether it is still to be uploaded."""
+        buffer = self._entering[name]
+        parts = value if isinstance(value, Sequence) else [value]
+        arrays = [part for part in parts if isinstance(part, DeviceArray)]
+        if arrays and len(arrays) == len(parts):
+            join_on_device(self._gpu, buffer.device, self.inputs[name], arrays)
+            return False
+        array = join_parts(value)
+        if array.shape != buffer.host.shape:
+            raise ValueError(f"input {name!r} is {array.shape} and not {buffer.host.shape}")
+        np.copyto(buffer.host, array, casting="no")
+        return True
+
+    def _addresses(self, state: DeviceState, written: Memory) -> dict[str, int]:
+        """Return the addresses of the tensors that differ between runs."""
+        found = {name: at for name, at in state.addresses().items() if name in self.inputs}
+        offsets = self._layout.replaced.offsets
+        for name, replaced in self._layout.tensors.replaced.items():
+            found[name] = written.address + offsets[replaced]
+        return found
+
+    def _launch(self, key: _Key, addresses: dict[str, int], work: Callable[[], None]) -> None:
+        """Do the work, as one CUDA graph if it was done before with the same addresses."""
+        repeated = key in self._graphs
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            self._bind(addresses)
+            # The first run does what cannot be captured (TensorRT developer guide, "CUDA Graphs").
+            if repeated and self._captures():
+                graph = self._gpu.capture_graph(work)
+                self._can_capture = graph is not None
+        (graph or work)()
+        self._graphs[key] = graph
+        if len(self._graphs) > _MAX_GRAPHS:
+            self._graphs.popitem(last=False)
+
+    def _captures(self) -> bool:
+        """Return whether the engine's work can be captured here."""
+        stream = int(self._gpu.handle)
+        # TensorRT has no such question: it fails to capture.
+        asks = hasattr(self._context, "is_stream_capturable")
+        return self._can_capture and (not asks or self._context.is_stream_capturable(stream))
+
+    def _bind(self, addresses: dict[str, int]) -> None:
+        """Set the addresses that changed."""
+        self._errors.clear()
+        fixed = {
+            name: buffer.device for name, buffer in {**self._entering, **self._leaving}.items()
+        }
+        fixed |= {name: memory.address for name, memory in self._slots.items()}
+        if not self._bound and self._workspace_size:
+            workspace = self._gpu.workspace(self._workspace_size)
+            self._context.set_device_memory(workspace, self._workspace_size)
+        for name, address in {**fixed, **addresses}.items():
+            if self._bound.get(name) == address:
+                continue
+            if not self._context.set_tensor_address(name, address):
+                raise BackendError(
+                    f"tensor {name!r} takes no address: {format_errors(self._errors)}."
+                )
+            self._bound[name] = address
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(int(self._gpu.handle)):
+            raise BackendError(format_errors(self._errors))
+        self._gpu.check_launches()
+
+    def _download_all(self) -> None:
+        for buffer in self._leaving.values():
+            self._gpu.download(buffer)
+
+    def _write_slots(self, state: DeviceState, slot: int) -> None:
+        """Enqueue copies of the outputs that are slots into the rings of the state."""
+        addresses = state.addresses()
+        for name, ring in self._layout.tensors.rings.items():
+            stride = self._layout.tensors.specs[ring].nbytes // self.inputs[ring].shape[0]
+            size = self._slots[name].nbytes
+            if not 0 <= slot * stride <= self._layout.tensors.specs[ring].nbytes - size:
+                raise ValueError(f"ring {ring!r} has no slot {slot}")
+            self._gpu.copy(addresses[ring] + slot * stride, self._slots[name].address, size)
+
+    def _start(self, library: ModuleType, engine: Any, _cache: Path | None) -> tuple[Any, Any]:  # noqa: ANN401 - it ships no types
+        """Return an execution context, and what has to live as long."""
+        strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
+        return self._require_context(engine.create_execution_context(strategy)), engine
+
+    def _start_rtx(self, library: ModuleType, engine: Any, path: Path | None) -> tuple[Any, Any]:  # noqa: ANN401
+        """Return an execution context, and what has to live as long."""
         config = engine.create_runtime_config()
-        config.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        # With the state the addresses change, which its own capture is not documented to follow.
+        self._can_capture = bool(self._layout.tensors.specs)
+        strategies = library.CudaGraphStrategy
+        config.cuda_graph_strategy = (
+            strategies.DISABLED if self._can_capture else strategies.WHOLE_GRAPH_CAPTURE
+        )
+        config.set_execution_context_allocation_strategy(
+            library.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
         cache = config.create_runtime_cache()
-        stored = _read_runtime_cache(self._cache)
+        stored = _read_runtime_cache(path)
         # A cache of another version, driver or GPU is refused; the kernels are compiled again.
         if stored and not cache.deserialize(stored):
             _LOG.debug("%s: its runtime cache is of another GPU, driver or version", self._path)
-        config.set_runtime_cache(cache)
+        if not config.set_runtime_cache(cache):
+            _LOG.debug("%s: TensorRT-RTX takes no runtime cache", self._path)
         # Compilation happens here and not in the first run, since all shapes are static.
-        self._bind(engine.create_execution_context(config))
+        context = self._require_context(engine.create_execution_context(config))
         if (content := bytes(cache.serialize())) != stored:
-            _write_runtime_cache(self._cache, content)
+            _write_runtime_cache(path, content)
+        return context, (engine, config, cache)
 
-    def _bind(self, context: Any) -> None:  # noqa: ANN401
+    def _require_context(self, context: Any) -> Any:  # noqa: ANN401
         if context is None:
             raise BackendError(
-                f"{self._path} loads but cannot run: {_format_errors(self._errors)}. Most often "
+                f"{self._path} loads but cannot run: {format_errors(self._errors)}. Most often "
                 "the GPU is out of memory: close other programs that use it."
             )
-        for name, buffer in self._buffers.items():
-            context.set_tensor_address(name, buffer.device)
-        self._context = context
-
-    def _enqueue(self) -> None:
-        for name in self.inputs:
-            self._stream.upload(self._buffers[name])
-        if not self._context.execute_async_v3(int(self._stream.handle)):
-            raise BackendError(f"{self._path} fails to run: {_format_errors(self._errors)}.")
-        for name in self.outputs:
-            self._stream.download(self._buffers[name])
-
-
-def _library(target: Target) -> ModuleType:
-    try:
-        return import_isolated(_MODULES[target])
-    except ModuleNotFoundError as error:
-        raise AbsentError(f"{TITLES[target]} is not installed ({error}).") from error
-    except ImportError as error:
-        raise BackendError(
-            f"{TITLES[target]} does not load ({error}). `vditrack doctor` shows what to install."
-        ) from error
-
-
-def _deserialise(
-    library: ModuleType, path: Path, target: Target, record: FileRecord | None, *, host_code: bool
-) -> Any:  # noqa: ANN401
-    log = collecting_logger(library)
-    log.errors.clear()
-    runtime = library.Runtime(log)
-    runtime.engine_host_code_allowed = host_code
-    engine = runtime.deserialize_cuda_engine(_read_engine(path, record))
-    if engine is None:
-        raise BackendError(
-            f"{TITLES[target]} {library.__version__} does not load {path}: "
-            f"{_format_errors(log.errors)}."
-        )
-    return engine
-
-
-def _refit(library: ModuleType, engine: Any, path: Path, weights: Path) -> None:  # noqa: ANN401
-    log = collecting_logger(library)
-    refitter = library.Refitter(engine, log)
-    parser = library.OnnxParserRefitter(refitter, log)
-    if not (parser.refit_from_file(str(weights)) and refitter.refit_cuda_engine()):
-        raise BackendError(
-            f"{path} does not accept the weights of {weights}: {_format_errors(log.errors)}."
-        )
-
-
-def _format_errors(errors: list[str]) -> str:
-    return "; ".join(errors) or "the library gives no reason"
-
-
-def _tensors(
-    library: ModuleType,
-    engine: Any,  # noqa: ANN401
-    path: Path,
-) -> dict[str, tuple[TensorSpec, bool]]:
-    """Return inputs and outputs by name, each with whether it is an input."""
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    enters = library.TensorIOMode.INPUT
-    return {
-        name: (_tensor(engine, path, name), engine.get_tensor_mode(name) == enters)
-        for name in names
-    }
-
-
-def _tensor(engine: Any, path: Path, name: str) -> TensorSpec:  # noqa: ANN401
-    shape, kind = tuple(engine.get_tensor_shape(name)), engine.get_tensor_dtype(name).name
-    if kind not in _DTYPES or min(shape, default=0) < 0:
-        raise BackendError(
-            f"{path}: tensor {name!r} is {kind} {shape}; static shapes of uint8, int32, "
-            "float32 or float16 are needed. Build the engine again."
-        )
-    return TensorSpec(shape, _DTYPES[kind])
-
-
-def _read_engine(path: Path, record: FileRecord | None) -> bytes:
-    """Return the content of an engine; it is compared once more, in the form that is used."""
-    try:
-        content = read_file(path, _MAX_ENGINE_SIZE, follow_links=False)
-    except OSError as error:
-        raise BackendError(f"{path} cannot be read: {error.strerror}.") from error
-    if record is not None and record.sha256 != hashlib.sha256(content).hexdigest():
-        raise EngineError(f"{path} was altered after its build was checked. Copy it again.")
-    return content
+        return context
 
 
 def _read_runtime_cache(path: Path | None) -> bytes:

@@ -13,7 +13,7 @@ from doubles.passthrough import write_passthrough
 from vditrack import Tracker
 from vditrack.engine_builder.library import import_library
 from vditrack.errors import BackendError, EngineError
-from vditrack.inference import isolated_import, tensorrt
+from vditrack.inference import engine_library, isolated_import
 from vditrack.inference.isolated_import import find_plugin_crash, import_isolated
 from vditrack.inference.machine import read_machine
 
@@ -47,7 +47,7 @@ def test_a_crash_is_a_reason(tensorrt_that, code):
         import_library("tensorrt")
     assert read_machine().tensorrt is None
     with pytest.raises(BackendError, match=CRASHES[code]):
-        tensorrt._library("tensorrt")
+        engine_library.import_library("tensorrt")
 
 
 def test_a_bundle_with_engines_still_runs_on_the_cpu(tensorrt_that, tmp_path):

@@ -18,7 +18,7 @@ from doubles.cuda import CudaDouble, library_double, write_engine
 from doubles.passthrough import write_passthrough
 from vditrack.errors import BackendError, install_command
 from vditrack.inference import onnxruntime as backend
-from vditrack.inference.cuda import Stream
+from vditrack.inference.cuda import Gpu
 from vditrack.inference.onnxruntime import CUDA, TENSORRT, TENSORRT_RTX, OnnxRuntimeSession
 from vditrack.inference.session import AbsentError
 from vditrack.inference.tensorrt import EngineSession
@@ -74,10 +74,11 @@ def test_an_engine_gives_what_its_graph_gives(bundle, target, tmp_path):
     graph = OnnxRuntimeSession(bundle.encoder)
     assert (engine.inputs, engine.outputs) == (graph.inputs, graph.outputs)
     assert len(engine.inputs) == 3 and len(engine.outputs) == 3
-    kept = []
+    kept, states = [], (engine.new_state(), graph.new_state())
     for seed in range(3):
-        inputs = random_inputs(graph, seed)
-        kept.append((engine.run(inputs), graph.run(inputs)))
+        inputs = {"frames": random_inputs(graph, seed)["frames"]}
+        runs = zip((engine, graph), states, strict=True)
+        kept.append([session.run(inputs, state) for session, state in runs])
     # What a run gave stays as it was when the next one runs.
     for found, expected in kept:
         check_equal(found, expected)
@@ -102,40 +103,42 @@ def test_runs_of_several_threads_follow_each_other(bundle, target, tmp_path):
         check_equal(given, graph.run(taken))
 
 
-@pytest.mark.slow
 def test_memory_is_allocated_once_and_given_back(bundle, target, cuda, tmp_path):
     engine = EngineSession(write_engine(tmp_path / "encoder.engine", bundle.encoder), target)
-    sizes = sorted(len(block) for block in cuda.device.values())
-    expected = [
-        int(np.prod(tensor.shape)) * tensor.dtype.itemsize
-        for tensor in (*engine.inputs.values(), *engine.outputs.values())
-    ]
-    assert sizes == sorted(expected) == sorted(len(block) for block in cuda.host.values())
+    frames, latents = (engine.inputs["frames"].nbytes, engine.outputs["latents"].nbytes)
+    # Only what crosses is pinned.
+    assert sorted(len(block) for block in cuda.host.values()) == sorted([frames, latents])
+    inputs, state = {"frames": random_inputs(engine, 0)["frames"]}, engine.new_state()
+    engine.run(inputs, state)
     before = set(cuda.device), set(cuda.host)
-    engine.run(random_inputs(engine, 0))
+    for _ in range(3):
+        engine.run(inputs, state)
     assert (set(cuda.device), set(cuda.host)) == before
-    del engine
+    del engine, state
     gc.collect()
     assert cuda.left == []
 
 
 def test_tensorrt_is_launched_as_one_recorded_graph(bundle, monkeypatch, cuda, tmp_path):
     install(monkeypatch, "tensorrt", library_double(cuda))
-    engine = EngineSession(write_engine(tmp_path / "encoder.engine", bundle.encoder), "tensorrt")
+    path = write_engine(tmp_path / "features.engine", bundle.features)
+    engine, graph = EngineSession(path, "tensorrt"), OnnxRuntimeSession(bundle.features)
+    for seed in range(3):
+        inputs = random_inputs(engine, seed)
+        check_equal(engine.run(inputs), graph.run(inputs))
     # Once before it is recorded: the first run does what cannot be.
-    assert cuda.calls == ["execute"]
-    engine.run(random_inputs(engine, 0))
-    assert cuda.calls == ["execute", "launch"]
+    assert cuda.calls == ["execute", "launch", "launch"]
 
 
 def test_what_cannot_be_recorded_is_executed(bundle, monkeypatch, cuda, tmp_path):
     cuda.records = False
     install(monkeypatch, "tensorrt", library_double(cuda))
-    engine = EngineSession(write_engine(tmp_path / "encoder.engine", bundle.encoder), "tensorrt")
-    assert cuda.calls == ["execute", "cleared"]
-    inputs = random_inputs(engine, 0)
-    check_equal(engine.run(inputs), OnnxRuntimeSession(bundle.encoder).run(inputs))
-    assert cuda.calls == ["execute", "cleared", "execute"]
+    path = write_engine(tmp_path / "features.engine", bundle.features)
+    engine, graph = EngineSession(path, "tensorrt"), OnnxRuntimeSession(bundle.features)
+    for seed in range(3):
+        inputs = random_inputs(engine, seed)
+        check_equal(engine.run(inputs), graph.run(inputs))
+    assert cuda.calls == ["execute"] * 3
 
 
 def test_tensorrt_rtx_records_by_itself_and_keeps_what_it_compiled(
@@ -143,7 +146,7 @@ def test_tensorrt_rtx_records_by_itself_and_keeps_what_it_compiled(
 ):
     engines = []
     install(monkeypatch, "tensorrt-rtx", library_double(cuda, engines=engines))
-    path = write_engine(tmp_path / "build" / "encoder.engine", bundle.encoder)
+    path = write_engine(tmp_path / "build" / "encoder.engine", bundle.features)
     kept = tmp_path / "build" / "encoder.runtime_cache"
     EngineSession(path, "tensorrt-rtx", cache=kept)
     (config,) = engines[0].configs
@@ -195,16 +198,36 @@ def test_out_of_memory_is_named(bundle, target, cuda, tmp_path):
 
 def test_an_engine_that_takes_no_work_is_refused(bundle, monkeypatch, cuda, tmp_path):
     install(monkeypatch, "tensorrt", library_double(cuda, executes=False))
-    with pytest.raises(
-        BackendError, match=r"encoder\.engine fails to run: the library gives no reason"
-    ):
-        EngineSession(write_engine(tmp_path / "encoder.engine", bundle.encoder), "tensorrt")
+    path = write_engine(tmp_path / "features.engine", bundle.features)
+    engine = EngineSession(path, "tensorrt")
+    reason = r"features\.engine loads but fails to run: the library gives no reason"
+    with pytest.raises(BackendError, match=reason):
+        engine.run(random_inputs(engine, 0))
+
+
+def test_an_address_that_is_refused_is_named(bundle, monkeypatch, cuda, tmp_path):
+    install(monkeypatch, "tensorrt", library_double(cuda, accepts=False))
+    path = write_engine(tmp_path / "features.engine", bundle.features)
+    engine = EngineSession(path, "tensorrt")
+    with pytest.raises(BackendError, match=r"tensor 'latents' takes no address"):
+        engine.run(random_inputs(engine, 0))
+
+
+def test_work_that_is_not_launched_is_noticed(bundle, target, cuda, tmp_path):
+    path = write_engine(tmp_path / "features.engine", bundle.features)
+    engine = EngineSession(path, target)
+    cuda.last_error = "cudaErrorLaunchFailure"
+    with pytest.raises(BackendError, match=r"cudaGetLastError failed: .*LaunchFailure"):
+        engine.run(random_inputs(engine, 0))
 
 
 def test_the_real_library_says_why_it_does_not_load(cuda, tmp_path):
+    if not int(runtime.cudaGetDeviceCount()[0]):
+        pytest.skip("this machine has a GPU, which the double hides")
     path = tmp_path / "encoder.engine"
     path.write_bytes(b"not an engine, though long enough for the header of one" * 10)
-    reason = r"TensorRT-RTX [\d.]+ does not load .*encoder\.engine: .*deserializeCudaEngine"
+    # The library's stream reader looks for the driver.
+    reason = r"TensorRT-RTX [\d.]+ does not load .*encoder\.engine: .*cuda driver"
     with pytest.raises(BackendError, match=reason):
         EngineSession(path, "tensorrt-rtx")
 
@@ -213,8 +236,8 @@ def test_without_a_driver_cuda_says_so():
     code, _ = runtime.cudaGetDeviceCount()
     if not int(code):
         pytest.skip("this machine has a GPU")
-    with pytest.raises(BackendError, match=r"CUDA's cudaStreamCreateWithFlags failed: .*driver"):
-        Stream()
+    with pytest.raises(BackendError, match=r"CUDA's cudaGetDeviceCount failed: .*driver"):
+        Gpu()
 
 
 @pytest.mark.parametrize(
@@ -237,6 +260,7 @@ def test_the_doubles_have_nothing_that_the_libraries_lack():
     assert set(cuda_double.CONTEXT) <= set(dir(tensorrt_rtx.IExecutionContext))
     assert set(cuda_double.ENGINE) <= set(dir(tensorrt_rtx.ICudaEngine))
     assert set(cuda_double.CONFIG) <= set(dir(tensorrt_rtx.IRuntimeConfig))
+    assert {"read", "seek"} <= set(dir(tensorrt_rtx.IStreamReaderV2))
     assert {"serialize", "deserialize"} <= set(dir(tensorrt_rtx.IRuntimeCache))
     assert {"engine_host_code_allowed", "deserialize_cuda_engine"} <= set(dir(tensorrt_rtx.Runtime))
     assert "refit_from_file" in dir(tensorrt_rtx.OnnxParserRefitter)
@@ -337,9 +361,10 @@ def test_a_run_that_fails_names_the_graph(bundle, target, tmp_path):
     engine = EngineSession(write_engine(tmp_path / "encoder.engine", bundle.encoder), target)
     for session, name in ((graph, r"encoder\.onnx"), (engine, r"encoder\.engine")):
         inputs = random_inputs(session, 0)
-        for wrong in ({}, {key: array.astype(np.float64) for key, array in inputs.items()}):
+        state = session.new_state()
+        for wrong in ({}, {"frames": inputs["frames"].astype(np.float64)}):
             with pytest.raises(BackendError, match=f"{name} loads but fails to run: "):
-                session.run(wrong)
+                session.run(wrong, state)
 
 
 def test_an_unknown_type_is_refused(tmp_path):
