@@ -79,15 +79,15 @@ class Tracker:
     ) -> Tracker:
         """Load the bundle at ``path``, or the model that comes with the package.
 
-        The first time that an engine is loaded on a GPU, its tracks are compared with the bundle's
-        (`vditrack.acceptance`). It is used only if they agree.
+        The first time that an engine is loaded on a GPU, or INT8 graphs on a CPU, their tracks are
+        compared with the bundle's (`vditrack.acceptance`). They are used only if they agree.
 
         Args:
             path: folder of a bundle; None for the bundled model.
             backend: "auto" takes the fastest backend that works on this machine. Any other name of
                 `vditrack.inference.selection.BackendName` is used or refused.
             propagation: replaces the bundle's settings for masks.
-            threads: threads that run a graph on the backend "cpu"; 0 for one on each core.
+            threads: threads that run a graph on the CPU; 0 for one on each core.
             require_signature: file of the public key that the bundle and its engines have to be
                 signed with; None to accept unsigned ones.
             verify_files: whether to compute the digests of large files that did not change since

@@ -11,6 +11,7 @@ import numpy as np
 
 from vditrack.bench.gpu import read_gpu_names
 from vditrack.bench.result import Machine
+from vditrack.inference.cpu import read_cpu_model
 
 BUSY_LOAD = 0.25
 """Load average per core from which on a machine counts as busy."""
@@ -20,7 +21,7 @@ def read_machine() -> Machine:
     """Return the description of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
-        cpu=_read_cpu_model(),
+        cpu=read_cpu_model(),
         cores=_count_cores(),
         cpu_limit=_read_cpu_limit(),
         memory_gib=round(memory / 2**30, 1),
@@ -65,16 +66,6 @@ def read_peak_memory_mib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # KiB on Linux, bytes on macOS.
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def _read_cpu_model() -> str:
-    for line in (_read_text("/proc/cpuinfo") or "").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    # Arm cores do not report a name; their board does.
-    board = _read_text("/proc/device-tree/model")
-    return board.rstrip("\0") if board else platform.processor() or platform.machine()
 
 
 def _count_cores() -> int:

@@ -35,6 +35,8 @@ ENCODER = "encoder.onnx"
 ENCODER_START = "encoder_start.onnx"
 FEATURES = "features.onnx"
 _GRAPHS = (ENCODER, ENCODER_START, FEATURES)
+INT8_GRAPHS = {graph: f"{Path(graph).stem}.int8.onnx" for graph in (ENCODER, FEATURES)}
+"""The graphs in INT8 for CPUs, by the graphs that they replace."""
 ACCEPTANCE = "gate.npz"
 """Tracks of the acceptance clips as they were at export (`vditrack.acceptance`)."""
 MOTION, APPEARANCE = "motion", "appearance"
@@ -45,6 +47,7 @@ CONTENTS = frozenset(
         SIGNATURE,
         *_GRAPHS,
         *(f"{graph}.data" for graph in _GRAPHS),
+        *INT8_GRAPHS.values(),
         ACCEPTANCE,
         "engines",
         MOTION,
@@ -279,9 +282,18 @@ def _first_missing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str
 
 def _check_consistency(root: Path, manifest: Manifest) -> None:
     inp, out, source = manifest.input, manifest.output, manifest.source
+    encoder = manifest.encoder
     claims = [
         (ENCODER in manifest.files, f"{ENCODER} is not listed"),
         (FEATURES in manifest.files, f"{FEATURES} is not listed"),
+        *(
+            (manifest.int8 is None or name in manifest.files, f"{name} is not listed")
+            for name in INT8_GRAPHS.values()
+        ),
+        (
+            manifest.int8 is None or (encoder.caches == 0 and inp.attention == "window"),
+            "it has INT8 graphs, and its own graphs pass caches from run to run",
+        ),
         (out.rows * out.stride == inp.height, "rows x stride is not the input's height"),
         (out.columns * out.stride == inp.width, "columns x stride is not the input's width"),
         *_encoder_claims(manifest),

@@ -269,6 +269,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """None in FP32, where parity says all, and with random weights, which track nothing."""
     encoder_agreement: EncoderAgreement | None = None
     """None if the encoder is the checkpoint's own, or if that was not at hand."""
+    int8: PrecisionCheck | None = None
+    """Effect of the INT8 graphs for CPUs on tracks; None if the bundle has none."""
     files: dict[str, FileRecord]
     parity: dict[str, float]
     """Relative errors of the graphs in FP32, measured at export, by the name of the comparison."""

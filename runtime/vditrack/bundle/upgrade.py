@@ -96,6 +96,7 @@ def _from_7(fields: Fields) -> Fields:
     fields = {**fields, "source": source, "propagation": propagation, "streaming": streaming}
     fields |= {"lowered_parity": [], "encoder_agreement": None}
     fields["input"] = {**fields["input"], "attention": "window"}
+    fields["int8"] = None
     flow_tracking = fields["matching"]["flow_tracking"]
     if flow_tracking is None:
         return fields

@@ -39,8 +39,12 @@ def check_track() -> Iterator[Finding]:
         yield Finding("one track", "broken", found, _reinstall())
     else:
         yield Finding("one track", "works", found)
-    # Without a GPU, the slower backend needs no explanation.
-    reasons = reply.result["fallbacks"] if has_nvidia_gpu() else ()
+    # Without a GPU, there is nothing to explain about its backends.
+    reasons = [
+        reason
+        for reason in reply.result["fallbacks"]
+        if has_nvidia_gpu() or reason.startswith("cpu-int8")
+    ]
     tried = "".join(f"; not {' '.join(reason.split())}" for reason in reasons)
     yield Finding("backend", "works", f"{reply.result['backend']}{tried}")
 

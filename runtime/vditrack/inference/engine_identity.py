@@ -15,7 +15,14 @@ from msgspec import Meta
 
 from vditrack.atomic_files import staged_file
 from vditrack.bundle.file_checks import file_record
-from vditrack.bundle.folder import ACCEPTANCE, ENCODER, ENCODER_START, FEATURES, Bundle
+from vditrack.bundle.folder import (
+    ACCEPTANCE,
+    ENCODER,
+    ENCODER_START,
+    FEATURES,
+    INT8_GRAPHS,
+    Bundle,
+)
 from vditrack.bundle.manifest import FileRecord, Sha256
 from vditrack.bundle.signature import PublicKey, check_build_signature
 from vditrack.errors import BundleError, EngineError
@@ -199,7 +206,8 @@ def graph_digests(bundle: Bundle) -> dict[str, str]:
     files = bundle.manifest.files.items()
     # Bundles inside this bundle have engines of their own.
     own = ((name, record) for name, record in files if "/" not in name)
-    return {name: record.sha256 for name, record in own if name != ACCEPTANCE}
+    others = {ACCEPTANCE, *INT8_GRAPHS.values()}
+    return {name: record.sha256 for name, record in own if name not in others}
 
 
 def mismatches(identity: Identity, bundle: Bundle, machine: Machine) -> list[str]:

@@ -1,7 +1,8 @@
-"""Verdicts on the tracks of builds, where a signature is required: in the user's cache folder.
+"""Verdicts on the tracks of builds and of INT8 graphs, in the user's cache folder.
 
-No signature covers the verdict in a build's identity, because each machine writes its own. Whoever
-can write to the bundle could forge one, and so switch a build off or skip the comparison.
+The verdict on a build is there if a signature is required. No signature covers the one in a build's
+identity, because each machine writes its own: whoever can write to the bundle could forge one, and
+so switch a build off or skip the comparison.
 """
 
 import logging
@@ -25,6 +26,7 @@ from vditrack.input_checks.files import MalformedError, decode_json, read_file
 
 _MAX_SIZE = 1 << 16
 _LOG = logging.getLogger("vditrack")
+_NOT_STORED = "%s: the verdict on its tracks is not stored: %s"
 
 
 def load_believed_identity(folder: Path, bundle: Bundle) -> Identity:
@@ -42,7 +44,7 @@ def load_believed_identity(folder: Path, bundle: Bundle) -> Identity:
     identity = load_identity(folder, bundle.key)
     if bundle.key is None:
         return identity
-    return msgspec.structs.replace(identity, verified=_read_verdict(identity))
+    return msgspec.structs.replace(identity, verified=load_verdict(build_digest(identity)))
 
 
 def record_verdict(folder: Path, bundle: Bundle, identity: Identity) -> None:
@@ -57,21 +59,40 @@ def record_verdict(folder: Path, bundle: Bundle, identity: Identity) -> None:
     try:
         if bundle.key is None:
             write_identity(folder, identity)
-        elif (path := _verdict_path(identity)) is not None:
-            with staged_file(path) as staged:
-                staged.write_bytes(msgspec.json.encode(identity.verified) + b"\n")
+        elif identity.verified is not None:
+            store_verdict(build_digest(identity), identity.verified, folder.name)
     except (OSError, InputError) as error:
-        _LOG.warning("%s: the verdict on its tracks is not stored: %s", folder.name, error)
+        _LOG.warning(_NOT_STORED, folder.name, error)
 
 
-def _verdict_path(identity: Identity) -> Path | None:
-    """Return the file of a build's verdict; None if there is no home folder."""
+def store_verdict(digest: str, verified: Verification, subject: str) -> None:
+    """Store a verdict in the user's cache folder; if that fails, log a warning instead.
+
+    Args:
+        digest: Of all that the verdict depends on.
+        verified: The verdict.
+        subject: What was compared, for the warning.
+
+    """
+    path = _verdict_path(digest)
+    if path is None:
+        return
+    try:
+        with staged_file(path) as staged:
+            staged.write_bytes(msgspec.json.encode(verified) + b"\n")
+    except (OSError, InputError) as error:
+        _LOG.warning(_NOT_STORED, subject, error)
+
+
+def _verdict_path(digest: str) -> Path | None:
+    """Return the file of a verdict; None if there is no home folder."""
     caches = cache_folder()
-    return None if caches is None else caches / "verdicts" / f"{build_digest(identity)}.json"
+    return None if caches is None else caches / "verdicts" / f"{digest}.json"
 
 
-def _read_verdict(identity: Identity) -> Verification | None:
-    path = _verdict_path(identity)
+def load_verdict(digest: str) -> Verification | None:
+    """Return the verdict that this user's cache folder has for a digest; None if it has none."""
+    path = _verdict_path(digest)
     try:
         # A file of another user could hold a forged verdict.
         if path is None or (hasattr(os, "getuid") and path.lstat().st_uid != os.getuid()):

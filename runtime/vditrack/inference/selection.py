@@ -11,6 +11,7 @@ from vditrack.bundle.folder import Bundle
 from vditrack.errors import BackendError, EngineError, InputError, VditrackError
 from vditrack.inference.engine_identity import Identity, Target, read_identity, settled_folders
 from vditrack.inference.engine_loading import Verify, load_build
+from vditrack.inference.int8 import open_int8_graphs
 from vditrack.inference.onnxruntime import (
     CUDA,
     TENSORRT,
@@ -26,12 +27,13 @@ BackendName = Literal[
     "tensorrt",
     "tensorrt-rtx",
     "cuda",
+    "cpu-int8",
     "cpu",
     "onnxruntime-tensorrt",
     "onnxruntime-tensorrt-rtx",
 ]
-ORDER = ("tensorrt", "tensorrt-rtx", "cuda")
-"""Backends that ``auto`` tries before the CPU, the fastest first.
+ORDER = ("tensorrt", "tensorrt-rtx", "cuda", "cpu-int8")
+"""Backends that ``auto`` tries before the CPU in the bundle's precision, the fastest first.
 
 ONNX Runtime's own TensorRT providers are left out: they may build engines for minutes whenever they
 load a graph. `vditrack build` does that once.
@@ -61,6 +63,8 @@ class Backend:
 
 CPU = Backend("cpu", open_session)
 """ONNX Runtime's CPU provider, which opens the graphs of any bundle."""
+Open = Callable[[Bundle, Verify | None, int], Backend]
+"""Opens a bundle's graphs on a backend: ``verify`` and ``threads`` are those of `open_backend`."""
 
 
 def open_backend(
@@ -69,16 +73,16 @@ def open_backend(
     """Open a bundle's graphs on the fastest backend that works here, or on a named one.
 
     ``auto`` takes the first that fits of: a TensorRT engine in the bundle, a TensorRT-RTX engine in
-    the bundle, ONNX Runtime's CUDA provider, its CPU provider. A named backend never falls back.
-    Every backend but the CPU passes a smoke run: each graph runs once on zeros and must return
-    finite numbers.
+    the bundle, ONNX Runtime's CUDA provider, its CPU provider with the bundle's INT8 graphs, its
+    CPU provider with the bundle's own graphs. A named backend never falls back. Every backend but
+    the last passes a smoke run: each graph runs once on zeros and must return finite numbers.
 
     Args:
         bundle: A checked bundle.
         name: One of `BackendName`.
-        verify: Compares the tracks of engines with the bundle's own, if that was not done on this
-            GPU before; None to accept engines after the smoke run alone.
-        threads: Threads that run a graph on the backend ``cpu``; 0 for one on each core.
+        verify: Compares the tracks of engines and of INT8 graphs with the bundle's own, if that was
+            not done on this machine before; None to accept them after the smoke run alone.
+        threads: Threads that run a graph on the CPU; 0 for one on each core.
 
     Raises:
         InputError: There is no backend of that name.
@@ -124,7 +128,7 @@ def _open_own(bundle: Bundle, name: str, verify: Verify | None, threads: int) ->
     if name == "cpu":
         return _open_cpu(threads)
     try:
-        return _OPENERS[name](bundle, verify)
+        return _OPENERS[name](bundle, verify, threads)
     except BackendError as error:
         raise type(error)(f"backend {name}: {error}") from error
 
@@ -137,7 +141,7 @@ def _best(bundle: Bundle, verify: Verify | None, threads: int) -> Backend:
     fallbacks: list[Fallback] = []
     for name in ORDER:
         try:
-            return replace(_OPENERS[name](bundle, verify), fallbacks=tuple(fallbacks))
+            return replace(_OPENERS[name](bundle, verify, threads), fallbacks=tuple(fallbacks))
         except BackendError as error:
             # A machine without a GPU is nothing to warn about.
             level = logging.DEBUG if isinstance(error, AbsentError) else logging.WARNING
@@ -147,7 +151,11 @@ def _best(bundle: Bundle, verify: Verify | None, threads: int) -> Backend:
     return replace(_open_cpu(threads), fallbacks=tuple(fallbacks))
 
 
-def _open_engine(target: Target, bundle: Bundle, verify: Verify | None) -> Backend:
+def _open_int8(bundle: Bundle, verify: Verify | None, threads: int) -> Backend:
+    return Backend("cpu-int8", open_int8_graphs(bundle, verify, threads))
+
+
+def _open_engine(target: Target, bundle: Bundle, verify: Verify | None, _threads: int) -> Backend:
     """Open the engines of the newest build for a target that fits and runs."""
     failure: BackendError | None = None
     for folders in settled_folders(bundle):
@@ -193,16 +201,17 @@ def _open_newest(
 
 
 def _open_provider(
-    name: BackendName, provider: str, bundle: Bundle, _verify: Verify | None
+    name: BackendName, provider: str, bundle: Bundle, _verify: Verify | None, _threads: int
 ) -> Backend:
     open_graph = open_with_smoke_run(bundle, lambda graph: OnnxRuntimeSession(graph, provider))
     return Backend(name, open_graph)
 
 
-_OPENERS: dict[str, Callable[[Bundle, Verify | None], Backend]] = {
+_OPENERS: dict[str, Open] = {
     "tensorrt": partial(_open_engine, "tensorrt"),
     "tensorrt-rtx": partial(_open_engine, "tensorrt-rtx"),
     "cuda": partial(_open_provider, "cuda", CUDA),
+    "cpu-int8": _open_int8,
     "onnxruntime-tensorrt": partial(_open_provider, "onnxruntime-tensorrt", TENSORRT),
     "onnxruntime-tensorrt-rtx": partial(_open_provider, "onnxruntime-tensorrt-rtx", TENSORRT_RTX),
 }

@@ -51,7 +51,8 @@ def tracks(tracker):
 def test_a_machine_without_a_gpu_takes_the_cpu_and_warns_of_nothing(bundle, caplog):
     tracker = Tracker.load(bundle.root)
     assert tracker.backend.name == "cpu"
-    assert [name for name, _ in tracker.backend.fallbacks] == ["tensorrt", "tensorrt-rtx", "cuda"]
+    tried = [name for name, _ in tracker.backend.fallbacks]
+    assert tried == ["tensorrt", "tensorrt-rtx", "cuda", "cpu-int8"]
     reasons = dict(tracker.backend.fallbacks)
     assert f"Run `vditrack build {bundle.root} --target tensorrt`" in reasons["tensorrt"]
     assert f"here has no {CUDA}. Run" in reasons["cuda"]
@@ -301,7 +302,9 @@ def test_the_command_line_takes_a_backend(tmp_path, run_vditrack):
     assert refused.stderr.count("\n") == 1
     assert f"no {CUDA}. Run `pip uninstall -y onnxruntime && pip install" in refused.stderr
     assert not (tmp_path / "clip_tracks").exists()
-    done = run_vditrack("track", "clip.mp4", "--grid", "2", "--json", cwd=tmp_path)
+    done = run_vditrack(
+        "track", "clip.mp4", "--grid", "2", "--backend", "cpu", "--json", cwd=tmp_path
+    )
     assert json.loads(done.stdout)["backend"] == "cpu"
     assert done.stderr == ""
 
