@@ -16,6 +16,7 @@ import numpy as np
 import result_files
 from heft_settings import HEFT_MATCHING
 from moving_features import translated_maps, wave_field
+from vditrack.bundle.configuration import LiveTracking
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.match_tracker import MatchTracker
@@ -39,7 +40,7 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 def ours(maps: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions [N, T, 2] and visibility [N, T]."""
-    alive = MatchTracker(GRID, SETTINGS)
+    alive = MatchTracker(GRID, SETTINGS, LiveTracking())
     picture = np.zeros((GRID.height, GRID.width, 3), np.uint8)
     trail, visible = [], []
     for index, descriptors in enumerate(maps):

@@ -46,10 +46,12 @@ def _test_points(tracker: Tracker) -> None:
     # A pattern, because the descriptors of a black frame may all be equal.
     frame[::2, ::2] = 255
     height, width = frame.shape[:2]
-    stream = tracker.stream()
-    stream.push(frame, 0.0)
+    stream, (first, last) = tracker.stream(), _steps(tracker)
+    for stamp in range(first):
+        stream.push(frame, float(stamp))
     stream.add([[width / 2, height / 2]])
-    update = stream.push(frame, 1.0)
+    for stamp in range(first, last):
+        update = stream.push(frame, float(stamp))
     if not np.isfinite(update.points).all() or not np.isfinite(update.confidence).all():
         raise _wrong_result(tracker, "its results are not finite")
 
@@ -61,12 +63,23 @@ def _test_masks(tracker: Tracker) -> None:
     frame[:] = np.random.default_rng(0).integers(0, 256, frame.shape, np.uint8)
     mask = np.zeros((height, width), np.uint8)
     mask[:, : width // 2] = 1
-    stream = tracker.mask_stream()
-    stream.push(frame, 0.0)
+    stream, (first, last) = tracker.mask_stream(), _steps(tracker)
+    for stamp in range(first):
+        stream.push(frame, float(stamp))
     stream.add_masks(mask)
+    for stamp in range(first, last):
+        update = stream.push(frame, float(stamp))
     # Features that are not finite give an empty mask.
-    if not stream.push(frame, 1.0).mask.any():
+    if not update.mask.any():
         raise _wrong_result(tracker, "an object is not found again in the same frame")
+
+
+def _steps(tracker: Tracker) -> tuple[int, int]:
+    """Return after how many frames of a stream all networks have run once, and twice."""
+    bundle = tracker.bundle
+    sizes = [part.manifest.input for part in (bundle, *bundle.parts.values())]
+    first = max(size.frames_of_first_step for size in sizes)
+    return first, first + max(size.frames_of_step for size in sizes)
 
 
 def _black_frame(tracker: Tracker) -> Frame:

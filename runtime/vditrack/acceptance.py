@@ -93,7 +93,10 @@ def track_acceptance_clips(
 
     """
     extractor, settings = FeatureExtractor(bundle, open_graph), match_only(bundle.manifest.matching)
-    tracks = [track_clip(extractor, clip.frames, _queries(clip), settings) for clip in clips]
+    bridging = bundle.manifest.streaming.live
+    tracks = [
+        track_clip(extractor, clip.frames, _queries(clip), settings, bridging) for clip in clips
+    ]
     return AcceptanceTracks(
         np.concatenate([each.points for each in tracks]),
         np.concatenate([each.visible for each in tracks]),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vditrack.acceptance import verify_tracks
-from vditrack.arrays import FrameClip, MaskClip, Masks
+from vditrack.arrays import FrameClip, Mask, MaskClip, Masks
 from vditrack.bundle.configuration import Matching, Propagation, Streaming
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.errors import InputError
@@ -169,7 +170,14 @@ class Tracker:
         history = self.streaming.interval_history
         intervals = None if times is None else measure_intervals(times, len(frames), history)
         return track_clip(
-            self._extractor, frames, queries, self.settings, mode, intervals, progress
+            self._extractor,
+            frames,
+            queries,
+            self.settings,
+            self.streaming.live,
+            mode,
+            intervals,
+            progress,
         )
 
     def propagate(
@@ -209,17 +217,23 @@ class Tracker:
         check_clip(frames)
         given = validate_masks(masks, frames)
         propagated = np.zeros(frames.shape[:3], np.uint8)
-        objects = MaskedObjects(fused.settings)
         causal = mode == "causal"
-        features = map(fused.window().push, frames) if causal else fused.clip(frames)
-        for t, fused_map in enumerate(features):
-            objects.advance(fused_map.descriptors, frames.shape[1:3], fused_map.velocity)
-            if t in given:
-                objects.add_masks(given[t])
-            propagated[t] = objects.mask
+        propagate = self._propagate_causally if causal else partial(_propagate_ahead, fused)
+        for t, mask in enumerate(propagate(frames, given)):
+            propagated[t] = mask
             if progress is not None:
                 progress(t + 1, len(frames))
         return propagated
+
+    def _propagate_causally(self, frames: FrameClip, given: Mapping[int, Mask]) -> Iterator[Mask]:
+        """Yield the masks of each frame, from a stream."""
+        stream = self.mask_stream()
+        for t, frame in enumerate(frames):
+            mask = stream.push(frame, float(t)).mask
+            if t in given:
+                stream.add_masks(given[t])
+                mask = stream.push(frame, float(t)).mask
+            yield mask
 
     @property
     def propagation(self) -> Propagation:
@@ -234,3 +248,15 @@ class Tracker:
     @cached_property
     def _fused(self) -> FusedFeatures:
         return FusedFeatures(self.bundle, self.backend.open_graph, self._propagation)
+
+
+def _propagate_ahead(
+    fused: FusedFeatures, frames: FrameClip, given: Mapping[int, Mask]
+) -> Iterator[Mask]:
+    """Yield the masks of each frame, from windows that also look ahead."""
+    objects = MaskedObjects(fused.settings)
+    for t, features in enumerate(fused.clip(frames)):
+        objects.advance(features.descriptors, frames.shape[1:3], features.velocity)
+        if t in given:
+            objects.add_masks(given[t])
+        yield objects.mask

@@ -12,6 +12,7 @@ from reference_formulation import (
     stretched,
     track_clip,
 )
+from vditrack.bundle.configuration import LiveTracking
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.match_tracker import MatchTracker
@@ -34,7 +35,7 @@ def test_positions_and_visibility_equal_the_plain_formulation():
     points = (rng.random((40, 2)) * inner + GRID.stride).astype(np.float32)
 
     trail, visible = ReferenceFormulation(maps, GRID.stride, SETTINGS).track(points)
-    alive = MatchTracker(GRID, SETTINGS)
+    alive = MatchTracker(GRID, SETTINGS, LiveTracking())
     picture = np.zeros((GRID.height, GRID.width, 3), np.uint8)
     alive.advance(FeatureMap(GRID, maps[0]), picture)
     alive.add(np.arange(len(points)), points)

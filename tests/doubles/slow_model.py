@@ -42,4 +42,4 @@ class SlowModel:
 
 def await_description(live):
     """Wait until the model is done with what it has begun."""
-    live._job.described.exception(timeout=WAIT)
+    live._job.done.exception(timeout=WAIT)

@@ -110,6 +110,21 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Latents whose keys and values are cached; 0 if ``features.onnx`` takes whole windows."""
         return 0 if self.attention == "window" else self.latents - self.described_latents
 
+    @property
+    def latents_of_step(self) -> int:
+        """New latents of each run of ``features.onnx`` in a stream."""
+        return 1 if self.attention == "window" else self.described_latents
+
+    @property
+    def frames_of_step(self) -> int:
+        """Frames of a stream from one run of ``features.onnx`` to the next."""
+        return self.latents_of_step * self.temporal_stride
+
+    @property
+    def frames_of_first_step(self) -> int:
+        """Frames of a stream up to the first run of ``features.onnx``."""
+        return 1 + (self.latents_of_step - 1) * self.temporal_stride
+
     def __post_init__(self) -> None:
         stride, frames, described = self.temporal_stride, self.frames, self.described_frames
         claims = [

@@ -150,7 +150,11 @@ class FusedFeatures:
 
 
 class FusedWindow:
-    """Causal fused features of one stream, from the windows that end with each frame."""
+    """Causal fused features of one stream, from the windows that end with each frame.
+
+    A frame has features if its appearance has a map, or its motion if appearance has no weight. If
+    its motion has none, the newest map of motion takes its place.
+    """
 
     def __init__(
         self,
@@ -173,16 +177,19 @@ class FusedWindow:
         self._motion, self._appearance = motion, appearance
         self._displacement, self._motion_weight = displacement, motion_weight
         self._empty_map = empty_map
+        self._newest_motion = empty_map if motion is None else None
 
     def copy(self) -> "FusedWindow":
         """Return a window with the same state, which shares its arrays."""
-        return FusedWindow(
+        other = FusedWindow(
             None if self._motion is None else self._motion.copy(),
             None if self._appearance is None else self._appearance.copy(),
             None if self._displacement is None else self._displacement.copy(),
             self._motion_weight,
             self._empty_map,
         )
+        other._newest_motion = self._newest_motion
+        return other
 
     @property
     def nbytes(self) -> int:
@@ -190,14 +197,25 @@ class FusedWindow:
         windows = [part for part in (self._motion, self._appearance) if part is not None]
         return sum(window.newest_nbytes for window in windows)
 
-    def push(self, frame: Frame) -> FusedMap:
-        """Return the features of the next frame, uint8 [H, W, 3] RGB."""
-        motion = self._empty_map if self._motion is None else self._motion.push(frame)
-        appearance = self._empty_map if self._appearance is None else self._appearance.push(frame)
+    @property
+    def describes_each_frame(self) -> bool:
+        """Whether every frame has features."""
+        leading = self._appearance or self._motion
+        return leading is None or leading.describes_each_frame
+
+    def push(self, frame: Frame) -> FusedMap | None:
+        """Return the features of the next frame, uint8 [H, W, 3] RGB; None if it has none."""
+        moved = [] if self._motion is None else self._motion.push(frame)
+        seen = moved if self._appearance is None else self._appearance.push(frame)
+        if moved:
+            self._newest_motion = moved[-1]
+        if not seen or self._newest_motion is None:
+            return None
+        appearance = self._empty_map if self._appearance is None else seen[-1]
         velocity = None
         if self._displacement is not None:
             velocity = self._displacement.push(appearance).velocity
-        return FusedMap(fuse(motion, appearance, self._motion_weight), velocity)
+        return FusedMap(fuse(self._newest_motion, appearance, self._motion_weight), velocity)
 
 
 def _resample(descriptors: Floats, rows: int, columns: int) -> Floats:

@@ -18,9 +18,10 @@ Unit = TypeVar("Unit")
 class SlidingWindow:
     """Causal features of a stream: a frame's map is that of the newest latent in its window.
 
-    Before the window is full, its first latent is repeated for the missing ones. Where latents
-    share frames, the newest frame is repeated for those that its group still lacks, so that every
-    frame has a map; the latent of the whole group is kept.
+    The networks run once for each latent. Where latents share frames, a latent is complete with the
+    last frame of its group, and its map is that of this frame: latents lie at the first frame and
+    at every ``temporal_stride`` frames after it, as in `interpolate_frames`. The frames between
+    have no map. Before the window is full, its first latent is repeated for the missing ones.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
@@ -34,9 +35,20 @@ class SlidingWindow:
     def copy(self) -> "SlidingWindow":
         """Return a window with the same content, which goes on independently."""
         other = copy(self)
-        other._kept = self._kept.copy()
+        other._kept, other._group = self._kept.copy(), self._group.copy()
         other._state = None if self._state is None else self._state.copy()
         return other
+
+    @property
+    def describes_each_frame(self) -> bool:
+        """Whether every frame has a map."""
+        return self._extractor.temporal_stride == 1
+
+    @property
+    def missing(self) -> int:
+        """Frames that the next maps still need, at least 1."""
+        needed = self._extractor.temporal_stride if self._kept or self._state is not None else 1
+        return needed - len(self._group)
 
     @property
     def newest_nbytes(self) -> int:
@@ -45,35 +57,42 @@ class SlidingWindow:
         state = 0 if self._state is None else self._state.nbytes
         return sum(array.nbytes for array in newest) + state
 
-    def push(self, frame: Frame) -> FeatureMap:
-        """Return the map of the next frame, uint8 [H, W, 3] RGB."""
-        resized = self._extractor.resize(frame)
-        windowed = self._extractor.encoder.windowed
-        latents = self._encode_window(resized) if windowed else self._encode_newest(resized)
-        return self._extractor.describe(latents)[-1]
+    def push(self, frame: Frame) -> list[FeatureMap]:
+        """Return the maps of the latents that the next frame completes, uint8 [H, W, 3] RGB.
 
-    def _encode_window(self, frame: Frame) -> list[Resident]:
-        """Encode all frames of the window that ends with the frame."""
-        window = self._window(frame)
-        self._kept.append(frame)
+        There are none for a frame inside its latent's group. The last map is that of this frame.
+
+        Raises:
+            BackendError: A graph fails to run. The frames of the latent are dropped.
+
+        """
+        complete = self.missing == 1
+        self._group.append(self._extractor.resize(frame))
+        if not complete:
+            return []
+        group, self._group = self._group, []
+        windowed = self._extractor.encoder.windowed
+        latents = self._encode_window(group) if windowed else self._encode_newest(group)
+        return self._extractor.describe(latents)[-1:]
+
+    def _encode_window(self, group: Sequence[Frame]) -> list[Resident]:
+        """Encode all frames of the window that ends with the group."""
+        window = self._window(group)
+        self._kept.extend(group)
         return list(self._extractor.encoder.encode_clip(window))
 
-    def _encode_newest(self, frame: Frame) -> list[Resident]:
-        """Encode the newest frames alone, and keep their latent once their group is complete."""
-        encoder = self._extractor.encoder
-        group = [*self._group, frame]
-        complete = self._state is None or len(group) == encoder.frames
-        latent, self._state = encoder.encode(group, self._state, keep=complete)
-        window = self._window(latent)
-        self._group = [] if complete else group
-        if complete:
-            self._kept.append(latent)
+    def _encode_newest(self, group: Sequence[Frame]) -> list[Resident]:
+        """Encode the newest frames alone, and keep their latent."""
+        latent, self._state = self._extractor.encoder.encode(group, self._state)
+        window = self._window([latent])
+        self._kept.append(latent)
         return window
 
-    def _window(self, newest: Unit) -> list[Unit]:
+    def _window(self, newest: Sequence[Unit]) -> list[Unit]:
+        length = 1 + (self._kept.maxlen or 0)
         if not self._kept:
-            self._kept.extend([newest] * (self._kept.maxlen or 0))
-        return [*self._kept, newest]
+            self._kept.extend([newest[0]] * (length - 1))
+        return [*self._kept, *newest][-length:]
 
 
 def clip_features(
@@ -140,7 +159,11 @@ def describe_in_windows(
         yield from islice(describe(filled), end - waiting, end)
 
 
-def causal_features(extractor: FeatureExtractor, frames: Iterable[Frame]) -> Iterator[FeatureMap]:
-    """Yield one feature map for each frame, from the window that ends with it, as in a stream."""
+def causal_features(
+    extractor: FeatureExtractor, frames: Iterable[Frame]
+) -> Iterator[FeatureMap | None]:
+    """Yield the feature map of each frame, as in a stream; None for a frame that has none."""
     window = SlidingWindow(extractor)
-    return (window.push(frame) for frame in frames)
+    for frame in frames:
+        maps = window.push(frame)
+        yield maps[-1] if maps else None

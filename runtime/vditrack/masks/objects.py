@@ -102,6 +102,7 @@ class MaskedObjects:
         size: tuple[int, int],
         velocity: Floats | None = None,
         step: float = 1.0,
+        frames: int = 1,
     ) -> None:
         """Propagate the objects into the next frame.
 
@@ -110,7 +111,8 @@ class MaskedObjects:
             size: Height and width of the frame in pixels.
             velocity: Velocities of the cells, float32 [rows, columns, 2] (x, y), in cells a frame,
                 if they are known.
-            step: Time since the frame before, in frames.
+            step: Time since the features before, in intervals of the velocity.
+            frames: Frames of the stream since the features before.
 
         """
         self._drop_annotated()
@@ -120,7 +122,7 @@ class MaskedObjects:
         background = np.ones((*features.shape[:2], 1), np.float32)
         self._labels = propagated if self._annotated else background
         self._size, self._given = size, None
-        self._frames_since_marked = self._frames_since_marked + 1
+        self._frames_since_marked = self._frames_since_marked + frames
 
     def add_masks(self, mask: Mask) -> None:
         """Set the masks of objects, new or known, on the newest frame.

@@ -4,10 +4,11 @@ import numpy as np
 
 from vditrack.arrays import Bools, Floats
 from vditrack.bundle.configuration import FlowTracking, Matching
+from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.descriptor_matching import match_elsewhere
 from vditrack.points.patch_alignment import PatchAligner, place_unwarped
-from vditrack.points.point_memory import Appearance
+from vditrack.points.point_memory import Appearance, PointMemory, View
 from vditrack.points.pyramid import Pyramid
 
 
@@ -19,15 +20,16 @@ class AppearanceReader:
     blurred or flat pictures. The wide patch grows with the picture's size.
     """
 
-    def __init__(self, settings: Matching, flow_tracking: FlowTracking) -> None:
+    def __init__(self, grid: Grid, settings: Matching, flow_tracking: FlowTracking) -> None:
         """Prepare the patches.
 
         Args:
+            grid: the bundle's feature grid.
             settings: for descriptors.
             flow_tracking: for patches.
 
         """
-        self._settings, self._patches = settings, flow_tracking.patches
+        self._grid, self._settings, self._patches = grid, settings, flow_tracking.patches
         recovery = flow_tracking.recovery
         self.near = PatchAligner(self._patches.radius, self._patches)
         """Aligns the near patches."""
@@ -44,7 +46,7 @@ class AppearanceReader:
     def read(
         self,
         points: Floats,
-        features: FeatureMap,
+        features: FeatureMap | None,
         image: Pyramid,
         positions: Floats | None = None,
     ) -> Appearance:
@@ -52,23 +54,22 @@ class AppearanceReader:
 
         Args:
             points: [N, 2] (x, y) in pixels of the image.
-            features: the feature map of the same frame or of a later one.
+            features: the feature map of the same frame or of a later one; None to read no
+                descriptors, which are then zero.
             image: grey levels of the frame.
             positions: [N, 2] (x, y) in model pixels, where the points are in the feature map; None
                 if it is of the same frame.
 
         """
-        scale = features.grid.model_from_frame(image.size)
+        scale = self._grid.model_from_frame(image.size)
         if positions is None:
             positions = np.asarray(points * scale, np.float32)
-        descriptors = features.sample(positions, self._settings.template_falloff)
+        descriptors, rivals = self.describe(positions, features, image)
         size, expected_error = self._choose_sizes(points, image)
         wide_size = np.maximum(size / 2, 2.0 ** max(0, round(float(np.log2(image.unit)))))
-        apart = self._rival_distance * image.unit * float(scale.max())
-        rivals = match_elsewhere(descriptors, features, positions, apart)
         return Appearance(
             descriptor=descriptors,
-            rival_similarity=rivals.similarity,
+            rival_similarity=rivals,
             near=self.near.prepare(self.near.read(image, place_unwarped(points, size))),
             wide=self.wide.read(image, place_unwarped(points, wide_size)),
             scale=np.asarray(scale * size[:, None], np.float32),
@@ -76,6 +77,47 @@ class AppearanceReader:
             textureless=np.asarray(expected_error > self._patches.max_error, np.bool_),
             expected_error=expected_error,
         )
+
+    def describe(
+        self, positions: Floats, features: FeatureMap | None, image: Pyramid
+    ) -> tuple[Floats, Floats]:
+        """Return the descriptors of N points, and their largest cosines with other places.
+
+        Args:
+            positions: [N, 2] (x, y) in model pixels.
+            features: of the frame; None for descriptors [N, 0].
+            image: grey levels of the frame.
+
+        Returns:
+            Descriptors [N, C], and similarities [N].
+
+        """
+        count = len(positions)
+        if features is None:
+            return np.zeros((count, 0), np.float32), np.zeros(count, np.float32)
+        descriptors = features.sample(positions, self._settings.template_falloff)
+        scale = self._grid.model_from_frame(image.size)
+        apart = self._rival_distance * image.unit * float(scale.max())
+        rivals = match_elsewhere(descriptors, features, positions, apart)
+        return descriptors, rivals.similarity
+
+    def describe_new(self, memory: PointMemory, view: View, points: Floats) -> None:
+        """Read the descriptors of tracked points that have none yet, into their memory.
+
+        Args:
+            memory: of N points.
+            view: a frame with a feature map.
+            points: [N, 2] (x, y) in pixels of the frame.
+
+        """
+        new = np.flatnonzero(~memory.described & (memory.lost_frames == 0))
+        if not len(new):
+            return
+        positions = view.model_positions(points[new])
+        descriptors, rivals = self.describe(positions, view.features, view.image)
+        memory.query.descriptor[new] = memory.template[new] = descriptors
+        memory.query.rival_similarity[new] = rivals
+        memory.described[new] = True
 
     def _choose_sizes(self, points: Floats, image: Pyramid) -> tuple[Floats, Floats]:
         """Choose the finest patches that locate their points, or those that do it best.

@@ -39,6 +39,7 @@ class PointTracker(ABC):
         """
         self._grid = grid
         self._image: Grey | None = None
+        self._features: FeatureMap | None = None
         self.ids: Ints = np.zeros(0, np.int64)
         self.age: Ints = np.zeros(0, np.int64)
         self.confidence: Floats = np.zeros(0, np.float32)
@@ -58,6 +59,11 @@ class PointTracker(ABC):
         return self._visible.copy()
 
     @property
+    def undescribed(self) -> Bools:
+        """Which points [N] have no descriptor yet, because no frame since `add` had a map."""
+        return np.zeros(len(self.ids), np.bool_)
+
+    @property
     def textureless(self) -> Bools:
         """Which points [N] have too little texture around them to be located by it alone."""
         return np.zeros(len(self.ids), np.bool_)
@@ -71,6 +77,9 @@ class PointTracker(ABC):
 
     def add(self, ids: Ints, points: Floats, origin: Origin | None = None) -> None:
         """Add points on the last frame.
+
+        If that frame has no feature map, a point's descriptor is read in the next frame that has
+        one, where the point is then, if it is visible there.
 
         Args:
             ids: [N].
@@ -96,7 +105,7 @@ class PointTracker(ABC):
         self._visible = np.concatenate([self._visible, np.ones(count, np.bool_)])
         if count:
             with limit_blas_threads():
-                self._start_points(positions, self._maps[-1], self._image, origin)
+                self._start_points(positions, self._features, self._image, origin)
 
     def keep(self, kept: Bools) -> None:
         """Drop the points where the mask [N] is false."""
@@ -114,12 +123,12 @@ class PointTracker(ABC):
         """
         self.keep(kept)
         self._maps.clear()
-        self._image = None
+        self._image = self._features = None
         self._hide(np.arange(len(self.ids)))
 
     def advance(
         self,
-        features: FeatureMap,
+        features: FeatureMap | None,
         frame: Frame,
         intervals: float = 1.0,
         carried: Floats | None = None,
@@ -127,7 +136,8 @@ class PointTracker(ABC):
         """Track all points into the next frame.
 
         Args:
-            features: the frame's feature map.
+            features: the frame's feature map; None if it has none, because its latent is not
+                complete. Points are then tracked by optical flow, and are not searched for.
             frame: uint8 [H, W, 3] RGB; its size may differ from that of the frame before.
             intervals: usual frame intervals since the frame before; more than 1 after dropped
                 frames, which makes searches so many times wider.
@@ -138,7 +148,9 @@ class PointTracker(ABC):
         """
         with stage("grey"):
             image = grey_levels(frame)
-        self._maps.append(features)
+        self._features = features
+        if features is not None:
+            self._maps.append(features)
         before, self._image = self._image, image
         if before is not None and len(self.ids):
             start = self._positions if carried is None else carried * self._scale()
@@ -155,13 +167,13 @@ class PointTracker(ABC):
 
     @abstractmethod
     def _start_points(
-        self, positions: Floats, features: FeatureMap, image: Grey, origin: Origin | None
+        self, positions: Floats, features: FeatureMap | None, image: Grey, origin: Origin | None
     ) -> None:
         """Remember how new points look, which are already the last N of the points.
 
         Args:
             positions: [N, 2] in model pixels of the last frame.
-            features: of the last frame.
+            features: of the last frame, if it has a feature map.
             image: grey levels of the last frame.
             origin: the earlier image that they were marked on, if they were.
 
@@ -177,12 +189,17 @@ class PointTracker(ABC):
 
     @abstractmethod
     def _track(
-        self, features: FeatureMap, before: Grey, image: Grey, start: Floats, intervals: float
+        self,
+        features: FeatureMap | None,
+        before: Grey,
+        image: Grey,
+        start: Floats,
+        intervals: float,
     ) -> None:
         """Update positions, visibility, confidence and forward-backward error to the next frame.
 
         Args:
-            features: the frame's feature map.
+            features: the frame's feature map, if it has one.
             before: grey levels of the frame before, of any size.
             image: grey levels of the frame.
             start: [N, 2] in model pixels, where searches begin.

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vditrack.arrays import Doubles, Floats, FrameClip
-from vditrack.bundle.configuration import Matching
+from vditrack.bundle.configuration import LiveTracking, Matching
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
@@ -22,12 +22,15 @@ TrackMode = Literal["offline", "causal", "reference"]
 """How a clip is tracked.
 
 - ``offline``: windows of frames also look ahead.
-- ``causal``: each frame's features come from the window that ends with it, as in a stream.
+- ``causal``: features come from frames before alone, as in a stream: where latents share frames,
+  the frames between have none.
 - ``reference``: HeFT's own formulation, chunk by chunk and forward only (`heft_reference`).
 """
 Progress = Callable[[int, int], None]
 """Called with the steps done and the steps in all."""
 Step = TypeVar("Step")
+ReadFeatures = Callable[[FeatureExtractor, FrameClip], Iterator[FeatureMap | None]]
+"""Yields the feature map of each frame of a clip; None for a frame that has none."""
 
 
 def track_clip(
@@ -35,6 +38,7 @@ def track_clip(
     frames: FrameClip,
     queries: ArrayLike,
     settings: Matching,
+    bridging: LiveTracking,
     mode: TrackMode = "offline",
     intervals: Doubles | None = None,
     progress: Progress | None = None,
@@ -46,6 +50,7 @@ def track_clip(
         frames: uint8 [T, H, W, 3] RGB.
         queries: [N, 3] (t, x, y): a frame's index and a position in its pixels.
         settings: of the point tracker.
+        bridging: of optical flow through frames without a feature map.
         mode: see `TrackMode`.
         intervals: [T] usual frame intervals between each frame and the one before; more than 1
             where frames are missing. By default none is.
@@ -71,15 +76,15 @@ def track_clip(
     intervals = np.ones(len(frames)) if intervals is None else intervals
     last_query = int(checked[:, 0].max(initial=0))
     counter = _StepCounter(len(frames) + (last_query + 1 if last_query else 0), progress)
-    maps: list[FeatureMap] = []
-    read_features = causal_features if mode == "causal" else clip_features
+    maps: list[FeatureMap | None] = []
+    read_features: ReadFeatures = causal_features if mode == "causal" else clip_features
     forward = enumerate(_keep_first(read_features(extractor, frames), maps, last_query + 1))
-    tracker = create_point_tracker(extractor.grid, settings)
+    tracker = create_point_tracker(extractor.grid, settings, bridging)
     _track_steps(tracks, frames, intervals, counter.count(forward), tracker)
     if last_query > 0:
         # Points that are queried later in the clip are tracked back to its start as well.
         backward = ((frame, maps[frame]) for frame in range(last_query, -1, -1))
-        tracker = create_point_tracker(extractor.grid, settings)
+        tracker = create_point_tracker(extractor.grid, settings, bridging)
         _track_steps(tracks, frames, intervals, counter.count(backward), tracker)
     return tracks
 
@@ -88,7 +93,7 @@ def _track_steps(
     tracks: Tracks,
     frames: FrameClip,
     intervals: Doubles,
-    steps: Iterable[tuple[int, FeatureMap]],
+    steps: Iterable[tuple[int, FeatureMap | None]],
     tracker: PointTracker,
 ) -> None:
     """Track every point from its query on in the order of the steps, and write into ``tracks``.
@@ -124,8 +129,8 @@ class _StepCounter:
 
 
 def _keep_first(
-    features: Iterable[FeatureMap], kept: list[FeatureMap], needed: int
-) -> Iterator[FeatureMap]:
+    features: Iterable[FeatureMap | None], kept: list[FeatureMap | None], needed: int
+) -> Iterator[FeatureMap | None]:
     """Yield all features, and keep as many of the first as the pass backward needs."""
     for features_of_frame in features:
         if needed > 1 and len(kept) < needed:

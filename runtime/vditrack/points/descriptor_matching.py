@@ -50,7 +50,7 @@ def match(
     around: Floats,
     limited: Bools,
     settings: Matching,
-    radius_factor: float = 1.0,
+    radius_factor: float | Floats = 1.0,
 ) -> Match:
     """Search for each template in a feature map, around its best half cell.
 
@@ -60,7 +60,8 @@ def match(
         around: [N, 2] (x, y) in model pixels, the centre of each search.
         limited: [N] whether the search is limited to the search radius; else it covers the map.
         settings: radii and temperature.
-        radius_factor: factor on the search radius, more than 1 after dropped frames.
+        radius_factor: factor on the search radius, of each search [N] or of all; more than 1 after
+            dropped frames.
 
     """
     if not len(templates):
@@ -135,7 +136,7 @@ def _dot_products(templates: Floats, target: FeatureMap) -> Floats:
     return np.asarray(dots, np.float32)
 
 
-def _radii(limited: Bools, radius: float) -> Floats:
+def _radii(limited: Bools, radius: float | Floats) -> Floats:
     """Return the radius [N] of each search; inf where it is not limited."""
     return np.where(limited, radius, np.inf).astype(np.float32)
 

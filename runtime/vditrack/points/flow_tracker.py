@@ -21,11 +21,19 @@ from vditrack.points.appearance import AppearanceReader
 from vditrack.points.array_tables import assign_rows, concatenate_rows, select_rows
 from vditrack.points.base import PointTracker
 from vditrack.points.camera_motion import estimate_motion
-from vditrack.points.descriptor_matching import cosines
 from vditrack.points.optical_flow import resize_grey, track_forward_backward_at_levels
 from vditrack.points.origin import Origin
 from vditrack.points.patch_alignment import Placement, place_unwarped
-from vditrack.points.point_memory import PointMemory, View, are_close, lose, remember
+from vditrack.points.point_memory import (
+    PointMemory,
+    View,
+    add_memory,
+    are_close,
+    compare_descriptors,
+    lose,
+    remember,
+    widen_descriptors,
+)
 from vditrack.points.point_motion import are_static, predict_steps, update_motion
 from vditrack.points.pyramid import Pyramid
 from vditrack.points.recovery import PointSearch
@@ -63,7 +71,7 @@ class FlowTracker(PointTracker):
         """
         super().__init__(grid, history=1)
         self._settings, self._flow_tracking = settings, flow_tracking
-        self._reader = AppearanceReader(settings, flow_tracking)
+        self._reader = AppearanceReader(grid, settings, flow_tracking)
         self._near, recovery = self._reader.near, flow_tracking.recovery
         self._search: PointSearch | None = None
         if recovery is not None:
@@ -77,6 +85,11 @@ class FlowTracker(PointTracker):
         invisible."""
 
     @property
+    def undescribed(self) -> Bools:
+        """See `PointTracker`."""
+        return super().undescribed if self._memory is None else ~self._memory.described
+
+    @property
     def textureless(self) -> Bools:
         """See `PointTracker`."""
         memory = self._memory
@@ -87,7 +100,7 @@ class FlowTracker(PointTracker):
         return self._reader.find_textureless(origin.points, Pyramid(origin.image))
 
     def _start_points(
-        self, positions: Floats, features: FeatureMap, image: Grey, origin: Origin | None
+        self, positions: Floats, features: FeatureMap | None, image: Grey, origin: Origin | None
     ) -> None:
         pyramid = self._pyramid_of(image)
         if origin is None:
@@ -95,7 +108,7 @@ class FlowTracker(PointTracker):
         else:
             new = self._remember(positions, features, Pyramid(origin.image), origin.points)
         first = 0 if self._memory is None else len(self._memory.lost_frames)
-        self._memory = new if self._memory is None else concatenate_rows(self._memory, new)
+        self._memory = new if self._memory is None else add_memory(self._memory, new)
         if origin is not None:
             for rows in _blocks(len(positions)):
                 self._place_by_origin(self._memory, first + rows, pyramid)
@@ -130,7 +143,7 @@ class FlowTracker(PointTracker):
     def _remember(
         self,
         positions: Floats,
-        features: FeatureMap,
+        features: FeatureMap | None,
         image: Pyramid,
         points: Floats | None = None,
     ) -> PointMemory:
@@ -138,7 +151,7 @@ class FlowTracker(PointTracker):
 
         Args:
             positions: [N, 2] (x, y) in model pixels, where their descriptors are read.
-            features: of the last frame.
+            features: of the last frame, if it has a feature map.
             image: the image that their patches are read from.
             points: [N, 2] (x, y) in pixels of that image; None if it is the last frame.
 
@@ -150,6 +163,7 @@ class FlowTracker(PointTracker):
             remember(
                 self._reader.read(points[rows], features, image, None if same else positions[rows]),
                 place_unwarped(points[rows]).shapes,
+                described=features is not None,
             )
             for rows in _blocks(len(points))
         ]
@@ -171,11 +185,18 @@ class FlowTracker(PointTracker):
             lose(self._memory, rows)
 
     def _track(
-        self, features: FeatureMap, before: Grey, image: Grey, start: Floats, intervals: float
+        self,
+        features: FeatureMap | None,
+        before: Grey,
+        image: Grey,
+        start: Floats,
+        intervals: float,
     ) -> None:
         memory, settings = self._memory, self._flow_tracking
         if memory is None:
             return
+        if features is not None:
+            memory = self._memory = widen_descriptors(memory, features.descriptors.shape[2])
         source = self._pyramid_of(resize_grey(before, image.shape))
         target = self._pyramid_of(image)
         with stage("camera"):
@@ -191,7 +212,7 @@ class FlowTracker(PointTracker):
             self._track_block(block, rows, source, view, start[rows])
             assign_rows(memory, rows, block)
         self._visible = self.confidence >= 0.5
-        if not settings.remember_query:
+        if not settings.remember_query and features is not None:
             new = self._remember(self._positions, features, target)
             self._memory = replace(memory, query=new.query, template=new.template)
 
@@ -224,8 +245,10 @@ class FlowTracker(PointTracker):
         tracked &= image.contains(origin + predict_steps(memory, view, origin, static))
         tracked |= self._are_confirmed(memory, view, placement, correlation) & flow.trusted
         update_motion(memory, view, placement, origin, static, tracked, settings)
-        with stage("recovery"):
-            self._recover(memory, view, placement)
+        if view.features is not None:
+            with stage("recovery"):
+                self._recover(memory, view, placement)
+            self._reader.describe_new(memory, view, placement.points)
         with stage("visibility"):
             self._update_visibility(memory, rows, view, placement, flow.error)
         memory.shapes[:] = placement.shapes / view.patch_scale(memory.query)
@@ -350,25 +373,26 @@ class FlowTracker(PointTracker):
         """Set positions, and how likely each point is visible there; update visible templates."""
         settings, query = self._flow_tracking, memory.query
         self._positions[rows] = view.model_positions(placement.points)
-        descriptors = view.describe(placement.points, self._settings.template_falloff)
+        descriptors = None
+        if view.features is not None:
+            descriptors = view.describe(placement.points, self._settings.template_falloff)
+            compare_descriptors(memory, descriptors, settings)
         correlation = self._near.correlate(query.near, view.image, placement)
-        first_similarity = cosines(query.descriptor, descriptors)
-        similarities = first_similarity, cosines(memory.template, descriptors)
         capped = np.minimum(flow_error, settings.flow_error_cap)
-        evidence = np.stack([correlation, *similarities, capped], axis=1)
+        evidence = np.stack([correlation, *memory.similarities.T, capped], axis=1)
         logits = settings.visibility.bias + evidence @ settings.visibility.of_evidence
         possible = view.image.contains(placement.points)
-        # A lost point has only its descriptor to show that it is where it is expected.
-        distinct = first_similarity > query.rival_similarity - settings.rival_tolerance
-        shown = np.where(query.textureless, False, distinct & (settings.recovery is not None))
-        possible &= ((memory.lost_frames == 0) | shown) & ~memory.unplaced
+        possible &= ((memory.lost_frames == 0) | memory.shown) & ~memory.unplaced
         possible &= query.expected_error < settings.patches.max_textureless_error
         confidence = np.asarray(possible / (1 + np.exp(-logits)), np.float32)
         self.evidence[rows], self.confidence[rows] = evidence, confidence
         self.decidable[rows] = possible
         self.forward_backward_error[rows] = flow_error * view.unit * view.scale.max()
-        weight, seen = self._settings.template_update, confidence >= 0.5
-        memory.template[seen] = (1 - weight) * memory.template[seen] + weight * descriptors[seen]
+        if descriptors is not None:
+            weight, seen = self._settings.template_update, confidence >= 0.5
+            memory.template[seen] = (1 - weight) * memory.template[seen] + weight * descriptors[
+                seen
+            ]
 
 
 def _blocks(count: int) -> list[Indices]:

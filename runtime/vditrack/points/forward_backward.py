@@ -17,6 +17,7 @@ def backward_error(
     visible: Bools,
     age: NDArray[np.integer],
     settings: Matching,
+    steps: Sequence[int] | None = None,
 ) -> Floats:
     """Return the distance between a trail and the track from its end backward.
 
@@ -24,8 +25,10 @@ def backward_error(
         maps: K feature maps, oldest first.
         trail: [N, K, 2] (x, y) in model pixels, the forward track in those frames.
         visible: [N, K] visibility; the last frame's value is not read.
-        age: [N] frames since each point was added: the check goes back no further.
+        age: [N] maps since each point was first described: the check goes back no further.
         settings: of matching.
+        steps: K frames between each map and the one before, by which searches are wider; by default
+            1 each.
 
     Returns:
         [N] in model pixels, root mean square over the frames in which the point was visible; inf if
@@ -43,7 +46,8 @@ def backward_error(
         alive = age >= last - frame
         if not alive.any():
             break
-        back = match(templates[alive], maps[frame], found[alive], limited[alive], settings)
+        around, step = found[alive], 1 if steps is None else steps[frame + 1]
+        back = match(templates[alive], maps[frame], around, limited[alive], settings, step)
         found[alive] = back.points
         compared = alive & visible[:, frame]
         squared += compared * ((found - trail[:, frame]) ** 2).sum(axis=1)

@@ -1,12 +1,15 @@
 """What flow tracking remembers of its points, and the frame that they are tracked into."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vditrack.arrays import Bools, Floats, Indices
+from vditrack.bundle.configuration import FlowTracking
 from vditrack.features.feature_map import FeatureMap
+from vditrack.points.array_tables import concatenate_rows
 from vditrack.points.camera_motion import Motion
+from vditrack.points.descriptor_matching import cosines
 from vditrack.points.patch_alignment import Patches, PatchPixels
 from vditrack.points.pyramid import Pyramid
 
@@ -16,7 +19,7 @@ class Appearance:
     """How N points looked in the frame of their query."""
 
     descriptor: Floats
-    """[N, C]"""
+    """[N, C]; zero before the first feature map since the query."""
     rival_similarity: Floats
     """[N] the largest cosine of the descriptor with another place of that frame."""
     near: Patches
@@ -58,10 +61,17 @@ class PointMemory:
     unplaced: Bools
     """[N] whether nothing is known of the position of a lost point, so that only a search can say
     where it is."""
+    described: Bools
+    """[N] whether the point has a descriptor."""
+    similarities: Floats
+    """[N, 2] cosines with the query's descriptor and with the template in the last frame that has a
+    feature map; 1 in the frame of the query."""
+    shown: Bools
+    """[N] whether the point was lost in that frame, and distinctive enough to be visible there."""
 
 
-def remember(query: Appearance, shapes: Floats) -> PointMemory:
-    """Return the memory of N points that were just queried."""
+def remember(query: Appearance, shapes: Floats, *, described: bool) -> PointMemory:
+    """Return the memory of N points that were just queried, with or without descriptors."""
     count = len(shapes)
     zeros = np.zeros(count, np.float32)
     return PointMemory(
@@ -75,7 +85,44 @@ def remember(query: Appearance, shapes: Floats) -> PointMemory:
         missed_frames=zeros.copy(),
         radius=zeros.copy(),
         unplaced=np.zeros(count, np.bool_),
+        described=np.full(count, described),
+        similarities=np.ones((count, 2), np.float32),
+        shown=np.zeros(count, np.bool_),
     )
+
+
+def add_memory(memory: PointMemory, new: PointMemory) -> PointMemory:
+    """Return the memory of points, followed by that of new ones."""
+    channels = max(memory.template.shape[1], new.template.shape[1])
+    parts = widen_descriptors(memory, channels), widen_descriptors(new, channels)
+    return concatenate_rows(*parts)
+
+
+def widen_descriptors(memory: PointMemory, channels: int) -> PointMemory:
+    """Return the memory with descriptors [N, channels], if it was made before the first map."""
+    if memory.template.shape[1] == channels:
+        return memory
+    empty = np.zeros((len(memory.template), channels), np.float32)
+    query = replace(memory.query, descriptor=empty)
+    return replace(memory, query=query, template=empty.copy())
+
+
+def compare_descriptors(memory: PointMemory, descriptors: Floats, settings: FlowTracking) -> None:
+    """Compare the points with what is at their places in a frame that has a feature map, in place.
+
+    Args:
+        memory: of N points.
+        descriptors: [N, C] at their places in the frame.
+        settings: of flow tracking.
+
+    """
+    query = memory.query
+    memory.similarities[:, 0] = cosines(query.descriptor, descriptors)
+    memory.similarities[:, 1] = cosines(memory.template, descriptors)
+    # A lost point has only its descriptor to show that it is where it is expected.
+    distinct = memory.similarities[:, 0] > query.rival_similarity - settings.rival_tolerance
+    possible = memory.described & ~query.textureless & (settings.recovery is not None)
+    memory.shown[:] = distinct & possible & (memory.lost_frames > 0)
 
 
 def lose(memory: PointMemory, rows: Indices) -> None:
@@ -85,13 +132,15 @@ def lose(memory: PointMemory, rows: Indices) -> None:
     memory.moving[rows] = False
     memory.lost_frames[rows] = 1
     memory.unplaced[rows] = True
+    memory.shown[rows] = False
 
 
 @dataclass(frozen=True)
 class View:
     """The frame that points are tracked into."""
 
-    features: FeatureMap
+    features: FeatureMap | None
+    """None if the frame has no feature map; nothing may then ask for descriptors."""
     image: Pyramid
     scale: Floats
     """Model pixels (x, y) in a pixel."""
@@ -105,13 +154,20 @@ class View:
         """Pixels that one pixel at a width of 256 is."""
         return self.image.unit
 
+    @property
+    def feature_map(self) -> FeatureMap:
+        """The feature map of a frame that has one."""
+        if self.features is None:
+            raise ValueError("the frame has no feature map")
+        return self.features
+
     def model_positions(self, points: Floats) -> Floats:
         """Return the model pixels of points [N, 2]."""
         return np.asarray(points * self.scale, np.float32)
 
     def describe(self, points: Floats, falloff: float) -> Floats:
         """Return the descriptors [N, C] at points [N, 2] of the frame, in its pixels."""
-        return self.features.sample(self.model_positions(points), falloff)
+        return self.feature_map.sample(self.model_positions(points), falloff)
 
     def patch_scale(self, query: Appearance) -> Floats:
         """Return the pixels (x, y) of this frame in one of the near patches', [N, 2, 1]."""

@@ -82,21 +82,22 @@ class PointSearch:
         apart = settings.rival_distance * view.unit
         rivals = match_elsewhere(
             query.descriptor,
-            view.features,
+            view.feature_map,
             view.model_positions(best.points),
             apart * float(view.scale.max()),
         )
         places = rivals.points / view.scale
         tried.append(self._try(memory, wide, view, places, rivals.similarity, predicted))
         unplaced, strict = memory.unplaced, settings.min_unplaced_correlation
-        is_found = score >= np.where(unplaced, strict, settings.min_correlation)
+        by_patch_alone = unplaced | ~memory.described
+        is_found = score >= np.where(by_patch_alone, strict, settings.min_correlation)
         is_found &= view.image.contains(best.points)
         for rival in tried:
             elsewhere = ~are_close(rival.placement.points, best.points, apart)
             is_found &= ~(elsewhere & (rival.score > score - settings.rival_margin))
         descriptors = view.describe(best.points, self._matching.template_falloff)
         similarity = cosines(query.descriptor, descriptors)
-        is_found &= similarity >= settings.min_similarity
+        is_found &= (similarity >= settings.min_similarity) | ~memory.described
         # In another picture, something always resembles the point a little, but never both patches.
         certain = score >= settings.certain_correlation
         is_found &= ~unplaced | certain | (similarity > query.rival_similarity)
@@ -104,15 +105,16 @@ class PointSearch:
 
     def _matches(self, memory: PointMemory, view: View, predicted: Floats) -> list[Match]:
         """Return the candidate places: predicted, near the predicted one, anywhere."""
-        grid, matching, count = view.features.grid, self._matching, len(predicted)
+        features, matching, count = view.feature_map, self._matching, len(predicted)
+        grid = features.grid
         positions = view.model_positions(predicted)
         centre = np.clip(positions, 0, np.array([grid.width, grid.height], np.float32) - 1)
         nearby, anywhere = np.ones(count, np.bool_), np.zeros(count, np.bool_)
         descriptor = memory.query.descriptor
         return [
             Match(positions, np.ones(count, np.float32)),
-            match(memory.template, view.features, centre, nearby, matching, view.intervals),
-            match(descriptor, view.features, centre, anywhere, matching),
+            match(memory.template, features, centre, nearby, matching, view.intervals),
+            match(descriptor, features, centre, anywhere, matching),
         ]
 
     def _try(

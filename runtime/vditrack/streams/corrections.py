@@ -9,19 +9,21 @@ from vditrack.bundle.configuration import LiveTracking
 from vditrack.coordinates import pixel_unit
 from vditrack.errors import InputError
 from vditrack.points.base import PointTracker
+from vditrack.points.bridging import follow, size_ratio
 from vditrack.points.optical_flow import resize_grey
 from vditrack.stage_timing import stage
-from vditrack.streams.bridging import follow, size_ratio
 from vditrack.streams.live_points import LivePoints
 from vditrack.streams.recent_images import RecentImages
 
 
 @dataclass(frozen=True)
-class DescribedFrame:
-    """A frame that the model described, and the points in it when the model began."""
+class TrackedFrame:
+    """A frame that points are tracked into, and the points in it when the model began."""
 
     image: Grey
     stamp: float
+    has_map: bool
+    """Whether the frame completes a latent, so that it has a feature map."""
     ids: Ints
     """[N], ascending."""
     places: Floats
@@ -31,7 +33,7 @@ class DescribedFrame:
 def apply_correction(
     points: LivePoints,
     tracker: PointTracker,
-    described: DescribedFrame,
+    described: TrackedFrame,
     newest: Grey,
     recent: RecentImages,
     settings: LiveTracking,
@@ -53,7 +55,7 @@ def apply_correction(
     """
     rows = np.searchsorted(points.ids, tracker.ids)
     followed, places = points.visible[rows], points.places[rows]
-    points.place(tracker, described.stamp)
+    points.place(tracker, described.stamp if described.has_map else None)
     if newest is described.image:
         return
     was = described.places[np.searchsorted(described.ids, tracker.ids)]

@@ -12,9 +12,9 @@ from vditrack.arrays import Bools, Floats, Grey, Ints
 from vditrack.bundle.configuration import CameraMotion, LiveTracking
 from vditrack.points.array_tables import concatenate_rows, select_rows
 from vditrack.points.base import PointTracker
+from vditrack.points.bridging import carry_points, size_ratio
 from vditrack.points.origin import Origin
 from vditrack.stage_timing import stage
-from vditrack.streams.bridging import carry_points, size_ratio
 
 
 @dataclass
@@ -51,19 +51,21 @@ class LivePoints:
         )
         return concatenate_rows(self, new)
 
-    def place(self, tracker: PointTracker, stamp: float) -> None:
+    def place(self, tracker: PointTracker, stamp: float | None) -> None:
         """Take over where a tracker has the points that it knows, in the newest frame.
 
         Args:
             tracker: has tracked them into the newest frame.
-            stamp: of that frame in seconds.
+            stamp: of that frame in seconds; None if the model did not describe it.
 
         """
         rows = np.searchsorted(self.ids, tracker.ids)
         self.places[rows] = tracker.points
         self.confidence[rows] = tracker.confidence
         self.forward_backward_error[rows] = tracker.forward_backward_error
-        self.placed[rows], self.followed[rows] = stamp, True
+        self.followed[rows] = True
+        if stamp is not None:
+            self.placed[rows] = stamp
 
     def carry(
         self,

@@ -29,12 +29,14 @@ class EncodedFrame:
     """The frame at the model's input size, uint8 [h, w, 3] RGB."""
     fused: FusedMap
     """Features of the frame."""
-    window: FusedWindow
-    """State of the features' windows after the frame."""
+    window: FusedWindow | None
+    """State of the features' windows after the frame; None if one more frame has no features."""
     objects: MaskedObjects
     """The objects in the frame, with the masks that were given for it."""
     step: float = 1.0
-    """Time since the frame before, in frames of the stream."""
+    """Time since the encoded frame before, in intervals between encoded frames of the stream."""
+    frames: int = 1
+    """Frames of the stream since the encoded frame before."""
     masks: list[Mask] = field(default_factory=list)
     """Masks that were given for the frame, uint8 [H, W], in order."""
     new_masks: list[Mask] = field(default_factory=list)
@@ -48,7 +50,8 @@ class EncodedFrame:
         velocity = self.fused.velocity
         own = self.fused.descriptors.nbytes + (0 if velocity is None else velocity.nbytes)
         masks = sum(mask.nbytes for mask in [*self.masks, *self.new_masks])
-        return own + self.shrunk.nbytes + self.window.nbytes + self.objects.nbytes + masks
+        window = 0 if self.window is None else self.window.nbytes
+        return own + self.shrunk.nbytes + window + self.objects.nbytes + masks
 
     def apply_new_masks(self) -> None:
         """Add the new masks to the objects."""
@@ -79,7 +82,8 @@ class EncodedFrame:
         before._apply_removals()
         self.objects = before.objects.copy()
         self.removed.clear()
-        self.objects.advance(self.fused.descriptors, self.size, self.fused.velocity, self.step)
+        fused = self.fused
+        self.objects.advance(fused.descriptors, self.size, fused.velocity, self.step, self.frames)
         for mask in self.masks:
             self.objects.add_masks(mask)
         self.apply_new_masks()
@@ -92,7 +96,7 @@ class EncodedFrame:
 
 @dataclass(frozen=True)
 class SkippedFrame:
-    """A frame that the model had no time for."""
+    """A frame that the model had no time for, or that has no features of its own."""
 
     stamp: float
     """Stamp of the frame, in seconds."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vditrack.arrays import Frame
+from vditrack.arrays import Frame, Mask
 from vditrack.bundle.configuration import Streaming
 from vditrack.errors import InputError
 from vditrack.features.fusion import FusedFeatures
@@ -14,11 +14,8 @@ from vditrack.input_checks.arrays import check_frame, check_mask
 from vditrack.masks.boxes import check_boxes, segment_boxes
 from vditrack.masks.objects import MaskedObjects
 from vditrack.streams.frame_clock import FrameClock
-from vditrack.streams.mask_history import (
-    EncodedFrame,
-    FrameHistory,
-    SkippedFrame,
-)
+from vditrack.streams.mask_bridging import BridgedFrames, BridgedObjects, carry_mask
+from vditrack.streams.mask_history import EncodedFrame, FrameHistory, SkippedFrame
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,9 @@ class MaskStream:
     - If the frame size changes, objects keep their relative position.
     - A mask that comes late is added to the frame that it was made for, and propagated from there:
       the result is that of a mask which came in time.
+    - Where latents share frames, features come with the last frame of a latent. In the frames
+      between, optical flow carries the masks, and a mask that is given for one of them is carried
+      to the next frame with features.
     """
 
     def __init__(self, features: FusedFeatures, streaming: Streaming) -> None:
@@ -68,6 +68,7 @@ class MaskStream:
         self._window = self._features.window()
         self._clock = FrameClock(self._streaming.interval_history)
         self._history = FrameHistory(self._streaming.mask_history)
+        self._bridged = BridgedFrames()
 
     def add_masks(self, mask: NDArray[np.uint8], stamp: float | None = None) -> float:
         """Mark objects on a frame, from which they are propagated.
@@ -95,10 +96,12 @@ class MaskStream:
         """
         found = self._find(stamp)
         check_mask(mask, found.size)
-        frame = self._encode(found) if isinstance(found, SkippedFrame) else found
-        # The frames since are propagated into once, however many masks are given before a push.
-        frame.new_masks.append(mask.copy())
-        return frame.stamp
+        if isinstance(found, EncodedFrame):
+            # The frames since are propagated into once, however many masks are given before a push.
+            found.new_masks.append(mask.copy())
+        else:
+            self._add_to_skipped(found, mask.copy())
+        return found.stamp
 
     def segment_boxes(
         self, boxes: ArrayLike, indices: ArrayLike, stamp: float | None = None
@@ -150,7 +153,8 @@ class MaskStream:
             LateMaskError: The frame is no longer kept, or never was.
 
         """
-        return self._history.find(stamp).size if self._history.encoded else None
+        has_frames = self._history.encoded or self._bridged.frames
+        return self._history.find(stamp).size if has_frames else None
 
     def hold(self, stamps: Iterable[float]) -> None:
         """Keep frames for masks that are to come, beyond the limit of time.
@@ -173,12 +177,14 @@ class MaskStream:
 
         """
         self._history.refresh()
-        encoded = self._history.encoded
-        if not encoded or index not in encoded[-1].objects.indices[1:]:
+        if index not in self._objects().indices:
             raise InputError(f"there is no object with index {index} in this stream.")
-        encoded[-1].remove(index, later=False)
+        self._bridged.remove(index)
+        encoded = self._history.encoded
         for frame in encoded[:-1]:
             frame.remove(index, later=True)
+        for frame in encoded[-1:]:
+            frame.remove(index, later=False)
 
     def keep(self, frame: NDArray[np.uint8], stamp: float) -> None:
         """Keep a frame that is not pushed, so that a mask can be given for it.
@@ -212,30 +218,49 @@ class MaskStream:
         check_frame(frame)
         self._history.refresh()
         if self._clock.advance(stamp) > 0:
-            self._history.append(self._propagate_into(frame, stamp))
-        objects = self._history.encoded[-1].objects
+            self._propagate_into(frame, stamp)
+        objects = self._objects()
         return MaskUpdate(
             stamp=stamp,
             mask=objects.mask,
-            indices=objects.indices[1:].copy(),
+            indices=objects.indices,
             frames_since_marked=objects.frames_since_marked,
             agreement=objects.agreement,
         )
 
-    def _propagate_into(self, frame: Frame, stamp: float) -> EncodedFrame:
+    def _objects(self) -> BridgedObjects:
+        """Return the objects in the newest frame."""
+        encoded = self._history.encoded[-1] if self._history.encoded else None
+        objects = MaskedObjects(self._features.settings) if encoded is None else encoded.objects
+        if self._bridged.frames:
+            return self._bridged.bridge(encoded, objects)
+        known = objects.indices[1:].copy(), objects.frames_since_marked
+        return BridgedObjects(objects.mask, *known, objects.agreement)
+
+    def _propagate_into(self, frame: Frame, stamp: float) -> None:
         height, width = frame.shape[:2]
-        encoded = self._history.encoded
-        objects = encoded[-1].objects.copy() if encoded else MaskedObjects(self._features.settings)
+        encoded, bridged = self._history.encoded, self._bridged
         fused = self._window.push(frame)
-        objects.advance(fused.descriptors, (height, width), fused.velocity)
         seen = stamp, (height, width), self._features.shrink(frame)
-        return EncodedFrame(*seen, fused, self._window.copy(), objects)
+        if fused is None:
+            bridged.frames.append(SkippedFrame(*seen))
+            self._history.add_skipped(bridged.frames[-1])
+            return
+        objects = encoded[-1].objects.copy() if encoded else MaskedObjects(self._features.settings)
+        count = 1 + len(bridged.frames)
+        objects.advance(fused.descriptors, (height, width), fused.velocity, frames=count)
+        window = self._window.copy() if self._window.describes_each_frame else None
+        newest = EncodedFrame(*seen, fused, window, objects, frames=count)
+        newest.new_masks += bridged.carry_masks(newest)
+        self._bridged = BridgedFrames()
+        self._history.append(newest)
+        self._history.refresh()
 
     def _find(self, stamp: float | None) -> EncodedFrame | SkippedFrame:
-        encoded = self._history.encoded
-        if not encoded:
+        pushed = self._bridged.frames[-1:] or self._history.encoded[-1:]
+        if not pushed:
             raise InputError("a mask was given before the first frame. Push a frame first.")
-        newest = encoded[-1]
+        newest = pushed[0]
         if stamp is None:
             return newest
         # Written so that NaN fails too.
@@ -246,8 +271,22 @@ class MaskStream:
             )
         return self._history.find(stamp)
 
-    def _encode(self, skipped: SkippedFrame) -> EncodedFrame:
-        before = self._history.encoded[self._history.number_before(skipped.stamp)]
-        window = before.window.copy()
-        fused = window.push(skipped.shrunk)
-        return self._history.insert(skipped, fused, window)
+    def _add_to_skipped(self, skipped: SkippedFrame, mask: Mask) -> None:
+        """Add a mask to a frame without features.
+
+        The frame is encoded if that gives features. If not, the mask is carried to the next frame
+        that has some.
+        """
+        encoded, number = self._history.encoded, self._history.number_before(skipped.stamp)
+        if number + 1 == len(encoded):
+            self._bridged.masks.append((skipped, mask))
+            return
+        window, fused = encoded[number].window, None
+        if window is not None:
+            window = window.copy()
+            fused = window.push(skipped.shrunk)
+        if window is None or fused is None:
+            after = encoded[number + 1]
+            after.new_masks.append(carry_mask(mask, skipped.shrunk, after.shrunk, after.size))
+            return
+        self._history.insert(skipped, fused, window).new_masks.append(mask)

@@ -69,7 +69,9 @@ class Stream:
     def reset(self) -> None:
         """Drop all points and frames. Ids are not used again."""
         self._window = SlidingWindow(self._extractor)
-        self._tracker = create_point_tracker(self._extractor.grid, self._settings)
+        self._tracker = create_point_tracker(
+            self._extractor.grid, self._settings, self._streaming.live
+        )
         self._clock = FrameClock(self._streaming.interval_history)
 
     def add(self, points: ArrayLike) -> NDArray[np.int64]:
@@ -114,8 +116,8 @@ class Stream:
         check_frame(frame)
         intervals = self._clock.advance(stamp)
         if intervals > 0:
-            features = self._window.push(frame)
-            self._tracker.advance(features, frame, intervals)
+            maps = self._window.push(frame)
+            self._tracker.advance(maps[-1] if maps else None, frame, intervals)
         return self._update(stamp)
 
     def _update(self, stamp: float) -> StreamUpdate:

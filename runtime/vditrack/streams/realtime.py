@@ -2,7 +2,8 @@
 
 The model describes the newest frame in its own thread, which then tracks the points into that
 frame. Meanwhile optical flow carries the points from frame to frame. When the thread is done, the
-correction is applied to their positions in the newest frame.
+correction is applied to their positions in the newest frame. Where latents share frames, the model
+waits for the frames of the next latent, and takes the newest ones.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow
 from vditrack.input_checks.arrays import check_frame, check_points, validate_ids
 from vditrack.points.array_tables import select_rows
-from vditrack.points.base import PointTracker
 from vditrack.points.factory import create_point_tracker
 from vditrack.points.optical_flow import grey_levels
 from vditrack.points.origin import Origin
 from vditrack.stage_timing import stage
-from vditrack.streams.corrections import DescribedFrame, apply_correction
+from vditrack.streams.corrections import TrackedFrame, apply_correction
 from vditrack.streams.frame_clock import FrameClock
 from vditrack.streams.live_points import LivePoints, NewPoints, add_new_points
 from vditrack.streams.model_pace import ModelPace
+from vditrack.streams.model_step import ModelStep
 from vditrack.streams.recent_images import RecentImages
 
 
@@ -60,16 +61,16 @@ class LiveUpdate:
     seconds_since_model: Floats
     """[N] seconds since the frame in which the model last placed the point; 0 in that frame."""
     bridged: bool
-    """Whether optical flow alone carried the points into this frame."""
+    """Whether the model did not describe this frame: points are where optical flow leads."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A frame that the model describes, and its points when the model began."""
+    """A frame that points are tracked into, and its points when that began."""
 
-    described: Future[None]
-    """Ends when the frame is described and the points are tracked into it."""
-    frame: DescribedFrame
+    done: Future[None]
+    """Ends when the points are tracked into the frame."""
+    frame: TrackedFrame
 
 
 class LiveStream:
@@ -113,7 +114,7 @@ class LiveStream:
 
     def reset(self) -> None:
         """Drop all points and frames. Ids are not used again."""
-        self._tracker = create_point_tracker(self._extractor.grid, self._settings)
+        self._tracker = create_point_tracker(self._extractor.grid, self._settings, self._live)
         self._textureless: Ints = np.zeros(0, np.int64)
         self._points = LivePoints()
         self._forget_frames()
@@ -142,9 +143,11 @@ class LiveStream:
         """
         tracker, wanted = self._tracker, validate_ids(kept, self._points.ids)
         self._finish_job()
-        undescribed = any(np.isin(new.ids, wanted).any() for new in self._new)
+        waiting = np.concatenate([tracker.ids[tracker.undescribed], *(n.ids for n in self._new)])
+        undescribed = np.isin(waiting, wanted).any()
         frame, image, stamp = self._frame, self._image, self._clock.stamp
         if undescribed and frame is not None and image is not None and stamp is not None:
+            self._waiting += [frame] * (self._window.missing - len(self._waiting))
             self._start(frame, image, stamp, carried=True)
             self._finish_job()
         tracker.restart(np.isin(tracker.ids, wanted))
@@ -154,7 +157,7 @@ class LiveStream:
 
     def _finish_job(self) -> None:
         """Wait for the model if it is describing a frame, and ignore that it fails."""
-        if self._job is not None and self._job.described.exception() is None:
+        if self._job is not None and self._job.done.exception() is None:
             self._correct()
         self._job = None
 
@@ -164,6 +167,10 @@ class LiveStream:
         self._window = SlidingWindow(self._extractor)
         self._clock = FrameClock(self._streaming.interval_history)
         self._frame: Frame | None = None
+        self._waiting: list[Frame] = []
+        """Frames that the model has not seen, of the next latent."""
+        self._tracked: float | None = None
+        """Stamp of the last frame that the tracker has tracked points into."""
         self._image: Grey | None = None
         self._recent = RecentImages(self._live, self._camera)
         self._new: list[NewPoints] = []
@@ -247,14 +254,14 @@ class LiveStream:
         self._points = self._points.add_points(ids, places, held, newest)
         self.next_id += len(ids)
         new = NewPoints(ids, origin)
-        if not self._describes(newest):
+        if not self._tracks(newest):
             self._new.append(new)
         elif late:
             new.add_to(self._tracker, ids[held], places[held])
             self._points.place(self._tracker, newest)
         else:
             self._tracker.add(ids, positions)
-        if self._describes(newest):
+        if self._tracks(newest):
             self._textureless = self._tracker.ids[self._tracker.textureless]
         return ids
 
@@ -292,77 +299,62 @@ class LiveStream:
             self._pace.record_interval(stamp - before)
         image = grey_levels(frame)
         self._points.age += 1
-        if self._job is not None and self._job.described.done():
+        if self._job is not None and self._job.done.done():
             self._correct()
+        described = self._await_latent(frame)
         waits = self._job is None and (before is None or self._pace.keeps_up())
-        # Otherwise the model's own step begins where the points are, and flow is not needed.
-        carries = not (waits and self._describes(before))
+        waits &= described or self._tracks(before)
+        # Otherwise the tracker's own step begins where the points are, and flow is not needed.
+        carries = not (waits and self._tracks(before))
         if carries and self._image is not None:
             self._points.carry(self._image, image, self._textureless, self._live, self._camera)
         self._frame, self._image = frame, image
         self._recent.add(image, stamp)
-        if self._job is None:
+        if waits or described:
             self._start(frame, image, stamp, carried=carries)
         if waits:
             self._correct()
         self._pace.record_push(perf_counter() - began)
         return self._update(stamp)
 
+    def _await_latent(self, frame: Frame) -> bool:
+        """Collect the frames of the next latent; return whether the model can describe it now."""
+        needed = self._window.missing if self._job is None else self._extractor.temporal_stride
+        self._waiting = [*self._waiting, frame][-needed:]
+        return self._job is None and len(self._waiting) == needed
+
     def _describes(self, stamp: float | None) -> bool:
         """Return whether the model described the frame of this stamp last."""
         return bool(self._described) and self._described[-1] == stamp
 
+    def _tracks(self, stamp: float | None) -> bool:
+        """Return whether the tracker has tracked the points into the frame of this stamp last."""
+        return self._tracked is not None and self._tracked == stamp
+
     def _start(self, frame: Frame, image: Grey, stamp: float, *, carried: bool) -> None:
         interval, intervals = self._clock.usual_interval, 1.0
-        if self._described and interval:
-            intervals = max(1.0, float(round((stamp - self._described[-1]) / interval)))
+        if self._tracked is not None and interval:
+            intervals = max(1.0, float(round((stamp - self._tracked) / interval)))
+        frames, self._waiting = tuple(self._waiting), []
+        has_map = self._window.missing == len(frames)
         # The stream changes its points while the worker reads these.
         points = select_rows(self._points, np.arange(len(self._points.ids)))
-        work = self._window, self._tracker, frame, points, tuple(self._new), intervals
-        described = self._worker.submit(self._describe, *work, carried)
-        self._job = _Job(described, DescribedFrame(image, stamp, points.ids, points.places))
-
-    def _describe(
-        self,
-        window: SlidingWindow,
-        tracker: PointTracker,
-        frame: Frame,
-        points: LivePoints,
-        new: tuple[NewPoints, ...],
-        intervals: float,
-        carried: bool,
-    ) -> None:
-        """Describe a frame and track the points into it, in the worker's thread.
-
-        Until this ends, no other thread may use the window and the tracker.
-
-        Args:
-            window: of the stream.
-            tracker: of the stream.
-            frame: uint8 [H, W, 3] RGB.
-            points: in the frame, or in the frame before.
-            new: the points that were added since the last described frame.
-            intervals: usual frame intervals since the last frame that was described.
-            carried: whether optical flow carried the points into the frame.
-
-        """
-        began = perf_counter()
-        features = window.push(frame)
-        ids, places = points.ids, points.places
-        start = places[np.searchsorted(ids, tracker.ids)] if carried else None
-        tracker.advance(features, frame, intervals, start)
-        add_new_points(tracker, points, new, frame.shape[:2])
-        self._pace.record_model(perf_counter() - began)
+        new = tuple(self._new)
+        step = ModelStep(self._window, self._tracker, frames, points, new, intervals, carried)
+        done = self._worker.submit(step.run, self._pace)
+        self._job = _Job(done, TrackedFrame(image, stamp, has_map, points.ids, points.places))
 
     def _correct(self) -> None:
         """Wait until the points are tracked into the described frame; apply the correction."""
         job, self._job = self._job, None
         if job is None:
             return
-        wait([job.described])
+        wait([job.done])
         self._drop_removed()
-        job.described.result()
-        self._described.append(job.frame.stamp)
+        job.done.result()
+        self._tracked = job.frame.stamp
+        if job.frame.has_map:
+            self._described.append(job.frame.stamp)
         if self._image is not None:
             work = self._tracker, job.frame, self._image, self._recent, self._live
             apply_correction(self._points, *work)

@@ -15,8 +15,8 @@ from vditrack.bundle.configuration import CameraMotion, LiveTracking
 from vditrack.coordinates import pixel_unit
 from vditrack.errors import InputError
 from vditrack.input_checks.arrays import check_points
+from vditrack.points.bridging import carry_points, follow, size_ratio
 from vditrack.points.origin import Origin
-from vditrack.streams.bridging import carry_points, follow, size_ratio
 
 FindTextureless = Callable[[Origin], Bools]
 """Returns which points [N] have too little texture around them to be followed by flow."""

@@ -215,7 +215,7 @@ def test_a_bundle_from_a_folder(family: str, tmp_path: Path) -> None:
     assert [found.descriptors.shape for found in maps] == [(32 // stride, 48 // stride, 64)] * 7
     assert all(np.isfinite(found.descriptors).all() for found in maps)
     window = SlidingWindow(extractor)
-    newest = [window.push(frame) for frame in clip(4)][-1]
+    (newest,) = [window.push(frame) for frame in clip(4)][-1]
     if told["input"]["frames"] == 1:
         assert np.array_equal(newest.descriptors, maps[3].descriptors)
     else:

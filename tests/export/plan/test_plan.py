@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from doubles.flops import count_operations, count_weights
 from doubles.small_cards import SMALL_CARDS, make_small_card
-from vditrack.bundle.configuration import FlowTracking, Recovery, Visibility
+from vditrack.bundle.configuration import FlowTracking, LiveTracking, Recovery, Visibility
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.bundle.manifest import Precision
 from vditrack.coordinates import Grid
@@ -289,7 +289,7 @@ def test_matching(monkeypatch, points):
     random = np.random.default_rng(0)
     descriptors = random.normal(size=(20, 30, channels)).astype(np.float32)
     picture = np.zeros((grid.height, grid.width, 3), np.uint8)
-    alive = MatchTracker(grid, settings)
+    alive = MatchTracker(grid, settings, LiveTracking())
     for frame in range(horizon + 3):
         Counted.operations = 0
         alive.advance(FeatureMap(grid, descriptors.view(Counted)), picture)

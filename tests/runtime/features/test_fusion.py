@@ -92,7 +92,10 @@ def test_a_window_is_causal(bundle, frames):
         causal_features(FeatureExtractor(part), frames)
         for part in (bundle.motion, bundle.appearance)
     )
-    for frame, motion, appearance in zip(frames, *parts, strict=True):
+    motion = None
+    for frame, moved, appearance in zip(frames, *parts, strict=True):
+        # Motion has a map in every fourth frame; the newest stands in for it in the others.
+        motion = moved or motion
         np.testing.assert_array_equal(window.push(frame).descriptors, fuse(motion, appearance, 0.4))
 
 
@@ -110,7 +113,12 @@ def test_a_part_without_weight_is_not_even_loaded(bundle, frames, weight, part):
     for frame, *maps in zip(
         frames[:5], *(causal_features(one, frames[:5]) for one in both), strict=True
     ):
-        np.testing.assert_array_equal(window.push(frame).descriptors, fuse(*maps, weight))
+        found = window.push(frame)
+        if maps[part == "appearance"] is None:
+            assert found is None
+            continue
+        given = [one or FeatureMap(features.grid, np.zeros((10, 14, 3))) for one in maps]
+        np.testing.assert_array_equal(found.descriptors, fuse(*given, weight))
     assert {graph.parent.name for graph in opened} == {part}
 
 

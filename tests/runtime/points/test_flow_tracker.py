@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from doubles.manifest import MATCHING
 from moving_features import wave_field
-from vditrack.bundle.configuration import FlowTracking, Recovery, Visibility
+from vditrack.bundle.configuration import FlowTracking, LiveTracking, Recovery, Visibility
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.factory import create_point_tracker
@@ -49,7 +49,7 @@ def described(frame) -> FeatureMap:
 
 def followed(frames, points, settings=SETTINGS):
     """Places [N, T, 2] and visibility [N, T] of points of the first frame."""
-    alive = create_point_tracker(GRID, settings)
+    alive = create_point_tracker(GRID, settings, LiveTracking())
     alive.advance(described(frames[0]), frames[0])
     alive.add(np.arange(len(points)), np.float32(points))
     tracks, visible = [alive.points], [alive.visible]
@@ -61,8 +61,8 @@ def followed(frames, points, settings=SETTINGS):
 
 
 def test_the_settings_say_how_points_are_followed():
-    assert isinstance(create_point_tracker(GRID, SETTINGS), FlowTracker)
-    assert isinstance(create_point_tracker(GRID, MATCHING), MatchTracker)
+    assert isinstance(create_point_tracker(GRID, SETTINGS, LiveTracking()), FlowTracker)
+    assert isinstance(create_point_tracker(GRID, MATCHING, LiveTracking()), MatchTracker)
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_points_keep_their_patches_when_the_frames_size_changes():
     points = np.float32([[50, 70], [90, 90], [110, 60]])
     frames = [texture(places(offset)) for offset in offsets]
     larger = [cv2.resize(f, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for f in frames[12:]]
-    alive = create_point_tracker(GRID, SETTINGS)
+    alive = create_point_tracker(GRID, SETTINGS, LiveTracking())
     for t, frame in enumerate(frames[:12] + larger):
         alive.advance(described(frame), frame)
         if t == 0:
@@ -149,7 +149,7 @@ def test_what_is_forgotten_leaves_the_others_as_they_are():
     frames = [texture(places((1.5 * t, 0.5 * t))) for t in range(8)]
     points = np.float32([[40, 50], [70, 80], [100, 60]])
     whole, _ = followed(frames, points)
-    alive = create_point_tracker(GRID, SETTINGS)
+    alive = create_point_tracker(GRID, SETTINGS, LiveTracking())
     for t, frame in enumerate(frames):
         alive.advance(described(frame), frame)
         if t == 0:
@@ -171,7 +171,7 @@ def test_flat_surfaces_lose_no_numbers():
 
 def test_confidence_is_the_logistic_of_the_evidence():
     frames = [texture(places((2.0 * t, 0))) for t in range(5)]
-    alive = create_point_tracker(GRID, SETTINGS)
+    alive = create_point_tracker(GRID, SETTINGS, LiveTracking())
     for t, frame in enumerate(frames):
         alive.advance(described(frame), frame)
         if t == 0:
@@ -210,7 +210,7 @@ def test_points_are_added_in_one_thread(monkeypatch):
         start(self, *given)
 
     monkeypatch.setattr(FlowTracker, "_start_points", start_points)
-    tracker = create_point_tracker(GRID, SETTINGS)
+    tracker = create_point_tracker(GRID, SETTINGS, LiveTracking())
     frame = texture(places((0, 0)))
     with threadpool_limits(2, "blas"):
         tracker.advance(described(frame), frame)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from vditrack.bundle.configuration import CameraMotion, LiveTracking
-from vditrack.streams.bridging import carry_points
+from vditrack.points.bridging import carry_points
 
 STEP = np.float32([6, 2])
 SIZE = (192, 256)
