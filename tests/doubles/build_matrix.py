@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from doubles.builds import QUIET
-from doubles.small_cards import SMALL_CARDS, make_small_card
+from doubles.small_cards import CAUSAL_CARD, SMALL_CARDS, make_small_card
 from vditrack.bundle.manifest import Precision
 from vditrack.engine_builder import engine
 from vditrack.engine_builder.architectures import TURING
@@ -32,6 +32,7 @@ OPTIONS = BuildOptions(target="tensorrt-rtx")
 DOCS = Path(__file__).parents[2] / "docs" / "engines.md"
 HEADER = "| card | frames per latent | FP32 | FP16 | BF16 |\n|---|---|---|---|---|\n"
 
+CARDS = (*SMALL_CARDS, CAUSAL_CARD)
 WAN_AND_COGVIDEOX = (
     "wan2.1-t2v-1.3b",
     "wan2.2-ti2v-5b",
@@ -39,6 +40,7 @@ WAN_AND_COGVIDEOX = (
     "cosmos-predict2-2b",
     "cogvideox-2b",
     "cogvideox-5b",
+    CAUSAL_CARD,
 )
 """About half of the work of the matrix."""
 
@@ -61,7 +63,9 @@ def matrix_card(name: str, stride: int) -> Card:
     """Return the smallest card that has every kind of layer of a shipped card."""
     # Two batches of CogVideoX's encoder.
     frames = 3 if stride == 1 else 17
-    plain = msgspec.to_builtins(make_small_card(name, frames=frames, temporal_stride=stride))
+    attention = load_card(name).input.attention
+    card = make_small_card(name, frames=frames, temporal_stride=stride, attention=attention)
+    plain = msgspec.to_builtins(card)
     for section, sides in _SMALLER.get(name, {}).items():
         plain[section] |= sides
         if plain["encoder"]["kind"] == "kl_autoencoder":
@@ -75,8 +79,11 @@ def matrix_card(name: str, stride: int) -> Card:
 
 
 def strides_of(name: str) -> tuple[int, ...]:
-    """Return the temporal strides that a card's encoder has."""
-    return load_card(name).encoder.temporal_strides
+    """Return the temporal strides that a card's encoder has; of causal models their own."""
+    card = load_card(name)
+    if card.input.attention == "causal":
+        return (card.input.temporal_stride,)
+    return card.encoder.temporal_strides
 
 
 def is_exported(name: str, precision: str) -> bool:
@@ -183,7 +190,7 @@ def main() -> None:
     """Print the table."""
     with TemporaryDirectory() as folder:
         matrix = BuildMatrix(Path(folder))
-        print(HEADER + "\n".join(matrix.row(*row) for row in list_rows(SMALL_CARDS)))
+        print(HEADER + "\n".join(matrix.row(*row) for row in list_rows(CARDS)))
 
 
 if __name__ == "__main__":

@@ -234,6 +234,7 @@ def _wan_autoencoder_name(name: str) -> str:
 
 TRANSFORMERS: dict[str, Callable[[Weights], Weights]] = {
     "wan": wan_transformer,
+    "wan_causal": wan_transformer,
     "skyreels_v2": skyreels_transformer,
     "cosmos": cosmos_transformer,
     "ltx": ltx_transformer,

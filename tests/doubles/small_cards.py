@@ -107,7 +107,8 @@ _SMALL: dict[str, dict[str, dict[str, Any]]] = {
 SMALL_CARDS = tuple(_SMALL)
 """Names of the shipped cards that have a small one of whole windows."""
 
-_SMALL["wan2.1-causal-1.3b"] = _SMALL["wan2.1-t2v-1.3b"]
+CAUSAL_CARD = "wan2.1-causal-1.3b"
+_SMALL[CAUSAL_CARD] = _SMALL["wan2.1-t2v-1.3b"]
 
 
 def make_small_card(

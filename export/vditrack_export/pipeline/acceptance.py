@@ -1,7 +1,7 @@
 """The effect of an export on tracks of rendered clips whose motion is known.
 
-A precision below FP32 is judged by it, and a bundle carries the tracks of its own graphs, which its
-engines are compared with.
+A precision below FP32, and cached keys and values of a bidirectional model, are judged by it. A
+bundle carries the tracks of its own graphs, which its engines are compared with.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vditrack.acceptance import (
 )
 from vditrack.arrays import Bools, Floats
 from vditrack.bundle.folder import ACCEPTANCE, Bundle
-from vditrack.bundle.manifest import Input, Manifest, PrecisionCheck
+from vditrack.bundle.manifest import AttentionCheck, Input, Manifest, PrecisionCheck
 from vditrack.errors import VditrackError
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import RASTER
@@ -104,26 +104,67 @@ def compare_tracks(before: ScoredTracks, after: ScoredTracks, *, accept: bool) -
             accepted.
 
     """
-    move = median_move(before.followed, after.followed, before.size)
-    first, second = before.average_jaccard(), after.average_jaccard()
-    # Written so that NaN fails.
-    fails = not (move <= MAX_MOVE and first - second <= MAX_LOSS)
-    if fails and not accept:
-        raise VditrackError(
-            f"this precision moves the median point by {move:.2f} pixels (at most {MAX_MOVE}) and "
-            f"the average Jaccard from {first:.1f} to {second:.1f} (at most {MAX_LOSS} less). "
-            "Nothing was written; give another precision, or --accept."
-        )
+    move, fails = _judge(before, after, "this precision", "give another precision", accept=accept)
     return PrecisionCheck(
         clips=CLIPS,
         frames=before.found.shape[1],
         height=before.size.height,
         width=before.size.width,
         median_move=move,
-        average_jaccard_fp32=first,
-        average_jaccard=second,
+        average_jaccard_fp32=before.average_jaccard(),
+        average_jaccard=after.average_jaccard(),
         accepted=fails,
     )
+
+
+def compare_attention(
+    window: ScoredTracks, cached: ScoredTracks, *, accept: bool
+) -> AttentionCheck:
+    """Compare tracks with whole windows with those of the same clips with cached keys and values.
+
+    Args:
+        window: the tracks with whole windows.
+        cached: the tracks with cached keys and values.
+        accept: whether tracks beyond the limits are accepted.
+
+    Raises:
+        VditrackError: as `compare_tracks`.
+
+    """
+    cause, remedy = 'attention "cached"', "give --attention window"
+    move, fails = _judge(window, cached, cause, remedy, accept=accept)
+    return AttentionCheck(
+        clips=CLIPS,
+        frames=window.found.shape[1],
+        height=window.size.height,
+        width=window.size.width,
+        median_move=move,
+        average_jaccard_window=window.average_jaccard(),
+        average_jaccard=cached.average_jaccard(),
+        accepted=fails,
+    )
+
+
+def _judge(
+    before: ScoredTracks, after: ScoredTracks, cause: str, remedy: str, *, accept: bool
+) -> tuple[float, bool]:
+    """Return how far the median point moved, in pixels, and whether a limit was exceeded.
+
+    Raises:
+        VditrackError: a limit was exceeded and this is not accepted.
+
+    """
+    move = median_move(before.followed, after.followed, before.size)
+    first, second = before.average_jaccard(), after.average_jaccard()
+    # Written so that NaN fails.
+    fails = not (move <= MAX_MOVE and first - second <= MAX_LOSS)
+    if fails and not accept:
+        raise VditrackError(
+            f"{cause} moves the median point by {move:.2f} pixels (at most {MAX_MOVE}) and "
+            f"the average Jaccard from {first:.1f} to {second:.1f} (at most {MAX_LOSS} less). "
+            f"Nothing was written; {remedy}, or --accept."
+        )
+    return move, fails
 
 
 def save_tracks(tracks: ScoredTracks, folder: Path) -> None:

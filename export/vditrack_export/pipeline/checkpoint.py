@@ -70,6 +70,11 @@ def load_checkpoint(card: Card, weights: Weights, timesteps: Sequence[float] = (
     adapters, of_loras = fuse_loras(
         transformer, denoiser.config, family.denoiser.lora_loader, weights.loras
     )
+    if card.input.attention == "causal" and weights.transformer is None:
+        notes += (
+            f"nothing in {checkpoint.root} says that its transformer was trained block-causally: "
+            "if it is Wan's own, give the causal one with --transformer FILE",
+        )
     quantisation = sorted({kind for stored in checkpoint.opened for kind in stored.kinds})
     if quantisation:
         notes += (

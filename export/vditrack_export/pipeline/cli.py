@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vditrack.bundle.folder import Bundle
-from vditrack.bundle.manifest import Precision, PrecisionCheck
+from vditrack.bundle.manifest import AttentionCheck, Precision, PrecisionCheck
 from vditrack.cli.console import PlainConsole, echo, echo_json
 from vditrack.cli.inspect import describe_agreement, describe_tiny_encoder, list_errors
 from vditrack.errors import VditrackError, install_command
@@ -71,8 +71,8 @@ def export(
         bool,
         typer.Option(
             "--accept",
-            help="Accept a precision that moves tracks beyond the limits, and a tiny encoder whose "
-            "latents are not those of the checkpoint's own.",
+            help="Accept a precision or cached keys that move tracks beyond the limits, and a tiny "
+            "encoder whose latents are not those of the checkpoint's own.",
         ),
     ] = False,
     masks: Annotated[
@@ -155,8 +155,19 @@ def _print_summary(bundle: Bundle) -> None:
         echo("  random weights: for benchmarks and engine builds; it cannot track")
     for comparison, error in list_errors(manifest):
         echo(f"  {comparison}: largest relative error {error}")
+    if manifest.attention_check is not None:
+        _print_attention_check(manifest.attention_check)
     if manifest.precision_check is not None:
         _print_precision_check(manifest.precision, manifest.precision_check)
+
+
+def _print_attention_check(check: AttentionCheck) -> None:
+    echo(
+        f"  cached keys and values: on {check.clips} clips of {check.width} x {check.height} x "
+        f"{check.frames} the median point moves by {check.median_move:.3f} pixels, Average Jaccard "
+        f"{check.average_jaccard_window:.1f} to {check.average_jaccard:.1f}"
+        f"{', beyond the limits but accepted' * check.accepted}"
+    )
 
 
 def _print_precision_check(precision: Precision, check: PrecisionCheck) -> None:

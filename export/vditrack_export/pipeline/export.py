@@ -81,6 +81,7 @@ def export_bundle(
             precision=rounding.precision,
             precision_check=verified.check,
             encoder_agreement=agreement,
+            attention_check=verified.attention_check,
             propagation=card.masks.propagation if masks and card.masks else None,
         )
         sealed = seal_bundle(folder, manifest)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +15,14 @@ from torch import Tensor
 from vditrack.acceptance import CLIPS, make_acceptance_clips
 from vditrack.arrays import Floats
 from vditrack.bundle.folder import FEATURES
-from vditrack.bundle.manifest import Encoder, Input, LoweredParity, Precision, PrecisionCheck
+from vditrack.bundle.manifest import (
+    AttentionCheck,
+    Encoder,
+    Input,
+    LoweredParity,
+    Precision,
+    PrecisionCheck,
+)
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.inference.session import Session
 from vditrack_export.families.encoder_form import streaming_form
@@ -22,6 +30,7 @@ from vditrack_export.families.step_path import StepPath
 from vditrack_export.pipeline.acceptance import (
     ScoredTracks,
     attend_piecewise,
+    compare_attention,
     compare_tracks,
     save_tracks,
     track_clips,
@@ -68,6 +77,8 @@ class Verified:
     check: PrecisionCheck | None
     """The effect of a precision below FP32 on tracks; None for random weights, which track
     nothing."""
+    attention_check: AttentionCheck | None
+    """That of cached keys and values of a bidirectional model, likewise."""
 
 
 def write_verified_graphs(
@@ -98,14 +109,17 @@ def write_verified_graphs(
     report_stage("running the original")
     original = run_original(backbone, size)
     lowered: tuple[LoweredParity, ...] = ()
-    before = check = None
+    before = check = attention = None
     with TemporaryDirectory(dir=folder) as scratch:
         written = folder if exact and compared is shipped else Path(scratch)
         _write(compared, written, report_stage)
         report_stage("comparing with the original")
         parity = measure_errors(original, compared, written, own)
-        if not backbone.random and not (exact and compared is not shipped):
+        cached = size.attention == "cached"
+        if not backbone.random and (cached or not exact or compared is shipped):
             before = _track(backbone, compared, written, FULL_PRECISION, report_stage)
+    if cached and before is not None:
+        attention = _check_attention(backbone, size, before, rounding, report_stage)
     if not exact:
         _lower(backbone, (compared, shipped), rounding.precision, report_stage)
         compared = renew_caches(compared)
@@ -124,7 +138,22 @@ def write_verified_graphs(
     if not backbone.random:
         tracks = before if compared is shipped else None
         _save_tracks(backbone, shipped, folder, tracks, report_stage)
-    return Verified(shipped.form.takes, parity, lowered, check)
+    return Verified(shipped.form.takes, parity, lowered, check, attention)
+
+
+def _check_attention(
+    backbone: Backbone,
+    size: Input,
+    cached: ScoredTracks,
+    rounding: Rounding,
+    report_stage: ReportStage,
+) -> AttentionCheck:
+    """Compare tracks with cached keys and values with those of whole windows, in FP32."""
+    windows = _make_graphs(backbone, msgspec.structs.replace(size, attention="window"))
+    with TemporaryDirectory() as scratch:
+        _write(windows, Path(scratch), report_stage)
+        tracks = _track(backbone, windows, Path(scratch), FULL_PRECISION, report_stage)
+    return compare_attention(tracks, cached, accept=rounding.accept)
 
 
 def _make_graphs(backbone: Backbone, size: Input) -> ComparedGraphs:

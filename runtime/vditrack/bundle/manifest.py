@@ -210,6 +210,27 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Whether a limit was exceeded and the user accepted it."""
 
 
+class AttentionCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How cached keys and values changed tracks, measured at export on rendered clips in FP32.
+
+    The clips have the size at which they were tracked; lengths are in their pixels.
+    """
+
+    clips: Positive
+    frames: Positive
+    height: Side
+    width: Side
+    median_move: float
+    """Median distance of points from where whole windows track them, over frames in which they are
+    visible."""
+    average_jaccard_window: float
+    """TAP-Vid's Average Jaccard with whole windows, in percent."""
+    average_jaccard: float
+    """The same with cached keys and values."""
+    accepted: bool
+    """Whether a limit was exceeded and the user accepted it."""
+
+
 class LoweredParity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How far a network in a precision below FP32 is from the original, measured at export.
 
@@ -286,6 +307,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """None if the encoder is the checkpoint's own, or if that was not at hand."""
     int8: PrecisionCheck | None = None
     """Effect of the INT8 graphs for CPUs on tracks; None if the bundle has none."""
+    attention_check: AttentionCheck | None = None
+    """None unless keys and values are cached as an approximation, and with random weights."""
     files: dict[str, FileRecord]
     parity: dict[str, float]
     """Relative errors of the graphs in FP32, measured at export, by the name of the comparison."""

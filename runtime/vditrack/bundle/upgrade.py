@@ -97,6 +97,7 @@ def _from_7(fields: Fields) -> Fields:
     fields |= {"lowered_parity": [], "encoder_agreement": None}
     fields["input"] = {**fields["input"], "attention": "window"}
     fields["int8"] = None
+    fields["attention_check"] = None
     flow_tracking = fields["matching"]["flow_tracking"]
     if flow_tracking is None:
         return fields

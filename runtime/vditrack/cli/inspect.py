@@ -70,6 +70,7 @@ def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
         "precision_check",
         "encoder_agreement",
         "int8",
+        "attention_check",
     ):
         if (part := getattr(manifest, title)) is not None:
             console.print(_make_table(title, msgspec.structs.asdict(part).items()))

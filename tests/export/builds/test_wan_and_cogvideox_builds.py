@@ -3,12 +3,12 @@
 import pytest
 
 from doubles.build_matrix import (
+    CARDS,
     WAN_AND_COGVIDEOX,
     BuildMatrix,
     list_rows,
     read_documented_rows,
 )
-from doubles.small_cards import SMALL_CARDS
 
 pytestmark = pytest.mark.slow
 
@@ -19,4 +19,4 @@ def test_builds_are_those_of_the_table(card: str, stride: int, matrix: BuildMatr
 
 
 def test_the_table_has_every_card_and_stride() -> None:
-    assert list(read_documented_rows()) == list_rows(SMALL_CARDS)
+    assert list(read_documented_rows()) == list_rows(CARDS)
