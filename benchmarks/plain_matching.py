@@ -5,7 +5,7 @@ its benchmark.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -59,11 +59,6 @@ class _Window:
         """The index of the window in an array [rows, columns, ...]."""
         return slice(*self.rows), slice(*self.columns)
 
-    def grid_indices(self, places: Indices, columns: int) -> Indices:
-        """Return indices into a grid of ``columns`` columns, from indices into the window."""
-        row, column = np.divmod(places, self.columns[1] - self.columns[0])
-        return np.asarray((self.rows[0] + row) * columns + self.columns[0] + column, np.intp)
-
 
 @dataclass(frozen=True)
 class _Neighbours:
@@ -96,7 +91,7 @@ def propagate_labels(
     features: Floats,
     context: Sequence[ContextFrame],
     settings: Propagation,
-    prior: MotionPrior | None,
+    prior: MotionPrior,
 ) -> Floats:
     """Return the soft labels of a frame, float32 [rows, columns, K].
 
@@ -107,7 +102,7 @@ def propagate_labels(
         features: Features of the frame, float32 [rows, columns, D].
         context: Frames with labels.
         settings: Settings of label propagation.
-        prior: Where objects are expected; None to search within ``settings.radius`` of each cell.
+        prior: Where objects are expected.
 
     """
     rows, columns = features.shape[:2]
@@ -168,7 +163,7 @@ def _nearest_neighbours(
     context: Sequence[ContextFrame],
     tile: _Tile,
     settings: Propagation,
-    prior: MotionPrior | None,
+    prior: MotionPrior,
 ) -> _Neighbours:
     """Return the top-k neighbours of each cell of a tile, over all context frames."""
     block = features[tile.place]
@@ -176,12 +171,7 @@ def _nearest_neighbours(
     cells = np.ascontiguousarray(block.reshape(-1, features.shape[2]).T)
     empty = np.zeros((0, cells.shape[1]))
     nearest = _Neighbours(empty.astype(np.float32), empty.astype(np.intp), empty.astype(np.intp))
-    found = (
-        _neighbours_in_place(cells, context, tile, settings)
-        if prior is None
-        else _neighbours_by_label(cells, context, tile, prior)
-    )
-    for neighbours in found:
+    for neighbours in _neighbours_by_label(cells, context, tile, prior):
         nearest = nearest.merge(neighbours).top_k(settings.top_k)
     return nearest
 
@@ -238,56 +228,6 @@ def _motion_affinity(
     spread = prior.displacement.spread
     affinity = prior.settings.motion_weight**2 * np.exp(squares / (-2 * spread**2))
     return np.asarray(affinity, np.float32)
-
-
-def _neighbours_in_place(
-    cells: Floats, context: Sequence[ContextFrame], tile: _Tile, settings: Propagation
-) -> Iterator[_Neighbours]:
-    """Yield, for blocks of context frames, the cells within the radius of those of a tile."""
-    rows, columns = context[0].owners.shape
-    window = _window_around(tile.cells, settings.radius, (rows, columns))
-    beyond = window.squares > settings.radius**2
-    handicap = np.where(beyond, np.float32(-np.inf), np.float32(0))
-    step = max(BLOCK_BYTES // handicap.nbytes, 1)
-    for first in range(0, len(context), step):
-        products = _dot_products(cells, context[first : first + step], window)
-        found = _top_places(products, handicap, settings.top_k)
-        indices = window.grid_indices(found.cells, columns)
-        yield replace(found, frames=found.frames + first, cells=indices)
-
-
-def _dot_products(cells: Floats, frames: Sequence[ContextFrame], window: _Window) -> Floats:
-    """Return dot products of features [D, n] with a window of frames, [frames, places, n]."""
-    shape = frames[0].features[window.place].shape[:2]
-    products = np.empty((len(frames), *shape, cells.shape[1]), np.float32)
-    for frame, out in zip(frames, products, strict=True):
-        np.matmul(frame.features[window.place], cells, out=out)
-    return products.reshape(len(frames), -1, cells.shape[1])
-
-
-def _top_places(products: Floats, handicap: Floats, count: int) -> _Neighbours:
-    """Return neighbours that contain the ``count`` largest products of each cell.
-
-    They are all frames at ``count`` places of the window. A product among the largest lies at a
-    place whose maximum over frames is among the largest maxima, so places are ranked by their
-    maxima: one comparison a product, and no sorting.
-
-    Args:
-        products: Dot products, float32 [frames, places, n].
-        handicap: Added to the products of a place, float32 [places, n].
-        count: Number of places.
-
-    """
-    peaks = products.max(axis=0)
-    peaks += handicap
-    places, each = _largest(peaks, count), np.arange(peaks.shape[1])
-    chosen = products[:, places, each] + handicap[places, each]
-    frames = np.arange(len(products))[:, None, None]
-    return _Neighbours(
-        chosen.reshape(-1, len(each)),
-        np.broadcast_to(frames, chosen.shape).reshape(-1, len(each)),
-        np.broadcast_to(places, chosen.shape).reshape(-1, len(each)),
-    )
 
 
 def _largest(values: Floats, count: int) -> Indices:

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.arrays import Floats, Indices
-from vditrack.bundle.configuration import Propagation
 from vditrack.masks.context_frames import ContextFrame, MotionPrior
 
 _CANDIDATE_BYTES = 48
@@ -16,10 +15,7 @@ _CANDIDATE_BYTES = 48
 
 @dataclass(frozen=True)
 class Search:
-    """Where the cells of one context frame are searched in the newest frame.
-
-    Without a motion prior all cells have label 0.
-    """
+    """Where the cells of one context frame are searched in the newest frame."""
 
     owners: Indices
     """The label with the largest share in each cell, intp [rows, columns]."""
@@ -29,9 +25,8 @@ class Search:
     """Radii in cells around the predicted place in which labels are searched, float32 [K]."""
     radius: float
     """Radius in cells around the predicted place in which labels are expected."""
-    velocity: Floats | None
-    """Velocities expected of the cells, float32 [rows, columns, 2] (x, y) in cells a frame; None
-    without a motion prior."""
+    velocity: Floats
+    """Velocities expected of the cells, float32 [rows, columns, 2] (x, y) in cells a frame."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +47,9 @@ class Candidates:
         return Candidates(self.frames.take(chosen), self.cells.take(chosen), terms)
 
 
-def plan_searches(
-    context: Sequence[ContextFrame], settings: Propagation, prior: MotionPrior | None
-) -> list[Search]:
-    """Return where the cells of each context frame are searched.
-
-    Args:
-        context: Frames with labels.
-        settings: Settings of label propagation.
-        prior: Where objects are expected; None to search within ``settings.radius`` of each cell.
-
-    """
-    if prior is not None:
-        return [_plan_search(frame, prior) for frame in context]
-    at_rest = np.zeros((1, 2), np.float32), np.array([settings.radius], np.float32)
-    owners = np.zeros(context[0].labels.shape[:2], np.intp)
-    return [Search(owners, *at_rest, settings.radius, None)] * len(context)
+def plan_searches(context: Sequence[ContextFrame], prior: MotionPrior) -> list[Search]:
+    """Return where the cells of each context frame are searched."""
+    return [_plan_search(frame, prior) for frame in context]
 
 
 def _plan_search(frame: ContextFrame, prior: MotionPrior) -> Search:
@@ -125,8 +107,7 @@ def _candidates_of_frame(search: Search, number: int, strip: tuple[int, int]) ->
     terms = np.empty((6, len(chosen)), np.float32)
     terms[0], terms[1] = x.ravel()[chosen], y.ravel()[chosen]
     cells = chosen + int(top) * columns
-    if search.velocity is not None:
-        terms[2:4] = search.velocity.reshape(-1, 2)[cells].T
+    terms[2:4] = search.velocity.reshape(-1, 2)[cells].T
     terms[4], terms[5] = reach.ravel()[chosen], search.radius
     frames = np.full(len(chosen), number, np.int32)
     return Candidates(frames, cells.astype(np.int32), terms)

@@ -1,84 +1,24 @@
-"""Label propagation by nearest neighbours of grid cells in context frames, as array programs.
-
-A tile of the newest frame is compared with all cells of all context frames in its reach at once:
-one matrix product of features, and a few small ones that give distances and differences of
-velocity. The largest products of each cell are found by a threshold, without sorting.
-"""
+"""Label propagation by nearest neighbours of grid cells in context frames, strip by strip."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
-from vditrack.arrays import Floats, Indices
+from vditrack.arrays import Floats
 from vditrack.bundle.configuration import Propagation
 from vditrack.inference.blas_threads import limit_blas_threads
-from vditrack.masks.candidates import Candidates, Search, candidates_near_strip, plan_searches
+from vditrack.masks import motion_matching, window_matching
 from vditrack.masks.context_frames import ContextFrame, MotionPrior
-from vditrack.masks.nearest_cells import NearestCells
-
-Span = tuple[int, int]
-"""First index and one past the last, along one axis."""
+from vditrack.masks.motion_matching import MotionMatching
+from vditrack.masks.nearest_cells import NearestCells, Span
+from vditrack.masks.window_matching import WindowMatching
 
 BLOCK_BYTES = 16 << 20
 """Memory for the dot products that exist at a time, in bytes, in all threads together. A call
 needs, beside features and labels, less than three times that, on grids of up to a million cells. It
 divides the work and changes results by rounding alone."""
-_TILE = (4, 8)
-"""Rows and columns of cells that are matched together. Larger tiles compare more cells beyond the
-radius; smaller ones make matrix products less efficient. It changes results by rounding alone."""
-_BEYOND = np.float32(1e30)
-"""Factor on how far a squared distance exceeds the squared reach, which is taken from a product."""
-_NEVER = np.float32(-1e20)
-"""Products below this are beyond the reach."""
-_GROUP = 16
-"""Most products of a cell that are ranked together by their maximum."""
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """A rectangle of n cells of the newest frame."""
-
-    rows: Span
-    columns: Span
-
-    @property
-    def place(self) -> tuple[slice, slice]:
-        """The index of the tile in an array [rows, columns, ...]."""
-        return slice(*self.rows), slice(*self.columns)
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """Its centre (x, y) in cells."""
-        return (sum(self.columns) - 1) / 2, (sum(self.rows) - 1) / 2
-
-    @property
-    def factors(self) -> Floats:
-        """Factors of squared distances from the centre, float32 [4, n]; see `_square_terms`."""
-        across, down = np.arange(*self.columns), np.arange(*self.rows)[:, None]
-        places = np.stack(np.broadcast_arrays(across, down)).reshape(2, -1).astype(np.float32)
-        x, y = places - np.array(self.centre, np.float32)[:, None]
-        return _square_factors(x, y)
-
-
-@dataclass(frozen=True)
-class _Matching:
-    """What is matched in one frame, and in how much memory."""
-
-    features: Floats
-    """Features of the newest frame, float32 [rows, columns, D]."""
-    context: Sequence[ContextFrame]
-    """Frames with labels."""
-    searches: Sequence[Search]
-    """Where the cells of each context frame are searched."""
-    settings: Propagation
-    """Settings of label propagation."""
-    prior: MotionPrior | None
-    """Where objects are expected; None if nothing is known of it."""
-    memory: int
-    """Memory of one thread for products and what they are computed from, in bytes."""
 
 
 def propagate_labels(
@@ -104,207 +44,32 @@ def propagate_labels(
     labels = np.zeros((rows, columns, count), np.float32)
     if not context:
         return labels
-    strips = _strips(rows)
+    form = window_matching if prior is None else motion_matching
+    strips = _strips(rows, form.STRIP_ROWS)
     threads = max(min(_count_cores(), len(strips)), 1)
-    searches = plan_searches(context, settings, prior)
-    matching = _Matching(features, context, searches, settings, prior, BLOCK_BYTES // threads)
+    memory = BLOCK_BYTES // threads
+    matching = (
+        WindowMatching(features, context, settings, memory)
+        if prior is None
+        else MotionMatching(features, context, prior, memory)
+    )
 
     def fill(strip: Span) -> None:
-        labels[slice(*strip)] = _match_strip(matching, strip, count)
+        block = labels[slice(*strip)]
+        nearest = NearestCells(block.shape[0] * columns, settings.top_k)
+        matching.add_neighbours(strip, nearest)
+        means = nearest.mean_labels(context, count, settings.temperature)
+        block[:] = means.reshape(block.shape)
 
     with limit_blas_threads(), ThreadPoolExecutor(threads) as pool:
         list(pool.map(fill, strips))
     return labels
 
 
-def _strips(rows: int) -> list[Span]:
-    return [(top, min(top + _TILE[0], rows)) for top in range(0, rows, _TILE[0])]
+def _strips(rows: int, height: int) -> list[Span]:
+    return [(top, min(top + height, rows)) for top in range(0, rows, height)]
 
 
 def _count_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _match_strip(matching: _Matching, strip: Span, count: int) -> Floats:
-    """Return the labels of the rows of a strip, float32 [rows, columns, count]."""
-    rows, columns = strip[1] - strip[0], matching.features.shape[1]
-    nearest = NearestCells(rows * columns, matching.settings.top_k)
-    memory = np.empty(max(matching.memory // 4, 1), np.float32)
-    for candidates in candidates_near_strip(matching.searches, strip, matching.memory):
-        for tile in _tiles(strip, columns):
-            _match_tile(matching, tile, candidates, nearest, memory)
-        nearest.prune()
-    means = nearest.mean_labels(matching.context, count, matching.settings.temperature)
-    return means.reshape(rows, columns, count)
-
-
-def _tiles(strip: Span, columns: int) -> Iterator[_Tile]:
-    for left in range(0, columns, _TILE[1]):
-        yield _Tile(strip, (left, min(left + _TILE[1], columns)))
-
-
-def _match_tile(
-    matching: _Matching,
-    tile: _Tile,
-    candidates: Candidates,
-    nearest: NearestCells,
-    memory: Floats,
-) -> None:
-    """Add the nearest candidates of a tile's cells to those of its strip."""
-    block, columns = matching.features[tile.place], matching.features.shape[1]
-    # Matrix products are faster with a contiguous matrix on the right.
-    cells = np.ascontiguousarray(block.reshape(-1, block.shape[2]).T)
-    in_strip = np.arange(block.shape[0])[:, None] * columns + np.arange(*tile.columns)
-    places, chosen = in_strip.ravel(), _find_within_reach(candidates, tile)
-    limit = max(len(memory) // (len(cells) + 2 * len(places)), 1)
-    for first in range(0, len(chosen), limit):
-        near = candidates.select(chosen[first : first + limit])
-        size = len(near.cells) * (len(cells) + 2 * len(places))
-        used = memory[:size] if size <= len(memory) else np.empty(size, np.float32)
-        products = _compute_products(matching, tile, cells, near, used)
-        bound = _bound_largest(products, matching.settings.top_k)
-        hits = np.flatnonzero(products >= np.maximum(bound, nearest.bounds[places]))
-        rows, ones = np.divmod(hits, len(places))
-        nearest.add(places[ones], products.ravel()[hits], near.frames[rows], near.cells[rows])
-
-
-def _find_within_reach(candidates: Candidates, tile: _Tile) -> Indices:
-    """Return the indices of candidates whose predicted place is within reach of a tile."""
-    x, y, reach = candidates.terms[0], candidates.terms[1], candidates.terms[4]
-    (left, right), (top, bottom) = tile.columns, tile.rows
-    across = np.maximum(np.maximum(left - x, x - (right - 1)), 0)
-    down = np.maximum(np.maximum(top - y, y - (bottom - 1)), 0)
-    return np.flatnonzero(across**2 + down**2 <= reach**2)
-
-
-def _compute_products(
-    matching: _Matching, tile: _Tile, cells: Floats, near: Candidates, memory: Floats
-) -> Floats:
-    """Return the dot products [m, n] of m candidates and the n cells of a tile.
-
-    They include the motion prior. Those beyond the reach are below `_NEVER`.
-
-    Args:
-        matching: What is matched.
-        tile: The tile.
-        cells: Features of its cells, float32 [D, n].
-        near: The candidates.
-        memory: Room for the result and what it is computed from, float32 [m (D + 2 n)].
-
-    """
-    count, (channels, size) = len(near.cells), cells.shape
-    gathered, products, scratch = np.split(memory, np.cumsum([channels, size]) * count)
-    gathered = gathered.reshape(count, channels)
-    ends = np.searchsorted(near.frames, np.arange(len(matching.context) + 1))
-    for frame, first, end in zip(matching.context, ends, ends[1:], strict=False):
-        if first < end:
-            known = frame.features.reshape(-1, channels)
-            known.take(near.cells[first:end], axis=0, out=gathered[first:end], mode="clip")
-    products = np.matmul(gathered, cells, out=products.reshape(count, size))
-    scratch = scratch.reshape(count, size)
-    x, y = near.terms[:2] - np.array(tile.centre, np.float32)[:, None]
-    squares, factors = _square_terms(x, y), tile.factors
-    if matching.prior is not None:
-        velocity = matching.prior.velocity[tile.place].reshape(-1, 2)
-        _add_affinity(products, near, velocity, matching.prior, scratch)
-        _subtract_penalties(products, near, (squares, factors), matching.prior, scratch)
-    np.matmul(_less(squares, np.square(near.terms[4])), factors, out=scratch)
-    np.maximum(scratch, 0, out=scratch)
-    scratch *= _BEYOND
-    products -= scratch
-    return products
-
-
-def _add_affinity(
-    products: Floats, near: Candidates, velocity: Floats, prior: MotionPrior, scratch: Floats
-) -> None:
-    """Add the motion affinity to products [m, n].
-
-    It is λ² exp(-d² / (2 spread²)), where d is the difference between the velocity of a new cell
-    and the one expected of a context frame's cell.
-
-    Args:
-        products: Changed in place.
-        near: The m candidates.
-        velocity: Velocities of n cells, float32 [n, 2] (x, y), in cells a frame.
-        prior: The motion prior.
-        scratch: Room for as many numbers as ``products``.
-
-    """
-    scale = np.float32(-1 / (2 * prior.displacement.spread**2))
-    # Rounding errors grow with the distance from the origin: none is left where all are equal.
-    origin = (velocity.min(axis=0) + velocity.max(axis=0)) / 2
-    expected = _square_terms(*(near.terms[2:4] - origin[:, None])) * scale
-    np.matmul(expected, _square_factors(*(velocity - origin).T), out=scratch)
-    np.exp(scratch, out=scratch)
-    scratch *= np.float32(prior.settings.motion_weight**2)
-    products += scratch
-
-
-def _subtract_penalties(
-    products: Floats,
-    near: Candidates,
-    squares: tuple[Floats, Floats],
-    prior: MotionPrior,
-    scratch: Floats,
-) -> None:
-    """Subtract the penalties on the distance from predicted places from products [m, n].
-
-    Args:
-        products: Changed in place.
-        near: The m candidates.
-        squares: Matrices [m, 4] and [4, n] whose product is the squared distances.
-        prior: The motion prior.
-        scratch: Room for as many numbers as ``products``.
-
-    """
-    places, factors = squares
-    expected = np.square(near.terms[5])
-    if prior.falloff > 0:
-        np.matmul(places * (np.float32(prior.falloff) / expected)[:, None], factors, out=scratch)
-        products -= scratch
-    if prior.displacement.uncovered > 0:
-        np.matmul(_less(places, expected), factors, out=scratch)
-        np.multiply(scratch > 0, np.float32(prior.displacement.uncovered), out=scratch)
-        products -= scratch
-
-
-def _square_terms(x: Floats, y: Floats) -> Floats:
-    """Return [m, 4], whose product with `_square_factors` [4, n] is the squared distances [m, n].
-
-    A matrix product is several times as fast as the differences, their squares and their sum.
-    """
-    terms = np.ones((len(x), 4), np.float32)
-    terms[:, 0] = x * x + y * y
-    terms[:, 2], terms[:, 3] = -2 * x, -2 * y
-    return terms
-
-
-def _square_factors(x: Floats, y: Floats) -> Floats:
-    return np.stack([np.ones_like(x), x * x + y * y, x, y])
-
-
-def _less(squares: Floats, amounts: Floats) -> Floats:
-    """Return terms [m, 4] of the squared distances less an amount [m]."""
-    less = squares.copy()
-    less[:, 0] -= amounts
-    return less
-
-
-def _bound_largest(products: Floats, count: int) -> Floats:
-    """Return a bound [n] that at least ``count`` products of each column of [m, n] reach.
-
-    Products are ranked in groups by their maxima. The maxima of ``count`` groups reach the bound,
-    so the largest ``count`` products do. Few others do, and nothing is sorted but the maxima. The
-    bound is never below `_NEVER`.
-    """
-    size = min(_GROUP, len(products) // (2 * count))
-    if size == 0:
-        return np.full(products.shape[1], _NEVER)
-    groups = len(products) // size
-    # What the division leaves over joins no group, which may only lower the bound.
-    peaks = products[: groups * size].reshape(size, groups, -1).max(axis=0)
-    # NumPy partitions along the last axis faster.
-    ranked = np.partition(np.ascontiguousarray(peaks.T), -count, axis=1)
-    return np.maximum(ranked[:, -count], _NEVER)

@@ -1,6 +1,7 @@
 """The nearest neighbours of grid cells in context frames, and the labels that they give."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,9 @@ from numpy.typing import NDArray
 from vditrack.arrays import Floats, Indices
 from vditrack.masks.context_frames import ContextFrame
 
-Numbers = NDArray[np.int32]
+Span = tuple[int, int]
+"""First index and one past the last, along one axis."""
+Numbers = NDArray[np.signedinteger[Any]]
 
 
 class NearestCells:
@@ -25,10 +28,12 @@ class NearestCells:
         self.bounds = np.full(count, -np.inf, np.float32)
         """Products below which a cell's neighbour is none of the ``top_k``, as far as is known
         after `prune`, float32 [n]."""
-        self._top_k = top_k
+        self.top_k = top_k
+        """Number of neighbours of a cell."""
         self._products = np.zeros((count, 0), np.float32)
         self._frames = np.zeros((count, 0), np.int32)
         self._cells = np.zeros((count, 0), np.int32)
+        # Of the neighbours that are added: place, product, frame and cell.
         self._added: list[tuple[Indices, Floats, Numbers, Numbers]] = []
 
     def add(self, places: Indices, products: Floats, frames: Numbers, cells: Numbers) -> None:
@@ -37,8 +42,8 @@ class NearestCells:
         Args:
             places: Which of the n cells each is a neighbour of, intp [m].
             products: Its product, float32 [m].
-            frames: Its index into the context, int32 [m].
-            cells: Its row-major index in the grid, int32 [m].
+            frames: Its index into the context, [m].
+            cells: Its row-major index in the grid, [m].
 
         """
         self._added.append((places, products, frames, cells))
@@ -59,8 +64,8 @@ class NearestCells:
         self._frames, self._cells = np.pad(self._frames, beside), np.pad(self._cells, beside)
         self._products[target] = products[order]
         self._frames[target], self._cells[target] = frames[order], cells[order]
-        if self._products.shape[1] > self._top_k:
-            best = np.argpartition(self._products, -self._top_k, axis=1)[:, -self._top_k :]
+        if self._products.shape[1] > self.top_k:
+            best = np.argpartition(self._products, -self.top_k, axis=1)[:, -self.top_k :]
             self._products = np.take_along_axis(self._products, best, axis=1)
             self._frames = np.take_along_axis(self._frames, best, axis=1)
             self._cells = np.take_along_axis(self._cells, best, axis=1)

@@ -331,7 +331,7 @@ def test_returned_labels_are_read_only():
 def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
     """Of the first strips of the last frame; all products at once would be 33 and 14 GB."""
     strips = cell_matching._strips
-    monkeypatch.setattr(cell_matching, "_strips", lambda rows: [])
+    monkeypatch.setattr(cell_matching, "_strips", lambda *sides: [])
     features = features_of(np.random.default_rng(4), length + 2, rows, columns, 4)
     propagation = LabelPropagation(changed(radius=radius, context=length))
     propagation.advance(features[0])
@@ -341,7 +341,7 @@ def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
     labels = rows * columns * 2 * 4
     # One strip for each thread.
     threads = cell_matching._count_cores()
-    monkeypatch.setattr(cell_matching, "_strips", lambda rows: strips(rows)[:threads])
+    monkeypatch.setattr(cell_matching, "_strips", lambda *sides: strips(*sides)[:threads])
     tracemalloc.start()
     propagation.advance(features[-1])
     _, peak = tracemalloc.get_traced_memory()
