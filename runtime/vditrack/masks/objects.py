@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from vditrack.arrays import Bools, Floats, Ints, Mask
@@ -68,7 +69,9 @@ class MaskedObjects:
 
         Masks that were given for the frame are returned as they were given.
         """
-        propagated: Mask = self.indices[mask_from_labels(self._labels, *self._size)]
+        index_of = np.zeros(256, np.uint8)
+        index_of[: len(self.indices)] = self.indices
+        propagated: Mask = cv2.LUT(mask_from_labels(self._labels, *self._size), index_of)
         if self._given is None:
             return propagated
         kept = np.where(np.isin(propagated, self._given), np.uint8(0), propagated)

@@ -45,13 +45,16 @@ def mask_from_labels(labels: Floats, height: int, width: int) -> Mask:
         width: Width of the mask in pixels.
 
     """
-    mask = np.zeros((height, width), np.uint8)
-    largest = np.zeros((height, width), np.float32)
+    size = height, width
+    mask, chosen = np.zeros(size, np.uint8), np.empty(size, np.uint8)
+    share, largest = np.empty(size, np.float32), np.zeros(size, np.float32)
     # Labels are upsampled one at a time: all of them at frame size may take gigabytes.
     for label in np.flatnonzero(labels.any(axis=(0, 1))):
         cells = np.ascontiguousarray(labels[..., label])
-        share = cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
-        mask[share > largest] = label
+        cv2.resize(cells, (width, height), dst=share, interpolation=cv2.INTER_LINEAR)
+        chosen.fill(label)
+        # Several times as fast as an index of pixels.
+        cv2.copyTo(chosen, (share > largest).view(np.uint8), mask)
         np.maximum(largest, share, out=largest)
     return mask
 
