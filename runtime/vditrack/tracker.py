@@ -18,6 +18,7 @@ from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.fusion import FusedFeatures
+from vditrack.features.prefetching import prefetch
 from vditrack.inference.selection import CPU, Backend, open_backend
 from vditrack.input_checks.arrays import check_clip, validate_masks
 from vditrack.masks.objects import MaskedObjects
@@ -255,7 +256,7 @@ def _propagate_ahead(
 ) -> Iterator[Mask]:
     """Yield the masks of each frame, from windows that also look ahead."""
     objects = MaskedObjects(fused.settings)
-    for t, features in enumerate(fused.clip(frames)):
+    for t, features in enumerate(prefetch(fused.clip(frames))):
         objects.advance(features.descriptors, frames.shape[1:3], features.velocity)
         if t in given:
             objects.add_masks(given[t])
