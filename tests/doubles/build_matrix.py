@@ -32,7 +32,10 @@ OPTIONS = BuildOptions(target="tensorrt-rtx")
 DOCS = Path(__file__).parents[2] / "docs" / "engines.md"
 HEADER = "| card | frames per latent | FP32 | FP16 | BF16 |\n|---|---|---|---|---|\n"
 
-CARDS = (*SMALL_CARDS, CAUSAL_CARD)
+TAEHV_CARD = "wan2.1-t2v-1.3b --encoder taehv"
+"""A card with a tiny encoder, in the words of the command line."""
+_OPTION = " --encoder "
+CARDS = (*SMALL_CARDS, CAUSAL_CARD, TAEHV_CARD)
 WAN_AND_COGVIDEOX = (
     "wan2.1-t2v-1.3b",
     "wan2.2-ti2v-5b",
@@ -41,6 +44,7 @@ WAN_AND_COGVIDEOX = (
     "cogvideox-2b",
     "cogvideox-5b",
     CAUSAL_CARD,
+    TAEHV_CARD,
 )
 """About half of the work of the matrix."""
 
@@ -61,6 +65,7 @@ _SAME_TRANSFORMER = dict.fromkeys(["wan2.2-ti2v-5b", "skyreels-v2-df-1.3b"], "wa
 
 def matrix_card(name: str, stride: int) -> Card:
     """Return the smallest card that has every kind of layer of a shipped card."""
+    name, _, tiny_encoder = name.partition(_OPTION)
     # Two batches of CogVideoX's encoder.
     frames = 3 if stride == 1 else 17
     attention = load_card(name).input.attention
@@ -75,20 +80,26 @@ def matrix_card(name: str, stride: int) -> Card:
         plain["feature"]["block"] = 1
         # Context frames have no queries in the last block.
         plain["input"]["described_frames"] = stride
+    plain["tiny_encoder"] = tiny_encoder or None
     return msgspec.convert(plain, Card)
 
 
 def strides_of(name: str) -> tuple[int, ...]:
-    """Return the temporal strides that a card's encoder has; of causal models their own."""
+    """Return the temporal strides that a card's encoder has; of some cards only their own.
+
+    Causal models have one, and a tiny encoder is built for that of its latents.
+    """
+    name, tiny, _ = name.partition(_OPTION)
     card = load_card(name)
     if card.input.attention == "causal":
         return (card.input.temporal_stride,)
-    return card.encoder.temporal_strides
+    return (card.encoder.temporal_stride,) if tiny else card.encoder.temporal_strides
 
 
 def is_exported(name: str, precision: str) -> bool:
     """Return whether export writes a card in a precision: no UNet in BF16."""
-    return precision != "bf16" or not isinstance(load_card(name).transformer, UNet)
+    card = load_card(name.partition(_OPTION)[0])
+    return precision != "bf16" or not isinstance(card.transformer, UNet)
 
 
 class BuildMatrix:
@@ -119,10 +130,11 @@ class BuildMatrix:
         card = matrix_card(name, stride)
         # They differ in one constant.
         encoder = msgspec.to_builtins(card.encoder) | {"scaling_factor": None}
+        plain_name = name.partition(_OPTION)[0]
         keys = [
-            ("encoder", repr(encoder), stride, claimed.encoder),
+            ("encoder", repr(encoder), card.tiny_encoder, stride, claimed.encoder),
             # Other strides have other numbers of latents, and are the same graph otherwise.
-            ("features", _SAME_TRANSFORMER.get(name, name), claimed.features),
+            ("features", _SAME_TRANSFORMER.get(plain_name, plain_name), claimed.features),
         ]
         missing = [key for key in keys if key not in self._built]
         for key in missing:

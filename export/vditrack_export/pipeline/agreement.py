@@ -21,9 +21,8 @@ from vditrack_export.pipeline.parity import choose_parity_size, encode_window
 from vditrack_export.pipeline.sessions import TorchSession
 
 MAX_LATENT_DIFFERENCE = 0.5
-"""The largest accepted difference of latents, relative to their standard deviation. The latents of
-another model, or in another scale, differ by 1 or more; an encoder that was distilled for the
-checkpoint's latents by 0.1 to 0.2."""
+"""The largest accepted difference of latents, relative to their standard deviation; half of what
+latents without any relation differ by, or less."""
 
 
 def measure_agreement(

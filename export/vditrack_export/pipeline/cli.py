@@ -99,7 +99,6 @@ def export(
         encoder_weights,
     )
     check_weights(source, random_weights)
-    check_tiny_encoder(encoder, source, random_weights)
     # A wrong card is reported before torch is imported, which takes seconds.
     changed = change_card(
         load_card(card),
@@ -112,6 +111,7 @@ def export(
         heads=heads,
     )
     changed = replace_encoder(changed, encoder)
+    check_tiny_encoder(changed.tiny_encoder, source, random_weights)
     try:
         from vditrack_export.pipeline.export import export_bundle
         from vditrack_export.pipeline.precision import choose_precision
