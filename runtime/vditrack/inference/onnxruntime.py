@@ -30,9 +30,17 @@ TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
 
 _LOG = logging.getLogger("vditrack")
 _OPTIONS: dict[str, dict[str, str]] = {
-    # The graph defines the precision: TF32 would round its FP32 products to 10 bits.
-    CUDA: {"use_tf32": "0"},
+    CUDA: {
+        # The graph defines the precision: TF32 would round its FP32 products to 10 bits.
+        "use_tf32": "0",
+        # The default, EXHAUSTIVE, takes more memory and seconds at the first run.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # By default the arena doubles, and all shapes are static.
+        "arena_extend_strategy": "kSameAsRequested",
+    },
 }
+_NUMBERED = {CUDA, TENSORRT}
+"""Providers that take the number of a GPU as an option."""
 _NEXT = {TENSORRT: [CUDA]}
 """Providers that run the nodes which a provider cannot, before the CPU provider does."""
 _PLUGIN = "onnxruntime_ep_nv_tensorrt_rtx"
@@ -48,13 +56,14 @@ _NO_BF16 = ". Its CPU provider does not support BF16: export with --precision fp
 class OnnxRuntimeSession(ArraySession):
     """A graph loaded on one of ONNX Runtime's execution providers."""
 
-    def __init__(self, graph: Path, provider: str = CPU, threads: int = 0) -> None:
+    def __init__(self, graph: Path, provider: str = CPU, threads: int = 0, device: int = 0) -> None:
         """Load a graph.
 
         Args:
             graph: Path of an ONNX file.
             provider: ONNX Runtime's name of the provider. The CPU runs nodes that it cannot.
             threads: Threads of the CPU that run the graph; 0 for one on each core.
+            device: Number of the GPU, as CUDA counts.
 
         Raises:
             AbsentError: ONNX Runtime or its provider is not installed.
@@ -62,36 +71,10 @@ class OnnxRuntimeSession(ArraySession):
 
         """
         self._graph = graph
-        onnxruntime = _library()
-        options = _options(onnxruntime)
-        options.intra_op_num_threads = threads
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(graph),
-                options,
-                providers=_providers(onnxruntime, provider, options),
-                enable_fallback=False,
-            )
-        except BackendError:
-            raise
-        # ONNX Runtime's exceptions share no base class of their own.
-        except Exception as error:
-            bf16 = provider == CPU and "NOT_IMPLEMENTED" in str(error)
-            raise BackendError(
-                f"ONNX Runtime {onnxruntime.__version__} does not load {graph}"
-                f"{'' if provider == CPU else f' on its {provider}'}: {error}{_NO_BF16 * bf16}"
-            ) from error
-        # ONNX Runtime drops a provider whose libraries are missing without an exception.
-        if (found := self._session.get_providers()[0]) != provider:
-            raise BackendError(
-                f"ONNX Runtime {onnxruntime.__version__} chose {found} because its {provider} did "
-                "not start. The lines that it printed give the reason; most often the driver, CUDA "
-                "or cuDNN is missing or has the wrong version."
-            )
-        # Otherwise ONNX Runtime would answer a GPU error by reloading the graph on the CPU.
-        self._session.disable_fallback()
-        self.inputs = {node.name: _tensor(graph, node) for node in self._session.get_inputs()}
-        self.outputs = {node.name: _tensor(graph, node) for node in self._session.get_outputs()}
+        self.session = open_inference_session(str(graph), str(graph), provider, threads, device)
+        """ONNX Runtime's own session."""
+        self.inputs = {node.name: _tensor(graph, node) for node in self.session.get_inputs()}
+        self.outputs = {node.name: _tensor(graph, node) for node in self.session.get_outputs()}
 
     def run_arrays(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the graph once on arrays of all inputs.
@@ -102,7 +85,7 @@ class OnnxRuntimeSession(ArraySession):
         """
         names = list(self.outputs)
         try:
-            arrays = self._session.run(names, dict(inputs))
+            arrays = self.session.run(names, dict(inputs))
         # ONNX Runtime's exceptions share no base class of their own.
         except Exception as error:
             raise BackendError(f"{self._graph} loads but fails to run: {error}") from error
@@ -111,7 +94,61 @@ class OnnxRuntimeSession(ArraySession):
         return outputs
 
 
-def _library() -> ModuleType:
+def open_inference_session(
+    model: str | bytes, title: str, provider: str, threads: int = 0, device: int = 0
+) -> Any:  # noqa: ANN401 - it ships no types
+    """Return ONNX Runtime's session of a model on a provider.
+
+    Args:
+        model: Path or content of the model.
+        title: Name of the model, for messages.
+        provider: ONNX Runtime's name of the provider. The CPU runs nodes that it cannot.
+        threads: Threads of the CPU that run the graph; 0 for one on each core.
+        device: Number of the GPU, as CUDA counts.
+
+    Raises:
+        AbsentError: ONNX Runtime or its provider is not installed.
+        BackendError: The provider does not start, or it refuses the model.
+
+    """
+    onnxruntime = import_onnxruntime()
+    options = _options(onnxruntime)
+    options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=_providers(onnxruntime, provider, options, device),
+            enable_fallback=False,
+        )
+    except BackendError:
+        raise
+    # ONNX Runtime's exceptions share no base class of their own.
+    except Exception as error:
+        bf16 = provider == CPU and "NOT_IMPLEMENTED" in str(error)
+        raise BackendError(
+            f"ONNX Runtime {onnxruntime.__version__} does not load {title}"
+            f"{'' if provider == CPU else f' on its {provider}'}: {error}{_NO_BF16 * bf16}"
+        ) from error
+    # ONNX Runtime drops a provider whose libraries are missing without an exception.
+    if (found := session.get_providers()[0]) != provider:
+        raise BackendError(
+            f"ONNX Runtime {onnxruntime.__version__} chose {found} because its {provider} did "
+            "not start. The lines that it printed give the reason; most often the driver, CUDA "
+            "or cuDNN is missing or has the wrong version, or there is no such GPU."
+        )
+    # Otherwise ONNX Runtime would answer a GPU error by reloading the graph on the CPU.
+    session.disable_fallback()
+    return session
+
+
+def import_onnxruntime() -> ModuleType:
+    """Return ONNX Runtime's module.
+
+    Raises:
+        AbsentError: It is not installed.
+
+    """
     try:
         return import_module("onnxruntime")
     except ImportError as error:
@@ -145,11 +182,15 @@ def _providers(
     onnxruntime: ModuleType,
     provider: str,
     options: Any,  # noqa: ANN401
+    device: int,
 ) -> list[tuple[str, dict[str, str]]] | None:
     """Return providers in the order in which they choose nodes; None for a plug-in in options."""
     compiled_in = onnxruntime.get_available_providers()
     if provider not in compiled_in and provider == TENSORRT_RTX:
-        options.add_provider_for_devices(_plugin_devices(onnxruntime), {})
+        found = _plugin_devices(onnxruntime)
+        if device >= len(found):
+            raise BackendError(f"there is no GPU {device}: {provider} finds {len(found)}.")
+        options.add_provider_for_devices([found[device]], {})
         return None
     if provider not in compiled_in:
         raise AbsentError(
@@ -158,7 +199,11 @@ def _providers(
     if provider in {CUDA, TENSORRT}:
         _preload_cuda(onnxruntime)
     names = [provider, *(name for name in _NEXT.get(provider, []) if name in compiled_in)]
-    return [(name, _OPTIONS.get(name, {})) for name in dict.fromkeys([*names, CPU])]
+    number = {"device_id": str(device)}
+    return [
+        (name, {**_OPTIONS.get(name, {}), **(number if name in _NUMBERED else {})})
+        for name in dict.fromkeys([*names, CPU])
+    ]
 
 
 @cache

@@ -12,6 +12,7 @@ from vditrack.errors import BackendError, EngineError, InputError, VditrackError
 from vditrack.inference.engine_identity import Identity, Target, read_identity, settled_folders
 from vditrack.inference.engine_loading import Verify, load_build
 from vditrack.inference.int8 import open_int8_graphs
+from vditrack.inference.io_binding import BoundSession
 from vditrack.inference.onnxruntime import (
     CUDA,
     TENSORRT,
@@ -203,7 +204,9 @@ def _open_newest(
 def _open_provider(
     name: BackendName, provider: str, bundle: Bundle, _verify: Verify | None, _threads: int
 ) -> Backend:
-    open_graph = open_with_smoke_run(bundle, lambda graph: OnnxRuntimeSession(graph, provider))
+    # The plug-in's arrays cross at every run: its memory has another name, and was never tried.
+    kind = OnnxRuntimeSession if provider == TENSORRT_RTX else BoundSession
+    open_graph = open_with_smoke_run(bundle, lambda graph: kind(graph, provider))
     return Backend(name, open_graph)
 
 

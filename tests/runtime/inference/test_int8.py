@@ -48,7 +48,7 @@ def test_int8_graphs_run_in_place_of_the_others(bundle, int8_cpu):
     assert chosen.name == "cpu-int8"
     assert [name for name, _ in chosen.fallbacks] == ["tensorrt", "tensorrt-rtx", "cuda"]
     session = chosen.open_graph(bundle.features)
-    assert session._session.get_session_options().intra_op_num_threads == 3
+    assert session.session.get_session_options().intra_op_num_threads == 3
     latents = np.ones((1, 3, 4, 8, 12), np.float32)
     exact = open_session(bundle.features).run({"latents": latents})["descriptors"]
     np.testing.assert_array_equal(session.run({"latents": latents})["descriptors"], 3 * exact)

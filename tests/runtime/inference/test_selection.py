@@ -68,7 +68,7 @@ def test_the_threads_of_the_cpu_are_chosen(bundle):
     (graph, *_) = bundle.root.glob("*.onnx")
     for name in ("auto", "cpu"):
         session = open_backend(bundle, name, threads=3).open_graph(graph)
-        assert session._session.get_session_options().intra_op_num_threads == 3
+        assert session.session.get_session_options().intra_op_num_threads == 3
 
 
 def test_a_provider_that_runs_every_graph_is_taken_and_opened_once(

@@ -307,6 +307,27 @@ def test_a_provider_that_raises_gives_its_reason(bundle, monkeypatch):
         OnnxRuntimeSession(bundle.encoder, CUDA)
 
 
+@pytest.mark.parametrize("provider", [CUDA, TENSORRT])
+def test_a_gpu_is_chosen_by_its_number(bundle, monkeypatch, provider):
+    given = []
+
+    def session(*args, providers, **options):
+        given.extend(providers)
+        raise RuntimeError("CUDA failure 101: invalid device ordinal")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(BackendError, match="invalid device ordinal"):
+        OnnxRuntimeSession(bundle.encoder, provider, device=3)
+    options = dict(given)
+    assert [options[name]["device_id"] for name in dict.fromkeys([provider, CUDA])] == (
+        ["3"] * len({provider, CUDA})
+    )
+    # The default search takes gigabytes and seconds at the first run.
+    assert options[CUDA]["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert options[CUDA]["arena_extend_strategy"] == "kSameAsRequested"
+
+
 def test_a_plugin_that_does_not_load_gives_its_reason(bundle, monkeypatch, tmp_path):
     # Double: the wheel, with a library that is none; ONNX Runtime's refusal is its own.
     library = tmp_path / "libonnxruntime_providers_nv_tensorrt_rtx.so"
