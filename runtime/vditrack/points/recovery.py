@@ -143,7 +143,7 @@ class PointSearch:
         rows, started = np.tile(tried % len(predicted), 2), np.tile(places[tried], (2, 1))
         query, shapes = select_rows(memory.query, rows), memory.shapes[rows]
         shapes[: len(tried)] = place_unwarped(places[tried]).shapes
-        start = Placement(np.float32(started), shapes * view.patch_scale(query))
+        start = Placement(np.asarray(started, np.float32), shapes * view.patch_scale(query))
         placement, correlation = self._align_to_match(query, select_rows(wide, rows), view, start)
         returns = self._may_return(memory, view, placement.points, predicted, rows)
         score = np.full(len(similarity), -1, np.float32)
