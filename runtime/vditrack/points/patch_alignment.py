@@ -174,12 +174,12 @@ class PatchAligner:
         positions = _positions(placement, self._offsets)
         values = image.read(positions, image.nearest_levels(_scales(placement.shapes)))
         inside = patches.inside & image.contains(positions)
-        if inside.all():
-            pixels, _ = self._normalise(values, self._weights[None])
-            return pixels, patches.pixels, inside
-        weights = self._weigh(inside)
-        pixels, _ = self._normalise(values, weights)
-        expected, _ = self._normalise(patches.pixels, weights)
+        pixels, expected = self._normalise(values, self._weights[None])[0], patches.pixels
+        # What a patch is compared with does not depend on the patches beside it.
+        if len(cut := np.flatnonzero(~inside.all(axis=1))):
+            weights, expected = self._weigh(inside[cut]), expected.copy()
+            pixels[cut] = self._normalise(values[cut], weights)[0]
+            expected[cut] = self._normalise(expected[cut], weights)[0]
         return pixels, expected, inside
 
     def _weigh(self, inside: Bools) -> Floats:

@@ -11,6 +11,8 @@ from vditrack.coordinates import pixel_centres, pixel_unit
 
 _SMALLEST_SIDE = 16
 """Pixels that the shorter side of the coarsest level has at least."""
+_CORNER = np.float32(pixel_centres(np.zeros(1, np.intp)).item())
+"""Position of the first pixel's centre."""
 
 
 class Pyramid:
@@ -56,20 +58,30 @@ class Pyramid:
             levels: [N], the level that each row is read from.
 
         """
+        numbers = set(levels.tolist())
+        if len(numbers) == 1:
+            return self._read_level(positions, numbers.pop())
         values = np.empty((positions.shape[0], positions.shape[2]), np.float32)
-        # OpenCV puts (0, 0) at the first pixel's centre.
-        corner = pixel_centres(np.zeros(1, np.intp))
-        for number in np.unique(levels):
+        for number in numbers:
             rows = np.flatnonzero(levels == number)
-            at = np.asarray((positions[rows] - corner) / 2**number, np.float32)
-            x, y = np.ascontiguousarray(at[:, 0]), np.ascontiguousarray(at[:, 1])
-            image, border = self._level_of_floats(int(number)), cv2.BORDER_REPLICATE
-            values[rows] = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=border)
+            values[rows] = self._read_level(positions[rows], number)
         return values
+
+    def _read_level(self, positions: Floats, number: int) -> Floats:
+        """Read grey levels [N, K] at positions [N, 2, K] of the frame from one level."""
+        # OpenCV puts (0, 0) at the first pixel's centre.
+        x, y = ((positions.transpose(1, 0, 2) - _CORNER) * np.float32(0.5**number)).astype(
+            np.float32, copy=False
+        )
+        image, border = self._level_of_floats(number), cv2.BORDER_REPLICATE
+        values = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=border)
+        return np.asarray(values, np.float32)
 
     def contains(self, positions: Floats) -> Bools:
         """Return which positions [N, 2, ...] (x, y), in pixels of the frame, are inside it."""
         height, width = self.size
+        if positions.size and positions.min() >= 0 and positions.max() < min(height, width):
+            return np.ones((len(positions), *positions.shape[2:]), np.bool_)
         x, y = positions[:, 0], positions[:, 1]
         return np.asarray((x >= 0) & (x < width) & (y >= 0) & (y < height), np.bool_)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vditrack.arrays import Bools, Floats
+from vditrack.arrays import Bools, Floats, Indices
 from vditrack.bundle.configuration import FlowTracking, Matching, Recovery
 from vditrack.points.appearance import AppearanceReader
 from vditrack.points.array_tables import assign_rows, select_rows
@@ -58,7 +58,7 @@ class PointSearch:
         """Return which points may be inside the frame, given their predicted positions [N, 2]."""
         height, width = view.image.size
         nearest = np.clip(predicted, 0, np.array([width, height], np.float32))
-        return self._may_return(memory, view, nearest, predicted)
+        return self._may_return(memory, view, nearest, predicted, np.arange(len(predicted)))
 
     def search(self, memory: PointMemory, view: View, predicted: Floats) -> tuple[Placement, Bools]:
         """Search for N lost points.
@@ -74,10 +74,7 @@ class PointSearch:
         """
         settings, query = self._settings, memory.query
         wide = self._wide.prepare(query.wide)
-        tried = [
-            self._try(memory, wide, view, found.points / view.scale, found.similarity, predicted)
-            for found in self._matches(memory, view, predicted)
-        ]
+        tried = self._try(memory, wide, view, self._matches(memory, view, predicted), predicted)
         best, score = _best_of(tried)
         apart = settings.rival_distance * view.unit
         rivals = match_elsewhere(
@@ -86,8 +83,7 @@ class PointSearch:
             view.model_positions(best.points),
             apart * float(view.scale.max()),
         )
-        places = rivals.points / view.scale
-        tried.append(self._try(memory, wide, view, places, rivals.similarity, predicted))
+        tried += self._try(memory, wide, view, [rivals], predicted)
         unplaced, strict = memory.unplaced, settings.min_unplaced_correlation
         by_patch_alone = unplaced | ~memory.described
         is_found = score >= np.where(by_patch_alone, strict, settings.min_correlation)
@@ -122,24 +118,44 @@ class PointSearch:
         memory: PointMemory,
         wide: Patches,
         view: View,
-        points: Floats,
-        similarity: Floats,
+        matches: list[Match],
         predicted: Floats,
-    ) -> _Candidates:
-        """Align the patches near points [N, 2], from their first and their last shape."""
-        settings, query = self._settings, memory.query
-        score = np.full(len(points), -1, np.float32)
-        best = Placement(predicted.copy(), memory.shapes * view.patch_scale(query))
-        rows = np.flatnonzero(similarity >= settings.min_similarity)
-        similar, wide = select_rows(memory, rows), select_rows(wide, rows)
-        for shapes in (place_unwarped(points[rows]).shapes, similar.shapes):
-            start = Placement(points[rows], shapes * view.patch_scale(similar.query))
-            placement, correlation = self._align_to_match(similar.query, wide, view, start)
-            better = correlation > score[rows]
-            better &= self._may_return(similar, view, placement.points, predicted[rows])
-            score[rows[better]] = correlation[better]
-            assign_rows(best, rows[better], select_rows(placement, better))
-        return _Candidates(best, score)
+    ) -> list[_Candidates]:
+        """Align the patches near each match of each point, from their first and their last shape.
+
+        All alignments are one batch: a lost point has few, and each costs little more than the
+        calls that it takes.
+
+        Args:
+            memory: of the N points.
+            wide: their wide patches.
+            view: the frame to search.
+            matches: of all points, in model pixels.
+            predicted: [N, 2] (x, y) in pixels of the frame.
+
+        Returns:
+            The candidates of each match.
+
+        """
+        similarity = np.concatenate([found.similarity for found in matches])
+        places = np.concatenate([found.points / view.scale for found in matches])
+        tried = np.flatnonzero(similarity >= self._settings.min_similarity)
+        rows, started = np.tile(tried % len(predicted), 2), np.tile(places[tried], (2, 1))
+        query, shapes = select_rows(memory.query, rows), memory.shapes[rows]
+        shapes[: len(tried)] = place_unwarped(places[tried]).shapes
+        start = Placement(np.asarray(started, np.float32), shapes * view.patch_scale(query))
+        placement, correlation = self._align_to_match(query, select_rows(wide, rows), view, start)
+        returns = self._may_return(memory, view, placement.points, predicted, rows)
+        score = np.full(len(similarity), -1, np.float32)
+        last = memory.shapes * view.patch_scale(memory.query)
+        best = Placement(np.tile(predicted, (len(matches), 1)), np.tile(last, (len(matches), 1, 1)))
+        for half in (slice(len(tried)), slice(len(tried), None)):
+            better = np.flatnonzero(returns[half] & (correlation[half] > score[tried]))
+            aligned = Placement(placement.points[half], placement.shapes[half])
+            score[tried[better]] = correlation[half][better]
+            assign_rows(best, tried[better], select_rows(aligned, better))
+        each = np.split(np.arange(len(similarity)), len(matches))
+        return [_Candidates(select_rows(best, part), score[part]) for part in each]
 
     def _align_to_match(
         self, query: Appearance, wide: Patches, view: View, start: Placement
@@ -173,11 +189,21 @@ class PointSearch:
         return placement, np.where(believed, (of_near + of_wide) / 2, np.float32(-1))
 
     def _may_return(
-        self, memory: PointMemory, view: View, points: Floats, predicted: Floats
+        self, memory: PointMemory, view: View, places: Floats, predicted: Floats, rows: Indices
     ) -> Bools:
-        """Return which points may return at points [N, 2], away from their predicted positions."""
+        """Return whether points may return at places away from their predicted positions.
+
+        Args:
+            memory: of the N points.
+            view: the frame.
+            places: [M, 2] (x, y) in pixels of the frame.
+            predicted: [N, 2] (x, y) in pixels of the frame.
+            rows: [M] the point of each place.
+
+        """
         anywhere = memory.unplaced | (memory.missed_frames > self._settings.anywhere_after)
-        return are_close(points, predicted, memory.radius * view.unit) | anywhere
+        near = are_close(places, predicted[rows], memory.radius[rows] * view.unit)
+        return np.asarray(near | anywhere[rows], np.bool_)
 
 
 def _best_of(tried: list[_Candidates]) -> tuple[Placement, Floats]:

@@ -196,6 +196,20 @@ def test_a_hidden_point_does_not_return_to_one_of_its_copies():
     assert np.linalg.norm(tracks[0] - (84, 60), axis=1).max() < 3
 
 
+def test_lost_points_are_searched_as_if_each_were_alone():
+    """All places of all lost points are one batch; the plain form takes one after the other."""
+    points = np.float32([[30, 40], [70, 60], [72, 64], [100, 90], [186, 20]])
+    frames = [texture(places((2 * t, t))) for t in range(10)]
+    for frame in frames[3:6]:
+        frame[30:110, 50:130] = 128
+    found, visible = followed(frames, points)
+    assert not visible[1, 4] and visible[1, 9]
+    for row in range(len(points)):
+        alone, seen = followed(frames, points[row : row + 1])
+        np.testing.assert_allclose(found[row], alone[0], atol=2e-4)
+        np.testing.assert_array_equal(visible[row], seen[0])
+
+
 def test_points_are_added_in_one_thread(monkeypatch):
     """A second BLAS thread spun for 5 ms of processor time an image, 20 ms after each product."""
     threads, start = [], FlowTracker._start_points

@@ -5,6 +5,7 @@ import pytest
 
 from moving_features import wave_field
 from vditrack.bundle.configuration import PatchAlignment
+from vditrack.points.array_tables import select_rows
 from vditrack.points.patch_alignment import PatchAligner, Patches, Placement, place_unwarped
 from vditrack.points.pyramid import Pyramid
 
@@ -123,6 +124,19 @@ def test_pixels_beyond_the_border_do_not_count(aligner):
     near = place_unwarped(truth + np.float32([-1.2, 0.9]))
     found = aligner.align(patches, later, near, rounds=20)
     assert np.linalg.norm(found.points[0] - truth[0]) < 0.2
+
+
+def test_a_patch_is_aligned_as_if_it_were_alone(aligner):
+    """A patch that the border cuts changes nothing for those beside it."""
+    points = np.concatenate([POINTS, np.float32([[3.2, 60.4]])])
+    patches = extract(aligner, picture(), points)
+    later, start = picture(offset=(1.5, -1)), place_unwarped(points)
+    together = aligner.align(patches, later, start, rounds=4)
+    for row in range(len(points)):
+        alone = aligner.align(
+            select_rows(patches, np.array([row])), later, select_rows(start, np.array([row])), 4
+        )
+        np.testing.assert_array_equal(together.points[row], alone.points[0])
 
 
 def test_the_expected_error_is_that_of_noisy_pictures():
