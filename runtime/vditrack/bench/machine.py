@@ -11,7 +11,7 @@ import numpy as np
 
 from vditrack.bench.gpu import read_gpu_names
 from vditrack.bench.result import Machine
-from vditrack.inference.cpu import read_cpu_model
+from vditrack.inference.cpu import count_cores, read_cpu_model
 
 BUSY_LOAD = 0.25
 """Load average per core from which on a machine counts as busy."""
@@ -22,7 +22,7 @@ def read_machine() -> Machine:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(
         cpu=read_cpu_model(),
-        cores=_count_cores(),
+        cores=count_cores(),
         cpu_limit=_read_cpu_limit(),
         memory_gib=round(memory / 2**30, 1),
         system=platform.platform(),
@@ -66,13 +66,6 @@ def read_peak_memory_mib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # KiB on Linux, bytes on macOS.
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def _count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _read_cpu_limit() -> float | None:

@@ -1,5 +1,6 @@
-"""The CPU of this machine: its name, and its instructions for INT8."""
+"""The CPU of this machine: its name, its cores, and its instructions for INT8."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -66,6 +67,13 @@ def read_cpu_model() -> str:
             return value.strip()
     board = _read(Path("/proc/device-tree/model")).strip()
     return board.rstrip("\0") or platform.processor() or platform.machine()
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _read(path: Path) -> str:

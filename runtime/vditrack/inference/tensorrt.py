@@ -126,10 +126,12 @@ class EngineSession:
         inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
+        *,
+        keep: bool = True,
     ) -> dict[str, Array]:
         """Run the engine once, as `vditrack.inference.session.Session` defines it."""
         with self._gpu.lock:
-            self._execute(inputs, state, slot, self._download_all)
+            self._execute(inputs, state, slot if keep else None, self._download_all)
             outputs = {name: buffer.host.copy() for name, buffer in self._leaving.items()}
         check_outputs(self._path, outputs)
         return outputs
@@ -139,10 +141,12 @@ class EngineSession:
         inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
+        *,
+        keep: bool = True,
     ) -> dict[str, DeviceArray]:
         """Run the engine once, as `vditrack.inference.session.Session` defines it."""
         with self._gpu.lock:
-            self._execute(inputs, state, slot, None)
+            self._execute(inputs, state, slot if keep else None, None)
             outputs = {}
             for name, buffer in self._leaving.items():
                 memory = self._gpu.allocate(self.outputs[name].nbytes)
@@ -169,10 +173,10 @@ class EngineSession:
         self,
         inputs: Mapping[str, Given],
         state: State | None,
-        slot: int,
+        slot: int | None,
         download: Callable[[], None] | None,
     ) -> None:
-        """Run the engine and update the state."""
+        """Run the engine and update the state, unless ``slot`` is None."""
         try:
             self._gpu.activate()
             state = self._require_state(state)
@@ -190,9 +194,11 @@ class EngineSession:
                     download()
 
             self._launch((*addresses.values(), *uploads, download is None), addresses, work)
-            self._write_slots(state, slot)
+            if slot is not None:
+                self._write_slots(state, slot)
             self._gpu.wait()
-            state.replaced = written
+            if slot is not None:
+                state.replaced = written
         # An input that is absent or of another shape or dtype, or what CUDA's binding raises.
         except (BackendError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BackendError(f"{self._path} loads but fails to run: {error}") from error

@@ -1,6 +1,5 @@
 """Label propagation by nearest neighbours of grid cells in context frames, strip by strip."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +8,7 @@ import numpy as np
 from vditrack.arrays import Floats
 from vditrack.bundle.configuration import Propagation
 from vditrack.inference.blas_threads import limit_blas_threads
+from vditrack.inference.cpu import count_cores
 from vditrack.masks import motion_matching, window_matching
 from vditrack.masks.context_frames import ContextFrame, MotionPrior
 from vditrack.masks.motion_matching import MotionMatching
@@ -46,7 +46,7 @@ def propagate_labels(
         return labels
     form = window_matching if prior is None else motion_matching
     strips = _strips(rows, form.STRIP_ROWS)
-    threads = max(min(_count_cores(), len(strips)), 1)
+    threads = max(min(count_cores(), len(strips)), 1)
     memory = BLOCK_BYTES // threads
     matching = (
         WindowMatching(features, context, settings, memory)
@@ -68,8 +68,3 @@ def propagate_labels(
 
 def _strips(rows: int, height: int) -> list[Span]:
     return [(top, min(top + height, rows)) for top in range(0, rows, height)]
-
-
-def _count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

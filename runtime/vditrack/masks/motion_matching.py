@@ -15,13 +15,13 @@ from vditrack.masks.candidates import Candidates, candidates_near_strip, plan_se
 from vditrack.masks.context_frames import ContextFrame, MotionPrior
 from vditrack.masks.nearest_cells import NearestCells, Span
 
-STRIP_ROWS = 4
+STRIP_ROWS = 8
 """Rows of cells that are matched together."""
 _TILE_COLUMNS = 8
 """Columns of cells that are matched together. Larger tiles compare more cells beyond the reach;
 smaller ones make matrix products less efficient. It changes results by rounding alone."""
 _BEYOND = np.float32(1e30)
-"""Factor on how far a squared distance exceeds the squared reach, which is taken from a product."""
+"""Factor on how far a squared distance exceeds a limit: so any excess is more than any product."""
 _NEVER = np.float32(-1e20)
 """Products below this are beyond the reach."""
 _GROUP = 16
@@ -136,9 +136,8 @@ class MotionMatching:
         velocity = self._prior.velocity[tile.place].reshape(-1, 2)
         _add_affinity(products, near, velocity, self._prior, scratch)
         _subtract_penalties(products, near, (squares, factors), self._prior, scratch)
-        np.matmul(_less(squares, np.square(near.terms[4])), factors, out=scratch)
+        np.matmul(_less(squares, np.square(near.terms[4])) * _BEYOND, factors, out=scratch)
         np.maximum(scratch, 0, out=scratch)
-        scratch *= _BEYOND
         products -= scratch
         return products
 
@@ -206,8 +205,8 @@ def _subtract_penalties(
         np.matmul(places * (np.float32(prior.falloff) / expected)[:, None], factors, out=scratch)
         products -= scratch
     if prior.displacement.uncovered > 0:
-        np.matmul(_less(places, expected), factors, out=scratch)
-        np.multiply(scratch > 0, np.float32(prior.displacement.uncovered), out=scratch)
+        np.matmul(_less(places, expected) * _BEYOND, factors, out=scratch)
+        np.clip(scratch, 0, np.float32(prior.displacement.uncovered), out=scratch)
         products -= scratch
 
 

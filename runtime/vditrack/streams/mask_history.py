@@ -30,7 +30,7 @@ class EncodedFrame:
     fused: FusedMap
     """Features of the frame."""
     window: FusedWindow | None
-    """State of the features' windows after the frame; None if a copy cannot describe one more."""
+    """State of the features' windows after the frame; None if one more frame has no features."""
     objects: MaskedObjects
     """The objects in the frame, with the masks that were given for it."""
     step: float = 1.0

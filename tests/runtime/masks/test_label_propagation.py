@@ -340,7 +340,7 @@ def test_memory_is_bounded(monkeypatch, rows, columns, radius, length):
         propagation.advance(newest)
     labels = rows * columns * 2 * 4
     # One strip for each thread.
-    threads = cell_matching._count_cores()
+    threads = cell_matching.count_cores()
     monkeypatch.setattr(cell_matching, "_strips", lambda *sides: strips(*sides)[:threads])
     tracemalloc.start()
     propagation.advance(features[-1])
