@@ -3,6 +3,7 @@
     python benchmarks/ros_node.py            # the table "Measured speed" of the documentation
     python benchmarks/ros_node.py --size 1280x720 --rate 30      # one row
     python benchmarks/ros_node.py --size 640x480 --rate 30 --seconds 1800   # does memory grow?
+    python benchmarks/ros_node.py --size 640x480 --rate 30 --masks   # masks of four objects
 
 Publisher, node and subscriber are separate processes on this machine. The baseline of each row is
 the same subscriber on the images, without the node: the rate and latency of the middleware.
@@ -14,8 +15,10 @@ import sys
 import tempfile
 import time
 from array import array
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +29,7 @@ os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(PROFILE))
 
+import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 import typer  # noqa: E402
@@ -48,19 +52,21 @@ MAX_GROWTH = 0.05
 """Share by which memory may grow after the first minute."""
 
 HEADER = (
-    "| size | camera | images alone | tracks | encoded by the model | latency p50, p99 | of images "
-    "alone | processor time of the node | memory |\n|---|---|---|---|---|---|---|---|---|"
+    "| size | camera | images alone | results | encoded by the model | latency p50, p99 | of "
+    "images alone | processor time of the node | memory |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A simulated camera, and the number of points that are tracked in its images."""
+    """A simulated camera, and what is tracked in its images."""
 
     width: int
     height: int
     rate: float
     points: int
+    masks: bool
+    """Whether masks of four objects are propagated, in the place of points."""
 
 
 def publish(row: Row) -> None:
@@ -87,6 +93,17 @@ def publish(row: Row) -> None:
     node.create_timer(1 / row.rate, tick)
     with suppress(ExternalShutdownException):
         rclpy.spin(node)
+
+
+def mark_objects(row: Row) -> Image:
+    """Return a mask of four ellipses, for the newest image."""
+    mask = np.zeros((row.height, row.width), np.uint8)
+    axes = row.width // 7, row.height // 6
+    for index, (x, y) in enumerate([(1, 1), (3, 1), (1, 3), (3, 3)], start=1):
+        centre = x * row.width // 4, y * row.height // 4
+        cv2.ellipse(mask, centre, axes, 0, 0, 360, index, cv2.FILLED)
+    size = {"height": row.height, "width": row.width, "step": row.width}
+    return Image(encoding="mono8", data=array("B", mask.tobytes()), **size)
 
 
 @dataclass
@@ -142,12 +159,13 @@ class ProcessUse:
 
 
 class Subscriber:
-    """Subscribes to the images, or to the node's tracks and diagnostics."""
+    """Subscribes to the images, or to the node's results and diagnostics."""
 
     def __init__(self) -> None:
         rclpy.init()
         self._node = rclpy.create_node("subscriber")
         self.diagnostics: dict[str, str] = {}
+        self._request: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         """End all communication."""
@@ -158,10 +176,14 @@ class Subscriber:
         """Receive the images."""
         return self._listen(Image, "image", seconds, None)
 
-    def tracks(self, seconds: float, use: ProcessUse) -> Reception:
-        """Receive the tracks and diagnostics; sample the node's process meanwhile."""
+    def results(self, row: Row, seconds: float, use: ProcessUse) -> Reception:
+        """Receive tracks or masks, and diagnostics; sample the node's process meanwhile."""
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        return self._listen(PointCloud2, "/tracker/tracks", seconds, use)
+        if not row.masks:
+            return self._listen(PointCloud2, "/tracker/tracks", seconds, use)
+        requests = self._node.create_publisher(Image, "/tracker/mask", 10)
+        self._request = partial(requests.publish, mark_objects(row))
+        return self._listen(Image, "/tracker/masks", seconds, use)
 
     def _listen(self, kind: type, topic: str, seconds: float, use: ProcessUse | None) -> Reception:
         received, began = Reception(), 0.0
@@ -169,6 +191,8 @@ class Subscriber:
         def receive(message: Image | PointCloud2) -> None:
             nonlocal began
             now = time.monotonic()
+            if not began and use is not None:
+                self._request()
             began = began or now
             if now - began < WARM_UP:
                 return
@@ -203,6 +227,7 @@ def measure(row: Row, seconds: float, *, details: bool) -> str:
     given = ["--size", size, "--rate", str(row.rate), "--points", str(row.points)]
     options = ["--ros-args", "-p", f"points:={row.points}"]
     options += ["-p", f"max_points:={max(row.points, 512)}"]
+    options += ["-p", "mode:=masks"] if row.masks else []
     subscriber, processes = Subscriber(), []
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -212,7 +237,7 @@ def measure(row: Row, seconds: float, *, details: bool) -> str:
             node = _start("-m", "vditrack_ros.main", *options, log=Path(folder) / "node.log")
             processes.append(node)
             use = ProcessUse(node.pid)
-            tracks = subscriber.tracks(seconds, use)
+            results = subscriber.results(row, seconds, use)
         finally:
             for process in processes:
                 process.terminate()
@@ -228,11 +253,11 @@ def measure(row: Row, seconds: float, *, details: bool) -> str:
         f"{row.width} x {row.height}",
         f"{row.rate:.0f} Hz",
         f"{images.rate():.1f} Hz",
-        f"{tracks.rate():.1f} Hz",
+        f"{results.rate():.1f} Hz",
         f"{encoded} Hz",
-        tracks.percentiles(),
+        results.percentiles(),
         images.percentiles(),
-        f"{use.cores():.2f} cores, {1000 * use.cores() / tracks.rate():.1f} ms per image",
+        f"{use.cores():.2f} cores, {1000 * use.cores() / results.rate():.1f} ms per image",
         f"{use.memory[-1]:.0f} MB",
     ]
     return f"| {' | '.join(cells)} |"
@@ -261,6 +286,9 @@ def main(
     size: Annotated[list[str] | None, typer.Option(help="WIDTHxHEIGHT of the images.")] = None,
     rate: Annotated[list[float] | None, typer.Option(help="Rate of the camera, in Hz.")] = None,
     points: Annotated[int, typer.Option(help="Number of points.")] = 64,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Propagate masks of four objects instead.")
+    ] = False,
     camera: Annotated[bool, typer.Option("--camera", help="Publish images only.")] = False,
 ) -> None:
     """Measure the ROS 2 node with a simulated camera. Options may be repeated."""
@@ -268,12 +296,13 @@ def main(
     for frequency in rate or RATES:
         for name in size or SIZES:
             width, height = map(int, name.split("x"))
-            rows.append(Row(width, height, frequency, points))
+            rows.append(Row(width, height, frequency, points, masks))
     if camera:
         publish(rows[0])
         return
     # Other work on the cores makes every figure worse.
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}; {points} points\n", flush=True)
+    tracked = "masks of 4 objects" if masks else f"{points} points"
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}; {tracked}\n", flush=True)
     lines = [measure(row, seconds, details=len(rows) == 1) for row in rows]
     print("\n".join([HEADER, *lines]))
 

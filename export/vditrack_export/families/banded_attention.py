@@ -16,10 +16,10 @@ class Band:
     """Which latents of a clip attend to which: those of a chunk to the window that ends with it."""
 
     latents: int
-    """Latents of the clip."""
+    """Latents of the clip, a multiple of a chunk."""
     chunk: int
     window: int
-    """Latents of a window; what is more than whole chunks does not count."""
+    """Latents of a window, a multiple of a chunk."""
 
     def mask(self, tokens: int) -> Tensor:
         """Return which of the clip's tokens each attends to, bool [tokens, tokens]."""

@@ -21,7 +21,6 @@ class Settings:
     require_signature: str
     allow_host_code: bool
     backend: str
-    device: int
     threads: int
     mode: str
     cameras: tuple[str, ...]
