@@ -78,16 +78,20 @@ class CameraState:
     """Likely cause of lost images, and what to do."""
 
 
-def summarize_points(alive: int, visible: int, model_rate: float | None) -> ConsumerSummary:
+def summarize_points(
+    alive: int, visible: int, model_rate: float | None, images_of_step: int = 1
+) -> ConsumerSummary:
     """Summarize the tracked points.
 
     Args:
         alive: number of points.
         visible: number of visible points.
-        model_rate: frames per second that the model encodes; None while unknown.
+        model_rate: frames per second that the model describes; None while unknown.
+        images_of_step: frames that the model reads at a time, of which it describes the last.
 
     """
     values = {
+        "images read by the model at a time": str(images_of_step),
         "rate described by the model (Hz)": _format_number(model_rate),
         "points alive": str(alive),
         "points visible": str(visible),

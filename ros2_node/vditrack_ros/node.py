@@ -12,6 +12,7 @@ from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 
 from vditrack import Tracker
 from vditrack.errors import InputError, VditrackError
+from vditrack.inference.selection import name_backend
 from vditrack.input_checks.text import clean_line, clean_text
 from vditrack_ros.bond import Bond, import_status
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
@@ -127,7 +128,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         threads = settings.threads or choose_thread_count()
         tracker = Tracker.load(
             settings.bundle or None,
-            settings.backend,
+            name_backend(settings.backend, None if settings.device < 0 else settings.device),
             threads=threads,
             require_signature=settings.require_signature or None,
             allow_host_code=settings.allow_host_code,

@@ -87,7 +87,8 @@ class Tracker:
         Args:
             path: folder of a bundle; None for the bundled model.
             backend: "auto" takes the fastest backend that works on this machine. Any other name of
-                `vditrack.inference.selection.BackendName` is used or refused.
+                `vditrack.inference.selection.BackendName` is used or refused. With ":N" the model
+                runs on GPU N, as CUDA counts: "auto:1" then takes no CPU.
             propagation: replaces the bundle's settings for masks.
             threads: threads that run a graph on the CPU; 0 for one on each core.
             require_signature: file of the public key that the bundle and its engines have to be

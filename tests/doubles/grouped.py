@@ -25,7 +25,12 @@ def write_grouped(folder: Path, stride: int = 4) -> Bundle:
     size = msgspec.structs.replace(
         manifest.input, frames=1 + stride, temporal_stride=stride, described_frames=stride
     )
-    changed = {"input": size, "encoder": Encoder(frames=stride, caches=1), "propagation": None}
+    changed = {
+        "input": size,
+        "encoder": Encoder(frames=stride, caches=1),
+        "propagation": None,
+        "int8": None,
+    }
     return seal_bundle(folder, msgspec.structs.replace(manifest, **changed, files={}))
 
 

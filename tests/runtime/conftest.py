@@ -14,7 +14,7 @@ def gpu(monkeypatch):
     from vditrack.inference import engine_loading  # noqa: PLC0415
 
     cuda = CudaDouble()
-    monkeypatch.setattr(engine_loading, "read_machine", lambda: HERE)
+    monkeypatch.setattr(engine_loading, "read_machine", lambda device=0: HERE)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, library_double(cuda))

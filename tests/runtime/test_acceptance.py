@@ -174,7 +174,7 @@ def test_another_gpu_verifies_anew(bundle, gpu, verifications, monkeypatch):
     folder = build(bundle, "tensorrt-rtx")
     Tracker.load(bundle.root)
     other = replace(HERE, gpu="NVIDIA RTX A6000")
-    monkeypatch.setattr(builds, "read_machine", lambda: other)
+    monkeypatch.setattr(builds, "read_machine", lambda device=0: other)
     Tracker.load(bundle.root)
     assert verifications == [folder.name] * 2
     assert load_identity(folder).verified.where == other.gpu
@@ -317,7 +317,7 @@ def vditrack(monkeypatch, capsys, *arguments):
 def desk(gpu, monkeypatch):
     """The double's machine, for the command line too."""
     for module in (verdicts, listing, run):
-        monkeypatch.setattr(module, "read_machine", lambda: HERE)
+        monkeypatch.setattr(module, "read_machine", lambda device=0: HERE)
     return gpu
 
 
@@ -417,7 +417,7 @@ def tiny(tmp_path, monkeypatch):
     """A copy of the bundled model on a machine that can run its engines, with its double."""
     here = replace(HERE, tensorrt_rtx=tensorrt_rtx.__version__)
     for module in (builds, run):
-        monkeypatch.setattr(module, "read_machine", lambda: here)
+        monkeypatch.setattr(module, "read_machine", lambda device=0: here)
     cuda = CudaDouble()
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
     root = tmp_path / "bundle"

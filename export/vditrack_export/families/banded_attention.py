@@ -16,10 +16,10 @@ class Band:
     """Which latents of a clip attend to which: those of a chunk to the window that ends with it."""
 
     latents: int
-    """Latents of the clip, a multiple of a chunk."""
+    """Latents of the clip."""
     chunk: int
     window: int
-    """Latents of a window, a multiple of a chunk."""
+    """Latents of a window; what is more than whole chunks does not count."""
 
     def mask(self, tokens: int) -> Tensor:
         """Return which of the clip's tokens each attends to, bool [tokens, tokens]."""

@@ -139,6 +139,7 @@ def compare_attention(
         height=window.size.height,
         width=window.size.width,
         median_move=move,
+        window_frames=window.size.frames,
         average_jaccard_window=window.average_jaccard(),
         average_jaccard=cached.average_jaccard(),
         accepted=fails,

@@ -39,7 +39,8 @@ def measure_agreement(
         The measurements; None if the encoder is the checkpoint's own, or that is not at hand.
 
     Raises:
-        VditrackError: the latents are not the checkpoint's, and this is not accepted.
+        VditrackError: the latents are not the checkpoint's, and this is not accepted, or all
+            latents of an encoder are equal.
 
     """
     own = backbone.checkpoint.own_encoder
@@ -57,8 +58,7 @@ def measure_agreement(
         [encode_window(form, TorchSession, window) for window in windows],
         [encode_window(own_form, TorchSession, window) for window in windows],
     )
-    # Written so that NaN fails.
-    differs = not difference <= MAX_LATENT_DIFFERENCE
+    differs = difference > MAX_LATENT_DIFFERENCE
     if differs and not accept:
         raise VditrackError(
             f"the latents of the tiny encoder are not those of the checkpoint's own: they differ "
@@ -83,11 +83,21 @@ def measure_agreement(
 
 
 def _compare_latents(tiny: Sequence[Floats], own: Sequence[Floats]) -> tuple[float, float]:
-    """Return the relative difference and the correlation of two encoders' latents."""
+    """Return the relative difference and the correlation of two encoders' latents.
+
+    Raises:
+        VditrackError: all latents of an encoder are equal.
+
+    """
     found, expected = (
         np.concatenate([latents.ravel() for latents in each]).astype(np.float64)
         for each in (tiny, own)
     )
+    if not (found.std() > 0 and expected.std() > 0):
+        raise VditrackError(
+            "the tiny encoder or the checkpoint's own gives the same latents for all pictures. "
+            "Nothing was written; take other files."
+        )
     difference = np.sqrt(np.mean((found - expected) ** 2)) / expected.std()
     return float(difference), float(np.corrcoef(found, expected)[0, 1])
 

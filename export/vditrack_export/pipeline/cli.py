@@ -163,9 +163,10 @@ def _print_summary(bundle: Bundle) -> None:
 
 def _print_attention_check(check: AttentionCheck) -> None:
     echo(
-        f"  cached keys and values: on {check.clips} clips of {check.width} x {check.height} x "
-        f"{check.frames} the median point moves by {check.median_move:.3f} pixels, Average Jaccard "
-        f"{check.average_jaccard_window:.1f} to {check.average_jaccard:.1f}"
+        f"  cached keys and values, windows of {check.window_frames} frames: on {check.clips} "
+        f"clips of {check.width} x {check.height} x {check.frames} the median point moves by "
+        f"{check.median_move:.3f} pixels, Average Jaccard {check.average_jaccard_window:.1f} to "
+        f"{check.average_jaccard:.1f}"
         f"{', beyond the limits but accepted' * check.accepted}"
     )
 

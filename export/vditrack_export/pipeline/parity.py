@@ -32,6 +32,7 @@ _LATENT_ERROR = 1e-4
 """The limit for latents. Caches are rounded between groups of frames, and where a group norm
 averages millions of numbers, ONNX Runtime's sum is off by up to 4e-5 (torch's by 2e-6)."""
 _SEED = 0
+_FEWEST_LATENTS = 3
 _TOKENS = 2048
 """The number of tokens of a window up to which the whole model runs at the card's own size."""
 
@@ -55,7 +56,7 @@ class Original:
     """What the unmodified models compute of a clip."""
 
     clip: Tensor
-    """A window; with cached keys the frames of two windows. uint8 [F, H, W, 3]"""
+    """A window; with cached keys it is followed by more frames. uint8 [F, H, W, 3]"""
     latents: Tensor
     """float32 [1, C, t, h, w]"""
     descriptors: Tensor
@@ -72,25 +73,32 @@ def choose_parity_size(card: Card) -> Input:
     if latents_of(_clip_frames(size), stride) * rows * columns <= _TOKENS:
         return size
     whole = size.described_frames == size.frames
+    rows, columns = min(rows, 12), min(columns, 16)
     if size.attention == "window":
         frames, described = min(size.frames, 1 + 2 * stride), min(size.described_frames, stride)
     else:
-        frames = min(size.frames, 1 + (max(2 * chunk, 3) - 1) * stride)
-        described = size.described_frames
+        # As many cached latents as in the card, if they fit: they are what may change tracks.
+        chunks = max(_TOKENS // (rows * columns * chunk), 2)
+        latents = min(size.latents, max(chunks * chunk, _FEWEST_LATENTS))
+        frames, described = 1 + (latents - 1) * stride, size.described_frames
     return msgspec.structs.replace(
         size,
-        height=min(rows, 12) * cell,
-        width=min(columns, 16) * cell,
+        height=rows * cell,
+        width=columns * cell,
         frames=frames,
         described_frames=frames if whole else described,
     )
 
 
 def _clip_frames(size: Input) -> int:
-    """Return the frames that graphs are compared on: those of a window, or of two with caches."""
+    """Return the frames that graphs are compared on: those of a window.
+
+    With cached keys there are more, so that the window rolls and slots are used again.
+    """
     if size.attention == "window":
         return size.frames
-    return 1 + (2 * size.latents - 1) * size.temporal_stride
+    more = max(2 * size.described_latents, _FEWEST_LATENTS)
+    return size.frames + more * size.temporal_stride
 
 
 def run_original(backbone: Backbone, size: Input) -> Original:

@@ -21,6 +21,7 @@ class Settings:
     require_signature: str
     allow_host_code: bool
     backend: str
+    device: int
     threads: int
     mode: str
     cameras: tuple[str, ...]

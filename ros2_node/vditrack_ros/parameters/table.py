@@ -37,6 +37,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=get_args(BackendName),
     ),
     Parameter(
+        "device",
+        -1,
+        "Number of the GPU that runs the model, from 0, as CUDA counts; backend auto then takes no "
+        "CPU. -1 is the first GPU, or the CPU if none works.",
+        (-1, 255),
+    ),
+    Parameter(
         "threads",
         0,
         "Threads that run the model on the CPU. 0 leaves one core to the camera and to the rest of "

@@ -73,6 +73,7 @@ class PointConsumer:
         self.counters, self.settings = ImageCounters(started=time.monotonic()), settings
         self._node, self._logger = context.node, context.logger
         self._live = tracker.live(worker, context.first_id)
+        self._images_of_step = tracker.bundle.manifest.input.frames_of_step
         self._population = Population(self._live)
         self._publishers = PointPublishers(context.node, context.output_prefix)
         self._results = ResultQueue(context.node, self._publish_result, self._is_awaited)
@@ -203,7 +204,8 @@ class PointConsumer:
         if rate is not None and not self._rate_logged and settled:
             self._log_rate(rate, self.counters.output_rate(now))
         visible = 0 if update is None else int(update.visible.sum())
-        summary = self._add_geometry(summarize_points(len(self._live.ids), visible, rate), now)
+        alive, images = len(self._live.ids), self._images_of_step
+        summary = self._add_geometry(summarize_points(alive, visible, rate, images), now)
         return build_camera_report(self.counters, state, summary, self.settings, now)
 
     def _add_geometry(self, summary: ConsumerSummary, now: float) -> ConsumerSummary:
@@ -275,7 +277,14 @@ class PointConsumer:
         Both are rates per second, over different spans: the model's may be the larger by a little.
         """
         self._rate_logged = True
-        if rate < 0.95 * processed:
+        images = self._images_of_step
+        if images > 1:
+            self._logger.info(
+                f"The model reads {images} images at a time, {rate:.1f} times per second, of "
+                f"{processed:.1f} processed images per second; it describes the last of them, and "
+                "in the others optical flow tracks the points."
+            )
+        elif rate < 0.95 * processed:
             self._logger.info(
                 f"The model encodes {rate:.1f} of {processed:.1f} processed images per second; in "
                 "the others optical flow tracks the points."

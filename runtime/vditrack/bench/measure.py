@@ -31,6 +31,7 @@ from vditrack.bench.result import (
     seconds_of_pushes,
     summarize_camera,
     summarize_durations,
+    summarize_networks,
     summarize_stages,
 )
 from vditrack.bench.search import search_highest_rate
@@ -124,11 +125,14 @@ def _measure_figures(
     report("highest rate: free run", settings.duration)
     search = search_highest_rate(started.feed, settings.duration, report)
     work_ms = summarize_stages(pushes)
+    runs, networks_ms = summarize_networks(pushes)
     figures = Figures(
         first_result_ms=1e3 * started.first_result,
         warm_up_frames=len(started.warm_up),
         warm_up_ms=summarize_durations(seconds_of_pushes(started.warm_up)),
         work_ms=work_ms,
+        latents=runs * started.tracker.bundle.manifest.input.latents_of_step,
+        networks_ms=networks_ms,
         fixed_rate=summarize_camera(times),
         free_rate=search.free_rate,
         highest_rate=search.highest_rate,

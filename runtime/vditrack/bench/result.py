@@ -13,9 +13,11 @@ from vditrack.bench.feed import WHOLE, StageSeconds
 from vditrack.errors import InputError
 from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OTHER = "other"
 """Name of the time that a push spends outside of its stages."""
+_NETWORKS = ("encoder", "transformer")
+"""Stages that run where a frame completes a latent."""
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,7 +75,13 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     warm_up_ms: Distribution
     """Pushes after the first result, which all other figures leave out."""
     work_ms: dict[str, Distribution]
-    """Time of a push at the fixed rate, by stage, then ``other`` and ``whole``."""
+    """Time of a push at the fixed rate, by stage, then ``other`` and ``whole``. A stage takes
+    no time in a frame that it does not run in."""
+    latents: int
+    """Latents that the networks described at the fixed rate, of the processed frames."""
+    networks_ms: Distribution | None
+    """Time of encoder and transformer in a frame that the transformer runs in; null if there was
+    none."""
     fixed_rate: CameraRun
     free_rate: float
     """Frames per second if each frame is pushed as soon as the one before is done."""
@@ -185,6 +193,16 @@ def summarize_stages(pushes: Sequence[StageSeconds]) -> dict[str, Distribution]:
     ]
     times[WHOLE] = whole
     return {name: summarize_durations(seconds) for name, seconds in times.items()}
+
+
+def summarize_networks(pushes: Sequence[StageSeconds]) -> tuple[int, Distribution | None]:
+    """Return how often the transformer ran, and the time of the networks in those pushes."""
+    seconds = [
+        sum(spent.get(name, 0.0) for name in _NETWORKS)
+        for spent in pushes
+        if "transformer" in spent
+    ]
+    return len(seconds), summarize_durations(seconds) if seconds else None
 
 
 def seconds_of_pushes(pushes: Iterable[StageSeconds]) -> list[float]:

@@ -51,6 +51,8 @@ def _make_durations(figures: Figures) -> Table:
     for stage, spent in figures.work_ms.items():
         table.add_row(stage, *_format_durations(spent))
     table.add_section()
+    if figures.networks_ms is not None:
+        table.add_row("networks, where they run", *_format_durations(figures.networks_ms))
     table.add_row("latency from arrival", *_format_durations(figures.fixed_rate.latency_ms))
     table.add_row("warm-up", *_format_durations(figures.warm_up_ms))
     table.add_row("Lucas-Kanade", *_format_durations(figures.klt_ms))
@@ -87,6 +89,7 @@ def _list_others(figures: Figures) -> list[tuple[str, object]]:
     memory, latency = figures.memory_mib, figures.fixed_rate.latency_ms
     highest = figures.highest_rate
     return [
+        ("fixed rate", f"{figures.fixed_rate.processed} frames, {figures.latents} latents"),
         ("highest rate, at most 5% dropped", f"{_format_number(highest)} frames per second"),
         ("free rate", f"{figures.free_rate:.1f} frames per second"),
         ("work of a frame", f"{figures.times_of_klt:.1f} times OpenCV's Lucas-Kanade"),

@@ -322,6 +322,10 @@ def _encoder_claims(manifest: Manifest) -> list[tuple[bool, str]]:
     return [
         (inp.frames % encoder.frames == 0, "the encoder's frames do not divide the window's"),
         (
+            inp.attention == "window" or encoder.frames == 1,
+            "keys and values are cached, and the encoder takes several frames of a window",
+        ),
+        (
             inp.temporal_stride == 1 or whole,
             "latents share frames, and the encoder has no caches: then it takes whole windows, of "
             "which all frames are described",

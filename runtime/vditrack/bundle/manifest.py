@@ -223,6 +223,8 @@ class AttentionCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     median_move: float
     """Median distance of points from where whole windows track them, over frames in which they are
     visible."""
+    window_frames: Positive
+    """Frames of the windows, which may be fewer than the bundle's."""
     average_jaccard_window: float
     """TAP-Vid's Average Jaccard with whole windows, in percent."""
     average_jaccard: float

@@ -18,6 +18,7 @@ from vditrack.cli.console import PlainConsole, echo, echo_json
 from vditrack.cli.options import (
     BackendOption,
     BundleArgument,
+    DeviceOption,
     HostCodeOption,
     Json,
     SignatureOption,
@@ -25,6 +26,7 @@ from vditrack.cli.options import (
     parse_size,
 )
 from vditrack.errors import InputError
+from vditrack.inference.selection import name_backend
 from vditrack.tracker import Tracker
 
 
@@ -45,6 +47,7 @@ def bench(
         str, typer.Option(help="Size of the frames, WIDTHxHEIGHT in pixels.")
     ] = "640x480",
     backend: BackendOption = "auto",
+    device: DeviceOption = None,
     require_signature: SignatureOption = None,
     allow_host_code: HostCodeOption = False,
     verify_files: VerifyFilesOption = False,
@@ -65,7 +68,7 @@ def bench(
         def load() -> Tracker:
             return Tracker.load(
                 bundle,
-                backend,
+                name_backend(backend, device),
                 require_signature=require_signature,
                 verify_files=verify_files,
                 allow_host_code=allow_host_code,

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from vditrack.cli.options import BackendOption, Json
+from vditrack.cli.options import BackendOption, DeviceOption, Json
 from vditrack.cli.track import Points, TrackRequest, track_video
 from vditrack.errors import InputError
+from vditrack.inference.selection import name_backend
 
 DEMO_COLUMNS, DEMO_ROWS = 14, 6
 """Points of the grid on the first frame of each shot."""
@@ -22,11 +23,12 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder that the results are written to.")
     ] = Path("demo"),
     backend: BackendOption = "auto",
+    device: DeviceOption = None,
     as_json: Json = False,
 ) -> None:
     """Track a grid of points through each shot of a real clip of city traffic."""
     points = Points(grid=(DEMO_COLUMNS, DEMO_ROWS), cuts=DEMO_CUTS)
-    request = TrackRequest(_find_demo_clip(), points, output, backend=backend)
+    request = TrackRequest(_find_demo_clip(), points, output, backend=name_backend(backend, device))
     track_video(request, as_json=as_json)
 
 

@@ -111,7 +111,7 @@ def describe_agreement(agreement: EncoderAgreement) -> str:
     return (
         f"on {agreement.clips} clips of {agreement.width} x {agreement.height} x "
         f"{agreement.frames} its latents differ from the own encoder's by "
-        f"{agreement.relative_error:.3f} of their deviation (correlation "
+        f"{agreement.relative_error:.3g} of their deviation (correlation "
         f"{agreement.correlation:.3f}), the median point moves by {agreement.median_move:.3f} "
         f"pixels, Average Jaccard {agreement.average_jaccard_own:.1f} to "
         f"{agreement.average_jaccard:.1f}{', beyond the limit but accepted' * agreement.accepted}"

@@ -58,6 +58,14 @@ BackendOption = Annotated[
     ),
 ]
 
+DeviceOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of the GPU that runs the model, from 0, as CUDA counts; --backend auto then "
+        "takes no CPU. Default: the first GPU, or the CPU if none works."
+    ),
+]
+
 MaskOption = Annotated[
     list[str] | None,
     typer.Option(

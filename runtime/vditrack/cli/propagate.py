@@ -21,6 +21,7 @@ from vditrack.cli.mask_options import MarkedObjects, read_marked_objects
 from vditrack.cli.options import (
     BackendOption,
     BundleOption,
+    DeviceOption,
     EndOption,
     HostCodeOption,
     Json,
@@ -41,7 +42,7 @@ from vditrack.cli.propagate_result import (
     write_result,
 )
 from vditrack.errors import InputError
-from vditrack.inference.selection import BackendName, open_backend
+from vditrack.inference.selection import name_backend, open_backend
 from vditrack.io.clip import Video
 from vditrack.io.mask_png import write_mask
 from vditrack.io.overlay import draw_masks
@@ -76,6 +77,7 @@ def propagate(
     end: EndOption = None,
     output: MasksFolder = None,
     backend: BackendOption = "auto",
+    device: DeviceOption = None,
     require_signature: SignatureOption = None,
     allow_host_code: HostCodeOption = False,
     verify_files: VerifyFilesOption = False,
@@ -96,7 +98,7 @@ def propagate(
             verify_files=verify_files,
             allow_host_code=allow_host_code,
         )
-        return _open_tracker(checked, backend, motion_weight)
+        return _open_tracker(checked, name_backend(backend, device), motion_weight)
 
     with (
         results_folder(destination, {MASKS, OVERLAY, RESULT}, RESULT, inputs) as folder,
@@ -126,7 +128,7 @@ def propagate(
     exit_if_incomplete(result.not_written)
 
 
-def _open_tracker(bundle: Bundle, backend: BackendName, motion_weight: float | None) -> Tracker:
+def _open_tracker(bundle: Bundle, backend: str, motion_weight: float | None) -> Tracker:
     """Return the tracker of a bundle that propagates masks.
 
     Raises:

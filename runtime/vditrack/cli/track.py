@@ -21,6 +21,7 @@ from vditrack.cli.mask_options import read_marked_objects
 from vditrack.cli.options import (
     BackendOption,
     BundleOption,
+    DeviceOption,
     EndOption,
     HostCodeOption,
     Json,
@@ -43,7 +44,7 @@ from vditrack.cli.track_result import (
     summarize_tracks,
 )
 from vditrack.errors import InputError
-from vditrack.inference.selection import BackendName
+from vditrack.inference.selection import name_backend
 from vditrack.io.clip import Video
 from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.overlay import draw_tracks
@@ -105,6 +106,7 @@ def track(
         typer.Option("--reference", help="Track as HeFT does, and print what still differs."),
     ] = False,
     backend: BackendOption = "auto",
+    device: DeviceOption = None,
     require_signature: SignatureOption = None,
     allow_host_code: HostCodeOption = False,
     verify_files: VerifyFilesOption = False,
@@ -139,7 +141,7 @@ def track(
         start,
         end,
         topic,
-        backend,
+        name_backend(backend, device),
         mode,
         rerun,
         require_signature,
@@ -198,7 +200,8 @@ class TrackRequest:
     """Seconds; None for the end of the video."""
     topic: str | None = None
     """Image topic of a bag."""
-    backend: BackendName = "auto"
+    backend: str = "auto"
+    """As `Tracker.load` takes it."""
     mode: TrackMode = "offline"
     rerun: Path | None = None
     """Recording to write as well."""

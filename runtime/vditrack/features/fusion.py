@@ -198,10 +198,13 @@ class FusedWindow:
         return sum(window.newest_nbytes for window in windows)
 
     @property
-    def describes_each_frame(self) -> bool:
-        """Whether every frame has features."""
-        leading = self._appearance or self._motion
-        return leading is None or leading.describes_each_frame
+    def describes_skipped_frames(self) -> bool:
+        """Whether a copy can describe a frame that was skipped.
+
+        It can if every frame has features; a copy of keys and values would be too large.
+        """
+        parts = [part for part in (self._appearance, self._motion) if part is not None]
+        return parts[0].describes_each_frame and not any(part.keeps_keys for part in parts)
 
     def push(self, frame: Frame) -> FusedMap | None:
         """Return the features of the next frame, uint8 [H, W, 3] RGB; None if it has none."""

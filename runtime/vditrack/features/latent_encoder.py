@@ -37,9 +37,7 @@ class LatentEncoder:
         self.latents = self._encoder.outputs["latents"]
         """Latents of one run."""
 
-    def encode(
-        self, group: Sequence[Frame], state: State | None, *, keep: bool = True
-    ) -> tuple[Resident, State]:
+    def encode(self, group: Sequence[Frame], state: State | None) -> tuple[Resident, State]:
         """Encode the frames of one run.
 
         Args:
@@ -47,7 +45,6 @@ class LatentEncoder:
                 beginning of a clip whose later latents share frames, its first frame alone. The
                 newest frame is repeated for those that a group lacks.
             state: the stream's caches, which the run updates; None at the beginning of a clip.
-            keep: whether the run updates the caches.
 
         Returns:
             Latents [1, C, t, h, w] where the graphs run, and the state for the next run.
@@ -60,7 +57,7 @@ class LatentEncoder:
                 session, size = self._start, 1
         frames = _stack([*group, *[group[-1]] * (size - len(group))])
         with stage("encoder"):
-            outputs = session.run_resident({"frames": frames}, state, keep=keep)
+            outputs = session.run_resident({"frames": frames}, state)
         return outputs["latents"], state
 
     def encode_clip(self, frames: Iterable[Frame]) -> Iterator[Resident]:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from vditrack.arrays import Frame
+from vditrack.features.chunk_reader import ChunkReader
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap, interpolate_frames
 from vditrack.inference.session import Resident, State
@@ -22,6 +23,9 @@ class SlidingWindow:
     last frame of its group, and its map is that of this frame: latents lie at the first frame and
     at every ``temporal_stride`` frames after it, as in `interpolate_frames`. The frames between
     have no map. Before the window is full, its first latent is repeated for the missing ones.
+
+    If the transformer keeps keys and values, it runs once for each chunk of latents, and the chunk
+    has all its maps then.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
@@ -31,31 +35,47 @@ class SlidingWindow:
         self._kept: deque[Any] = deque(maxlen=length - 1)
         self._group: list[Frame] = []
         self._state: State | None = None
+        self._chunk: list[Resident] = []
+        self._reader = ChunkReader(extractor) if extractor.keeps_keys else None
 
     def copy(self) -> "SlidingWindow":
         """Return a window with the same content, which goes on independently."""
         other = copy(self)
         other._kept, other._group = self._kept.copy(), self._group.copy()
         other._state = None if self._state is None else self._state.copy()
+        other._chunk = self._chunk.copy()
+        other._reader = None if self._reader is None else self._reader.copy()
         return other
 
     @property
     def describes_each_frame(self) -> bool:
         """Whether every frame has a map."""
-        return self._extractor.temporal_stride == 1
+        return self._extractor.frames_of_step == 1
+
+    @property
+    def keeps_keys(self) -> bool:
+        """Whether a copy has keys and values of its own, which are large."""
+        return self._reader is not None
 
     @property
     def missing(self) -> int:
         """Frames that the next maps still need, at least 1."""
-        needed = self._extractor.temporal_stride if self._kept or self._state is not None else 1
-        return needed - len(self._group)
+        extractor, more = self._extractor, self._extractor.latents_of_step - 1 - len(self._chunk)
+        return self._missing_of_latent + more * extractor.temporal_stride
+
+    @property
+    def _missing_of_latent(self) -> int:
+        """Frames that the next latent still needs, at least 1."""
+        is_first = not self._kept and self._state is None
+        return (1 if is_first else self._extractor.temporal_stride) - len(self._group)
 
     @property
     def newest_nbytes(self) -> int:
         """Memory that the newest frame added to the state, in bytes."""
         newest = self._group[-1:] or list(self._kept)[-1:]
         state = 0 if self._state is None else self._state.nbytes
-        return sum(array.nbytes for array in newest) + state
+        keys = 0 if self._reader is None else self._reader.nbytes
+        return sum(array.nbytes for array in newest) + state + keys
 
     def push(self, frame: Frame) -> list[FeatureMap]:
         """Return the maps of the latents that the next frame completes, uint8 [H, W, 3] RGB.
@@ -66,14 +86,25 @@ class SlidingWindow:
             BackendError: A graph fails to run. The frames of the latent are dropped.
 
         """
-        complete = self.missing == 1
+        complete = self._missing_of_latent == 1
         self._group.append(self._extractor.resize(frame))
         if not complete:
             return []
         group, self._group = self._group, []
+        if self._reader is not None:
+            return self._read_chunk(group, self._reader)
         windowed = self._extractor.encoder.windowed
         latents = self._encode_window(group) if windowed else self._encode_newest(group)
         return self._extractor.describe(latents)[-1:]
+
+    def _read_chunk(self, group: Sequence[Frame], reader: ChunkReader) -> list[FeatureMap]:
+        """Encode the newest frames, and describe the chunk once it is complete."""
+        latent, self._state = self._extractor.encoder.encode(group, self._state)
+        self._chunk.append(latent)
+        if len(self._chunk) < self._extractor.latents_of_step:
+            return []
+        chunk, self._chunk = self._chunk, []
+        return reader.describe(chunk)
 
     def _encode_window(self, group: Sequence[Frame]) -> list[Resident]:
         """Encode all frames of the window that ends with the group."""
@@ -106,6 +137,8 @@ def clip_features(
     it. The last window is moved back so that it ends with the clip. If a clip is shorter than one
     window, its last frame is repeated.
 
+    If the transformer keeps keys and values, a clip has the maps of a stream, in one pass.
+
     Args:
         extractor: a bundle's graphs.
         frames: uint8 [T, H, W, 3] RGB, or T frames [H, W, 3].
@@ -113,7 +146,10 @@ def clip_features(
     """
     encoder = extractor.encoder
     resized = (extractor.resize(frame) for frame in frames)
-    if encoder.windowed or (encoder.cached and extractor.described == extractor.window):
+    if extractor.keeps_keys:
+        chunks = _describe_chunks(extractor, encoder.encode_clip(resized))
+        maps = interpolate_frames(chunks, extractor.temporal_stride)
+    elif encoder.windowed or (encoder.cached and extractor.described == extractor.window):
         size = (extractor.window, extractor.described, extractor.overlap)
         maps = describe_in_windows(resized, *size, extractor.describe_frames)
     else:
@@ -123,6 +159,16 @@ def clip_features(
         maps = interpolate_frames(of_latents, extractor.temporal_stride)
     # The frames of the last latent may go on beyond the clip.
     return islice(maps, len(frames))
+
+
+def _describe_chunks(
+    extractor: FeatureExtractor, latents: Iterator[Resident]
+) -> Iterator[FeatureMap]:
+    """Yield the maps of the latents of a clip; the last one is repeated to fill its chunk."""
+    reader, size = ChunkReader(extractor), extractor.latents_of_step
+    while chunk := list(islice(latents, size)):
+        filled = chunk + [chunk[-1]] * (size - len(chunk))
+        yield from islice(reader.describe(filled), len(chunk))
 
 
 def describe_in_windows(

@@ -30,7 +30,9 @@ Verify = Callable[[Bundle, OpenGraph, str], Verification]
 _LOG = logging.getLogger("vditrack")
 
 
-def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> tuple[OpenGraph, Identity]:
+def load_build(
+    folder: Path, bundle: Bundle, verify: Verify | None, device: int = 0
+) -> tuple[OpenGraph, Identity]:
     """Open the engines of a build that fits this machine.
 
     Args:
@@ -39,6 +41,7 @@ def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> tuple[Ope
         verify: Compares the engines' tracks with the bundle's, if that was not done on this GPU
             before. The verdict is stored in the build's identity, or in the user's cache folder if
             a signature is required.
+        device: Number of the GPU, as CUDA counts.
 
     Returns:
         A function that opens the engines, and their identity.
@@ -50,27 +53,27 @@ def load_build(folder: Path, bundle: Bundle, verify: Verify | None) -> tuple[Ope
         BundleError: The bundle's golden tracks cannot be read.
 
     """
-    identity, machine = load_believed_identity(folder, bundle), read_machine()
+    identity, machine = load_believed_identity(folder, bundle), read_machine(device)
     _require_fit(identity, bundle, machine)
     if bundle.acceptance is None:
         _LOG.debug("%s: not verified because %s has no %s", folder.name, bundle.root, ACCEPTANCE)
     if bundle.acceptance is None or verify is None or _verified_on(identity, machine):
-        return open_build(folder, bundle, identity), identity
-    open_graph, identity = verify_build(folder, bundle, identity, machine, verify)
+        return open_build(folder, bundle, identity, device), identity
+    open_graph, identity = verify_build(folder, bundle, identity, machine, verify, device)
     record_verdict(folder, bundle, identity)
     _require_fit(identity, bundle, machine)
     return open_graph, identity
 
 
-def open_build(folder: Path, bundle: Bundle, identity: Identity) -> OpenGraph:
-    """Return a function that opens the engines of a build, after a smoke run.
+def open_build(folder: Path, bundle: Bundle, identity: Identity, device: int = 0) -> OpenGraph:
+    """Return a function that opens the engines of a build on a GPU, after a smoke run.
 
     Whether the build fits the machine is not checked.
     """
 
     @cache
     def open_gpu() -> Gpu:
-        return Gpu()
+        return Gpu(device)
 
     def open_graph(graph: Path) -> EngineSession:
         name = ENGINE_OF[graph.name]
@@ -108,7 +111,12 @@ def _cache_path(engine: Path, record: FileRecord, bundle: Bundle) -> Path | None
 
 
 def verify_build(
-    folder: Path, bundle: Bundle, identity: Identity, machine: Machine, verify: Verify
+    folder: Path,
+    bundle: Bundle,
+    identity: Identity,
+    machine: Machine,
+    verify: Verify,
+    device: int = 0,
 ) -> tuple[OpenGraph, Identity]:
     """Open a build's engines and compare their tracks with the bundle's.
 
@@ -121,7 +129,7 @@ def verify_build(
         BundleError: The bundle's golden tracks cannot be read.
 
     """
-    open_graph = open_build(folder, bundle, identity)
+    open_graph = open_build(folder, bundle, identity, device)
     _LOG.info("%s: comparing its tracks with the bundle's tracks", folder.name)
     verified = verify(bundle, open_graph, str(machine.gpu))
     _LOG.info(

@@ -110,11 +110,9 @@ class BoundSession:
         inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
-        *,
-        keep: bool = True,
     ) -> dict[str, Array]:
         """Run the graph once, as `vditrack.inference.session.Session` defines it."""
-        found = self._run(inputs, state, slot if keep else None, "cpu")
+        found = self._run(inputs, state, slot, "cpu")
         outputs = {name: value.numpy() for name, value in found.items()}
         check_outputs(self._graph, outputs)
         return outputs
@@ -124,22 +122,20 @@ class BoundSession:
         inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
-        *,
-        keep: bool = True,
     ) -> Mapping[str, Resident]:
         """Run the graph once, as `vditrack.inference.session.Session` defines it."""
-        found = self._run(inputs, state, slot if keep else None, self._kind)
+        found = self._run(inputs, state, slot, self._kind)
         return {name: BoundArray(value, self.outputs[name].nbytes) for name, value in found.items()}
 
     def _run(
-        self, inputs: Mapping[str, Given], state: State | None, slot: int | None, left: str
+        self, inputs: Mapping[str, Given], state: State | None, slot: int, left: str
     ) -> dict[str, Any]:
-        """Run the graph, update the state unless ``slot`` is None, and return what is left.
+        """Run the graph, update the state, and return what is left.
 
         Args:
             inputs: see `vditrack.inference.session.Session.run`.
             state: see there.
-            slot: see there; None to leave the state as it is.
+            slot: see there.
             left: "cpu" for outputs on the host, or the device's kind.
 
         """
@@ -158,8 +154,7 @@ class BoundSession:
                 self._session.run_with_iobinding(binding)
                 binding.synchronize_outputs()
                 found = dict(zip(self.outputs, binding.get_outputs(), strict=True))
-                if slot is not None:
-                    self._update(bound, found, slot)
+                self._update(bound, found, slot)
         except BackendError:
             raise
         # ONNX Runtime's exceptions share no base class of their own.

@@ -16,7 +16,7 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Machine:
-    """Versions of libraries that can be imported, and the first GPU; None for what is absent."""
+    """Versions of libraries that can be imported, and a GPU; None for what is absent."""
 
     tensorrt: str | None
     """Version of TensorRT, as in "10.3.0"."""
@@ -34,14 +34,19 @@ class Machine:
     """Version of JetPack, as in "6.2", or of Jetson Linux, as in "L4T R36.4"."""
 
 
-def read_machine() -> Machine:
-    """Return what this machine has; whatever is absent or broken is None."""
+def read_machine(device: int = 0) -> Machine:
+    """Return what this machine has; whatever is absent or broken is None.
+
+    Args:
+        device: Number of the GPU, as CUDA counts.
+
+    """
     driver_api = _library("libcuda.so.1", "nvcuda.dll", "cuInit", 0)
     return Machine(
         tensorrt=library_version("tensorrt"),
         tensorrt_rtx=library_version("tensorrt_rtx"),
-        architecture=None if driver_api is None else _architecture(driver_api),
-        gpu=None if driver_api is None else _gpu_name(driver_api),
+        architecture=None if driver_api is None else _architecture(driver_api, device),
+        gpu=None if driver_api is None else _gpu_name(driver_api, device),
         driver=_driver_version(),
         cuda=None if driver_api is None else _cuda_version(driver_api),
         jetpack=_jetpack(),
@@ -83,16 +88,16 @@ def _library(linux: str, windows: str, start: str, *arguments: int) -> ctypes.CD
     return None
 
 
-def _architecture(driver_api: ctypes.CDLL) -> str | None:
+def _architecture(driver_api: ctypes.CDLL, device: int) -> str | None:
     major, minor = ctypes.c_int(), ctypes.c_int()
-    failed = driver_api.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, 0)
-    failed |= driver_api.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, 0)
+    failed = driver_api.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
+    failed |= driver_api.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
     return None if failed else f"sm{major.value}{minor.value}"
 
 
-def _gpu_name(driver_api: ctypes.CDLL) -> str | None:
+def _gpu_name(driver_api: ctypes.CDLL, device: int) -> str | None:
     name = ctypes.create_string_buffer(256)
-    failed = driver_api.cuDeviceGetName(name, len(name), 0)
+    failed = driver_api.cuDeviceGetName(name, len(name), device)
     return None if failed else name.value.decode(errors="replace")
 
 

@@ -79,8 +79,6 @@ class Session(Protocol):
         inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
-        *,
-        keep: bool = True,
     ) -> dict[str, Array]:
         """Run the graph once.
 
@@ -90,7 +88,6 @@ class Session(Protocol):
             state: The state of the stream, made by a session of the same bundle on the same
                 backend. None for a graph without state.
             slot: First slot of the rings that the run writes.
-            keep: Whether the run updates the state; otherwise the state stays as it was.
 
         Returns:
             Arrays by name of the outputs that are not state, of the shapes and dtypes in
@@ -107,8 +104,6 @@ class Session(Protocol):
         inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
-        *,
-        keep: bool = True,
     ) -> Mapping[str, Resident]:
         """Run the graph once, as `run` does, and leave its outputs where it runs.
 
@@ -201,8 +196,6 @@ class ArraySession(ABC):
         inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
-        *,
-        keep: bool = True,
     ) -> dict[str, Array]:
         """Run the graph once, as `Session` defines it.
 
@@ -215,13 +208,10 @@ class ArraySession(ABC):
         taken = {name: arrays[name] for name in self.inputs if name in arrays}
         outputs = self.run_arrays({**given, **taken})
         for name, replaced in self._tensors.replaced.items():
-            array = outputs.pop(name)
-            if keep:
-                arrays[replaced] = array
+            arrays[replaced] = outputs.pop(name)
         for name, ring in self._tensors.rings.items():
             array = outputs.pop(name)
-            if keep:
-                arrays[ring][slot : slot + len(array)] = array
+            arrays[ring][slot : slot + len(array)] = array
         return outputs
 
     def run_resident(
@@ -229,11 +219,9 @@ class ArraySession(ABC):
         inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
-        *,
-        keep: bool = True,
     ) -> Mapping[str, Resident]:
         """Run the graph once, as `Session` defines it: its outputs are arrays of the host."""
-        return self.run(inputs, state, slot, keep=keep)
+        return self.run(inputs, state, slot)
 
     @cached_property
     def _tensors(self) -> StateTensors:

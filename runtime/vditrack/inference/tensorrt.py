@@ -126,12 +126,10 @@ class EngineSession:
         inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
-        *,
-        keep: bool = True,
     ) -> dict[str, Array]:
         """Run the engine once, as `vditrack.inference.session.Session` defines it."""
         with self._gpu.lock:
-            self._execute(inputs, state, slot if keep else None, self._download_all)
+            self._execute(inputs, state, slot, self._download_all)
             outputs = {name: buffer.host.copy() for name, buffer in self._leaving.items()}
         check_outputs(self._path, outputs)
         return outputs
@@ -141,12 +139,10 @@ class EngineSession:
         inputs: Mapping[str, Given],
         state: State | None = None,
         slot: int = 0,
-        *,
-        keep: bool = True,
     ) -> dict[str, DeviceArray]:
         """Run the engine once, as `vditrack.inference.session.Session` defines it."""
         with self._gpu.lock:
-            self._execute(inputs, state, slot if keep else None, None)
+            self._execute(inputs, state, slot, None)
             outputs = {}
             for name, buffer in self._leaving.items():
                 memory = self._gpu.allocate(self.outputs[name].nbytes)
@@ -173,10 +169,10 @@ class EngineSession:
         self,
         inputs: Mapping[str, Given],
         state: State | None,
-        slot: int | None,
+        slot: int,
         download: Callable[[], None] | None,
     ) -> None:
-        """Run the engine and update the state, unless ``slot`` is None."""
+        """Run the engine and update the state."""
         try:
             self._gpu.activate()
             state = self._require_state(state)
@@ -194,11 +190,9 @@ class EngineSession:
                     download()
 
             self._launch((*addresses.values(), *uploads, download is None), addresses, work)
-            if slot is not None:
-                self._write_slots(state, slot)
+            self._write_slots(state, slot)
             self._gpu.wait()
-            if slot is not None:
-                state.replaced = written
+            state.replaced = written
         # An input that is absent or of another shape or dtype, or what CUDA's binding raises.
         except (BackendError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BackendError(f"{self._path} loads but fails to run: {error}") from error

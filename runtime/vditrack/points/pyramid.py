@@ -80,9 +80,10 @@ class Pyramid:
     def contains(self, positions: Floats) -> Bools:
         """Return which positions [N, 2, ...] (x, y), in pixels of the frame, are inside it."""
         height, width = self.size
-        if positions.size and positions.min() >= 0 and positions.max() < min(height, width):
-            return np.ones((len(positions), *positions.shape[2:]), np.bool_)
         x, y = positions[:, 0], positions[:, 1]
+        # Most often all are, which takes half as many steps to see.
+        if x.size and min(x.min(), y.min()) >= 0 and x.max() < width and y.max() < height:
+            return np.ones(x.shape, np.bool_)
         return np.asarray((x >= 0) & (x < width) & (y >= 0) & (y < height), np.bool_)
 
     def _level_of_floats(self, number: int) -> NDArray[np.float32]:

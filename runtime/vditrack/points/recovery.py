@@ -77,27 +77,36 @@ class PointSearch:
         tried = self._try(memory, wide, view, self._matches(memory, view, predicted), predicted)
         best, score = _best_of(tried)
         apart = settings.rival_distance * view.unit
-        rivals = match_elsewhere(
-            query.descriptor,
-            view.feature_map,
-            view.model_positions(best.points),
-            apart * float(view.scale.max()),
-        )
-        tried += self._try(memory, wide, view, [rivals], predicted)
         unplaced, strict = memory.unplaced, settings.min_unplaced_correlation
         by_patch_alone = unplaced | ~memory.described
         is_found = score >= np.where(by_patch_alone, strict, settings.min_correlation)
         is_found &= view.image.contains(best.points)
         for rival in tried:
-            elsewhere = ~are_close(rival.placement.points, best.points, apart)
-            is_found &= ~(elsewhere & (rival.score > score - settings.rival_margin))
+            is_found &= ~self._is_rival(rival, best, score, apart)
         descriptors = view.describe(best.points, self._matching.template_falloff)
         similarity = cosines(query.descriptor, descriptors)
         is_found &= (similarity >= settings.min_similarity) | ~memory.described
         # In another picture, something always resembles the point a little, but never both patches.
         certain = score >= settings.certain_correlation
         is_found &= ~unplaced | certain | (similarity > query.rival_similarity)
+        rows = np.flatnonzero(is_found)
+        if len(rows):
+            found, score = select_rows(best, rows), score[rows]
+            memory, wide = select_rows(memory, rows), select_rows(wide, rows)
+            rivals = match_elsewhere(
+                memory.query.descriptor,
+                view.feature_map,
+                view.model_positions(found.points),
+                apart * float(view.scale.max()),
+            )
+            for rival in self._try(memory, wide, view, [rivals], predicted[rows]):
+                is_found[rows] &= ~self._is_rival(rival, found, score, apart)
         return best, is_found
+
+    def _is_rival(self, rival: _Candidates, best: Placement, score: Floats, apart: float) -> Bools:
+        """Return which candidates [N] are elsewhere than the best ones, and nearly as good."""
+        elsewhere = ~are_close(rival.placement.points, best.points, apart)
+        return np.asarray(elsewhere & (rival.score > score - self._settings.rival_margin), np.bool_)
 
     def _matches(self, memory: PointMemory, view: View, predicted: Floats) -> list[Match]:
         """Return the candidate places: predicted, near the predicted one, anywhere."""

@@ -30,7 +30,7 @@ class EncodedFrame:
     fused: FusedMap
     """Features of the frame."""
     window: FusedWindow | None
-    """State of the features' windows after the frame; None if one more frame has no features."""
+    """State of the features' windows after the frame; None if a copy cannot describe one more."""
     objects: MaskedObjects
     """The objects in the frame, with the masks that were given for it."""
     step: float = 1.0

@@ -249,7 +249,7 @@ class MaskStream:
         objects = encoded[-1].objects.copy() if encoded else MaskedObjects(self._features.settings)
         count = 1 + len(bridged.frames)
         objects.advance(fused.descriptors, (height, width), fused.velocity, frames=count)
-        window = self._window.copy() if self._window.describes_each_frame else None
+        window = self._window.copy() if self._window.describes_skipped_frames else None
         newest = EncodedFrame(*seen, fused, window, objects, frames=count)
         newest.new_masks += bridged.carry_masks(newest)
         self._bridged = BridgedFrames()

@@ -319,7 +319,7 @@ class LiveStream:
 
     def _await_latent(self, frame: Frame) -> bool:
         """Collect the frames of the next latent; return whether the model can describe it now."""
-        needed = self._window.missing if self._job is None else self._extractor.temporal_stride
+        needed = self._window.missing if self._job is None else self._extractor.frames_of_step
         self._waiting = [*self._waiting, frame][-needed:]
         return self._job is None and len(self._waiting) == needed
 

@@ -19,7 +19,7 @@ from vditrack_export.families.step_path import StepPath
 from vditrack_export.pipeline.onnx_export import export_graph
 
 STEPPING = [tag for tag, shape in transformer_shapes().items() if shape.attentions != ("window",)]
-SIDES, WINDOW, LATENTS = (4, 6), 6, 60
+SIDES, WINDOW = (4, 6), 6
 Run = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
@@ -61,18 +61,18 @@ def in_torch(step: StepPath) -> Run:
 def check_every_block(family: SmallFamily, step: StepPath, run: Run, clip: Tensor) -> None:
     """Compare hidden states after the last block, and what each block caches, at every latent."""
     inside, limit = family.inside_clip(clip, step.chunk, WINDOW), family.denoiser.step_error
-    found, whole = run_steps(step, run, clip), range(family.shape.layers)
+    found, blocks = run_steps(step, run, clip), step.path.whole
     read = found["descriptors"].flatten(0, 2)
-    assert relative_difference(read, inside["hidden", True][-1].flatten(1)) <= limit
-    for block in whole:
+    assert relative_difference(read, inside["hidden", True][blocks - 1].flatten(1)) <= limit
+    for block in range(blocks):
         keys = found[f"slot_cache.{2 * block}"].flatten(0, 1)
         assert relative_difference(keys, inside["keys", False][block].flatten(1)) <= limit, block
 
 
-def hidden_after_all(family: SmallFamily, chunk: int) -> StepPath:
+def hidden_after(family: SmallFamily, blocks: int, chunk: int) -> StepPath:
     shape = family.shape
     heads, channels = tuple(range(shape.heads)), tuple(range(shape.head_dim))
-    cut = Cut(shape.layers - 1, heads, channels, chunk, "hidden")
+    cut = Cut(blocks - 1, heads, channels, chunk, "hidden")
     return family.step_path(cut, WINDOW, SIDES)
 
 
@@ -81,15 +81,17 @@ def hidden_after_all(family: SmallFamily, chunk: int) -> StepPath:
 def test_steps_are_one_pass_over_the_clip(tag: str, chunk: int) -> None:
     """In every block, also after the window has rolled."""
     family = small_family(tag)
-    step = hidden_after_all(family, chunk)
+    step = hidden_after(family, family.shape.layers, chunk)
     check_every_block(family, step, in_torch(step), make_clip(family, 4 * WINDOW))
 
 
-@pytest.mark.parametrize(("chunk", "latents"), [(1, LATENTS), (3, 24)])
-def test_the_graph_is_one_pass_over_the_clip(tmp_path: Path, chunk: int, latents: int) -> None:
-    """In ONNX Runtime, after the window has rolled ten times."""
+@pytest.mark.parametrize(("chunk", "latents", "blocks"), [(1, 60, 4), (3, 24, 1)])
+def test_the_graph_is_one_pass_over_the_clip(
+    tmp_path: Path, chunk: int, latents: int, blocks: int
+) -> None:
+    """In ONNX Runtime, after the window has rolled many times."""
     family = small_family("wan_causal")
-    step = hidden_after_all(family, chunk)
+    step = hidden_after(family, blocks, chunk)
     export_graph(step, step.examples, tmp_path / "step.onnx", outputs=step.outputs)
     session = ort.InferenceSession(tmp_path / "step.onnx")
 
@@ -112,3 +114,19 @@ def test_the_exporters_own_check_reads_the_same(tag: str, tensor: TensorName) ->
     prompt = family.prompt(family.prompts[-1])
     read = family.denoiser.read_clip(family.model(), shape, cut, STEP, clip, prompt)
     assert relative_difference(found, read) <= family.denoiser.step_error
+
+
+@pytest.mark.parametrize(("tag", "causal"), [("wan", False), ("wan_causal", True)])
+def test_a_causal_model_never_reads_later_latents(tag: str, causal: bool) -> None:
+    """Also where no step is involved, as in `select`."""
+    family = small_family(tag)
+    clip, prompt = make_clip(family, 4), family.prompt(family.prompts[-1])
+    changed = clip.clone()
+    changed[:, :, 3] += 1
+    cut = Cut(2, (0,), family.some_channels, 4)
+    before, after = (
+        family.denoiser.read_whole(family.model(), cut, STEP, latents, prompt).unflatten(0, (4, -1))
+        for latents in (clip, changed)
+    )
+    assert torch.equal(before[:3], after[:3]) == causal
+    assert not torch.equal(before[3], after[3])

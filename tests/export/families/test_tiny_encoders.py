@@ -77,7 +77,7 @@ def assert_close(found: Tensor, expected: Tensor, limit: float = MAX_RELATIVE_ER
 
 
 @pytest.mark.parametrize(
-    ("name", "suffix"), zip(VIDEO_CARDS, [".safetensors", ".pth", ".pt"], strict=True)
+    ("name", "suffix"), [*zip(VIDEO_CARDS, [".safetensors", ".pth", ".pt"], strict=True)]
 )
 def test_latents_of_a_stream_are_taehvs(name: str, suffix: str, tmp_path: Path) -> None:
     """Latent k is the last one of TAEHV for the clip that ends with frame 4k (or 8k)."""

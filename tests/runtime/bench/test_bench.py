@@ -317,6 +317,8 @@ def test_a_measurement(measured, bundle):
     assert figures.fixed_rate.offered == 40
     assert figures.fixed_rate.processed + figures.fixed_rate.dropped == 40
     assert list(figures.work_ms) == [*STAGES, "other", "whole"]
+    assert figures.latents == figures.fixed_rate.processed
+    assert figures.networks_ms.mean < figures.work_ms["whole"].mean
     assert figures.warm_up_frames == 20
     assert figures.times_of_klt == figures.work_ms["whole"].mean / figures.klt_ms.mean
     assert figures.memory_mib.peak >= figures.memory_mib.peak_before_load > 20
@@ -451,7 +453,7 @@ class Mistake:
             ["--compare", "a.json", "text.json"], "text.json is not a result of `vditrack bench`"
         ),
         Mistake(["--compare", "a.json", "manifest.json"], "manifest.json is not a result"),
-        Mistake(["--compare", "a.json", "newer.json"], "newer.json has schema version 2; .*Update"),
+        Mistake(["--compare", "a.json", "newer.json"], "newer.json has schema version 3; .*Update"),
         Mistake(["--compare", "older.json", "a.json"], "older.json has schema version 0; .*again"),
         Mistake(["--compare", "a.json", "less.json"], "less.json is not a result.*figures"),
     ],
@@ -461,7 +463,7 @@ def test_a_mistake_is_refused(mistake, measured, bundle, tmp_path, monkeypatch):
     result = json.loads(measured[0].read_text())
     files = {
         "a.json": result,
-        "newer.json": {**result, "schema_version": 2, "more": 1},
+        "newer.json": {**result, "schema_version": 3, "more": 1},
         "older.json": {**result, "schema_version": 0},
         "less.json": {name: value for name, value in result.items() if name != "figures"},
         "manifest.json": json.loads((bundle.root / "bundle.json").read_text()),

@@ -93,14 +93,6 @@ def test_a_copy_continues_independently(step):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_a_run_that_keeps_nothing_leaves_the_state_as_it_was(step):
-    state = step.new_state()
-    run_steps(step, state, 3)
-    step.run(INPUTS, state, 2, keep=False)
-    found, expected = run_steps(step, state, 4, 3)
-    np.testing.assert_array_equal(found, expected)
-
-
 def test_memory_of_streams_is_reused(step, cuda):
     for _ in range(3):
         run_steps(step, step.new_state(), 3)

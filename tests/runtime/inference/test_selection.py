@@ -253,9 +253,40 @@ def test_an_engine_that_gives_no_numbers_is_not_taken(tmp_path, gpu, caplog):
     assert len(warnings(caplog)) == 1
 
 
+def test_engines_run_on_the_gpu_that_is_chosen(bundle, gpu):
+    build(bundle, "tensorrt-rtx")
+    gpu.devices = 2
+    for device, current in ((None, 0), (1, 1), (0, 0)):
+        chosen = open_backend(bundle, selection.name_backend("auto", device))
+        assert (chosen.name, gpu.current) == ("tensorrt-rtx", current)
+
+
+def test_a_gpu_that_is_absent_is_refused(bundle, gpu):
+    build(bundle, "tensorrt-rtx")
+    reason = r"there is no GPU 1: CUDA finds 1, counted from 0. Give another --device"
+    with pytest.raises(BackendError, match=rf"backend tensorrt-rtx: .*{reason}"):
+        open_backend(bundle, "tensorrt-rtx:1")
+    # The CPU does not take its place.
+    with pytest.raises(BackendError, match=rf"no backend runs .* on GPU 1\. .*{reason}"):
+        open_backend(bundle, "auto:1")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cpu:0", "the backend cpu runs on no GPU"),
+        ("cpu-int8:1", "the backend cpu-int8 runs on no GPU"),
+        ("auto:-1", "'-1' is no GPU: they are counted from 0"),
+    ],
+)
+def test_a_gpu_that_a_backend_cannot_have_is_refused(bundle, name, reason):
+    with pytest.raises(InputError, match=reason):
+        open_backend(bundle, name)
+
+
 def test_an_engine_without_a_driver_says_so(bundle, monkeypatch):
     # The machine's facts are made up; cuda-python's refusal is real.
-    monkeypatch.setattr(builds, "read_machine", lambda: HERE)
+    monkeypatch.setattr(builds, "read_machine", lambda device=0: HERE)
     build(bundle, "tensorrt-rtx")
     with pytest.raises(BackendError, match=r"CUDA's \w+ failed|does not load"):
         open_backend(bundle, "tensorrt-rtx")
@@ -296,15 +327,18 @@ def test_every_name_can_be_opened():
 def test_the_command_line_takes_a_backend(tmp_path, run_vditrack):
     frames = np.random.default_rng(0).integers(0, 255, (3, 64, 96, 3), np.uint8)
     write_video(tmp_path / "clip.mp4", frames, np.arange(3) / 10)
-    refused = run_vditrack("track", "clip.mp4", "--grid", "2", "--backend", "cuda", cwd=tmp_path)
+    arguments = ("track", "clip.mp4", "--grid", "2")
+    refused = run_vditrack(*arguments, "--backend", "cuda", cwd=tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.startswith("vditrack: backend cuda: ")
     assert refused.stderr.count("\n") == 1
     assert f"no {CUDA}. Run `pip uninstall -y onnxruntime && pip install" in refused.stderr
     assert not (tmp_path / "clip_tracks").exists()
-    done = run_vditrack(
-        "track", "clip.mp4", "--grid", "2", "--backend", "cpu", "--json", cwd=tmp_path
-    )
+    refused = run_vditrack(*arguments, "--device", "1", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("vditrack: no backend runs ")
+    assert "on GPU 1." in refused.stderr
+    done = run_vditrack(*arguments, "--backend", "cpu", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["backend"] == "cpu"
     assert done.stderr == ""
 

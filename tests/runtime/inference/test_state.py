@@ -49,15 +49,6 @@ def test_a_copy_continues_independently(session):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_a_run_that_keeps_nothing_leaves_the_state_as_it_was(session):
-    state = session.new_state()
-    run_steps(session, state, 3)
-    inputs = {"latents": np.ones((CHUNK, SIDE), np.float32), "places": np.zeros(SLOTS, np.int32)}
-    session.run(inputs, state, 2, keep=False)
-    found, expected = run_steps(session, state, 4, 3)
-    np.testing.assert_array_equal(found, expected)
-
-
 def test_a_bound_run_that_cannot_update_its_state_is_refused(tmp_path):
     session = BoundSession(write_step_graph(tmp_path / "step.onnx"), CPU)
     inputs = {"latents": np.ones((CHUNK, SIDE), np.float32), "places": np.zeros(SLOTS, np.int32)}

@@ -1,0 +1,142 @@
+"""Streams of bundles that keep keys and values, against one pass of diffusers over the clip."""
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from doubles.manifest import SOURCE, make_manifest
+from doubles.passthrough import write_passthrough
+from doubles.small_cards import make_small_card
+from vditrack import Tracker
+from vditrack.bundle.folder import load_bundle, seal_bundle
+from vditrack.bundle.manifest import Output
+from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.windows import SlidingWindow, causal_features, clip_features
+from vditrack.stage_timing import record_stages
+from vditrack_export.checkpoints.sources import Weights
+from vditrack_export.pipeline.backbone import load_backbone
+from vditrack_export.pipeline.onnx_export import export_graph
+
+STRIDE, LATENTS = 4, 24
+FRAMES = 1 + (LATENTS - 1) * STRIDE
+CHUNK, WINDOW = 2, 6
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    card = make_small_card(
+        "wan2.1-causal-1.3b",
+        frames=1 + (WINDOW - 1) * STRIDE,
+        temporal_stride=STRIDE,
+        attention="causal",
+        chunk=CHUNK,
+    )
+    return load_backbone(card, Weights(None))
+
+
+@pytest.fixture(scope="module")
+def bundle(backbone, tmp_path_factory):
+    """The transformer's graph, behind an encoder of mean colours."""
+    size, grid, folder = backbone.card.input, backbone.grid, tmp_path_factory.mktemp("bundle")
+    shape = {"frames": size.frames, "described": size.described_frames, "rows": 8, "columns": 12}
+    colours = write_passthrough(folder, cached=True, temporal_stride=STRIDE, **shape)
+    for name in ("encoder.onnx", "encoder_start.onnx"):
+        _widen_latents(folder / name, backbone.latent_shape(size)[0])
+    graph = backbone.feature_graph(size)
+    export_graph(graph.module, graph.examples, folder / "features.onnx", outputs=graph.outputs)
+    feature, channels = backbone.card.feature, backbone.channels
+    source = msgspec.structs.replace(SOURCE, heads=feature.heads, channels=channels)
+    count = len(feature.heads) * len(channels)
+    output = Output(rows=grid.rows, columns=grid.columns, stride=grid.stride, channels=count)
+    return seal_bundle(folder, make_manifest(size, colours.manifest.encoder, output, source))
+
+
+def _widen_latents(path, channels: int) -> None:
+    """Repeat the three colours of an encoder's latents for more channels."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.output[:] = ["colours" if name == "latents" else name for name in node.output]
+        node.input[:] = ["colours" if name == "latents" else name for name in node.input]
+    model.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.arange(channels) % 3, "repeated")
+    )
+    gather = onnx.helper.make_node("Gather", ["colours", "repeated"], ["latents"], axis=1)
+    model.graph.node.append(gather)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = channels
+    onnx.save(model, path)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return np.random.default_rng(5).integers(0, 256, (FRAMES, 64, 96, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def truth(backbone, bundle, clip):
+    """Descriptors of all latents, of one pass of the unmodified model: [T, rows, columns, D]."""
+    latents = list(FeatureExtractor(bundle).encoder.encode_clip(clip))
+    size, denoiser = backbone.card.input, backbone.card.family.denoiser
+    given = backbone.denoising, torch.from_numpy(np.concatenate(latents, axis=2)), backbone.prompt
+    model, shape = backbone.checkpoint.transformer, backbone.latent_shape(size)
+    with torch.no_grad():
+        read = denoiser.read_clip(model, shape, backbone.cut(size), *given)
+    return read.reshape(LATENTS, backbone.grid.rows, backbone.grid.columns, -1).numpy()
+
+
+def assert_close(found, truth):
+    assert np.abs(np.stack(found) - truth).max() <= 1e-4 * np.abs(truth).max()
+
+
+def test_a_stream_is_one_pass_over_the_clip(bundle, clip, truth):
+    """After the window has rolled many times, and from copies, which do not meet."""
+    window, found, spent = SlidingWindow(FeatureExtractor(bundle)), [], []
+    with record_stages(lambda name, _: spent.append(name)):
+        for t, frame in enumerate(clip):
+            if t in (30, 51):
+                other, window = window, window.copy()
+                for noise in clip[: 3 * CHUNK * STRIDE]:
+                    other.push(noise)
+            missing = window.missing
+            maps = window.push(frame)
+            assert len(maps) == (CHUNK if missing == 1 else 0)
+            found += [one.descriptors for one in maps]
+    assert_close(found, truth)
+    assert spent.count("transformer") == LATENTS // CHUNK + 2 * 3
+
+
+def test_a_clip_has_the_maps_of_the_stream(bundle, clip, truth):
+    extractor, spent = FeatureExtractor(bundle), []
+    with record_stages(lambda name, _: spent.append(name)):
+        maps = list(clip_features(extractor, clip))
+    assert len(maps) == FRAMES
+    assert_close([one.descriptors for one in maps[::STRIDE]], truth)
+    middle = (maps[4].descriptors + maps[8].descriptors) / 2
+    np.testing.assert_allclose(maps[6].descriptors, middle, rtol=1e-4, atol=1e-5)
+    assert [spent.count(name) for name in ("encoder", "transformer")] == [LATENTS, LATENTS // CHUNK]
+    streamed = list(causal_features(extractor, clip))
+    described = [t for t, one in enumerate(streamed) if one is not None]
+    assert described == list(range((CHUNK - 1) * STRIDE, FRAMES, CHUNK * STRIDE))
+    assert len(list(clip_features(extractor, clip[:7]))) == 7
+
+
+def test_streams_of_a_tracker_do_not_meet(bundle, clip):
+    """Two streams that take turns, one that is reset, and a clip in between."""
+    tracker = Tracker(load_bundle(bundle.root))
+    points = [[30.0, 30.0], [60.0, 40.0]]
+    queries = [[0, *point] for point in points]
+    alone = tracker.track(clip[:30], queries, mode="causal")
+    first, second = tracker.stream(), tracker.stream()
+    for t in range(10):
+        second.push(clip[t + 5], float(t))
+    second.reset()
+    for t, frame in enumerate(clip[:30]):
+        for stream in (first, second):
+            update = stream.push(frame, float(t))
+            if t == 0:
+                stream.add(points)
+            else:
+                np.testing.assert_array_equal(update.points, alone.points[:, t])
+        if t == 20:
+            tracker.track(clip[:9], queries)
