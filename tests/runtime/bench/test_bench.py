@@ -33,6 +33,7 @@ from vditrack.bench.result import (
 )
 from vditrack.bench.search import search_highest_rate
 from vditrack.cli.bench import bench
+from vditrack.inference import cpu
 from vditrack.stage_timing import record_stages, stage
 from vditrack.synthetic.layers.clips import render_clip
 
@@ -494,6 +495,7 @@ def test_peak_memory_is_in_mib():
 def test_the_limit_of_a_container(monkeypatch):
     files = {"/proc/device-tree/model": "Orin Nano\0", "/sys/fs/cgroup/cpu.max": "150000 100000"}
     monkeypatch.setattr(machine, "_read_text", files.get)
+    monkeypatch.setattr(cpu, "_read", lambda path: files.get(str(path), ""))
     read = machine.read_machine()
     assert (read.cpu, read.cpu_limit, read.governor) == ("Orin Nano", 1.5, None)
     files["/sys/fs/cgroup/cpu.max"] = "max 100000"
