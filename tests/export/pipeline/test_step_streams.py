@@ -1,11 +1,15 @@
 """Streams of bundles that keep keys and values, against one pass of diffusers over the clip."""
 
+import sys
+from functools import cache
+
 import msgspec
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from doubles.cuda import CudaDouble, library_double, write_engine
 from doubles.manifest import SOURCE, make_manifest
 from doubles.passthrough import write_passthrough
 from doubles.small_cards import make_small_card
@@ -14,6 +18,10 @@ from vditrack.bundle.folder import load_bundle, seal_bundle
 from vditrack.bundle.manifest import Output
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import SlidingWindow, causal_features, clip_features
+from vditrack.inference.cuda import Gpu
+from vditrack.inference.io_binding import BoundSession
+from vditrack.inference.onnxruntime import CPU
+from vditrack.inference.tensorrt import EngineSession
 from vditrack.stage_timing import record_stages
 from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.pipeline.backbone import load_backbone
@@ -140,3 +148,43 @@ def test_streams_of_a_tracker_do_not_meet(bundle, clip):
                 np.testing.assert_array_equal(update.points, alone.points[:, t])
         if t == 20:
             tracker.track(clip[:9], queries)
+
+
+def stream_maps(extractor, clip, copied_at):
+    """Yield the descriptors of a stream, which is copied after a frame."""
+    window = SlidingWindow(extractor)
+    for t, frame in enumerate(clip):
+        if t == copied_at:
+            other, window = window, window.copy()
+            for noise in clip[: 2 * CHUNK * STRIDE]:
+                other.push(noise)
+        yield [one.descriptors for one in window.push(frame)]
+
+
+def test_a_stream_on_a_gpu_moves_frames_and_descriptors(bundle, clip, truth, monkeypatch, tmp_path):
+    """Caches, latents, keys and values do not cross: with doubles of the GPU and its engines."""
+    cuda = CudaDouble()
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    monkeypatch.setitem(sys.modules, "tensorrt", library_double(cuda))
+    gpu = cache(Gpu)
+
+    def open_engine(graph):
+        path = write_engine(tmp_path / f"{graph.stem}.engine", graph)
+        return EngineSession(path, "tensorrt", open_gpu=gpu)
+
+    found = []
+    for maps in stream_maps(FeatureExtractor(bundle, open_engine), clip, 30):
+        found += maps
+        if len(found) == CHUNK:
+            cuda.moved = dict.fromkeys(cuda.moved, 0)
+    assert_close(found, truth)
+    # Those of the copied stream too, and the frames of its last latent.
+    steps = LATENTS // CHUNK - 1 + 2
+    allowed = steps * CHUNK * (STRIDE * clip[0].nbytes + truth[0].nbytes)
+    assert 0 < cuda.moved["up"] + cuda.moved["down"] <= 1.1 * allowed
+
+
+def test_a_stream_by_io_binding_is_one_pass_over_the_clip(bundle, clip, truth):
+    extractor = FeatureExtractor(bundle, lambda graph: BoundSession(graph, CPU))
+    found = [one for maps in stream_maps(extractor, clip, 30) for one in maps]
+    assert_close(found, truth)
