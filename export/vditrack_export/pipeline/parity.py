@@ -77,8 +77,9 @@ def choose_parity_size(card: Card) -> Input:
     if size.attention == "window":
         frames, described = min(size.frames, 1 + 2 * stride), min(size.described_frames, stride)
     else:
-        # As many cached latents as in the card, if they fit: they are what may change tracks.
-        chunks = max(_TOKENS // (rows * columns * chunk), 2)
+        # Where caching may change tracks, as many latents are cached as in the card, if they fit.
+        approximate = size.attention == "cached"
+        chunks = max(_TOKENS // (rows * columns * chunk), 2) if approximate else 2
         latents = min(size.latents, max(chunks * chunk, _FEWEST_LATENTS))
         frames, described = 1 + (latents - 1) * stride, size.described_frames
     return msgspec.structs.replace(
