@@ -100,6 +100,11 @@ def _of_windows(size: Input) -> list[str]:
             f"described frames: the newest {size.described_frames} of a window's {size.frames}, "
             f"in chunks of {_CHUNK}, not all of a chunk in one window"
         )
+    if size.attention != "window":
+        said.append(
+            f"attention: {size.attention}, to earlier latents and to those of the same "
+            f"{size.described_frames} frames, not to all of a chunk"
+        )
     if size.temporal_stride != 1:
         said.append(f"a latent for every {size.temporal_stride} frames, not one a frame")
     return said

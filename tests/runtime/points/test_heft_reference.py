@@ -359,6 +359,7 @@ def test_nothing_differs_from_heft_where_its_choices_are_made(tmp_path):
         ({"input": {"height": 240, "width": 416}}, "416 x 240, not 832 x 480"),
         ({"input": {"frames": 13, "described_frames": 13}}, "windows of 13 frames, not 25"),
         ({"input": {"described_frames": 1}}, "the newest 1 of a window's 25"),
+        ({"input": {"attention": "causal"}}, "attention: causal, to earlier latents"),
         ({"matching": {"search_radius": 40.0}}, "search radius 40, not 42"),
         ({"matching": {"template_update": 0.1}}, "template update 0.1, not 0.05"),
     ],
