@@ -7,6 +7,7 @@ import msgspec
 from vditrack.bundle.manifest import Input
 from vditrack_export.card import Card
 from vditrack_export.plan.interpolation import choose_lengths
+from vditrack_export.plan.latents import encoder_choices
 from vditrack_export.plan.runs import Plan, Question, plan_bundle
 from vditrack_export.plan.settings import Setting, is_possible, window_input
 
@@ -18,26 +19,33 @@ _LARGEST_MULTIPLE = 16
 def candidate_plans(card: Card, question: Question) -> list[Plan]:
     """Return the plan of every candidate, best first.
 
-    Each describes the newest latent of a window, which is all that a stream reads. Sizes keep the
-    card's aspect ratio as far as whole cells allow. With temporal compression a window is one frame
-    and a multiple of the temporal stride. A model that reads single frames has no other windows.
+    Where a tiny encoder gives the card's latents, both encoders are tried, unless the card has the
+    tiny one already. Each describes the newest latent of a window, which is all that a stream
+    reads. Sizes keep the card's aspect ratio as far as whole cells allow. With temporal compression
+    a window is one frame and a multiple of the temporal stride. A model that reads single frames
+    has no other windows.
 
     Those that fit and hold the rate come first, the largest first. Those that do not hold the rate
     follow by the rate that they reach, and those that do not fit the device's memory come last.
     """
     settings = list(_settings(card))
     counted = choose_lengths([setting.latent_frames for setting in settings])
+    encoders = (card.tiny_encoder,) if card.tiny_encoder else encoder_choices(card)
     plans = [
-        plan_bundle(card, describe_newest(card, setting), question, counted=counted)
+        plan_bundle(form, describe_newest(card, setting), question, counted=counted)
+        for form in (msgspec.structs.replace(card, tiny_encoder=each) for each in encoders)
         for setting in settings
     ]
     return sorted(plans, key=lambda plan: _order(plan, question.rate))
 
 
 def describe_newest(card: Card, setting: Setting) -> Input:
-    """Return the input of a bundle for a window that describes its newest latent alone."""
+    """Return the input of a bundle for a window that describes its newest latent alone.
+
+    With cached keys it describes as many latents as the card.
+    """
     window = window_input(card, setting)
-    if setting.latent_frames == 1:
+    if setting.latent_frames == 1 or window.attention != "window":
         return window
     return msgspec.structs.replace(window, described_frames=setting.temporal_stride)
 
@@ -50,18 +58,22 @@ def holds(plan: Plan, rate: float) -> bool:
 def _order(plan: Plan, rate: float) -> tuple[float, ...]:
     size = plan.setting
     if holds(plan, rate):
-        return (0, -size.height * size.width, -size.frames, plan.stream_seconds)
+        area, tiny = size.height * size.width, plan.encoder is not None
+        return (0, -area, -size.frames, tiny, plan.stream_seconds)
     return (1 if plan.fits else 2, -plan.stream_rate)
 
 
 def _settings(card: Card) -> Iterator[Setting]:
     windows = _WINDOWS if card.input.frames > 1 else (1,)
+    chunk = 1 if card.input.attention == "window" else card.input.described_latents
     for height, width in dict.fromkeys(_pictures(card)):
         for stride in card.encoder.temporal_strides:
             for frames in windows:
+                setting = Setting(height, width, frames, stride)
                 long_enough = frames > stride or frames == card.input.frames == 1
-                if long_enough and (frames - 1) % stride == 0:
-                    yield Setting(height, width, frames, stride)
+                whole = (frames - 1) % stride == 0 and setting.latent_frames % chunk == 0
+                if long_enough and whole:
+                    yield setting
 
 
 def _pictures(card: Card) -> Iterator[tuple[int, int]]:

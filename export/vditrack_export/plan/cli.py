@@ -11,8 +11,9 @@ import typer
 from vditrack.cli.console import PlainConsole, echo, echo_json
 from vditrack.errors import InputError, VditrackError, install_command
 from vditrack_export.card import load_card
-from vditrack_export.card_changes import change_card
+from vditrack_export.card_changes import change_card, replace_encoder
 from vditrack_export.command_options import (
+    AttentionOption,
     BlockOption,
     DescribedOption,
     EncoderPrecisionOption,
@@ -64,6 +65,15 @@ def plan(
     frames: FramesOption = None,
     described: DescribedOption = None,
     temporal_stride: TemporalStrideOption = None,
+    attention: AttentionOption = None,
+    encoder: Annotated[
+        Literal["taehv", "taesd"] | None,
+        typer.Option(
+            help="Tiny encoder in place of the checkpoint's own; default: the own one is planned, "
+            "and sizes are listed for both.",
+            show_default=False,
+        ),
+    ] = None,
     block: BlockOption = None,
     heads: HeadsOption = None,
     precision: Annotated[
@@ -93,13 +103,7 @@ def plan(
     target = _choose_device(device, device_file)
     if card is None or target is None:
         raise InputError("give a card and --device; `vditrack plan --device list` shows devices.")
-    # Written so that NaN fails too.
-    if not 0 < rate <= _HIGHEST_RATE:
-        raise InputError(
-            f"--rate {rate:g} is not a frame rate: give more than 0, at most {_HIGHEST_RATE}."
-        )
-    if points > _MOST_POINTS:
-        raise InputError(f"--points {points} is too many: give at most {_MOST_POINTS}.")
+    _check_numbers(rate, points)
     # Mistakes are reported before torch takes its seconds to load.
     wanted = change_card(
         load_card(card),
@@ -107,9 +111,11 @@ def plan(
         frames=frames,
         described=described,
         temporal_stride=temporal_stride,
+        attention=attention,
         block=block,
         heads=heads,
     )
+    wanted = replace_encoder(wanted, encoder)
     require_plausible_sizes(wanted)
     check_efficiency(efficiency)
     try:
@@ -129,6 +135,8 @@ def plan(
         frames,
         described,
         temporal_stride,
+        attention,
+        encoder,
         block,
         heads,
         features,
@@ -138,6 +146,16 @@ def plan(
         echo(json.dumps({"export": command.format(), **_as_data(report)}))
     else:
         print_report(PlainConsole(), report, command)
+
+
+def _check_numbers(rate: float, points: int) -> None:
+    # Written so that NaN fails too.
+    if not 0 < rate <= _HIGHEST_RATE:
+        raise InputError(
+            f"--rate {rate:g} is not a frame rate: give more than 0, at most {_HIGHEST_RATE}."
+        )
+    if points > _MOST_POINTS:
+        raise InputError(f"--points {points} is too many: give at most {_MOST_POINTS}.")
 
 
 def _choose_device(name: str | None, file: Path | None) -> Device | None:
@@ -186,6 +204,7 @@ def _plan_data(plan: "Plan") -> dict[str, object]:
     return {
         **asdict(plan),
         "memory": {**asdict(memory), **sums},
+        "stream_seconds": plan.stream_seconds,
         "stream_rate": plan.stream_rate,
         "clip_rate": plan.clip_rate,
         "latent_seconds": plan.latent_seconds,

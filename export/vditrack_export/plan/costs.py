@@ -40,11 +40,17 @@ class Cost:
     """
     peak_bytes: int
     """Activations that are live at the worst step. Where all is fused (TensorRT), without the
-    inputs and outputs of the run, whose buffers are not the engine's."""
+    inputs, outputs and state of the run, whose buffers are not the engine's."""
     input_bytes: int
-    """Size of the run's inputs."""
+    """Size of the run's inputs, without its state."""
     output_bytes: int
-    """Size of the run's outputs."""
+    """Size of the run's outputs, without those that update its state."""
+    replaced_bytes: int = 0
+    """Size of the state that a run replaces, such as an encoder's caches."""
+    ring_bytes: int = 0
+    """Size of the rings that a run reads, such as cached keys and values."""
+    slot_bytes: int = 0
+    """Size of the outputs that are written into rings."""
 
     @property
     def operations(self) -> int:

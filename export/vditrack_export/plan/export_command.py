@@ -17,12 +17,14 @@ class ExportCommand:
     frames: int | None
     described: int | None
     temporal_stride: int | None
+    attention: str | None
+    encoder: str | None
     block: int | None
     heads: str | None
     precision: str
     encoder_precision: str | None
 
-    def with_window(self, setting: Setting, described: int) -> ExportCommand:
+    def with_window(self, setting: Setting, described: int, encoder: str | None) -> ExportCommand:
         """Return the command for another window, of which so many frames are described."""
         return replace(
             self,
@@ -30,6 +32,7 @@ class ExportCommand:
             frames=setting.frames,
             described=described,
             temporal_stride=setting.temporal_stride,
+            encoder=encoder,
         )
 
     def format(self) -> str:
@@ -39,6 +42,8 @@ class ExportCommand:
             "--frames": self.frames,
             "--described": self.described,
             "--temporal-stride": self.temporal_stride,
+            "--attention": self.attention,
+            "--encoder": self.encoder,
             "--block": self.block,
             "--heads": self.heads,
             "--precision": self.precision,

@@ -42,14 +42,18 @@ def interpolate(count: Callable[[int], Cost], counted: Sequence[int], length: in
 
 
 def extrapolate(first: Cost, second: Cost, steps: int) -> Cost:
-    """Return the first cost and so many times what the second adds; peak memory is the second's."""
+    """Return the first cost and so many times what the second adds.
+
+    Peak memory is the second's, unless each step has a state that is an input of its own.
+    """
     differences = {
         field.name: getattr(second, field.name) - getattr(first, field.name)
         for field in fields(Cost)
-        if field.name != "peak_bytes"
     }
     exact = {name: getattr(first, name) + steps * more for name, more in differences.items()}
-    return Cost(**exact, peak_bytes=second.peak_bytes)
+    if not first.ring_bytes:
+        exact["peak_bytes"] = second.peak_bytes
+    return Cost(**exact)
 
 
 def _parabola(places: Sequence[int], values: Sequence[int], at: int) -> int:

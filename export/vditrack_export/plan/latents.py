@@ -1,35 +1,20 @@
-"""The cost of each new latent of a stream: as the runtime computes it, and estimates of less.
+"""The cost of each new latent of a stream, in the forms that export makes.
 
-The estimates are of forms that export does not make. A transformer with cached keys and values
-computes the newest latent alone, which attends to the keys and values that the window's others had
-when they were new. That is not what a bidirectional model computes: there, older latents attend to
-the newest, too. A tiny encoder, TAEHV (https://github.com/madebyollin/taehv), stands in for the
-checkpoint's.
+A bundle has the checkpoint's own encoder or a tiny one, and a transformer that runs on whole
+windows, or on the newest latents with cached keys and values of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
+
+import msgspec
 
 from vditrack_export.card import Card
-from vditrack_export.plan.costs import Cost, PrecisionName
-from vditrack_export.plan.lowering import lower
-from vditrack_export.plan.networks import record_feature_path
-from vditrack_export.plan.recorder import Recording, Value
-from vditrack_export.plan.runs import Plan, Question, plan_engine
-from vditrack_export.plan.settings import Setting, latent_size
-
-_ITEM = {"fp16": 2, "bf16": 2, "fp32": 4}
-_TINY_WIDTH = 64
-"""Channels of every layer of TAEHV's encoder."""
-_TINY_STRIDES = (2, 2, 1)
-"""Frames that each of its levels joins; each halves the picture."""
-_TINY_BLOCKS = 3
-"""Memory blocks of a level: three convolutions each; the first also sees the frame before."""
-_TINY_ENCODERS = ("wan_autoencoder", "cogvideox_autoencoder", "hunyuan_video_autoencoder")
-"""Encoders of cards whose latents a TAEHV gives, one for four frames."""
+from vditrack_export.families.base_shapes import TinyEncoderKind
+from vditrack_export.families.tiny_encoders.shapes import derive_shape
+from vditrack_export.plan.runs import Plan, Question, plan_bundle
 
 
 @dataclass(frozen=True)
@@ -37,10 +22,9 @@ class LatentCost:
     """What a stream computes for each new latent, in one form."""
 
     form: str
-    estimate: bool
-    """Whether export does not make this form."""
-    runs: int
-    """Runs of both networks for the latent."""
+    """Encoder and attention, as the options of export name them."""
+    planned: bool
+    """Whether this is the form of the bundle that was planned."""
     encoder_operations: int
     transformer_operations: int
     cache_bytes: int
@@ -49,150 +33,60 @@ class LatentCost:
     """Time for the latent, without tracking."""
     rate: float
     """Frames a second: as many frames as share a latent, in that time."""
+    fits: bool
+    """Whether the bundle fits the device's memory."""
 
 
-@dataclass(frozen=True)
-class _Form:
-    name: str
-    operations: int
-    seconds: float
-    cache_bytes: int
-
-
-def latent_costs(card: Card, plan: Plan, question: Question) -> tuple[LatentCost, ...]:
-    """Return the cost of a new latent as it is, then estimates of other forms.
-
-    Today every frame runs both networks, and the encoder's caches pass through the host's memory.
-    The estimates run each network once for a latent, and keep caches on the device.
-    """
-    setting, stride = plan.setting, plan.setting.temporal_stride
-    encoder, transformer = plan.engines["encoder"], plan.engines["transformer"]
-    copies = encoder.copy_seconds + transformer.copy_seconds
-    seconds = stride * (encoder.seconds + transformer.seconds + copies)
-    made = LatentCost(
-        form="as exported",
-        estimate=False,
-        runs=stride,
-        encoder_operations=stride * encoder.operations,
-        transformer_operations=stride * transformer.operations,
-        cache_bytes=plan.cache_bytes,
-        seconds=seconds,
-        rate=stride / seconds,
-    )
-    encoders = [_Form("VAE", encoder.operations, encoder.seconds, plan.cache_bytes)]
-    encoders += _tiny_encoders(card, setting, question)
-    transformers = [_Form("window", transformer.operations, transformer.seconds, 0)]
-    transformers += _cached_transformers(card, setting, question)
-    return made, *(_estimate(stride, a, b) for a in encoders for b in transformers)
-
-
-def _estimate(stride: int, encoder: _Form, transformer: _Form) -> LatentCost:
-    seconds = encoder.seconds + transformer.seconds
-    return LatentCost(
-        form=f"{encoder.name}, {transformer.name}",
-        estimate=True,
-        runs=1,
-        encoder_operations=encoder.operations,
-        transformer_operations=transformer.operations,
-        cache_bytes=encoder.cache_bytes + transformer.cache_bytes,
-        seconds=seconds,
-        rate=stride / seconds,
-    )
-
-
-def _cached_transformers(card: Card, setting: Setting, question: Question) -> Iterator[_Form]:
-    """Yield the transformer on the newest latent, with the keys and values of the others cached."""
-    older = setting.latent_frames - 1
-    if card.transformer.as_transformer is None or older == 0:
-        return
-    _, rows, columns = latent_size(card, setting)
-    recording = record_feature_path(card, (1, rows, columns), 1, question.precision.features)
-    cost, caches = lower(recording, question.device.fusion), 0
-    cells = (setting.height // card.cell) * (setting.width // card.cell)
-    for value in _self_attentions(recording):
-        query, key, attended = value.reads
-        channels = prod(key.shape[:-2]) * (key.shape[-1] + attended.shape[-1])
-        read = older * cells * channels * value.dtype.itemsize
-        caches += read
-        name = question.precision.features
-        more = 2 * query.shape[-2] * older * cells * channels
-        cost = replace(
-            cost,
-            **{name: cost.operations_in(name) + more},
-            moved_bytes=cost.moved_bytes + read,
-        )
-    engine = plan_engine(cost, question)
-    yield _Form("cached", engine.operations, engine.seconds, caches)
-
-
-def _self_attentions(recording: Recording) -> Iterator[Value]:
-    """Yield every attention whose keys are not those of a constant prompt."""
-    for value in recording.values:
-        if value.kind == "attention" and value.reads[1].kind != "constant":
-            yield value
-
-
-def _tiny_encoders(card: Card, setting: Setting, question: Question) -> Iterator[_Form]:
-    """Yield TAEHV on the frames of a latent, if there is one for the card's latents."""
-    shape = card.encoder
-    kind = shape.__struct_config__.tag
-    if kind not in _TINY_ENCODERS or setting.temporal_stride != prod(_TINY_STRIDES):
-        return
-    patch = shape.stride // 2 ** len(_TINY_STRIDES)
-    height, width = setting.height // patch, setting.width // patch
-    cost, caches = tiny_encoder_cost(
-        height, width, 3 * patch**2, shape.latent_channels, question.precision.encoder
-    )
-    engine = plan_engine(cost, question)
-    yield _Form("TAEHV", engine.operations, engine.seconds, caches)
-
-
-def tiny_encoder_cost(
-    height: int, width: int, image_channels: int, latent_channels: int, precision: PrecisionName
-) -> tuple[Cost, int]:
-    """Return the cost of TAEHV's encoder for the frames of a latent, and its caches in bytes.
-
-    Its first convolution is followed by three levels: the frames that a level joins are stacked in
-    channels and mixed (1 x 1), a convolution halves the picture, and memory blocks follow, each of
-    which keeps a frame of its input. A last convolution gives the latent.
+def latent_costs(card: Card, planned: Plan, question: Question) -> tuple[LatentCost, ...]:
+    """Return the cost of a new latent in the form of a card, then in the others.
 
     Args:
-        height: Rows of the picture after its patches were folded into channels.
-        width: Its columns.
-        image_channels: Its channels.
-        latent_channels: Channels of a latent.
-        precision: Of all convolutions.
+        card: The card.
+        planned: Its bundle.
+        question: The device and the conditions.
 
     """
-    wide, frames, pixels = _TINY_WIDTH, prod(_TINY_STRIDES), height * width
-    operations = moved = weights = caches = 0
+    others = (plan_bundle(form, form.input, question) for form in _other_forms(card))
+    return _measure(planned, planned=True), *(_measure(plan, planned=False) for plan in others)
 
-    def convolve(kernel: int, entering: int, leaving: int, step: int = 1) -> None:
-        nonlocal operations, moved, weights
-        operations += 2 * kernel * entering * leaving * pixels * frames
-        moved += (entering * step + leaving) * pixels * frames
-        weights += kernel * entering * leaving
 
-    convolve(9, image_channels, wide)
-    for joined in _TINY_STRIDES:
-        frames //= joined
-        convolve(1, joined * wide, wide)
-        pixels //= 4
-        convolve(9, wide, wide, step=4)
-        for _ in range(_TINY_BLOCKS):
-            convolve(9, 2 * wide, wide)
-            convolve(9, wide, wide)
-            convolve(9, wide, wide)
-            caches += wide * pixels
-    convolve(9, wide, latent_channels)
-    item = _ITEM[precision]
-    counts: dict[PrecisionName, int] = {"fp16": 0, "bf16": 0, "fp32": 0, precision: operations}
-    cost = Cost(
-        **counts,
-        weight_bytes=item * weights,
-        moved_bytes=item * moved,
-        peak_bytes=0,
-        input_bytes=0,
-        output_bytes=0,
+def encoder_choices(card: Card) -> tuple[TinyEncoderKind | None, ...]:
+    """Return the encoders that give a card's latents; None is the checkpoint's own."""
+    tiny = card.encoder.tiny_encoder
+    if tiny is None:
+        return (None,)
+    try:
+        derive_shape(tiny.kind, card.encoder)
+    except ValueError:
+        return (None,)
+    return (None, tiny.kind)
+
+
+def _other_forms(card: Card) -> Iterator[Card]:
+    """Yield the card with other encoders and kinds of attention."""
+    size = card.input
+    for attention in card.transformer.attentions:
+        if attention != "window" and size.latents == 1:
+            continue
+        changed = size
+        if attention != size.attention:
+            described = min(size.temporal_stride, size.frames)
+            changed = msgspec.structs.replace(size, attention=attention, described_frames=described)
+        for encoder in encoder_choices(card):
+            if (attention, encoder) != (size.attention, card.tiny_encoder):
+                yield msgspec.structs.replace(card, input=changed, tiny_encoder=encoder)
+
+
+def _measure(plan: Plan, *, planned: bool) -> LatentCost:
+    encoder, transformer = plan.engines["encoder"], plan.engines["transformer"]
+    latents = plan.step_frames // plan.setting.temporal_stride
+    return LatentCost(
+        form=f"{plan.encoder or 'own encoder'}, {plan.attention}",
+        planned=planned,
+        encoder_operations=plan.encoder_runs * encoder.operations // latents,
+        transformer_operations=transformer.operations // latents,
+        cache_bytes=plan.cache_bytes,
+        seconds=plan.step_seconds / latents,
+        rate=plan.step_frames / plan.step_seconds,
+        fits=plan.fits,
     )
-    return cost, item * caches

@@ -23,12 +23,13 @@ def lower(recording: Recording, fusion: Fusion) -> Cost:
     """Return the cost of one run of a recorded network on an engine with this fusion."""
     fused = fusion == "all"
     lowering = (
-        _FusedLowering(_count_readers(recording))
+        _FusedLowering(_count_readers(recording), recording.results)
         if fused
         else _GraphLowering(has_nodes=fusion == "attention")
     )
     for value in recording.values:
         lowering.add(value)
+    state = recording.state
     results = [array for value in recording.results if (array := lowering.array_of(value))]
     return Cost(
         fp16=recording.operations_in(torch.float16),
@@ -37,8 +38,11 @@ def lower(recording: Recording, fusion: Fusion) -> Cost:
         weight_bytes=recording.weight_bytes,
         moved_bytes=lowering.moved,
         peak_bytes=(live_peak if fused else planned_peak)(lowering.steps, results),
-        input_bytes=recording.input_bytes,
-        output_bytes=recording.output_bytes,
+        input_bytes=recording.input_bytes - state.taken,
+        output_bytes=recording.output_bytes - state.replaced - state.slots,
+        replaced_bytes=state.replaced,
+        ring_bytes=state.rings,
+        slot_bytes=state.slots,
     )
 
 
@@ -138,9 +142,9 @@ class _FusedLowering(_Lowering):
     are free.
     """
 
-    def __init__(self, readers: Counter[Value]) -> None:
+    def __init__(self, readers: Counter[Value], results: Iterable[Value]) -> None:
         super().__init__()
-        self._readers = readers
+        self._readers, self._results = readers, set(results)
 
     def _lower(self, value: Value, operands: Sequence[_Entry]) -> _Entry:
         itemsize = value.dtype.itemsize
@@ -150,7 +154,7 @@ class _FusedLowering(_Lowering):
             sources = tuple(dict.fromkeys(x for operand in operands for x in operand.arrays))
             if value.kind == "elementwise":
                 entry = _Entry(value.shape, itemsize, sources=sources)
-                if self._readers[value] > 1:
+                if self._readers[value] > 1 or value in self._results:
                     self._array(entry)
                 return entry
             return _Entry(value.shape, itemsize, self._write(value.shape, itemsize, sources))

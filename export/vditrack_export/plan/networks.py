@@ -7,22 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import torch
 import transformers
 from torch import Tensor, nn
 
+from vditrack.bundle.folder import FEATURES
 from vditrack.bundle.manifest import Encoder, Input
+from vditrack.inference.session import NEXT, SLOT
 from vditrack_export.card import Card
+from vditrack_export.families.encoder_form import Graph
 from vditrack_export.families.read_spec import Cut
-from vditrack_export.pipeline.backbone import read_denoising
+from vditrack_export.families.step_path import StepPath
+from vditrack_export.pipeline.backbone import read_denoising, step_graph
 from vditrack_export.pipeline.checkpoint import Checkpoint, random_checkpoint
 from vditrack_export.pipeline.precision import lower_precision
 from vditrack_export.plan.costs import PrecisionName
 from vditrack_export.plan.meta_tensors import MetaTensors, meta_tensor
-from vditrack_export.plan.recorder import Recording, record
+from vditrack_export.plan.recorder import Recording, StateBytes, record
 from vditrack_export.plan.settings import LatentSize
 
 _PROMPT_SEED = 0
@@ -44,10 +48,12 @@ def build_feature_path(
 ) -> nn.Module:
     """Build the module that maps latents [1, C, T, h, w] to descriptors.
 
+    With cached keys, which the card's input states, it is the step of the described latents.
+
     Args:
         card: The model.
         transformer: Its transformer or UNet.
-        latents: Frames, rows and columns of the latents.
+        latents: Frames, rows and columns of the latents of a window.
         described: Number of newest latent frames that get descriptors.
         prompt: Embedding of the prompt.
 
@@ -62,8 +68,22 @@ def build_feature_path(
         rotated=feature.rotated,
     )
     shape = (card.encoder.latent_channels, *latents)
+    build = denoiser.path if card.input.attention == "window" else denoiser.step_path
     with torch.no_grad():
-        return denoiser.path(transformer, shape, cut, read_denoising(card.feature), prompt).eval()
+        return build(transformer, shape, cut, read_denoising(card.feature), prompt).eval()
+
+
+def feature_graph(path: nn.Module, example: Tensor) -> Graph:
+    """Return the graph of a feature path, as export writes it.
+
+    Args:
+        path: Of `build_feature_path`, in its precision.
+        example: Latents of a window.
+
+    """
+    if isinstance(path, StepPath):
+        return step_graph(path)
+    return Graph(FEATURES, path, {"latents": example}, ("descriptors",))
 
 
 def build_transformer(card: Card) -> Callable[[Tensor, Tensor], object]:
@@ -109,8 +129,28 @@ def record_feature_path(
             # The transformer stays in FP32 for other recordings, whose constants are made of it.
             path = deepcopy(path)
             lower_precision(path, precision)
-    example = _latents(card, latents)
-    return record(lambda: path(example), [example], path)
+    return record_graph(feature_graph(path, _latents(card, latents)))
+
+
+def record_graph(graph: Graph) -> Recording:
+    """Record a run of a graph, whose state is known by the names of its inputs and outputs."""
+    examples = {name: meta_tensor(*x.shape, dtype=x.dtype) for name, x in graph.examples.items()}
+    recording = record(
+        partial(graph.module, *examples.values()), [*examples.values()], graph.module
+    )
+    sizes = {
+        name: value.nbytes for name, value in zip(graph.outputs, recording.results, strict=True)
+    }
+    replaced = {
+        name.removeprefix(NEXT): size for name, size in sizes.items() if name.startswith(NEXT)
+    }
+    slots = {name.removeprefix(SLOT): size for name, size in sizes.items() if name.startswith(SLOT)}
+    state = StateBytes(
+        taken=sum(x.nbytes for name, x in examples.items() if name in {*replaced, *slots}),
+        replaced=sum(replaced.values()),
+        slots=sum(slots.values()),
+    )
+    return replace(recording, state=state)
 
 
 @lru_cache(maxsize=256)
@@ -124,11 +164,7 @@ def record_encoder(card: Card, size: Input, precision: PrecisionName = "fp32") -
             lower_precision(family.form(encoder, size).graphs[-1].module, precision)
         # Made after that, since caches have the precision of the weights.
         form = family.form(encoder, size)
-    recordings = []
-    for graph in form.graphs:
-        examples = [meta_tensor(*x.shape, dtype=x.dtype) for x in graph.examples.values()]
-        module = graph.module
-        recordings.append(record(partial(module, *examples), examples, module))
+    recordings = [record_graph(graph) for graph in form.graphs]
     start = recordings[0] if len(recordings) > 1 else None
     return EncoderRecording(start, recordings[-1], form.takes)
 

@@ -28,8 +28,8 @@ from vditrack_export.plan.settings import (
     Setting,
     card_setting,
     check_setting,
+    encoder_input,
     latent_size,
-    window_input,
 )
 
 # Classifier-free guidance runs text encoder and transformer with the prompt and without.
@@ -71,7 +71,8 @@ def graph_costs(
     Args:
         card: The model.
         setting: The window.
-        described: Newest latents of a window that get descriptors.
+        described: Newest latents of a window that get descriptors; with cached keys, which the
+            card's input states, those of a step.
         precision: Of the graphs.
         fusion: What the engine computes in one kernel.
         counted: Lengths in latents at which the transformer is counted; other lengths between
@@ -139,7 +140,8 @@ def reference_operations(card: Card, setting: Setting) -> dict[str, int]:
     of HunyuanVideo, whose guidance is distilled, and whose text encoder is not counted.
     """
     latents = latent_size(card, setting)
-    operations = {"encoder": _encode_window(record_encoders(card, setting), setting)}
+    own = msgspec.structs.replace(card, tiny_encoder=None)
+    operations = {"encoder": encode_window(record_encoders(own, setting), setting)}
     transformer = record_transformer(card, latents).operations
     prompt = record_text_encoder(card)
     if prompt is not None:
@@ -174,13 +176,13 @@ def record_encoders(
     """Record an encoder's graphs, which are the same for windows of any length but for some."""
     stride = setting.temporal_stride
     short = Setting(setting.height, setting.width, 1 + stride, stride)
-    recorded = record_encoder(card, window_input(card, short), precision)
+    recorded = record_encoder(card, encoder_input(card, short), precision)
     if recorded.takes.caches or recorded.takes.frames == 1:
         return recorded
-    return record_encoder(card, window_input(card, setting), precision)
+    return record_encoder(card, encoder_input(card, setting), precision)
 
 
-def _encode_window(recorded: EncoderRecording, setting: Setting) -> int:
+def encode_window(recorded: EncoderRecording, setting: Setting) -> int:
     """Return the operations of encoding a whole window."""
     start, groups = recorded.start, setting.frames // recorded.takes.frames
     return groups * recorded.step.operations + (0 if start is None else start.operations)

@@ -69,6 +69,23 @@ class Value:
         return self.size * self.dtype.itemsize
 
 
+@dataclass(frozen=True)
+class StateBytes:
+    """Sizes of the state that a run takes and gives, in bytes."""
+
+    taken: int = 0
+    """Inputs that are state."""
+    replaced: int = 0
+    """Outputs that replace state."""
+    slots: int = 0
+    """Outputs that are written into rings."""
+
+    @property
+    def rings(self) -> int:
+        """Size of the rings: the state that is taken and not replaced."""
+        return self.taken - self.replaced if self.slots else 0
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """One run of a network."""
@@ -76,6 +93,7 @@ class Recording:
     values: tuple[Value, ...]
     """Everything that was computed or read, in order."""
     results: tuple[Value, ...]
+    state: StateBytes = StateBytes()
 
     @property
     def operations(self) -> int:

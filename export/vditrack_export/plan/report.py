@@ -7,7 +7,7 @@ from vditrack_export.plan.candidates import candidate_plans, holds
 from vditrack_export.plan.latents import LatentCost, latent_costs
 from vditrack_export.plan.lowering import lower
 from vditrack_export.plan.networks import record_feature_path
-from vditrack_export.plan.pipeline import reference_operations
+from vditrack_export.plan.pipeline import encode_window, record_encoders, reference_operations
 from vditrack_export.plan.runs import Plan, Question, plan_bundle
 from vditrack_export.plan.settings import card_setting, check_setting, latent_size
 
@@ -29,9 +29,9 @@ class Report:
     pipeline: dict[str, int]
     """Operations of one denoising step of the whole pipeline on the same window, by part."""
     kept: dict[str, int]
-    """Operations of what is exported of it, by part."""
+    """Operations of what is exported, for the same window, by part."""
     latents: tuple[LatentCost, ...]
-    """The cost of a new latent in a stream, as it is and as estimated."""
+    """The cost of a new latent in a stream, as planned and in other forms."""
     candidates: tuple[Plan, ...]
     """Bundles of other sizes; those whose streams hold the rate first."""
 
@@ -56,6 +56,7 @@ def make_report(card: Card, question: Question) -> Report:
     bundle = plan_bundle(card, card.input, question)
     latents, features = latent_size(card, setting), question.precision.features
     path = record_feature_path(card, latents, described, features)
+    steps = 1 if card.input.attention == "window" else latents[0] // described
     pipeline = reference_operations(card, setting)
     return Report(
         card=card.name,
@@ -64,8 +65,10 @@ def make_report(card: Card, question: Question) -> Report:
         tokens=setting.latent_frames * (setting.height // card.cell) * (setting.width // card.cell),
         unfused_bytes=lower(path, "none").peak_bytes,
         pipeline=pipeline,
-        # Both encode the whole window.
-        kept={"encoder": pipeline["encoder"], "transformer": path.operations},
+        kept={
+            "encoder": encode_window(record_encoders(card, setting), setting),
+            "transformer": steps * path.operations,
+        },
         latents=latent_costs(card, bundle, question),
         candidates=tuple(candidate_plans(card, question)),
     )

@@ -42,6 +42,10 @@ class Roofline:
         crossing = 2 * count / device.bandwidth if device.link is None else count / device.link
         return (host + crossing / 1e9) / self.efficiency
 
+    def move_seconds(self, count: int) -> float:
+        """Return the time to copy so many bytes within the device's memory."""
+        return 2 * count / (self.device.bandwidth * 1e9) / self.efficiency
+
 
 def check_efficiency(efficiency: float) -> None:
     """Check that an efficiency is a share.

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from vditrack.bundle.manifest import Input, Precision
 from vditrack_export.card import Card
+from vditrack_export.families.base_shapes import TinyEncoderKind
 from vditrack_export.plan.costs import Cost
 from vditrack_export.plan.devices import Device
 from vditrack_export.plan.pipeline import Graphs, graph_costs, matching_costs
 from vditrack_export.plan.roofline import Roofline
 from vditrack_export.plan.settings import Setting, latent_size
-from vditrack_export.plan.uses import STREAM, Use, clip_use
+from vditrack_export.plan.uses import Use, clip_use, stream_use
 
 # The rest is for the system, the engine's own needs and whatever else runs there.
 _USABLE_MEMORY = 0.8
@@ -52,11 +53,20 @@ class Engine:
     activation_bytes: int
     """Activations that the engine holds; where it is TensorRT, without inputs and outputs."""
     input_bytes: int
+    """Inputs that are not state."""
     output_bytes: int
+    """Outputs that do not update the state."""
+    state_bytes: int
+    """State that a run takes and updates, which stays on the device."""
+    slot_bytes: int
+    """Outputs that are copied into rings of the state."""
+    host_bytes: int
+    """What crosses between host and device in a run: frames, or descriptors."""
     seconds: float
     """Time of a run on the device."""
     copy_seconds: float
-    """Time in which inputs and outputs pass through the host's memory."""
+    """Time in which frames or descriptors pass through the host's memory, and outputs are copied
+    into rings."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +76,30 @@ class Memory:
     weights: int
     """Of all engines: those of a first frame's encoder are there twice."""
     activations: int
-    """Of all engines, which are loaded at once."""
+    """Of the engine that needs most, whose workspace all share."""
     buffers: int
-    """Inputs and outputs of all engines on the device."""
+    """Inputs and outputs of all engines on the device, without their state."""
     pinned: int
-    """The same in pinned memory of the host."""
+    """Those of them that may cross, in pinned memory of the host."""
     state: int
-    """Host memory of a stream: the encoder's caches before and after a run, and a window of
-    latents or frames."""
+    """State of a stream on the device: the encoder's caches before and after a run, cached keys
+    and values, and a window of latents."""
+    frames: int
+    """Host memory of a stream: the frames that an encoder of whole windows takes again."""
     loading: int
-    """Host memory of the largest engine's file while it is loaded."""
+    """Host memory of the largest graph's file while it is loaded, if that is in memory whole."""
     shared: bool
     """Whether host and device share one memory."""
 
     @property
     def device(self) -> int:
         """Memory on the device."""
-        return self.weights + self.activations + self.buffers
+        return self.weights + self.activations + self.buffers + self.state
 
     @property
     def host(self) -> int:
         """Memory of the host, without that of the program itself."""
-        return self.pinned + self.state
+        return self.pinned + self.frames
 
     @property
     def needed(self) -> int:
@@ -104,15 +116,23 @@ class Plan:
     setting: Setting
     described: int
     """Newest latents of a window that get descriptors."""
+    attention: str
+    """What the transformer runs on: see `vditrack.bundle.manifest.Input`."""
+    encoder: TinyEncoderKind | None
+    """The tiny encoder; None for the checkpoint's own."""
     engines: dict[str, Engine]
     """By the name of the graph."""
     cache_bytes: int
-    """Caches that the encoder passes from run to run."""
+    """State that the networks pass from run to run: encoder's caches, cached keys and values."""
     matching_seconds: float
     """Time of tracking into one new frame, as if it ran on the device."""
     memory: Memory
-    stream_seconds: float
-    """Time of a frame in a stream."""
+    step_seconds: float
+    """Time of the networks in a stream for each new latent, or chunk of latents."""
+    step_frames: int
+    """Frames of the camera for each of them."""
+    encoder_runs: int
+    """Runs of the encoder for each of them."""
     clip_seconds: float
     """Time of a window in a clip."""
     clip_frames: int
@@ -121,8 +141,13 @@ class Plan:
     """Whether the memory needed is at most 80% of the device's."""
 
     @property
+    def stream_seconds(self) -> float:
+        """Mean time of a stream for each frame of the camera."""
+        return self.step_seconds / self.step_frames + self.matching_seconds
+
+    @property
     def stream_rate(self) -> float:
-        """Frames a second that a stream describes."""
+        """Frames of the camera a second that a stream keeps up with."""
         return 1 / self.stream_seconds
 
     @property
@@ -132,7 +157,7 @@ class Plan:
 
     @property
     def latent_seconds(self) -> float:
-        """Time of a stream for each new latent: every frame runs both networks."""
+        """Time of a stream for each new latent, with tracking."""
         return self.setting.temporal_stride * self.stream_seconds
 
 
@@ -154,27 +179,44 @@ def plan_bundle(
     setting = Setting(size.height, size.width, size.frames, size.temporal_stride)
     described, device = size.described_latents, question.device
     graphs = graph_costs(card, setting, described, question.precision, device.fusion, counted)
-    engines = {name: plan_engine(cost, question) for name, cost in graphs.costs.items()}
+    engines = {
+        name: plan_engine(cost, question, takes_frames=name != "transformer")
+        for name, cost in graphs.costs.items()
+    }
     matching = question.roofline.seconds(matching_costs(card, setting, question.points))
-    clip = clip_use(graphs.takes, size)
+    clip, stream = clip_use(graphs.takes, size), stream_use(graphs.takes, size)
     memory = _count_memory(card, setting, graphs, engines, device)
     return Plan(
         setting=setting,
         described=described,
+        attention=size.attention,
+        encoder=card.tiny_encoder,
         engines=engines,
-        cache_bytes=_cache_bytes(setting, graphs),
+        cache_bytes=_cache_bytes(graphs),
         matching_seconds=matching,
         memory=memory,
-        stream_seconds=_seconds(STREAM, engines, matching),
+        step_seconds=_seconds(stream, engines, 0.0),
+        step_frames=stream.new_frames,
+        encoder_runs=stream.encodings,
         clip_seconds=_seconds(clip, engines, matching),
         clip_frames=clip.new_frames,
         fits=memory.needed <= _USABLE_MEMORY * device.memory * 1e9,
     )
 
 
-def plan_engine(cost: Cost, question: Question) -> Engine:
-    """Return one graph's cost on a device."""
+def plan_engine(cost: Cost, question: Question, *, takes_frames: bool) -> Engine:
+    """Return one graph's cost on a device.
+
+    Latents stay there between encoder and transformer.
+
+    Args:
+        cost: Of the graph.
+        question: The device and the conditions.
+        takes_frames: Whether it is an encoder, whose frames cross; otherwise descriptors do.
+
+    """
     line, held = question.roofline, question.device.held
+    host = cost.input_bytes if takes_frames else cost.output_bytes
     return Engine(
         operations=cost.operations,
         moved_bytes=cost.moved_bytes + cost.weight_bytes,
@@ -182,8 +224,11 @@ def plan_engine(cost: Cost, question: Question) -> Engine:
         activation_bytes=round(held * cost.peak_bytes),
         input_bytes=cost.input_bytes,
         output_bytes=cost.output_bytes,
+        state_bytes=cost.replaced_bytes + cost.ring_bytes,
+        slot_bytes=cost.slot_bytes,
+        host_bytes=host,
         seconds=line.seconds(cost),
-        copy_seconds=line.copy_seconds(cost.input_bytes + cost.output_bytes),
+        copy_seconds=line.copy_seconds(host) + line.move_seconds(cost.slot_bytes),
     )
 
 
@@ -195,9 +240,10 @@ def _seconds(use: Use, engines: dict[str, Engine], matching: float) -> float:
     return networks + use.new_frames * matching
 
 
-def _cache_bytes(setting: Setting, graphs: Graphs) -> int:
-    """Return the size of the encoder's caches: of its inputs, all but the frames."""
-    return graphs.encoder.input_bytes - graphs.takes.frames * _frame_bytes(setting)
+def _cache_bytes(graphs: Graphs) -> int:
+    """Return the size of the state of a stream: one copy of it."""
+    encoder, transformer = graphs.encoder, graphs.transformer
+    return sum(cost.replaced_bytes + cost.ring_bytes for cost in (encoder, transformer))
 
 
 def _frame_bytes(setting: Setting) -> int:
@@ -208,20 +254,22 @@ def _count_memory(
     card: Card, setting: Setting, graphs: Graphs, engines: dict[str, Engine], device: Device
 ) -> Memory:
     every = engines.values()
-    buffers = sum(engine.input_bytes + engine.output_bytes for engine in every)
+    crossing = sum(engine.input_bytes + engine.output_bytes for engine in every)
     takes, (length, rows, columns) = graphs.takes, latent_size(card, setting)
-    if takes.frames > 1 and not takes.caches:
-        window = (setting.frames - 1) * _frame_bytes(setting)
-    else:
-        window = (length - 1) * card.encoder.latent_channels * rows * columns * _FLOAT
+    windowed = takes.frames > 1 and not takes.caches
+    older = 0 if windowed or card.input.attention != "window" else length - 1
+    window = older * card.encoder.latent_channels * rows * columns * _FLOAT
+    replaced = graphs.encoder.replaced_bytes + graphs.transformer.replaced_bytes
     native = device.engine == "tensorrt"
     return Memory(
         weights=sum(engine.weight_bytes for engine in every),
-        activations=sum(engine.activation_bytes for engine in every),
-        # ONNX Runtime reads and writes arrays of the host: its activations include them.
-        buffers=buffers if native else 0,
-        pinned=buffers if native else 0,
-        state=window + (2 * _cache_bytes(setting, graphs) if native else 0),
-        loading=max(engine.weight_bytes for engine in every),
+        # ONNX Runtime's sessions keep their arenas, with inputs and outputs.
+        activations=(max if native else sum)(engine.activation_bytes for engine in every),
+        buffers=crossing + sum(engine.slot_bytes for engine in every) if native else 0,
+        pinned=crossing if native else 0,
+        state=window + (2 * replaced + graphs.transformer.ring_bytes if native else 0),
+        frames=(setting.frames - 1) * _frame_bytes(setting) if windowed else 0,
+        # TensorRT reads an engine's file piece by piece.
+        loading=0 if native else max(engine.weight_bytes for engine in every),
         shared=device.link is None,
     )

@@ -95,6 +95,25 @@ def latent_size(card: Card, setting: Setting) -> LatentSize:
 def window_input(card: Card, setting: Setting) -> Input:
     """Return the input of a bundle that is exported for a window and describes all its frames.
 
+    With cached keys it describes as many latents as the card.
+
+    Raises:
+        ValueError: No bundle can have such an input.
+
+    """
+    size = encoder_input(card, setting)
+    if card.input.attention == "window":
+        return size
+    return msgspec.structs.replace(
+        size,
+        attention=card.input.attention,
+        described_frames=card.input.described_latents * setting.temporal_stride,
+    )
+
+
+def encoder_input(card: Card, setting: Setting) -> Input:
+    """Return the input that an encoder is built for, which does not depend on attention.
+
     Raises:
         ValueError: No bundle can have such an input.
 
@@ -107,6 +126,7 @@ def window_input(card: Card, setting: Setting) -> Input:
         temporal_stride=setting.temporal_stride,
         described_frames=setting.frames,
         overlap=1,
+        attention="window",
     )
 
 

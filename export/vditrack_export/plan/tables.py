@@ -15,7 +15,6 @@ from vditrack_export.plan.settings import Setting
 
 # The plan's own modules load torch, which the table of devices does not need.
 if TYPE_CHECKING:
-    from vditrack_export.plan.latents import LatentCost
     from vditrack_export.plan.report import Report
     from vditrack_export.plan.runs import Plan
 
@@ -65,16 +64,18 @@ def print_devices(console: Console, devices: dict[str, Device]) -> None:
 
 def _print_engines(console: Console, report: Report) -> None:
     plan = report.bundle
-    columns = ("engine", "TFLOP", "ms", "copies ms", "weights", "active", "in", "out")
+    columns = ("engine", "TFLOP", "ms", "copies ms", "weights", "active", "state", "crosses")
     table = _new_table(
-        "a run of each engine; weights, activations, inputs and outputs in GB", columns
+        "a run of each engine; weights, activations, state on the device and what crosses to or "
+        "from the host in GB",
+        columns,
     )
     for name, engine in plan.engines.items():
         memory = (
             engine.weight_bytes,
             engine.activation_bytes,
-            engine.input_bytes,
-            engine.output_bytes,
+            engine.state_bytes,
+            engine.host_bytes,
         )
         table.add_row(
             name,
@@ -90,33 +91,28 @@ def _print_memory(console: Console, report: Report) -> None:
     plan, device = report.bundle, report.question.device
     memory = plan.memory
     table = _new_table("memory", ("of", "device GB", "host GB"))
-    window = "latents or frames of a stream"
-    if plan.cache_bytes:
-        window += ", caches before and after a run"
     rows = [
         ("weights of all engines", memory.weights, 0),
-        ("activations of all engines", memory.activations, 0),
+        ("activations, in a workspace that all engines share", memory.activations, 0),
         ("inputs and outputs of all engines; pinned", memory.buffers, memory.pinned),
-        (window, 0, memory.state),
-        ("in place of all but the weights: the file being loaded", 0, memory.loading),
+        ("a stream: caches, latents, keys and values; frames", memory.state, memory.frames),
     ]
+    if memory.loading:
+        rows.append(("in place of all but the weights: the file being loaded", 0, memory.loading))
     for name, *counts in rows:
         table.add_row(name, *map(_format_gigabytes, counts))
     console.print(table)
     verdict = "It fits" if plan.fits else "It does not fit"
+    needed, whole = _format_gigabytes(memory.needed), f"{device.memory:g}"
     if memory.shared:
         console.print(
-            f"{verdict}: {_format_gigabytes(memory.needed)} GB of {device.memory:g} GB, which host "
-            "and device share; 80% count as usable. It is the larger of two sums: the rows without "
-            "the last, while the engines run, and the weights and the last row, while the largest "
-            "engine is loaded."
+            f"{verdict}: {needed} GB of {whole} GB, which host and device share; 80% count as "
+            "usable."
         )
     else:
         console.print(
-            f"{verdict}: {_format_gigabytes(memory.needed)} GB of the device's {device.memory:g} "
-            f"GB, of which 80% count as usable. The host needs {_format_gigabytes(memory.host)} GB "
-            f"while the engines run, and {_format_gigabytes(memory.loading)} GB while the largest "
-            "is loaded."
+            f"{verdict}: {needed} GB of the device's {whole} GB, of which 80% count as usable. The "
+            f"host needs {_format_gigabytes(memory.host)} GB."
         )
     if report.unfused_bytes > plan.engines["transformer"].activation_bytes:
         console.print(
@@ -129,9 +125,11 @@ def _print_memory(console: Console, report: Report) -> None:
 
 def _print_rates(console: Console, report: Report) -> None:
     plan, camera = report.bundle, report.question.rate
+    frames = "frame" if plan.step_frames == 1 else f"{plan.step_frames} frames"
     console.print(
         f"Stream: {_format_milliseconds(plan.stream_seconds)} ms a frame, {plan.stream_rate:.3g} "
-        "frames a second: encoder, transformer and tracking run for every frame."
+        f"frames a second: encoder and transformer run once for each {frames}, tracking for every "
+        "frame."
     )
     if plan.stream_rate < camera:
         console.print(
@@ -149,23 +147,23 @@ def _print_rates(console: Console, report: Report) -> None:
 def _print_latents(console: Console, report: Report) -> None:
     table = _new_table(
         "a new latent of a stream, in TFLOP; tracking is not counted",
-        ("form", "encoder", "transformer", "ms", "frames/s", "caches GB"),
+        ("--encoder, --attention", "encoder", "transformer", "ms", "frames/s", "state GB"),
     )
     for cost in report.latents:
         table.add_row(
-            f"estimate: {cost.form}" if cost.estimate else f"{cost.form}, {_format_runs(cost)}",
+            cost.form + ", as planned" * cost.planned,
             _format_tera(cost.encoder_operations),
             _format_tera(cost.transformer_operations),
             _format_milliseconds(cost.seconds),
-            f"{cost.rate:.3g}",
+            f"{cost.rate:.3g}" + ("" if cost.fits else ", does not fit"),
             _format_gigabytes(cost.cache_bytes),
         )
     console.print(table)
-    if any(cost.estimate for cost in report.latents):
+    kinds = {cost.form.rpartition(", ")[2] for cost in report.latents}
+    if "cached" in kinds:
         console.print(
-            "Estimates are of forms that export does not make yet: caches on the device, and one "
-            "run a latent, of the whole window or of the newest latent with cached keys and values "
-            "(which changes the descriptors), with the checkpoint's encoder or the tiny TAEHV.\n"
+            "With cached keys and values (cached), a model that was not trained so gives other "
+            "descriptors: export compares its tracks.\n"
         )
 
 
@@ -191,7 +189,8 @@ def _print_candidates(console: Console, report: Report, command: ExportCommand) 
             f"no stream of {least.width} x {least.height} or larger holds {rate:g} frames a second;"
             " the fastest are"
         )
-    table = _new_table(title, ("picture", "frames", "a latent", "ms a frame", "rate", "GB"))
+    columns = ("picture", "frames", "a latent", "encoder", "ms a frame", "rate", "GB")
+    table = _new_table(title, columns)
     shown = (holding or report.candidates)[:_CANDIDATES_SHOWN]
     for plan in shown:
         setting = plan.setting
@@ -199,22 +198,38 @@ def _print_candidates(console: Console, report: Report, command: ExportCommand) 
             f"{setting.width} x {setting.height}",
             str(setting.frames),
             "a frame" if setting.temporal_stride == 1 else f"{setting.temporal_stride} frames",
+            plan.encoder or "own",
             _format_milliseconds(plan.stream_seconds),
             f"{plan.stream_rate:.3g}",
             _format_gigabytes(plan.memory.needed) + ("" if plan.fits else ", too much"),
         )
     console.print(table)
+    _print_windows(console, report)
     first = shown[0]
-    newest = first.setting.temporal_stride if first.described < first.setting.latent_frames else 1
+    newest = 1
+    if first.described < first.setting.latent_frames:
+        newest = first.described * first.setting.temporal_stride
     console.print(
-        f"The newest latent alone is described. The first is exported by:\n"
-        f"  {command.with_window(first.setting, newest).format()}",
+        f"The newest latents alone are described. The first is exported by:\n"
+        f"  {command.with_window(first.setting, newest, first.encoder).format()}",
         soft_wrap=True,
     )
 
 
-def _format_runs(cost: LatentCost) -> str:
-    return "a run" if cost.runs == 1 else f"{cost.runs} runs"
+def _print_windows(console: Console, report: Report) -> None:
+    """Print the rates of other windows of the planned picture, for each encoder."""
+    own = report.bundle.setting
+    of_encoder: dict[str, list[Plan]] = {}
+    for plan in report.candidates:
+        size = (plan.setting.height, plan.setting.width, plan.setting.temporal_stride)
+        if size == (own.height, own.width, own.temporal_stride):
+            of_encoder.setdefault(plan.encoder or "own encoder", []).append(plan)
+    for encoder, plans in of_encoder.items():
+        rising = sorted(plans, key=lambda plan: plan.setting.frames)
+        rates = ", ".join(f"{plan.setting.frames} frames {plan.stream_rate:.3g}" for plan in rising)
+        console.print(
+            f"Frames a second of {own.width} x {own.height} by its window, {encoder}: {rates}."
+        )
 
 
 def _format_setting(setting: Setting) -> str:

@@ -16,6 +16,7 @@ from vditrack_export.plan.networks import (
     build_feature_path,
     build_text_encoder,
     build_transformer,
+    feature_graph,
     make_prompt,
     record_decoder,
     record_feature_path,
@@ -23,7 +24,7 @@ from vditrack_export.plan.networks import (
     record_transformer,
 )
 from vditrack_export.plan.pipeline import reference_operations, transformer_share
-from vditrack_export.plan.recorder import record
+from vditrack_export.plan.recorder import StateBytes, record
 from vditrack_export.plan.settings import card_setting, latent_size
 
 # The cards of single pictures have windows of one frame, and that of LTX-Video a stride of 8.
@@ -64,6 +65,34 @@ def test_feature_path(name, frames, stride):
         assert 0.98 * held <= recording.weights <= held
         with torch.no_grad():
             assert recording.results[0].shape == path(latents).shape
+
+
+@pytest.mark.parametrize(
+    ("name", "attention", "chunk"),
+    [("wan2.1-causal-1.3b", "causal", 2), ("cosmos-predict2-2b", "cached", 1)],
+)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_with_cached_keys(name, attention, chunk, precision):
+    """Keys and values of two whole blocks: of four older latents in rings, of a chunk in slots."""
+    card = make_small_card(
+        name, frames=1 + 4 * (3 + chunk), temporal_stride=4, attention=attention, chunk=chunk
+    )
+    size = latent_size(card, card_setting(card))
+    transformer, prompt = random_checkpoint(card).transformer, make_prompt(card)
+    graph = feature_graph(
+        build_feature_path(card, transformer, size, chunk, prompt), torch.empty(0)
+    )
+    inputs = [x.contiguous() for x in graph.examples.values()]
+    recording = record_feature_path(card, size, chunk, precision)
+    assert recording.operations == count_operations(lambda: graph.module(*inputs))
+    item, cells, width = (4 if precision == "fp32" else 2), 4 * 6, 64
+    latent = 2 * 2 * cells * width * item
+    assert recording.state == StateBytes(taken=4 * latent, replaced=0, slots=chunk * latent)
+    cost = lower(recording, "all")
+    assert (cost.ring_bytes, cost.slot_bytes) == (4 * latent, chunk * latent)
+    assert cost.input_bytes == 4 * (4 * chunk * 8 * 12 + 4)
+    channels = len(card.feature.heads) * len(card.family.denoiser.channels(card.feature))
+    assert cost.output_bytes == 4 * chunk * cells * channels
 
 
 @windows

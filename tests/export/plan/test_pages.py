@@ -2,15 +2,19 @@
 
 import re
 import shlex
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from vditrack_export.card import load_card
+from vditrack_export.card_changes import change_card, replace_encoder
+from vditrack_export.pipeline.precision import choose_precision
 from vditrack_export.plan.cli import plan
 from vditrack_export.plan.devices import all_devices, read_devices
+from vditrack_export.plan.runs import Question, plan_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_candidates")]
 
@@ -84,10 +88,47 @@ def test_the_first_page_plans_what_it_exports():
 def test_the_tables_of_the_plan():
     options = commands("speed.md", "plan")[0]
     text = printed("--device", options["--device"], *chosen(options))
-    shown = rows("speed.md", "engine") + rows("speed.md", "form")
-    assert len(shown) == 3 + 5
+    shown = rows("speed.md", "engine") + rows("speed.md", "--encoder, --attention")
+    assert len(shown) == 3 + 4
     for cells in shown:
         assert " ".join(cells) in text.splitlines()
+
+
+def bundle(name: str, device: str, frames: int, *size: int, encoder: str | None = None):
+    """Plan of a stream at four frames a latent; the newest alone is described."""
+    card = change_card(
+        load_card(name),
+        frames=frames,
+        temporal_stride=4,
+        described=4,
+        size=f"{size[0]}x{size[1]}",
+    )
+    asked = Question(all_devices()[device], choose_precision("bf16"), 0.5, 64, 30.0)
+    card = replace_encoder(card, encoder)
+    return plan_bundle(card, card.input, asked)
+
+
+def test_a_causal_backbone_at_a_cameras_rate():
+    """The goals for an AGX Orin, and what the page says of other devices and windows."""
+    causal = partial(bundle, "wan2.1-causal-1.3b", encoder="taehv")
+    found = {}
+    for cells in rows("speed.md", "`--device`"):
+        device, before, _, after, memory, largest = (cell.strip("`") for cell in cells)
+        assert before == f"{bundle(NAME, device, 25, 832, 480).stream_rate:.3g}"
+        plan = causal(device, 25, 832, 480)
+        assert (after, memory) == (f"{plan.stream_rate:.3g}", f"{plan.memory.needed / 1e9:.3g} GB")
+        assert plan.fits
+        found[device] = largest
+    assert found["orin-agx"] == "672 x 384"
+    assert causal("orin-agx", 25, 672, 384).stream_rate > 30
+    page = " ".join((DOCS / "speed.md").read_text().split())
+    rates = [causal("orin-agx", frames, 832, 480).stream_rate for frames in (25, 21, 13, 5)]
+    assert rates[1] > 18
+    seven, six, four, two = (f"{rate:.3g}" for rate in rates)
+    assert (
+        f"832 x 480 gives {seven}, and with a shorter window {six} (6 latents, `--frames 21`), "
+        f"{four} (4) or {two} (2)." in page
+    )
 
 
 def test_what_truncation_saves():
