@@ -3,15 +3,15 @@
     make gpu                                # in an environment of its own, with all libraries
     python benchmarks/gpu.py --json         # in this one; what is not installed is left out
 
-Wan2.1-T2V-1.3B at 832 x 480 has random weights, made here. Parts, each at most as long as its limit
-and all together at most 10 minutes: `vditrack doctor`; the providers of ONNX Runtime, each by runs
-of the bundled model's graphs compared with the CPU's; the rates of a large product and of a copy;
-the whole and the cut transformer and the encoder in torch; their graphs in FP16 as export writes
-them, on ONNX Runtime's providers and on engines of TensorRT and TensorRT-RTX. Of each network:
-time, operations a second, their share of the large product's rate, power and energy, and what
-crosses between host and GPU in a run if its state stays on the device. A part that fails is
-reported with its error. Without a GPU, small networks run on the CPU in FP32, which tests the
-script and measures nothing.
+Wan2.1-T2V-1.3B at 832 x 480 has random weights, made here. Parts, each at most as long as its
+limit and all together at most 10 minutes: `vditrack doctor`; the providers of ONNX Runtime, each
+by runs of the bundled model's graphs compared with the CPU's; the rates of a large product and of
+a copy; the whole and the cut transformer, its step with cached keys and the encoder in torch;
+graphs of the cut transformer and the encoder in FP16 as export writes them, on ONNX Runtime's
+providers and on engines of TensorRT and TensorRT-RTX. Of each network: time, operations a second,
+their share of the large product's rate, power and energy, and what crosses between host and GPU in
+a run if its state stays on the device. A part that fails is reported with its error. Without a
+GPU, small networks run on the CPU in FP32, which tests the script and measures nothing.
 """
 
 import json
@@ -159,13 +159,16 @@ def measure_torch(settings: Settings, *, compiled: bool = False) -> Iterator[Fig
     """Time the networks in torch, one at a time in the device's memory."""
     import torch  # noqa: PLC0415
 
-    from gpu_networks import build_cut, build_encoder, build_whole, make_card  # noqa: PLC0415
+    import gpu_networks as networks  # noqa: PLC0415
 
     device, wait = torch_device(settings)
-    card, form = make_card(small=settings.small), "compiled" if compiled else "eager"
-    builders = [partial(build_cut, compiled=compiled), partial(build_whole, compiled=compiled)]
+    card, form = networks.make_card(small=settings.small), "compiled" if compiled else "eager"
+    builders = [
+        partial(build, compiled=compiled)
+        for build in (networks.build_cut, networks.build_step, networks.build_whole)
+    ]
     with torch.no_grad():
-        for build in builders if compiled else [builders[0], build_encoder, builders[1]]:
+        for build in builders if compiled else [*builders, networks.build_encoder]:
             network = build(card, device)
             name = f"torch {form}: {network.name}"
             yield from time_network(name, network.run, network.operations, settings, wait)

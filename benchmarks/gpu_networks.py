@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vditrack.bundle.folder import ENCODER
 from vditrack_export.card import Card, load_card
 from vditrack_export.families.encoder_form import shapes_of
-from vditrack_export.pipeline.backbone import Backbone
+from vditrack_export.families.step_path import StepPath
+from vditrack_export.pipeline.backbone import Backbone, step_graph
 from vditrack_export.pipeline.checkpoint import random_checkpoint
 from vditrack_export.pipeline.empty_prompt import random_prompt
 from vditrack_export.pipeline.onnx_export import write_graph
@@ -86,6 +87,29 @@ def build_cut(card: Card, device: torch.device, *, compiled: bool) -> Network:
             block.compile()
     latents = torch.randn(1, *backbone.latent_shape(card.input)).to(device, dtype)
     return _count("cut transformer, window", partial(path, latents))
+
+
+def build_step(card: Card, device: torch.device, *, compiled: bool) -> Network:
+    """Build the step of a new latent with cached keys and values of the window's others.
+
+    On a GPU its products are in FP16, as export writes them; attention is two products around a
+    softmax in FP32, which torch does not fuse. Arguments are those of `build_cut`.
+    """
+    backbone = _random_backbone(card)
+    size = msgspec.structs.replace(card.input, attention="cached")
+    graph = backbone.feature_graph(size)
+    step = graph.module
+    assert isinstance(step, StepPath)
+    if device.type == "cuda":
+        lower_precision(step, "fp16")
+        # Its caches have the precision of its weights.
+        graph = step_graph(step)
+    module: Any = step.to(device)
+    if compiled:
+        module.compile()
+    inputs = {name: example.contiguous().to(device) for name, example in graph.examples.items()}
+    inputs["places"] = torch.arange(step.slots, dtype=torch.int32, device=device)
+    return _count("cached step, a new latent", partial(module, *inputs.values()))
 
 
 def build_whole(card: Card, device: torch.device, *, compiled: bool) -> Network:

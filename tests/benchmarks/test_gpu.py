@@ -83,7 +83,8 @@ def measured(tmp_path_factory):
 @pytest.mark.slow
 def test_every_network_is_measured_at_small_size(measured):
     cut, whole = "cut transformer, window", "whole transformer, window"
-    ways = [f"torch eager: {name}" for name in (cut, whole, "VAE encoder, a new latent")]
+    step = "cached step, a new latent"
+    ways = [f"torch eager: {name}" for name in (cut, step, whole, "VAE encoder, a new latent")]
     for way in (*ways, f"onnxruntime CPU: {cut}"):
         seconds = measured[f"{way} ms"] / 1000
         rate = measured[f"{way} TFLOP"] / seconds
@@ -92,6 +93,7 @@ def test_every_network_is_measured_at_small_size(measured):
         assert measured[f"{way} % of large product"] == pytest.approx(100 * share)
     # Torch counts its run and the graph's module alike.
     assert measured[f"torch eager: {cut} TFLOP"] == measured[f"onnxruntime CPU: {cut} TFLOP"]
+    assert measured[f"torch eager: {step} TFLOP"] < measured[f"torch eager: {cut} TFLOP"]
     assert measured[f"torch eager: {whole} TFLOP"] > measured[f"torch eager: {cut} TFLOP"]
     # Two latents of 4 x 8 x 12, and 24 cells of 24 channels.
     assert measured[f"onnxruntime CPU: {cut} MB to the GPU"] == pytest.approx(4e-6 * 2 * 4 * 96)
