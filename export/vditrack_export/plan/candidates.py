@@ -71,6 +71,8 @@ def _settings(card: Card) -> Iterator[Setting]:
             for frames in windows:
                 setting = Setting(height, width, frames, stride)
                 long_enough = frames > stride or frames == card.input.frames == 1
+                # A window of one chunk at the beginning of a clip has fewer frames than later ones.
+                long_enough &= frames >= chunk * stride or chunk == 1
                 whole = (frames - 1) % stride == 0 and setting.latent_frames % chunk == 0
                 if long_enough and whole:
                     yield setting

@@ -41,10 +41,7 @@ def open_int8_graphs(bundle: Bundle, verify: Verify | None, threads: int = 0) ->
 
     """
     if bundle.manifest.int8 is None:
-        raise AbsentError(
-            f"{bundle.root} has no INT8 graphs. Write them with `vditrack quantize {bundle.root} "
-            "-o NEW_BUNDLE`."
-        )
+        raise AbsentError(f"{bundle.root} has no INT8 graphs{_advise(bundle)}.")
     instructions = find_int8_instructions()
     if instructions is None:
         raise AbsentError(
@@ -59,6 +56,16 @@ def open_int8_graphs(bundle: Bundle, verify: Verify | None, threads: int = 0) ->
         where = f"{read_cpu_model()}, {instructions}"
         _require_accepted(_load_or_verify(bundle, partial(verify, bundle, open_graph, where)))
     return open_graph
+
+
+def _advise(bundle: Bundle) -> str:
+    """Return what to do about a bundle without INT8 graphs."""
+    manifest, precision = bundle.manifest, bundle.manifest.precision
+    if manifest.encoder.caches or manifest.input.attention != "window":
+        return ", and cannot have any, because its graphs pass caches from run to run"
+    if (precision.encoder, precision.features) != ("fp32", "fp32"):
+        return f", and can have them only if it is exported in FP32, not in {precision.features}"
+    return f". Write them with `vditrack quantize {bundle.root} -o NEW_BUNDLE`"
 
 
 def _load_or_verify(bundle: Bundle, verify: partial[Verification]) -> Verification:

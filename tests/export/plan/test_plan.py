@@ -426,6 +426,18 @@ def test_candidates_that_hold_the_rate_come_first_and_largest_first():
         assert each.fits == (each.memory.needed <= 0.8 * 128e9)
 
 
+def test_windows_of_chunks_have_frames_for_more_than_the_first_chunk(monkeypatch):
+    planned = []
+
+    def collect(_card, window, _question, *, counted):
+        planned.append(window)
+        return SimpleNamespace(fits=False, stream_rate=0.0, setting=window, encoder=None)
+
+    monkeypatch.setattr("vditrack_export.plan.candidates.plan_bundle", collect)
+    candidate_plans(load_card("wan2.1-causal-1.3b-chunk3"), question())
+    assert {window.frames for window in planned if window.temporal_stride == 4} == {21}
+
+
 def test_more_memory_than_a_device_has_does_not_fit():
     size = window(WAN, 480, 832, 25, 4)
     asked = question("orin-nx")

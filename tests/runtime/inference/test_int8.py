@@ -1,7 +1,9 @@
 """INT8 graphs are taken on CPUs that have the instructions, once their tracks were compared."""
 
+import dataclasses
 import logging
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from vditrack.acceptance import (
     verify_tracks,
 )
 from vditrack.bundle.folder import ACCEPTANCE, INT8_GRAPHS, load_bundle, seal_bundle
+from vditrack.bundle.manifest import Encoder, Precision
 from vditrack.errors import BackendError, BundleError
 from vditrack.inference.cpu import _find_in_sysctl, find_in_cpu_info
 from vditrack.inference.engine_identity import graph_digests
@@ -68,6 +71,15 @@ def test_a_bundle_without_int8_graphs_says_how_to_get_them(tmp_path, int8_cpu):
     assert open_backend(made).name == "cpu"
     with pytest.raises(BackendError, match=rf"vditrack quantize {made.root} -o"):
         open_backend(made, "cpu-int8")
+    half = msgspec.structs.replace(
+        made.manifest, precision=Precision(encoder="fp16", features="fp16")
+    )
+    with pytest.raises(BackendError, match=r"only if it is exported in FP32, not in fp16\."):
+        open_backend(dataclasses.replace(made, manifest=half), "cpu-int8")
+    cached = Encoder(frames=1, caches=2)
+    carried = msgspec.structs.replace(made.manifest, encoder=cached)
+    with pytest.raises(BackendError, match=r"cannot have any, because its graphs pass caches"):
+        open_backend(dataclasses.replace(made, manifest=carried), "cpu-int8")
 
 
 def test_fp32_can_be_named(bundle, int8_cpu):
