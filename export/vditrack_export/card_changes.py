@@ -6,6 +6,7 @@ from vditrack.cli.options import SIZE_ORDER, parse_size
 from vditrack.errors import InputError
 from vditrack_export.card import Card
 from vditrack_export.families.base_shapes import TinyEncoderKind
+from vditrack_export.window_changes import check_window, choose_described
 
 _SAME_ASPECT = 0.15
 """Difference of aspect ratios up to which a size is one that is turned around."""
@@ -41,12 +42,13 @@ def change_card(
     """
     if size is not None:
         _check_cells(size, card)
-    _check_frames(card, frames, temporal_stride, described)
+    _check_temporal_stride(card, temporal_stride)
+    check_window(card, frames, described, temporal_stride, attention)
     changes: dict[str, dict[str, object]] = {
         "input": {
             **_read_size(size, card),
             "frames": frames,
-            "described_frames": _choose_described(
+            "described_frames": choose_described(
                 card, frames, described, temporal_stride, attention
             ),
             "temporal_stride": temporal_stride,
@@ -78,24 +80,6 @@ def replace_encoder(card: Card, kind: TinyEncoderKind | None) -> Card:
         return msgspec.structs.replace(card, tiny_encoder=kind)
     except ValueError as error:
         raise InputError(f"card {card.name}: {error}.") from error
-
-
-def _choose_described(
-    card: Card,
-    frames: int | None,
-    described: int | None,
-    temporal_stride: int | None,
-    attention: str | None,
-) -> int | None:
-    """Return the frames that get descriptors; None for the card's."""
-    if described is not None:
-        return described
-    size = card.input
-    if (attention or size.attention) == "window":
-        return frames
-    # As many latents as before, but one where the card describes all of its windows.
-    latents = 1 if size.attention == "window" else size.described_latents
-    return latents * (temporal_stride or size.temporal_stride)
 
 
 def _read_size(text: str | None, card: Card) -> dict[str, object]:
@@ -137,35 +121,18 @@ def _check_cells(text: str, card: Card) -> None:
         )
 
 
-def _check_frames(
-    card: Card, frames: int | None, temporal_stride: int | None, described: int | None
-) -> None:
-    """Check that a window of so many frames, and the described ones of it, are whole latents.
+def _check_temporal_stride(card: Card, stride: int | None) -> None:
+    """Check that the card's encoder has a temporal stride.
 
     Raises:
-        InputError: They are not; the message says which numbers are.
+        InputError: It has not; the message says which it has.
 
     """
-    size, strides = card.input, card.encoder.temporal_strides
-    count = size.frames if frames is None else frames
-    stride = size.temporal_stride if temporal_stride is None else temporal_stride
-    if stride not in strides:
+    strides = card.encoder.temporal_strides
+    if stride is not None and stride not in strides:
         raise InputError(
             f"--temporal-stride {stride}: card {card.name} allows {' or '.join(map(str, strides))}."
         )
-    if described is not None and described != count and described % stride:
-        raise InputError(
-            f"--described {described}: with temporal stride {stride}, give a multiple of {stride}, "
-            f"or {count} for all frames of a window."
-        )
-    if count < 1 or (count - 1) % stride == 0:
-        return
-    below = count - (count - 1) % stride
-    given = "the card's frames are" if frames is None else "--frames"
-    raise InputError(
-        f"{given} {count}, and with temporal stride {stride} a window has 1 + a multiple of "
-        f"{stride} frames. Give --frames {below} or --frames {below + stride}."
-    )
 
 
 def _parse_heads(text: str | None) -> list[int] | None:

@@ -93,6 +93,11 @@ class DenoiserShape(
         raise NotImplementedError
 
     @property
+    def chunk_size(self) -> int | None:
+        """Latents that the transformer was trained to take at a time; None for any number."""
+        return None
+
+    @property
     def as_transformer(self) -> "Transformer | None":
         """These shapes if they are a transformer's, with heads and blocks to select; else None."""
         return None

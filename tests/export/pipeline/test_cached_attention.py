@@ -46,8 +46,15 @@ def test_steps_keep_their_latents(
         ("stable-diffusion-2.1", {"attention": "cached"}, "stable_diffusion: give window"),
         (WAN, {"attention": "causal"}, "family wan: give window or cached"),
         (CAUSAL, {"attention": "window"}, "family wan_causal: give causal"),
-        (CHUNKS, {"frames": 29}, "8 latents of a window are not a multiple of the 3 described"),
-        (CHUNKS, {"described": 4}, "takes 3 latents at a time: described_frames are not 12"),
+        (CHUNKS, {"frames": 29}, "21 . a multiple of 12 frames.*Give --frames 21 or --frames 33"),
+        (CHUNKS, {"frames": 9}, "--frames 9, and .*Give --frames 21"),
+        (CAUSAL, {"frames": 1}, "--frames 1, and .*Give --frames 5"),
+        (CHUNKS, {"described": 4}, "takes 3 latents at a time, .*give --described 12"),
+        (CAUSAL, {"described": 25}, "--described 25: .*1 latent at a time, .*give --described 4"),
+        (CAUSAL, {"described": 3}, "--described 3: .*1 latent at a time, .*give --described 4"),
+        (WAN, {"attention": "cached", "described": 4}, "Give --described 1 or --described 5"),
+        (WAN, {"described": 30}, "--described 30: a window has 25 frames.*give 1 or more below"),
+        (WAN, {"frames": 0}, "--frames 0, and .* has 1 or more frames. Give --frames 1"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused(
@@ -55,6 +62,13 @@ def test_what_a_model_cannot_do_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=complaint):
         change_card(load_card(card), **changes)  # type: ignore[arg-type]
+
+
+def test_a_card_with_another_chunk_is_refused() -> None:
+    plain = msgspec.to_builtins(load_card(CAUSAL))
+    plain["input"] |= {"frames": 29, "described_frames": 8}
+    with pytest.raises(msgspec.ValidationError, match="described_frames are 8 and must be 4"):
+        msgspec.convert(plain, Card)
 
 
 def test_masks_are_read_from_whole_windows() -> None:

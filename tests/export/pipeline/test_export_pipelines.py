@@ -204,7 +204,10 @@ def test_another_models_folder_is_refused(
         (("--random-weights", "--heads", "2"), "heads are not the transformer's"),
         (("--random-weights", "--block", "3"), "block is not one of"),
         (("--random-weights", "--temporal-stride", "4", "--frames", "6"), "1 + a multiple of"),
-        (("--random-weights", "--frames", "5", "--described", "9"), "more than frames"),
+        (
+            ("--random-weights", "--frames", "5", "--described", "9"),
+            "--described 9: a window has 5 frames",
+        ),
     ],
 )
 def test_options_that_make_no_sense(

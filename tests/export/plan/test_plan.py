@@ -586,7 +586,7 @@ def test_the_devices_are_listed():
         ((*ON_THOR, *STRIDE_4, "--frames", "24"), "Give --frames 21 or --frames 25."),
         ((*ON_THOR, *STRIDE_4, "--frames", "2"), "Give --frames 1 or --frames 5."),
         ((*ON_THOR, "--temporal-stride", "3"), "card wan2.1-t2v-1.3b allows 1 or 4."),
-        ((*ON_THOR, *STRIDE_4, "--described", "5"), "give a multiple of 4, or 25 for all frames"),
+        ((*ON_THOR, *STRIDE_4, "--described", "5"), "give a multiple of 4 below that, or 25 for"),
     ],
 )
 def test_what_cannot_be_planned(arguments, complaint):
