@@ -136,7 +136,7 @@ def plan(
         described,
         temporal_stride,
         attention,
-        encoder,
+        wanted.tiny_encoder,
         block,
         heads,
         features,

@@ -36,18 +36,24 @@ class ExportCommand:
         )
 
     def format(self) -> str:
-        """Return the command, without its checkpoint and its destination."""
+        """Return the command, in which DIR, FILE and BUNDLE stand for the user's paths.
+
+        They are the checkpoint, the weights of the tiny encoder, if there is one, and the bundle.
+        """
         options = {
+            "--weights": "DIR",
             "--size": self.size,
             "--frames": self.frames,
             "--described": self.described,
             "--temporal-stride": self.temporal_stride,
             "--attention": self.attention,
             "--encoder": self.encoder,
+            "--encoder-weights": None if self.encoder is None else "FILE",
             "--block": self.block,
             "--heads": self.heads,
             "--precision": self.precision,
             "--encoder-precision": self.encoder_precision,
+            "-o": "BUNDLE",
         }
         given = [
             part

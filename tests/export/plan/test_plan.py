@@ -505,7 +505,8 @@ def test_wan_with_and_without_temporal_compression(options, tokens, whole, kept)
 
 def test_the_printed_plan():
     text = run("wan2.1-t2v-1.3b", "--device", "orin-agx", "--temporal-stride", "4").stdout
-    command = "vditrack export wan2.1-t2v-1.3b --temporal-stride 4 --precision bf16"
+    given = "--weights DIR --temporal-stride 4 --precision bf16 -o BUNDLE"
+    command = f"vditrack export wan2.1-t2v-1.3b {given}"
     for figure in ("10920 tokens", "29.6", "8.05", "247 TFLOP", "fits", command):
         assert figure in text
     sentences = " ".join(text.split())
@@ -529,7 +530,7 @@ def test_options_are_those_of_export():
     """What is planned is the bundle of the command that is printed."""
     options = ("--size", "448x256", "--frames", "13", "--described", "4", "--block", "12")
     more = ("--temporal-stride", "4", "--heads", "1,2", "--precision", "fp16")
-    given = (*options, *more, "--encoder-precision", "fp32")
+    given = (*options, *more, "--encoder-precision", "fp32", "--encoder", "taehv")
     printed = json.loads(run("wan2.1-t2v-1.3b", "--device", "thor", "--json", *given).stdout)
     bundle = printed["bundle"]
     assert bundle["setting"] == {"height": 256, "width": 448, "frames": 13, "temporal_stride": 4}
@@ -537,7 +538,11 @@ def test_options_are_those_of_export():
     assert printed["precision"] == {"encoder": "fp32", "features": "fp16"}
     shown = printed["export"].split()
     assert shown[:3] == ["vditrack", "export", "wan2.1-t2v-1.3b"]
-    assert dict(pairwise(shown)).items() >= dict(zip(given[::2], given[1::2], strict=True)).items()
+    paths = ("--weights", "DIR", "--encoder-weights", "FILE", "-o", "BUNDLE")
+    wanted = (*given, *paths)
+    assert dict(zip(shown[3::2], shown[4::2], strict=True)) == dict(
+        zip(wanted[::2], wanted[1::2], strict=True)
+    )
     assert "such as 0,3,7" in refusal("tiny", "--device", "thor", "--heads", "x")
     complaint = refusal("wan2.1-t2v-1.3b", "--device", "thor", "--size", "256x448")
     assert "--size 448x256" in complaint
