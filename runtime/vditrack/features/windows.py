@@ -61,10 +61,10 @@ class SlidingWindow:
     def missing(self) -> int:
         """Frames that the next maps still need, at least 1."""
         extractor, more = self._extractor, self._extractor.latents_of_step - 1 - len(self._chunk)
-        return self._missing_of_latent + more * extractor.temporal_stride
+        return self.missing_of_latent + more * extractor.temporal_stride
 
     @property
-    def _missing_of_latent(self) -> int:
+    def missing_of_latent(self) -> int:
         """Frames that the next latent still needs, at least 1."""
         is_first = not self._kept and self._state is None
         return (1 if is_first else self._extractor.temporal_stride) - len(self._group)
@@ -86,7 +86,7 @@ class SlidingWindow:
             BackendError: A graph fails to run. The frames of the latent are dropped.
 
         """
-        complete = self._missing_of_latent == 1
+        complete = self.missing_of_latent == 1
         self._group.append(self._extractor.resize(frame))
         if not complete:
             return []

@@ -21,7 +21,10 @@ class ModelPace:
         self._busy = 0.0
 
     def record_model(self, seconds: float) -> None:
-        """Record how long the model took for a frame; any thread may call this."""
+        """Record how long a step took that gave a map; any thread may call this.
+
+        A push that waits for such a step waits longest: one that only encodes a latent is shorter.
+        """
         self._seconds.append(seconds)
 
     def record_push(self, seconds: float) -> None:

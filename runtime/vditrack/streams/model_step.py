@@ -30,18 +30,21 @@ class ModelStep:
     intervals: float
     """Usual frame intervals since the last frame that points were tracked into."""
     carried: bool
-    """Whether optical flow carried the points into the last frame."""
+    """Whether optical flow carried the points into the last frame. If so, they are tracked into it
+    only if it has a map."""
 
     def run(self, pace: ModelPace) -> None:
-        """Describe the last frame, if it completes a latent, and track the points into it.
+        """Give the frames to the networks, and track the points into the last one.
 
         Args:
-            pace: gets the time of a frame that is described.
+            pace: gets the time of a step that gives a map, which is the longest of a chunk.
 
         """
         began = perf_counter()
         frame, tracker, points = self.frames[-1], self.tracker, self.points
         maps = [one for seen in self.frames for one in self.window.push(seen)]
+        if self.carried and not maps:
+            return
         start = points.places[np.searchsorted(points.ids, tracker.ids)] if self.carried else None
         tracker.advance(maps[-1] if maps else None, frame, self.intervals, start)
         if maps:

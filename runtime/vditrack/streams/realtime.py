@@ -3,7 +3,8 @@
 The model describes the newest frame in its own thread, which then tracks the points into that
 frame. Meanwhile optical flow carries the points from frame to frame. When the thread is done, the
 correction is applied to their positions in the newest frame. Where latents share frames, the model
-waits for the frames of the next latent, and takes the newest ones.
+waits for the frames of the next latent, and takes the newest ones. If it describes several latents
+at a time, each is encoded as soon as it is complete.
 """
 
 from __future__ import annotations
@@ -66,11 +67,11 @@ class LiveUpdate:
 
 @dataclass(frozen=True)
 class _Job:
-    """A frame that points are tracked into, and its points when that began."""
+    """A step of the model, and the frame that points are tracked into."""
 
     done: Future[None]
-    """Ends when the points are tracked into the frame."""
-    frame: TrackedFrame
+    frame: TrackedFrame | None
+    """None if frames are only encoded."""
 
 
 class LiveStream:
@@ -78,8 +79,9 @@ class LiveStream:
 
     If the model is slower than the camera, a push takes only as long as optical flow, a few
     milliseconds. If the model keeps up, a push waits for it and returns what `Stream.push` returns.
-    The first push always waits. Stamps are in seconds; changes of the frame size and of the clock
-    are treated as in `Stream`.
+    Pushes up to the first map always wait: the first one, or a chunk's, if the model describes
+    several latents at a time. Stamps are in seconds; changes of the frame size and of the clock are
+    treated as in `Stream`.
     """
 
     def __init__(
@@ -301,16 +303,17 @@ class LiveStream:
         self._points.age += 1
         if self._job is not None and self._job.done.done():
             self._correct()
-        described = self._await_latent(frame)
-        waits = self._job is None and (before is None or self._pace.keeps_up())
-        waits &= described or self._tracks(before)
+        complete = self._await_latent(frame)
+        follows = before is None or self._tracks(before)
+        waits = self._job is None and (follows or self._has_map)
+        waits &= not self._described or self._pace.keeps_up()
         # Otherwise the tracker's own step begins where the points are, and flow is not needed.
-        carries = not (waits and self._tracks(before))
+        carries = not (waits and follows)
         if carries and self._image is not None:
             self._points.carry(self._image, image, self._textureless, self._live, self._camera)
         self._frame, self._image = frame, image
         self._recent.add(image, stamp)
-        if waits or described:
+        if waits or complete:
             self._start(frame, image, stamp, carried=carries)
         if waits:
             self._correct()
@@ -318,10 +321,16 @@ class LiveStream:
         return self._update(stamp)
 
     def _await_latent(self, frame: Frame) -> bool:
-        """Collect the frames of the next latent; return whether the model can describe it now."""
-        needed = self._window.missing if self._job is None else self._extractor.frames_of_step
+        """Collect the frames of the next latent; return whether the model can take it now."""
+        is_free, stride = self._job is None, self._extractor.temporal_stride
+        needed = self._window.missing_of_latent if is_free else stride
         self._waiting = [*self._waiting, frame][-needed:]
-        return self._job is None and len(self._waiting) == needed
+        return is_free and len(self._waiting) == needed
+
+    @property
+    def _has_map(self) -> bool:
+        """Whether the waiting frames complete the next maps; no job may be running."""
+        return len(self._waiting) == self._window.missing
 
     def _describes(self, stamp: float | None) -> bool:
         """Return whether the model described the frame of this stamp last."""
@@ -335,30 +344,34 @@ class LiveStream:
         interval, intervals = self._clock.usual_interval, 1.0
         if self._tracked is not None and interval:
             intervals = max(1.0, float(round((stamp - self._tracked) / interval)))
+        has_map = self._has_map
         frames, self._waiting = tuple(self._waiting), []
-        has_map = self._window.missing == len(frames)
         # The stream changes its points while the worker reads these.
         points = select_rows(self._points, np.arange(len(self._points.ids)))
         new = tuple(self._new)
         step = ModelStep(self._window, self._tracker, frames, points, new, intervals, carried)
+        tracked = TrackedFrame(image, stamp, has_map, points.ids, points.places)
         done = self._worker.submit(step.run, self._pace)
-        self._job = _Job(done, TrackedFrame(image, stamp, has_map, points.ids, points.places))
+        self._job = _Job(done, tracked if has_map or not carried else None)
 
     def _correct(self) -> None:
-        """Wait until the points are tracked into the described frame; apply the correction."""
+        """Wait for the model; if it has tracked the points into a frame, apply the correction."""
         job, self._job = self._job, None
         if job is None:
             return
         wait([job.done])
         self._drop_removed()
         job.done.result()
-        self._tracked = job.frame.stamp
-        if job.frame.has_map:
-            self._described.append(job.frame.stamp)
+        frame = job.frame
+        if frame is None:
+            return
+        self._tracked = frame.stamp
+        if frame.has_map:
+            self._described.append(frame.stamp)
         if self._image is not None:
-            work = self._tracker, job.frame, self._image, self._recent, self._live
+            work = self._tracker, frame, self._image, self._recent, self._live
             apply_correction(self._points, *work)
-            if job.frame.image is self._image:
+            if frame.image is self._image:
                 add_new_points(self._tracker, self._points, self._new, self._image.shape)
         self._textureless = self._tracker.ids[self._tracker.textureless]
         # One that flow has lost meanwhile cannot be described.

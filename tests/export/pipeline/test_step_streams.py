@@ -3,6 +3,7 @@
 import sys
 from functools import cache
 
+import cv2
 import msgspec
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import torch
 from doubles.cuda import CudaDouble, library_double, write_engine
 from doubles.manifest import SOURCE, make_manifest
 from doubles.passthrough import write_passthrough
+from doubles.slow_model import SlowModel, await_description
 from doubles.small_cards import make_small_card
 from vditrack import Tracker
 from vditrack.bundle.folder import load_bundle, seal_bundle
@@ -188,3 +190,59 @@ def test_a_stream_by_io_binding_is_one_pass_over_the_clip(bundle, clip, truth):
     extractor = FeatureExtractor(bundle, lambda graph: BoundSession(graph, CPU))
     found = [one for maps in stream_maps(extractor, clip, 30) for one in maps]
     assert_close(found, truth)
+
+
+def _frames(count: int):
+    """A smooth texture that moves by two pixels a frame."""
+    noise = np.random.default_rng(7).integers(0, 256, (64, 96 + 2 * count, 3), np.uint8)
+    sheet = cv2.normalize(cv2.GaussianBlur(noise, None, 3), None, 0, 255, cv2.NORM_MINMAX)
+    return [sheet[:, 2 * t : 2 * t + 96].copy() for t in range(count)]
+
+
+def test_a_live_stream_equals_the_stream(bundle):
+    """Pushes wait up to the first map, and then because a frame comes every ten seconds."""
+    tracker, points = Tracker(bundle), np.float32([[30.5, 20.25], [60, 40]])
+    stream = tracker.stream()
+    with tracker.live() as live:
+        for t, frame in enumerate(_frames(15)):
+            wanted, got = stream.push(frame, 10.0 * t), live.push(frame, 10.0 * t)
+            for name in ("ids", "points", "visible", "confidence", "forward_backward_error", "age"):
+                np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+            assert got.bridged == (t not in (4, 12))
+            if t in (0, 6):
+                assert (stream.add(points) == live.add(points)).all()
+
+
+def test_a_slow_model_gets_each_latent_of_a_chunk_when_it_is_complete(bundle, monkeypatch):
+    slow = SlowModel(bundle)
+    slow.let.release()
+    groups, given = [], {}
+    with slow.live() as live:
+        encode = live._extractor.encoder.encode
+        monkeypatch.setattr(
+            live._extractor.encoder,
+            "encode",
+            lambda group, state: (
+                groups.append([int(one[0, 0, 0]) for one in group]),
+                encode(group, state),
+            )[1],
+        )
+        for t, frame in enumerate(_frames(25)):
+            frame[:8, :8] = t
+            assert live.push(frame, t / 30).bridged == (t != 4)
+            if t == 0:
+                live.add(np.float32([[30.5, 20.25]]))
+            if t == 17:
+                slow.let.release()
+            if live._job is not None and (t < 12 or 17 <= t < 22):
+                await_description(live)
+            given[t] = list(groups)
+        assert live.described_rate == pytest.approx(30 / 8)
+        slow.let.release(100)
+        await_description(live)
+    # The transformer is busy with the latents of frames 5 to 12 until frame 17.
+    first = [[0], [1, 2, 3, 4], [5, 6, 7, 8]]
+    assert given[0] == first[:1] and given[4] == given[7] == first[:2]
+    assert given[8] == given[11] == first
+    assert given[18] == given[21] == [*first, [9, 10, 11, 12], [15, 16, 17, 18]]
+    assert groups == [*given[21], [19, 20, 21, 22]]
