@@ -23,10 +23,10 @@ from vditrack.cli.options import (
     Json,
     SignatureOption,
     VerifyFilesOption,
+    choose_backend,
     parse_size,
 )
 from vditrack.errors import InputError
-from vditrack.inference.selection import name_backend
 from vditrack.tracker import Tracker
 
 
@@ -64,11 +64,12 @@ def bench(
     """Measure the live stream: time by stage, latency, dropped frames, highest rate, memory."""
     if compare is None:
         settings = _make_settings(rate, duration, points, size)
+        chosen = choose_backend(backend, device)
 
         def load() -> Tracker:
             return Tracker.load(
                 bundle,
-                name_backend(backend, device),
+                chosen,
                 require_signature=require_signature,
                 verify_files=verify_files,
                 allow_host_code=allow_host_code,

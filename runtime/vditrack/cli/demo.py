@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from vditrack.cli.options import BackendOption, DeviceOption, Json
+from vditrack.cli.options import BackendOption, DeviceOption, Json, choose_backend
 from vditrack.cli.track import Points, TrackRequest, track_video
 from vditrack.errors import InputError
-from vditrack.inference.selection import name_backend
 
 DEMO_COLUMNS, DEMO_ROWS = 14, 6
 """Points of the grid on the first frame of each shot."""
@@ -28,7 +27,9 @@ def demo(
 ) -> None:
     """Track a grid of points through each shot of a real clip of city traffic."""
     points = Points(grid=(DEMO_COLUMNS, DEMO_ROWS), cuts=DEMO_CUTS)
-    request = TrackRequest(_find_demo_clip(), points, output, backend=name_backend(backend, device))
+    request = TrackRequest(
+        _find_demo_clip(), points, output, backend=choose_backend(backend, device)
+    )
     track_video(request, as_json=as_json)
 
 

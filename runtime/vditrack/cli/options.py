@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from vditrack.atomic_files import check_file_destination
-from vditrack.errors import InputError
-from vditrack.inference.selection import BackendName
+from vditrack.doctor.hardware import has_nvidia_gpu
+from vditrack.errors import BackendError, InputError
+from vditrack.inference.machine import count_gpus
+from vditrack.inference.selection import BackendName, name_backend
 from vditrack.io.rerun_recording import SUFFIX, import_rerun
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -61,8 +63,9 @@ BackendOption = Annotated[
 DeviceOption = Annotated[
     int | None,
     typer.Option(
+        min=0,
         help="Number of the GPU that runs the model, from 0, as CUDA counts; --backend auto then "
-        "takes no CPU. Default: the first GPU, or the CPU if none works."
+        "takes no CPU. Default: the first GPU, or the CPU if none works.",
     ),
 ]
 
@@ -151,3 +154,23 @@ def parse_size(text: str) -> tuple[int, int]:
     except ValueError as error:
         raise InputError(f"--size {text} is not {SIZE_ORDER}, as in 640x480.") from error
     return width, height
+
+
+def choose_backend(name: str, device: int | None) -> str:
+    """Return what `vditrack.inference.selection.open_backend` takes for --backend and --device.
+
+    Raises:
+        BackendError: This machine has no such GPU.
+
+    """
+    if device is not None and not has_nvidia_gpu():
+        raise BackendError(
+            f"--device {device}: this machine has no NVIDIA GPU. Leave the option out to run the "
+            "model on the CPU."
+        )
+    if device is not None and device >= (count := count_gpus() or device + 1):
+        raise BackendError(
+            f"--device {device}: CUDA finds {count}, counted from 0. Give another --device; "
+            "CUDA_VISIBLE_DEVICES may hide some."
+        )
+    return name_backend(name, device)

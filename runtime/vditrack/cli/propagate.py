@@ -32,6 +32,7 @@ from vditrack.cli.options import (
     StartOption,
     VerifyFilesOption,
     check_recording_path,
+    choose_backend,
     default_output,
 )
 from vditrack.cli.progress import add_progress_bar, progress_bars
@@ -42,7 +43,7 @@ from vditrack.cli.propagate_result import (
     write_result,
 )
 from vditrack.errors import InputError
-from vditrack.inference.selection import name_backend, open_backend
+from vditrack.inference.selection import open_backend
 from vditrack.io.clip import Video
 from vditrack.io.mask_png import write_mask
 from vditrack.io.overlay import draw_masks
@@ -87,6 +88,7 @@ def propagate(
     """Propagate masks of objects through a video; write masks/, overlay.mp4 and result.json."""
     if rerun is not None:
         check_recording_path(rerun, "--rerun")
+    chosen = choose_backend(backend, device)
     marked = read_marked_objects(mask or [], objects or [])
     destination = output or default_output(video, "masks")
     inputs = (video, *marked.files)
@@ -98,7 +100,7 @@ def propagate(
             verify_files=verify_files,
             allow_host_code=allow_host_code,
         )
-        return _open_tracker(checked, name_backend(backend, device), motion_weight)
+        return _open_tracker(checked, chosen, motion_weight)
 
     with (
         results_folder(destination, {MASKS, OVERLAY, RESULT}, RESULT, inputs) as folder,

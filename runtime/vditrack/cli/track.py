@@ -32,6 +32,7 @@ from vditrack.cli.options import (
     StartOption,
     VerifyFilesOption,
     check_recording_path,
+    choose_backend,
     default_output,
 )
 from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_bars
@@ -44,7 +45,6 @@ from vditrack.cli.track_result import (
     summarize_tracks,
 )
 from vditrack.errors import InputError
-from vditrack.inference.selection import name_backend
 from vditrack.io.clip import Video
 from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.overlay import draw_tracks
@@ -141,7 +141,7 @@ def track(
         start,
         end,
         topic,
-        name_backend(backend, device),
+        choose_backend(backend, device),
         mode,
         rerun,
         require_signature,

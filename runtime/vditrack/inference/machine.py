@@ -62,6 +62,15 @@ def library_version(name: str) -> str | None:
         return None
 
 
+def count_gpus() -> int | None:
+    """Return the number of GPUs that CUDA finds; None without a driver that works."""
+    driver_api = _library("libcuda.so.1", "nvcuda.dll", "cuInit", 0)
+    count = ctypes.c_int()
+    if driver_api is None or driver_api.cuDeviceGetCount(ctypes.byref(count)):
+        return None
+    return count.value
+
+
 def free_device_memory() -> int | None:
     """Return the free memory of the first GPU in bytes; None without a GPU."""
     driver_api = _library("libcuda.so.1", "nvcuda.dll", "cuInit", 0)

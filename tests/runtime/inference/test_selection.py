@@ -334,10 +334,14 @@ def test_the_command_line_takes_a_backend(tmp_path, run_vditrack):
     assert refused.stderr.count("\n") == 1
     assert f"no {CUDA}. Run `pip uninstall -y onnxruntime && pip install" in refused.stderr
     assert not (tmp_path / "clip_tracks").exists()
-    refused = run_vditrack(*arguments, "--device", "1", cwd=tmp_path)
+    for verb in (arguments, ("bench",)):
+        refused = run_vditrack(*verb, "--device", "99", cwd=tmp_path)
+        assert refused.returncode == 2
+        # Nothing was rendered or decoded before.
+        assert refused.stderr.startswith("vditrack: --device 99: ")
+    refused = run_vditrack("bench", "--device", "-1", cwd=tmp_path)
     assert refused.returncode == 2
-    assert refused.stderr.startswith("vditrack: no backend runs ")
-    assert "on GPU 1." in refused.stderr
+    assert refused.stderr.startswith("Usage:") and "--device" in refused.stderr
     done = run_vditrack(*arguments, "--backend", "cpu", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["backend"] == "cpu"
     assert done.stderr == ""
