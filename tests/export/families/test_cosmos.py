@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from doubles.small_families import STEP, SmallFamily, read_inside, relative_difference
-from vditrack_export.families import feature_path
+from vditrack_export.families import read_spec
 from vditrack_export.families.cosmos import transformer as cosmos
 from vditrack_export.families.cosmos.transformer import CosmosPath
 from vditrack_export.families.read_spec import Cut, Denoising, seeded_noise
@@ -195,7 +195,7 @@ def test_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, *_ = shape = (7, 88, 160)
     merged = torch.empty(2, 1024, device="meta"), torch.zeros(2)
     monkeypatch.setattr(cosmos, "merge_tokens", lambda prompt: merged)
-    monkeypatch.setattr(feature_path, "seeded_noise", lambda shape, seed: torch.empty(*shape))
+    monkeypatch.setattr(read_spec, "seeded_noise", lambda shape, seed: torch.empty(*shape))
     cut = Cut(18, (6,), tuple(cosmos_channels(128, (0.1, 1.0), "rotary")), frames)
     with torch.device("meta"):
         model = CosmosTransformer3DModel(

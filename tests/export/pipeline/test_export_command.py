@@ -276,7 +276,7 @@ def test_verbs_and_cards_need_no_torch() -> None:
         "import sys, vditrack_export.card as cards;"
         "from importlib.metadata import entry_points;"
         "verbs = [verb.load() for verb in entry_points(group='vditrack.commands')];"
-        "assert len(verbs) == 4; cards.load_card('tiny');"
+        "assert len(verbs) == 5; cards.load_card('tiny');"
         "assert not {'torch', 'diffusers', 'onnx', 'onnxruntime'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

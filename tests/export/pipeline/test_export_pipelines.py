@@ -103,6 +103,7 @@ def test_sizes_and_places_of_the_command_line(card: Path, checkpoint: Path, tmp_
         "described_frames": 1,
         "temporal_stride": 1,
         "overlap": 1,
+        "attention": "window",
     }
     if told["encoder"]["caches"] or told["encoder"]["frames"] == 1:
         assert told["input"] == given
