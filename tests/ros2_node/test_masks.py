@@ -382,7 +382,9 @@ def test_points_and_masks_at_once(peer, mask_bundle, tmp_path):
             told_before = objects_of(clouds.of(stamp), indices(masks[-1]))
             n += 1
         assert iou(indices(masks.of(stamp)) == 1, square(11) > 0) > 0.75
-        assert clouds.of(stamp).width == 20
+        # The picture is noise, which may carry a point across its border, where it is removed.
+        count = clouds.of(stamp).width
+        assert 17 <= count <= 20
         assert set(on_objects) == {0, 1}
         # Points on the picture with the object.
         peer.until(lambda: of(overlays, stamp), "the overlay")
@@ -395,7 +397,7 @@ def test_points_and_masks_at_once(peer, mask_bundle, tmp_path):
         camera = "arm/tracker: camera"
         assert names == ["arm/tracker: model", camera, f"{camera} masks"]
         answer = peer.call(Trigger, "/arm/tracker/reset", Trigger.Request())
-        assert answer.message == "20 points and 1 objects discarded"
+        assert answer.message == f"{count} points and 1 objects discarded"
         assert node.stop() == 0
         assert "Traceback" not in node.log
     for one in (clouds, masks, overlays, told):
