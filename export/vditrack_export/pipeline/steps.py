@@ -1,10 +1,10 @@
 """Descriptors of a clip's latents, window or chunk by chunk, as the runtime computes them."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vditrack.arrays import Floats
 from vditrack.bundle.manifest import Input
+from vditrack.features.chunk_reader import places_of_slots
 from vditrack.inference.session import Array, Session
 
 
@@ -31,15 +31,3 @@ def describe_latents(session: Session, latents: Floats, size: Input) -> Floats:
         slot = first % slots if slots else 0
         found.append(session.run(inputs, state, slot)["descriptors"])
     return np.concatenate(found)
-
-
-def places_of_slots(latents: int, slots: int) -> NDArray[np.int32]:
-    """Return the place in the window of the latent in each slot, int32 [slots]; -1 if it is empty.
-
-    Args:
-        latents: Latents of the stream before the newest chunk.
-        slots: Cached latents.
-
-    """
-    each = np.arange(slots, dtype=np.int32)
-    return np.where(each < latents, (each - latents) % slots, -1).astype(np.int32)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from copy import copy
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
@@ -49,8 +50,19 @@ class ChunkReader:
         """
         slots = self._extractor.cached_latents
         slot = self._before % slots if slots else 0
-        each = np.arange(slots, dtype=np.int32)
-        places = np.where(each < self._before, (each - slot) % max(slots, 1), -1).astype(np.int32)
+        places = places_of_slots(self._before, slots)
         maps = self._extractor.describe_chunk(chunk, places, self._state, slot)
         self._before += len(chunk)
         return maps
+
+
+def places_of_slots(latents: int, slots: int) -> NDArray[np.int32]:
+    """Return the place in the window of the latent in each slot, int32 [slots]; -1 if it is empty.
+
+    Args:
+        latents: latents of the stream before the newest chunk.
+        slots: cached latents.
+
+    """
+    each = np.arange(slots, dtype=np.int32)
+    return np.where(each < latents, (each - latents) % max(slots, 1), -1).astype(np.int32)
