@@ -16,8 +16,10 @@ lint: .venv/ready
 	.venv/bin/python -m mypy
 	.venv/bin/lint-imports
 
-# The tests of a file share models and stay in one process; two processes suit two cores.
-RUN_TESTS = OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+# The tests of a file share models and stay in one process; two processes suit two cores. In the
+# order of the folders, files with few and slow tests do not come last, one process beside an idle one.
+RUN_TESTS = OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile \
+	--no-loadscope-reorder
 
 test: lint
 	$(RUN_TESTS)
