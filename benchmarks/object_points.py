@@ -9,10 +9,10 @@ from itertools import islice
 import numpy as np
 
 from vditrack import Tracker
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.cli.progress import progress_bars
 from vditrack.evaluation.datasets.registry import open_dataset
 from vditrack.evaluation.metrics.identity_switches import find_contacts
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 POINTS = 60
 """Approximate number of points on each object."""

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from vditrack.annotated_clip import AnnotatedClip
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 RNG = np.random.default_rng(0)
 PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0] + 252 * [9, 9, 9]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vditrack.annotated_clip import AnnotatedClip
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 
 def strip_masks(*rows):

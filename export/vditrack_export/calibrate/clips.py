@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Floats
 from vditrack.coordinates import Grid
 from vditrack.evaluation.protocols import RASTER, PointQueries, first_queries
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import clip_features
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 Size = Literal["256", "full"]
 ReportShare = Callable[[float], None]

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.atomic_files import ResultsFolder, check_file_destination, results_folder
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.registry import (
@@ -17,6 +16,7 @@ from vditrack.evaluation.datasets.registry import (
     count_clips,
     open_dataset,
 )
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack_export.card import Card, Masks
 from vditrack_export.checkpoints.sources import Weights
 

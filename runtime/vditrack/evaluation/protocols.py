@@ -8,7 +8,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
 from vditrack.evaluation.baselines.point_baselines import MaskPropagator, Method, PointTracker
 from vditrack.evaluation.metrics.identity_switches import score_mask_identities
@@ -25,6 +24,7 @@ from vditrack.evaluation.metrics.redetection import average_redetection_jaccard
 from vditrack.evaluation.metrics.results import VISIBLE_OUTSIDE, Curve, Result, Share
 from vditrack.evaluation.report.pictures import mask_picture, point_picture
 from vditrack.points.tracks import Tracks
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 RASTER = 256
 """Side of the raster in whose pixels TAP-Vid measures distances."""

@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
 from vditrack.evaluation.baselines.point_baselines import (
     DenseFlow,
@@ -20,6 +19,7 @@ from vditrack.evaluation.baselines.point_baselines import (
 )
 from vditrack.evaluation.metrics.results import Result
 from vditrack.evaluation.protocols import EvaluationProtocol
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.tracker import Tracker
 
 BASELINES: dict[str, type[Method]] = {

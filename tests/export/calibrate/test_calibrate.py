@@ -16,7 +16,6 @@ from sklearn.metrics import roc_auc_score
 
 from doubles.commands import run_command
 from doubles.passthrough import write_passthrough
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.configuration import FlowTracking, Matching, Recovery, Visibility
 from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
 from vditrack.coordinates import Grid
@@ -25,6 +24,7 @@ from vditrack.evaluation.baselines.point_baselines import Still
 from vditrack.evaluation.metrics.points import Comparison
 from vditrack.evaluation.protocols import TapVid, first_queries
 from vditrack.features.extractor import FeatureExtractor
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.synthetic.layers.suite import render_suite
 from vditrack.synthetic.layers.textures import draw_pattern
 from vditrack.tracker import Tracker

@@ -22,12 +22,12 @@ from doubles.pipelines import (
     use_one_acceptance_clip,
 )
 from vditrack import Tracker, VditrackError
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.folder import load_bundle
 from vditrack.bundle.manifest import Input, Precision
 from vditrack.evaluation.protocols import TapVid
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack.points.tracks import Tracks
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.synthetic.layers.clips import render_clip
 from vditrack_export.families.encoder_form import Graph
 from vditrack_export.families.layers import Attend

@@ -22,13 +22,13 @@ from doubles.commands import run_command
 from doubles.manifest import MATCHING
 from doubles.pipelines import FAMILY_SECTIONS
 from vditrack import VditrackError
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.manifest import Input
 from vditrack.cli import app as cli
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.windows import clip_features, describe_in_windows
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.synthetic.layers.suite import render_suite
 from vditrack_export.card import Card, load_card
 from vditrack_export.checkpoints.sources import Weights

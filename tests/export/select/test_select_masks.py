@@ -16,7 +16,6 @@ from doubles.commands import run_command
 from doubles.pipelines import FAMILY_SECTIONS
 from doubles.tiny_checkpoint import MASK_SECTIONS, TINY_CARD
 from vditrack import Tracker, VditrackError
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.bundle.configuration import Propagation
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
@@ -25,6 +24,7 @@ from vditrack.evaluation.protocols import Davis
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import clip_features
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack_export.card import Card, Masks, load_card
 from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.read_spec import Denoising

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from doubles.strips import contacts, strip_clip, strip_masks
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.evaluation.metrics.points import (
     Comparison,
     frames_since_reappearing,
@@ -15,6 +14,7 @@ from vditrack.evaluation.metrics.points import (
 from vditrack.evaluation.metrics.results import Share
 from vditrack.evaluation.protocols import Heft, TapVid
 from vditrack.points.tracks import Tracks
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 QUERY = np.zeros(1, np.intp)
 NEAR, FAR = 7.99, 8.0

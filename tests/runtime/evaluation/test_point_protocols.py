@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
 from vditrack.evaluation.metrics.points import frames_since_reappearing
 from vditrack.evaluation.metrics.redetection import average_redetection_jaccard
 from vditrack.evaluation.metrics.results import Share
 from vditrack.evaluation.protocols import Heft, TapVid
 from vditrack.points.tracks import Tracks
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 SIDE = 256
 THRESHOLDS = (1, 2, 4, 8, 16)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from doubles.interpolation import sample_bilinearly
-from vditrack.annotated_clip import AnnotatedClip
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.synthetic.layers.camera_effects import PERFECT, Camera
 from vditrack.synthetic.layers.leaving import (
     COUNT,

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from doubles.interpolation import sample_bilinearly
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.synthetic.tabletop import clips, offscreen
 from vditrack.synthetic.tabletop.clips import COUNT, annotate, film_world, render_tabletop
 from vditrack.synthetic.tabletop.motion import Orbit, Push

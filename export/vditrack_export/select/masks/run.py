@@ -7,7 +7,6 @@ from itertools import repeat
 import msgspec
 import numpy as np
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Doubles, FrameClip, MaskClip
 from vditrack.bundle.configuration import Propagation
 from vditrack.errors import InputError
@@ -17,6 +16,7 @@ from vditrack.features.fusion import fuse
 from vditrack.features.windows import clip_features
 from vditrack.input_checks.arrays import check_mask
 from vditrack.masks.objects import MaskedObjects
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack_export.pipeline.backbone import Backbone
 from vditrack_export.select.masks.feature_cache import FeatureCache
 from vditrack_export.select.masks.features import make_extractor

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Doubles, Floats
 from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import Grid, pixels_from_cells
 from vditrack.evaluation.metrics.points import THRESHOLDS
 from vditrack.evaluation.protocols import RASTER
 from vditrack.features.feature_map import FeatureMap
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack_export.select.points.frequency_bands import Bands, iterate_band_cosines
 from vditrack_export.select.points.pairs import GAPS, Source
 

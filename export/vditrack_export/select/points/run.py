@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Doubles
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack_export.families.whole_model import Reading
 from vditrack_export.pipeline.backbone import Backbone
 from vditrack_export.select.points.accuracy import ClipAccuracy, count_chance, count_still

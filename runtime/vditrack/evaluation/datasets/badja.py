@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.image_files import (
@@ -24,6 +23,7 @@ from vditrack.evaluation.datasets.image_files import (
     read_frames,
 )
 from vditrack.input_checks.files import MalformedError, decode_json
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 _ANNOTATIONS, _EXTRA = "joint_annotations", "extra_videos"
 _JOINTS = 37

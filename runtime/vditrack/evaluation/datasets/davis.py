@@ -8,11 +8,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.image_files import image_paths, read_frames, read_masks
 from vditrack.evaluation.datasets.tapvid import annotated_tracks
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 FRAMES, MASKS, TRACKS = "frames", "masks", "tracks.npz"
 """Entries of a video's folder in the simple layout."""

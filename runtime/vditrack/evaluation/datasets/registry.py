@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.badja import is_badja, open_badja
 from vditrack.evaluation.datasets.davis import MASKS, TRACKS, is_davis, open_davis, open_folders
 from vditrack.evaluation.datasets.tapvid import open_pickle, shard_clips
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 ProtocolName = Literal["tapvid", "heft", "davis", "badja"]
 Opened = tuple[int | None, Iterator[AnnotatedClip]]

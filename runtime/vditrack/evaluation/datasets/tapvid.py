@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.image_files import decode_frame, stack_images
 from vditrack.evaluation.datasets.safe_pickle import load_plain_pickle
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 Named = list[tuple[str, object]]
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Bools, MaskClip
 from vditrack.evaluation.metrics.results import Share
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 ObjectIndices = NDArray[np.uint8]
 

@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Bools, Doubles, Floats, Indices, MaskClip
 from vditrack.evaluation.metrics.identity_switches import find_contacts
 from vditrack.evaluation.metrics.results import Curve, Share
 from vditrack.points.tracks import Tracks
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 
 THRESHOLDS = (1, 2, 4, 8, 16)
 """Thresholds of TAP-Vid on the distance, in pixels of the 256 x 256 raster."""

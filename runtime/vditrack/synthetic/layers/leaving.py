@@ -10,8 +10,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Image
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.synthetic.layers.camera_effects import PERFECT, Camera
 from vditrack.synthetic.layers.challenges import draw_surface
 from vditrack.synthetic.layers.scenes import Anchors, Layer, Motion, Scene, Waves

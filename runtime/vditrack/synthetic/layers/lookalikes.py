@@ -10,8 +10,8 @@ from itertools import combinations
 import cv2
 import numpy as np
 
-from vditrack.annotated_clip import AnnotatedClip
 from vditrack.arrays import Bools, Doubles, Image
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.synthetic.layers.challenges import (
     ALMOST_PERFECT,
     CALM,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vditrack.annotated_clip import AnnotatedClip
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.synthetic.layers.challenges import FRAMES, KINDS, Stage
 from vditrack.synthetic.layers.scenes import Anchors, Scene
 from vditrack.synthetic.point_sampling import pick_pixels

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotated_clip import AnnotatedClip
+from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.synthetic.point_sampling import pick_pixels
 from vditrack.synthetic.tabletop.offscreen import load_mujoco, open_renderer
 from vditrack.synthetic.tabletop.surface_truth import (
