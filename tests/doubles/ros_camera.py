@@ -1,6 +1,7 @@
 """A camera as a process of its own: plays a clip there and back at a rate, until it is ended.
 
-A reliable camera has the default quality of service of ROS; one of best effort keeps one image.
+A reliable camera has the default quality of service of ROS, but keeps all images of a play with
+an end: what it drops on a busy machine, no subscription can receive. One of best effort keeps one.
 """
 
 import sys
@@ -21,7 +22,7 @@ def main(folder, rate, reliability, length_of_play):
     rclpy.init()
     node = rclpy.create_node("camera")
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    qos = 10 if reliability == "reliable" else best_effort
+    qos = max(10, length_of_play) if reliability == "reliable" else best_effort
     publisher = node.create_publisher(Image, "image", qos)
     # Made beforehand, so that the rate holds.
     messages = []

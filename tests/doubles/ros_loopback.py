@@ -1,5 +1,6 @@
 """The other side of the node in tests: real processes that talk over the real middleware."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -34,6 +35,13 @@ from vditrack.ros_messages.track_cloud import TRACK_FIELDS  # noqa: E402
 
 PATIENCE = 60
 """Seconds that anything may take on a busy machine."""
+AFTER = {
+    "configure": "inactive",
+    "activate": "active",
+    "deactivate": "inactive",
+    "cleanup": "unconfigured",
+}
+"""State of a node after a transition."""
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 SECOND = 1_000_000_000
@@ -78,6 +86,25 @@ class Process:
         if self.alive:
             self._process.kill()
             self._process.wait()
+            _remove_segments_of_the_dead()
+
+
+def _remove_segments_of_the_dead():
+    """Free the shared memory of killed processes, as `fastdds shm clean` does.
+
+    Fast DDS holds a lock beside each segment while its process lives, and removes the segments
+    of one that was killed never: after a few thousand tests they fill the machine's memory.
+    """
+    for lock in Path("/dev/shm").glob("fastdds_*_el"):
+        if "_port" in lock.name:  # small, and shared by processes in their turn
+            continue
+        try:
+            with lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.with_name(lock.name.removesuffix("_el")).unlink(missing_ok=True)
+                lock.unlink()
+        except (BlockingIOError, FileNotFoundError):  # it lives, or another worker was faster
+            continue
 
 
 @contextmanager
@@ -133,12 +160,12 @@ class Peer:
         self.node.destroy_node()
         self._context.try_shutdown()
 
-    def until(self, condition, what, seconds=PATIENCE):
-        """Spin until the condition holds."""
+    def until(self, condition, what, seconds=PATIENCE, log=None):
+        """Spin until the condition holds; a failure shows what the process of a log has written."""
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                pytest.fail(f"not within {seconds} s: {what}")
+                pytest.fail(f"not within {seconds} s: {what}\n{log.log if log else ''}")
             self._executor.spin_once(timeout_sec=0.02)
 
     def listen(self, seconds, until=lambda: False):
@@ -161,17 +188,34 @@ class Peer:
         return self.node.create_publisher(kind, topic, qos)
 
     def call(self, kind, name, request):
+        return self._ask(kind, name, request)[0]
+
+    def _ask(self, kind, name, request):
+        """The answer of a service, and how often it was asked.
+
+        On a busy machine Fast DDS drops an answer whose reader it has not yet matched, for good:
+        the server waits 0.1 s for it. A second question is answered.
+        """
         client = self._clients.get(name) or self.node.create_client(kind, name)
         self._clients[name] = client
         self.until(client.service_is_ready, f"service {name}")
-        future = client.call_async(request)
-        self.until(future.done, f"answer of {name}")
-        return future.result()
+        futures = [client.call_async(request)]
+        asked = time.monotonic()
+
+        def answered():
+            if len(futures) == 1 and time.monotonic() > asked + PATIENCE / 3:
+                futures.append(client.call_async(request))
+            return any(future.done() for future in futures)
+
+        self.until(answered, f"answer of {name}")
+        return next(one.result() for one in futures if one.done()), len(futures)
 
     def transition(self, label, node="/tracker"):
         request = ChangeState.Request()
         request.transition.label = label
-        return self.call(ChangeState, f"{node}/change_state", request).success
+        answer, asked = self._ask(ChangeState, f"{node}/change_state", request)
+        # The second time it is refused, because the first has taken effect.
+        return answer.success or (asked > 1 and self.state(node) == AFTER.get(label))
 
     def state(self, node="/tracker"):
         answer = self.call(GetState, f"{node}/get_state", GetState.Request())

@@ -78,7 +78,7 @@ def errors(scene, told):
 def test_points_follow_a_camera_at_30_hz(peer, scene, frames, tmp_path):
     clouds = peer.collect(PointCloud2, "/tracker/tracks")
     with tracker_node(tmp_path, max_age=2.0) as node, camera_process(tmp_path, frames, 30):
-        peer.until(lambda: len(clouds) >= 120, f"120 clouds\n{node.log}")
+        peer.until(lambda: len(clouds) >= 120, "120 clouds", log=node)
         assert node.stop(signal.SIGTERM) == 0
     clouds = clouds[:]
     stamps = [nanoseconds(cloud.header.stamp) for cloud in clouds]
@@ -119,9 +119,9 @@ def test_twice_the_rate_that_the_model_holds(peer, tmp_path):
     with tracker_node(tmp_path, max_age=2.0) as node, camera_process(tmp_path, clip(scene), 60):
         peer.until(lambda: "The model encodes" in node.log, "the model's rate")
         # Points come for more images than the model describes, and say so by their age.
-        peer.until(outpaced, f"more points than descriptions\n{node.log}")
+        peer.until(outpaced, "more points than descriptions", log=node)
         since = len(clouds)
-        peer.until(lambda: len(clouds) >= since + 100, f"100 clouds more\n{node.log}")
+        peer.until(lambda: len(clouds) >= since + 100, "100 clouds more", log=node)
         described, out = rates()
     assert 0 < described < 55, (described, out)
     clouds = clouds_by_frame(clouds[since:], tmp_path)

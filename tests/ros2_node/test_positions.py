@@ -87,7 +87,7 @@ class Sensor:
     def wait(self):
         """Wait for the points of the newest image; the cloud, its rows and its markers."""
         stamp = self.stamp
-        self.peer.until(lambda: self.tracks.of(stamp), f"points\n{self.node.log}")
+        self.peer.until(lambda: self.tracks.of(stamp), "points", log=self.node)
         cloud = self.tracks.of(stamp)
         return cloud, ros.rows_of(cloud)
 
