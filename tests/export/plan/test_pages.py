@@ -115,18 +115,19 @@ def test_a_causal_backbone_at_a_cameras_rate():
     for cells in rows("speed.md", "`--device`"):
         device, before, _, after, memory, largest = (cell.strip("`") for cell in cells)
         assert before == f"{bundle(NAME, device, 25, 832, 480).stream_rate:.3g}"
-        plan = causal(device, 25, 832, 480)
+        plan = causal(device, 21, 832, 480)
         assert (after, memory) == (f"{plan.stream_rate:.3g}", f"{plan.memory.needed / 1e9:.3g} GB")
         assert plan.fits
         found[device] = largest
     assert found["orin-agx"] == "672 x 384"
-    assert causal("orin-agx", 25, 672, 384).stream_rate > 30
+    assert causal("orin-agx", 21, 672, 384).stream_rate > 30
+    assert load_card("wan2.1-causal-1.3b").input.frames == 21
     page = " ".join((DOCS / "speed.md").read_text().split())
     rates = [causal("orin-agx", frames, 832, 480).stream_rate for frames in (25, 21, 13, 5)]
     assert rates[1] > 18
     seven, six, four, two = (f"{rate:.3g}" for rate in rates)
     assert (
-        f"832 x 480 gives {seven}, and with a shorter window {six} (6 latents, `--frames 21`), "
+        f"832 x 480 gives {six}, with 7 latents (`--frames 25`) {seven}, and with a shorter window "
         f"{four} (4) or {two} (2)." in page
     )
 
