@@ -14,11 +14,11 @@ from vditrack.arrays import Doubles, Frame
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
 from vditrack.input_checks.arrays import check_time_range
-from vditrack.io.clip import DecodeProgress, Video
-from vditrack.io.decoding.animated_webp import is_animated_webp, read_animated_webp
-from vditrack.io.decoding.image_folders import read_image_folder
+from vditrack.io.clip import ClipReader, DecodeProgress, Video, collect
+from vditrack.io.decoding.animated_webp import WebpReader, is_animated_webp
+from vditrack.io.decoding.image_folders import FolderReader
 from vditrack.io.decoding.streams import describe_error
-from vditrack.io.decoding.video_files import decode_video_file
+from vditrack.io.decoding.video_files import VideoFileReader
 
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
 _LARGEST_SIDES = {"libx264": 16384, "mpeg4": 8191}
@@ -48,12 +48,22 @@ def read_video(
             between ``start`` and ``end``, or its frames do not fit into memory.
 
     """
+    return collect(open_video_reader(path, start, end), progress)
+
+
+def open_video_reader(path: Path, start: float, end: float | None) -> ClipReader:
+    """Return what decodes a part of a video file or a folder of images; see `read_video`.
+
+    Raises:
+        InputError: The part is no range of time, or a folder has no images in it.
+
+    """
     check_time_range(start, end)
     if path.is_dir():
-        return read_image_folder(path, start, end, progress)
+        return FolderReader(path, start, end)
     if is_animated_webp(path):
-        return read_animated_webp(path, start, end, progress)
-    return decode_video_file(path, start, end, progress)
+        return WebpReader(path, start, end)
+    return VideoFileReader(path, start, end)
 
 
 def write_video(path: Path, frames: Iterable[Frame], times: Doubles) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.io.clip import DecodeProgress, GrowingClip, Video
+from vditrack.io.clip import ArrayPicture, DecodeProgress, MakeSink, Picture, Selection, Sink
 from vditrack.io.decoding.file_length import missing_bytes
 
 _ANIMATION = 0x02
@@ -33,45 +36,74 @@ def is_animated_webp(path: Path) -> bool:
     )
 
 
-def read_animated_webp(
-    path: Path, start: float, end: float | None, progress: DecodeProgress | None
-) -> Video:
-    """Decode an animated WebP, or a part of it; see `vditrack.io.video.read_video`.
+class WebpReader:
+    """Decodes an animated WebP, or a part of it; see `vditrack.io.video.read_video`."""
 
-    Raises:
-        InputError: The file is damaged or cut short, has no frame in the part, or OpenCV is older
-            than 4.11.
+    def __init__(self, path: Path, start: float, end: float | None) -> None:
+        """Take the part from ``start`` to ``end`` (exclusive), in seconds."""
+        self.path, self._start, self._end = path, start, end
 
-    """
-    if not hasattr(cv2, "imreadanimation"):
-        raise InputError(
-            f"{path} is animated WebP, which needs OpenCV 4.11 or newer; this is "
-            f"{cv2.__version__}. Update opencv-python-headless, or convert the file."
-        )
-    if missing_bytes(path):
-        raise InputError(f"{path} is cut short. Copy it again.")
-    with path.open("rb") as file:
-        head = file.read(30)
-    width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (24, 27))
-    # OpenCV decodes from the beginning for each chunk.
-    length = max(1, _CHUNK_BYTES // (4 * width * height))
-    clip, milliseconds, first = GrowingClip(path, 0), 0, 0
-    while True:
-        decoded, animation = cv2.imreadanimation(str(path), first, length)
-        if not decoded:
-            break
-        for image, duration in zip(animation.frames, animation.durations, strict=True):
-            time = milliseconds / 1000
-            milliseconds += int(duration) if duration >= _SHORTEST else _DEFAULT
-            if start <= time and (end is None or time < end):
-                clip.append(np.asarray(cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)), time)
+    def decode(
+        self, make_sink: MakeSink[Sink], progress: DecodeProgress | None
+    ) -> tuple[Sink, Selection]:
+        """See `ClipReader`.
+
+        Raises:
+            InputError: The file is damaged or cut short, has no frame in the part, or OpenCV is
+                older than 4.11.
+
+        """
+        self._check()
+        sink, found = make_sink(self.path, 0), False
+        for frame, time in self._decode_all():
+            found = True
+            if self._is_inside(time):
+                sink.append(ArrayPicture(frame), time)
                 if progress is not None:
-                    progress(len(clip.times), None)
-        first += len(animation.frames)
-        if len(animation.frames) < length:
-            break
-    if not first:
-        raise InputError(f"{path} is damaged: none of its frames can be decoded. Copy it again.")
-    if not clip.times:
-        raise InputError(f"{path} has no frame between {start:g} s and {end or 'its end'}.")
-    return Video(clip.frames[: len(clip.times)], np.array(clip.times))
+                    progress(len(sink.times), None)
+        if not found:
+            raise InputError(
+                f"{self.path} is damaged: none of its frames can be decoded. Copy it again."
+            )
+        if not sink.times:
+            raise InputError(
+                f"{self.path} has no frame between {self._start:g} s and {self._end or 'its end'}."
+            )
+        return sink, Selection(np.array(sink.times), range(len(sink.times)), (), ())
+
+    def pictures(self, selection: Selection, first: int) -> Iterator[Picture]:
+        """See `ClipReader`."""
+        within = (frame for frame, time in self._decode_all() if self._is_inside(time))
+        return map(ArrayPicture, islice(within, first, len(selection.times)))
+
+    def _check(self) -> None:
+        if not hasattr(cv2, "imreadanimation"):
+            raise InputError(
+                f"{self.path} is animated WebP, which needs OpenCV 4.11 or newer; this is "
+                f"{cv2.__version__}. Update opencv-python-headless, or convert the file."
+            )
+        if missing_bytes(self.path):
+            raise InputError(f"{self.path} is cut short. Copy it again.")
+
+    def _is_inside(self, time: float) -> bool:
+        return self._start <= time and (self._end is None or time < self._end)
+
+    def _decode_all(self) -> Iterator[tuple[Frame, float]]:
+        """Yield the frames uint8 [H, W, 3] RGB of the file and their times in seconds."""
+        with self.path.open("rb") as file:
+            head = file.read(30)
+        width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (24, 27))
+        # OpenCV decodes from the beginning for each chunk.
+        length = max(1, _CHUNK_BYTES // (4 * width * height))
+        milliseconds, first = 0, 0
+        while True:
+            decoded, animation = cv2.imreadanimation(str(self.path), first, length)
+            if not decoded:
+                return
+            for image, duration in zip(animation.frames, animation.durations, strict=True):
+                time = milliseconds / 1000
+                milliseconds += int(duration) if duration >= _SHORTEST else _DEFAULT
+                yield np.asarray(cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB)), time
+            first += len(animation.frames)
+            if len(animation.frames) < length:
+                return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +12,15 @@ import numpy as np
 
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.io.clip import DecodeProgress, GrowingClip, Video, describe_gaps
+from vditrack.io.clip import (
+    ArrayPicture,
+    DecodeProgress,
+    MakeSink,
+    Picture,
+    Selection,
+    Sink,
+    describe_gaps,
+)
 from vditrack.io.decoding.reliability import group_gaps
 from vditrack.ros_messages.brightness import HIGH_BYTE, CurveMeter, Reduction
 from vditrack.ros_messages.jpeg_files import complete_jpeg, is_jpeg
@@ -39,76 +47,104 @@ def is_image_folder(path: Path) -> bool:
     return not any(name == "metadata.yaml" or name.endswith(_BAG_FILES) for name in names)
 
 
-def read_image_folder(
-    folder: Path, start: float, end: float | None, progress: DecodeProgress | None
-) -> Video:
-    """Read a folder of images in the order of the numbers in their names.
+class FolderReader:
+    """Reads a folder of images in the order of the numbers in their names.
 
     `IMAGE_RATE` is assumed. If the names differ in one number only and some numbers are missing,
     frames are missing. Images that are damaged are left out. The orientation in the metadata is
     applied, as by image viewers. Grey becomes RGB, alpha is dropped, and 16 bits are reduced to 8
     by one curve for all images.
-
-    Args:
-        folder: The folder; other files in it are ignored.
-        start: Start of the part, in seconds after the first image.
-        end: End of the part (exclusive), in seconds; None for the last image.
-        progress: Called after each image.
-
-    Raises:
-        InputError: The folder has no images, or both JPEG and PNG, the part has no image, images
-            differ in size, or they do not fit into memory.
-
     """
-    paths = _check_types(folder, _list_images(folder))
-    places = _number_frames(paths)
-    files = [
-        (path, place / IMAGE_RATE)
-        for path, place in zip(paths, places, strict=True)
-        if start <= place / IMAGE_RATE and (end is None or place / IMAGE_RATE < end)
-    ]
-    if not files:
-        raise InputError(
-            f"{folder} has no image between {start:g} s and {end or 'its end'}: at {IMAGE_RATE} "
-            f"frames per second its {len(paths)} images last {(places[-1] + 1) / IMAGE_RATE:.2f} s."
-        )
-    remarks = [
-        f"{folder} has no times: {IMAGE_RATE} frames per second are assumed. Convert it to a video "
-        "to give others."
-    ]
-    reduce, remark = _measure_curve([path for path, _ in files])
-    remarks += [remark] if remark else []
-    clip, damaged = GrowingClip(folder, len(files)), []
-    for path, time in files:
-        frame = _decode(path, reduce)
-        if frame is None:
-            damaged.append((path, time))
-            continue
-        if clip.times and frame.shape != clip.frames.shape[1:]:
-            sizes = [f"{shape[1]} x {shape[0]}" for shape in (frame.shape, clip.frames.shape[1:])]
+
+    def __init__(self, folder: Path, start: float, end: float | None) -> None:
+        """Find the images.
+
+        Args:
+            folder: The folder; other files in it are ignored.
+            start: Start of the part, in seconds after the first image.
+            end: End of the part (exclusive), in seconds; None for the last image.
+
+        Raises:
+            InputError: The folder has no images, or both JPEG and PNG, or the part has no image.
+
+        """
+        self.path = folder
+        paths = _check_types(folder, _list_images(folder))
+        places = _number_frames(paths)
+        self._files = [
+            (path, place / IMAGE_RATE)
+            for path, place in zip(paths, places, strict=True)
+            if start <= place / IMAGE_RATE and (end is None or place / IMAGE_RATE < end)
+        ]
+        if not self._files:
             raise InputError(
-                f"{path} is {sizes[0]}, but the images before it are {sizes[1]}. Put images of one "
-                "size into a folder."
+                f"{folder} has no image between {start:g} s and {end or 'its end'}: at "
+                f"{IMAGE_RATE} frames per second its {len(paths)} images last "
+                f"{(places[-1] + 1) / IMAGE_RATE:.2f} s."
             )
-        clip.append(frame, time)
-        if progress is not None:
-            progress(len(clip.times), len(files))
-    if not clip.times:
-        raise InputError(f"{files[0][0]} and all other images are damaged. Copy them again.")
-    return _assemble(clip, [time for _, time in files], damaged, remarks)
+        self._reduce: Reduction = HIGH_BYTE.reduce
+        self._intact: list[Path] = []
+
+    def decode(
+        self, make_sink: MakeSink[Sink], progress: DecodeProgress | None
+    ) -> tuple[Sink, Selection]:
+        """See `ClipReader`.
+
+        Raises:
+            InputError: All images are damaged, or images differ in size.
+
+        """
+        remarks = [
+            f"{self.path} has no times: {IMAGE_RATE} frames per second are assumed. Convert it to "
+            "a video to give others."
+        ]
+        self._reduce, remark = _measure_curve([path for path, _ in self._files])
+        remarks += [remark] if remark else []
+        sink, damaged, size = make_sink(self.path, len(self._files)), [], None
+        self._intact = []
+        for path, time in self._files:
+            frame = _decode(path, self._reduce)
+            if frame is None:
+                damaged.append((path, time))
+                continue
+            size = size or frame.shape
+            if frame.shape != size:
+                sizes = [f"{shape[1]} x {shape[0]}" for shape in (frame.shape, size)]
+                raise InputError(
+                    f"{path} is {sizes[0]}, but the images before it are {sizes[1]}. Put images of "
+                    "one size into a folder."
+                )
+            sink.append(ArrayPicture(frame), time)
+            self._intact.append(path)
+            if progress is not None:
+                progress(len(sink.times), len(self._files))
+        if not sink.times:
+            raise InputError(
+                f"{self._files[0][0]} and all other images are damaged. Copy them again."
+            )
+        times = [time for _, time in self._files]
+        return sink, _select(sink.times, times, damaged, remarks)
+
+    def pictures(self, selection: Selection, first: int) -> Iterator[Picture]:
+        """See `ClipReader`."""
+        for path in self._intact[first:]:
+            frame = _decode(path, self._reduce)
+            if frame is None:
+                return
+            yield ArrayPicture(frame)
 
 
-def _assemble(
-    clip: GrowingClip,
+def _select(
+    decoded: Sequence[float],
     times: Sequence[float],
     damaged: Sequence[tuple[Path, float]],
     remarks: list[str],
-) -> Video:
-    """Return the clip with its gaps: damaged files, and numbers without a file."""
+) -> Selection:
+    """Return all decoded frames with their gaps: damaged files, and numbers without a file."""
     known = {round(time * IMAGE_RATE) for time in times}
     unnumbered = [place for place in range(min(known), max(known)) if place not in known]
     missing = sorted([*(place / IMAGE_RATE for place in unnumbered), *(t for _, t in damaged)])
-    gaps = group_gaps(missing, clip.times, 1 / IMAGE_RATE)
+    gaps = group_gaps(missing, decoded, 1 / IMAGE_RATE)
     if damaged:
         names = ", ".join(path.name for path, _ in damaged[:_NAMED])
         more = f" and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
@@ -116,10 +152,7 @@ def _assemble(
     else:
         reason = "their numbers have no file."
     remarks += describe_gaps(gaps, reason)
-    count = len(clip.times)
-    return Video(
-        clip.frames[:count], np.array(clip.times), gaps=tuple(gaps), remarks=tuple(remarks)
-    )
+    return Selection(np.array(decoded), range(len(decoded)), tuple(gaps), tuple(remarks))
 
 
 def _list_images(folder: Path) -> list[Path]:

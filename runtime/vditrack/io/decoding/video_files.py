@@ -15,7 +15,15 @@ from av.codec.context import Flags
 from av.video.frame import VideoFrame
 
 from vditrack.errors import InputError
-from vditrack.io.clip import DecodeProgress, GrowingClip, Video, describe_gaps
+from vditrack.io.clip import (
+    DecodeProgress,
+    MakeSink,
+    Picture,
+    Selection,
+    Sink,
+    describe_gaps,
+    run,
+)
 from vditrack.io.decoding.completeness import announced_end, check_completeness
 from vditrack.io.decoding.orientation import read_orientation
 from vditrack.io.decoding.packets import PacketReader
@@ -28,7 +36,12 @@ from vditrack.io.decoding.reliability import (
     find_unreliable,
     group_gaps,
 )
+from vditrack.io.decoding.seeking import SeekIndex, make_seek_index
+from vditrack.io.decoding.stored_pictures import StoredPicture
 from vditrack.io.decoding.streams import choose_stream, open_container
+
+Threads = Literal["AUTO", "SLICE"]
+"""How FFmpeg decodes in threads: as it chooses, or one frame at a time."""
 
 _DEFAULT_RATE = 30.0
 """Frames per second of a file that has neither times nor a rate."""
@@ -41,27 +54,55 @@ _PARTIAL = frozenset({"apng", "gif"})
 """Decoders that return a part of the last frame of a file that was cut short."""
 
 
-def decode_video_file(
-    path: Path, start: float, end: float | None, progress: DecodeProgress | None
-) -> Video:
-    """Decode a video file, or a part of it; see `vditrack.io.video.read_video`.
+class VideoFileReader:
+    """Decodes a video file, or a part of it; see `vditrack.io.video.read_video`."""
 
-    Raises:
-        InputError: The file cannot be read, is cut short, or has no frame in the part.
+    def __init__(self, path: Path, start: float, end: float | None) -> None:
+        """Take the part from ``start`` to ``end`` (exclusive), in seconds."""
+        self.path, self._start, self._end = path, start, end
+        self._threads: Threads = "AUTO"
+        self._index: SeekIndex | None = None
 
-    """
-    with open_container(path) as container:
-        decoding = _Decoding(path, container, "AUTO", start, end)
-        decoding.run(progress)
-        if not decoding.is_damaged:
-            return decoding.result()
-    del decoding  # Its frames.
-    # Threads that decode several frames at once report damage late, lose frames with it, and do
-    # not give the same frames in every run.
-    with open_container(path) as container:
-        decoding = _Decoding(path, container, "SLICE", start, end)
-        decoding.run(progress)
-        return decoding.result()
+    def decode(
+        self, make_sink: MakeSink[Sink], progress: DecodeProgress | None
+    ) -> tuple[Sink, Selection]:
+        """See `ClipReader`."""
+        with open_container(self.path) as container:
+            decoding = _Decoding(self.path, container, "AUTO", self._start, self._end)
+            sink = make_sink(self.path, decoding.expected or 0)
+            run(decoding, sink, progress)
+            if not decoding.is_damaged:
+                self._index = decoding.index_frames()
+                return sink, decoding.select()
+        del decoding, sink  # Its frames.
+        # Threads that decode several frames at once report damage late, lose frames with it, and do
+        # not give the same frames in every run.
+        self._threads = "SLICE"
+        with open_container(self.path) as container:
+            decoding = _Decoding(self.path, container, "SLICE", self._start, self._end)
+            sink = make_sink(self.path, decoding.expected or 0)
+            run(decoding, sink, progress)
+            return sink, decoding.select()
+
+    def pictures(self, selection: Selection, first: int) -> Iterator[Picture]:
+        """See `ClipReader`; seek to the last key frame before if the file allows it."""
+        if first and self._index is not None:
+            yield from self._index.pictures(self.path, first)
+            return
+        yield from self.pictures_from_start(selection, first)
+
+    def pictures_from_start(self, selection: Selection, first: int) -> Iterator[Picture]:
+        """Yield the selected frames from number ``first`` on, without seeking."""
+        wanted = iter(selection.positions[first:])
+        following = next(wanted, None)
+        with open_container(self.path) as container:
+            decoding = _Decoding(self.path, container, self._threads, self._start, self._end)
+            for position, (picture, _) in enumerate(decoding.pictures()):
+                if position == following:
+                    yield picture
+                    following = next(wanted, None)
+                    if following is None:
+                        return
 
 
 class _Decoding:
@@ -71,7 +112,7 @@ class _Decoding:
         self,
         path: Path,
         container: av.container.InputContainer,
-        threads: Literal["AUTO", "SLICE"],
+        threads: Threads,
         start: float,
         end: float | None,
     ) -> None:
@@ -79,8 +120,10 @@ class _Decoding:
         self._path, self._container, self._stream = path, container, stream
         self._threads, self._start, self._end = threads, start, end
         self._interval = 1 / float(stream.average_rate or _DEFAULT_RATE)
-        self._expected = _expected_frames(stream, start, end)
-        self._clip = GrowingClip(path, self._expected or 0)
+        self.expected = _expected_frames(stream, start, end)
+        """Expected number of frames; None where it is not known."""
+        self._times: list[float] = []
+        self._stamps: list[tuple[int | None, bool]] = []
         self._record = DecodingRecord()
         # AVI may have the times of decoding only, which are those of presentation in another order.
         self._is_avi = container.format.name == "avi"
@@ -102,15 +145,21 @@ class _Decoding:
         """Whether the file has damaged frames in the part."""
         return self._record.errors > 0 or bool(find_unreliable(self._record))
 
-    def run(self, progress: DecodeProgress | None) -> None:
-        """Decode until the end of the part, or of the file."""
+    def pictures(self) -> Iterator[tuple[Picture, float]]:
+        """Yield the frames of the part and their times, until its end or that of the file."""
         for images in self._decode():
             for image in images:
-                self._take(image)
-                if progress is not None and self._clip.times:
-                    progress(len(self._clip.times), self._expected)
+                picture = self._take(image)
+                if picture is not None:
+                    yield picture, self._times[-1]
 
-    def result(self) -> Video:
+    def index_frames(self) -> SeekIndex | None:
+        """Return where the frames of the part can be reached by seeking; None if they cannot."""
+        if self._is_avi or self._stream.codec_context.name in _CHECKED:
+            return None
+        return make_seek_index(self._stamps)
+
+    def select(self) -> Selection:
         """Return the frames that can be trusted.
 
         Raises:
@@ -137,13 +186,7 @@ class _Decoding:
             self._refuse(bool(within))
         gaps = group_gaps(within, times, record.usual_interval or self._interval)
         remarks += describe_gaps(gaps, "damaged, or predicted from damaged frames.")
-        frames = self._clip.frames
-        for place, position in enumerate(positions):
-            if place != position:
-                frames[place] = frames[position]
-        return Video(
-            frames[: len(times)], np.array(times), gaps=tuple(gaps), remarks=tuple(remarks)
-        )
+        return Selection(np.array(times), positions, tuple(gaps), tuple(remarks))
 
     def _decode(self) -> Iterator[list[VideoFrame]]:
         """Yield the frames that each packet completes."""
@@ -182,8 +225,8 @@ class _Decoding:
             return False
         return float(packet.dts * packet.time_base) - self._origin >= self._end
 
-    def _take(self, image: VideoFrame) -> None:
-        """Record a decoded frame, and keep it if it is in the requested part."""
+    def _take(self, image: VideoFrame) -> Picture | None:
+        """Record a decoded frame, and return it if it is in the requested part."""
         record, index = self._record, self._find_packet(image)
         stamp = self._read_stamp(image, record.packets[index].shift)
         if self._origin is None:
@@ -193,14 +236,16 @@ class _Decoding:
         if self._threads == "AUTO":
             time = self._last = time if time > self._last else self._last + self._interval
         frame = DecodedFrame(index, stamp, image.key_frame, image.is_corrupt, position=None)
-        if self._start <= time and (self._end is None or time < self._end):
-            orientation = read_orientation(image, record.packets[index].exif)
-            if orientation.remark and not any(orientation.remark in x for x in self._remarks):
-                self._remarks.append(f"{self._path}: {orientation.remark}.")
-            rgb = np.asarray(image.to_ndarray(format="rgb24"), np.uint8)
-            frame.position = len(self._clip.times)
-            self._clip.append(orientation.apply(rgb), time)
         record.frames.append(frame)
+        if not (self._start <= time and (self._end is None or time < self._end)):
+            return None
+        orientation = read_orientation(image, record.packets[index].exif)
+        if orientation.remark and not any(orientation.remark in x for x in self._remarks):
+            self._remarks.append(f"{self._path}: {orientation.remark}.")
+        frame.position = len(self._times)
+        self._times.append(time)
+        self._stamps.append((image.pts, image.key_frame and record.packets[index].key))
+        return StoredPicture(image, orientation)
 
     def _read_stamp(self, image: VideoFrame, shift: float) -> float | None:
         """Return the time of a decoded frame in seconds of the file, if it has one.
@@ -244,7 +289,7 @@ class _Decoding:
             for frame in self._record.frames
             if frame.packet not in unreliable and frame.position is not None
         ]
-        stamps = [self._clip.times[position] for position in positions]
+        stamps = [self._times[position] for position in positions]
         if self._is_avi:
             stamps.sort()
         times: list[float] = []

@@ -77,6 +77,7 @@ class ImageReader:
         self._damaged: dict[int, InputError] = {}
         """The errors of the images that cannot be decoded, by their places."""
         self._encoding = ""
+        self._live = LiveCurve()
         self._curve = self._measure_curve()
 
     @property
@@ -92,7 +93,8 @@ class ImageReader:
 
         """
         # The measured images may have had 8 bits, or invalid pixels only.
-        reduce = LiveCurve().reduce if self._curve is None else self._curve.reduce
+        self._live = LiveCurve()
+        reduce = self._live.reduce if self._curve is None else self._curve.reduce
         size, others = None, []
         for place, arrival, message in self._read_messages(self._places):
             stamp, time = self._order.stamps[place], self._time(place)
@@ -118,6 +120,19 @@ class ImageReader:
                 f"{self._bag.path}: {self.topic} changes size at {time:.2f} s, from {size} to "
                 f"{other}. Give --end before it."
             )
+
+    def read_again(self, bag: Bag, first: int) -> Iterator[DecodedImage]:
+        """Yield the images of `read` from number ``first`` on, from a newly opened bag."""
+        self._bag = bag
+        reduce = LiveCurve().reduce if self._curve is None else self._curve.reduce
+        intact = [place for place in self._places if place not in self._damaged]
+        # A live curve depends on all images before.
+        skipped = 0 if self._live.times_taken else first
+        for n, (place, arrival, message) in enumerate(self._read_messages(intact[skipped:])):
+            frame = self._decode(message, reduce)
+            stamp, time = self._order.stamps[place], self._time(place)
+            if skipped + n >= first:
+                yield DecodedImage(frame, time, stamp, arrival, message.header.frame_id)
 
     def list_gaps(self) -> Iterator[Gap]:
         """Yield where images are missing that were left out, after all others were read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import numpy as np
 from vditrack.arrays import Ints
 from vditrack.errors import InputError
 from vditrack.input_checks.arrays import check_time_range
-from vditrack.io.clip import DecodeProgress, GrowingClip, Video
+from vditrack.io.clip import (
+    ArrayPicture,
+    DecodeProgress,
+    MakeSink,
+    Picture,
+    Selection,
+    Sink,
+    Video,
+    collect,
+)
 from vditrack.io.rosbag.bags import Bag, open_bag
 from vditrack.io.rosbag.image_reader import ImageReader
 from vditrack.ros_messages.camera_info import Camera
@@ -59,28 +69,90 @@ def read_recording(
             the range has no frame, or the decoded frames would not fit into memory.
 
     """
-    check_time_range(start, end)
-    with open_bag(path) as bag:
-        reader = ImageReader(bag, _find_image_topic(bag, topic), start, end)
-        clip = GrowingClip(path, reader.count)
-        images = []
-        for image in reader.read():
-            clip.append(image.frame, image.time)
-            images.append(image._replace(frame=clip.frames[:0]))
-            if decoded is not None:
-                decoded(len(images), reader.count)
-        frames = clip.frames[: len(images)]
-        camera, remark = _read_camera(bag, reader.topic, frames.shape[1:3])
+    reader = BagReader(path, topic, start, end)
+    video = collect(reader, decoded)
+    messages = reader.messages
     return Recording(
-        frames=frames,
-        times=np.array(clip.times),
-        stamps=np.array([image.stamp for image in images], np.int64),
-        arrivals=np.array([image.arrival for image in images], np.int64),
-        frame_ids=tuple(image.frame_id for image in images),
-        camera=camera,
-        gaps=tuple(reader.list_gaps()),
-        remarks=tuple(filter(None, (*reader.describe(), remark))),
+        frames=video.frames,
+        times=video.times,
+        gaps=video.gaps,
+        remarks=video.remarks,
+        stamps=messages.stamps,
+        arrivals=messages.arrivals,
+        frame_ids=messages.frame_ids,
+        camera=messages.camera,
     )
+
+
+@dataclass(frozen=True)
+class ImageMessages:
+    """The metadata of the image messages of a topic."""
+
+    stamps: Ints
+    """See `Recording`."""
+    arrivals: Ints
+    """See `Recording`."""
+    frame_ids: tuple[str, ...]
+    """See `Recording`."""
+    camera: Camera | None
+    """See `Recording`."""
+
+
+class BagReader:
+    """Decodes the images of a topic, or of a time range of it, in the order of their stamps."""
+
+    def __init__(self, path: Path, topic: str | None, start: float, end: float | None) -> None:
+        """Take a range; see `read_recording`.
+
+        Raises:
+            InputError: The range is no range of time.
+
+        """
+        check_time_range(start, end)
+        self.path, self._topic, self._range = path, topic, (start, end)
+        self._reader: ImageReader | None = None
+        self._messages: ImageMessages | None = None
+
+    @property
+    def messages(self) -> ImageMessages:
+        """The metadata of the messages, after `decode`."""
+        if self._messages is None:
+            raise ValueError("the bag was not decoded yet")
+        return self._messages
+
+    def decode(
+        self, make_sink: MakeSink[Sink], progress: DecodeProgress | None
+    ) -> tuple[Sink, Selection]:
+        """See `ClipReader`."""
+        with open_bag(self.path) as bag:
+            reader = ImageReader(bag, _find_image_topic(bag, self._topic), *self._range)
+            sink, images, size = make_sink(self.path, reader.count), [], (0, 0)
+            for image in reader.read():
+                picture = ArrayPicture(image.frame)
+                sink.append(picture, image.time)
+                size = picture.size
+                images.append(image._replace(frame=image.frame[:0, :0].copy()))
+                if progress is not None:
+                    progress(len(images), reader.count)
+            camera, remark = _read_camera(bag, reader.topic, size)
+        self._reader = reader
+        self._messages = ImageMessages(
+            stamps=np.array([image.stamp for image in images], np.int64),
+            arrivals=np.array([image.arrival for image in images], np.int64),
+            frame_ids=tuple(image.frame_id for image in images),
+            camera=camera,
+        )
+        remarks = tuple(filter(None, (*reader.describe(), remark)))
+        times, gaps = np.array(sink.times), tuple(reader.list_gaps())
+        return sink, Selection(times, range(len(images)), gaps, remarks)
+
+    def pictures(self, selection: Selection, first: int) -> Iterator[Picture]:
+        """See `ClipReader`."""
+        if self._reader is None:
+            raise ValueError("the bag was not decoded yet")
+        with open_bag(self.path) as bag:
+            for image in self._reader.read_again(bag, first):
+                yield ArrayPicture(image.frame)
 
 
 def _find_image_topic(bag: Bag, topic: str | None) -> str:
