@@ -92,8 +92,9 @@ def propagate_labels(
     context: Sequence[ContextFrame],
     settings: Propagation,
     prior: MotionPrior,
+    _threads: int | None = None,
 ) -> Floats:
-    """Return the soft labels of a frame, float32 [rows, columns, K].
+    """Return the soft labels of a frame, float32 [rows, columns, K], in one thread.
 
     Each cell gets the mean of the labels of its ``top_k`` nearest neighbours in all context frames
     together, weighted by the softmax of dot products. A cell without neighbours is background.

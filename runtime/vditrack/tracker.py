@@ -19,6 +19,7 @@ from vditrack.errors import InputError
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.fusion import FusedFeatures
 from vditrack.features.prefetching import prefetch
+from vditrack.inference.cpu import count_cores
 from vditrack.inference.selection import CPU, Backend, open_backend
 from vditrack.input_checks.arrays import check_clip, validate_masks
 from vditrack.masks.objects import MaskedObjects
@@ -256,7 +257,8 @@ def _propagate_ahead(
     fused: FusedFeatures, frames: FrameClip, given: Mapping[int, Mask]
 ) -> Iterator[Mask]:
     """Yield the masks of each frame, from windows that also look ahead."""
-    objects = MaskedObjects(fused.settings)
+    # The next frame is encoded meanwhile. More threads than cores lose time to each other.
+    objects = MaskedObjects(fused.settings, threads=max(count_cores() // 2, 1))
     for t, features in enumerate(prefetch(fused.clip(frames))):
         objects.advance(features.descriptors, frames.shape[1:3], features.velocity)
         if t in given:

@@ -26,6 +26,7 @@ def propagate_labels(
     context: Sequence[ContextFrame],
     settings: Propagation,
     prior: MotionPrior | None,
+    threads: int | None = None,
 ) -> Floats:
     """Return the soft labels of a frame, float32 [rows, columns, K].
 
@@ -37,6 +38,7 @@ def propagate_labels(
         context: Frames with labels.
         settings: Settings of label propagation.
         prior: Where objects are expected; None to search within ``settings.radius`` of each cell.
+        threads: Most threads that search; None for one on each core.
 
     """
     rows, columns = features.shape[:2]
@@ -46,7 +48,7 @@ def propagate_labels(
         return labels
     form = window_matching if prior is None else motion_matching
     strips = _strips(rows, form.STRIP_ROWS)
-    threads = max(min(count_cores(), len(strips)), 1)
+    threads = max(min(threads or count_cores(), len(strips)), 1)
     memory = BLOCK_BYTES // threads
     matching = (
         WindowMatching(features, context, settings, memory)

@@ -34,14 +34,15 @@ class LabelPropagation:
     work of a frame is proportional to the number of context frames.
     """
 
-    def __init__(self, settings: Propagation) -> None:
+    def __init__(self, settings: Propagation, threads: int | None = None) -> None:
         """Start without frames.
 
         Args:
             settings: Settings of label propagation, from the bundle's manifest.
+            threads: Most threads that search for a label; None for one on each core.
 
         """
-        self._settings = settings
+        self._settings, self._threads = settings, threads
         self._annotated: list[ContextFrame] = []
         self._recent: deque[ContextFrame] = deque(maxlen=settings.context)
         self._areas: deque[Floats] = deque(maxlen=settings.context)
@@ -79,7 +80,7 @@ class LabelPropagation:
         if velocity is not None and self._settings.displacement is not None:
             displacement = self._settings.displacement
             prior = MotionPrior(velocity, self._motion, self._number, self._settings, displacement)
-        labels = propagate_labels(features, self._context, self._settings, prior)
+        labels = propagate_labels(features, self._context, self._settings, prior, self._threads)
         labels.flags.writeable = False
         self._areas.append(measure_areas(labels))
         self._update_motion(labels, velocity)

@@ -7,6 +7,8 @@ velocity. The largest products of each cell are found by a bound, without sortin
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import log
 
 import numpy as np
 
@@ -48,10 +50,7 @@ class _Tile:
     @property
     def factors(self) -> Floats:
         """Factors of squared distances from the centre, float32 [4, n]; see `_square_terms`."""
-        across, down = np.arange(*self.columns), np.arange(*self.rows)[:, None]
-        places = np.stack(np.broadcast_arrays(across, down)).reshape(2, -1).astype(np.float32)
-        x, y = places - np.array(self.centre, np.float32)[:, None]
-        return _square_factors(x, y)
+        return _factors_from_centre(self.rows[1] - self.rows[0], self.columns[1] - self.columns[0])
 
 
 class MotionMatching:
@@ -137,9 +136,17 @@ class MotionMatching:
         _add_affinity(products, near, velocity, self._prior, scratch)
         _subtract_penalties(products, near, (squares, factors), self._prior, scratch)
         np.matmul(_less(squares, np.square(near.terms[4])) * _BEYOND, factors, out=scratch)
-        np.maximum(scratch, 0, out=scratch)
+        # NumPy clips several times as fast as it takes a maximum.
+        np.clip(scratch, 0, np.inf, out=scratch)
         products -= scratch
         return products
+
+
+@lru_cache(maxsize=16)
+def _factors_from_centre(rows: int, columns: int) -> Floats:
+    """Return the factors of squared distances from the centre of a rectangle of cells, [4, n]."""
+    down, across = np.mgrid[:rows, :columns].reshape(2, -1).astype(np.float32)
+    return _square_factors(across - across.mean(), down - down.mean())
 
 
 def _tiles(strip: Span, columns: int) -> Iterator[_Tile]:
@@ -176,9 +183,10 @@ def _add_affinity(
     # Rounding errors grow with the distance from the origin: none is left where all are equal.
     origin = (velocity.min(axis=0) + velocity.max(axis=0)) / 2
     expected = _square_terms(*(near.terms[2:4] - origin[:, None])) * scale
+    # The weight is a term of the exponent, which saves a pass. A prior has a positive weight.
+    expected[:, 0] += np.float32(2 * log(prior.settings.motion_weight))
     np.matmul(expected, _square_factors(*(velocity - origin).T), out=scratch)
     np.exp(scratch, out=scratch)
-    scratch *= np.float32(prior.settings.motion_weight**2)
     products += scratch
 
 
@@ -222,7 +230,10 @@ def _square_terms(x: Floats, y: Floats) -> Floats:
 
 
 def _square_factors(x: Floats, y: Floats) -> Floats:
-    return np.stack([np.ones_like(x), x * x + y * y, x, y])
+    factors = np.ones((4, len(x)), np.float32)
+    factors[1] = x * x + y * y
+    factors[2], factors[3] = x, y
+    return factors
 
 
 def _less(squares: Floats, amounts: Floats) -> Floats:

@@ -32,18 +32,19 @@ class MaskedObjects:
     for which masks were given, the last ``settings.references`` of each object are kept.
     """
 
-    def __init__(self, settings: Propagation) -> None:
+    def __init__(self, settings: Propagation, threads: int | None = None) -> None:
         """Start without objects.
 
         Args:
             settings: Settings of label propagation, from the bundle's manifest.
+            threads: Most threads that search for a label; None for one on each core.
 
         """
         self.indices: Mask = np.zeros(1, np.uint8)
         """Object index of each label, uint8 [K], in the order in which objects were added; the
         first is 0, the background."""
         self._settings = settings
-        self._propagation = LabelPropagation(settings)
+        self._propagation = LabelPropagation(settings, threads)
         self._annotated: list[_AnnotatedFrame] = []
         self._earlier = self._annotated
         self._features: Floats = np.zeros((0, 0, 0), np.float32)

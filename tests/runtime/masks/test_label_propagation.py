@@ -1,6 +1,7 @@
 """Label propagation against the dense formulation, other resamplings, and known motion."""
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
@@ -200,6 +201,24 @@ def test_labels_equal_the_plain_form(objects):
         np.testing.assert_allclose(found, expected, atol=1e-5)
         if t in (0, 4):
             propagation.set_labels(np.eye(count, dtype=np.float32)[owners])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_limited(monkeypatch, threads):
+    used = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, count: int) -> None:
+            used.append(count)
+            super().__init__(count)
+
+    monkeypatch.setattr(cell_matching, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(cell_matching, "count_cores", lambda: 4)
+    objects, size = MaskedObjects(SETTINGS, threads), (ROWS, COLUMNS)
+    for features in features_of(np.random.default_rng(3), 2, *size):
+        objects.advance(features, size)
+        objects.add_masks(np.eye(*size, dtype=np.uint8))
+    assert used[0] == threads
 
 
 def test_objects_are_found_by_velocity_alone():
