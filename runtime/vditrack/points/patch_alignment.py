@@ -12,9 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vditrack.arrays import Bools, Floats
+from vditrack.arrays import Bools, Floats, Indices
 from vditrack.bundle.configuration import PatchAlignment
+from vditrack.points.array_tables import select_rows
 from vditrack.points.pyramid import Pyramid
+
+_STILL = np.float32(0.01)
+"""Pixels of the patch; an alignment ends with a step that moves no pixel by as much."""
+_LEAST_WEIGHT = 1e-6
+"""Sum of weights that is divided by at least."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,33 @@ class Patches:
     """[N, 6, K]: maps pixel differences to a step in shift (x, y) and shape (xx, xy, yx, yy)."""
     expected_error: Floats
     """[N] of an alignment, in pixels of the patch."""
+
+    @property
+    def whole(self) -> Bools:
+        """Which patches [N] are inside their frame with all pixels."""
+        return np.asarray(self.inside.all(axis=1), np.bool_)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """The pixels of N patches and those of the image, at zero mean and unit variance.
+
+    Both are 0 where either is beyond the border of its frame.
+    """
+
+    pixels: Floats
+    """[N, K] of the image."""
+    expected: Floats
+    """[N, K] of the patches."""
+    cut: Indices
+    """[M] the patches that have pixels beyond a border."""
+    inside_of_cut: Bools
+    """[M, K] which of their pixels are inside both frames."""
+
+    @property
+    def difference(self) -> Floats:
+        """Of the pixels, [N, K]."""
+        return np.asarray(self.pixels - self.expected, np.float32)
 
 
 @dataclass(frozen=True)
@@ -88,6 +121,9 @@ class PatchAligner:
         x, y = self._offsets
         weights = np.exp(-(x**2 + y**2) / (2 * (settings.weight_sigma * radius) ** 2))
         self._weights = np.asarray(weights / weights.sum(), np.float32)
+        self._corners = self._offsets[:, np.abs(self._offsets).min(axis=0) == radius]
+        self._reach = np.array([1, 1] + [radius] * 4, np.float32)
+        """How far a step of 1 in each parameter moves a pixel of the patch at most."""
 
     def read(self, image: Pyramid, placement: Placement) -> PatchPixels:
         """Read patches with their margin from the image of their query."""
@@ -128,31 +164,43 @@ class PatchAligner:
     def align(
         self, patches: Patches, image: Pyramid, placement: Placement, rounds: int
     ) -> Placement:
-        """Align patches in an image by Gauss-Newton steps.
+        """Align patches in an image by Gauss-Newton steps, each until its steps are small.
 
         Args:
             patches: of this aligner's size.
             image: the frame to align in.
             placement: where the search begins.
-            rounds: number of steps.
+            rounds: number of steps at most.
 
         Returns:
             The aligned placement. Without texture it may be anywhere, even not finite.
 
         """
-        points, shapes = placement.points, placement.shapes
+        levels = image.nearest_levels(_scales(placement.shapes))
+        points, shapes = placement.points.copy(), placement.shapes.copy()
+        rows = np.arange(len(points))
         for _ in range(rounds):
-            pixels, expected, inside = self._compare(patches, image, Placement(points, shapes))
-            difference = (pixels - expected) * inside
-            step = (patches.solver @ difference[:, :, None])[:, :, 0]
-            shapes = _compose_inverse(shapes, step[:, 2:])
-            points = points - (shapes @ step[:, :2, None])[:, :, 0]
+            if not len(rows):
+                break
+            here = Placement(points[rows], shapes[rows])
+            found = self._compare(patches, image, here, levels[rows])
+            step = (patches.solver @ found.difference[:, :, None])[:, :, 0]
+            shapes[rows] = turned = _compose_inverse(here.shapes, step[:, 2:])
+            points[rows] = here.points - (turned @ step[:, :2, None])[:, :, 0]
+            moving = np.abs(step * self._reach).max(axis=1) >= _STILL
+            if not moving.all():
+                rows, patches = rows[moving], select_rows(patches, moving)
         return Placement(points, shapes)
 
     def correlate(self, patches: Patches, image: Pyramid, placement: Placement) -> Floats:
         """Return the weighted normalised cross-correlation [N] of patches with an image."""
-        pixels, expected, inside = self._compare(patches, image, placement)
-        return np.asarray((pixels * expected * self._weigh(inside)).sum(axis=1), np.float32)
+        levels = image.nearest_levels(_scales(placement.shapes))
+        found = self._compare(patches, image, placement, levels)
+        correlation = np.einsum("nk,nk->n", found.pixels * self._weights, found.expected)
+        if len(found.cut):
+            share = np.maximum(found.inside_of_cut @ self._weights, _LEAST_WEIGHT)
+            correlation[found.cut] /= share
+        return np.asarray(correlation, np.float32)
 
     def share_inside(self, patches: Patches, image: Pyramid, placement: Placement) -> Floats:
         """Return the share [N] of each patch, by weight, that is inside both frames."""
@@ -168,32 +216,40 @@ class PatchAligner:
         return np.asarray(within, np.bool_)
 
     def _compare(
-        self, patches: Patches, image: Pyramid, placement: Placement
-    ) -> tuple[Floats, Floats, Bools]:
-        """Return the image's pixels and the patches' [N, K], normalised, and which are compared."""
-        positions = _positions(placement, self._offsets)
-        values = image.read(positions, image.nearest_levels(_scales(placement.shapes)))
-        inside = patches.inside & image.contains(positions)
-        pixels, expected = self._normalise(values, self._weights[None])[0], patches.pixels
+        self, patches: Patches, image: Pyramid, placement: Placement, levels: Indices
+    ) -> "_Comparison":
+        """Compare the patches with the pixels of levels [N] of the image, where they are placed."""
+        points, shapes = placement.points, placement.shapes
+        values = image.read_warped(points, shapes, self._offsets, levels)
+        pixels, expected = self._normalise(values, self._weights)[0], patches.pixels
+        # A patch is inside if its corners are.
+        corners = points[:, :, None] + shapes @ self._corners
+        cut = np.flatnonzero(~(image.contains(corners).all(axis=1) & patches.whole))
+        inside = patches.inside[cut]
         # What a patch is compared with does not depend on the patches beside it.
-        if len(cut := np.flatnonzero(~inside.all(axis=1))):
-            weights, expected = self._weigh(inside[cut]), expected.copy()
-            pixels[cut] = self._normalise(values[cut], weights)[0]
-            expected[cut] = self._normalise(expected[cut], weights)[0]
-        return pixels, expected, inside
+        if len(cut):
+            inside = inside & image.contains(_positions(select_rows(placement, cut), self._offsets))
+            weights, expected = self._weigh(inside), expected.copy()
+            pixels[cut] = self._normalise(values[cut], weights)[0] * inside
+            expected[cut] = self._normalise(expected[cut], weights)[0] * inside
+        return _Comparison(pixels, expected, cut, inside)
 
     def _weigh(self, inside: Bools) -> Floats:
         """Return the weights [N, K] of the pixels that are inside; their sum is 1, or 0."""
         weights = self._weights * inside
         total = weights.sum(axis=1, keepdims=True)
-        return np.asarray(weights / np.maximum(total, 1e-6), np.float32)
+        return np.asarray(weights / np.maximum(total, _LEAST_WEIGHT), np.float32)
 
     def _normalise(self, pixels: Floats, weights: Floats) -> tuple[Floats, Floats]:
-        """Return pixels [N, K] at zero mean and unit variance, and their deviations [N, 1]."""
+        """Return pixels [N, K] at zero mean and unit variance, and their deviations [N, 1].
+
+        The weights [N, K], or [K] for all patches, have the sum 1, or 0.
+        """
         pixels = pixels - (pixels * weights).sum(axis=1, keepdims=True)
-        noise = np.float32(self._settings.noise)
-        deviations = np.sqrt((pixels**2 * weights).sum(axis=1, keepdims=True)) + noise
-        return pixels / deviations, deviations
+        variance = np.einsum("nk,nk->n", pixels * weights, pixels)[:, None]
+        deviations = np.sqrt(variance) + np.float32(self._settings.noise)
+        pixels /= deviations
+        return pixels, np.asarray(deviations, np.float32)
 
 
 def _square(radius: int) -> Floats:
@@ -223,7 +279,6 @@ def _remove_lighting(jacobian: Floats, pixels: Floats, weights: Floats) -> Float
 
 def _compose_inverse(shapes: Floats, step: Floats) -> Floats:
     """Return shapes [N, 2, 2] times the inverse of (identity + step [N, 4])."""
-    xx, xy, yx, yy = (step + np.array([1, 0, 0, 1], np.float32)).T
-    determinant = xx * yy - xy * yx
-    inverse = np.stack([yy, -xy, -yx, xx], axis=1).reshape(-1, 2, 2) / determinant[:, None, None]
-    return np.asarray(shapes @ inverse, np.float32)
+    xx, xy, yx, yy = step[:, 0] + 1, step[:, 1], step[:, 2], step[:, 3] + 1
+    adjugate = np.stack([yy, -xy, -yx, xx], axis=1).reshape(-1, 2, 2)
+    return np.asarray((shapes @ adjugate) / (xx * yy - xy * yx)[:, None, None], np.float32)

@@ -58,23 +58,39 @@ class Pyramid:
             levels: [N], the level that each row is read from.
 
         """
+        size = np.exp2(-levels.astype(np.float32))[:, None, None]
+        return self._read_levels((positions - _CORNER) * size, levels)
+
+    def read_warped(
+        self, points: Floats, shapes: Floats, offsets: Floats, levels: Indices
+    ) -> Floats:
+        """Read what `read` does at the positions ``points + shapes @ offsets``.
+
+        Args:
+            points: [N, 2] (x, y) in pixels of the frame; N is less than 32,768.
+            shapes: [N, 2, 2].
+            offsets: [2, K].
+            levels: [N], the level that each row is read from.
+
+        """
+        warps = np.concatenate([shapes, (points - _CORNER)[:, :, None]], axis=2)
+        warps *= np.exp2(-levels.astype(np.float32))[:, None, None]
+        return self._read_levels(warps[:, :, :2] @ offsets + warps[:, :, 2:], levels)
+
+    def _read_levels(self, places: Floats, levels: Indices) -> Floats:
+        """Read grey levels [N, K] at places [N, 2, K], in OpenCV's coordinates on each level."""
         numbers = set(levels.tolist())
         if len(numbers) == 1:
-            return self._read_level(positions, numbers.pop())
-        values = np.empty((positions.shape[0], positions.shape[2]), np.float32)
+            return self._read_level(places, numbers.pop())
+        values = np.empty((places.shape[0], places.shape[2]), np.float32)
         for number in numbers:
             rows = np.flatnonzero(levels == number)
-            values[rows] = self._read_level(positions[rows], number)
+            values[rows] = self._read_level(places[rows], number)
         return values
 
-    def _read_level(self, positions: Floats, number: int) -> Floats:
-        """Read grey levels [N, K] at positions [N, 2, K] of the frame from one level."""
-        # OpenCV puts (0, 0) at the first pixel's centre.
-        x, y = ((positions.transpose(1, 0, 2) - _CORNER) * np.float32(0.5**number)).astype(
-            np.float32, copy=False
-        )
+    def _read_level(self, places: Floats, number: int) -> Floats:
         image, border = self._level_of_floats(number), cv2.BORDER_REPLICATE
-        values = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=border)
+        values = cv2.remap(image, places[:, 0], places[:, 1], cv2.INTER_LINEAR, borderMode=border)
         return np.asarray(values, np.float32)
 
     def contains(self, positions: Floats) -> Bools:

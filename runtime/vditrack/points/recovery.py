@@ -1,12 +1,12 @@
 """Re-detection of lost points, by descriptor and then by patch.
 
 Candidates are the predicted position, the best match of the template near it, and the best match of
-the query's descriptor in the whole frame. A point may return within a radius of its predicted
-position that grows while it is lost; so a point that is expected outside the frame does not return
-elsewhere. Only one that was missed inside the frame for long, or whose position is not known, may
-return anywhere. A match that has a rival as good is no match. For a point whose position is not
-known, neither is a match that is less like its query than another place of the query's frame was,
-unless both patches are the same.
+the query's descriptor in the whole frame. The best match elsewhere is their rival. A point may
+return within a radius of its predicted position that grows while it is lost; so a point that is
+expected outside the frame does not return elsewhere. Only one that was missed inside the frame for
+long, or whose position is not known, may return anywhere. A match that has a rival as good is no
+match. For a point whose position is not known, neither is a match that is less like its query than
+another place of the query's frame was, unless both patches are the same.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,9 @@ from vditrack.points.array_tables import assign_rows, select_rows
 from vditrack.points.descriptor_matching import Match, cosines, match, match_elsewhere
 from vditrack.points.patch_alignment import Patches, Placement, place_unwarped
 from vditrack.points.point_memory import Appearance, PointMemory, View, are_close
+
+_TURNED = 0.05
+"""A point's last shape is tried beside its first one where they differ by more."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class PointSearch:
         settings, query = self._settings, memory.query
         wide = self._wide.prepare(query.wide)
         tried = self._try(memory, wide, view, self._matches(memory, view, predicted), predicted)
-        best, score = _best_of(tried)
+        # The last match is of a rival, which may only say that no match is one.
+        best, score = _best_of(tried[:-1])
         apart = settings.rival_distance * view.unit
         unplaced, strict = memory.unplaced, settings.min_unplaced_correlation
         by_patch_alone = unplaced | ~memory.described
@@ -89,18 +93,6 @@ class PointSearch:
         # In another picture, something always resembles the point a little, but never both patches.
         certain = score >= settings.certain_correlation
         is_found &= ~unplaced | certain | (similarity > query.rival_similarity)
-        rows = np.flatnonzero(is_found)
-        if len(rows):
-            found, score = select_rows(best, rows), score[rows]
-            memory, wide = select_rows(memory, rows), select_rows(wide, rows)
-            rivals = match_elsewhere(
-                memory.query.descriptor,
-                view.feature_map,
-                view.model_positions(found.points),
-                apart * float(view.scale.max()),
-            )
-            for rival in self._try(memory, wide, view, [rivals], predicted[rows]):
-                is_found[rows] &= ~self._is_rival(rival, found, score, apart)
         return best, is_found
 
     def _is_rival(self, rival: _Candidates, best: Placement, score: Floats, apart: float) -> Bools:
@@ -109,17 +101,28 @@ class PointSearch:
         return np.asarray(elsewhere & (rival.score > score - self._settings.rival_margin), np.bool_)
 
     def _matches(self, memory: PointMemory, view: View, predicted: Floats) -> list[Match]:
-        """Return the candidate places: predicted, near the predicted one, anywhere."""
+        """Return the candidate places: predicted, near that, anywhere; and a rival's, elsewhere."""
         features, matching, count = view.feature_map, self._matching, len(predicted)
         grid = features.grid
         positions = view.model_positions(predicted)
         centre = np.clip(positions, 0, np.array([grid.width, grid.height], np.float32) - 1)
-        nearby, anywhere = np.ones(count, np.bool_), np.zeros(count, np.bool_)
-        descriptor = memory.query.descriptor
+        nearby = np.arange(2 * count) < count
+        # One search for both: a lost point is one of few, so most of the time is in the calls.
+        both = match(
+            np.concatenate([memory.template, memory.query.descriptor]),
+            features,
+            np.tile(centre, (2, 1)),
+            nearby,
+            matching,
+            view.intervals,
+        )
+        near, best = select_rows(both, nearby), select_rows(both, ~nearby)
+        apart = self._settings.rival_distance * view.unit * float(view.scale.max())
         return [
             Match(positions, np.ones(count, np.float32)),
-            match(memory.template, features, centre, nearby, matching, view.intervals),
-            match(descriptor, features, centre, anywhere, matching),
+            near,
+            best,
+            match_elsewhere(memory.query.descriptor, features, best.points, apart),
         ]
 
     def _try(
@@ -148,21 +151,23 @@ class PointSearch:
         """
         similarity = np.concatenate([found.similarity for found in matches])
         places = np.concatenate([found.points / view.scale for found in matches])
-        tried = np.flatnonzero(similarity >= self._settings.min_similarity)
-        rows, started = np.tile(tried % len(predicted), 2), np.tile(places[tried], (2, 1))
+        turned = np.abs(memory.shapes - np.eye(2, dtype=np.float32)).max(axis=(1, 2)) > _TURNED
+        from_first = np.flatnonzero(similarity >= self._settings.min_similarity)
+        from_last = from_first[turned[from_first % len(predicted)]]
+        tried = np.concatenate([from_first, from_last])
+        rows, started = tried % len(predicted), places[tried]
         query, shapes = select_rows(memory.query, rows), memory.shapes[rows]
-        shapes[: len(tried)] = place_unwarped(places[tried]).shapes
+        shapes[: len(from_first)] = place_unwarped(places[from_first]).shapes
         start = Placement(np.asarray(started, np.float32), shapes * view.patch_scale(query))
         placement, correlation = self._align_to_match(query, select_rows(wide, rows), view, start)
         returns = self._may_return(memory, view, placement.points, predicted, rows)
         score = np.full(len(similarity), -1, np.float32)
         last = memory.shapes * view.patch_scale(memory.query)
         best = Placement(np.tile(predicted, (len(matches), 1)), np.tile(last, (len(matches), 1, 1)))
-        for half in (slice(len(tried)), slice(len(tried), None)):
-            better = np.flatnonzero(returns[half] & (correlation[half] > score[tried]))
-            aligned = Placement(placement.points[half], placement.shapes[half])
-            score[tried[better]] = correlation[half][better]
-            assign_rows(best, tried[better], select_rows(aligned, better))
+        for part in (np.arange(len(from_first)), np.arange(len(from_first), len(tried))):
+            better = part[returns[part] & (correlation[part] > score[tried[part]])]
+            score[tried[better]] = correlation[better]
+            assign_rows(best, tried[better], select_rows(placement, better))
         each = np.split(np.arange(len(similarity)), len(matches))
         return [_Candidates(select_rows(best, part), score[part]) for part in each]
 
