@@ -58,7 +58,7 @@ class PatchAlignment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     radius: Few = 5
     """The patch has 2 radius + 1 pixels a side. Chosen."""
-    rounds: Positive = 8
+    rounds: Positive = 5
     """Gauss-Newton steps in each frame. Chosen."""
     max_shift: PositiveReal = 3.0
     """Pixels of the patch by which alignment may correct optical flow, at most. Chosen."""
@@ -111,7 +111,7 @@ class CameraMotion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Width, in pixels, that the picture is reduced to, to the nearest power of two. Chosen."""
     levels: Annotated[int, Meta(gt=0, le=16)] = 3
     """Reductions that are tried: to ``width``, to half of it, and so on. Chosen."""
-    places: Few = 12
+    places: Few = 8
     """Places a side of the grid that optical flow follows. Chosen."""
     max_flow_error: PositiveReal = 0.5
     """Forward-backward error of flow, in pixels of the reduced picture, of a place that counts.
@@ -152,7 +152,7 @@ class Recovery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Least mean correlation of the point's near and wide patches there."""
     wide_radius: Few = 14
     """Radius of the wide patch, aligned before the near one. Chosen."""
-    wide_rounds: Positive = 6
+    wide_rounds: Positive = 4
     """Gauss-Newton steps on the wide patch. Chosen."""
     max_wide_shift: PositiveReal = 8.0
     """Pixels of the wide patch by which it may move from a match, at most. Chosen."""
