@@ -5,6 +5,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from vditrack.cli.annotate import annotate
 from vditrack.cli.bench import bench
 from vditrack.cli.build import build
 from vditrack.cli.combine import combine
@@ -48,7 +49,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
     app.callback(invoke_without_command=True)(print_version)
     app.command("eval")(evaluate)
-    for verb in (propagate, combine, bench, build, demo, track, view, inspect, sign):
+    for verb in (propagate, combine, bench, build, demo, track, annotate, view, inspect, sign):
         app.command()(verb)
     app.command(add_help_option=False, context_settings=_ANY_ARGUMENTS)(doctor)
     for entry in metadata.entry_points(group="vditrack.commands"):

@@ -7,8 +7,10 @@ default itself, except where it is None; then the text ends with "Default: ...".
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
+from vditrack.arrays import Floats
 from vditrack.atomic_files import check_file_destination
 from vditrack.doctor.hardware import has_nvidia_gpu
 from vditrack.errors import BackendError, InputError
@@ -154,6 +156,23 @@ def parse_size(text: str) -> tuple[int, int]:
     except ValueError as error:
         raise InputError(f"--size {text} is not {SIZE_ORDER}, as in 640x480.") from error
     return width, height
+
+
+def parse_points(texts: list[str]) -> Floats:
+    """Return the queries float32 [N, 3] that the texts ``t,x,y`` give.
+
+    Raises:
+        InputError: A text is not such a query.
+
+    """
+    queries = []
+    for text in texts:
+        try:
+            t, x, y = (float(part) for part in text.split(","))
+        except ValueError as error:
+            raise InputError(f"--at {text} is not t,x,y, three numbers as in 0,320,240.") from error
+        queries.append((t, x, y))
+    return np.array(queries, np.float32)
 
 
 def choose_backend(name: str, device: int | None) -> str:

@@ -34,6 +34,7 @@ from vditrack.cli.options import (
     check_recording_path,
     choose_backend,
     default_output,
+    parse_points,
 )
 from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_bars
 from vditrack.cli.track_result import (
@@ -124,7 +125,7 @@ def track(
         check_recording_path(rerun, "--rerun")
     marked = read_marked_objects(mask or [], objects or []) if mask or objects else None
     requested = Points(
-        queries=read_queries(points) if points else _parse_points(at) if at else None,
+        queries=read_queries(points) if points else parse_points(at) if at else None,
         grid=(grid, grid) if grid else None,
         masks=marked.masks if marked else None,
         names=marked.names if marked else {},
@@ -353,15 +354,3 @@ def _write_recording(
 def _split_evenly(count: int, length: int) -> Doubles:
     """Return the middles of ``count`` equal parts of ``length`` pixels."""
     return (np.arange(count) + 0.5) * length / count
-
-
-def _parse_points(texts: list[str]) -> Floats:
-    """Return the queries float32 [N, 3] that the texts ``t,x,y`` give."""
-    queries = []
-    for text in texts:
-        try:
-            t, x, y = (float(part) for part in text.split(","))
-        except ValueError as error:
-            raise InputError(f"--at {text} is not t,x,y, three numbers as in 0,320,240.") from error
-        queries.append((t, x, y))
-    return np.array(queries, np.float32)

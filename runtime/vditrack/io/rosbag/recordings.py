@@ -155,13 +155,18 @@ class BagReader:
                 yield ArrayPicture(image.frame)
 
 
-def _find_image_topic(bag: Bag, topic: str | None) -> str:
-    """Return the given topic if it has images, or by default the only image topic."""
-    images = sorted(
+def list_image_topics(bag: Bag) -> list[str]:
+    """Return the names of the topics with images, sorted; those of depth are left out."""
+    return sorted(
         name
         for name, info in bag.topics.items()
         if info.msgtype in RECORDED_IMAGES and not is_depth_topic(name)
     )
+
+
+def _find_image_topic(bag: Bag, topic: str | None) -> str:
+    """Return the given topic if it has images, or by default the only image topic."""
+    images = list_image_topics(bag)
     available = f"Its image topics are {', '.join(images)}." if images else "It has no image topic."
     if topic is None:
         if len(images) != 1:

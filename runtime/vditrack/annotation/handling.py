@@ -1,0 +1,98 @@
+"""What a worker does: identifies recordings, and writes the tracks of units."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import msgspec
+
+from vditrack.annotation.annotate import Progress, annotate_unit
+from vditrack.annotation.failures import SetupError
+from vditrack.annotation.sources import Source
+from vditrack.annotation.track_tables import SUFFIX, Record, make_record, write_tracks
+from vditrack.annotation.units import Identity, Settings, Unit, identify
+from vditrack.atomic_files import staged_file
+from vditrack.errors import VditrackError
+from vditrack.tracker import Tracker
+
+TRACKS, THUMBNAILS = "tracks", "thumbnails"
+"""Folders of the results."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """How the model is loaded, as `Tracker.load` takes it."""
+
+    bundle: Path | None
+    backend: str
+    threads: int
+    require_signature: Path | None = None
+    verify_files: bool = False
+    allow_host_code: bool = False
+
+    def load(self) -> Tracker:
+        """Load the model.
+
+        Raises:
+            SetupError: It cannot be loaded.
+
+        """
+        try:
+            return Tracker.load(
+                self.bundle,
+                self.backend,
+                threads=self.threads,
+                require_signature=self.require_signature,
+                verify_files=self.verify_files,
+                allow_host_code=self.allow_host_code,
+            )
+        except VditrackError as error:
+            raise SetupError(str(error)) from error
+
+
+class Annotated(msgspec.Struct, frozen=True):
+    """A unit whose tracks are written."""
+
+    record: Record
+    seconds: float
+    """Time that it took."""
+
+
+@dataclass
+class UnitHandler:
+    """Runs the tasks of a worker: a `Source` is identified, a `Unit` annotated."""
+
+    model: Model
+    settings: Settings
+    output: Path
+    tracker: Tracker | None = None
+    """Loaded with the first unit."""
+
+    def __call__(self, task: Source | Unit, progress: Progress) -> Identity | Annotated:
+        """Run a task.
+
+        Raises:
+            SetupError: The model cannot be loaded.
+            VditrackError: The recording cannot be identified or annotated.
+
+        """
+        return (
+            identify(task, progress) if isinstance(task, Source) else self._annotate(task, progress)
+        )
+
+    def _annotate(self, unit: Unit, progress: Progress) -> Annotated:
+        if self.tracker is None:
+            cv2.setNumThreads(self.model.threads)
+            self.tracker = self.model.load()
+            progress(0, None)
+        began = time.perf_counter()
+        annotation = annotate_unit(unit, self.settings.specification, self.tracker, progress)
+        record = make_record(annotation, self.settings, self.tracker.backend.name)
+        # The tracks come last: with them the unit is done.
+        with staged_file(self.output / THUMBNAILS / f"{unit.name}.jpg") as scratch:
+            scratch.write_bytes(annotation.thumbnail)
+        write_tracks(self.output / TRACKS / f"{unit.name}{SUFFIX}", annotation, record)
+        return Annotated(record, time.perf_counter() - began)

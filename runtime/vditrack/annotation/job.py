@@ -1,0 +1,221 @@
+"""Runs a job: does what is missing, retries what fails, and writes what became of it all."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from vditrack.annotation.failures import Failure
+from vditrack.annotation.handling import Annotated, Model, UnitHandler
+from vditrack.annotation.job_tables import (
+    FAILED,
+    RECORDINGS,
+    Failed,
+    FailedUnit,
+    Recorded,
+    describe_failure,
+    write_failed,
+    write_recordings,
+)
+from vditrack.annotation.report import write_report
+from vditrack.annotation.results import REPORT, SUMMARY, Results, open_results
+from vditrack.annotation.sources import Source
+from vditrack.annotation.summary import Run, Summary, summarize, write_summary
+from vditrack.annotation.track_tables import Record
+from vditrack.annotation.units import Identity, Settings, Unit, list_units
+from vditrack.annotation.worker_pool import Limits, Outcome, WorkerPool
+
+ShowProgress = Callable[[int, int | None], None]
+"""Called with the units that are done or failed, and those that are known."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to annotate, how, and where to."""
+
+    sources: Sequence[Source]
+    output: Path
+    model: Model
+    settings: Settings
+    workers: int
+    limits: Limits
+    retries: int
+    """How often a unit is tried again after a failure."""
+    retry_failed: bool = False
+    """Whether units that failed in an earlier run are tried again."""
+
+
+def run_job(job: Job, show: ShowProgress) -> Summary:
+    """Annotate all recordings that are not done yet, and return the summary.
+
+    Failures of recordings end up in the results. If the job is interrupted, what is done stays, and
+    the tables and the summary say so.
+
+    Raises:
+        InputError: The folder of the results cannot be used, or a package is missing.
+        VditrackError: The model cannot be loaded.
+
+    """
+    with open_results(job.output, job.settings) as results:
+        handler = UnitHandler(job.model, job.settings, job.output)
+        pool = WorkerPool(partial(_return, handler), job.workers, job.limits)
+        progress = _Progress(job, results, pool)
+        complete = False
+        try:
+            progress.begin()
+            for outcome in pool.outcomes():
+                progress.take(outcome)
+                show(progress.finished, progress.known)
+            complete = True
+        finally:
+            pool.close()
+            results.remove_scratch()
+            results.save_identities()
+            summary = progress.write(complete=complete)
+    return summary
+
+
+def _return(handler: UnitHandler) -> UnitHandler:
+    return handler
+
+
+class _Progress:
+    """What became of each recording so far."""
+
+    def __init__(self, job: Job, results: Results, pool: WorkerPool) -> None:
+        self._job, self._results, self._pool = job, results, pool
+        self._began = time.perf_counter()
+        self._places = {source: place for place, source in enumerate(job.sources)}
+        self._units: list[tuple[int, Unit]] = []
+        """All units that are known, with the place of their source in the list."""
+        self._copies: Counter[str] = Counter()
+        """Number of units by id: recordings may have the same content."""
+        self._records: dict[str, Record] = {}
+        self._failures: dict[str, Failed] = {}
+        self._unidentified: dict[Source, Failed] = {}
+        self._attempts: Counter[Source | Unit] = Counter()
+        self._earlier = {one.id: one for one in results.read_failed() if one.id is not None}
+        self._new: list[Annotated] = []
+        self._open_sources = 0
+
+    @property
+    def finished(self) -> int:
+        """Number of units that are done or failed."""
+        ended = (*self._records, *self._failures)
+        return sum(self._copies[id_] for id_ in ended) + len(self._unidentified)
+
+    @property
+    def known(self) -> int:
+        """Number of units that are known, with one for each source that is not identified yet."""
+        return len(self._units) + len(self._unidentified) + self._open_sources
+
+    def begin(self) -> None:
+        """Find what is done, and give the rest to the workers."""
+        for source in self._job.sources:
+            identity = self._results.find_identity(source.path)
+            if identity is None:
+                self._open_sources += 1
+                self._pool.submit(source)
+            else:
+                self._add_units(source, identity)
+
+    def take(self, outcome: Outcome) -> None:
+        """Take the end of a task."""
+        task: Source | Unit = outcome.task
+        if outcome.failure is not None:
+            self._take_failure(task, outcome.failure)
+        elif isinstance(task, Source):
+            self._open_sources -= 1
+            self._results.keep_identity(task.path, outcome.result)
+            self._add_units(task, outcome.result)
+        else:
+            self._new.append(outcome.result)
+            self._results.add_file(task)
+            self._records[task.id] = outcome.result.record
+
+    def write(self, *, complete: bool) -> Summary:
+        """Write the tables, the summary and the report; return the summary."""
+        root, recordings = self._results.root, self._list_recordings()
+        failures = self._list_failures()
+        write_failed(root / FAILED, [*failures, *self._list_unreached()])
+        write_recordings(root / RECORDINGS, recordings)
+        run = Run(
+            complete=complete,
+            sources=len(self._job.sources),
+            unfinished=self.known - self.finished,
+            workers=self._job.workers,
+            workers_replaced=self._pool.replaced,
+            annotated=self._new,
+            seconds=time.perf_counter() - self._began,
+        )
+        summary = summarize(self._job.settings, recordings, failures, run)
+        write_summary(root / SUMMARY, summary)
+        write_report(root / REPORT, summary, recordings, failures, self._results.read_thumbnail)
+        return summary
+
+    def _add_units(self, source: Source, identity: Identity) -> None:
+        """Give the units of a source to the workers, but those that are done or failed before."""
+        for unit in list_units(source, identity, self._job.settings):
+            self._units.append((self._places[source], unit))
+            self._copies[unit.id] += 1
+            if self._copies[unit.id] > 1:
+                continue
+            record = self._results.find_record(unit.id)
+            earlier = self._earlier.get(unit.id)
+            if record is not None:
+                self._records[unit.id] = record
+            elif earlier is not None and not self._job.retry_failed:
+                self._failures[unit.id] = Failed(
+                    Failure(earlier.kind, earlier.reason), earlier.attempts
+                )
+            else:
+                self._pool.submit(unit)
+
+    def _take_failure(self, task: Source | Unit, failure: Failure) -> None:
+        """Submit a task that failed again, or quarantine it after the last attempt."""
+        self._attempts[task] += 1
+        attempts = self._attempts[task]
+        if attempts <= self._job.retries:
+            self._pool.submit(task)
+            return
+        if isinstance(task, Source):
+            self._open_sources -= 1
+            self._unidentified[task] = Failed(failure, attempts)
+        else:
+            self._failures[task.id] = Failed(failure, attempts)
+        # Kept, whatever happens to this process.
+        rows = [*self._list_failures(), *self._list_unreached()]
+        write_failed(self._results.root / FAILED, rows)
+
+    def _list_recordings(self) -> list[Recorded]:
+        return [
+            Recorded(unit.source, self._results.files[unit.id], self._records[unit.id])
+            for unit in self._list_units()
+            if unit.id in self._records
+        ]
+
+    def _list_failures(self) -> list[FailedUnit]:
+        """Return the failures in the order of the sources."""
+        rows = [
+            (place, describe_failure(unit.source, unit.id, self._failures[unit.id]))
+            for place, unit in self._units
+            if unit.id in self._failures
+        ]
+        rows += [
+            (self._places[source], describe_failure(source, None, failed))
+            for source, failed in self._unidentified.items()
+        ]
+        return [row for _, row in sorted(rows, key=lambda item: (item[0], item[1].topic or ""))]
+
+    def _list_unreached(self) -> list[FailedUnit]:
+        """Return failures of earlier runs whose units are not listed, or not identified yet."""
+        return [one for id_, one in self._earlier.items() if id_ not in self._copies]
+
+    def _list_units(self) -> list[Unit]:
+        """Return the units in the order of the sources."""
+        by_place = sorted(self._units, key=lambda item: (item[0], item[1].source.topic or ""))
+        return [unit for _, unit in by_place]

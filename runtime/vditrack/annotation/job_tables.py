@@ -1,0 +1,144 @@
+"""Tables of a job: its recordings, and those that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from vditrack.annotation.failures import Failure, FailureKind
+from vditrack.annotation.handling import TRACKS
+from vditrack.annotation.sources import Source
+from vditrack.annotation.track_tables import SUFFIX, Record, import_pyarrow
+from vditrack.atomic_files import staged_file
+from vditrack.errors import InputError
+
+RECORDINGS, FAILED = "recordings.parquet", "failed.parquet"
+
+
+class FailedUnit(msgspec.Struct, frozen=True):
+    """A recording that is not tried again, and why."""
+
+    id: str | None
+    """Id of the unit; None if the recording could not be identified."""
+    source: str
+    """Path as it was given."""
+    topic: str | None
+    start: float
+    end: float | None
+    kind: FailureKind
+    reason: str
+    attempts: int
+    """How often it was tried."""
+
+
+class Failed(NamedTuple):
+    """A failure that is final."""
+
+    failure: Failure
+    attempts: int
+    """How often it was tried."""
+
+
+class Recorded(NamedTuple):
+    """A recording that is done."""
+
+    source: Source
+    name: str
+    """Name of the files of its results, without their suffix."""
+    record: Record
+    """Of the first recording with this content."""
+
+
+def describe_failure(source: Source, unit_id: str | None, failed: Failed) -> FailedUnit:
+    """Return the row of a failure."""
+    path = source.path.as_posix()
+    (kind, reason), attempts = failed
+    return FailedUnit(unit_id, path, source.topic, source.start, source.end, kind, reason, attempts)
+
+
+def write_failed(path: Path, failed: Sequence[FailedUnit]) -> None:
+    """Write the table of failures."""
+    pa, _ = import_pyarrow()
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("source", pa.string()),
+            ("topic", pa.string()),
+            ("start", pa.float64()),
+            ("end", pa.float64()),
+            ("kind", pa.string()),
+            ("reason", pa.string()),
+            ("attempts", pa.int32()),
+        ]
+    )
+    _write(path, schema, [msgspec.structs.asdict(one) for one in failed])
+
+
+def read_failed(path: Path) -> list[FailedUnit]:
+    """Read a table of failures.
+
+    Raises:
+        InputError: The file is damaged or has other columns.
+
+    """
+    pa, parquet = import_pyarrow()
+    try:
+        return msgspec.convert(parquet.read_table(path).to_pylist(), list[FailedUnit])
+    except (OSError, pa.ArrowException, msgspec.ValidationError) as error:
+        raise InputError(f"{path} is not a table of failures: {error}. Remove it.") from error
+
+
+def write_recordings(path: Path, recordings: Sequence[Recorded]) -> None:
+    """Write the table of the recordings that are done."""
+    pa, _ = import_pyarrow()
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("source", pa.string()),
+            ("topic", pa.string()),
+            ("start", pa.float64()),
+            ("end", pa.float64()),
+            ("file", pa.string()),
+            ("frames", pa.int64()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("seconds", pa.float64()),
+            ("points", pa.int32()),
+            ("visible_share", pa.float64()),
+            ("confidence", pa.float64()),
+            ("missing_frames", pa.int64()),
+            ("remarks", pa.list_(pa.string())),
+        ]
+    )
+    _write(path, schema, list(map(_make_row, recordings)))
+
+
+def _make_row(recording: Recorded) -> dict[str, Any]:
+    source, name, record = recording
+    measures = record.measures
+    return {
+        "id": record.id,
+        "source": source.path.as_posix(),
+        "topic": source.topic,
+        "start": source.start,
+        "end": source.end,
+        "file": f"{TRACKS}/{name}{SUFFIX}",
+        "frames": record.frames,
+        "width": record.width,
+        "height": record.height,
+        "seconds": record.seconds,
+        "points": measures.points,
+        "visible_share": measures.visible_share,
+        "confidence": measures.confidence,
+        "missing_frames": sum(gap.frames for gap in record.gaps),
+        "remarks": list(record.remarks),
+    }
+
+
+def _write(path: Path, schema: Any, rows: list[dict[str, Any]]) -> None:  # noqa: ANN401
+    pa, parquet = import_pyarrow()
+    with staged_file(path) as scratch:
+        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), scratch, compression="zstd")

@@ -1,0 +1,172 @@
+"""Lists the recordings that a job reads: files, folders, patterns and manifests."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from vditrack.errors import InputError
+from vditrack.input_checks.arrays import check_time_range
+
+JOB_FILE = "job.json"
+"""File that marks the folder of a job's results; it is not searched for recordings."""
+_VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"}) | {
+    ".m2ts",
+    ".mts",
+    ".wmv",
+    ".flv",
+    ".ogv",
+    ".3gp",
+    ".gif",
+}
+_BAGS = frozenset({".mcap", ".db3"})
+_IMAGES = frozenset({".jpg", ".jpeg", ".png"})
+_MANIFESTS = frozenset({".txt", ".csv", ".jsonl"})
+_FEWEST_IMAGES = 2
+"""Images in a folder below which it is no recording."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recording, or a range of one."""
+
+    path: Path
+    """A video file, a folder of images, or a bag: its folder or its file."""
+    topic: str | None = None
+    """Image topic of a bag; None for each of them."""
+    start: float = 0.0
+    """Seconds after the first frame."""
+    end: float | None = None
+    """Seconds after the first frame; None for the end."""
+
+
+class _Line(msgspec.Struct):
+    """A line of a manifest in JSON."""
+
+    path: str
+    topic: str | None = None
+    start: float = 0.0
+    end: float | None = None
+
+
+def list_sources(arguments: Sequence[str]) -> list[Source]:
+    """Return the recordings that the arguments name, each once.
+
+    An argument is a video file, a folder of images, a bag, a folder that is searched for these, a
+    pattern with ``*``, or a manifest (`.txt`, `.csv`, `.jsonl`). The order is that of the
+    arguments; in folders and patterns it is that of the names.
+
+    Raises:
+        InputError: A pattern or a folder has no recording, or a manifest is not valid.
+
+    """
+    found = (source for argument in arguments for source in _list_argument(argument))
+    return list(dict.fromkeys(found))
+
+
+def _list_argument(argument: str) -> Iterator[Source]:
+    path = Path(argument)
+    if path.suffix.lower() in _MANIFESTS and path.is_file():
+        yield from _read_manifest(path)
+        return
+    if not path.exists() and glob.has_magic(argument):
+        matches = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207 - absolute patterns
+        if not matches:
+            raise InputError(f"no file matches {argument}.")
+        for match in matches:
+            yield from _search(match) if match.is_dir() else [Source(match)]
+        return
+    # What is not there is reported with the failures: one bad path of many ends no job.
+    sources = list(_search(path)) if path.is_dir() else [Source(path)]
+    if not sources:
+        raise InputError(
+            f"{argument} has no video, bag or folder of images. Give a folder that has some."
+        )
+    yield from sources
+
+
+def _search(root: Path) -> Iterator[Source]:
+    """Yield the recordings in a folder and the folders below it, in the order of their names."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen or JOB_FILE in names:
+            folders.clear()
+            continue
+        # Links may lead in a circle.
+        seen.add(real)
+        if "metadata.yaml" in names:
+            folders.clear()
+            yield Source(Path(folder))
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from _list_files(Path(folder), names)
+
+
+def _list_files(folder: Path, names: Sequence[str]) -> Iterator[Source]:
+    """Yield the recordings among the files of a folder, or the folder if they are images."""
+    paths = [folder / name for name in sorted(names) if not name.startswith(".")]
+    recordings = [path for path in paths if path.suffix.lower() in _VIDEOS | _BAGS]
+    images = [path for path in paths if path.suffix.lower() in _IMAGES]
+    # Pictures beside videos are previews of them.
+    if not recordings and len(images) >= _FEWEST_IMAGES:
+        yield Source(folder)
+    yield from (Source(path) for path in recordings)
+
+
+def _read_manifest(path: Path) -> Iterator[Source]:
+    """Yield the recordings that a manifest lists; relative paths begin at its folder."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the manifest {path} cannot be read: {error}.") from error
+    lines = text.splitlines()
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
+    read = readers.get(path.suffix.lower(), _read_paths)
+    count = 0
+    for number, line in read(path, lines):
+        try:
+            check_time_range(line.start, line.end)
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from error
+        count += 1
+        yield Source(path.parent / line.path, line.topic or None, line.start, line.end)
+    if not count:
+        raise InputError(f"the manifest {path} lists no recording.")
+
+
+def _read_paths(_path: Path, lines: Sequence[str]) -> Iterator[tuple[int, _Line]]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and not line.startswith("#"):
+            yield number, _Line(line.strip())
+
+
+def _read_jsonl(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, _Line]]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, msgspec.json.decode(line, type=_Line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}, line {number}: {error}.") from error
+
+
+def _read_csv(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, _Line]]:
+    rows = csv.DictReader(lines)
+    if "path" not in (rows.fieldnames or ()):
+        raise InputError(
+            f"{path}, line 1: the header has no column path. Give path and, if needed, topic, "
+            "start and end."
+        )
+    for row in rows:
+        filled = {name: value for name, value in row.items() if name is not None and value}
+        try:
+            yield rows.line_num, msgspec.convert(filled, _Line, strict=False)
+        except msgspec.ValidationError as error:
+            raise InputError(f"{path}, line {rows.line_num}: {error}.") from error

@@ -1,0 +1,86 @@
+"""The specification of a job: which points to track in each recording, and how to write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from vditrack.errors import InputError
+from vditrack.input_checks.files import (
+    MAX_TOML_SIZE,
+    MalformedError,
+    decode_toml,
+    read_file,
+)
+
+Coordinates = Literal["pixels", "normalized"]
+"""Unit of positions: pixels of the frame, or shares of its width and height, 0 to 1."""
+MAX_GRID = 100
+MAX_POINTS = 100_000
+_CHOICES = ("grid", "random", "queries")
+"""Fields that say which points are tracked; exactly one of them is set."""
+
+
+class Specification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which points to track in each recording, and how to write them."""
+
+    grid: Annotated[int, msgspec.Meta(ge=1, le=MAX_GRID)] | None = None
+    """A grid of N x N points on the first frame."""
+    random: Annotated[int, msgspec.Meta(ge=1, le=MAX_POINTS)] | None = None
+    """This number of random points, each at a random frame, tracked forward and backward."""
+    queries: tuple[tuple[float, float, float], ...] | None = None
+    """Points (t, x, y): a frame number and a position in units of ``coordinates``."""
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Another seed gives other random points; it is combined with the id of the recording."""
+    min_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """Points are written only if their positions spread at least so far (`measure_spread`)."""
+    coordinates: Coordinates = "pixels"
+    """Unit of positions, in ``queries`` and in the results."""
+    pad_to: Annotated[int, msgspec.Meta(ge=1, le=MAX_POINTS)] | None = None
+    """Number of points of every result: missing ones are empty, those that move least are left
+    out."""
+
+
+def read_specification(path: Path) -> Specification:
+    """Read a specification from a TOML file.
+
+    Raises:
+        InputError: The file cannot be read, is not TOML, or has other fields or values.
+
+    """
+    try:
+        return decode_toml(read_file(path, MAX_TOML_SIZE), Specification)
+    except OSError as error:
+        raise InputError(f"--spec {path} cannot be read: {error.strerror}.") from error
+    except MalformedError as error:
+        raise InputError(f"--spec {path} is not a specification: {error}.") from error
+
+
+def override_fields(specification: Specification, fields: Mapping[str, object]) -> Specification:
+    """Return a specification with other fields; a new choice of points replaces the former.
+
+    Args:
+        specification: The specification.
+        fields: Values by the names of their fields; those that are None are not given.
+
+    Raises:
+        InputError: A value is not valid, or not exactly one choice of points is left.
+
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    base = msgspec.structs.asdict(specification)
+    if any(name in given for name in _CHOICES):
+        base |= dict.fromkeys(_CHOICES)
+    try:
+        changed = msgspec.convert(base | given, Specification)
+    except msgspec.ValidationError as error:
+        raise InputError(f"the specification is not valid: {error}.") from error
+    if sum(getattr(changed, name) is not None for name in _CHOICES) != 1:
+        raise InputError(
+            "say which points to track: give exactly one of --grid N, --random N, --points FILE "
+            "and --at t,x,y, or one of grid, random and queries in the file of --spec."
+        )
+    return changed

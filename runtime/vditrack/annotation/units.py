@@ -1,0 +1,163 @@
+"""The unit of work: a recording, a topic of it, or a range of it, with its identity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from vditrack.annotation.failures import SourceError
+from vditrack.annotation.sources import Source
+from vditrack.annotation.specification import Specification
+from vditrack.input_checks.files import RefusedFileError, open_regular_file
+from vditrack.io.decoding.image_folders import is_image_folder
+from vditrack.io.rosbag.bags import is_bag, open_bag
+from vditrack.io.rosbag.recordings import list_image_topics
+
+Progress = Callable[[int, int | None], None]
+"""Called with the steps done and the steps in all, None where it is not known."""
+_CHUNK = 4 << 20
+_ID_DIGITS = 32
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What decides about the results of a job, beside the recordings."""
+
+    bundle_sha256: str
+    """Digest of the bundle's manifest, which has the digests of all its files."""
+    backend: str
+    """Backend that was asked for."""
+    specification: Specification
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """The content of a recording."""
+
+    sha256: str
+    """Digest of the names (in a folder) and the content of its files."""
+    status: str
+    """Digest of sizes and times of change of its files."""
+    topics: tuple[str | None, ...]
+    """Image topics of a bag, sorted; [None] for a video or a folder of images."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A recording, a topic of it, or a range of it."""
+
+    source: Source
+    identity: Identity
+    id: str
+    """Digest of the content, the topic, the range and the settings of the job."""
+
+    @property
+    def name(self) -> str:
+        """Name of the files of its results, without their suffix."""
+        stem = self.source.path.stem or self.source.path.resolve().stem
+        safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in stem)
+        return f"{safe[:80]}-{self.id}"
+
+
+def identify(source: Source, progress: Progress) -> Identity:
+    """Read the files of a recording, and return what identifies its content.
+
+    Args:
+        source: The recording.
+        progress: Called with the bytes that were read, and those in all.
+
+    Raises:
+        SourceError: It does not exist, is not a regular file, or changes while it is read.
+        InputError: It is a bag that cannot be opened.
+
+    """
+    status, files = read_status(source.path)
+    total, done = sum(file.stat().st_size for file in files), 0
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        if source.path.is_dir():
+            digest.update(f"{file.name}\n{size}\n".encode())
+        with _refuse_special(file), open_regular_file(file) as content:
+            # A file that grows has no end.
+            left = size
+            while chunk := content.read(min(_CHUNK, left)):
+                digest.update(chunk)
+                left -= len(chunk)
+                done += len(chunk)
+                progress(done, total)
+    check_unchanged(source.path, status)
+    return Identity(digest.hexdigest(), status, _list_topics(source))
+
+
+def list_units(source: Source, identity: Identity, settings: Settings) -> list[Unit]:
+    """Return the units of a source: one for the topic that it names, or for each that it has."""
+    units = []
+    for topic in identity.topics if source.topic is None else (source.topic,):
+        one = replace(source, topic=topic)
+        parts = (identity.sha256, topic, one.start, one.end, settings)
+        digest = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+        units.append(Unit(one, identity, digest[:_ID_DIGITS]))
+    return units
+
+
+def read_status(path: Path) -> tuple[str, list[Path]]:
+    """Return a digest of the sizes and times of a recording's files, and the files.
+
+    Raises:
+        SourceError: There is no such file.
+
+    """
+    try:
+        files = _list_content(path) if path.is_dir() else [path]
+        digest = hashlib.sha256()
+        for file in files:
+            status = file.stat()
+            parts = (file.name, status.st_ino, status.st_size, status.st_mtime_ns)
+            digest.update(repr((*parts, status.st_ctime_ns)).encode())
+    except FileNotFoundError as error:
+        raise SourceError("absent", f"there is no {path}.") from error
+    return digest.hexdigest(), files
+
+
+def check_unchanged(path: Path, status: str) -> None:
+    """Check that the files of a recording are as they were.
+
+    Raises:
+        SourceError: They changed.
+
+    """
+    if read_status(path)[0] != status:
+        raise SourceError(
+            "changed",
+            f"{path} changed while it was read. Run the command again when it is complete.",
+        )
+
+
+def _list_content(folder: Path) -> list[Path]:
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return sorted(path for path in entries if not path.is_dir())
+
+
+def _list_topics(source: Source) -> tuple[str | None, ...]:
+    path = source.path
+    if not is_bag(path) or is_image_folder(path):
+        if source.topic is not None:
+            raise SourceError("refused", f"a topic is for bags; {path} is none.")
+        return (None,)
+    with open_bag(path) as bag:
+        topics = list_image_topics(bag)
+    if not topics and source.topic is None:
+        raise SourceError("refused", f"{path} has no image topic.")
+    return tuple(topics)
+
+
+@contextmanager
+def _refuse_special(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RefusedFileError as error:
+        raise SourceError("refused", f"{path} is not read: {error.strerror}.") from error

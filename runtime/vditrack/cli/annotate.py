@@ -1,0 +1,244 @@
+"""Verb ``annotate``: track points in many recordings."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vditrack.annotation.handling import Model
+from vditrack.annotation.job import Job, run_job
+from vditrack.annotation.report import import_jinja2
+from vditrack.annotation.results import REPORT
+from vditrack.annotation.sources import list_sources
+from vditrack.annotation.specification import (
+    MAX_GRID,
+    MAX_POINTS,
+    Specification,
+    override_fields,
+    read_specification,
+)
+from vditrack.annotation.summary import Summary
+from vditrack.annotation.track_tables import import_pyarrow
+from vditrack.annotation.units import Settings
+from vditrack.annotation.worker_pool import Limits
+from vditrack.bundle.folder import MANIFEST, bundled_model, load_bundle
+from vditrack.cli.console import echo, echo_json
+from vditrack.cli.drawn_results import INCOMPLETE
+from vditrack.cli.options import (
+    BackendOption,
+    BundleOption,
+    DeviceOption,
+    HostCodeOption,
+    Json,
+    SignatureOption,
+    VerifyFilesOption,
+    choose_backend,
+    parse_points,
+)
+from vditrack.cli.progress import add_progress_bar, progress_bars
+from vditrack.doctor.hardware import has_nvidia_gpu
+from vditrack.errors import InputError
+from vditrack.inference.host_memory import available_bytes
+from vditrack.io.track_files import read_queries
+
+_MEMORY_SHARE = 0.8
+"""Share of the free memory that all workers together may take by default."""
+
+
+def annotate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Video files, folders of images, bags, folders that hold these, patterns with *, "
+            "and manifests: .txt with a path a line, or .csv or .jsonl with path, topic, start and "
+            "end.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder that the results are written to.")
+    ],
+    spec: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file that says which points to track. Options of the same names take "
+            "precedence. Default: none."
+        ),
+    ] = None,
+    grid: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_GRID, help="Track a grid of N x N points on the first frame."),
+    ] = None,
+    random: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_POINTS,
+            help="Track N random points, each from a random frame, forward and backward.",
+        ),
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(help="File of points to track: a CSV with the header t,x,y or x,y, or NPY."),
+    ] = None,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(help="Track a point given as t,x,y: frame number and position. Repeatable."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the random points. Default: 0.")
+    ] = None,
+    min_spread: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Write only points that move: their positions have at least this standard "
+            "deviation, as a share of the picture. Default: 0, all points.",
+        ),
+    ] = None,
+    coordinates: Annotated[
+        Literal["pixels", "normalized"] | None,
+        typer.Option(
+            help="Unit of positions, given and written: pixels, or shares of width and height. "
+            "Default: pixels."
+        ),
+    ] = None,
+    pad_to: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_POINTS,
+            help="Write N points for each recording: missing ones are empty, and those that move "
+            "least are left out. Default: as many as there are.",
+        ),
+    ] = None,
+    bundle: BundleOption = None,
+    backend: BackendOption = "auto",
+    device: DeviceOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of processes. Default: one for each core; one if there is an NVIDIA GPU.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of each process that run the model on the CPU.")
+    ] = 1,
+    retries: Annotated[
+        int, typer.Option(min=0, help="How often a recording is tried again after a failure.")
+    ] = 1,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Try recordings again that failed in an earlier run."),
+    ] = False,
+    stall_timeout: Annotated[
+        float,
+        typer.Option(min=0.1, help="Seconds without progress after which a process is killed."),
+    ] = 300.0,
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Resident memory in GB above which a process is killed. Default: an equal share "
+            "of 80% of the free memory.",
+        ),
+    ] = None,
+    require_signature: SignatureOption = None,
+    allow_host_code: HostCodeOption = False,
+    verify_files: VerifyFilesOption = False,
+    as_json: Json = False,
+) -> None:
+    """Track points in many recordings, and write one Parquet file for each.
+
+    A recording that fails is tried again, then listed in failed.parquet, and the job goes on. The
+    same command again does only what is missing.
+    """
+    import_pyarrow()
+    import_jinja2()
+    given = {
+        "grid": grid,
+        "random": random,
+        "queries": _read_queries(points, at),
+        "seed": seed,
+        "min_spread": min_spread,
+        "coordinates": coordinates,
+        "pad_to": pad_to,
+    }
+    specification = override_fields(read_specification(spec) if spec else Specification(), given)
+    listed = list_sources(sources)
+    if not any(source.path.exists() for source in listed):
+        raise InputError(f"there is no {listed[0].path}, nor any other recording that is named.")
+    loaded = load_bundle(
+        bundled_model() if bundle is None else bundle,
+        require_signature=require_signature,
+        verify_files=verify_files,
+        allow_host_code=allow_host_code,
+    )
+    count = workers or _default_workers(backend)
+    job = Job(
+        sources=listed,
+        output=output,
+        model=Model(
+            bundle,
+            choose_backend(backend, device),
+            threads,
+            require_signature,
+            verify_files,
+            allow_host_code,
+        ),
+        settings=Settings(
+            hashlib.sha256((loaded.root / MANIFEST).read_bytes()).hexdigest(),
+            backend,
+            specification,
+        ),
+        workers=count,
+        limits=Limits(stall_timeout, _limit_memory(memory, count)),
+        retries=retries,
+        retry_failed=retry_failed,
+    )
+    with progress_bars(quiet=as_json) as bars:
+        summary = run_job(job, add_progress_bar(bars, "recordings", len(listed)))
+    _print_summary(summary, output, as_json=as_json)
+    if summary.failed:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _read_queries(points: Path | None, at: list[str] | None) -> list[list[float]] | None:
+    if points is not None and at is not None:
+        raise InputError("give one of --points and --at.")
+    if points is not None:
+        return [list(map(float, row)) for row in read_queries(points).tolist()]
+    return None if at is None else [list(map(float, row)) for row in parse_points(at).tolist()]
+
+
+def _default_workers(backend: str) -> int:
+    if has_nvidia_gpu() and not backend.startswith("cpu"):
+        return 1
+    return len(os.sched_getaffinity(0))
+
+
+def _limit_memory(memory: float | None, workers: int) -> float:
+    return memory * 1e9 if memory is not None else _MEMORY_SHARE * available_bytes() / workers
+
+
+def _print_summary(summary: Summary, output: Path, *, as_json: bool) -> None:
+    if as_json:
+        echo_json(summary)
+        return
+    speed = summary.throughput
+    echo(
+        f"annotated {speed.annotated} recordings in {speed.seconds:.0f} s "
+        f"({speed.frames_per_second:.1f} frames per second); {summary.done} of "
+        f"{summary.recordings} are done"
+    )
+    if summary.visible_share is not None:
+        echo(f"visible: {100 * summary.visible_share:.0f}% of positions")
+    if summary.failed:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.items())
+        echo(f"failed:  {summary.failed} ({kinds}); see {output / 'failed.parquet'}")
+    echo(f"tracks:  {output / 'tracks'}")
+    echo(f"report:  {output / REPORT}")

@@ -1,0 +1,208 @@
+"""The verb annotate on good and bad recordings, interrupted and run again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from doubles.bags import images, write_bag
+from doubles.video_files import moving_texture, write_video_file
+
+POINTS = ("--grid", 3, "--workers", 1, "--backend", "cpu")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Three videos that differ."""
+    folder = tmp_path_factory.mktemp("clips")
+    frames = moving_texture(6)
+    for n in range(3):
+        write_video_file(folder / f"{n}.mp4", frames[n : n + 4])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixture(clips, tmp_path_factory) -> Path:
+    """A folder of good and bad recordings, with a manifest of all."""
+    root = tmp_path_factory.mktemp("mixture")
+    frames = moving_texture(2)
+    video = (clips / "0.mp4").read_bytes()
+    (root / "copy.mp4").write_bytes(video)
+    (root / "cut.mp4").write_bytes(video[: len(video) // 2])
+    (root / "empty.mp4").touch()
+    (root / "text.mp4").write_text("this is no video")
+    os.mkfifo(root / "fifo.mp4")
+    (root / "frames").mkdir()
+    for n, frame in enumerate(frames):
+        cv2.imwrite(str(root / f"frames/{n}.png"), frame)
+    write_bag(root / "bag", images(count=2), images("/right/image", count=2))
+    (root / "broken_bag").mkdir()
+    (root / "broken_bag/metadata.yaml").write_text("rosbag2_bagfile_information: 5")
+    with av.open(str(root / "sound.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        silence = np.zeros((1, 800), np.int16)
+        sound = av.AudioFrame.from_ndarray(silence, format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+    names = ["absent.mp4", "fifo.mp4", "frames", "bag", "broken_bag", "sound.mkv"]
+    names += ["copy.mp4", "cut.mp4", "empty.mp4", "text.mp4"]
+    rows = [f"{name},,\n" for name in names] + ["copy.mp4,0.08,\n", "copy.mp4,60,\n"]
+    (root / "all.csv").write_text("path,start,end\n" + "".join(rows))
+    return root
+
+
+def read_results(folder: Path) -> dict[str, bytes]:
+    """The results that do not depend on the time of a run."""
+    paths = [*folder.glob("tracks/*"), *folder.glob("thumbnails/*"), *folder.glob("*.parquet")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module")
+def job(clips, mixture, tmp_path_factory, spawn_vditrack):
+    """A job that is done: its command, its folder and what it printed."""
+    output = tmp_path_factory.mktemp("job") / "out"
+    command = ("annotate", clips, mixture / "all.csv", "-o", output, *POINTS, "--json")
+    return command, output, spawn_vditrack(*command)
+
+
+def test_bad_recordings_are_listed_with_reasons_and_the_others_are_done(job):
+    _, output, done = job
+    assert done.returncode == 3, done.stderr
+    summary = json.loads(done.stdout)
+    failed = pq.read_table(output / "failed.parquet").to_pylist()
+    found = [(Path(row["source"]).name, row["kind"], row["attempts"]) for row in failed]
+    assert found == [
+        ("absent.mp4", "absent", 2),
+        ("fifo.mp4", "refused", 2),
+        ("broken_bag", "refused", 2),
+        ("sound.mkv", "refused", 2),
+        ("cut.mp4", "refused", 2),
+        ("empty.mp4", "refused", 2),
+        ("text.mp4", "refused", 2),
+        ("copy.mp4", "refused", 2),
+    ]
+    reasons = [row["reason"] for row in failed]
+    parts = ("there is no", "it is a FIFO", "cannot be read as a rosbag2", "no video stream")
+    for part, reason in zip((*parts, "", "no video", "no video", "60 s"), reasons, strict=True):
+        assert part in reason
+    recordings = pq.read_table(output / "recordings.parquet").to_pylist()
+    names = [(Path(row["source"]).name, row["topic"], row["start"]) for row in recordings]
+    assert names == [
+        *((f"{n}.mp4", None, 0) for n in range(3)),
+        ("frames", None, 0),
+        ("bag", "/cam/image_raw", 0),
+        ("bag", "/right/image", 0),
+        ("copy.mp4", None, 0),
+        ("copy.mp4", None, 0.08),
+    ]
+    # The same content is annotated once.
+    assert recordings[0]["file"] == recordings[6]["file"]
+    assert summary["throughput"]["annotated"] == len(set(row["file"] for row in recordings)) == 7
+    assert (summary["done"], summary["failed"], summary["recordings"]) == (8, 8, 16)
+    assert summary["failures"] == {"absent": 1, "refused": 7}
+    rows = pq.read_table(output / recordings[0]["file"], columns=["visible"])
+    assert rows.num_rows == 9 * 4
+    page = (output / "report.html").read_text()
+    assert all(Path(row["source"]).name in page for row in failed)
+    assert page.count("data:image/jpeg;base64,") == 16
+
+
+def test_the_same_command_does_only_what_is_missing(job, run_vditrack, clips):
+    command, output, _ = job
+    before = read_results(output)
+    (damaged,) = output.glob("tracks/1-*")
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    again = run_vditrack(*command)
+    assert again.returncode == 3
+    assert json.loads(again.stdout)["throughput"]["annotated"] == 1
+    assert read_results(output) == before
+    other = run_vditrack("annotate", clips, "-o", output, "--grid", 4, "--backend", "cpu")
+    assert other.returncode == 2
+    assert "results of other settings (specification" in other.stderr
+
+
+def start(*arguments) -> subprocess.Popen[str]:
+    command = [str(Path(sys.executable).with_name("vditrack")), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def list_workers(job: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(job.pid).children()
+    children = [one for one in children if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in children if "resource_tracker" not in " ".join(one.cmdline())]
+
+
+def test_a_worker_and_the_job_are_killed_and_the_rest_is_done_later(
+    clips, job, tmp_path, run_vditrack
+):
+    output = tmp_path / "out"
+    command = ("annotate", clips, "-o", output, *POINTS)
+    killed = start(*command)
+    wait_for(lambda: list(output.glob("tracks/0-*")))
+    (worker,) = list_workers(killed)
+    worker.kill()
+    # The next one has to load the model first.
+    wait_for(lambda: [one for one in list_workers(killed) if one != worker])
+    workers = list_workers(killed)
+    killed.kill()
+    killed.communicate()
+    _, alive = psutil.wait_procs(workers, 30)
+    assert not alive
+    kept = read_results(output)
+    count = len(list(output.glob("tracks/*.parquet")))
+    assert 0 < count < 3
+    done = run_vditrack(*command, "--json")
+    assert done.returncode == 0
+    summary = json.loads(done.stdout)
+    assert (summary["done"], summary["throughput"]["annotated"]) == (3, 3 - count)
+    results = read_results(output)
+    assert kept.items() <= results.items()
+    undisturbed = read_results(job[1])
+    tracks = [name for name in results if name.startswith("tracks/")]
+    assert len(tracks) == 3
+    assert all(results[name] == undisturbed[name] for name in tracks)
+    assert not list(output.rglob(".vditrack-*"))
+
+
+def test_a_job_that_is_stopped_says_what_is_left(clips, tmp_path):
+    output = tmp_path / "out"
+    stopped = start("annotate", clips, "-o", output, *POINTS)
+    wait_for(lambda: list_workers(stopped))
+    stopped.send_signal(signal.SIGTERM)
+    _, errors = stopped.communicate()
+    assert stopped.returncode == 143
+    assert "stopped by SIGTERM" in errors
+    summary = json.loads((output / "summary.json").read_text())
+    assert (summary["complete"], summary["unfinished"]) == (False, 3)
+    assert not list(output.rglob(".vditrack-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.mp4", "--grid", 3], "there is no absent.mp4, nor any other"),
+        (["*.mp4", "--grid", 3], "no file matches"),
+        ([".", "--grid", 3], "has no video, bag or folder of images"),
+        (["."], "exactly one of --grid N"),
+        ([".", "--grid", 3, "--bundle", "absent"], "has no video"),
+    ],
+)
+def test_wrong_use_is_refused(arguments, message, tmp_path, assert_refused):
+    assert_refused("annotate", *arguments, "-o", "out", message=message, cwd=tmp_path)

@@ -1,0 +1,87 @@
+"""The specification of points, and the choice of queries and tracks by it."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from vditrack.annotation.points import Clip, choose_queries, measure_spread, select_tracks
+from vditrack.annotation.specification import Specification, override_fields, read_specification
+from vditrack.errors import InputError
+from vditrack.points.tracks import Tracks
+
+CLIP = Clip(frames=50, size=(90, 160))
+
+
+def make_tracks(points, visible=None) -> Tracks:
+    points = np.asarray(points, np.float32)
+    shape = points.shape[:2]
+    queries = np.concatenate([np.zeros((len(points), 1)), points[:, 0]], axis=1)
+    visible = np.ones(shape, bool) if visible is None else visible
+    floats = np.full(shape, 0.9, np.float32)
+    return Tracks(queries.astype(np.float32), points, visible, floats, floats)
+
+
+def test_fields_come_from_the_file_and_options_take_precedence(tmp_path):
+    path = tmp_path / "spec.toml"
+    path.write_text('random = 100\nseed = 3\ncoordinates = "normalized"\n')
+    read = override_fields(read_specification(path), {"grid": None, "seed": 4})
+    assert read == Specification(random=100, seed=4, coordinates="normalized")
+    assert override_fields(read, {"grid": 5}) == Specification(
+        grid=5, seed=4, coordinates="normalized"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "exactly one of"),
+        ("grid = 5\nrandom = 3", "exactly one of"),
+        ("grid = 0", r"Expected `int` >= 1 - at `\$.grid`"),
+        ("girds = 5", "unknown field `girds`"),
+        ("queries = [[0, 1]]", "of length 3"),
+        ("grid = ", "is not a specification"),
+    ],
+)
+def test_a_specification_that_is_not_valid_is_refused(tmp_path, text, message):
+    path = tmp_path / "spec.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        override_fields(read_specification(path), {})
+
+
+def test_a_grid_lies_on_the_first_frame():
+    queries = choose_queries(Specification(grid=2), CLIP, "0")
+    assert_allclose(queries, [[0, 40, 22.5], [0, 120, 22.5], [0, 40, 67.5], [0, 120, 67.5]])
+
+
+def test_random_points_depend_on_the_unit_and_the_seed_alone():
+    one = choose_queries(Specification(random=500), CLIP, "a1")
+    assert_array_equal(one, choose_queries(Specification(random=500), CLIP, "a1"))
+    for other in (
+        choose_queries(Specification(random=500), CLIP, "a2"),
+        choose_queries(Specification(random=500, seed=1), CLIP, "a1"),
+    ):
+        assert (one != other).any()
+    assert one.dtype == np.float32
+    assert set(one[:, 0]) == set(range(50))
+    assert (one[:, 1:] >= 0).all()
+    assert (one[:, 1:] < [160, 90]).all()
+
+
+def test_queries_are_in_the_unit_of_the_specification():
+    given = ((3, 0.5, 0.25),)
+    normalized = Specification(queries=given, coordinates="normalized")
+    assert_allclose(choose_queries(normalized, CLIP, "0"), [[3, 80, 22.5]])
+    assert_allclose(choose_queries(Specification(queries=given), CLIP, "0"), given)
+
+
+def test_points_that_move_least_are_left_out():
+    still, far, near = [[9, 9], [9, 9]], [[0, 0], [80, 0]], [[0, 0], [0, 9]]
+    tracks = make_tracks([still, far, near, far])
+    assert_allclose(measure_spread(tracks, (90, 160)), [0, 0.25, 0.05, 0.25])
+    hidden = np.array([[True, True], [True, False], [True, True], [True, True]])
+    assert_allclose(measure_spread(make_tracks(tracks.points, hidden), (90, 160))[1], 0)
+    kept = select_tracks(Specification(grid=2, min_spread=0.05), tracks, (90, 160))
+    assert_array_equal(kept.points, tracks.points[1:])
+    kept = select_tracks(Specification(grid=2, pad_to=2), tracks, (90, 160))
+    assert_array_equal(kept.points, tracks.points[[1, 3]])

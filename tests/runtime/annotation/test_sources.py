@@ -1,0 +1,111 @@
+"""Listing of recordings, and what identifies them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vditrack.annotation.failures import SourceError
+from vditrack.annotation.sources import Source, list_sources
+from vditrack.annotation.units import identify
+from vditrack.errors import InputError
+
+
+def touch(*paths: Path):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def listed(*arguments, root: Path):
+    return [source.path.relative_to(root).as_posix() for source in list_sources(arguments)]
+
+
+def test_a_folder_is_searched_for_videos_bags_and_folders_of_images(tmp_path):
+    touch(
+        *(tmp_path / name for name in ("b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "cover.jpg")),
+        *(tmp_path / f"frames/{n}.png" for n in range(2)),
+        tmp_path / "one_picture/1.png",
+        tmp_path / "bag/metadata.yaml",
+        tmp_path / "bag/bag_0.mcap",
+        tmp_path / "loose/recording.db3",
+        tmp_path / "results/job.json",
+        tmp_path / "results/thumbnails/1.jpg",
+        tmp_path / "results/thumbnails/2.jpg",
+    )
+    (tmp_path / "frames/again").symlink_to(tmp_path)
+    found = listed(str(tmp_path), root=tmp_path)
+    assert found == ["a.MKV", "b.mp4", "bag", "frames", "loose/recording.db3"]
+
+
+def test_patterns_and_repeated_arguments_give_each_recording_once_in_order(tmp_path):
+    touch(tmp_path / "y/2.mp4", tmp_path / "x/1.mp4", tmp_path / "x/3.avi")
+    pattern = str(tmp_path / "**/*.mp4")
+    found = listed(str(tmp_path / "y/2.mp4"), pattern, pattern, root=tmp_path)
+    assert found == ["y/2.mp4", "x/1.mp4"]
+
+
+def test_manifests_list_paths_topics_and_ranges(tmp_path):
+    (tmp_path / "m.txt").write_text("a.mp4\n\n# a note\n/data/b.mp4\n")
+    (tmp_path / "m.csv").write_text("path,note,topic,start,end\na,x,/cam,1.5,2\nb,,,,\n")
+    (tmp_path / "m.jsonl").write_text('{"path": "a", "end": 3}\n{"path": "b", "topic": "/cam"}\n')
+    assert list_sources([str(tmp_path / "m.txt")]) == [
+        Source(tmp_path / "a.mp4"),
+        Source(Path("/data/b.mp4")),
+    ]
+    assert list_sources([str(tmp_path / "m.csv")]) == [
+        Source(tmp_path / "a", "/cam", 1.5, 2.0),
+        Source(tmp_path / "b"),
+    ]
+    assert list_sources([str(tmp_path / "m.jsonl")]) == [
+        Source(tmp_path / "a", end=3.0),
+        Source(tmp_path / "b", "/cam"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.csv", "file,start\na,1\n", "line 1: the header has no column path"),
+        ("m.csv", "path,start\na,soon\n", "line 2: Expected `float`"),
+        ("m.csv", "path,start,end\na,2,1\n", "line 2: 2 s to 1 s is not a time range"),
+        ("m.jsonl", '{"path": "a"}\n{"start": 1}\n', "line 2: Object missing required field"),
+        ("m.txt", "# nothing\n", "lists no recording"),
+        ("*.mp4", None, "no file matches"),
+        (".", None, "has no video, bag or folder of images"),
+    ],
+)
+def test_what_lists_nothing_is_refused(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        list_sources([str(tmp_path / name)])
+
+
+def test_the_identity_is_of_the_content_and_the_topics(tmp_path):
+    touch(tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "c.mp4")
+    (tmp_path / "c.mp4").write_bytes(b"other")
+    a, b, c = (identify(Source(tmp_path / f"{x}.mp4"), print) for x in "abc")
+    assert a.sha256 == b.sha256 != c.sha256
+    assert a.status != b.status
+    assert a.topics == (None,)
+
+
+def test_a_file_that_grows_or_is_special_is_refused(tmp_path):
+    growing = tmp_path / "growing.mp4"
+    growing.write_bytes(bytes(1000))
+
+    def grow(*_):
+        with growing.open("ab") as file:
+            file.write(bytes(1000))
+
+    for path, kind, progress in (
+        (growing, "changed", grow),
+        (tmp_path / "absent.mp4", "absent", print),
+        (tmp_path / "fifo.mp4", "refused", print),
+    ):
+        if path.name.startswith("fifo"):
+            os.mkfifo(path)
+        with pytest.raises(SourceError) as caught:
+            identify(Source(path), progress)
+        assert caught.value.kind == kind
