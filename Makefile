@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # Setuptools warns of editable installs; here they are intended.
 export PYTHONWARNINGS = ignore:Editable installation
+# Tests start many processes, and each would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo lint test test-fast gpu docs clean
 
