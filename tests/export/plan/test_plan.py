@@ -319,6 +319,13 @@ def test_points_that_are_held_cost_a_look_at_their_places():
 # A bundle on a device
 
 
+@pytest.fixture
+def few_candidates(monkeypatch):
+    """Double: the largest and the smallest picture of a plan's candidates, and three windows."""
+    monkeypatch.setattr("vditrack_export.plan.candidates._SCALES", (1.0, 0.3))
+    monkeypatch.setattr("vditrack_export.plan.candidates._WINDOWS", (3, 5, 25))
+
+
 def question(device: str = "orin-agx", **changes: object) -> Question:
     asked = {"precision": BF16, "efficiency": 0.5, "points": 64, "rate": 30.0}
     return Question(device=find_device(device), **asked | changes)
@@ -409,6 +416,7 @@ def test_an_encoder_of_single_frames_sees_each_once():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_candidates")
 def test_candidates_that_hold_the_rate_come_first_and_largest_first():
     asked = question("thor")
     plans = candidate_plans(WAN, asked)
@@ -503,6 +511,7 @@ def test_wan_with_and_without_temporal_compression(options, tokens, whole, kept)
     assert printed["precision"] == {"encoder": "fp16", "features": "bf16"}
 
 
+@pytest.mark.usefixtures("few_candidates")
 def test_the_printed_plan():
     text = run("wan2.1-t2v-1.3b", "--device", "orin-agx", "--temporal-stride", "4").stdout
     given = "--weights DIR --temporal-stride 4 --precision bf16 -o BUNDLE"
@@ -642,6 +651,7 @@ def test_torch_is_missing(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_CARDS)
+@pytest.mark.usefixtures("few_candidates")
 def test_every_family_is_planned(name):
     frames, stride = {"ltx-video": (9, 8), "wan2.2-ti2v-5b": (9, 4)}.get(name, (3, 1))
     single = name in ("adm-imagenet-256", "stable-diffusion-2.1")
