@@ -23,6 +23,7 @@ from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError, install_command
 from vditrack.input_checks.files import MalformedError, decode_json
 from vditrack.io.clip import Gap
+from vditrack.io.track_files import SavedTracks
 from vditrack.points.tracks import Tracks
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def write_tracks(path: Path, annotation: Annotation, record: Record) -> None:
     schema = schema.with_metadata(
         {
             _RECORD: msgspec.json.encode(record),
-            _QUERIES: msgspec.json.encode(tracks.queries.round(6).tolist()),
+            _QUERIES: msgspec.json.encode(tracks.queries.tolist()),
         }
     )
     count, frames = tracks.visible.shape
@@ -161,6 +162,39 @@ def read_record(path: Path) -> Record:
         raise InputError(
             f"{path} is not a file of tracks that `vditrack annotate` has written: {error}."
         ) from error
+
+
+def read_tracks(path: Path) -> tuple[SavedTracks, Record]:
+    """Return the tracks in a file, in pixels and without empty points, and what it says of itself.
+
+    Raises:
+        InputError: There is no such file, it is damaged, or `write_tracks` has not written it.
+
+    """
+    record = read_record(path)
+    pa, parquet = import_pyarrow()
+    try:
+        content = parquet.read_table(path)
+        queries = decode_json(content.schema.metadata[_QUERIES], list[list[float | None]])
+        names = ("x", "y", "visible", "confidence", "forward_backward_error", "time")
+        columns = {name: content[name].to_numpy().reshape(record.frames, -1) for name in names}
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path} is damaged: {error}. Annotate the recording again.") from error
+    count = record.measures.points
+    x, y, visible, confidence, distance = (columns[name].T[:count] for name in names[:-1])
+    scale = np.ones(2, np.float32)
+    if record.specification.coordinates == "normalized":
+        scale = np.asarray([record.width, record.height], np.float32)
+    tracks = Tracks(
+        queries=np.array(queries[:count], np.float32).reshape(-1, 3)
+        * np.append(np.float32(1), scale),
+        points=np.stack([x, y], axis=-1).astype(np.float32) * scale,
+        visible=visible.astype(np.bool_),
+        confidence=confidence.astype(np.float32),
+        forward_backward_error=np.nan_to_num(distance.astype(np.float32), nan=np.inf),
+    )
+    times = columns["time"][:, 0] if columns["time"].size else np.zeros(record.frames)
+    return SavedTracks(tracks, times, Path(record.source)), record
 
 
 def _make_schema(pa: Any, stamped: bool) -> pyarrow.Schema:  # noqa: ANN401

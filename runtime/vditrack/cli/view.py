@@ -11,6 +11,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from vditrack.annotation.track_tables import SUFFIX as PARQUET
+from vditrack.annotation.track_tables import read_tracks as read_annotation
 from vditrack.arrays import Doubles, MaskClip
 from vditrack.cli.console import echo, echo_json
 from vditrack.cli.options import Json, check_recording_path
@@ -63,7 +65,8 @@ def view(
         Path,
         typer.Argument(
             help="Folder that track or propagate has written, its tracks.npz, result.json or "
-            "tracks.mcap, another bag with tracks, or a recording (.rrd)."
+            "tracks.mcap, a file of tracks of annotate (.parquet), another bag with tracks, or a "
+            "recording (.rrd)."
         ),
     ],
     video: Annotated[
@@ -140,6 +143,11 @@ def _open_viewer(recording: Path) -> None:
 def _read_results(results: Path, pictures: _Pictures, tracks_topic: str | None) -> _Results:
     if results.suffix in _BAGS or (results / "metadata.yaml").is_file():
         return _read_bag(results, pictures, tracks_topic)
+    if results.suffix == PARQUET:
+        saved, record = read_annotation(results)
+        if pictures.video is None:
+            pictures = _Pictures(None, pictures.topic or record.topic)
+        return _read_clip(results, saved, None, results.parent, pictures)
     folder = results if results.is_dir() else results.parent
     if results.name == MASKS and (results.parent / RESULT).is_file():
         folder = results.parent

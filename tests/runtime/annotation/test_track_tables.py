@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from vditrack.annotation.annotate import Annotation, draw_thumbnail, measure_tracks
 from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
-from vditrack.annotation.track_tables import make_record, read_record, write_tracks
+from vditrack.annotation.track_tables import make_record, read_record, read_tracks, write_tracks
 from vditrack.annotation.units import Identity, Settings, list_units
 from vditrack.errors import InputError
 from vditrack.io.clip import Gap
@@ -103,6 +103,12 @@ def test_positions_are_shares_of_the_picture_and_missing_points_are_empty(tmp_pa
     assert not visible[COUNT].any()
     assert table["y"].null_count == LENGTH
     assert record.measures.points == COUNT
+    saved, _ = read_tracks(tmp_path / "t.parquet")
+    for name, values in vars(made.tracks).items():
+        if values is not None:
+            assert_allclose(getattr(saved.tracks, name), values, rtol=1e-5, err_msg=name)
+    assert_array_equal(saved.times, made.times)
+    assert saved.video == Path("data/clip.mp4")
 
 
 def test_row_groups_hold_stretches_of_time(tmp_path, annotation):
