@@ -9,7 +9,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from vditrack.annotation.points import Clip, choose_queries, select_tracks
+from vditrack.annotation.points import choose_queries, select_tracks
 from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import Unit, check_unchanged
@@ -93,7 +93,7 @@ def annotate_unit(
     """
     video = read_source(unit.source, progress)
     count, size = len(video.frames), video.frames.shape[1:3]
-    queries = choose_queries(specification, Clip(count, size), unit.id)
+    queries = choose_queries(specification, video.frames[0], count, unit.id)
     tracked = tracker.track(video.frames, queries, times=video.times, progress=progress)
     check_unchanged(unit.source.path, unit.identity.status)
     tracks = select_tracks(specification, tracked, size)

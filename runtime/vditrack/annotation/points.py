@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from vditrack.annotation.specification import Specification
-from vditrack.arrays import Floats
+from vditrack.arrays import Floats, Frame
+from vditrack.coordinates import pixels_from_cells
 from vditrack.points.tracks import Tracks
 
 Size = tuple[int, int]
 """Height and width of frames, in pixels."""
 
 
-@dataclass(frozen=True)
-class Clip:
-    """What a choice of points depends on."""
-
-    frames: int
-    """Number of frames."""
-    size: Size
-
-
-def choose_queries(specification: Specification, clip: Clip, unit_id: str) -> Floats:
+def choose_queries(specification: Specification, first: Frame, frames: int, unit_id: str) -> Floats:
     """Return the queries of a recording, float32 [N, 3] (t, x, y), in pixels.
 
     Args:
         specification: Says which points.
-        clip: The recording.
+        first: Its first frame, uint8 [H, W, 3] RGB.
+        frames: Its number of frames.
         unit_id: Id of the unit, hexadecimal; the random points of two units differ.
 
     """
-    height, width = clip.size
+    height, width = first.shape[:2]
     shape = np.array([1, width, height], np.float64)
     if specification.queries is not None:
         queries = np.array(specification.queries, np.float64).reshape(-1, 3)
@@ -43,15 +37,39 @@ def choose_queries(specification: Specification, clip: Clip, unit_id: str) -> Fl
         x, y = np.meshgrid(middles, middles)
         queries = np.stack([np.zeros(x.size), x.ravel(), y.ravel()], axis=1)
         return np.asarray(queries * shape, np.float32)
+    if specification.features is not None:
+        corners = find_corners(first, specification.features, specification.corner_quality)
+        return np.pad(corners, ((0, 0), (1, 0)))
     count = specification.random or 0
     generator = np.random.default_rng([specification.seed, int(unit_id, 16)])
-    frames = generator.integers(0, clip.frames, count)
+    places_in_time = generator.integers(0, frames, count)
     places = generator.random((count, 2)) * shape[1:]
     # Rounded to single precision, a position could be on the far edge.
     inside = np.nextafter(np.array([width, height], np.float32), np.float32(0))
     return np.concatenate(
-        [frames[:, None].astype(np.float32), np.minimum(places.astype(np.float32), inside)], axis=1
+        [places_in_time[:, None].astype(np.float32), np.minimum(places.astype(np.float32), inside)],
+        axis=1,
     )
+
+
+def find_corners(frame: Frame, count: int, quality: float) -> Floats:
+    """Return corners (Shi and Tomasi, 1994), float32 [M, 2] (x, y), the best first.
+
+    They are at least half as far from each other as ``count`` points on a grid would be.
+
+    Args:
+        frame: uint8 [H, W, 3] RGB.
+        count: Largest number of corners.
+        quality: Minimum quality of a corner, as a share of the best corner's.
+
+    """
+    height, width = frame.shape[:2]
+    spacing = 0.5 * np.sqrt(height * width / count)
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    corners = cv2.goodFeaturesToTrack(grey, count, quality, spacing)
+    if corners is None:
+        return np.zeros((0, 2), np.float32)
+    return np.asarray(pixels_from_cells(corners[:, 0], 1), np.float32)
 
 
 def measure_spread(tracks: Tracks, size: Size) -> Floats:

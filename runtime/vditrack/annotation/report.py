@@ -110,6 +110,8 @@ def _describe_points(summary: Summary) -> str:
     specification = summary.settings.specification
     if specification.grid is not None:
         points = f"a grid of {specification.grid} x {specification.grid} points"
+    elif specification.features is not None:
+        points = f"up to {specification.features} corners"
     elif specification.random is not None:
         points = f"{specification.random} random points"
     else:

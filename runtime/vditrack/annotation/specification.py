@@ -20,7 +20,7 @@ Coordinates = Literal["pixels", "normalized"]
 """Unit of positions: pixels of the frame, or shares of its width and height, 0 to 1."""
 MAX_GRID = 100
 MAX_POINTS = 100_000
-_CHOICES = ("grid", "random", "queries")
+_CHOICES = ("grid", "features", "random", "queries")
 """Fields that say which points are tracked; exactly one of them is set."""
 
 
@@ -29,6 +29,10 @@ class Specification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     grid: Annotated[int, msgspec.Meta(ge=1, le=MAX_GRID)] | None = None
     """A grid of N x N points on the first frame."""
+    features: Annotated[int, msgspec.Meta(ge=1, le=MAX_POINTS)] | None = None
+    """At most this number of corners (Shi and Tomasi, 1994) of the first frame."""
+    corner_quality: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.01
+    """Minimum quality of a corner, as a share of the best corner's; OpenCV's own example."""
     random: Annotated[int, msgspec.Meta(ge=1, le=MAX_POINTS)] | None = None
     """This number of random points, each at a random frame, tracked forward and backward."""
     queries: tuple[tuple[float, float, float], ...] | None = None
@@ -80,7 +84,8 @@ def override_fields(specification: Specification, fields: Mapping[str, object]) 
         raise InputError(f"the specification is not valid: {error}.") from error
     if sum(getattr(changed, name) is not None for name in _CHOICES) != 1:
         raise InputError(
-            "say which points to track: give exactly one of --grid N, --random N, --points FILE "
-            "and --at t,x,y, or one of grid, random and queries in the file of --spec."
+            "say which points to track: give exactly one of --grid N, --features N, --random N, "
+            "--points FILE and --at t,x,y, or one of grid, features, random and queries in the "
+            "file of --spec."
         )
     return changed

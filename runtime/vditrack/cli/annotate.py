@@ -71,6 +71,20 @@ def annotate(
         int | None,
         typer.Option(min=1, max=MAX_GRID, help="Track a grid of N x N points on the first frame."),
     ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MAX_POINTS, help="Track up to N corners of the first frame, the best ones."
+        ),
+    ] = None,
+    corner_quality: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Minimum quality of a corner, as a share of the best corner's. Default: 0.01.",
+        ),
+    ] = None,
     random: Annotated[
         int | None,
         typer.Option(
@@ -161,6 +175,8 @@ def annotate(
     import_jinja2()
     given = {
         "grid": grid,
+        "features": features,
+        "corner_quality": corner_quality,
         "random": random,
         "queries": _read_queries(points, at),
         "seed": seed,

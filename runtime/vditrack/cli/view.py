@@ -144,10 +144,10 @@ def _read_results(results: Path, pictures: _Pictures, tracks_topic: str | None) 
     if results.suffix in _BAGS or (results / "metadata.yaml").is_file():
         return _read_bag(results, pictures, tracks_topic)
     if results.suffix == PARQUET:
-        saved, record = read_annotation(results)
+        annotated, record = read_annotation(results)
         if pictures.video is None:
             pictures = _Pictures(None, pictures.topic or record.topic)
-        return _read_clip(results, saved, None, results.parent, pictures)
+        return _read_clip(results, annotated, None, results.parent, pictures)
     folder = results if results.is_dir() else results.parent
     if results.name == MASKS and (results.parent / RESULT).is_file():
         folder = results.parent

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from vditrack.annotation.points import Clip, choose_queries, measure_spread, select_tracks
+from vditrack.annotation.points import choose_queries, measure_spread, select_tracks
 from vditrack.annotation.specification import Specification, override_fields, read_specification
 from vditrack.errors import InputError
 from vditrack.points.tracks import Tracks
 
-CLIP = Clip(frames=50, size=(90, 160))
+FRAME = np.zeros((90, 160, 3), np.uint8)
+CLIP = (FRAME, 50)
 
 
 def make_tracks(points, visible=None) -> Tracks:
@@ -50,16 +51,26 @@ def test_a_specification_that_is_not_valid_is_refused(tmp_path, text, message):
 
 
 def test_a_grid_lies_on_the_first_frame():
-    queries = choose_queries(Specification(grid=2), CLIP, "0")
+    queries = choose_queries(Specification(grid=2), *CLIP, "0")
     assert_allclose(queries, [[0, 40, 22.5], [0, 120, 22.5], [0, 40, 67.5], [0, 120, 67.5]])
 
 
+def test_features_are_the_corners_of_the_first_frame():
+    frame = FRAME.copy()
+    frame[20:40, 30:60] = 255
+    found = choose_queries(Specification(features=40), frame, 50, "0")
+    assert_array_equal(found[:, 0], 0)
+    corners = [[30, 20], [30, 40], [60, 20], [60, 40]]
+    assert_allclose(sorted(found[:, 1:].tolist()), corners, atol=1)
+    assert choose_queries(Specification(features=4), FRAME, 50, "0").shape == (0, 3)
+
+
 def test_random_points_depend_on_the_unit_and_the_seed_alone():
-    one = choose_queries(Specification(random=500), CLIP, "a1")
-    assert_array_equal(one, choose_queries(Specification(random=500), CLIP, "a1"))
+    one = choose_queries(Specification(random=500), *CLIP, "a1")
+    assert_array_equal(one, choose_queries(Specification(random=500), *CLIP, "a1"))
     for other in (
-        choose_queries(Specification(random=500), CLIP, "a2"),
-        choose_queries(Specification(random=500, seed=1), CLIP, "a1"),
+        choose_queries(Specification(random=500), *CLIP, "a2"),
+        choose_queries(Specification(random=500, seed=1), *CLIP, "a1"),
     ):
         assert (one != other).any()
     assert one.dtype == np.float32
@@ -71,8 +82,8 @@ def test_random_points_depend_on_the_unit_and_the_seed_alone():
 def test_queries_are_in_the_unit_of_the_specification():
     given = ((3, 0.5, 0.25),)
     normalized = Specification(queries=given, coordinates="normalized")
-    assert_allclose(choose_queries(normalized, CLIP, "0"), [[3, 80, 22.5]])
-    assert_allclose(choose_queries(Specification(queries=given), CLIP, "0"), given)
+    assert_allclose(choose_queries(normalized, *CLIP, "0"), [[3, 80, 22.5]])
+    assert_allclose(choose_queries(Specification(queries=given), *CLIP, "0"), given)
 
 
 def test_points_that_move_least_are_left_out():
