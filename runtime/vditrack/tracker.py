@@ -16,14 +16,24 @@ from vditrack.arrays import FrameClip, Mask, MaskClip, Masks
 from vditrack.bundle.configuration import Matching, Propagation, Streaming
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.errors import InputError
+from vditrack.features.clip_frames import ClipFrames
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.fusion import FusedFeatures
 from vditrack.features.prefetching import prefetch
 from vditrack.inference.cpu import count_cores
 from vditrack.inference.selection import CPU, Backend, open_backend
-from vditrack.input_checks.arrays import check_clip, validate_masks
+from vditrack.input_checks.arrays import check_clip, validate_masks, validate_queries
 from vditrack.masks.objects import MaskedObjects
-from vditrack.points.clip_tracking import Progress, TrackMode, track_clip
+from vditrack.points.clip_tracking import (
+    Checkpoint,
+    ClipTracking,
+    Progress,
+    TrackedClip,
+    TrackMode,
+    VideoMode,
+    check_video_mode,
+    track_clip,
+)
 from vditrack.points.tracks import Tracks
 from vditrack.streams.frame_clock import measure_intervals
 from vditrack.streams.mask_stream import MaskStream
@@ -32,6 +42,8 @@ from vditrack.streams.realtime import LiveStream
 
 PropagateMode = Literal["offline", "causal"]
 """How masks are propagated through a clip: with windows that look ahead, or as in a stream."""
+_KEPT_BYTES = 1 << 27
+"""Memory for feature maps of a video that the pass backward needs again."""
 
 
 class Tracker:
@@ -169,6 +181,9 @@ class Tracker:
             InputError: The frames, queries or times are no such arrays, a query lies outside the
                 clip, or there is no such mode.
 
+        See Also:
+            `track_video`, for clips that do not fit into memory.
+
         """
         history = self.streaming.interval_history
         intervals = None if times is None else measure_intervals(times, len(frames), history)
@@ -182,6 +197,55 @@ class Tracker:
             intervals,
             progress,
         )
+
+    def track_video(
+        self,
+        source: ClipFrames,
+        queries: ArrayLike,
+        *,
+        mode: VideoMode = "offline",
+        progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> ClipTracking:
+        """Track points through a video of any length, with memory that does not grow with it.
+
+        The result is an iterator of `TrackBlock`. The blocks from the first frame to the last come
+        first; they know each point from its query on. If there are queries after frame 0, the
+        blocks from the last query back to frame 0 follow; they know each point up to its query.
+        What a block knows is final, and equal to what `track` returns for the frames and the times
+        of the source.
+
+        Args:
+            source: frames and times, from `vditrack.io.frame_source.open_source`.
+            queries: [N, 3] (t, x, y): a frame's index and a position in its pixels.
+            mode: "offline" or "causal", as in `track`.
+            progress: called with (steps done, steps in all).
+            checkpoint: what ``checkpoint()`` of an earlier iterator of the same bundle, source,
+                queries and mode returned after one of its blocks: the blocks after it follow.
+
+        Raises:
+            InputError: The queries are no such array, one lies outside the video, or there is no
+                such mode; while the blocks are read, the source has changed.
+
+        """
+        check_video_mode(mode)
+        history, count = self.streaming.interval_history, len(source)
+        clip = TrackedClip(
+            source,
+            validate_queries(queries, count, source.size),
+            measure_intervals(source.times, count, history),
+        )
+        tracking = ClipTracking(
+            self._extractor,
+            clip,
+            (self.settings, self.streaming.live),
+            mode,
+            kept_bytes=_KEPT_BYTES,
+            progress=progress,
+        )
+        if checkpoint is not None:
+            tracking.resume(checkpoint)
+        return tracking
 
     def propagate(
         self,

@@ -1,6 +1,7 @@
 """The frames of a clip, one after the other, wherever they come from."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from vditrack.arrays import Doubles, Frame, FrameClip
@@ -58,3 +59,29 @@ class ArrayFrames:
         """Yield the frames from the given one to the last."""
         for t in range(first_frame, len(self._frames)):
             yield TimedFrame(self._frames[t], float(self.times[t]))
+
+
+class ClipPart:
+    """Successive frames of a clip, as a clip of their own."""
+
+    def __init__(self, clip: ClipFrames, first: int, end: int) -> None:
+        """Take the frames from number ``first`` to ``end``, exclusive."""
+        self._clip, self._first, self._end = clip, first, end
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self._clip.size
+
+    @property
+    def times(self) -> Doubles:
+        """Times of the frames, float64 [T] seconds, ascending."""
+        return self._clip.times[self._first : self._end]
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return self._end - self._first
+
+    def read(self, first_frame: int = 0) -> Iterator[TimedFrame]:
+        """Yield the frames from the given one to the last."""
+        return islice(self._clip.read(self._first + first_frame), len(self) - first_frame)

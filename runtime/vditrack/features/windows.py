@@ -126,9 +126,7 @@ class SlidingWindow:
         return [*self._kept, *newest][-length:]
 
 
-def clip_features(
-    extractor: FeatureExtractor, frames: Frame | Sequence[Frame]
-) -> Iterator[FeatureMap]:
+def clip_features(extractor: FeatureExtractor, frames: Iterable[Frame]) -> Iterator[FeatureMap]:
     """Yield one feature map for each frame of a clip, from windows that also look ahead.
 
     If a window describes all its frames, windows overlap, by one latent as in HeFT or as the bundle
@@ -144,8 +142,15 @@ def clip_features(
         frames: uint8 [T, H, W, 3] RGB, or T frames [H, W, 3].
 
     """
-    encoder = extractor.encoder
-    resized = (extractor.resize(frame) for frame in frames)
+    encoder, read = extractor.encoder, 0
+
+    def resize_all() -> Iterator[Frame]:
+        nonlocal read
+        for frame in frames:
+            read += 1
+            yield extractor.resize(frame)
+
+    resized = resize_all()
     if extractor.keeps_keys:
         chunks = _describe_chunks(extractor, encoder.encode_clip(resized))
         maps = interpolate_frames(chunks, extractor.temporal_stride)
@@ -157,8 +162,11 @@ def clip_features(
         size = (extractor.latents, extractor.described_latents, extractor.overlap)
         of_latents = describe_in_windows(latents, *size, extractor.describe)
         maps = interpolate_frames(of_latents, extractor.temporal_stride)
-    # The frames of the last latent may go on beyond the clip.
-    return islice(maps, len(frames))
+    for number, features in enumerate(maps):
+        # The frames of the last latent may go on beyond the clip.
+        if number >= read:
+            return
+        yield features
 
 
 def _describe_chunks(
@@ -177,6 +185,7 @@ def describe_in_windows(
     described: int,
     overlap: int,
     describe: Callable[[Sequence[Unit]], Iterable[FeatureMap]],
+    before: Sequence[Unit] = (),
 ) -> Iterator[FeatureMap]:
     """Yield the maps of frames or latents in order.
 
@@ -186,10 +195,13 @@ def describe_in_windows(
         described: units at the end of a window that get maps.
         overlap: units that consecutive windows share, if a window describes all its units.
         describe: returns the maps of a window's newest units.
+        before: the units before, as many as the last window had, if its maps were yielded already.
 
     """
-    window: deque[Unit] = deque(maxlen=length)
-    waiting, needed = 0, described
+    step = described if described < length else max(1, length - overlap)
+    window: deque[Unit] = deque([*before[:1]] * (length - len(before)), maxlen=length)
+    window.extend(before)
+    waiting, needed = 0, step if before else described
     for newest in units:
         if not window:
             window.extend([newest] * (length - described))
@@ -197,7 +209,7 @@ def describe_in_windows(
         waiting += 1
         if waiting == needed:
             yield from islice(describe(list(window)), described - waiting, None)
-            waiting, needed = 0, described if described < length else max(1, length - overlap)
+            waiting, needed = 0, step
     if waiting:
         missing = length - len(window)
         filled = list(window) + [window[-1]] * missing

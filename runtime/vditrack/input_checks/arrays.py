@@ -154,12 +154,13 @@ def check_clip(frames: NDArray[np.uint8]) -> None:
     check_frame(frames[0])
 
 
-def validate_queries(queries: ArrayLike, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+def validate_queries(queries: ArrayLike, frames: int, size: tuple[int, ...]) -> NDArray[np.float32]:
     """Return queries as float32 [N, 3] (t, x, y).
 
     Args:
         queries: [N, 3] (t, x, y).
-        frames: the clip, uint8 [T, H, W, 3].
+        frames: number of frames of the clip.
+        size: (height, width) of the frames.
 
     Raises:
         InputError: A query is not on a frame of the clip, or not inside it.
@@ -169,12 +170,12 @@ def validate_queries(queries: ArrayLike, frames: NDArray[np.uint8]) -> NDArray[n
     if points.ndim != 2 or points.shape[1] != 3:
         raise InputError(f"queries have shape {list(points.shape)}; give [N, 3] (t, x, y).")
     times = points[:, 0]
-    on_a_frame = (times >= 0) & (times < len(frames)) & (np.mod(times, 1) == 0)
+    on_a_frame = (times >= 0) & (times < frames) & (np.mod(times, 1) == 0)
     if not on_a_frame.all():
         first = int(np.flatnonzero(~on_a_frame)[0])
         raise InputError(
-            f"query {first} is at t = {times[first]:g}; the clip's frames are 0 to "
-            f"{len(frames) - 1}."
+            f"query {first} is at t = {times[first]:g}; the clip's frames are 0 to {frames - 1}."
         )
-    check_points(points[:, 1:], frames.shape[1:3])
+    height, width = size
+    check_points(points[:, 1:], (height, width))
     return points

@@ -138,7 +138,8 @@ class PointTracker(ABC):
         Args:
             features: the frame's feature map; None if it has none, because its latent is not
                 complete. Points are then tracked by optical flow, and are not searched for.
-            frame: uint8 [H, W, 3] RGB; its size may differ from that of the frame before.
+            frame: uint8 [H, W, 3] RGB, or its grey levels [H, W]; its size may differ from that of
+                the frame before.
             intervals: usual frame intervals since the frame before; more than 1 after dropped
                 frames, which makes searches so many times wider.
             carried: [N, 2] (x, y) in pixels of this frame, where optical flow through the dropped

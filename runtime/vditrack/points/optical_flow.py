@@ -11,7 +11,9 @@ from vditrack.points.pyramid import Pyramid
 
 
 def grey_levels(frame: Frame) -> Grey:
-    """Return the grey levels uint8 [H, W] of a uint8 RGB frame [H, W, 3]."""
+    """Return the grey levels uint8 [H, W] of a uint8 RGB frame [H, W, 3], or of grey levels."""
+    if frame.ndim == 2:
+        return frame
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
 
 

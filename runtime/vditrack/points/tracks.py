@@ -59,8 +59,11 @@ class Tracks:
 def concatenate_tracks(shots: Sequence[Tracks]) -> Tracks:
     """Concatenate the tracks of consecutive clips to tracks of the whole video.
 
-    Outside its own clip a point is invisible, at its first or last position.
+    Outside its own clip a point is invisible, at its first or last position. One clip is returned
+    as it is.
     """
+    if len(shots) == 1:
+        return shots[0]
     lengths = [shot.points.shape[1] for shot in shots]
     firsts = np.cumsum([0, *lengths])
     parts = [
