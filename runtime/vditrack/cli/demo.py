@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from vditrack.cli.options import BackendOption, DeviceOption, Json, choose_backend
-from vditrack.cli.track import Points, TrackRequest, track_video
+from vditrack.cli.track_request import Points, TrackRequest
+from vditrack.cli.track_run import track_video
 from vditrack.errors import InputError
 
 DEMO_COLUMNS, DEMO_ROWS = 14, 6

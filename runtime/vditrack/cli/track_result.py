@@ -3,13 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-
-import numpy as np
 
 from vditrack.cli.console import echo
-from vditrack.io.clip import Video
-from vditrack.io.rosbag.recordings import Recording
+from vditrack.cli.track_request import TrackRequest
+from vditrack.io.frame_source import FrameSource
 from vditrack.points.tracks import Tracks
 
 TRACKS, TABLE, BAG, OVERLAY = "tracks.npz", "tracks.csv", "tracks.mcap", "overlay.mp4"
@@ -53,45 +50,43 @@ class TrackResult:
 
 
 def summarize_tracks(
-    path: Path,
-    video: Video,
+    request: TrackRequest,
+    source: FrameSource,
     shots: Sequence[Tracks],
-    seconds: float,
-    output: Path,
+    pace: tuple[float, float],
     backend: str,
     not_written: Mapping[str, str],
 ) -> TrackResult:
     """Return the summary of a run.
 
     Args:
-        path: The input.
-        video: The decoded input.
+        request: The run.
+        source: The input.
         shots: Tracks of each shot.
-        seconds: Time that tracking took.
-        output: Folder of the results.
+        pace: Time that tracking took, in seconds, and frames per second.
         backend: Name of the backend that ran the model.
         not_written: Why results were not written, by the name of the file.
 
     """
-    recording = video if isinstance(video, Recording) else None
-    visible = np.concatenate([tracks.visible.ravel() for tracks in shots])
-    count, height, width = video.frames.shape[:3]
+    output = request.output
+    visible = sum(int(tracks.visible.sum()) for tracks in shots)
+    height, width = source.size
     return TrackResult(
-        video=str(path),
-        frames=count,
+        video=str(request.video),
+        frames=len(source),
         width=width,
         height=height,
         points=sum(len(tracks.queries) for tracks in shots),
-        visible_share=round(float(visible.mean()), 4),
-        tracking_seconds=round(seconds, 2),
-        frames_per_second=round(count / seconds, 1),
+        visible_share=round(visible / sum(tracks.visible.size for tracks in shots), 4),
+        tracking_seconds=round(pace[0], 2),
+        frames_per_second=round(pace[1], 1),
         backend=backend,
         tracks=[str(output / TRACKS), str(output / TABLE)],
         overlay=None if OVERLAY in not_written else str(output / OVERLAY),
-        bag=str(output / BAG) if recording and BAG not in not_written else None,
+        bag=str(output / BAG) if source.messages and BAG not in not_written else None,
         not_written=not_written,
-        gaps=[gap._asdict() for gap in video.gaps],
-        remarks=video.remarks,
+        gaps=[gap._asdict() for gap in source.gaps],
+        remarks=tuple(source.remarks),
     )
 
 

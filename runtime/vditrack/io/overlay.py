@@ -1,6 +1,6 @@
 """Draws tracks and masks on frames."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -43,30 +43,35 @@ def choose_point_colours(queries: Floats, size: tuple[int, int]) -> Colours:
     return np.asarray(rgb[:, 0], np.uint8)
 
 
-def draw_tracks(frames: Frame, tracks: Tracks, masks: MaskClip | None = None) -> Iterator[Frame]:
+def draw_tracks(
+    frames: Iterable[Frame], tracks: Tracks, masks: MaskClip | None = None
+) -> Iterator[Frame]:
     """Yield each frame [H, W, 3] with its points and their trails.
 
     A visible point is a disc, an invisible one a ring. Trails fade with age and leave out steps
     in which the point was invisible.
 
     Args:
-        frames: uint8 [T, H, W, 3] RGB; not drawn on.
+        frames: T frames, uint8 [H, W, 3] RGB; not drawn on.
         tracks: Tracks in the same T frames.
         masks: Masks [T, H, W] of objects, drawn below the points.
 
     """
-    size = frames.shape[1:3]
-    colours = choose_point_colours(tracks.queries, size).tolist()
-    radius = choose_point_radius(size)
-    positions = to_fixed_point(tracks.points)
-    linked = tracks.visible[:, 1:] & tracks.visible[:, :-1]
     below = frames if masks is None else draw_masks(frames, masks)
-    thickness = max(1, round(radius / 2))
+    colours: list[list[int]] | None = None
     for t, frame in enumerate(below):
+        size = frame.shape[0], frame.shape[1]
+        if colours is None:
+            colours = choose_point_colours(tracks.queries, size).tolist()
+        radius = choose_point_radius(size)
+        first = max(0, t - _TRAIL)
+        positions = to_fixed_point(tracks.points[:, first : t + 1])
+        visible = tracks.visible[:, first : t + 1]
         canvas = np.array(frame, np.uint8, order="C")
-        draw_trails(canvas, positions[:, : t + 1], linked[:, :t], colours, thickness)
+        linked = visible[:, 1:] & visible[:, :-1]
+        draw_trails(canvas, positions, linked, colours, max(1, round(radius / 2)))
         for n, colour in enumerate(colours):
-            draw_point(canvas, positions[n, t], tracks.visible[n, t], colour, radius)
+            draw_point(canvas, positions[n, -1], visible[n, -1], colour, radius)
         yield canvas
 
 
@@ -81,18 +86,18 @@ def make_object_colours() -> Colours:
     return np.asarray(colours, np.uint8)
 
 
-def draw_masks(frames: Frame, masks: MaskClip) -> Iterator[Frame]:
+def draw_masks(frames: Iterable[Frame], masks: MaskClip) -> Iterator[Frame]:
     """Yield each frame [H, W, 3] with its objects tinted in their colours and outlined.
 
     Args:
-        frames: uint8 [T, H, W, 3] RGB; not drawn on.
+        frames: T frames, uint8 [H, W, 3] RGB; not drawn on.
         masks: Masks [T, H, W] of the same T frames.
 
     """
     colours = make_object_colours()
-    thickness = max(1, round(min(frames.shape[1:3]) / 240))
-    around = np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8)
     for frame, mask in zip(frames, masks, strict=True):
+        thickness = max(1, round(min(mask.shape) / 240))
+        around = np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8)
         painted = colours[mask]
         tinted = cv2.addWeighted(frame, 1 - _TINT, painted, _TINT, 0)
         # An outline is where another index is near; it is drawn inside the objects.

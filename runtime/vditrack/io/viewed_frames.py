@@ -1,13 +1,13 @@
 """What a viewer shows of each frame: the picture, its points and its objects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Bools, Doubles, Floats, Frame, FrameClip, Ints, Mask, MaskClip
+from vditrack.arrays import Bools, Doubles, Floats, Frame, Ints, Mask, MaskClip
 from vditrack.points.tracks import Tracks
 
 
@@ -44,7 +44,7 @@ class ViewedFrame:
 
 def view_clip(
     times: Doubles,
-    frames: FrameClip | None = None,
+    frames: Iterable[Frame] | None = None,
     tracks: Tracks | None = None,
     masks: MaskClip | None = None,
     stamps: Ints | None = None,
@@ -53,17 +53,18 @@ def view_clip(
 
     Args:
         times: float64 [T] of the frames, in seconds.
-        frames: uint8 [T, H, W, 3] RGB; None to show the results alone.
+        frames: T frames, uint8 [H, W, 3] RGB; None to show the results alone.
         tracks: Tracks in the same T frames.
         masks: Masks [T, H, W] of objects in the same T frames.
         stamps: int64 [T] of the images of a bag, in nanoseconds.
 
     """
+    coming = None if frames is None else iter(frames)
     for t, time in enumerate(times.tolist()):
         yield ViewedFrame(
             number=t,
             time=time,
-            picture=None if frames is None else frames[t],
+            picture=None if coming is None else next(coming),
             points=None if tracks is None else _view_points(tracks, t),
             mask=None if masks is None else masks[t],
             stamp=None if stamps is None else int(stamps[t]),

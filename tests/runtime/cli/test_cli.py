@@ -124,7 +124,9 @@ def test_a_mistake_is_one_line_and_leaves_nothing(folder, arguments, message, as
 
 
 def test_too_little_memory_is_one_line(folder, monkeypatch, assert_refused):
-    monkeypatch.setattr("vditrack.cli.track.read_video", lambda *_: np.empty(1 << 60, np.uint8))
+    monkeypatch.setattr(
+        "vditrack.cli.track_run.open_source", lambda *_: np.empty(1 << 60, np.uint8)
+    )
     assert_refused("track", "clip.mp4", "--grid", "2", message="Unable to allocate", cwd=folder)
 
 

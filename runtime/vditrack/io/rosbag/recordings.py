@@ -30,8 +30,8 @@ _CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 
 @dataclass(frozen=True)
-class Recording(Video):
-    """The decoded images of one topic, with the metadata of their messages."""
+class ImageMessages:
+    """The metadata of the image messages of a topic."""
 
     stamps: Ints
     """Stamps [T] in nanoseconds, ascending: the header's, or times of arrival if all are zero."""
@@ -41,6 +41,11 @@ class Recording(Video):
     """Coordinate frames [T] of the camera."""
     camera: Camera | None
     """Calibration of the camera; None if the bag has none that can be used."""
+
+
+@dataclass(frozen=True)
+class Recording(Video, ImageMessages):
+    """The decoded images of one topic, with the metadata of their messages."""
 
 
 def read_recording(
@@ -82,20 +87,6 @@ def read_recording(
         frame_ids=messages.frame_ids,
         camera=messages.camera,
     )
-
-
-@dataclass(frozen=True)
-class ImageMessages:
-    """The metadata of the image messages of a topic."""
-
-    stamps: Ints
-    """See `Recording`."""
-    arrivals: Ints
-    """See `Recording`."""
-    frame_ids: tuple[str, ...]
-    """See `Recording`."""
-    camera: Camera | None
-    """See `Recording`."""
 
 
 class BagReader:

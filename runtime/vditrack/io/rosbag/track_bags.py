@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vditrack.arrays import Bools, Floats, Frame, Ints
 from vditrack.atomic_files import staged_file
 from vditrack.io.rosbag.bags import import_rosbags
-from vditrack.io.rosbag.recordings import Recording
+from vditrack.io.rosbag.recordings import ImageMessages
 from vditrack.points.tracks import Tracks
 from vditrack.ros_messages.camera_info import Camera
 from vditrack.ros_messages.positions import Positions, place_on_plane
@@ -37,7 +37,7 @@ _JPEG_QUALITY = 90
 
 
 def write_tracks(
-    path: Path, recording: Recording, tracks: Tracks, pictures: Iterable[Frame]
+    path: Path, recording: ImageMessages, tracks: Tracks, pictures: Iterable[Frame]
 ) -> None:
     """Write tracks and overlay pictures to an MCAP file for Foxglove and `ros2 bag play`.
 
@@ -46,7 +46,7 @@ def write_tracks(
 
     Args:
         path: the file to write, `.mcap`.
-        recording: the images that were tracked.
+        recording: the metadata of the images that were tracked.
         tracks: tracks of the recording; the id of a point is its index.
         pictures: T pictures with the tracks drawn, uint8 [H, W, 3] RGB.
 
@@ -78,7 +78,7 @@ class _TrackWriter:
             for topic, kind in ((TRACKS_TOPIC, "PointCloud2"), (OVERLAY_TOPIC, "CompressedImage"))
         }
 
-    def write(self, recording: Recording, tracks: Tracks, t: int, picture: Frame) -> None:
+    def write(self, recording: ImageMessages, tracks: Tracks, t: int, picture: Frame) -> None:
         """Write the messages of frame `t`."""
         seconds, nanoseconds = divmod(int(recording.stamps[t]), NANOSECONDS_PER_SECOND)
         stamp = self._new("builtin_interfaces/msg/Time", sec=seconds, nanosec=nanoseconds)

@@ -1,0 +1,222 @@
+"""Tracks on disk that grow block by block, and survive the end of the process that tracks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import msgspec
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from vditrack.arrays import Floats
+from vditrack.errors import InputError
+from vditrack.points.track_blocks import TrackBlock
+from vditrack.points.tracks import Tracks
+
+_RUN, _CHECKPOINT = "run.json", "checkpoint.npz"
+NOT_BEGUN = "not begun"
+"""Where a run is that has not come to its first checkpoint."""
+_ARRAYS: Mapping[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    "points": (np.float32, (2,)),
+    "visible": (np.bool_, ()),
+    "confidence": (np.float32, ()),
+    "forward_backward_error": (np.float32, ()),
+}
+"""Element types and shapes of the arrays [N, T, ...] of `Tracks`."""
+
+
+class _Run(msgspec.Struct, frozen=True):
+    """What a store says of its run."""
+
+    note: str
+    """What the folder is, for people who find it."""
+    frames: int
+    points: int
+    made_from: dict[str, str]
+    """What the tracks depend on: a description or a digest of each, by name."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """How far a run got."""
+
+    backward: bool
+    frame: int
+    """The next frame."""
+
+    def __str__(self) -> str:
+        """Describe the place for users."""
+        if self.backward:
+            return f"tracked forward, and backward down to frame {self.frame + 1}"
+        return f"tracked up to frame {self.frame}"
+
+
+class TrackStore:
+    """The folder of a run that is not complete: arrays of tracks, and a checkpoint."""
+
+    def __init__(self, folder: Path, queries: Floats, frames: int) -> None:
+        """Take a folder.
+
+        Args:
+            folder: the folder; `create` makes it.
+            queries: float32 [N, 3] (t, x, y).
+            frames: T.
+
+        """
+        self._folder, self._queries, self._frames = folder, queries, frames
+
+    def create(self, made_from: Mapping[str, str]) -> None:
+        """Make the folder, with arrays that say that nothing is known yet.
+
+        Args:
+            made_from: what the tracks depend on: a description or a digest of each, by name.
+
+        Raises:
+            InputError: The folder cannot be written.
+
+        """
+        note = "tracks of a run that is not complete; vditrack track --resume continues it"
+        run = _Run(note, self._frames, len(self._queries), dict(made_from))
+        try:
+            self._folder.mkdir(parents=True)
+            for name, (kind, inner) in _ARRAYS.items():
+                shape = (len(self._queries), self._frames, *inner)
+                open_memmap(self._path(name), "w+", np.dtype(kind), shape).flush()
+                _allocate(self._path(name))
+            (self._folder / _RUN).write_bytes(msgspec.json.encode(run))
+        except OSError as error:
+            raise InputError(f"{self._folder} cannot be written: {error.strerror}.") from error
+
+    def write(self, block: TrackBlock) -> None:
+        """Write what a block knows.
+
+        Raises:
+            InputError: The folder cannot be written.
+
+        """
+        try:
+            # Opened for each block, so that its pages do not stay in the memory of the process.
+            block.write(self._open("r+"))
+        except OSError as error:
+            raise InputError(f"{self._folder} cannot be written: {error.strerror}.") from error
+
+    def save(self, checkpoint: Mapping[str, NDArray[Any]]) -> None:
+        """Save the state of tracking after the blocks that were written, in place of the last one.
+
+        Raises:
+            InputError: The folder cannot be written.
+
+        """
+        scratch = self._folder / f".{_CHECKPOINT}"
+        try:
+            for array in vars(self._open("r+")).values():
+                if isinstance(array, np.memmap):
+                    array.flush()
+            with scratch.open("wb") as file:
+                arrays: dict[str, Any] = dict(checkpoint)
+                np.savez(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(self._folder / _CHECKPOINT)
+        except OSError as error:
+            raise InputError(f"{self._folder} cannot be written: {error.strerror}.") from error
+
+    def open(self) -> Tracks:
+        """Return the tracks; the arrays are read from the disk where they are used."""
+        return self._open("r")
+
+    def _open(self, mode: Literal["r", "r+"]) -> Tracks:
+        arrays = {name: np.load(self._path(name), mmap_mode=mode) for name in _ARRAYS}
+        return Tracks(queries=self._queries, **arrays)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.npy"
+
+
+def _allocate(path: Path) -> None:
+    """Take the disk space of a file now: if the disk is full later, a mapped write is fatal."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def describe_place(folder: Path) -> str | None:
+    """Return how far the run of a store got, or `NOT_BEGUN`; None if the folder does not exist.
+
+    Raises:
+        InputError: The store is damaged.
+
+    """
+    if not folder.exists():
+        return None
+    checkpoint = read_checkpoint(folder)
+    return NOT_BEGUN if checkpoint is None else str(_read_place(checkpoint))
+
+
+def _read_place(checkpoint: Mapping[str, NDArray[Any]]) -> _Place:
+    backward, frame = checkpoint["place"].tolist()
+    return _Place(bool(backward), frame)
+
+
+def read_checkpoint(folder: Path) -> dict[str, NDArray[Any]] | None:
+    """Return the last checkpoint of a store; None if its run had not come to one.
+
+    Raises:
+        InputError: The checkpoint is damaged.
+
+    """
+    path = folder / _CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    # Of a file that is no archive, NumPy raises one of several errors.
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise InputError(
+            f"{path} is damaged: {error}. Delete {folder} and start again without --resume."
+        ) from error
+
+
+def check_origin(folder: Path, made_from: Mapping[str, str]) -> None:
+    """Check that the tracks of a store are made from the same as those of another run.
+
+    Args:
+        folder: of the store.
+        made_from: see `TrackStore.create`.
+
+    Raises:
+        InputError: Something differs, or the store is damaged.
+
+    """
+    try:
+        run = msgspec.json.decode((folder / _RUN).read_bytes(), type=_Run)
+    except (OSError, msgspec.DecodeError) as error:
+        raise InputError(
+            f"{folder} is no interrupted run, or is damaged: {error}. Delete it and start again "
+            "without --resume."
+        ) from error
+    differing = [name for name, value in made_from.items() if run.made_from.get(name) != value]
+    if differing:
+        raise InputError(
+            f"{folder} was tracked with another {' and '.join(differing)}. Repeat the command of "
+            "that run to continue it, choose another -o, or delete the folder."
+        )
+
+
+def remove_store(folder: Path) -> None:
+    """Remove the folder of a store, whose run is complete."""
+    shutil.rmtree(folder)
+
+
+def digest_array(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of the content of an array."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

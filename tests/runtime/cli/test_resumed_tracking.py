@@ -1,0 +1,75 @@
+"""Long recordings in ``track``: interrupted, refused, and continued."""
+
+import numpy as np
+import pytest
+
+from doubles.video_files import moving_texture, write_video_file
+from vditrack.cli import stored_tracking, track_run
+from vditrack.io import frame_source
+from vditrack.io.track_store import TrackStore
+from vditrack.points import clip_tracking
+
+POINTS = ("--at", "0,40,30", "--at", "13,80,50", "--at", "7,60,60")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A video that is decoded anew in each pass, and a checkpoint every two blocks."""
+    write_video_file(tmp_path / "v.mp4", moving_texture(18), options={"g": "6"})
+    monkeypatch.setattr(frame_source, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(clip_tracking, "_BLOCK", 3)
+    for module in (stored_tracking, track_run):
+        monkeypatch.setattr(module, "CHECKPOINT_FRAMES", 6)
+    return tmp_path
+
+
+def interrupt_after(monkeypatch, blocks):
+    """Interrupt the run when so many blocks are written."""
+    write, written = TrackStore.write, []
+
+    def write_or_stop(store, block):
+        write(store, block)
+        written.append(block)
+        if len(written) == blocks:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrackStore, "write", write_or_stop)
+    return lambda: monkeypatch.setattr(TrackStore, "write", write)
+
+
+# Forward and backward, with and without a block after the last checkpoint.
+@pytest.mark.parametrize("blocks", [1, 3, 8])
+def test_a_run_that_is_continued_gives_the_same_files(folder, blocks, run_vditrack, monkeypatch):
+    monkeypatch.setattr(track_run, "CHECKPOINT_FRAMES", 1000)
+    assert run_vditrack("track", "v.mp4", *POINTS, "-o", "whole", cwd=folder).returncode == 0
+    monkeypatch.setattr(track_run, "CHECKPOINT_FRAMES", 6)
+    undo = interrupt_after(monkeypatch, blocks)
+    stopped = run_vditrack("track", "v.mp4", *POINTS, "-o", "out", cwd=folder)
+    assert stopped.returncode == 130
+    assert ("--resume" in stopped.stderr) == (blocks > 1)
+    partial = folder / "out" / "partial"
+    assert np.load(partial / "visible.npy")[0, 0]
+    assert [path.name for path in (folder / "out").iterdir()] == ["partial"]
+    undo()
+    done = run_vditrack("track", "v.mp4", *POINTS, "-o", "out", "--resume", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert not partial.exists()
+    for name in ("tracks.npz", "tracks.csv", "overlay.mp4"):
+        assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
+def test_runs_are_not_mixed(folder, run_vditrack, assert_refused, monkeypatch):
+    undo = interrupt_after(monkeypatch, 3)
+    run_vditrack("track", "v.mp4", *POINTS, "-o", "out", cwd=folder)
+    undo()
+    command = ("track", "v.mp4", *POINTS, "-o", "out")
+    message = "is an interrupted run, tracked up to frame 6. Add --resume"
+    assert_refused(*command, message=message, cwd=folder)
+    others = {
+        "another set of points": ("track", "v.mp4", "--at", "0,40,31", "-o", "out"),
+        "another recording": (*command, "--end", "0.6"),
+    }
+    for message, other in others.items():
+        assert_refused(*other, "--resume", message=message, cwd=folder)
+    (folder / "out" / "partial" / "checkpoint.npz").write_bytes(b"none")
+    assert_refused(*command, "--resume", message="checkpoint.npz is damaged", cwd=folder)
