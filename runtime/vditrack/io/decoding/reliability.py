@@ -31,7 +31,7 @@ _UNCHANGED = 20
 """Bytes up to which a packet without a frame says that the picture did not change."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Packet:
     """A compressed frame, as it was read."""
 
@@ -55,7 +55,7 @@ class Packet:
     """Orientation in the EXIF data of a JPEG, 1 to 8; None if it has none."""
 
 
-@dataclass
+@dataclass(slots=True)
 class DecodedFrame:
     """A frame, as the decoder returned it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from pathlib import Path
@@ -31,6 +32,7 @@ from vditrack.io.decoding.reliability import (
     MAX_MISSING,
     DecodedFrame,
     DecodingRecord,
+    Packet,
     find_first_key,
     find_missing_times,
     find_unreliable,
@@ -50,6 +52,9 @@ _TAIL = 4096
 _CHECKED = {"mjpeg": {"err_detect": "explode"}}
 """Options of decoders that otherwise return incomplete pictures without a sign."""
 
+_REMEMBERED = 4096
+"""Packets that are remembered while frames are read again; decoders reorder far fewer."""
+_FORGOTTEN = Packet(time=None, duration=0.0, size=0, key=False)
 _PARTIAL = frozenset({"apng", "gif"})
 """Decoders that return a part of the last frame of a file that was cut short."""
 
@@ -98,6 +103,7 @@ class VideoFileReader:
         with open_container(self.path) as container:
             decoding = _Decoding(self.path, container, self._threads, self._start, self._end)
             for position, (picture, _) in enumerate(decoding.pictures()):
+                decoding.forget()
                 if position == following:
                     yield picture
                     following = next(wanted, None)
@@ -131,7 +137,8 @@ class _Decoding:
         self._last = -self._interval
         self._reader = PacketReader(path, container, stream)
         self._read_all = False
-        self._index_of_pts: dict[int, int] = {}
+        self._forgotten = 0
+        self._index_of_pts: OrderedDict[int, int] = OrderedDict()
         self._unshown: list[float] = []
         self._remarks = [remark] if remark else []
         stream.thread_type = threads
@@ -158,6 +165,18 @@ class _Decoding:
         if self._is_avi or self._stream.codec_context.name in _CHECKED:
             return None
         return make_seek_index(self._stamps)
+
+    def forget(self) -> None:
+        """Forget what was read long ago, so that memory does not grow; `select` then fails."""
+        packets, frames = self._record.packets, self._record.frames
+        for place in range(max(0, self._forgotten), len(packets) - _REMEMBERED):
+            packets[place] = _FORGOTTEN
+        self._forgotten = len(packets) - _REMEMBERED
+        if len(frames) > _REMEMBERED:
+            frames[-1 - _REMEMBERED] = frames[0]
+        while len(self._index_of_pts) > _REMEMBERED:
+            self._index_of_pts.popitem(last=False)
+        self._stamps.clear()
 
     def select(self) -> Selection:
         """Return the frames that can be trusted.
@@ -196,7 +215,7 @@ class _Decoding:
             packet.opaque = len(self._record.packets)
             if packet.pts is not None:
                 self._index_of_pts[packet.pts] = packet.opaque
-            if known.time is not None:
+            if known.time is not None and self._is_avi:
                 heappush(self._unshown, known.time)
             self._record.packets.append(known)
             yield self._decode_packet(packet)
