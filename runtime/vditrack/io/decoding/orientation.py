@@ -69,6 +69,28 @@ def read_orientation(image: VideoFrame, exif: int | None = None) -> Orientation:
     return _nearest_orientation(np.array([[a, c], [b, d]]))
 
 
+class OrientationReader:
+    """Reads the orientations of the successive frames of a stream.
+
+    PyAV ties a frame whose side data are read into a reference cycle, so that hundreds of frames
+    would wait for the garbage collector. They are read where the rotation changes alone.
+    """
+
+    def __init__(self) -> None:
+        """Start before the first frame."""
+        self._rotation: int | None = None
+        self._orientation = Orientation()
+
+    def read(self, image: VideoFrame, exif: int | None = None) -> Orientation:
+        """Return the orientation of the next frame; see `read_orientation`."""
+        if exif is not None:
+            return read_orientation(image, exif)
+        if image.rotation != self._rotation:
+            self._rotation = image.rotation
+            self._orientation = read_orientation(image)
+        return self._orientation
+
+
 def read_exif_orientation(jpeg: bytes) -> int | None:
     """Return the orientation in the EXIF data of a JPEG, 1 to 8; None if it has none."""
     start = jpeg.find(b"Exif\0\0", 0, _EXIF_BEGIN)

@@ -13,7 +13,7 @@ import numpy as np
 
 from vditrack.arrays import Ints
 from vditrack.io.clip import Picture
-from vditrack.io.decoding.orientation import read_orientation
+from vditrack.io.decoding.orientation import OrientationReader
 from vditrack.io.decoding.stored_pictures import StoredPicture
 from vditrack.io.decoding.streams import choose_stream, open_container
 
@@ -37,7 +37,7 @@ class SeekIndex:
         if not place:
             return
         expected = iter(self.stamps[first:].tolist())
-        following = next(expected, None)
+        following, orientations = next(expected, None), OrientationReader()
         with open_container(path) as container:
             stream, _ = choose_stream(path, container)
             stream.thread_type = "AUTO"
@@ -50,7 +50,7 @@ class SeekIndex:
                         continue
                     if image.pts != following:
                         return
-                    yield StoredPicture(image, read_orientation(image))
+                    yield StoredPicture(image, orientations.read(image))
                     following = next(expected, None)
             except av.error.FFmpegError:
                 return

@@ -26,7 +26,7 @@ from vditrack.io.clip import (
     run,
 )
 from vditrack.io.decoding.completeness import announced_end, check_completeness
-from vditrack.io.decoding.orientation import read_orientation
+from vditrack.io.decoding.orientation import OrientationReader
 from vditrack.io.decoding.packets import PacketReader
 from vditrack.io.decoding.reliability import (
     MAX_MISSING,
@@ -138,6 +138,7 @@ class _Decoding:
         self._reader = PacketReader(path, container, stream)
         self._read_all = False
         self._forgotten = 0
+        self._orientations = OrientationReader()
         self._index_of_pts: OrderedDict[int, int] = OrderedDict()
         self._unshown: list[float] = []
         self._remarks = [remark] if remark else []
@@ -258,7 +259,7 @@ class _Decoding:
         record.frames.append(frame)
         if not (self._start <= time and (self._end is None or time < self._end)):
             return None
-        orientation = read_orientation(image, record.packets[index].exif)
+        orientation = self._orientations.read(image, record.packets[index].exif)
         if orientation.remark and not any(orientation.remark in x for x in self._remarks):
             self._remarks.append(f"{self._path}: {orientation.remark}.")
         frame.position = len(self._times)
