@@ -37,8 +37,8 @@ def interrupt_after(monkeypatch, blocks):
     return lambda: monkeypatch.setattr(TrackStore, "write", write)
 
 
-# Forward and backward, with and without a block after the last checkpoint.
-@pytest.mark.parametrize("blocks", [1, 3, 8])
+# In the pass forward and in the one backward, a block after the last checkpoint.
+@pytest.mark.parametrize("blocks", [3, 10])
 def test_a_run_that_is_continued_gives_the_same_files(folder, blocks, run_vditrack, monkeypatch):
     monkeypatch.setattr(track_run, "CHECKPOINT_FRAMES", 1000)
     assert run_vditrack("track", "v.mp4", *POINTS, "-o", "whole", cwd=folder).returncode == 0
@@ -46,7 +46,7 @@ def test_a_run_that_is_continued_gives_the_same_files(folder, blocks, run_vditra
     undo = interrupt_after(monkeypatch, blocks)
     stopped = run_vditrack("track", "v.mp4", *POINTS, "-o", "out", cwd=folder)
     assert stopped.returncode == 130
-    assert ("--resume" in stopped.stderr) == (blocks > 1)
+    assert "--resume" in stopped.stderr
     partial = folder / "out" / "partial"
     assert np.load(partial / "visible.npy")[0, 0]
     assert [path.name for path in (folder / "out").iterdir()] == ["partial"]
