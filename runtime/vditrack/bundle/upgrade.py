@@ -196,7 +196,7 @@ _LIVE_OF_8 = {
 _CAMERA_OF_8 = {
     "width": 256,
     "levels": 3,
-    "places": 12,
+    "places": 8,
     "max_flow_error": 0.5,
     "max_residual": 1.0,
     "min_agreement": 0.5,
