@@ -139,6 +139,23 @@ def test_a_patch_is_aligned_as_if_it_were_alone(aligner):
         np.testing.assert_array_equal(together.points[row], alone.points[0])
 
 
+def test_alignment_ends_where_it_has_converged(aligner, monkeypatch):
+    """Each patch by itself: one that has converged is not compared again."""
+    compared, read = [], Pyramid.read_warped
+
+    def count(image, points, *rest):
+        compared.append(len(points))
+        return read(image, points, *rest)
+
+    monkeypatch.setattr(Pyramid, "read_warped", count)
+    patches = extract(aligner, picture(), POINTS)
+    start = POINTS.copy()
+    start[1:] += np.float32([1.3, -0.8])
+    found = aligner.align(patches, picture(), place_unwarped(start), rounds=40)
+    assert np.linalg.norm(found.points - POINTS, axis=1).max() < 0.05
+    assert compared[:2] == [4, 3] and len(compared) < 40
+
+
 def test_the_expected_error_is_that_of_noisy_pictures():
     """Flatter and blurrier pictures locate a patch less well, and the estimate says so."""
     aligner, rng = PatchAligner(5, PatchAlignment()), np.random.default_rng(0)
