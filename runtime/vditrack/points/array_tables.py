@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 Table = TypeVar("Table")
 
 
-def select_rows(table: Table, rows: NDArray[np.bool_] | NDArray[np.integer[Any]]) -> Table:
-    """Return some rows of a table, given a mask [N] or row numbers."""
+def select_rows(table: Table, rows: NDArray[np.bool_] | NDArray[np.integer[Any]] | slice) -> Table:
+    """Return some rows of a table, given a mask [N], row numbers, or a slice, which copies none."""
     return _map_arrays(table, lambda array: array[rows])
 
 

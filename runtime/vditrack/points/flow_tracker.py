@@ -110,8 +110,9 @@ class FlowTracker(PointTracker):
         first = 0 if self._memory is None else len(self._memory.lost_frames)
         self._memory = new if self._memory is None else add_memory(self._memory, new)
         if origin is not None:
-            for rows in _blocks(len(positions)):
-                self._place_by_origin(self._memory, first + rows, pyramid)
+            for block in _blocks(len(positions)):
+                rows = first + np.arange(block.start, block.stop)
+                self._place_by_origin(self._memory, rows, pyramid)
 
     def _place_by_origin(self, memory: PointMemory, rows: Indices, image: Pyramid) -> None:
         """Align the patches of new points, which are from an earlier image, in the last frame.
@@ -208,22 +209,20 @@ class FlowTracker(PointTracker):
         self.confidence = np.zeros(count, np.float32)
         self.forward_backward_error = np.zeros(count, np.float32)
         for rows in _blocks(count):
-            block = select_rows(memory, rows)
-            self._track_block(block, rows, source, view, start[rows])
-            assign_rows(memory, rows, block)
+            self._track_block(select_rows(memory, rows), rows, source, view, start[rows])
         self._visible = self.confidence >= 0.5
         if not settings.remember_query and features is not None:
             new = self._remember(self._positions, features, target)
             self._memory = replace(memory, query=new.query, template=new.template)
 
     def _track_block(
-        self, memory: PointMemory, rows: Indices, before: Pyramid, view: View, start: Floats
+        self, memory: PointMemory, rows: slice, before: Pyramid, view: View, start: Floats
     ) -> None:
         """Track N points into a frame.
 
         Args:
             memory: of the points, updated in place.
-            rows: [N] of the points in this tracker's arrays.
+            rows: of the points in this tracker's arrays.
             before: grey levels of the frame before, in the size of this frame.
             view: this frame.
             start: [N, 2] in model pixels, where searches begin.
@@ -365,7 +364,7 @@ class FlowTracker(PointTracker):
     def _update_visibility(
         self,
         memory: PointMemory,
-        rows: Indices,
+        rows: slice,
         view: View,
         placement: Placement,
         flow_error: Floats,
@@ -395,6 +394,6 @@ class FlowTracker(PointTracker):
             ]
 
 
-def _blocks(count: int) -> list[Indices]:
+def _blocks(count: int) -> list[slice]:
     """Return the rows of N points in blocks of bounded size; one empty block if N is 0."""
-    return np.array_split(np.arange(count), max(1, -(-count // _BLOCK)))
+    return [slice(at, min(at + _BLOCK, count)) for at in range(0, max(1, count), _BLOCK)]

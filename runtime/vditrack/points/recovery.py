@@ -21,6 +21,8 @@ from vditrack.points.descriptor_matching import Match, cosines, match, match_els
 from vditrack.points.patch_alignment import Patches, Placement, place_unwarped
 from vditrack.points.point_memory import Appearance, PointMemory, View, are_close
 
+_SAME = 1.0
+"""Pixels at a width of 256 between matches that are one."""
 _TURNED = 0.05
 """A point's last shape is tried beside its first one where they differ by more."""
 
@@ -152,7 +154,10 @@ class PointSearch:
         similarity = np.concatenate([found.similarity for found in matches])
         places = np.concatenate([found.points / view.scale for found in matches])
         turned = np.abs(memory.shapes - np.eye(2, dtype=np.float32)).max(axis=(1, 2)) > _TURNED
-        from_first = np.flatnonzero(similarity >= self._settings.min_similarity)
+        from_first = np.flatnonzero(
+            (similarity >= self._settings.min_similarity)
+            & self._are_worth_a_try(memory, view, places, predicted)
+        )
         from_last = from_first[turned[from_first % len(predicted)]]
         tried = np.concatenate([from_first, from_last])
         rows, started = tried % len(predicted), places[tried]
@@ -171,6 +176,33 @@ class PointSearch:
         each = np.split(np.arange(len(similarity)), len(matches))
         return [_Candidates(select_rows(best, part), score[part]) for part in each]
 
+    def _are_worth_a_try(
+        self, memory: PointMemory, view: View, places: Floats, predicted: Floats
+    ) -> Bools:
+        """Return which places a point could return to and are not those of its earlier matches.
+
+        Args:
+            memory: of the N points.
+            view: the frame.
+            places: [M N, 2] (x, y) in pixels of the frame, of M matches of each point.
+            predicted: [N, 2] (x, y) in pixels of the frame.
+
+        """
+        rows = np.arange(len(places)) % len(predicted)
+        reach = self._reach(view, memory.query)[rows]
+        worth = self._may_return(memory, view, places, predicted, rows, reach)
+        of_points = places.reshape(-1, len(predicted), 2)
+        distance = np.linalg.norm(of_points[:, None] - of_points, axis=3)
+        first = (distance < _SAME * view.unit).argmax(axis=1).ravel()
+        new = first == np.arange(len(of_points)).repeat(len(predicted))
+        return np.asarray(worth & new, np.bool_)
+
+    def _reach(self, view: View, query: Appearance) -> Floats:
+        """Return how far from a match each point [N] may be found, in pixels of the frame."""
+        size, settings = view.patch_size(query), self._settings
+        of_wide = settings.max_wide_shift * size * query.wide_size
+        return np.asarray(np.maximum(settings.max_shift * size, of_wide), np.float32)
+
     def _align_to_match(
         self, query: Appearance, wide: Patches, view: View, start: Placement
     ) -> tuple[Placement, Floats]:
@@ -188,8 +220,7 @@ class PointSearch:
         close = are_close(aligned.points, start.points, max_wide_shift)
         middle = Placement(aligned.points, aligned.shapes / to_wide).where(close, start)
         aligned = self._near.align(query.near, image, middle, self._patches.rounds)
-        max_shift = np.maximum(settings.max_shift * size, max_wide_shift)
-        believed = are_close(aligned.points, start.points, max_shift)
+        believed = are_close(aligned.points, start.points, self._reach(view, query))
         believed &= self._near.is_believable(aligned.shapes / view.patch_scale(query))
         placement = aligned.where(believed, start)
         placed_wide = Placement(placement.points, placement.shapes * to_wide)
@@ -203,7 +234,13 @@ class PointSearch:
         return placement, np.where(believed, (of_near + of_wide) / 2, np.float32(-1))
 
     def _may_return(
-        self, memory: PointMemory, view: View, places: Floats, predicted: Floats, rows: Indices
+        self,
+        memory: PointMemory,
+        view: View,
+        places: Floats,
+        predicted: Floats,
+        rows: Indices,
+        reach: Floats | float = 0.0,
     ) -> Bools:
         """Return whether points may return at places away from their predicted positions.
 
@@ -213,10 +250,11 @@ class PointSearch:
             places: [M, 2] (x, y) in pixels of the frame.
             predicted: [N, 2] (x, y) in pixels of the frame.
             rows: [M] the point of each place.
+            reach: [M] how far from its place each point may be, in pixels of the frame.
 
         """
         anywhere = memory.unplaced | (memory.missed_frames > self._settings.anywhere_after)
-        near = are_close(places, predicted[rows], memory.radius[rows] * view.unit)
+        near = are_close(places, predicted[rows], memory.radius[rows] * view.unit + reach)
         return np.asarray(near | anywhere[rows], np.bool_)
 
 
