@@ -382,9 +382,11 @@ def test_the_plan_at_full_size():
 
 
 @pytest.mark.slow
-def test_the_printed_plan():
-    assert "6160 tokens" in run_command(plan, CARD.name, "--device", "orin-agx").stdout
+def test_the_plan(monkeypatch):
+    # Few of the candidates, of which all have the same strides and cells.
+    monkeypatch.setattr("vditrack_export.plan.candidates._SCALES", (1.0, 0.3))
     told = json.loads(run_command(plan, CARD.name, "--device", "orin-agx", "--json").stdout)
+    assert told["tokens"] == 6160
     settings = [run["setting"] for run in [*told["candidates"], told["bundle"]]]
     assert {setting["temporal_stride"] for setting in settings} == {4}
     assert all(side % CELL == 0 for size in settings for side in (size["height"], size["width"]))
