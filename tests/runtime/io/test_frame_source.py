@@ -9,6 +9,7 @@ from doubles import bags
 from doubles.video_files import moving_texture, overwrite_packet, packets_of, write_video_file
 from vditrack import InputError
 from vditrack.io import frame_source
+from vditrack.io.decoding.seeking import SeekIndex
 from vditrack.io.decoding.video_files import VideoFileReader
 from vditrack.io.frame_source import open_source
 from vditrack.io.rosbag.recordings import read_recording
@@ -37,7 +38,7 @@ KINDS = {
     "open.mkv": lambda path: write_video_file(
         path, FRAMES, options={"g": "8", "bf": "2", "x264-params": "open-gop=1"}
     ),
-    # Says of frames that decoding can start with them, which need those before.
+    # Has one key frame.
     "refresh.mkv": lambda path: write_video_file(
         path, FRAMES, options={"g": "8", "x264-params": "intra-refresh=1"}
     ),
@@ -76,6 +77,17 @@ def test_an_intact_video_is_decoded_from_the_key_frame_before(tmp_path, monkeypa
     source = open_source(KINDS["h264.mp4"](tmp_path / "v.mp4"))
     monkeypatch.setattr(VideoFileReader, "pictures_from_start", None)
     assert len(list(source.read(33))) == 7
+
+
+def test_decoding_starts_anew_where_seeking_gives_other_frames(tmp_path, monkeypatch):
+    monkeypatch.setattr(frame_source, "_KEPT_BYTES", 0)
+    path = KINDS["h264.mp4"](tmp_path / "v.mp4")
+    source, seek = open_source(path), SeekIndex.pictures
+    monkeypatch.setattr(
+        SeekIndex, "pictures", lambda index, path, first: seek(index, path, first - 1)
+    )
+    frames = [timed.frame for timed in source.read(33)]
+    np.testing.assert_array_equal(np.stack(frames), read_video(path).frames[33:])
 
 
 def test_a_file_that_changes_is_refused(tmp_path, monkeypatch):
