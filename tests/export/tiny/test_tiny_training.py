@@ -338,6 +338,7 @@ def test_the_command_trains_refuses_to_overwrite_and_resumes(
     # Clips are made in a process of their own, which these do not reach: they stay as they are.
     monkeypatch.setattr(train, "CALIBRATION_BATCHES", 1)
     monkeypatch.setattr(train, "LOG_STEPS", 1)
+    monkeypatch.setattr(train, "FULL", train.SMALL)
     monkeypatch.setattr(validation, "CLIPS", 2)
     photos, out = tmp_path / "photos", tmp_path / "run"
     photos.mkdir()
