@@ -8,6 +8,7 @@ its own (HeFT, arXiv 2512.04619), and its displacement there is its velocity.
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, product, repeat
 
 import numpy as np
@@ -38,8 +39,8 @@ def estimate_clip_motion(
 
     """
     side = settings.frames
-    around: deque[FeatureMap | None] = deque(repeat(None, 2 * side + 1), maxlen=2 * side + 1)
-    for newest in chain(maps, repeat(None, side)):
+    around: deque[_Normalised | None] = deque(repeat(None, 2 * side + 1), maxlen=2 * side + 1)
+    for newest in chain(map(_Normalised, maps), repeat(None, side)):
         around.append(newest)
         middle = around[side]
         if middle is not None:
@@ -53,7 +54,7 @@ class MotionWindow:
     def __init__(self, settings: Displacement) -> None:
         """Start before the first frame."""
         self._settings = settings
-        self._before: deque[FeatureMap] = deque(maxlen=settings.frames)
+        self._before: deque[_Normalised] = deque(maxlen=settings.frames)
 
     def copy(self) -> "MotionWindow":
         """Return a window with the same state, which shares its arrays."""
@@ -64,8 +65,8 @@ class MotionWindow:
     def push(self, newest: FeatureMap) -> FrameMotion:
         """Return the motion of the next frame, given its appearance."""
         before = dict(zip(range(-len(self._before), 0), self._before, strict=True))
-        self._before.append(newest)
-        return _estimate_motion(newest, before, self._settings)
+        self._before.append(_Normalised(newest))
+        return _estimate_motion(self._before[-1], before, self._settings)
 
 
 def estimate_velocities(
@@ -99,13 +100,25 @@ def estimate_velocities(
     return np.asarray(settings.gain * total / weights.sum(axis=0)[..., None], np.float32)
 
 
+@dataclass(frozen=True)
+class _Normalised:
+    """The map of a frame, which is compared with several frames but normalised once."""
+
+    appearance: FeatureMap
+
+    @cached_property
+    def descriptors(self) -> Floats:
+        """[rows, columns, D], each of length 1."""
+        return normalise(self.appearance.descriptors)
+
+
 def _estimate_motion(
-    frame: FeatureMap, others: Mapping[int, FeatureMap], settings: Displacement
+    frame: _Normalised, others: Mapping[int, _Normalised], settings: Displacement
 ) -> FrameMotion:
-    beside = {later: normalise(other.descriptors) for later, other in others.items() if later}
+    beside = {later: other.descriptors for later, other in others.items() if later}
     if not beside:
-        return FrameMotion(frame, None)
-    return FrameMotion(frame, estimate_velocities(normalise(frame.descriptors), beside, settings))
+        return FrameMotion(frame.appearance, None)
+    return FrameMotion(frame.appearance, estimate_velocities(frame.descriptors, beside, settings))
 
 
 def _displacements(later: int, settings: Displacement) -> list[tuple[int, int]]:
