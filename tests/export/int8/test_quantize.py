@@ -132,3 +132,13 @@ def test_the_bundled_model_has_int8_graphs_for_points_and_masks(tiny_bundle):
         assert bundle.manifest.int8 is not None
         check = bundle.manifest.int8
         assert check.average_jaccard > check.average_jaccard_fp32 - 0.3
+
+
+def test_the_bundled_encoders_do_not_round_latents(tiny_bundle):
+    for bundle in (tiny_bundle, tiny_bundle.parts[APPEARANCE]):
+        graph = onnx.load(bundle.root / INT8_GRAPHS["encoder.onnx"]).graph
+        source = {output: node for node in graph.node for output in node.output}
+        node = source["latents"]
+        while node.op_type != "Conv":
+            assert node.op_type != "DequantizeLinear"
+            node = source[node.input[0]]
