@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 
 from vditrack.annotation.points import choose_queries, select_tracks
-from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import Unit, check_unchanged
 from vditrack.arrays import Doubles, Frame, Ints
-from vditrack.io.clip import Gap, Video
-from vditrack.io.decoding.image_folders import is_image_folder
+from vditrack.features.clip_frames import ClipFrames
+from vditrack.io.clip import Gap
+from vditrack.io.frame_source import open_source
 from vditrack.io.overlay import (
     choose_point_colours,
     choose_point_radius,
@@ -23,9 +23,7 @@ from vditrack.io.overlay import (
     draw_trails,
     to_fixed_point,
 )
-from vditrack.io.rosbag.bags import is_bag
-from vditrack.io.rosbag.recordings import Recording, read_recording
-from vditrack.io.video import read_video
+from vditrack.points.track_blocks import collect_tracks
 from vditrack.points.tracks import Tracks
 from vditrack.tracker import Tracker
 
@@ -91,36 +89,31 @@ def annotate_unit(
         InputError: The recording cannot be read, or the queries do not fit it.
 
     """
-    video = read_source(unit.source, progress)
-    count, size = len(video.frames), video.frames.shape[1:3]
-    queries = choose_queries(specification, video.frames[0], count, unit.id)
-    tracked = tracker.track(video.frames, queries, times=video.times, progress=progress)
-    check_unchanged(unit.source.path, unit.identity.status)
-    tracks = select_tracks(specification, tracked, size)
+    source = unit.source
+    frames = open_source(source.path, source.topic, source.start, source.end, progress)
+    first = read_frame(frames, 0)
+    queries = choose_queries(specification, first, len(frames), unit.id)
+    blocks = tracker.track_video(frames, queries, progress=progress)
+    tracked = collect_tracks(blocks, queries, len(frames))
+    tracks = select_tracks(specification, tracked, frames.size)
+    thumbnail = draw_thumbnail(frames, tracks)
+    check_unchanged(source.path, unit.identity.status)
     return Annotation(
         unit=unit,
         tracks=tracks,
-        times=video.times,
-        stamps=video.stamps if isinstance(video, Recording) else None,
-        size=size,
-        gaps=video.gaps,
-        remarks=video.remarks,
+        times=frames.times,
+        stamps=None if frames.messages is None else frames.messages.stamps,
+        size=frames.size,
+        gaps=tuple(frames.gaps),
+        remarks=tuple(frames.remarks),
         measures=measure_tracks(tracks, len(queries)),
-        thumbnail=draw_thumbnail(video.frames, tracks),
+        thumbnail=thumbnail,
     )
 
 
-def read_source(source: Source, progress: Progress | None = None) -> Video:
-    """Decode a recording, or a range of it.
-
-    Raises:
-        InputError: It cannot be read.
-
-    """
-    path, start, end = source.path, source.start, source.end
-    if is_bag(path) and not is_image_folder(path):
-        return read_recording(path, source.topic, start, end, progress)
-    return read_video(path, start, end, progress)
+def read_frame(frames: ClipFrames, number: int) -> Frame:
+    """Return one frame of a recording, uint8 [H, W, 3]."""
+    return next(frames.read(number)).frame
 
 
 def measure_tracks(tracks: Tracks, queries: int) -> Measures:
@@ -144,15 +137,15 @@ def measure_tracks(tracks: Tracks, queries: int) -> Measures:
     )
 
 
-def draw_thumbnail(frames: Frame, tracks: Tracks) -> bytes:
-    """Return a JPEG of three frames of a clip, side by side, with points and trails.
+def draw_thumbnail(frames: ClipFrames, tracks: Tracks) -> bytes:
+    """Return a JPEG of three frames of a recording, side by side, with points and trails.
 
     Args:
-        frames: uint8 [T, H, W, 3] RGB.
+        frames: The recording.
         tracks: Tracks in the same frames.
 
     """
-    height, width = frames.shape[1:3]
+    height, width = frames.size
     scale = _PANEL_HEIGHT / height
     size = (max(1, round(width * scale)), _PANEL_HEIGHT)
     drawn = np.arange(len(tracks.points))[:: max(1, -(-len(tracks.points) // _DRAWN))]
@@ -160,7 +153,9 @@ def draw_thumbnail(frames: Frame, tracks: Tracks) -> bytes:
     radius = choose_point_radius(size)
     panels = []
     for t in np.linspace(0, len(frames) - 1, _PANELS).round().astype(int).tolist():
-        panel = np.asarray(cv2.resize(frames[t], size, interpolation=cv2.INTER_AREA), np.uint8)
+        panel = np.asarray(
+            cv2.resize(read_frame(frames, t), size, interpolation=cv2.INTER_AREA), np.uint8
+        )
         positions = to_fixed_point(tracks.points[drawn, : t + 1] * np.float32(scale))
         visible = tracks.visible[drawn, : t + 1]
         draw_trails(panel, positions, visible[:, 1:] & visible[:, :-1], colours, 1)

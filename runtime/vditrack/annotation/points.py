@@ -84,12 +84,13 @@ def measure_spread(tracks: Tracks, size: Size) -> Floats:
 
     """
     height, width = size
-    shares = tracks.points.astype(np.float64) / np.array([width, height])
-    seen = tracks.visible[..., None]
-    count = np.maximum(seen.sum(axis=1), 1)
-    means = (shares * seen).sum(axis=1) / count
-    variances = (((shares - means[:, None]) ** 2) * seen).sum(axis=1) / count
-    return np.asarray(np.sqrt(variances.sum(axis=-1)), np.float32)
+    spread = np.zeros(len(tracks.points), np.float32)
+    # One by one: the positions of all points of a long recording are large in double precision.
+    for n, (points, visible) in enumerate(zip(tracks.points, tracks.visible, strict=True)):
+        if visible.any():
+            shares = points[visible] / np.array([width, height])
+            spread[n] = np.sqrt(shares.var(axis=0).sum())
+    return spread
 
 
 def select_tracks(specification: Specification, tracks: Tracks, size: Size) -> Tracks:

@@ -13,6 +13,7 @@ from vditrack.annotation.specification import Specification
 from vditrack.annotation.track_tables import make_record, read_record, read_tracks, write_tracks
 from vditrack.annotation.units import Identity, Settings, list_units
 from vditrack.errors import InputError
+from vditrack.features.clip_frames import ArrayFrames
 from vditrack.io.clip import Gap
 from vditrack.points.tracks import Tracks
 
@@ -50,7 +51,7 @@ def annotation():
             gaps=(Gap(1.1, 1.3, 1),),
             remarks=("a frame is missing.",),
             measures=measure_tracks(tracks, 4),
-            thumbnail=draw_thumbnail(frames, tracks),
+            thumbnail=draw_thumbnail(ArrayFrames(frames, np.arange(length) / 10), tracks),
         )
         return made, make_record(made, settings, "cpu-int8")
 
