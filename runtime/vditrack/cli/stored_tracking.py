@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -85,6 +86,7 @@ def track_stored(
         ).hexdigest(),
         "mode": mode,
         "backend": tracker.backend.name,
+        "version of vditrack": metadata.version("vditrack"),
     }
     store, checkpoint = TrackStore(folder, queries, len(source)), None
     if folder.exists():

@@ -1,5 +1,7 @@
 """Long recordings in ``track``: interrupted, refused, and continued."""
 
+from importlib import metadata
+
 import numpy as np
 import pytest
 
@@ -71,5 +73,8 @@ def test_runs_are_not_mixed(folder, run_vditrack, assert_refused, monkeypatch):
     }
     for message, other in others.items():
         assert_refused(*other, "--resume", message=message, cwd=folder)
+    with monkeypatch.context() as updated:
+        updated.setattr(metadata, "version", lambda name: "99.0")
+        assert_refused(*command, "--resume", message="another version of vditrack", cwd=folder)
     (folder / "out" / "partial" / "checkpoint.npz").write_bytes(b"none")
     assert_refused(*command, "--resume", message="checkpoint.npz is damaged", cwd=folder)
