@@ -18,6 +18,7 @@ from vditrack.io.track_store import (
     check_origin,
     describe_place,
     digest_array,
+    find_store,
     read_checkpoint,
     remove_store,
 )
@@ -39,7 +40,8 @@ def check_partial_run(output: Path, *, resume: bool) -> None:
         resume: whether the user asked to continue it.
 
     Raises:
-        InputError: There is an interrupted run, and it is not to be continued.
+        InputError: There is an interrupted run, and it is not to be continued; or something else is
+            in its place.
 
     """
     place = describe_place(output / PARTIAL)
@@ -72,8 +74,8 @@ def track_stored(
         Tracks whose arrays are on the disk, and the number of frames that were tracked now.
 
     Raises:
-        InputError: The queries are not valid, the store is of another run, or it cannot be
-            written.
+        InputError: The queries are not valid, the store is of another run or damaged, or it cannot
+            be written.
 
     """
     folder = output / PARTIAL
@@ -89,13 +91,15 @@ def track_stored(
         "version of vditrack": metadata.version("vditrack"),
     }
     store, checkpoint = TrackStore(folder, queries, len(source)), None
-    if folder.exists():
+    continued = find_store(folder)
+    if continued:
         check_origin(folder, made_from)
+        store.check_arrays()
         checkpoint = read_checkpoint(folder)
     tracking = tracker.track_video(
         source, queries, mode=mode, progress=progress, checkpoint=checkpoint
     )
-    if not folder.exists():
+    if not continued:
         store.create(made_from)
     tracked = since = 0
     for block in tracking:
@@ -118,7 +122,7 @@ def report_partial_run(output: Path) -> Iterator[None]:
         yield
         complete = True
     finally:
-        if complete and folder.exists():
+        if complete and find_store(folder):
             remove_store(folder)
         elif describe_place(folder) not in (None, NOT_BEGUN, before):
             echo(

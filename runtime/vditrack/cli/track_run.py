@@ -38,6 +38,7 @@ from vditrack.io.rerun_recording import write_recording
 from vditrack.io.rosbag.recordings import ImageMessages
 from vditrack.io.rosbag.track_bags import write_tracks
 from vditrack.io.track_files import save_csv, save_npz
+from vditrack.io.track_store import find_store
 from vditrack.io.video import write_video
 from vditrack.io.viewed_frames import view_clip
 from vditrack.points.clip_tracking import Progress as StepProgress
@@ -126,7 +127,7 @@ def _track_source(
 ) -> tuple[list[Tracks], int]:
     """Return the tracks of each shot, and the number of frames that were tracked now."""
     shots, tracked, before = request.points.split(source), [], 0
-    long = len(source) > CHECKPOINT_FRAMES or (request.output / PARTIAL).exists()
+    long = len(source) > CHECKPOINT_FRAMES or find_store(request.output / PARTIAL)
     if long and len(shots) == 1 and request.mode != "reference":
         queries = request.points.queries_on(source.size)
         tracks, count = track_stored(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from vditrack.arrays import Floats
+from vditrack.atomic_files import remove_folder, staged_folder
 from vditrack.errors import InputError
 from vditrack.points.track_blocks import TrackBlock
 from vditrack.points.tracks import Tracks
@@ -86,14 +86,30 @@ class TrackStore:
         note = "tracks of a run that is not complete; vditrack track --resume continues it"
         run = _Run(note, self._frames, len(self._queries), dict(made_from))
         try:
-            self._folder.mkdir(parents=True)
-            for name, (kind, inner) in _ARRAYS.items():
-                shape = (len(self._queries), self._frames, *inner)
-                open_memmap(self._path(name), "w+", np.dtype(kind), shape).flush()
-                _allocate(self._path(name))
-            (self._folder / _RUN).write_bytes(msgspec.json.encode(run))
+            with staged_folder(self._folder, ()) as scratch:
+                for name, (kind, shape) in self._layout().items():
+                    open_memmap(scratch / f"{name}.npy", "w+", kind, shape).flush()
+                    _allocate(scratch / f"{name}.npy")
+                (scratch / _RUN).write_bytes(msgspec.json.encode(run))
         except OSError as error:
             raise InputError(f"{self._folder} cannot be written: {error.strerror}.") from error
+
+    def check_arrays(self) -> None:
+        """Check that the arrays of an earlier run are complete files of this store's shapes.
+
+        Raises:
+            InputError: One is missing or damaged.
+
+        """
+        for name, (kind, shape) in self._layout().items():
+            path = self._path(name)
+            try:
+                # A file that is too short is extended in other modes.
+                array = open_memmap(path, "r")
+            except (OSError, ValueError) as error:
+                raise _explain_damage(path, error) from error
+            if array.shape != shape or array.dtype != kind:
+                raise _explain_damage(path, f"it has {array.dtype} {list(array.shape)}")
 
     def write(self, block: TrackBlock) -> None:
         """Write what a block knows.
@@ -133,6 +149,11 @@ class TrackStore:
         """Return the tracks; the arrays are read from the disk where they are used."""
         return self._open("r")
 
+    def _layout(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """Return the element type and the shape of each array."""
+        shape = len(self._queries), self._frames
+        return {name: (np.dtype(kind), (*shape, *inner)) for name, (kind, inner) in _ARRAYS.items()}
+
     def _open(self, mode: Literal["r", "r+"]) -> Tracks:
         arrays = {name: np.load(self._path(name), mmap_mode=mode) for name in _ARRAYS}
         return Tracks(queries=self._queries, **arrays)
@@ -148,14 +169,33 @@ def _allocate(path: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def describe_place(folder: Path) -> str | None:
-    """Return how far the run of a store got, or `NOT_BEGUN`; None if the folder does not exist.
+def find_store(folder: Path) -> bool:
+    """Return whether there is a store: not where the folder does not exist or is empty.
 
     Raises:
-        InputError: The store is damaged.
+        InputError: It is a file, or it has other files.
 
     """
     if not folder.exists():
+        return False
+    remedy = "Rename it, or choose another folder with -o."
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, where the tracks of this run would be. {remedy}")
+    if (folder / _RUN).exists():
+        return True
+    if any(folder.iterdir()):
+        raise InputError(f"{folder} is no interrupted run: it has no {_RUN}. {remedy}")
+    return False
+
+
+def describe_place(folder: Path) -> str | None:
+    """Return how far the run of a store got, or `NOT_BEGUN`; None if there is no store.
+
+    Raises:
+        InputError: The store is damaged, or something else is in its place.
+
+    """
+    if not find_store(folder):
         return None
     checkpoint = read_checkpoint(folder)
     return NOT_BEGUN if checkpoint is None else str(_read_place(checkpoint))
@@ -181,9 +221,13 @@ def read_checkpoint(folder: Path) -> dict[str, NDArray[Any]] | None:
             return {name: arrays[name] for name in arrays.files}
     # Of a file that is no archive, NumPy raises one of several errors.
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(
-            f"{path} is damaged: {error}. Delete {folder} and start again without --resume."
-        ) from error
+        raise _explain_damage(path, error) from error
+
+
+def _explain_damage(path: Path, reason: Exception | str) -> InputError:
+    return InputError(
+        f"{path} is damaged: {reason}. Delete {path.parent} and start again without --resume."
+    )
 
 
 def check_origin(folder: Path, made_from: Mapping[str, str]) -> None:
@@ -200,10 +244,7 @@ def check_origin(folder: Path, made_from: Mapping[str, str]) -> None:
     try:
         run = msgspec.json.decode((folder / _RUN).read_bytes(), type=_Run)
     except (OSError, msgspec.DecodeError) as error:
-        raise InputError(
-            f"{folder} is no interrupted run, or is damaged: {error}. Delete it and start again "
-            "without --resume."
-        ) from error
+        raise _explain_damage(folder / _RUN, error) from error
     differing = [name for name, value in made_from.items() if run.made_from.get(name) != value]
     if differing:
         raise InputError(
@@ -214,7 +255,7 @@ def check_origin(folder: Path, made_from: Mapping[str, str]) -> None:
 
 def remove_store(folder: Path) -> None:
     """Remove the folder of a store, whose run is complete."""
-    shutil.rmtree(folder)
+    remove_folder(folder)
 
 
 def digest_array(array: NDArray[Any]) -> str:

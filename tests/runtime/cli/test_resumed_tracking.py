@@ -1,5 +1,7 @@
 """Long recordings in ``track``: interrupted, refused, and continued."""
 
+import os
+import shutil
 from importlib import metadata
 
 import numpy as np
@@ -76,5 +78,22 @@ def test_runs_are_not_mixed(folder, run_vditrack, assert_refused, monkeypatch):
     with monkeypatch.context() as updated:
         updated.setattr(metadata, "version", lambda name: "99.0")
         assert_refused(*command, "--resume", message="another version of vditrack", cwd=folder)
-    (folder / "out" / "partial" / "checkpoint.npz").write_bytes(b"none")
+    partial = folder / "out" / "partial"
+    # Cut in the header and in the content.
+    for name, size in (("points", 50), ("visible", 140)):
+        content = (partial / f"{name}.npy").read_bytes()
+        os.truncate(partial / f"{name}.npy", size)
+        assert_refused(*command, "--resume", message=f"{name}.npy is damaged", cwd=folder)
+        (partial / f"{name}.npy").write_bytes(content)
+    (partial / "checkpoint.npz").write_bytes(b"none")
     assert_refused(*command, "--resume", message="checkpoint.npz is damaged", cwd=folder)
+    (partial / "run.json").unlink()
+    for more in ((), ("--resume",)):
+        assert_refused(*command, *more, message="partial is no interrupted run: it", cwd=folder)
+    shutil.rmtree(partial)
+    partial.touch()
+    assert_refused(*command, "--resume", message="partial is a file", cwd=folder)
+    partial.unlink()
+    partial.mkdir()
+    assert run_vditrack(*command, cwd=folder).returncode == 0
+    assert not partial.exists()
