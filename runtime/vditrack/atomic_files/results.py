@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from vditrack.atomic_files.locks import locked_folder
 from vditrack.atomic_files.paths import follow_links, is_folder, list_foreign
 from vditrack.atomic_files.scratch import (
     explain_full_disk,
@@ -64,8 +65,9 @@ def results_folder(
 ) -> Iterator[ResultsFolder]:
     """Yield a folder for results, after a check that they can be written to it.
 
-    Other files in the folder stay as they are. If the block raises before there is a result, a
-    folder that was made for it is removed.
+    It is locked until the block ends, so that two runs do not write to it at a time. Other files
+    in the folder stay as they are. If the block raises before there is a result, a folder that was
+    made for it is removed.
 
     Args:
         destination: The folder.
@@ -75,8 +77,8 @@ def results_folder(
         inputs: Files that the run reads, which no result may replace.
 
     Raises:
-        InputError: The folder cannot be written, an input would be replaced, or there is a file
-            that may not be replaced.
+        InputError: The folder cannot be written, another run writes in it, an input would be
+            replaced, or there is a file that may not be replaced.
 
     """
     root = follow_links(destination)
@@ -86,7 +88,8 @@ def results_folder(
     with parent_folders(root / marker, destination):
         with scratch_folder(root, destination):
             pass
-        yield ResultsFolder(root, names)
+        with locked_folder(root, destination):
+            yield ResultsFolder(root, names)
 
 
 def _refuse_unmarked(root: Path, names: Collection[str], marker: str, shown: Path) -> None:

@@ -32,26 +32,6 @@ CHECKPOINT_FRAMES = 256
 """Frames between checkpoints. A shorter recording has none, and is tracked in memory."""
 
 
-def check_partial_run(output: Path, *, resume: bool) -> None:
-    """Refuse to start again where there is an interrupted run.
-
-    Args:
-        output: folder of the results.
-        resume: whether the user asked to continue it.
-
-    Raises:
-        InputError: There is an interrupted run, and it is not to be continued; or something else is
-            in its place.
-
-    """
-    place = describe_place(output / PARTIAL)
-    if place is not None and not resume:
-        raise InputError(
-            f"{output / PARTIAL} is an interrupted run, {place}. Add --resume to continue it, or "
-            "delete the folder to start again."
-        )
-
-
 def track_stored(
     tracker: Tracker,
     source: FrameSource,
@@ -113,10 +93,25 @@ def track_stored(
 
 
 @contextmanager
-def report_partial_run(output: Path) -> Iterator[None]:
-    """Remove the store after the block; if the block raises, say how to continue instead."""
+def report_partial_run(output: Path, *, resume: bool) -> Iterator[None]:
+    """Remove the store after the block; if the block raises, say how to continue instead.
+
+    Args:
+        output: folder of the results, which this process has locked.
+        resume: whether the user asked to continue an interrupted run.
+
+    Raises:
+        InputError: There is an interrupted run, and it is not to be continued; or something else is
+            in its place.
+
+    """
     folder = output / PARTIAL
     before = describe_place(folder)
+    if before is not None and not resume:
+        raise InputError(
+            f"{folder} is an interrupted run, {before}. Add --resume to continue it, or delete the "
+            "folder to start again."
+        )
     complete = False
     try:
         yield

@@ -18,7 +18,6 @@ from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_b
 from vditrack.cli.stored_tracking import (
     CHECKPOINT_FRAMES,
     PARTIAL,
-    check_partial_run,
     report_partial_run,
     track_stored,
 )
@@ -59,10 +58,9 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
     """
     names = {TRACKS, TABLE, BAG, OVERLAY}
     inputs = (request.video, *request.points.files)
-    check_partial_run(request.output, resume=request.resume)
     with (
         results_folder(request.output, names, TRACKS, inputs) as folder,
-        report_partial_run(request.output),
+        report_partial_run(request.output, resume=request.resume),
         # Loaded before the bars, which end with an empty line where there is none yet.
         nullcontext(_load_tracker(request)) as tracker,
         progress_bars(quiet=as_json) as bars,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from doubles.video_files import moving_texture, write_video_file
+from vditrack.atomic_files.locks import locked_folder
 from vditrack.cli import stored_tracking, track_run
 from vditrack.io import frame_source
 from vditrack.io.track_store import TrackStore
@@ -73,6 +74,9 @@ def test_runs_are_not_mixed(folder, run_vditrack, assert_refused, monkeypatch):
         "another set of points": ("track", "v.mp4", "--at", "0,40,31", "-o", "out"),
         "another recording": (*command, "--end", "0.6"),
     }
+    with locked_folder(folder / "out", folder / "out"):
+        for more in ((), ("--resume",)):
+            assert_refused(*command, *more, message="another run writes in out", cwd=folder)
     for message, other in others.items():
         assert_refused(*other, "--resume", message=message, cwd=folder)
     with monkeypatch.context() as updated:
