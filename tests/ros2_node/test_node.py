@@ -85,8 +85,10 @@ def test_points_follow_a_camera_at_30_hz(peer, scene, frames, tmp_path):
     assert all(a < b for a, b in pairwise(stamps)), "out of order"
     assert {cloud.header.frame_id for cloud in clouds} == {"camera_optical"}
     told = clouds_by_frame(clouds, tmp_path)
-    # A grid of 64 was kept alive; ids ascend, and new points have new ids.
-    assert np.median([len(rows) for _, rows in told[10:]]) == 64
+    # A grid of 64 was kept alive, but for the points that left the picture since the model's last
+    # image, of which a busy machine has few; ids ascend, and new points have new ids.
+    counts = [len(rows) for _, rows in told[10:]]
+    assert np.median(counts) >= 60 and max(counts) == 64
     seen = set()
     for _, rows in told:
         ids = rows["id"].tolist()
