@@ -146,6 +146,14 @@ def test_results_stay_beside_other_files_and_replace_those_of_an_earlier_run(tmp
     assert read_folder(tmp_path) == {"own": "own", "a": "new"}
 
 
+def test_scratch_of_a_killed_run_is_removed_and_that_of_a_live_one_stays(tmp_path):
+    write_folder(tmp_path / ".vditrack-dead", a="half")
+    with staged_file(tmp_path / "c.txt") as live:
+        write_results(tmp_path, "ab")
+        live.write_text("new")
+    assert read_folder(tmp_path) == {"a": "new", "b": "new", "c": "new"}
+
+
 def test_a_result_stays_if_a_later_one_fails_and_old_ones_until_there_is_a_new_one(tmp_path):
     folder = write_folder(tmp_path / "folder", a="old", b="old")
     with (

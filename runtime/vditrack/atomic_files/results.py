@@ -11,6 +11,7 @@ from vditrack.atomic_files.scratch import (
     explain_full_disk,
     keep_result,
     parent_folders,
+    remove_dead_scratch,
     scratch_folder,
 )
 from vditrack.atomic_files.staging import replace_content, staged_file
@@ -65,9 +66,9 @@ def results_folder(
 ) -> Iterator[ResultsFolder]:
     """Yield a folder for results, after a check that they can be written to it.
 
-    It is locked until the block ends, so that two runs do not write to it at a time. Other files
-    in the folder stay as they are. If the block raises before there is a result, a folder that was
-    made for it is removed.
+    It is locked until the block ends, so that two runs do not write to it at a time. Scratch of
+    runs that were killed is removed; other files stay as they are. If the block raises before there
+    is a result, a folder that was made for it is removed.
 
     Args:
         destination: The folder.
@@ -89,6 +90,7 @@ def results_folder(
         with scratch_folder(root, destination):
             pass
         with locked_folder(root, destination):
+            remove_dead_scratch(root)
             yield ResultsFolder(root, names)
 
 

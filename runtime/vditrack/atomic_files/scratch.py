@@ -6,12 +6,14 @@ bundle's folder that does not exist yet appears as a whole.
 """
 
 import errno
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from vditrack.atomic_files.locks import make_locked_folder, remove_if_unlocked
 from vditrack.atomic_files.paths import explain_refusal, find_existing, require_folder
 from vditrack.errors import InputError
 
@@ -28,9 +30,10 @@ def scratch_folder(folder: Path, shown: Path) -> Iterator[Path]:
     # Named before it exists: an interrupt between its creation and the block would leave it behind.
     scratch = folder / f"{_SCRATCH}{secrets.token_hex(4)}"
     _IN_USE.add(scratch)
+    lock = None
     try:
         try:
-            scratch.mkdir(mode=0o755)
+            lock = make_locked_folder(scratch)
         except OSError as error:
             raise explain_refusal(shown, error) from error
         yield scratch
@@ -42,6 +45,8 @@ def scratch_folder(folder: Path, shown: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
         finally:
+            if lock is not None:
+                os.close(lock)
             _IN_USE.discard(scratch)
 
 
@@ -89,6 +94,12 @@ def explain_full_disk(shown: Path) -> Iterator[None]:
         raise InputError(
             f"{shown} cannot be written: {error.strerror}. Make room, or choose another -o."
         ) from error
+
+
+def remove_dead_scratch(folder: Path) -> None:
+    """Remove scratch folders in a folder that killed processes have left."""
+    for scratch in folder.glob(f"{_SCRATCH}*"):
+        remove_if_unlocked(scratch)
 
 
 def remove_scratch_folders() -> None:
