@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
+from vditrack.annotation.manifests import MANIFEST_SUFFIXES, read_manifest
 from vditrack.errors import InputError
-from vditrack.input_checks.arrays import check_time_range
 
 JOB_FILE = "job.json"
 """File that marks the folder of a job's results; it is not searched for recordings."""
@@ -27,7 +24,6 @@ _VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".
 }
 _BAGS = frozenset({".mcap", ".db3"})
 _IMAGES = frozenset({".jpg", ".jpeg", ".png"})
-_MANIFESTS = frozenset({".txt", ".csv", ".jsonl"})
 _FEWEST_IMAGES = 2
 """Images in a folder below which it is no recording."""
 
@@ -44,15 +40,6 @@ class Source:
     """Seconds after the first frame."""
     end: float | None = None
     """Seconds after the first frame; None for the end."""
-
-
-class _Line(msgspec.Struct):
-    """A line of a manifest in JSON."""
-
-    path: str
-    topic: str | None = None
-    start: float = 0.0
-    end: float | None = None
 
 
 def list_sources(arguments: Sequence[str]) -> list[Source]:
@@ -72,8 +59,10 @@ def list_sources(arguments: Sequence[str]) -> list[Source]:
 
 def _list_argument(argument: str) -> Iterator[Source]:
     path = Path(argument)
-    if path.suffix.lower() in _MANIFESTS and path.is_file():
-        yield from _read_manifest(path)
+    if path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
+        for entry in read_manifest(path):
+            # Relative paths begin at the folder of the manifest.
+            yield Source(path.parent / entry.path, entry.topic or None, entry.start, entry.end)
         return
     if not path.exists() and glob.has_magic(argument):
         matches = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207 - absolute patterns
@@ -118,55 +107,3 @@ def _list_files(folder: Path, names: Sequence[str]) -> Iterator[Source]:
     if not recordings and len(images) >= _FEWEST_IMAGES:
         yield Source(folder)
     yield from (Source(path) for path in recordings)
-
-
-def _read_manifest(path: Path) -> Iterator[Source]:
-    """Yield the recordings that a manifest lists; relative paths begin at its folder."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the manifest {path} cannot be read: {error}.") from error
-    lines = text.splitlines()
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
-    read = readers.get(path.suffix.lower(), _read_paths)
-    count = 0
-    for number, line in read(path, lines):
-        try:
-            check_time_range(line.start, line.end)
-        except InputError as error:
-            raise InputError(f"{path}, line {number}: {error}") from error
-        count += 1
-        yield Source(path.parent / line.path, line.topic or None, line.start, line.end)
-    if not count:
-        raise InputError(f"the manifest {path} lists no recording.")
-
-
-def _read_paths(_path: Path, lines: Sequence[str]) -> Iterator[tuple[int, _Line]]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip() and not line.startswith("#"):
-            yield number, _Line(line.strip())
-
-
-def _read_jsonl(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, _Line]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, msgspec.json.decode(line, type=_Line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}, line {number}: {error}.") from error
-
-
-def _read_csv(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, _Line]]:
-    rows = csv.DictReader(lines)
-    if "path" not in (rows.fieldnames or ()):
-        raise InputError(
-            f"{path}, line 1: the header has no column path. Give path and, if needed, topic, "
-            "start and end."
-        )
-    for row in rows:
-        filled = {name: value for name, value in row.items() if name is not None and value}
-        try:
-            yield rows.line_num, msgspec.convert(filled, _Line, strict=False)
-        except msgspec.ValidationError as error:
-            raise InputError(f"{path}, line {rows.line_num}: {error}.") from error

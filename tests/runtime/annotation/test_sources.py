@@ -47,7 +47,7 @@ def test_patterns_and_repeated_arguments_give_each_recording_once_in_order(tmp_p
 
 def test_manifests_list_paths_topics_and_ranges(tmp_path):
     (tmp_path / "m.txt").write_text("a.mp4\n\n# a note\n/data/b.mp4\n")
-    (tmp_path / "m.csv").write_text("path,note,topic,start,end\na,x,/cam,1.5,2\nb,,,,\n")
+    (tmp_path / "m.csv").write_text("path, topic , start, end\na, /cam , 1.5,2\n\nb,,,\n")
     (tmp_path / "m.jsonl").write_text('{"path": "a", "end": 3}\n{"path": "b", "topic": "/cam"}\n')
     assert list_sources([str(tmp_path / "m.txt")]) == [
         Source(tmp_path / "a.mp4"),
@@ -63,10 +63,24 @@ def test_manifests_list_paths_topics_and_ranges(tmp_path):
     ]
 
 
+def test_names_in_manifests_are_kept_as_they_are(tmp_path):
+    names = [" a.mp4", "b\x85.mp4", "c\u2028.mp4", "d\udcff.mp4"]
+    (tmp_path / "m.txt").write_bytes(os.fsencode("\r\n".join(names)))
+    assert list_sources([str(tmp_path / "m.txt")]) == [Source(tmp_path / name) for name in names]
+    names = ["e\n.mp4", " f.mp4"]
+    (tmp_path / "m.csv").write_text("path\n" + "".join(f'"{name}"\n' for name in names))
+    assert list_sources([str(tmp_path / "m.csv")]) == [Source(tmp_path / name) for name in names]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("m.csv", "file,start\na,1\n", "line 1: the header has no column path"),
+        ("m.csv", "path,strat\na,1\n", "line 1: the header has the column 'strat'"),
+        ("m.csv", "path,start\na,1,2\n", "line 2: it has 3 values for 2 columns"),
+        ("m.csv", "path,path\na,b\n", "line 1: the header has the column 'path'"),
+        ("m.jsonl", '{"path": "a", "strat": 1}\n', "line 1: Object contains unknown field `strat`"),
+        ("m.txt", "a\0b\n", "is not a path"),
         ("m.csv", "path,start\na,soon\n", "line 2: Expected `float`"),
         ("m.csv", "path,start,end\na,2,1\n", "line 2: 2 s to 1 s is not a time range"),
         ("m.jsonl", '{"path": "a"}\n{"start": 1}\n', "line 2: Object missing required field"),
