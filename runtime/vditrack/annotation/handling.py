@@ -11,15 +11,13 @@ import msgspec
 
 from vditrack.annotation.annotate import Progress, annotate_unit
 from vditrack.annotation.failures import SetupError
+from vditrack.annotation.settings import THUMBNAILS, TRACKS, Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record, make_record, write_tracks
-from vditrack.annotation.units import Identity, Settings, Unit, identify
+from vditrack.annotation.units import Identity, Unit, identify
 from vditrack.atomic_files import staged_file
 from vditrack.errors import VditrackError
 from vditrack.tracker import Tracker
-
-TRACKS, THUMBNAILS = "tracks", "thumbnails"
-"""Folders of the results."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,13 @@ from vditrack.annotation.job_tables import (
 )
 from vditrack.annotation.report import write_report
 from vditrack.annotation.results import REPORT, SUMMARY, Results, open_results
+from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.summary import Run, Summary, summarize, write_summary
 from vditrack.annotation.track_tables import Record
-from vditrack.annotation.units import Identity, Settings, Unit, list_units
+from vditrack.annotation.units import Identity, Unit, list_units
 from vditrack.annotation.worker_pool import Limits, Outcome, WorkerPool
+from vditrack.errors import InputError
 
 ShowProgress = Callable[[int, int | None], None]
 """Called with the units that are done or failed, and those that are known."""
@@ -60,6 +63,7 @@ def run_job(job: Job, show: ShowProgress) -> Summary:
         VditrackError: The model cannot be loaded.
 
     """
+    _refuse_own_folder(job)
     with open_results(job.output, job.settings) as results:
         handler = UnitHandler(job.model, job.settings, job.output)
         pool = WorkerPool(partial(_return, handler), job.workers, job.limits)
@@ -77,6 +81,19 @@ def run_job(job: Job, show: ShowProgress) -> Summary:
             results.save_identities()
             summary = progress.write(complete=complete)
     return summary
+
+
+def _refuse_own_folder(job: Job) -> None:
+    """Refuse a recording as the folder of the results, which would become part of it."""
+    if not job.output.is_dir():
+        return
+    for source in job.sources:
+        with suppress(OSError):
+            if source.path.samefile(job.output):
+                raise InputError(
+                    f"{job.output} is a folder of images or a bag, and the results would become "
+                    "part of it. Choose another folder with -o."
+                )
 
 
 def _return(handler: UnitHandler) -> UnitHandler:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from vditrack.annotation.failures import Failure, FailureKind
-from vditrack.annotation.handling import TRACKS
+from vditrack.annotation.settings import TRACKS
 from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record, import_pyarrow
 from vditrack.atomic_files import staged_file

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import msgspec
 
-from vditrack.annotation.handling import THUMBNAILS, TRACKS
 from vditrack.annotation.job_tables import FAILED, RECORDINGS, FailedUnit, read_failed
-from vditrack.annotation.sources import JOB_FILE
+from vditrack.annotation.settings import JOB_FILE, THUMBNAILS, TRACKS, Settings, read_settings
 from vditrack.annotation.track_tables import SUFFIX, Record, read_record
-from vditrack.annotation.units import Identity, Settings, Unit, read_status
+from vditrack.annotation.units import Identity, Unit, read_status
 from vditrack.atomic_files import check_folder_destination, staged_file
 from vditrack.errors import InputError
-from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
+from vditrack.input_checks.files import MalformedError, decode_json, read_file
 
 SUMMARY, REPORT = "summary.json", "report.html"
 _NAMES = (JOB_FILE, TRACKS, THUMBNAILS, RECORDINGS, FAILED, SUMMARY, REPORT)
@@ -135,7 +134,7 @@ def _check_folder(root: Path, settings: Settings) -> None:
             )
         return
     try:
-        earlier = decode_json(read_file(path, MAX_JSON_SIZE), Settings)
+        earlier = read_settings(root)
     except (OSError, MalformedError) as error:
         raise InputError(f"{path} is not the file of a job: {error}. Choose another -o.") from error
     if earlier != settings:

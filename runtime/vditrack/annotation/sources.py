@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vditrack.annotation.manifests import MANIFEST_SUFFIXES, read_manifest
+from vditrack.annotation.settings import THUMBNAILS, has_results
 from vditrack.errors import InputError
 
-JOB_FILE = "job.json"
-"""File that marks the folder of a job's results; it is not searched for recordings."""
 _VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"}) | {
     ".m2ts",
     ".mts",
@@ -64,15 +63,11 @@ def _list_argument(argument: str) -> Iterator[Source]:
             # Relative paths begin at the folder of the manifest.
             yield Source(path.parent / entry.path, entry.topic or None, entry.start, entry.end)
         return
-    if not path.exists() and glob.has_magic(argument):
-        matches = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207 - absolute patterns
-        if not matches:
-            raise InputError(f"no file matches {argument}.")
-        for match in matches:
-            yield from _search(match) if match.is_dir() else [Source(match)]
+    if not os.path.lexists(path) and glob.has_magic(argument):
+        yield from _list_matches(argument)
         return
     # What is not there is reported with the failures: one bad path of many ends no job.
-    sources = list(_search(path)) if path.is_dir() else [Source(path)]
+    sources = list(_search(path)) if os.path.isdir(path) else [Source(path)]  # noqa: PTH112 - no error
     if not sources:
         raise InputError(
             f"{argument} has no video, bag or folder of images. Give a folder that has some."
@@ -80,12 +75,36 @@ def _list_argument(argument: str) -> Iterator[Source]:
     yield from sources
 
 
+def _list_matches(pattern: str) -> Iterator[Source]:
+    """Yield the recordings that match a pattern, and those in folders that match it."""
+    matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 - absolute patterns
+    if not matches:
+        raise InputError(f"no file matches {pattern}.")
+    # A suffix that the pattern names is wanted.
+    suffix = Path(pattern).suffix
+    named = bool(suffix) and not glob.has_magic(suffix)
+    bags = {match for match in matches if (match / "metadata.yaml").is_file()}
+    found = False
+    for match in matches:
+        if match.is_dir():
+            sources = list(_search(match))
+        elif match.parent not in bags and (named or match.suffix.lower() in _VIDEOS | _BAGS):
+            sources = [Source(match)]
+        else:
+            continue
+        found |= bool(sources)
+        yield from sources
+    if not found:
+        raise InputError(f"{pattern} matches no video, bag or folder of images.")
+
+
 def _search(root: Path) -> Iterator[Source]:
     """Yield the recordings in a folder and the folders below it, in the order of their names."""
     seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    unreadable: list[OSError] = []
+    for folder, folders, names in os.walk(root, onerror=unreadable.append, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen or JOB_FILE in names:
+        if real in seen or _has_thumbnails(Path(real)):
             folders.clear()
             continue
         # Links may lead in a circle.
@@ -96,6 +115,13 @@ def _search(root: Path) -> Iterator[Source]:
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from _list_files(Path(folder), names)
+    # They are reported with the failures.
+    yield from (Source(Path(error.filename)) for error in unreadable)
+
+
+def _has_thumbnails(folder: Path) -> bool:
+    """Return whether a folder has the pictures of a job, which are no frames of a recording."""
+    return folder.name == THUMBNAILS and has_results(folder.parent)
 
 
 def _list_files(folder: Path, names: Sequence[str]) -> Iterator[Source]:

@@ -12,7 +12,7 @@ import msgspec
 from vditrack.annotation.annotate import LIFE_BINS
 from vditrack.annotation.handling import Annotated
 from vditrack.annotation.job_tables import FailedUnit, Recorded
-from vditrack.annotation.units import Settings
+from vditrack.annotation.settings import Settings
 from vditrack.atomic_files import staged_file
 
 

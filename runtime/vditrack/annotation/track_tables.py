@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotation.annotate import Annotation, Measures
+from vditrack.annotation.settings import Settings
 from vditrack.annotation.specification import Specification
-from vditrack.annotation.units import Settings
 from vditrack.arrays import Floats
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError, install_command

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 
 from vditrack.annotation.failures import SourceError
+from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
-from vditrack.annotation.specification import Specification
 from vditrack.input_checks.files import RefusedFileError, open_regular_file
 from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.rosbag.bags import is_bag, open_bag
@@ -22,16 +22,6 @@ Progress = Callable[[int, int | None], None]
 """Called with the steps done and the steps in all, None where it is not known."""
 _CHUNK = 4 << 20
 _ID_DIGITS = 32
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """What decides about the results of a job, beside the recordings."""
-
-    bundle_sha256: str
-    """Digest of the bundle's manifest, which has the digests of all its files."""
-    backend: str
-    """Backend that was asked for."""
-    specification: Specification
 
 
 class Identity(msgspec.Struct, frozen=True):

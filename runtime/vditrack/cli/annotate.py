@@ -11,6 +11,7 @@ from vditrack.annotation.handling import Model
 from vditrack.annotation.job import Job, run_job
 from vditrack.annotation.report import import_jinja2
 from vditrack.annotation.results import REPORT
+from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import list_sources
 from vditrack.annotation.specification import (
     MAX_GRID,
@@ -21,7 +22,6 @@ from vditrack.annotation.specification import (
 )
 from vditrack.annotation.summary import Summary
 from vditrack.annotation.track_tables import import_pyarrow
-from vditrack.annotation.units import Settings
 from vditrack.annotation.worker_pool import Limits
 from vditrack.bundle.folder import MANIFEST, bundled_model, load_bundle
 from vditrack.cli.console import echo, echo_json

@@ -194,6 +194,13 @@ def test_a_job_that_is_stopped_says_what_is_left(clips, tmp_path):
     assert not list(output.rglob(".vditrack-*"))
 
 
+def test_a_recording_is_not_the_folder_of_its_results(mixture, assert_refused):
+    folder = mixture / "frames"
+    message = "the results would become part of it"
+    assert_refused("annotate", folder, "-o", folder, *POINTS, message=message, cwd=folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["0.png", "1.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

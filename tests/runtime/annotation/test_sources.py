@@ -3,12 +3,17 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from vditrack.annotation.failures import SourceError
+from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source, list_sources
+from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import identify
 from vditrack.errors import InputError
+
+SETTINGS = Settings("b" * 64, "cpu", Specification(grid=2))
 
 
 def touch(*paths: Path):
@@ -29,13 +34,38 @@ def test_a_folder_is_searched_for_videos_bags_and_folders_of_images(tmp_path):
         tmp_path / "bag/metadata.yaml",
         tmp_path / "bag/bag_0.mcap",
         tmp_path / "loose/recording.db3",
-        tmp_path / "results/job.json",
+        tmp_path / "mine/job.json",
+        tmp_path / "mine/c.mp4",
+        tmp_path / "mine/thumbnails/d.mp4",
         tmp_path / "results/thumbnails/1.jpg",
         tmp_path / "results/thumbnails/2.jpg",
     )
     (tmp_path / "frames/again").symlink_to(tmp_path)
-    found = listed(str(tmp_path), root=tmp_path)
-    assert found == ["a.MKV", "b.mp4", "bag", "frames", "loose/recording.db3"]
+    for folder in (tmp_path, tmp_path / "results"):
+        (folder / "job.json").write_bytes(msgspec.json.encode(SETTINGS))
+    folders = ["bag", "frames", "loose/recording.db3", "mine/c.mp4", "mine/thumbnails/d.mp4"]
+    assert listed(str(tmp_path), root=tmp_path) == ["a.MKV", "b.mp4", *folders]
+    (tmp_path / "frames/again").unlink()
+    found = listed(str(tmp_path / "**"), root=tmp_path)
+    assert found == ["a.MKV", "b.mp4", *folders]
+    found = listed(str(tmp_path / "*"), root=tmp_path)
+    assert found == ["a.MKV", "b.mp4", *folders]
+    with pytest.raises(InputError, match="matches no video, bag"):
+        list_sources([str(tmp_path / "n*")])
+
+
+def test_folders_that_cannot_be_read_are_listed(tmp_path, monkeypatch):
+    touch(tmp_path / "a/1.mp4", tmp_path / "closed/2.mp4")
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert listed(str(tmp_path), root=tmp_path) == ["a/1.mp4", "closed"]
+    assert listed(str(tmp_path / "closed"), root=tmp_path) == ["closed"]
 
 
 def test_patterns_and_repeated_arguments_give_each_recording_once_in_order(tmp_path):

@@ -8,10 +8,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from vditrack.annotation.annotate import Annotation, draw_thumbnail, measure_tracks
+from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.track_tables import make_record, read_record, read_tracks, write_tracks
-from vditrack.annotation.units import Identity, Settings, list_units
+from vditrack.annotation.units import Identity, list_units
 from vditrack.errors import InputError
 from vditrack.features.clip_frames import ArrayFrames
 from vditrack.io.clip import Gap
