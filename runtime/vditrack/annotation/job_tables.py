@@ -14,6 +14,7 @@ from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record, import_pyarrow
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
+from vditrack.input_checks.text import escape_surrogates
 
 RECORDINGS, FAILED = "recordings.parquet", "failed.parquet"
 
@@ -24,7 +25,7 @@ class FailedUnit(msgspec.Struct, frozen=True):
     id: str | None
     """Id of the unit; None if the recording could not be identified."""
     source: str
-    """Path as it was given."""
+    """Path as it was given; bytes that are no UTF-8 are escaped."""
     topic: str | None
     start: float
     end: float | None
@@ -54,9 +55,17 @@ class Recorded(NamedTuple):
 
 def describe_failure(source: Source, unit_id: str | None, failed: Failed) -> FailedUnit:
     """Return the row of a failure."""
-    path = source.path.as_posix()
     (kind, reason), attempts = failed
-    return FailedUnit(unit_id, path, source.topic, source.start, source.end, kind, reason, attempts)
+    return FailedUnit(
+        id=unit_id,
+        source=escape_surrogates(source.path.as_posix()),
+        topic=source.topic,
+        start=source.start,
+        end=source.end,
+        kind=kind,
+        reason=escape_surrogates(reason),
+        attempts=attempts,
+    )
 
 
 def write_failed(path: Path, failed: Sequence[FailedUnit]) -> None:
@@ -121,7 +130,7 @@ def _make_row(recording: Recorded) -> dict[str, Any]:
     measures = record.measures
     return {
         "id": record.id,
-        "source": source.path.as_posix(),
+        "source": escape_surrogates(source.path.as_posix()),
         "topic": source.topic,
         "start": source.start,
         "end": source.end,

@@ -140,7 +140,8 @@ def _bars(counts: Sequence[int]) -> list[dict[str, Any]]:
 
 def _clean(value: object) -> object:
     """Return what a page shows, without marks that change the direction of the text after them."""
-    return clean_text(value) if type(value) is str else value
+    # Not what is marked as HTML, which is a kind of str.
+    return clean_text(str(value)) if type(value) is str or isinstance(value, Path) else value
 
 
 def _percent(share: float | None) -> str:

@@ -18,6 +18,7 @@ from vditrack.annotation.units import Identity, Unit, read_status
 from vditrack.atomic_files import check_folder_destination, staged_file
 from vditrack.errors import InputError
 from vditrack.input_checks.files import MalformedError, decode_json, read_file
+from vditrack.input_checks.text import escape_surrogates
 
 SUMMARY, REPORT = "summary.json", "report.html"
 _NAMES = (JOB_FILE, TRACKS, THUMBNAILS, RECORDINGS, FAILED, SUMMARY, REPORT)
@@ -63,7 +64,7 @@ class Results:
 
     def find_identity(self, path: Path) -> Identity | None:
         """Return the identity of a recording that did not change since it was identified."""
-        known = self._identities.get(str(path.absolute()))
+        known = self._identities.get(_make_key(path))
         if known is None:
             return None
         try:
@@ -73,7 +74,7 @@ class Results:
 
     def keep_identity(self, path: Path, identity: Identity) -> None:
         """Remember the identity of a recording."""
-        self._identities[str(path.absolute())] = identity
+        self._identities[_make_key(path)] = identity
 
     def save_identities(self) -> None:
         """Write the identities that are remembered."""
@@ -124,6 +125,12 @@ def open_results(root: Path, settings: Settings) -> Iterator[Results]:
 
 def _check_folder(root: Path, settings: Settings) -> None:
     check_folder_destination(root)
+    place = str(root.resolve())
+    if escape_surrogates(place) != place:
+        raise InputError(
+            f"the name of {root} is not UTF-8, so that Parquet files cannot be written in it. "
+            "Choose another folder with -o."
+        )
     path = root / JOB_FILE
     if not path.exists():
         taken = [name for name in _NAMES if (root / name).exists()]
@@ -145,6 +152,10 @@ def _check_folder(root: Path, settings: Settings) -> None:
             f"{root} has results of other settings ({differing}; see {path}). Give the same, or "
             "choose another folder with -o."
         )
+
+
+def _make_key(path: Path) -> str:
+    return escape_surrogates(str(path.absolute()))
 
 
 def _read_identities(path: Path) -> dict[str, Identity]:

@@ -22,6 +22,7 @@ from vditrack.arrays import Floats
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError, install_command
 from vditrack.input_checks.files import MalformedError, decode_json
+from vditrack.input_checks.text import escape_surrogates
 from vditrack.io.clip import Gap
 from vditrack.io.track_files import SavedTracks
 from vditrack.points.tracks import Tracks
@@ -45,7 +46,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """Id of the unit."""
     source: str
-    """Path of the recording as it was given."""
+    """Path of the recording as it was given; bytes that are no UTF-8 are escaped."""
     source_sha256: str
     topic: str | None
     start: float
@@ -99,7 +100,7 @@ def make_record(annotation: Annotation, settings: Settings, backend: str) -> Rec
     height, width = annotation.size
     return Record(
         id=unit.id,
-        source=unit.source.path.as_posix(),
+        source=escape_surrogates(unit.source.path.as_posix()),
         source_sha256=unit.identity.sha256,
         topic=unit.source.topic,
         start=unit.source.start,
@@ -113,7 +114,7 @@ def make_record(annotation: Annotation, settings: Settings, backend: str) -> Rec
         height=height,
         seconds=round(float(times[-1] - times[0]), 6),
         gaps=annotation.gaps,
-        remarks=annotation.remarks,
+        remarks=tuple(map(escape_surrogates, annotation.remarks)),
         measures=annotation.measures,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -70,7 +71,7 @@ def identify(source: Source, progress: Progress) -> Identity:
     for file in files:
         size = file.stat().st_size
         if source.path.is_dir():
-            digest.update(f"{file.name}\n{size}\n".encode())
+            digest.update(os.fsencode(file.name) + f"\n{size}\n".encode())
         with _refuse_special(file), open_regular_file(file) as content:
             # A file that grows has no end.
             left = size

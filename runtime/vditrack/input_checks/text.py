@@ -50,6 +50,11 @@ def clean_line(text: str) -> str:
     return clean_text(" ".join(text.split()))
 
 
+def escape_surrogates(text: str) -> str:
+    """Return a text that UTF-8 can encode: bytes of a file name that are no UTF-8 are escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def escape_json(text: str) -> str:
     """Return the same JSON, in which characters that control a terminal are escaped."""
     # JSON itself escapes those below 0x20.

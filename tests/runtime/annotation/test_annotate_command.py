@@ -18,6 +18,8 @@ import pytest
 from doubles.bags import images, write_bag
 from doubles.video_files import moving_texture, write_video_file
 
+CLIPS = ("0.mp4", "1.mp4", "2\udcff.mp4")
+"""Names of videos; the last is not UTF-8."""
 POINTS = ("--grid", 3, "--workers", 1, "--backend", "cpu")
 
 
@@ -26,8 +28,9 @@ def clips(tmp_path_factory) -> Path:
     """Three videos that differ."""
     folder = tmp_path_factory.mktemp("clips")
     frames = moving_texture(6)
-    for n in range(3):
-        write_video_file(folder / f"{n}.mp4", frames[n : n + 4])
+    for n, name in enumerate(CLIPS):
+        write_video_file(folder / "new.mp4", frames[n : n + 4])
+        (folder / "new.mp4").rename(folder / name)
     return folder
 
 
@@ -44,7 +47,8 @@ def mixture(clips, tmp_path_factory) -> Path:
     os.mkfifo(root / "fifo.mp4")
     (root / "frames").mkdir()
     for n, frame in enumerate(frames):
-        cv2.imwrite(str(root / f"frames/{n}.png"), frame)
+        _, png = cv2.imencode(".png", frame)
+        (root / f"frames/{n}\udcff.png").write_bytes(png)
     write_bag(root / "bag", images(count=2), images("/right/image", count=2))
     (root / "broken_bag").mkdir()
     (root / "broken_bag/metadata.yaml").write_text("rosbag2_bagfile_information: 5")
@@ -98,7 +102,7 @@ def test_bad_recordings_are_listed_with_reasons_and_the_others_are_done(job):
     recordings = pq.read_table(output / "recordings.parquet").to_pylist()
     names = [(Path(row["source"]).name, row["topic"], row["start"]) for row in recordings]
     assert names == [
-        *((f"{n}.mp4", None, 0) for n in range(3)),
+        *((name.replace("\udcff", "\\udcff"), None, 0) for name in CLIPS),
         ("frames", None, 0),
         ("bag", "/cam/image_raw", 0),
         ("bag", "/right/image", 0),
@@ -198,7 +202,7 @@ def test_a_recording_is_not_the_folder_of_its_results(mixture, assert_refused):
     folder = mixture / "frames"
     message = "the results would become part of it"
     assert_refused("annotate", folder, "-o", folder, *POINTS, message=message, cwd=folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["0.png", "1.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["0\udcff.png", "1\udcff.png"]
 
 
 @pytest.mark.parametrize(
