@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from vditrack.annotation.failures import SetupError, SourceError
+from vditrack.annotation.failures import JobError, SourceError
 
 
 def open_handler():
@@ -58,7 +58,7 @@ def _kill(_progress):
 
 
 def _lack_model(_progress):
-    raise SetupError("the model is damaged.")
+    raise JobError("the model is damaged.")
 
 
 TASKS = {

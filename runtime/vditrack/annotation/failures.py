@@ -37,5 +37,5 @@ class SourceError(InputError):
         self.kind: FailureKind = kind
 
 
-class SetupError(Exception):
-    """The model cannot be loaded, so that no recording can be annotated."""
+class JobError(Exception):
+    """No recording can be annotated: the model cannot be loaded, or no result be written."""

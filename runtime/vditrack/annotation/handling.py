@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +12,13 @@ import cv2
 import msgspec
 
 from vditrack.annotation.annotate import Progress, annotate_unit
-from vditrack.annotation.failures import SetupError
+from vditrack.annotation.failures import JobError
 from vditrack.annotation.settings import THUMBNAILS, TRACKS, Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record, make_record, write_tracks
 from vditrack.annotation.units import Identity, Unit, identify
 from vditrack.atomic_files import staged_file
-from vditrack.errors import VditrackError
+from vditrack.errors import InputError, VditrackError
 from vditrack.tracker import Tracker
 
 
@@ -35,7 +37,7 @@ class Model:
         """Load the model.
 
         Raises:
-            SetupError: It cannot be loaded.
+            JobError: It cannot be loaded.
 
         """
         try:
@@ -48,7 +50,7 @@ class Model:
                 allow_host_code=self.allow_host_code,
             )
         except VditrackError as error:
-            raise SetupError(str(error)) from error
+            raise JobError(str(error)) from error
 
 
 class Annotated(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ class UnitHandler:
         """Run a task.
 
         Raises:
-            SetupError: The model cannot be loaded.
+            JobError: The model cannot be loaded, or the results cannot be written.
             VditrackError: The recording cannot be identified or annotated.
 
         """
@@ -89,8 +91,21 @@ class UnitHandler:
         began = time.perf_counter()
         annotation = annotate_unit(unit, self.settings.specification, self.tracker, progress)
         record = make_record(annotation, self.settings, self.tracker.backend.name)
-        # The tracks come last: with them the unit is done.
-        with staged_file(self.output / THUMBNAILS / f"{unit.name}.jpg") as scratch:
-            scratch.write_bytes(annotation.thumbnail)
-        write_tracks(self.output / TRACKS / f"{unit.name}{SUFFIX}", annotation, record)
+        with _end_job(self.output):
+            # The tracks come last: with them the unit is done.
+            with staged_file(self.output / THUMBNAILS / f"{unit.name}.jpg") as scratch:
+                scratch.write_bytes(annotation.thumbnail)
+            write_tracks(self.output / TRACKS / f"{unit.name}{SUFFIX}", annotation, record)
         return Annotated(record, time.perf_counter() - began)
+
+
+@contextmanager
+def _end_job(output: Path) -> Iterator[None]:
+    """End the job if a result cannot be written, which is no fault of the recording."""
+    try:
+        yield
+    except (OSError, InputError) as error:
+        raise JobError(
+            f"no result can be written in {output}: {error} Run the same command again when it "
+            "can be written: what is done is kept."
+        ) from error

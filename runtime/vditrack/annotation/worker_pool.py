@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import cv2
 
-from vditrack.annotation.failures import Failure, SetupError, SourceError
+from vditrack.annotation.failures import Failure, JobError, SourceError
 from vditrack.atomic_files import remove_scratch_folders
 from vditrack.errors import InputError, VditrackError, install_command
 
@@ -91,7 +91,7 @@ class WorkerPool:
         """Yield the outcome of each task until none is left; tasks may be added meanwhile.
 
         Raises:
-            VditrackError: The workers cannot load what they need.
+            VditrackError: No task can be done, such as without the model.
 
         """
         while self._waiting or any(worker.busy for worker in self._workers):
@@ -200,14 +200,14 @@ class _Worker:
         """Read all messages; return False if the process has ended.
 
         Raises:
-            VditrackError: It cannot load what it needs.
+            VditrackError: No task can be done.
 
         """
         try:
             while self.busy and self.pipe.poll():
                 kind, content = self.pipe.recv()
                 self.last_progress, self.ready = time.monotonic(), True
-                if kind == "setup":
+                if kind == "job":
                     raise VditrackError(content)
                 if kind != "progress":
                     self.busy = False
@@ -260,8 +260,8 @@ def _run(handle: Handler, task: object, progress: Progress) -> tuple[str, Any]:
     """
     try:
         return "done", handle(task, progress)
-    except SetupError as error:
-        return "setup", str(error)
+    except JobError as error:
+        return "job", str(error)
     except SourceError as error:
         return "failed", Failure(error.kind, str(error))
     except VditrackError as error:

@@ -17,6 +17,12 @@ import pytest
 
 from doubles.bags import images, write_bag
 from doubles.video_files import moving_texture, write_video_file
+from vditrack.annotation.failures import JobError
+from vditrack.annotation.handling import Model, UnitHandler
+from vditrack.annotation.settings import Settings
+from vditrack.annotation.sources import Source
+from vditrack.annotation.specification import Specification
+from vditrack.annotation.units import list_units
 
 CLIPS = ("0.mp4", "1.mp4", "2\udcff.mp4")
 """Names of videos; the last is not UTF-8."""
@@ -196,6 +202,16 @@ def test_a_job_that_is_stopped_says_what_is_left(clips, tmp_path):
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["complete"], summary["unfinished"]) == (False, 3)
     assert not list(output.rglob(".vditrack-*"))
+
+
+def test_a_result_that_cannot_be_written_ends_the_job(clips, tmp_path):
+    settings = Settings("b" * 64, "cpu", Specification(grid=2))
+    (tmp_path / "tracks").touch()
+    handle = UnitHandler(Model(None, "cpu", 1), settings, tmp_path)
+    source = Source(clips / CLIPS[0])
+    (unit,) = list_units(source, handle(source, print), settings)
+    with pytest.raises(JobError, match=r"no result can be written in .*tracks is a file"):
+        handle(unit, print)
 
 
 def test_a_recording_is_not_the_folder_of_its_results(mixture, assert_refused):
