@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Literal
 from zipfile import BadZipFile
 
@@ -31,6 +32,19 @@ _ARRAYS: Mapping[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "forward_backward_error": (np.float32, ()),
 }
 """Element types and shapes of the arrays [N, T, ...] of `Tracks`."""
+
+
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    BadZipFile,
+    TokenError,
+)
+"""What NumPy raises for damaged files: it reads archives, and headers as Python."""
 
 
 class _Run(msgspec.Struct, frozen=True):
@@ -106,7 +120,7 @@ class TrackStore:
             try:
                 # A file that is too short is extended in other modes.
                 array = open_memmap(path, "r")
-            except (OSError, ValueError) as error:
+            except _UNREADABLE as error:
                 raise _explain_damage(path, error) from error
             if array.shape != shape or array.dtype != kind:
                 raise _explain_damage(path, f"it has {array.dtype} {list(array.shape)}")
@@ -219,8 +233,7 @@ def read_checkpoint(folder: Path) -> dict[str, NDArray[Any]] | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    # Of a file that is no archive, NumPy raises one of several errors.
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except _UNREADABLE as error:
         raise _explain_damage(path, error) from error
 
 

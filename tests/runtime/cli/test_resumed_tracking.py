@@ -1,6 +1,5 @@
 """Long recordings in ``track``: interrupted, refused, and continued."""
 
-import os
 import shutil
 from importlib import metadata
 
@@ -85,12 +84,12 @@ def test_runs_are_not_mixed(folder, run_vditrack, assert_refused, monkeypatch):
         updated.setattr(metadata, "version", lambda name: "99.0")
         assert_refused(*command, "--resume", message="another version of vditrack", cwd=folder)
     partial = folder / "out" / "partial"
-    # Cut in the header and in the content.
-    for name, size in (("points", 50), ("visible", 140)):
-        content = (partial / f"{name}.npy").read_bytes()
-        os.truncate(partial / f"{name}.npy", size)
-        assert_refused(*command, "--resume", message=f"{name}.npy is damaged", cwd=folder)
-        (partial / f"{name}.npy").write_bytes(content)
+    content = (partial / "points.npy").read_bytes()
+    # Cut in the header, cut in the content, and a header that is not Python.
+    for damaged in (content[:50], content[:-1], content.replace(b"}", b" ", 1)):
+        (partial / "points.npy").write_bytes(damaged)
+        assert_refused(*command, "--resume", message="points.npy is damaged", cwd=folder)
+    (partial / "points.npy").write_bytes(content)
     (partial / "checkpoint.npz").write_bytes(b"none")
     assert_refused(*command, "--resume", message="checkpoint.npz is damaged", cwd=folder)
     (partial / "run.json").unlink()
