@@ -31,6 +31,7 @@ from vditrack.annotation.track_tables import Record
 from vditrack.annotation.units import Identity, Unit, list_units
 from vditrack.annotation.worker_pool import Limits, Outcome, WorkerPool
 from vditrack.errors import InputError
+from vditrack.input_checks.text import escape_surrogates
 
 ShowProgress = Callable[[int, int | None], None]
 """Called with the units that are done or failed, and those that are known."""
@@ -115,7 +116,10 @@ class _Progress:
         self._failures: dict[str, Failed] = {}
         self._unidentified: dict[Source, Failed] = {}
         self._attempts: Counter[Source | Unit] = Counter()
-        self._earlier = {one.id: one for one in results.read_failed() if one.id is not None}
+        self._earlier = results.read_failed()
+        self._earlier_units = {one.id: one for one in self._earlier if one.id is not None}
+        self._reached: set[tuple[str, str | None, float, float | None]] = set()
+        """Recordings that were identified, or could not be: path, topic, start and end."""
         self._new: list[Annotated] = []
         self._open_sources = 0
 
@@ -159,7 +163,8 @@ class _Progress:
         root, recordings = self._results.root, self._list_recordings()
         failures = self._list_failures()
         write_failed(root / FAILED, [*failures, *self._list_unreached()])
-        write_recordings(root / RECORDINGS, recordings)
+        others = self._results.list_others(self._copies)
+        write_recordings(root / RECORDINGS, [*recordings, *others])
         run = Run(
             complete=complete,
             sources=len(self._job.sources),
@@ -176,13 +181,14 @@ class _Progress:
 
     def _add_units(self, source: Source, identity: Identity) -> None:
         """Give the units of a source to the workers, but those that are done or failed before."""
+        self._reach(source)
         for unit in list_units(source, identity, self._job.settings):
             self._units.append((self._places[source], unit))
             self._copies[unit.id] += 1
             if self._copies[unit.id] > 1:
                 continue
             record = self._results.find_record(unit.id)
-            earlier = self._earlier.get(unit.id)
+            earlier = self._earlier_units.get(unit.id)
             if record is not None:
                 self._records[unit.id] = record
             elif earlier is not None and not self._job.retry_failed:
@@ -201,6 +207,7 @@ class _Progress:
             return
         if isinstance(task, Source):
             self._open_sources -= 1
+            self._reach(task)
             self._unidentified[task] = Failed(failure, attempts)
         else:
             self._failures[task.id] = Failed(failure, attempts)
@@ -229,8 +236,19 @@ class _Progress:
         return [row for _, row in sorted(rows, key=lambda item: (item[0], item[1].topic or ""))]
 
     def _list_unreached(self) -> list[FailedUnit]:
-        """Return failures of earlier runs whose units are not listed, or not identified yet."""
-        return [one for id_, one in self._earlier.items() if id_ not in self._copies]
+        """Return failures of earlier runs whose recordings are not listed, or not reached yet."""
+        return [
+            one
+            for one in self._earlier
+            if one.id not in self._copies
+            # A bag that is listed without a topic is listed with all.
+            and (one.source, one.topic, one.start, one.end) not in self._reached
+            and (one.source, None, one.start, one.end) not in self._reached
+        ]
+
+    def _reach(self, source: Source) -> None:
+        path = escape_surrogates(source.path.as_posix())
+        self._reached.add((path, source.topic, source.start, source.end))
 
     def _list_units(self) -> list[Unit]:
         """Return the units in the order of the sources."""

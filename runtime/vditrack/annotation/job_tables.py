@@ -100,6 +100,27 @@ def read_failed(path: Path) -> list[FailedUnit]:
         raise InputError(f"{path} is not a table of failures: {error}. Remove it.") from error
 
 
+class _Row(msgspec.Struct):
+    """Columns that say which recording a row is of."""
+
+    id: str
+    source: str
+    topic: str | None
+    start: float
+    end: float | None
+
+
+def read_recordings(path: Path) -> list[tuple[str, Source]]:
+    """Return the ids and the recordings of a table; none if it is damaged or does not exist."""
+    pa, parquet = import_pyarrow()
+    try:
+        content = parquet.read_table(path, columns=list(_Row.__struct_fields__)).to_pylist()
+        rows = msgspec.convert(content, list[_Row])
+    except (OSError, pa.ArrowException, msgspec.ValidationError):
+        return []
+    return [(row.id, Source(Path(row.source), row.topic, row.start, row.end)) for row in rows]
+
+
 def write_recordings(path: Path, recordings: Sequence[Recorded]) -> None:
     """Write the table of the recordings that are done."""
     pa, _ = import_pyarrow()

@@ -5,14 +5,22 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from vditrack.annotation.job_tables import FAILED, RECORDINGS, FailedUnit, read_failed
+from vditrack.annotation.job_tables import (
+    FAILED,
+    RECORDINGS,
+    FailedUnit,
+    Recorded,
+    read_failed,
+    read_recordings,
+)
 from vditrack.annotation.settings import JOB_FILE, THUMBNAILS, TRACKS, Settings, read_settings
+from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record, read_record
 from vditrack.annotation.units import Identity, Unit, read_status
 from vditrack.atomic_files import check_folder_destination, staged_file
@@ -52,6 +60,26 @@ class Results:
             # A file that was damaged is written again.
             return None
         return record if record.id == unit_id else None
+
+    def list_others(self, known: Collection[str]) -> list[Recorded]:
+        """Return the recordings that earlier runs have done.
+
+        Args:
+            known: Ids of units that are left out.
+
+        """
+        found = {unit_id: self.find_record(unit_id) for unit_id in self.files.keys() - set(known)}
+        records = {unit_id: record for unit_id, record in found.items() if record is not None}
+        rows = read_recordings(self.root / RECORDINGS)
+        # Files whose rows were lost.
+        for unit_id in sorted(records.keys() - {unit_id for unit_id, _ in rows}):
+            one = records[unit_id]
+            rows.append((unit_id, Source(Path(one.source), one.topic, one.start, one.end)))
+        return [
+            Recorded(source, self.files[unit_id], records[unit_id])
+            for unit_id, source in rows
+            if unit_id in records
+        ]
 
     def add_file(self, unit: Unit) -> None:
         """Note that the tracks of a unit are written."""

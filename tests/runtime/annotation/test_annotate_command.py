@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import av
 import cv2
+import msgspec
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
@@ -19,6 +21,7 @@ from doubles.bags import images, write_bag
 from doubles.video_files import moving_texture, write_video_file
 from vditrack.annotation.failures import JobError
 from vditrack.annotation.handling import Model, UnitHandler
+from vditrack.annotation.job_tables import read_failed, write_failed
 from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
@@ -139,6 +142,29 @@ def test_the_same_command_does_only_what_is_missing(job, run_vditrack, clips):
     other = run_vditrack("annotate", clips, "-o", output, "--grid", 4, "--backend", "cpu")
     assert other.returncode == 2
     assert "results of other settings (specification" in other.stderr
+
+
+def test_a_run_with_other_sources_keeps_the_rows_of_the_earlier_ones(
+    job, clips, tmp_path, run_vditrack
+):
+    shutil.copytree(job[1], tmp_path / "out")
+    table, failed = (tmp_path / f"out/{name}.parquet" for name in ("recordings", "failed"))
+    rows, failures = pq.read_table(table).to_pylist(), read_failed(failed)
+    # This video was damaged before.
+    mended = msgspec.structs.replace(failures[0], id="0" * 32, source=str(clips / "1.mp4"))
+    write_failed(failed, [*failures, mended])
+    command = ("annotate", clips / "1.mp4", "-o", tmp_path / "out", *POINTS, "--json")
+    done = run_vditrack(*command)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["recordings"] == 1
+    first = rows.pop(1)
+    assert pq.read_table(table).to_pylist() == [first, *rows]
+    assert read_failed(failed) == failures
+    # Without its row, a recording is listed by its file.
+    table.unlink()
+    run_vditrack(*command)
+    names = {row["file"] for row in pq.read_table(table).to_pylist()}
+    assert names == {row["file"] for row in (first, *rows)}
 
 
 def start(*arguments) -> subprocess.Popen[str]:
