@@ -9,7 +9,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from vditrack.annotation.points import choose_queries, select_tracks
+from vditrack.annotation.points import choose_queries, explain_lack, select_tracks
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import Unit, check_unchanged
 from vditrack.arrays import Doubles, Frame, Ints
@@ -105,7 +105,7 @@ def annotate_unit(
         stamps=None if frames.messages is None else frames.messages.stamps,
         size=frames.size,
         gaps=tuple(frames.gaps),
-        remarks=tuple(frames.remarks),
+        remarks=(*frames.remarks, *explain_lack(len(queries), len(tracks.points))),
         measures=measure_tracks(tracks, len(queries)),
         thumbnail=thumbnail,
     )

@@ -52,6 +52,21 @@ def choose_queries(specification: Specification, first: Frame, frames: int, unit
     )
 
 
+def explain_lack(queries: int, tracks: int) -> tuple[str, ...]:
+    """Return remarks on why a recording has no points.
+
+    Args:
+        queries: Number of points that were tracked.
+        tracks: Number of those that are written.
+
+    """
+    if not queries:
+        return ("there are no points: the first frame has no corners.",)
+    if not tracks:
+        return ("there are no points: none moves as far as min_spread asks.",)
+    return ()
+
+
 def find_corners(frame: Frame, count: int, quality: float) -> Floats:
     """Return corners (Shi and Tomasi, 1994), float32 [M, 2] (x, y), the best first.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vditrack.annotation.job_tables import FailedUnit, Recorded
-from vditrack.annotation.summary import Summary
+from vditrack.annotation.summary import Summary, count_things
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError, install_command
 from vditrack.input_checks.text import clean_text
@@ -154,5 +154,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _count(number: float) -> str:
-    return f"{number:,}"
+def _count(number: float, thing: str | None = None) -> str:
+    return f"{number:,}" if thing is None else count_things(number, thing)

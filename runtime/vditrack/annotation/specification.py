@@ -35,7 +35,9 @@ class Specification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Minimum quality of a corner, as a share of the best corner's; OpenCV's own example."""
     random: Annotated[int, msgspec.Meta(ge=1, le=MAX_POINTS)] | None = None
     """This number of random points, each at a random frame, tracked forward and backward."""
-    queries: tuple[tuple[float, float, float], ...] | None = None
+    queries: (
+        Annotated[tuple[tuple[float, float, float], ...], msgspec.Meta(min_length=1)] | None
+    ) = None
     """Points (t, x, y): a frame number and a position in units of ``coordinates``."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Another seed gives other random points; it is combined with the id of the recording."""

@@ -117,6 +117,11 @@ def write_summary(path: Path, summary: Summary) -> None:
         scratch.write_bytes(text + b"\n")
 
 
+def count_things(number: float, thing: str) -> str:
+    """Return a number of things in words, such as "1 worker" and "2 workers"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def _measure_throughput(run: Run) -> Throughput:
     records, seconds = [one.record for one in run.annotated], max(run.seconds, 1e-9)
     return Throughput(

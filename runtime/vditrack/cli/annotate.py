@@ -20,7 +20,7 @@ from vditrack.annotation.specification import (
     override_fields,
     read_specification,
 )
-from vditrack.annotation.summary import Summary
+from vditrack.annotation.summary import Summary, count_things
 from vditrack.annotation.track_tables import import_pyarrow
 from vditrack.annotation.worker_pool import Limits
 from vditrack.bundle.folder import MANIFEST, bundled_model, load_bundle
@@ -246,10 +246,10 @@ def _print_summary(summary: Summary, output: Path, *, as_json: bool) -> None:
         echo_json(summary)
         return
     speed = summary.throughput
+    rate = f" ({speed.frames_per_second:.1f} frames per second)" if speed.annotated else ""
     echo(
-        f"annotated {speed.annotated} recordings in {speed.seconds:.0f} s "
-        f"({speed.frames_per_second:.1f} frames per second); {summary.done} of "
-        f"{summary.recordings} are done"
+        f"annotated {count_things(speed.annotated, 'recording')} in {speed.seconds:.0f} s{rate}; "
+        f"done: {summary.done} of {summary.recordings}"
     )
     if summary.visible_share is not None:
         echo(f"visible: {100 * summary.visible_share:.0f}% of positions")

@@ -128,6 +128,7 @@ def test_bad_recordings_are_listed_with_reasons_and_the_others_are_done(job):
     page = (output / "report.html").read_text()
     assert all(Path(row["source"]).name in page for row in failed)
     assert page.count("data:image/jpeg;base64,") == 16
+    assert "by 1 worker<" in page
 
 
 def test_the_same_command_does_only_what_is_missing(job, run_vditrack, clips):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from vditrack.annotation.points import choose_queries, measure_spread, select_tracks
+from vditrack.annotation.points import choose_queries, explain_lack, measure_spread, select_tracks
 from vditrack.annotation.specification import Specification, override_fields, read_specification
 from vditrack.errors import InputError
 from vditrack.points.tracks import Tracks
@@ -40,6 +40,7 @@ def test_fields_come_from_the_file_and_options_take_precedence(tmp_path):
         ("grid = 0", r"Expected `int` >= 1 - at `\$.grid`"),
         ("girds = 5", "unknown field `girds`"),
         ("queries = [[0, 1]]", "of length 3"),
+        ("queries = []", "of length >= 1"),
         ("grid = ", "is not a specification"),
     ],
 )
@@ -63,6 +64,12 @@ def test_features_are_the_corners_of_the_first_frame():
     corners = [[30, 20], [30, 40], [60, 20], [60, 40]]
     assert_allclose(sorted(found[:, 1:].tolist()), corners, atol=1)
     assert choose_queries(Specification(features=4), FRAME, 50, "0").shape == (0, 3)
+
+
+def test_a_lack_of_points_is_explained():
+    assert explain_lack(4, 2) == ()
+    assert "no corners" in explain_lack(0, 0)[0]
+    assert "min_spread" in explain_lack(4, 0)[0]
 
 
 def test_random_points_depend_on_the_unit_and_the_seed_alone():

@@ -48,7 +48,8 @@ def check_completeness(
     if share is not None and share < _COMPLETE and lacking != 0:
         raise InputError(
             f"{path} is cut short or damaged: {ends}, after {100 * share:.0f}% of what it "
-            "announces. Copy it again, or give --end to use what is there."
+            "announces. Copy it again, or give an end (--end, or end in a manifest) to use what is "
+            "there."
         )
     if lacking:
         return (

@@ -207,7 +207,8 @@ class ImageReader:
         if len(stamps) < count:
             raise InputError(
                 f"{self._bag.path} is truncated: it has {len(stamps)} of {count} images of "
-                f"{self.topic}. Copy it again, or give --end to use the images it has."
+                f"{self.topic}. Copy it again, or give an end (--end, or end in a manifest) to use "
+                "the images it has."
             )
         return stamps, arrivals
 
