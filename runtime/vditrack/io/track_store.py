@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vditrack.arrays import Floats
 from vditrack.atomic_files import remove_folder, staged_folder
 from vditrack.errors import InputError
+from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
 from vditrack.points.track_blocks import TrackBlock
 from vditrack.points.tracks import Tracks
 
@@ -255,8 +256,8 @@ def check_origin(folder: Path, made_from: Mapping[str, str]) -> None:
 
     """
     try:
-        run = msgspec.json.decode((folder / _RUN).read_bytes(), type=_Run)
-    except (OSError, msgspec.DecodeError) as error:
+        run = decode_json(read_file(folder / _RUN, MAX_JSON_SIZE), _Run)
+    except (OSError, MalformedError) as error:
         raise _explain_damage(folder / _RUN, error) from error
     differing = [name for name, value in made_from.items() if run.made_from.get(name) != value]
     if differing:
