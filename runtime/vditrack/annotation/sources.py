@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from vditrack.annotation.manifests import MANIFEST_SUFFIXES, read_manifest
@@ -78,15 +80,16 @@ def _list_argument(argument: str) -> Iterator[Source]:
 def _list_matches(pattern: str) -> Iterator[Source]:
     """Yield the recordings that match a pattern, and those in folders that match it."""
     matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 - absolute patterns
-    if not matches:
+    unreadable = [path for path in _list_unreadable(pattern) if path not in matches]
+    if not matches and not unreadable:
         raise InputError(f"no file matches {pattern}.")
     # A suffix that the pattern names is wanted.
     suffix = Path(pattern).suffix
     named = bool(suffix) and not glob.has_magic(suffix)
-    bags = {match for match in matches if (match / "metadata.yaml").is_file()}
-    found = False
+    bags = {match for match in matches if os.path.isfile(match / "metadata.yaml")}  # noqa: PTH113 - no error
+    found = bool(unreadable)
     for match in matches:
-        if match.is_dir():
+        if os.path.isdir(match):  # noqa: PTH112 - no error
             sources = list(_search(match))
         elif match.parent not in bags and (named or match.suffix.lower() in _VIDEOS | _BAGS):
             sources = [Source(match)]
@@ -94,8 +97,20 @@ def _list_matches(pattern: str) -> Iterator[Source]:
             continue
         found |= bool(sources)
         yield from sources
+    yield from map(Source, unreadable)
     if not found:
         raise InputError(f"{pattern} matches no video, bag or folder of images.")
+
+
+def _list_unreadable(pattern: str) -> list[Path]:
+    """Return the folders below ``**`` that cannot be read, which `glob` leaves out."""
+    if "**" not in Path(pattern).parts:
+        return []
+    root = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+    errors: list[OSError] = []
+    for _, folders, _ in os.walk(root, onerror=errors.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return sorted(Path(error.filename) for error in errors if error.errno != errno.ENOENT)
 
 
 def _search(root: Path) -> Iterator[Source]:

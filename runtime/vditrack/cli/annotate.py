@@ -12,7 +12,7 @@ from vditrack.annotation.job import Job, run_job
 from vditrack.annotation.report import import_jinja2
 from vditrack.annotation.results import REPORT
 from vditrack.annotation.settings import Settings
-from vditrack.annotation.sources import list_sources
+from vditrack.annotation.sources import Source, list_sources
 from vditrack.annotation.specification import (
     MAX_GRID,
     MAX_POINTS,
@@ -186,7 +186,8 @@ def annotate(
     }
     specification = override_fields(read_specification(spec) if spec else Specification(), given)
     listed = list_sources(sources)
-    if not any(source.path.exists() for source in listed):
+    # What cannot be reached is reported with the failures.
+    if not any(map(_may_exist, listed)):
         raise InputError(f"there is no {listed[0].path}, nor any other recording that is named.")
     loaded = load_bundle(
         bundled_model() if bundle is None else bundle,
@@ -221,6 +222,16 @@ def annotate(
     _print_summary(summary, output, as_json=as_json)
     if summary.failed:
         raise typer.Exit(INCOMPLETE)
+
+
+def _may_exist(source: Source) -> bool:
+    try:
+        source.path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _read_queries(points: Path | None, at: list[str] | None) -> list[list[float]] | None:

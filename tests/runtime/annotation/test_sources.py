@@ -65,6 +65,7 @@ def test_folders_that_cannot_be_read_are_listed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert listed(str(tmp_path), root=tmp_path) == ["a/1.mp4", "closed"]
+    assert listed(str(tmp_path / "**/*.mp4"), root=tmp_path) == ["a/1.mp4", "closed"]
     assert listed(str(tmp_path / "closed"), root=tmp_path) == ["closed"]
 
 
