@@ -11,6 +11,8 @@ from vditrack.coordinates import pixel_centres, pixel_unit
 
 _SMALLEST_SIDE = 16
 """Pixels that the shorter side of the coarsest level has at least."""
+_MOST_ROWS = 32_766
+"""Rows that OpenCV's remap takes."""
 _CORNER = np.float32(pixel_centres(np.zeros(1, np.intp)).item())
 """Position of the first pixel's centre."""
 
@@ -54,7 +56,7 @@ class Pyramid:
         """Read grey levels [N, K], interpolated linearly and constant beyond the border.
 
         Args:
-            positions: [N, 2, K] (x, y) in pixels of the frame; N is less than 32,768.
+            positions: [N, 2, K] (x, y) in pixels of the frame.
             levels: [N], the level that each row is read from.
 
         """
@@ -67,7 +69,7 @@ class Pyramid:
         """Read what `read` does at the positions ``points + shapes @ offsets``.
 
         Args:
-            points: [N, 2] (x, y) in pixels of the frame; N is less than 32,768.
+            points: [N, 2] (x, y) in pixels of the frame.
             shapes: [N, 2, 2].
             offsets: [2, K].
             levels: [N], the level that each row is read from.
@@ -90,6 +92,9 @@ class Pyramid:
 
     def _read_level(self, places: Floats, number: int) -> Floats:
         image, border = self._level_of_floats(number), cv2.BORDER_REPLICATE
+        if len(places) > _MOST_ROWS:
+            parts = np.split(places, range(_MOST_ROWS, len(places), _MOST_ROWS))
+            return np.concatenate([self._read_level(part, number) for part in parts])
         values = cv2.remap(image, places[:, 0], places[:, 1], cv2.INTER_LINEAR, borderMode=border)
         return np.asarray(values, np.float32)
 

@@ -30,3 +30,15 @@ def test_the_border_belongs_to_the_frame_on_its_left_and_upper_side(ramp):
     assert ramp.contains(positions).tolist() == [[True, True, False, False]]
     beyond = ramp.read(np.float32([[[-50], [60.5]]]), np.array([0]))
     assert beyond == ramp.read(np.float32([[[0.5], [60.5]]]), np.array([0]))
+
+
+def test_more_places_than_opencv_takes_at_once(ramp):
+    """A cut may lose 10,000 points at once, and each is tried at several places."""
+    x = np.linspace(5, 30, 70_000, dtype=np.float32)
+    points, shapes = np.stack([x, x], axis=1), np.tile(np.eye(2, dtype=np.float32), (len(x), 1, 1))
+    offsets, levels = np.zeros((2, 1), np.float32), np.zeros(len(x), np.intp)
+    read = ramp.read_warped(points, shapes, offsets, levels)
+    few = slice(69_000, None)
+    np.testing.assert_array_equal(
+        read[few], ramp.read_warped(points[few], shapes[few], offsets, levels[few])
+    )
