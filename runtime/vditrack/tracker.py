@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,14 +16,12 @@ from vditrack.arrays import FrameClip, Mask, MaskClip, Masks
 from vditrack.bundle.configuration import Matching, Propagation, Streaming
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.errors import InputError
-from vditrack.features.clip_frames import ClipFrames
+from vditrack.features.clip_frames import ArrayFrames, ClipFrames
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.fusion import FusedFeatures
-from vditrack.features.prefetching import prefetch
-from vditrack.inference.cpu import count_cores
 from vditrack.inference.selection import CPU, Backend, open_backend
 from vditrack.input_checks.arrays import check_clip, validate_masks, validate_queries
-from vditrack.masks.objects import MaskedObjects
+from vditrack.masks.clip_propagation import ClipPropagation
 from vditrack.points.clip_tracking import (
     Checkpoint,
     ClipTracking,
@@ -276,21 +274,57 @@ class Tracker:
             InputError: The bundle has no features for masks, the frames are no such array, a mask
                 does not fit its frame, or there is no such mode.
 
+        See Also:
+            `propagate_video`, for clips that do not fit into memory.
+
         """
         if mode not in get_args(PropagateMode):
             known = ", ".join(get_args(PropagateMode))
             raise InputError(f"there is no mode {mode!r}. Give one of {known}.")
-        fused = self._fused
         check_clip(frames)
-        given = validate_masks(masks, frames)
         propagated = np.zeros(frames.shape[:3], np.uint8)
-        causal = mode == "causal"
-        propagate = self._propagate_causally if causal else partial(_propagate_ahead, fused)
-        for t, mask in enumerate(propagate(frames, given)):
-            propagated[t] = mask
-            if progress is not None:
-                progress(t + 1, len(frames))
+        if mode == "causal":
+            given = validate_masks(masks, len(frames), frames.shape[1:3])
+            for t, mask in enumerate(self._propagate_causally(frames, given)):
+                propagated[t] = mask
+                if progress is not None:
+                    progress(t + 1, len(frames))
+            return propagated
+        source = ArrayFrames(frames, np.arange(len(frames), dtype=np.float64))
+        for block in self.propagate_video(source, masks, progress=progress):
+            propagated[block.frames] = block.masks
         return propagated
+
+    def propagate_video(
+        self,
+        source: ClipFrames,
+        masks: Masks,
+        *,
+        progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> ClipPropagation:
+        """Propagate masks through a video of any length, with memory that does not grow with it.
+
+        The result is an iterator of `MaskBlock`, from the first frame to the last. Its masks are
+        equal to what `propagate` returns for the frames of the source.
+
+        Args:
+            source: frames, from `vditrack.io.frame_source.open_source`.
+            masks: as in `propagate`.
+            progress: called with (frames done, frames in all).
+            checkpoint: what ``checkpoint()`` of an earlier iterator of the same bundle, source and
+                masks returned after one of its blocks: the blocks after it follow.
+
+        Raises:
+            InputError: The bundle has no features for masks, or a mask does not fit its frame;
+                while the blocks are read, the source has changed.
+
+        """
+        fused, given = self._fused, validate_masks(masks, len(source), source.size)
+        propagation = ClipPropagation(fused, source, given, progress)
+        if checkpoint is not None:
+            propagation.resume(checkpoint)
+        return propagation
 
     def _propagate_causally(self, frames: FrameClip, given: Mapping[int, Mask]) -> Iterator[Mask]:
         """Yield the masks of each frame, from a stream."""
@@ -315,16 +349,3 @@ class Tracker:
     @cached_property
     def _fused(self) -> FusedFeatures:
         return FusedFeatures(self.bundle, self.backend.open_graph, self._propagation)
-
-
-def _propagate_ahead(
-    fused: FusedFeatures, frames: FrameClip, given: Mapping[int, Mask]
-) -> Iterator[Mask]:
-    """Yield the masks of each frame, from windows that also look ahead."""
-    # The next frame is encoded meanwhile. More threads than cores lose time to each other.
-    objects = MaskedObjects(fused.settings, threads=max(count_cores() // 2, 1))
-    for t, features in enumerate(prefetch(fused.clip(frames))):
-        objects.advance(features.descriptors, frames.shape[1:3], features.velocity)
-        if t in given:
-            objects.add_masks(given[t])
-        yield objects.mask

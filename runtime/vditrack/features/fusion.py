@@ -1,9 +1,9 @@
 """Motion and appearance features of each frame, fused on one grid (TED, arXiv 2512.02339)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import repeat
+from itertools import islice, repeat
 
 import numpy as np
 
@@ -13,9 +13,11 @@ from vditrack.bundle.folder import Bundle
 from vditrack.coordinates import Grid, cells_from_pixels, hat_weights, pixels_from_cells
 from vditrack.errors import InputError
 from vditrack.features.cell_motion import MotionWindow, estimate_clip_motion
+from vditrack.features.clip_frames import ClipFrames
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap, normalise
-from vditrack.features.windows import SlidingWindow, clip_features
+from vditrack.features.restarting import read_clip_features
+from vditrack.features.windows import SlidingWindow
 from vditrack.inference.onnxruntime import open_session
 from vditrack.inference.session import OpenGraph
 
@@ -90,23 +92,27 @@ class FusedFeatures:
         self._bundle = bundle
         self._open_graph = open_graph
 
-    def clip(self, frames: Frame | Sequence[Frame]) -> Iterator[FusedMap]:
-        """Yield the features of each frame of a clip, from windows that also look ahead.
+    def clip(self, clip: ClipFrames, first: int = 0) -> Iterator[FusedMap]:
+        """Yield the features of the frames of a clip, from windows that also look ahead.
 
         Args:
-            frames: uint8 [T, H, W, 3] RGB, or T frames [H, W, 3].
+            clip: T frames, which are read once for each of the two parts that is used.
+            first: number of the first frame whose features are yielded.
 
         """
+        weight, displacement = self.settings.motion_weight, self._displacement
+        # The motion of a frame is that to the frames beside it.
+        begin = first if displacement is None else max(0, first - displacement.frames)
         motion, appearance = (
-            repeat(self._empty_map) if part is None else clip_features(part, frames)
+            repeat(self._empty_map) if part is None else read_clip_features(part, clip, begin)
             for part in self._parts
         )
-        weight, displacement = self.settings.motion_weight, self._displacement
         if displacement is None:
             for pair in zip(motion, appearance, strict=False):
                 yield FusedMap(fuse(*pair, weight))
             return
-        for moving in estimate_clip_motion(appearance, displacement):
+        moving_frames = estimate_clip_motion(appearance, displacement)
+        for moving in islice(moving_frames, first - begin, None):
             yield FusedMap(fuse(self._empty_map, moving.appearance, weight), moving.velocity)
 
     def window(self) -> "FusedWindow":

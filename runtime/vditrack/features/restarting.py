@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from vditrack.arrays import Frame
+from vditrack.features.clip_frames import ClipFrames
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import causal_features, clip_features, describe_in_windows
@@ -46,6 +47,18 @@ def features_from(
         yield from islice(clip_features(extractor, frames), first, count)
     else:
         yield from _window_features(extractor, frames, count, first)
+
+
+def read_clip_features(
+    extractor: FeatureExtractor, clip: ClipFrames, first: int
+) -> Iterator[FeatureMap]:
+    """Yield the maps of a clip's frames from number ``first`` on, from windows that look ahead."""
+    begin = first_frame_read(extractor, first, causal=False)
+    frames = (timed.frame for timed in clip.read(begin))
+    for features in features_from(extractor, frames, len(clip), first, causal=False):
+        # Windows that look ahead describe every frame.
+        if features is not None:
+            yield features
 
 
 def _window_features(

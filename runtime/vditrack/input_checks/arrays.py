@@ -33,12 +33,13 @@ def check_time_range(start: float, end: float | None) -> None:
     )
 
 
-def validate_masks(masks: Masks, frames: NDArray[np.uint8]) -> dict[int, Mask]:
+def validate_masks(masks: Masks, frames: int, size: tuple[int, int]) -> dict[int, Mask]:
     """Return masks by the index of their frame, in order.
 
     Args:
         masks: the mask of frame 0, or masks by frame.
-        frames: the clip, uint8 [T, H, W, 3].
+        frames: number of frames of the clip.
+        size: (height, width) of the frames.
 
     Raises:
         InputError: A mask does not fit its frame, or there is no such frame.
@@ -50,11 +51,11 @@ def validate_masks(masks: Masks, frames: NDArray[np.uint8]) -> dict[int, Mask]:
     for frame, mask in by_frame.items():
         if isinstance(frame, bool) or not isinstance(frame, (int, np.integer)):
             raise InputError(f"masks are given by frame index, a whole number, not {frame!r}.")
-        if not 0 <= frame < len(frames):
+        if not 0 <= frame < frames:
             raise InputError(
-                f"there is a mask of frame {frame}; the clip's frames are 0 to {len(frames) - 1}."
+                f"there is a mask of frame {frame}; the clip's frames are 0 to {frames - 1}."
             )
-        check_mask(mask, frames.shape[1:3], f"the mask of frame {frame}")
+        check_mask(mask, size, f"the mask of frame {frame}")
     return {int(frame): by_frame[frame] for frame in sorted(by_frame)}
 
 

@@ -1,9 +1,12 @@
 """Frames whose labels are propagated, and the motion of their objects since then."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vditrack.arrays import Floats, Indices
 from vditrack.bundle.configuration import Displacement, Propagation
@@ -35,6 +38,29 @@ class ContextFrame:
             return self
         return replace(
             self, labels=remove_label(self.labels, label), motion=self.motion.without(label)
+        )
+
+    def list_state(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the frame as arrays, whose names are ``name`` and begin with it."""
+        state = {
+            name: np.array([self.number, self.annotated]),
+            f"{name}/features": self.features,
+            f"{name}/labels": self.labels,
+            **self.motion.list_state(f"{name}/motion"),
+        }
+        return state if self.velocity is None else {**state, f"{name}/velocity": self.velocity}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, NDArray[Any]], name: str) -> "ContextFrame":
+        """Return the frame that `list_state` described."""
+        number, annotated = state[name].tolist()
+        return cls(
+            features=state[f"{name}/features"],
+            velocity=state.get(f"{name}/velocity"),
+            labels=state[f"{name}/labels"],
+            motion=ObjectMotion.from_state(state, f"{name}/motion"),
+            number=number,
+            annotated=bool(annotated),
         )
 
     @cached_property

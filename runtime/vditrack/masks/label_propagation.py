@@ -13,11 +13,14 @@ Where the velocities of cells are known, cells are searched where their object h
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from itertools import count, takewhile
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vditrack.arrays import Floats
 from vditrack.bundle.configuration import Propagation
@@ -56,6 +59,28 @@ class LabelPropagation:
         other._annotated = list(self._annotated)
         other._recent, other._areas = self._recent.copy(), self._areas.copy()
         return other
+
+    def list_state(self) -> dict[str, NDArray[Any]]:
+        """Return all that later frames depend on as named arrays, which are not copies."""
+        state = {"number": np.array(self._number), **self._motion.list_state("motion")}
+        state.update({f"area/{n}": area for n, area in enumerate(self._areas)})
+        for kind, frames in (("annotated", self._annotated), ("recent", self._recent)):
+            for n, frame in enumerate(frames):
+                state.update(frame.list_state(f"{kind}/{n}"))
+        return state
+
+    def restore_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take the state of another propagation with the same settings, as `list_state` has it."""
+        self._number = state["number"].item()
+        self._motion = ObjectMotion.from_state(state, "motion")
+        self._areas.extend(state[name] for name in _numbered(state, "area"))
+        for kind, frames in (("annotated", self._annotated), ("recent", self._recent)):
+            frames.extend(ContextFrame.from_state(state, name) for name in _numbered(state, kind))
+
+    @property
+    def annotated(self) -> Sequence[ContextFrame]:
+        """The annotated frames that are kept, in order."""
+        return self._annotated
 
     def advance(
         self, features: Floats, velocity: Floats | None = None, step: float = 1.0
@@ -152,3 +177,8 @@ class LabelPropagation:
     def _context(self) -> list[ContextFrame]:
         recent = [frame for frame in self._recent if not frame.annotated and frame.labels.shape[2]]
         return [*self._annotated, *recent]
+
+
+def _numbered(state: Mapping[str, NDArray[Any]], kind: str) -> Iterator[str]:
+    """Yield the names ``kind/0``, ``kind/1``, ... as long as the state has them."""
+    return takewhile(state.__contains__, (f"{kind}/{n}" for n in count()))

@@ -5,9 +5,12 @@ object turns. The mean over all cells of an object is stable, and an occluded ob
 velocity. The background is treated as one of the objects.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vditrack.arrays import Floats
 
@@ -23,6 +26,15 @@ class ObjectMotion:
     """Velocities, float32 [K, 2] (x, y), in cells a frame."""
     translation: Floats
     """Translations since the first frame, float32 [K, 2] (x, y), in cells."""
+
+    def list_state(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return the motion as arrays, whose names begin with ``name``."""
+        return {f"{name}/velocity": self.velocity, f"{name}/translation": self.translation}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, NDArray[Any]], name: str) -> "ObjectMotion":
+        """Return the motion that `list_state` described."""
+        return cls(state[f"{name}/velocity"], state[f"{name}/translation"])
 
     def extend(self, count: int) -> "ObjectMotion":
         """Return the motion of ``count`` objects, of which the new ones are at rest."""

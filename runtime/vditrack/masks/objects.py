@@ -1,11 +1,13 @@
 """The objects of a clip or stream: masks by object index in, masks by object index out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from vditrack.arrays import Bools, Floats, Ints, Mask
 from vditrack.bundle.configuration import Propagation
@@ -58,6 +60,31 @@ class MaskedObjects:
         other = copy(self)
         other._propagation = self._propagation.copy()
         return other
+
+    def list_state(self) -> dict[str, NDArray[Any]]:
+        """Return all that later frames depend on as named arrays, which are not copies."""
+        given = {f"given/{n}": sorted(frame.given) for n, frame in enumerate(self._annotated)}
+        return {
+            "indices": self.indices,
+            "frames_since_marked": self._frames_since_marked,
+            **{name: np.array(indices, np.uint8) for name, indices in given.items()},
+            **self._propagation.list_state(),
+        }
+
+    def restore_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take the state of other objects with the same settings, before the next frame.
+
+        Args:
+            state: of `list_state`.
+
+        """
+        self.indices = state["indices"]
+        self._frames_since_marked = state["frames_since_marked"]
+        self._propagation.restore_state(state)
+        self._annotated = [
+            _AnnotatedFrame(frame.features, frame.labels, frozenset(state[f"given/{n}"].tolist()))
+            for n, frame in enumerate(self._propagation.annotated)
+        ]
 
     @property
     def frames_since_marked(self) -> Ints:

@@ -18,6 +18,7 @@ from doubles.tiny_checkpoint import (
 from vditrack import Tracker
 from vditrack.bundle.folder import load_bundle
 from vditrack.errors import InputError
+from vditrack.features.clip_frames import ArrayFrames
 from vditrack.features.fusion import FusedFeatures
 from vditrack_export.families.tiny.autoencoder import TinyEncoder
 
@@ -75,7 +76,12 @@ def test_fused_features_are_those_of_the_whole_model(exported: Path, tiny_checkp
     frames = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), np.uint8)
     bundle = load_bundle(exported)
     fused = FusedFeatures(bundle, settings=_weighted(bundle, 1.0))
-    found = np.stack([_of_length_one(fused_map.descriptors) for fused_map in fused.clip(frames)])
+    found = np.stack(
+        [
+            _of_length_one(fused_map.descriptors)
+            for fused_map in fused.clip(ArrayFrames(frames, np.arange(5.0)))
+        ]
+    )
     expected = hidden(tiny_checkpoint, frames, 2, 0.7, 0).numpy()
     there = np.stack([_resampled(features, 8, 10) for features in expected])
     np.testing.assert_allclose(found, _of_length_one(there), atol=2e-5)

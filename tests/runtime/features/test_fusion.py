@@ -12,6 +12,7 @@ from doubles.propagating import PROPAGATION, write_propagating
 from vditrack import InputError, Tracker
 from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack.coordinates import Grid
+from vditrack.features.clip_frames import ArrayFrames
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.fusion import FusedFeatures, fuse
@@ -28,6 +29,10 @@ def a_map(seed: int, rows: int, columns: int, channels: int = 5) -> FeatureMap:
 def weighted(bundle: Bundle, motion_weight: float, open_graph=open_session) -> FusedFeatures:
     settings = msgspec.structs.replace(PROPAGATION, motion_weight=motion_weight)
     return FusedFeatures(bundle, open_graph, settings)
+
+
+def as_clip(frames: np.ndarray) -> ArrayFrames:
+    return ArrayFrames(frames, np.arange(len(frames)) / 30)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def test_a_cell_without_a_descriptor_stays_finite():
 def test_a_clip_has_the_features_of_both_parts_for_every_frame(bundle, frames, count):
     features = weighted(bundle, 0.4)
     assert (features.grid.rows, features.grid.columns) == (10, 14)
-    fused = list(features.clip(frames[:count]))
+    fused = list(features.clip(as_clip(frames[:count])))
     assert len(fused) == count
     parts = (
         clip_features(FeatureExtractor(part), frames[:count])
@@ -106,7 +111,9 @@ def test_a_part_without_weight_is_not_even_loaded(bundle, frames, weight, part):
     assert not opened
     both = FeatureExtractor(bundle.motion), FeatureExtractor(bundle.appearance)
     for found, *maps in zip(
-        features.clip(frames[:5]), *(clip_features(one, frames[:5]) for one in both), strict=True
+        features.clip(as_clip(frames[:5])),
+        *(clip_features(one, frames[:5]) for one in both),
+        strict=True,
     ):
         np.testing.assert_array_equal(found.descriptors, fuse(*maps, weight))
     window = features.window()
