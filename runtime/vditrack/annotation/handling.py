@@ -12,10 +12,12 @@ import cv2
 import msgspec
 
 from vditrack.annotation.annotate import Progress, annotate_unit
-from vditrack.annotation.failures import JobError
-from vditrack.annotation.settings import THUMBNAILS, TRACKS, Settings
+from vditrack.annotation.failures import JobError, SourceError
+from vditrack.annotation.formats.content import read_content
+from vditrack.annotation.formats.selection import list_missing, locate_file, write_format
+from vditrack.annotation.settings import THUMBNAILS, TRACKS, FormatName, Settings
 from vditrack.annotation.sources import Source
-from vditrack.annotation.track_tables import SUFFIX, Record, make_record, write_tracks
+from vditrack.annotation.track_tables import SUFFIX, Record, make_record, read_record, write_tracks
 from vditrack.annotation.units import Identity, Unit, identify
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError, VditrackError
@@ -59,6 +61,8 @@ class Annotated(msgspec.Struct, frozen=True):
     record: Record
     seconds: float
     """Time that it took."""
+    tracked: bool = True
+    """False if the tracks were there, and only files of other formats were missing."""
 
 
 @dataclass
@@ -68,6 +72,8 @@ class UnitHandler:
     model: Model
     settings: Settings
     output: Path
+    formats: tuple[FormatName, ...] = ()
+    """Formats beside Parquet."""
     tracker: Tracker | None = None
     """Loaded with the first unit."""
 
@@ -79,9 +85,23 @@ class UnitHandler:
             VditrackError: The recording cannot be identified or annotated.
 
         """
-        return (
-            identify(task, progress) if isinstance(task, Source) else self._annotate(task, progress)
-        )
+        if isinstance(task, Source):
+            return identify(task, progress)
+        return self._convert(task, progress) or self._annotate(task, progress)
+
+    def _convert(self, unit: Unit, progress: Progress) -> Annotated | None:
+        """Write the formats that are missing of tracks that are there; None if there are none."""
+        began = time.perf_counter()
+        # A recording that was renamed since has the same id.
+        for path in sorted((self.output / TRACKS).glob(f"*-{unit.id}{SUFFIX}")):
+            try:
+                record = read_record(path)
+            except InputError:
+                # It is damaged, and is written again.
+                continue
+            self._write_formats(unit, path, progress)
+            return Annotated(record, time.perf_counter() - began, tracked=False)
+        return None
 
     def _annotate(self, unit: Unit, progress: Progress) -> Annotated:
         if self.tracker is None:
@@ -95,8 +115,21 @@ class UnitHandler:
             # The tracks come last: with them the unit is done.
             with staged_file(self.output / THUMBNAILS / f"{unit.name}.jpg") as scratch:
                 scratch.write_bytes(annotation.thumbnail)
-            write_tracks(self.output / TRACKS / f"{unit.name}{SUFFIX}", annotation, record)
+            path = self.output / TRACKS / f"{unit.name}{SUFFIX}"
+            write_tracks(path, annotation, record)
+        self._write_formats(unit, path, progress)
         return Annotated(record, time.perf_counter() - began)
+
+    def _write_formats(self, unit: Unit, tracks: Path, progress: Progress) -> None:
+        """Write the files of a unit that are missing, from its file of tracks."""
+        missing = list_missing(self.output, tracks.stem, self.formats)
+        if not missing:
+            return
+        with _end_job(self.output):
+            content = read_content(tracks, unit.source)
+            for one in missing:
+                path = locate_file(self.output, one, tracks.stem)
+                write_format(path, one, content, progress)
 
 
 @contextmanager
@@ -104,6 +137,8 @@ def _end_job(output: Path) -> Iterator[None]:
     """End the job if a result cannot be written, which is no fault of the recording."""
     try:
         yield
+    except SourceError:
+        raise
     except (OSError, InputError) as error:
         raise JobError(
             f"no result can be written in {output}: {error} Run the same command again when it "

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from vditrack.annotation.failures import Failure
+from vditrack.annotation.formats.selection import list_missing
 from vditrack.annotation.handling import Annotated, Model, UnitHandler
 from vditrack.annotation.job_tables import (
     FAILED,
@@ -24,7 +25,7 @@ from vditrack.annotation.job_tables import (
 )
 from vditrack.annotation.report import write_report
 from vditrack.annotation.results import REPORT, SUMMARY, Results, open_results
-from vditrack.annotation.settings import Settings
+from vditrack.annotation.settings import FormatName, Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.summary import Run, Summary, summarize, write_summary
 from vditrack.annotation.track_tables import Record
@@ -51,6 +52,8 @@ class Job:
     """How often a unit is tried again after a failure."""
     retry_failed: bool = False
     """Whether units that failed in an earlier run are tried again."""
+    formats: tuple[FormatName, ...] = ()
+    """Formats that are written beside Parquet."""
 
 
 def run_job(job: Job, show: ShowProgress) -> Summary:
@@ -66,7 +69,7 @@ def run_job(job: Job, show: ShowProgress) -> Summary:
     """
     _refuse_own_folder(job)
     with open_results(job.output, job.settings) as results:
-        handler = UnitHandler(job.model, job.settings, job.output)
+        handler = UnitHandler(job.model, job.settings, job.output, job.formats)
         pool = WorkerPool(partial(_return, handler), job.workers, job.limits)
         progress = _Progress(job, results, pool)
         complete = False
@@ -154,8 +157,9 @@ class _Progress:
             self._results.keep_identity(task.path, outcome.result)
             self._add_units(task, outcome.result)
         else:
-            self._new.append(outcome.result)
-            self._results.add_file(task)
+            if outcome.result.tracked:
+                self._new.append(outcome.result)
+                self._results.add_file(task)
             self._records[task.id] = outcome.result.record
 
     def write(self, *, complete: bool) -> Summary:
@@ -189,7 +193,7 @@ class _Progress:
                 continue
             record = self._results.find_record(unit.id)
             earlier = self._earlier_units.get(unit.id)
-            if record is not None:
+            if record is not None and not self._list_missing(unit):
                 self._records[unit.id] = record
             elif earlier is not None and not self._job.retry_failed:
                 self._failures[unit.id] = Failed(
@@ -197,6 +201,11 @@ class _Progress:
                 )
             else:
                 self._pool.submit(unit)
+
+    def _list_missing(self, unit: Unit) -> list[FormatName]:
+        """Return the formats that are missing of a unit whose tracks are there."""
+        root, name = self._results.root, self._results.files[unit.id]
+        return list_missing(root, name, self._job.formats)
 
     def _take_failure(self, task: Source | Unit, failure: Failure) -> None:
         """Submit a task that failed again, or quarantine it after the last attempt."""

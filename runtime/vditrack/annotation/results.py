@@ -19,7 +19,14 @@ from vditrack.annotation.job_tables import (
     read_failed,
     read_recordings,
 )
-from vditrack.annotation.settings import JOB_FILE, THUMBNAILS, TRACKS, Settings, read_settings
+from vditrack.annotation.settings import (
+    FORMATS,
+    JOB_FILE,
+    THUMBNAILS,
+    TRACKS,
+    Settings,
+    read_settings,
+)
 from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record, read_record
 from vditrack.annotation.units import Identity, Unit, read_status
@@ -29,7 +36,8 @@ from vditrack.input_checks.files import MalformedError, decode_json, read_file
 from vditrack.input_checks.text import escape_surrogates
 
 SUMMARY, REPORT = "summary.json", "report.html"
-_NAMES = (JOB_FILE, TRACKS, THUMBNAILS, RECORDINGS, FAILED, SUMMARY, REPORT)
+_FOLDERS = (TRACKS, THUMBNAILS, *FORMATS)
+_NAMES = (JOB_FILE, *_FOLDERS, RECORDINGS, FAILED, SUMMARY, REPORT)
 _LOCK, _IDENTITIES = ".lock", ".sources.json"
 _SCRATCH = ".vditrack-*"
 _MAX_IDENTITIES = 1 << 30
@@ -116,7 +124,7 @@ class Results:
 
     def remove_scratch(self) -> None:
         """Remove what workers that were killed have left."""
-        for folder in (self.root, self.root / TRACKS, self.root / THUMBNAILS):
+        for folder in (self.root, *(self.root / name for name in _FOLDERS)):
             for scratch in folder.glob(_SCRATCH):
                 shutil.rmtree(scratch, ignore_errors=True)
 

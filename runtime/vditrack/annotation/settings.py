@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args
 
 import msgspec
 
@@ -13,6 +14,9 @@ JOB_FILE = "job.json"
 """File of the settings, in the folder of a job's results."""
 TRACKS, THUMBNAILS = "tracks", "thumbnails"
 """Folders of the results."""
+FormatName = Literal["hdf5", "mcap", "rerun"]
+"""A format that is written beside Parquet, and the folder of its files in the results."""
+FORMATS: tuple[FormatName, ...] = get_args(FormatName)
 
 
 class Settings(msgspec.Struct, frozen=True):

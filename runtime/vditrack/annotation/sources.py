@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from vditrack.annotation.manifests import MANIFEST_SUFFIXES, read_manifest
-from vditrack.annotation.settings import THUMBNAILS, has_results
+from vditrack.annotation.settings import FORMATS, THUMBNAILS, has_results
 from vditrack.errors import InputError
 
 _VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"}) | {
@@ -91,7 +91,9 @@ def _list_matches(pattern: str) -> Iterator[Source]:
     for match in matches:
         if os.path.isdir(match):  # noqa: PTH112 - no error
             sources = list(_search(match))
-        elif match.parent not in bags and (named or match.suffix.lower() in _VIDEOS | _BAGS):
+        elif match.parent in bags or _belongs_to_results(match.parent):
+            continue
+        elif named or match.suffix.lower() in _VIDEOS | _BAGS:
             sources = [Source(match)]
         else:
             continue
@@ -119,7 +121,7 @@ def _search(root: Path) -> Iterator[Source]:
     unreadable: list[OSError] = []
     for folder, folders, names in os.walk(root, onerror=unreadable.append, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen or _has_thumbnails(Path(real)):
+        if real in seen or _belongs_to_results(Path(real)):
             folders.clear()
             continue
         # Links may lead in a circle.
@@ -134,9 +136,9 @@ def _search(root: Path) -> Iterator[Source]:
     yield from (Source(Path(error.filename)) for error in unreadable)
 
 
-def _has_thumbnails(folder: Path) -> bool:
-    """Return whether a folder has the pictures of a job, which are no frames of a recording."""
-    return folder.name == THUMBNAILS and has_results(folder.parent)
+def _belongs_to_results(folder: Path) -> bool:
+    """Return whether a folder has pictures or tracks of a job, which are no recordings."""
+    return folder.name in (THUMBNAILS, *FORMATS) and has_results(folder.parent)
 
 
 def _list_files(folder: Path, names: Sequence[str]) -> Iterator[Source]:

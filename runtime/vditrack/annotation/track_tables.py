@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vditrack.annotation.annotate import Annotation, Measures
 from vditrack.annotation.settings import Settings
 from vditrack.annotation.specification import Specification
-from vditrack.arrays import Floats
+from vditrack.arrays import Floats, Ints
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError, install_command
 from vditrack.input_checks.files import MalformedError, decode_json
@@ -180,7 +180,7 @@ def read_tracks(path: Path) -> tuple[SavedTracks, Record]:
         names = ("x", "y", "visible", "confidence", "forward_backward_error", "time")
         columns = {name: content[name].to_numpy().reshape(record.frames, -1) for name in names}
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise InputError(f"{path} is damaged: {error}. Annotate the recording again.") from error
+        raise _explain_damage(path, error) from error
     count = record.measures.points
     x, y, visible, confidence, distance = (columns[name].T[:count] for name in names[:-1])
     scale = np.ones(2, np.float32)
@@ -196,6 +196,31 @@ def read_tracks(path: Path) -> tuple[SavedTracks, Record]:
     )
     times = columns["time"][:, 0] if columns["time"].size else np.zeros(record.frames)
     return SavedTracks(tracks, times, Path(record.source)), record
+
+
+def read_stamps(path: Path) -> Ints | None:
+    """Return the stamps of the frames in a file of tracks.
+
+    Returns:
+        int64 [T] nanoseconds; None if the recording is no bag, or no point was tracked.
+
+    Raises:
+        InputError: The file is damaged.
+
+    """
+    record = read_record(path)
+    pa, parquet = import_pyarrow()
+    try:
+        if "stamp" not in parquet.read_schema(path).names:
+            return None
+        stamps = parquet.read_table(path, columns=["stamp"])["stamp"].to_numpy()
+    except (OSError, pa.ArrowException) as error:
+        raise _explain_damage(path, error) from error
+    return stamps.reshape(record.frames, -1)[:, 0] if stamps.size else None
+
+
+def _explain_damage(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged: {error}. Annotate the recording again.")
 
 
 def _make_schema(pa: Any, stamped: bool) -> pyarrow.Schema:  # noqa: ANN401

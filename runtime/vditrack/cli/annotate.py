@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from vditrack.annotation.formats.selection import check_formats
 from vditrack.annotation.handling import Model
 from vditrack.annotation.job import Job, run_job
 from vditrack.annotation.report import import_jinja2
 from vditrack.annotation.results import REPORT
-from vditrack.annotation.settings import Settings
+from vditrack.annotation.settings import FORMATS, FormatName, Settings
 from vditrack.annotation.sources import Source, list_sources
 from vditrack.annotation.specification import (
     MAX_GRID,
@@ -129,6 +130,16 @@ def annotate(
             "least are left out. Default: as many as there are.",
         ),
     ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="|".join(FORMATS),
+            help="Write the tracks in another format, too: hdf5 has the layout of ATM, mcap is for "
+            "Foxglove, and rerun has the frames. Repeatable. Recordings that are done are not "
+            "tracked again.",
+        ),
+    ] = None,
     bundle: BundleOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = None,
@@ -173,6 +184,7 @@ def annotate(
     """
     import_pyarrow()
     import_jinja2()
+    chosen = check_formats(formats or ())
     given = {
         "grid": grid,
         "features": features,
@@ -216,10 +228,11 @@ def annotate(
         limits=Limits(stall_timeout, _limit_memory(memory, count)),
         retries=retries,
         retry_failed=retry_failed,
+        formats=chosen,
     )
     with progress_bars(quiet=as_json) as bars:
         summary = run_job(job, add_progress_bar(bars, "recordings", len(listed)))
-    _print_summary(summary, output, as_json=as_json)
+    _print_summary(summary, output, chosen, as_json=as_json)
     if summary.failed:
         raise typer.Exit(INCOMPLETE)
 
@@ -252,7 +265,9 @@ def _limit_memory(memory: float | None, workers: int) -> float:
     return memory * 1e9 if memory is not None else _MEMORY_SHARE * available_bytes() / workers
 
 
-def _print_summary(summary: Summary, output: Path, *, as_json: bool) -> None:
+def _print_summary(
+    summary: Summary, output: Path, formats: tuple[FormatName, ...], *, as_json: bool
+) -> None:
     if as_json:
         echo_json(summary)
         return
@@ -267,5 +282,6 @@ def _print_summary(summary: Summary, output: Path, *, as_json: bool) -> None:
     if summary.failed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.items())
         echo(f"failed:  {summary.failed} ({kinds}); see {output / 'failed.parquet'}")
-    echo(f"tracks:  {output / 'tracks'}")
+    for folder in ("tracks", *formats):
+        echo(f"{folder + ':':8} {output / folder}")
     echo(f"report:  {output / REPORT}")

@@ -168,6 +168,29 @@ def test_a_run_with_other_sources_keeps_the_rows_of_the_earlier_ones(
     assert names == {row["file"] for row in (first, *rows)}
 
 
+def test_formats_are_added_without_tracking_again(job, clips, tmp_path, run_vditrack):
+    output = tmp_path / "out"
+    shutil.copytree(job[1], output)
+    (output / "hdf5/.vditrack-1").mkdir(parents=True)
+    before = read_results(output)
+    # A recording that was renamed keeps its files.
+    shutil.copy(clips / "0.mp4", tmp_path / "renamed.mp4")
+    formats = ("--format", "hdf5", "--format", "mcap")
+    command = ("annotate", tmp_path / "renamed.mp4", "-o", output, *POINTS, *formats)
+    added = run_vditrack(*command)
+    assert "annotated 0 recordings" in added.stdout
+    assert f"hdf5:    {output / 'hdf5'}" in added.stdout
+    (tracks,) = output.glob("tracks/0-*")
+    names = {f"hdf5/{tracks.stem}.hdf5", f"mcap/{tracks.stem}.mcap"}
+    found = [path for one in ("hdf5", "mcap", "rerun") for path in output.glob(f"{one}/*")]
+    assert {str(path.relative_to(output)) for path in found} == names
+    after = read_results(output)
+    assert all(after[name] == before[name] for name in before if "/" in name)
+    stamps = [path.stat().st_mtime_ns for path in found]
+    run_vditrack(*command)
+    assert [path.stat().st_mtime_ns for path in found] == stamps
+
+
 def start(*arguments) -> subprocess.Popen[str]:
     command = [str(Path(sys.executable).with_name("vditrack")), *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -256,6 +279,7 @@ def test_a_recording_is_not_the_folder_of_its_results(mixture, assert_refused):
         ([".", "--grid", 3], "has no video, bag or folder of images"),
         (["."], "exactly one of --grid N"),
         ([".", "--grid", 3, "--bundle", "absent"], "has no video"),
+        ([".", "--grid", 3, "--format", "csv"], "no format csv. Choose from hdf5, mcap, rerun"),
     ],
 )
 def test_wrong_use_is_refused(arguments, message, tmp_path, assert_refused):

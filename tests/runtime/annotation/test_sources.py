@@ -39,6 +39,7 @@ def test_a_folder_is_searched_for_videos_bags_and_folders_of_images(tmp_path):
         tmp_path / "mine/thumbnails/d.mp4",
         tmp_path / "results/thumbnails/1.jpg",
         tmp_path / "results/thumbnails/2.jpg",
+        tmp_path / "results/mcap/a.mcap",
     )
     (tmp_path / "frames/again").symlink_to(tmp_path)
     for folder in (tmp_path, tmp_path / "results"):

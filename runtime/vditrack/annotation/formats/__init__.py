@@ -1,0 +1,1 @@
+"""Files of other formats that are made from the Parquet files of tracks."""
