@@ -18,7 +18,7 @@ import av
 import cv2
 import numpy as np
 
-from vditrack.io.track_store import read_checkpoint
+from vditrack.io.run_store import read_checkpoint
 
 RATE, SECONDS, SIDE = 30, 10, 8
 """Frames a second, seconds of the clip that is repeated, and rows and columns of points."""

@@ -71,6 +71,11 @@ DeviceOption = Annotated[
     ),
 ]
 
+TopicOption = Annotated[
+    str | None,
+    typer.Option(help="Image topic of a bag. Optional if the bag has a single image topic."),
+]
+
 MaskOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -12,7 +12,6 @@ import typer
 from rich.progress import Progress
 
 from vditrack.acceptance import verify_tracks
-from vditrack.arrays import MaskClip
 from vditrack.atomic_files import results_folder
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.cli.console import echo
@@ -30,11 +29,13 @@ from vditrack.cli.options import (
     RerunOption,
     SignatureOption,
     StartOption,
+    TopicOption,
     VerifyFilesOption,
     check_recording_path,
     choose_backend,
     default_output,
 )
+from vditrack.cli.partial_runs import PARTIAL, ResumeOption, report_partial_run
 from vditrack.cli.progress import add_progress_bar, progress_bars
 from vditrack.cli.propagate_result import (
     PropagateResult,
@@ -42,13 +43,14 @@ from vditrack.cli.propagate_result import (
     print_result,
     write_result,
 )
+from vditrack.cli.stored_propagation import propagate_stored
 from vditrack.errors import InputError
 from vditrack.inference.selection import open_backend
-from vditrack.io.clip import Video
-from vditrack.io.mask_png import write_mask
+from vditrack.io.frame_source import FrameSource, open_source
+from vditrack.io.mask_store import MaskStore
 from vditrack.io.overlay import draw_masks
 from vditrack.io.rerun_recording import write_recording
-from vditrack.io.video import read_video, write_video
+from vditrack.io.video import write_video
 from vditrack.io.viewed_frames import view_clip
 from vditrack.tracker import Tracker
 
@@ -64,9 +66,16 @@ MasksFolder = Annotated[
 
 
 def propagate(
-    video: Annotated[Path, typer.Argument(help="Video file, or a folder of JPEG or PNG images.")],
+    video: Annotated[
+        Path,
+        typer.Argument(
+            help="Video file, a folder of JPEG or PNG images, or a rosbag2: its folder, an .mcap "
+            "or a .db3 file."
+        ),
+    ],
     mask: MaskOption = None,
     objects: ObjectOption = None,
+    topic: TopicOption = None,
     bundle: BundleOption = None,
     motion_weight: Annotated[
         float | None,
@@ -77,6 +86,7 @@ def propagate(
     start: StartOption = 0.0,
     end: EndOption = None,
     output: MasksFolder = None,
+    resume: ResumeOption = False,
     backend: BackendOption = "auto",
     device: DeviceOption = None,
     require_signature: SignatureOption = None,
@@ -85,7 +95,11 @@ def propagate(
     rerun: RerunOption = None,
     as_json: Json = False,
 ) -> None:
-    """Propagate masks of objects through a video; write masks/, overlay.mp4 and result.json."""
+    """Propagate masks of objects through a video; write masks/, overlay.mp4 and result.json.
+
+    A recording may be of any length. If a run of more than 256 frames is interrupted, its masks so
+    far are in the folder "partial" of the output, and --resume continues it.
+    """
     if rerun is not None:
         check_recording_path(rerun, "--rerun")
     chosen = choose_backend(backend, device)
@@ -104,22 +118,24 @@ def propagate(
 
     with (
         results_folder(destination, {MASKS, OVERLAY, RESULT}, RESULT, inputs) as folder,
+        report_partial_run(destination / PARTIAL, "masks", resume=resume),
         # Loaded before the bars, which end with an empty line where there is none yet.
         nullcontext(load()) as tracker,
         progress_bars(quiet=as_json) as bars,
     ):
-        clip = read_video(video, start, end, add_progress_bar(bars, "reading"))
-        progress = add_progress_bar(bars, "masks", len(clip.frames))
+        source = open_source(video, topic, start, end, add_progress_bar(bars, "reading"))
+        progress = add_progress_bar(bars, "masks", len(source))
         began = time.perf_counter()
-        masks = tracker.propagate(clip.frames, marked.masks, progress=progress)
-        seconds = time.perf_counter() - began
-        result = _summarize(video, clip, masks, marked, tracker, seconds, destination)
+        store, count = propagate_stored(
+            "propagate", tracker, source, marked.masks, destination / PARTIAL, progress
+        )
+        pace = count, time.perf_counter() - began
+        result = _summarize(source, store, marked, tracker, pace, destination)
         with folder.file(RESULT) as path, folder.folder(MASKS) as images:
-            for t, image in enumerate(bars.track(masks, description="writing")):
-                write_mask(images / f"{t:05}.png", image)
+            store.copy_masks(images)
             write_result(path, result)
-        overlay = partial(_write_overlay, clip, masks, bars)
-        record = partial(_write_recording, clip, masks, marked.names, bars)
+        overlay = partial(_write_overlay, source, store, bars)
+        record = partial(_write_recording, source, store, marked.names, bars)
         recording = None if rerun is None else (rerun, record)
         failures = write_drawn_results(folder, {OVERLAY: overlay}, recording)
         if failures or rerun is not None:
@@ -154,16 +170,19 @@ def _open_tracker(bundle: Bundle, backend: str, motion_weight: float | None) -> 
     return tracker
 
 
-def _write_overlay(clip: Video, masks: MaskClip, bars: Progress, path: Path) -> None:
-    frames = bars.track(draw_masks(clip.frames, masks), total=len(masks), description="drawing")
-    write_video(path, frames, clip.times)
+def _write_overlay(source: FrameSource, store: MaskStore, bars: Progress, path: Path) -> None:
+    frames = (timed.frame for timed in source.read())
+    drawn = bars.track(draw_masks(frames, store.read()), total=len(source), description="drawing")
+    write_video(path, drawn, source.times)
 
 
 def _write_recording(
-    clip: Video, masks: MaskClip, names: Mapping[int, str], bars: Progress, path: Path
+    source: FrameSource, store: MaskStore, names: Mapping[int, str], bars: Progress, path: Path
 ) -> None:
-    frames = view_clip(clip.times, clip.frames, masks=masks)
-    shown = bars.track(frames, total=len(masks), description="for Rerun")
+    pictures = (timed.frame for timed in source.read())
+    stamps = None if source.messages is None else source.messages.stamps
+    frames = view_clip(source.times, pictures, masks=store.read(), stamps=stamps)
+    shown = bars.track(frames, total=len(source), description="for Rerun")
     write_recording(path, shown, names)
 
 
@@ -179,24 +198,25 @@ def _complete(
 
 
 def _summarize(
-    path: Path,
-    clip: Video,
-    masks: MaskClip,
+    source: FrameSource,
+    store: MaskStore,
     marked: MarkedObjects,
     tracker: Tracker,
-    seconds: float,
+    pace: tuple[int, float],
     folder: Path,
 ) -> PropagateResult:
-    count, height, width = masks.shape
+    """Return the summary; ``pace`` is the number of frames propagated through, and the seconds."""
+    height, width = source.size
+    count, seconds = pace
     return PropagateResult(
-        video=str(path),
-        frames=count,
+        video=str(source.path),
+        frames=len(source),
         width=width,
         height=height,
-        times=clip.times.tolist(),
-        gaps=[gap._asdict() for gap in clip.gaps],
-        remarks=(*marked.remarks, *clip.remarks),
-        objects=list_objects(masks, marked.masks, marked.names),
+        times=source.times.tolist(),
+        gaps=[gap._asdict() for gap in source.gaps],
+        remarks=(*marked.remarks, *source.remarks),
+        objects=list_objects(store.areas, marked.masks, marked.names),
         bundle=str(tracker.bundle.root),
         bundle_name=tracker.bundle.manifest.name,
         propagation=tracker.propagation,

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from vditrack.arrays import Indices, Mask, MaskClip
+from vditrack.arrays import Mask
 from vditrack.bundle.configuration import Propagation
 from vditrack.cli.console import echo, echo_json
 
@@ -63,31 +65,32 @@ class PropagateResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_objects(
-    masks: MaskClip, marked: Mapping[int, Mask], names: Mapping[int, str]
+    areas: NDArray[np.integer[Any]], marked: Mapping[int, Mask], names: Mapping[int, str]
 ) -> list[PropagatedObject]:
-    """Return the objects by index, with their areas.
+    """Return the objects by index.
 
     Args:
-        masks: Propagated masks uint8 [T, H, W] of indices.
+        areas: Areas [T, K] of the marked objects in each frame, in pixels, by ascending index.
         marked: Masks [H, W] that the user marked, by frame.
         names: Names of objects, by index.
 
     """
-    counts = np.stack([np.bincount(mask.ravel(), minlength=256) for mask in masks], axis=1)
     marked_in = {frame: set(np.unique(mask).tolist()) - {0} for frame, mask in marked.items()}
     return [
         _summarize_object(
             index,
             names.get(index),
             sorted(frame for frame, indices in marked_in.items() if index in indices),
-            counts[index],
+            pixels,
         )
-        for index in sorted(set[int]().union(*marked_in.values()))
+        for index, pixels in zip(
+            sorted(set[int]().union(*marked_in.values())), areas.T, strict=True
+        )
     ]
 
 
 def _summarize_object(
-    index: int, name: str | None, marked: list[int], pixels: Indices
+    index: int, name: str | None, marked: list[int], pixels: NDArray[np.integer[Any]]
 ) -> PropagatedObject:
     present = np.flatnonzero(pixels)
     after = int(present[-1]) + 1 if len(present) else marked[0]

@@ -1,35 +1,17 @@
 """Long recordings in ``track``: tracks are written as they come, and an interrupted run goes on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 
-import msgspec
-
 from vditrack.arrays import Floats
-from vditrack.cli.console import echo
-from vditrack.errors import InputError
+from vditrack.cli.partial_runs import CHECKPOINT_FRAMES, PARTIAL, describe_origin
 from vditrack.io.frame_source import FrameSource
-from vditrack.io.track_store import (
-    NOT_BEGUN,
-    TrackStore,
-    check_origin,
-    describe_place,
-    digest_array,
-    find_store,
-    read_checkpoint,
-    remove_store,
-)
+from vditrack.io.run_store import check_origin, digest_array, find_store, read_checkpoint
+from vditrack.io.track_store import TrackStore
 from vditrack.points.clip_tracking import Progress, VideoMode
 from vditrack.points.tracks import Tracks
 from vditrack.tracker import Tracker
 
-PARTIAL = "partial"
-"""Name of the folder of a run that is not complete, in the folder of the results."""
-CHECKPOINT_FRAMES = 256
-"""Frames between checkpoints. A shorter recording has none, and is tracked in memory."""
+_NOTE = "tracks of a run that is not complete; vditrack track --resume continues it"
 
 
 def track_stored(
@@ -59,17 +41,9 @@ def track_stored(
 
     """
     folder = output / PARTIAL
-    made_from = {
-        "recording": source.digest,
-        "set of points": digest_array(queries),
-        "bundle": sha256(msgspec.json.encode(tracker.bundle.manifest)).hexdigest(),
-        "setting of the tracker": sha256(
-            msgspec.json.encode((tracker.settings, tracker.streaming))
-        ).hexdigest(),
-        "mode": mode,
-        "backend": tracker.backend.name,
-        "version of vditrack": metadata.version("vditrack"),
-    }
+    settings = tracker.settings, tracker.streaming
+    given = {"set of points": digest_array(queries), "mode": mode}
+    made_from = describe_origin("track", tracker, source, settings, given)
     store, checkpoint = TrackStore(folder, queries, len(source)), None
     continued = find_store(folder)
     if continued:
@@ -80,7 +54,7 @@ def track_stored(
         source, queries, mode=mode, progress=progress, checkpoint=checkpoint
     )
     if not continued:
-        store.create(made_from)
+        store.create(made_from, _NOTE)
     tracked = since = 0
     for block in tracking:
         store.write(block)
@@ -89,39 +63,4 @@ def track_stored(
             store.save(tracking.checkpoint())
             since = 0
     store.save(tracking.checkpoint())
-    return store.open(), tracked
-
-
-@contextmanager
-def report_partial_run(output: Path, *, resume: bool) -> Iterator[None]:
-    """Remove the store after the block; if the block raises, say how to continue instead.
-
-    Args:
-        output: folder of the results, which this process has locked.
-        resume: whether the user asked to continue an interrupted run.
-
-    Raises:
-        InputError: There is an interrupted run, and it is not to be continued; or something else is
-            in its place.
-
-    """
-    folder = output / PARTIAL
-    before = describe_place(folder)
-    if before is not None and not resume:
-        raise InputError(
-            f"{folder} is an interrupted run, {before}. Add --resume to continue it, or delete the "
-            "folder to start again."
-        )
-    complete = False
-    try:
-        yield
-        complete = True
-    finally:
-        if complete and find_store(folder):
-            remove_store(folder)
-        elif describe_place(folder) not in (None, NOT_BEGUN, before):
-            echo(
-                f"note: {folder} has the tracks of this run so far. Run the same command with "
-                "--resume to continue it.",
-                err=True,
-            )
+    return store.read(), tracked

@@ -18,12 +18,14 @@ from vditrack.cli.options import (
     RerunOption,
     SignatureOption,
     StartOption,
+    TopicOption,
     VerifyFilesOption,
     check_recording_path,
     choose_backend,
     default_output,
     parse_points,
 )
+from vditrack.cli.partial_runs import ResumeOption
 from vditrack.cli.track_request import Points, TrackRequest
 from vditrack.cli.track_run import track_video
 from vditrack.errors import InputError
@@ -63,22 +65,12 @@ def track(
     ] = None,
     mask: MaskOption = None,
     objects: ObjectOption = None,
-    topic: Annotated[
-        str | None,
-        typer.Option(help="Image topic of a bag. Optional if the bag has a single image topic."),
-    ] = None,
+    topic: TopicOption = None,
     bundle: BundleOption = None,
     start: StartOption = 0.0,
     end: EndOption = None,
     output: TracksFolder = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue an interrupted run of the same command. Without one, start from the "
-            "beginning.",
-        ),
-    ] = False,
+    resume: ResumeOption = False,
     reference: Annotated[
         bool,
         typer.Option("--reference", help="Track as HeFT does, and print what still differs."),

@@ -10,17 +10,19 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from vditrack.arrays import Frame, MaskClip
+from vditrack.arrays import Frame, Mask
 from vditrack.atomic_files import results_folder
 from vditrack.cli.console import echo
 from vditrack.cli.drawn_results import exit_if_incomplete, write_drawn_results
-from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_bars
-from vditrack.cli.stored_tracking import (
+from vditrack.cli.partial_runs import (
     CHECKPOINT_FRAMES,
     PARTIAL,
+    PARTIAL_MASKS,
     report_partial_run,
-    track_stored,
 )
+from vditrack.cli.progress import ProgressCallback, add_progress_bar, progress_bars
+from vditrack.cli.stored_propagation import propagate_stored
+from vditrack.cli.stored_tracking import track_stored
 from vditrack.cli.track_request import TrackRequest
 from vditrack.cli.track_result import (
     BAG,
@@ -31,13 +33,15 @@ from vditrack.cli.track_result import (
     summarize_tracks,
 )
 from vditrack.features.clip_frames import ClipFrames
+from vditrack.input_checks.arrays import validate_masks
 from vditrack.io.frame_source import FrameSource, collect_frames, open_source
+from vditrack.io.mask_store import MaskStore
 from vditrack.io.overlay import draw_tracks
 from vditrack.io.rerun_recording import write_recording
 from vditrack.io.rosbag.recordings import ImageMessages
 from vditrack.io.rosbag.track_bags import write_tracks
+from vditrack.io.run_store import find_store
 from vditrack.io.track_files import save_csv, save_npz
-from vditrack.io.track_store import find_store
 from vditrack.io.video import write_video
 from vditrack.io.viewed_frames import view_clip
 from vditrack.points.clip_tracking import Progress as StepProgress
@@ -60,13 +64,16 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
     inputs = (request.video, *request.points.files)
     with (
         results_folder(request.output, names, TRACKS, inputs) as folder,
-        report_partial_run(request.output, resume=request.resume),
+        report_partial_run(request.output / PARTIAL, "tracks", resume=request.resume),
+        report_partial_run(request.output / PARTIAL_MASKS, "masks", resume=request.resume),
         # Loaded before the bars, which end with an empty line where there is none yet.
         nullcontext(_load_tracker(request)) as tracker,
         progress_bars(quiet=as_json) as bars,
     ):
         path, progress = request.video, add_progress_bar(bars, "reading")
         source = open_source(path, request.topic, request.start, request.end, progress)
+        if request.points.masks:
+            validate_masks(request.points.masks, len(source), source.size)
         progress = add_progress_bar(bars, "tracking")
         began = time.perf_counter()
         shot_tracks, tracked = _track_source(tracker, source, request, progress)
@@ -74,9 +81,9 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
         tracks, masks = concatenate_tracks(shot_tracks), None
         if request.points.masks:
             progress = add_progress_bar(bars, "masks", len(source))
-            frames = collect_frames(source, request.video)
-            masks = tracker.propagate(frames, request.points.masks, progress=progress)
-            tracks = tracks.on_objects(masks)
+            given, place = request.points.masks, request.output / PARTIAL_MASKS
+            masks, _ = propagate_stored("track", tracker, source, given, place, progress)
+            tracks = tracks.on_objects(masks.read())
         with folder.file(TRACKS) as path:
             save_npz(path, tracks, source.times, source.gaps, request.video)
         with folder.file(TABLE) as path:
@@ -162,29 +169,33 @@ class _Drawing:
     """Tracks of each shot."""
     tracks: Tracks
     """Tracks of the whole recording."""
-    masks: MaskClip | None
+    masks: MaskStore | None
     bars: Progress
 
     def write_overlay(self, path: Path) -> None:
         """Write the video with the tracks of each shot."""
         frames = self._read("drawing")
+        masks = self._read_masks()
         shots = (
-            draw_tracks(islice(frames, tracks.points.shape[1]), tracks, self.masks)
+            draw_tracks(islice(frames, tracks.points.shape[1]), tracks, masks)
             for tracks in self.shot_tracks
         )
         write_video(path, chain.from_iterable(shots), self.source.times)
 
     def write_bag(self, messages: ImageMessages, path: Path) -> None:
         """Write the bag of the tracks."""
-        pictures = draw_tracks(self._read("recording"), self.tracks, self.masks)
+        pictures = draw_tracks(self._read("recording"), self.tracks, self._read_masks())
         write_tracks(path, messages, self.tracks, pictures)
 
     def write_recording(self, names: Mapping[int, str], path: Path) -> None:
         """Write the recording for Rerun, with the names of objects by index."""
         messages, frames = self.source.messages, self._read("for Rerun")
         stamps = None if messages is None else messages.stamps
-        shown = view_clip(self.source.times, frames, self.tracks, self.masks, stamps)
+        shown = view_clip(self.source.times, frames, self.tracks, self._read_masks(), stamps)
         write_recording(path, shown, names)
+
+    def _read_masks(self) -> Iterator[Mask] | None:
+        return None if self.masks is None else self.masks.read()
 
     def _read(self, title: str) -> Iterator[Frame]:
         frames = (timed.frame for timed in self.source.read())

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Bools, Floats, Frame, MaskClip
+from vditrack.arrays import Bools, Floats, Frame, Mask
 from vditrack.coordinates import cells_from_pixels
 from vditrack.points.tracks import Tracks
 
@@ -44,7 +44,7 @@ def choose_point_colours(queries: Floats, size: tuple[int, int]) -> Colours:
 
 
 def draw_tracks(
-    frames: Iterable[Frame], tracks: Tracks, masks: MaskClip | None = None
+    frames: Iterable[Frame], tracks: Tracks, masks: Iterable[Mask] | None = None
 ) -> Iterator[Frame]:
     """Yield each frame [H, W, 3] with its points and their trails.
 
@@ -54,7 +54,7 @@ def draw_tracks(
     Args:
         frames: T frames, uint8 [H, W, 3] RGB; not drawn on.
         tracks: Tracks in the same T frames.
-        masks: Masks [T, H, W] of objects, drawn below the points.
+        masks: T masks [H, W] of objects, drawn below the points.
 
     """
     below = frames if masks is None else draw_masks(frames, masks)
@@ -86,12 +86,12 @@ def make_object_colours() -> Colours:
     return np.asarray(colours, np.uint8)
 
 
-def draw_masks(frames: Iterable[Frame], masks: MaskClip) -> Iterator[Frame]:
+def draw_masks(frames: Iterable[Frame], masks: Iterable[Mask]) -> Iterator[Frame]:
     """Yield each frame [H, W, 3] with its objects tinted in their colours and outlined.
 
     Args:
         frames: T frames, uint8 [H, W, 3] RGB; not drawn on.
-        masks: Masks [T, H, W] of the same T frames.
+        masks: Masks [H, W] of the same T frames.
 
     """
     colours = make_object_colours()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Bools, Doubles, Floats, Frame, Ints, Mask, MaskClip
+from vditrack.arrays import Bools, Doubles, Floats, Frame, Ints, Mask
 from vditrack.points.tracks import Tracks
 
 
@@ -46,7 +46,7 @@ def view_clip(
     times: Doubles,
     frames: Iterable[Frame] | None = None,
     tracks: Tracks | None = None,
-    masks: MaskClip | None = None,
+    masks: Iterable[Mask] | None = None,
     stamps: Ints | None = None,
 ) -> Iterator[ViewedFrame]:
     """Yield the frames of a clip with its results; the id of a point is its index.
@@ -55,18 +55,19 @@ def view_clip(
         times: float64 [T] of the frames, in seconds.
         frames: T frames, uint8 [H, W, 3] RGB; None to show the results alone.
         tracks: Tracks in the same T frames.
-        masks: Masks [T, H, W] of objects in the same T frames.
+        masks: Masks [H, W] of objects in the same T frames.
         stamps: int64 [T] of the images of a bag, in nanoseconds.
 
     """
     coming = None if frames is None else iter(frames)
+    coming_masks = None if masks is None else iter(masks)
     for t, time in enumerate(times.tolist()):
         yield ViewedFrame(
             number=t,
             time=time,
             picture=None if coming is None else next(coming),
             points=None if tracks is None else _view_points(tracks, t),
-            mask=None if masks is None else masks[t],
+            mask=None if coming_masks is None else next(coming_masks),
             stamp=None if stamps is None else int(stamps[t]),
         )
 

@@ -1,6 +1,6 @@
 """The result of tracking a clip."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,27 +33,32 @@ class Tracks:
     """[N, T] index of the object that each point is on; 0 for none and where it is invisible. None
     if no masks were given (`on_objects`)."""
 
-    def on_objects(self, masks: NDArray[np.uint8]) -> "Tracks":
+    def on_objects(self, masks: Iterable[NDArray[np.uint8]]) -> "Tracks":
         """Return the same tracks with the object that each point is on.
 
         Args:
-            masks: uint8 [T, H, W] of the frames: indices of objects, 0 for the background, as
-                `Tracker.propagate` returns them.
+            masks: uint8 [H, W] of each of the T frames: indices of objects, 0 for the background,
+                as `Tracker.propagate` returns them.
 
         Raises:
             InputError: There is not one mask for each frame.
 
         """
+        frames, found = self.points.shape[1], np.zeros(self.visible.shape, np.uint8)
+        count = 0
+        for mask in masks:
+            if count == frames or mask.ndim != 2:
+                raise self._explain_masks()
+            points, visible = self.points[:, count], self.visible[:, count]
+            found[:, count] = read_object_ids(points, visible, mask)
+            count += 1
+        if count != frames:
+            raise self._explain_masks()
+        return replace(self, object_id=found)
+
+    def _explain_masks(self) -> InputError:
         frames = self.points.shape[1]
-        if masks.ndim != 3 or len(masks) != frames:
-            raise InputError(
-                f"masks have shape {list(masks.shape)}; give one a frame: [{frames}, H, W]."
-            )
-        found = [
-            read_object_ids(self.points[:, t], self.visible[:, t], mask)
-            for t, mask in enumerate(masks)
-        ]
-        return replace(self, object_id=np.stack(found, axis=1))
+        return InputError(f"masks do not fit the tracks: give one a frame, {frames} of [H, W].")
 
 
 def concatenate_tracks(shots: Sequence[Tracks]) -> Tracks:

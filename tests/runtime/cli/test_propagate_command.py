@@ -235,7 +235,8 @@ def test_when_an_object_was_lost():
     carried[0, :2], carried[1, :1], carried[3, 0, 0] = 6, 6, 6
     carried[2:, 2:] = 4
     marks = {0: np.full((4, 4), 6, np.uint8), 2: 4 * np.tri(4, dtype=np.uint8)}
-    four, six = list_objects(carried, marks, {6: "cup"})
+    areas = np.stack([(carried == index).sum(axis=(1, 2)) for index in (4, 6)], axis=1)
+    four, six = list_objects(areas, marks, {6: "cup"})
     assert (four.index, four.name, four.marked) == (4, None, [2])
     assert (four.pixels, four.frames_present, four.lost_at) == ([0, 0, 8, 8, 8], 3, None)
     assert (six.index, six.name, six.marked) == (6, "cup", [0])

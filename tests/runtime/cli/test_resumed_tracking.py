@@ -69,7 +69,7 @@ def test_runs_are_not_mixed(folder, run_vditrack, assert_refused, monkeypatch):
     run_vditrack("track", "v.mp4", *POINTS, "-o", "out", cwd=folder)
     undo()
     command = ("track", "v.mp4", *POINTS, "-o", "out")
-    message = "is an interrupted run, tracked up to frame 6. Add --resume"
+    message = "is an interrupted run, done up to frame 6. Add --resume"
     assert_refused(*command, message=message, cwd=folder)
     others = {
         "another set of points": ("track", "v.mp4", "--at", "0,40,31", "-o", "out"),
