@@ -30,8 +30,11 @@ from vditrack.points.clip_tracking import (
     TrackMode,
     VideoMode,
     check_video_mode,
+    read_steps,
     track_clip,
 )
+from vditrack.points.factory import create_point_tracker
+from vditrack.points.feature_renewal import FeatureRenewal, RenewedFeatures
 from vditrack.points.tracks import Tracks
 from vditrack.streams.frame_clock import measure_intervals
 from vditrack.streams.mask_stream import MaskStream
@@ -244,6 +247,35 @@ class Tracker:
         if checkpoint is not None:
             tracking.resume(checkpoint)
         return tracking
+
+    def track_features(
+        self,
+        source: ClipFrames,
+        renewal: FeatureRenewal,
+        *,
+        mode: VideoMode = "offline",
+        progress: Progress | None = None,
+    ) -> RenewedFeatures:
+        """Track corners through a video of any length, and find new ones as they are lost.
+
+        The result is an iterator of the points of each frame. `collect_ragged` joins them. Each
+        point is tracked as `track` does from the frame on in which it was found.
+
+        Args:
+            source: frames and times, from `vditrack.io.frame_source.open_source`.
+            renewal: how many corners are tracked, and when they are replaced.
+            mode: "offline" or "causal", as in `track`.
+            progress: called with (frames done, frames in all).
+
+        Raises:
+            InputError: There is no such mode; while the points are read, the source has changed.
+
+        """
+        check_video_mode(mode)
+        steps = read_steps(self._extractor, source, 0, causal=mode == "causal")
+        points = create_point_tracker(self._extractor.grid, self.settings, self.streaming.live)
+        intervals = measure_intervals(source.times, len(source), self.streaming.interval_history)
+        return RenewedFeatures(steps, points, (source.times, intervals), renewal, progress)
 
     def propagate(
         self,

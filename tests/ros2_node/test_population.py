@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +11,6 @@ from vditrack_ros.points.placement import PointPlacement, PointRequest
 from vditrack_ros.points.population import (
     Population,
     choose_grid_points,
-    detect_corners,
 )
 
 SIZE = (120, 160)
@@ -36,23 +34,6 @@ def test_grid_fills_what_is_free():
     kept = np.delete(whole, [3, 40], axis=0)
     added = choose_grid_points(SIZE, 2, 64, kept)
     assert np.linalg.norm(added[:, None] - kept, axis=2).min() > 10
-
-
-def test_corners_are_found_where_they_are():
-    # Squares with corners known; the grey in between has none.
-    frame = np.full((*SIZE, 3), 90, np.uint8)
-    for left, top in ((30, 30), (100, 60)):
-        frame[top : top + 20, left : left + 20] = 220
-    true = np.array(
-        [(x + dx, y + dy) for x, y in ((30, 30), (100, 60)) for dx in (0, 20) for dy in (0, 20)]
-    )
-    found = detect_corners(frame, 20, 64, NOBODY, QUALITY)
-    assert len(found) == 8
-    assert np.linalg.norm(found[:, None] - true, axis=2).min(axis=1).max() < 1.5
-    # Away from the living.
-    rest = detect_corners(frame, 20, 64, found[:3], QUALITY)
-    assert len(rest) == 5
-    assert len(detect_corners(np.full((*SIZE, 3), 90, np.uint8), 20, 64, NOBODY, QUALITY)) == 0
 
 
 class Stream:
@@ -262,15 +243,6 @@ def test_another_picture_after_a_pause(settings):
     population.restart(keep_population=True)
     run(stream, population, 2000, 3, settings, hidden=before)
     assert not np.isin(before, stream.ids).any() and len(stream.ids) == 64
-
-
-def test_corners_agree_with_the_convention():
-    # A bright pixel's corner neighbourhood is symmetric about its centre: at +0.5.
-    frame = np.zeros((40, 40, 3), np.uint8)
-    frame[20, 10] = 255
-    frame = cv2.GaussianBlur(frame, (0, 0), 2.0)
-    found = detect_corners(frame, 1, 4, NOBODY, QUALITY)
-    np.testing.assert_array_equal(found, [[10.5, 20.5]])
 
 
 def test_a_change_moves_the_population(settings):

@@ -5,7 +5,7 @@ import pytest
 from sensor_msgs.msg import Image
 
 from vditrack.errors import InputError
-from vditrack_ros.points.population import choose_grid_points, detect_corners
+from vditrack_ros.points.population import choose_grid_points
 from vditrack_ros.points.population_area import (
     PopulationArea,
     describe_excess,
@@ -59,17 +59,6 @@ def test_the_grid_fills_the_area(count):
     assert allowed[row, column].all()
     assert len(choose_grid_points(SIZE, 4, 4, NOBODY, np.zeros(SIZE, np.uint8))) == 0
     assert len(choose_grid_points(SIZE, 64, 64, points[:1], allowed)) >= 63
-
-
-def test_corners_are_taken_in_the_area_only():
-    frame = np.full((*SIZE, 3), 90, np.uint8)
-    for left in (20, 110):
-        frame[50:70, left : left + 20] = 220
-    allowed = np.zeros(SIZE, np.uint8)
-    allowed[:, 80:] = 1
-    found = detect_corners(frame, 20, 64, NOBODY, 0.01, allowed)
-    assert len(found) == 4 and (found[:, 0] > 100).all()
-    assert len(detect_corners(frame, 20, 64, NOBODY, 0.01, 0 * allowed)) == 0
 
 
 def test_messages_that_are_no_mask():

@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 
 from vditrack.arrays import Bools, Doubles, Floats, Frame, Indices, Ints, Mask
-from vditrack.coordinates import cells_from_pixels, pixels_from_cells
+from vditrack.coordinates import pixels_from_cells
+from vditrack.points.corners import detect_corners
+from vditrack.points.optical_flow import grey_levels
 from vditrack.streams.realtime import LiveStream, LiveUpdate
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.population_area import PopulationArea
@@ -18,8 +20,6 @@ Size = tuple[int, int]
 
 _FINER = 1.2
 """Factor by which a grid gets more cells if too few of them are in the allowed part."""
-_MIN_SPACING = 0.5
-"""Minimum distance between corners, as a share of the spacing that a grid would have."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,8 @@ class Population:
         allowed = self.area.build(size, settings.region)
         if settings.population == "features":
             quality = settings.corner_quality
-            return detect_corners(frame, count, settings.points, alive, quality, allowed)
+            image = grey_levels(frame)
+            return detect_corners(image, count, settings.points, alive, quality, allowed)
         return choose_grid_points(size, count, settings.points, alive, allowed)
 
     def _make_room(self, count: int, max_points: int) -> None:
@@ -307,37 +308,6 @@ def _choose_allowed(allowed: Mask, count: int, target: int, alive: Floats) -> Fl
     centres = choose(min(cells, width * height), alive - corner)
     spread = np.linspace(0, len(centres) - 1, min(count, len(centres))).round().astype(np.intp)
     return np.asarray(centres[spread], np.float32)
-
-
-def detect_corners(
-    frame: Frame,
-    count: int,
-    target: int,
-    alive: Floats,
-    quality: float,
-    allowed: Mask | None = None,
-) -> Floats:
-    """Return corners (Shi and Tomasi, 1994) away from the living points, float32 [M, 2].
-
-    Args:
-        frame: uint8 [H, W, 3] RGB.
-        count: maximum number of corners to return.
-        target: total number of points in the end; it determines the minimum distance of corners.
-        alive: positions [N, 2] of the living points.
-        quality: minimum quality of a corner, as a share of the best corner's.
-        allowed: uint8 [H, W], not 0 where points may be put; None for everywhere.
-
-    """
-    height, width = frame.shape[:2]
-    free = np.full((height, width), 255, np.uint8) if allowed is None else allowed.copy()
-    spacing = _MIN_SPACING * np.sqrt(np.count_nonzero(free) / target)
-    for centre in cells_from_pixels(alive[_is_inside(alive, (height, width))], 1).round():
-        cv2.circle(free, centre.astype(int).tolist(), round(spacing), 0, cv2.FILLED)
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    corners = cv2.goodFeaturesToTrack(grey, count, quality, spacing, mask=free)
-    if corners is None:
-        return np.zeros((0, 2), np.float32)
-    return np.asarray(pixels_from_cells(corners[:, 0], 1), np.float32)
 
 
 def _is_allowed(points: Floats, allowed: Mask) -> Bools:

@@ -15,7 +15,7 @@ from vditrack.annotation.units import Unit, check_unchanged
 from vditrack.arrays import Doubles, Frame, Ints
 from vditrack.features.clip_frames import ClipFrames
 from vditrack.io.clip import Gap
-from vditrack.io.frame_source import open_source
+from vditrack.io.frame_source import FrameSource, open_source
 from vditrack.io.overlay import (
     choose_point_colours,
     choose_point_radius,
@@ -23,6 +23,8 @@ from vditrack.io.overlay import (
     draw_trails,
     to_fixed_point,
 )
+from vditrack.points.feature_renewal import FeatureRenewal
+from vditrack.points.ragged_tracks import RaggedTracks, collect_ragged
 from vditrack.points.track_blocks import collect_tracks
 from vditrack.points.tracks import Tracks
 from vditrack.tracker import Tracker
@@ -30,6 +32,8 @@ from vditrack.tracker import Tracker
 Progress = Callable[[int, int | None], None]
 LIFE_BINS = 10
 """Number of bins of `Measures.life`."""
+_TRAIL = 24
+"""Frames of a trail in a thumbnail."""
 _PANELS = 3
 """Frames in a thumbnail."""
 _PANEL_HEIGHT = 144
@@ -46,7 +50,8 @@ class Measures(msgspec.Struct, frozen=True):
     queries: int
     """Number of points that were tracked."""
     visible_share: float | None
-    """Share of all positions that are visible, 0 to 1; None without points."""
+    """Share of all positions that are visible, 0 to 1, of each point while it lives; None without
+    points."""
     confidence: float | None
     """Mean confidence of visible positions, 0 to 1; None if none is visible."""
     life: tuple[int, ...]
@@ -58,8 +63,8 @@ class Annotation:
     """Tracks of one unit."""
 
     unit: Unit
-    tracks: Tracks
-    """Tracks that are written, in pixels."""
+    tracks: Tracks | RaggedTracks
+    """Tracks that are written, in pixels; ragged if points live for different parts."""
     times: Doubles
     """float64 [T] seconds since the first frame of the recording."""
     stamps: Ints | None
@@ -91,11 +96,8 @@ def annotate_unit(
     """
     source = unit.source
     frames = open_source(source.path, source.topic, source.start, source.end, progress)
-    first = read_frame(frames, 0)
-    queries = choose_queries(specification, first, len(frames), unit.id)
-    blocks = tracker.track_video(frames, queries, progress=progress)
-    tracked = collect_tracks(blocks, queries, len(frames))
-    tracks = select_tracks(specification, tracked, frames.size)
+    tracked = _track(unit, specification, tracker, frames, progress)
+    tracks = select_tracks(specification, tracked, len(frames), frames.size)
     thumbnail = draw_thumbnail(frames, tracks)
     check_unchanged(source.path, unit.identity.status)
     return Annotation(
@@ -105,10 +107,31 @@ def annotate_unit(
         stamps=None if frames.messages is None else frames.messages.stamps,
         size=frames.size,
         gaps=tuple(frames.gaps),
-        remarks=(*frames.remarks, *explain_lack(len(queries), len(tracks.points))),
-        measures=measure_tracks(tracks, len(queries)),
+        remarks=(*frames.remarks, *explain_lack(len(tracked.queries), len(tracks.queries))),
+        measures=measure_tracks(tracks, len(frames), len(tracked.queries)),
         thumbnail=thumbnail,
     )
+
+
+def _track(
+    unit: Unit,
+    specification: Specification,
+    tracker: Tracker,
+    frames: FrameSource,
+    progress: Progress | None,
+) -> Tracks | RaggedTracks:
+    """Return the tracks of all points that the specification asks for."""
+    if specification.features is not None and specification.renews:
+        renewal = FeatureRenewal(
+            count=specification.features,
+            quality=specification.corner_quality,
+            lost_after=specification.lost_after,
+            interval=specification.refill_interval,
+        )
+        return collect_ragged(tracker.track_features(frames, renewal, progress=progress))
+    queries = choose_queries(specification, read_frame(frames, 0), len(frames), unit.id)
+    blocks = tracker.track_video(frames, queries, progress=progress)
+    return collect_tracks(blocks, queries, len(frames))
 
 
 def read_frame(frames: ClipFrames, number: int) -> Frame:
@@ -116,28 +139,30 @@ def read_frame(frames: ClipFrames, number: int) -> Frame:
     return next(frames.read(number)).frame
 
 
-def measure_tracks(tracks: Tracks, queries: int) -> Measures:
+def measure_tracks(tracks: Tracks | RaggedTracks, frames: int, queries: int) -> Measures:
     """Return the figures of tracks.
 
     Args:
         tracks: Tracks that are written.
+        frames: Number of frames.
         queries: Number of points that were tracked.
 
     """
     visible = tracks.visible
-    lives = visible.mean(axis=1) if len(visible) else np.zeros(0)
+    seen_in = tracks.count_visible() if isinstance(tracks, RaggedTracks) else visible.sum(axis=1)
+    lives = seen_in / frames
     counts, _ = np.histogram(lives, LIFE_BINS, (0.0, 1.0))
     seen = visible.any()
     return Measures(
-        points=len(visible),
+        points=len(tracks.queries),
         queries=queries,
-        visible_share=round(float(visible.mean()), 4) if len(visible) else None,
+        visible_share=round(float(visible.mean()), 4) if visible.size else None,
         confidence=round(float(tracks.confidence[visible].mean()), 4) if seen else None,
         life=tuple(counts.tolist()),
     )
 
 
-def draw_thumbnail(frames: ClipFrames, tracks: Tracks) -> bytes:
+def draw_thumbnail(frames: ClipFrames, tracks: Tracks | RaggedTracks) -> bytes:
     """Return a JPEG of three frames of a recording, side by side, with points and trails.
 
     Args:
@@ -148,20 +173,39 @@ def draw_thumbnail(frames: ClipFrames, tracks: Tracks) -> bytes:
     height, width = frames.size
     scale = _PANEL_HEIGHT / height
     size = (max(1, round(width * scale)), _PANEL_HEIGHT)
-    drawn = np.arange(len(tracks.points))[:: max(1, -(-len(tracks.points) // _DRAWN))]
-    colours = choose_point_colours(tracks.queries[drawn], (height, width)).tolist()
     radius = choose_point_radius(size)
     panels = []
     for t in np.linspace(0, len(frames) - 1, _PANELS).round().astype(int).tolist():
         panel = np.asarray(
             cv2.resize(read_frame(frames, t), size, interpolation=cv2.INTER_AREA), np.uint8
         )
-        positions = to_fixed_point(tracks.points[drawn, : t + 1] * np.float32(scale))
-        visible = tracks.visible[drawn, : t + 1]
+        drawn = _select_drawn(tracks, t)
+        colours = choose_point_colours(drawn.queries, (height, width)).tolist()
+        positions = to_fixed_point(drawn.points * np.float32(scale))
+        visible = drawn.visible
         draw_trails(panel, positions, visible[:, 1:] & visible[:, :-1], colours, 1)
         for n, colour in enumerate(colours):
-            draw_point(panel, positions[n, t], bool(visible[n, t]), colour, radius)
+            draw_point(panel, positions[n, -1], bool(visible[n, -1]), colour, radius)
         panels.append(panel)
     picture = cv2.cvtColor(np.hstack(panels), cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return bytes(encoded)
+
+
+def _select_drawn(tracks: Tracks | RaggedTracks, frame: int) -> Tracks:
+    """Return a sample of the points that live in a frame, in the frames of their trails."""
+    first, end = max(0, frame - _TRAIL), frame + 1
+    if isinstance(tracks, RaggedTracks):
+        living = tracks.ids[tracks.frames == frame]
+        tracks = tracks.select_points(living).fill_rectangle(first, end)
+        first, end = 0, end - first
+    living = np.flatnonzero(np.isfinite(tracks.points[:, end - 1]).all(axis=1))
+    drawn, frames = living[:: max(1, -(-len(living) // _DRAWN))], slice(first, end)
+    return Tracks(
+        queries=tracks.queries[drawn],
+        # Where a point does not live, nothing is drawn.
+        points=np.nan_to_num(tracks.points[drawn, frames]),
+        visible=tracks.visible[drawn, frames],
+        confidence=tracks.confidence[drawn, frames],
+        forward_backward_error=tracks.forward_backward_error[drawn, frames],
+    )

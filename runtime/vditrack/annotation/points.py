@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 
 from vditrack.annotation.specification import Specification
 from vditrack.arrays import Floats, Frame
-from vditrack.coordinates import pixels_from_cells
+from vditrack.points.corners import detect_corners
+from vditrack.points.optical_flow import grey_levels
+from vditrack.points.ragged_tracks import RaggedTracks
 from vditrack.points.tracks import Tracks
 
 Size = tuple[int, int]
@@ -38,7 +39,9 @@ def choose_queries(specification: Specification, first: Frame, frames: int, unit
         queries = np.stack([np.zeros(x.size), x.ravel(), y.ravel()], axis=1)
         return np.asarray(queries * shape, np.float32)
     if specification.features is not None:
-        corners = find_corners(first, specification.features, specification.corner_quality)
+        count, quality = specification.features, specification.corner_quality
+        nobody = np.zeros((0, 2), np.float32)
+        corners = detect_corners(grey_levels(first), count, count, nobody, quality)
         return np.pad(corners, ((0, 0), (1, 0)))
     count = specification.random or 0
     generator = np.random.default_rng([specification.seed, int(unit_id, 16)])
@@ -61,33 +64,13 @@ def explain_lack(queries: int, tracks: int) -> tuple[str, ...]:
 
     """
     if not queries:
-        return ("there are no points: the first frame has no corners.",)
+        return ("there are no points: no corners were found.",)
     if not tracks:
         return ("there are no points: none moves as far as min_spread asks.",)
     return ()
 
 
-def find_corners(frame: Frame, count: int, quality: float) -> Floats:
-    """Return corners (Shi and Tomasi, 1994), float32 [M, 2] (x, y), the best first.
-
-    They are at least half as far from each other as ``count`` points on a grid would be.
-
-    Args:
-        frame: uint8 [H, W, 3] RGB.
-        count: Largest number of corners.
-        quality: Minimum quality of a corner, as a share of the best corner's.
-
-    """
-    height, width = frame.shape[:2]
-    spacing = 0.5 * np.sqrt(height * width / count)
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    corners = cv2.goodFeaturesToTrack(grey, count, quality, spacing)
-    if corners is None:
-        return np.zeros((0, 2), np.float32)
-    return np.asarray(pixels_from_cells(corners[:, 0], 1), np.float32)
-
-
-def measure_spread(tracks: Tracks, size: Size) -> Floats:
+def measure_spread(tracks: Tracks | RaggedTracks, size: Size) -> Floats:
     """Return how far the visible positions of each point spread, float32 [N].
 
     It is the square root of the sum of the variances of x / width and y / height, over the frames
@@ -99,6 +82,9 @@ def measure_spread(tracks: Tracks, size: Size) -> Floats:
 
     """
     height, width = size
+    if isinstance(tracks, RaggedTracks):
+        variances = tracks.measure_variances(np.array([1 / width, 1 / height]))
+        return np.asarray(np.sqrt(variances.sum(axis=1)), np.float32)
     spread = np.zeros(len(tracks.points), np.float32)
     # One by one: the positions of all points of a long recording are large in double precision.
     for n, (points, visible) in enumerate(zip(tracks.points, tracks.visible, strict=True)):
@@ -108,14 +94,27 @@ def measure_spread(tracks: Tracks, size: Size) -> Floats:
     return spread
 
 
-def select_tracks(specification: Specification, tracks: Tracks, size: Size) -> Tracks:
-    """Return the tracks that are written: those that move enough, at most ``pad_to`` of them."""
+def select_tracks(
+    specification: Specification, tracks: Tracks | RaggedTracks, frames: int, size: Size
+) -> Tracks | RaggedTracks:
+    """Return the tracks that are written: those that move enough, at most ``pad_to`` of them.
+
+    Args:
+        specification: Says which points.
+        tracks: All tracks, in pixels.
+        frames: Number of frames.
+        size: Of the frames.
+
+    """
     spread = measure_spread(tracks, size)
     kept = np.flatnonzero(spread >= specification.min_spread)
     most = specification.pad_to
     if most is not None and len(kept) > most:
         furthest = np.argsort(-spread[kept], kind="stable")[:most]
         kept = np.sort(kept[furthest])
+    if isinstance(tracks, RaggedTracks):
+        selected = tracks.select_points(kept)
+        return selected.fill_rectangle(0, frames) if specification.is_rectangular else selected
     return replace(
         tracks,
         queries=tracks.queries[kept],

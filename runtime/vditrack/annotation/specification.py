@@ -30,9 +30,16 @@ class Specification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     grid: Annotated[int, msgspec.Meta(ge=1, le=MAX_GRID)] | None = None
     """A grid of N x N points on the first frame."""
     features: Annotated[int, msgspec.Meta(ge=1, le=MAX_POINTS)] | None = None
-    """At most this number of corners (Shi and Tomasi, 1994) of the first frame."""
+    """About this number of corners (Shi and Tomasi, 1994) at a time, from the first frame on."""
     corner_quality: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.01
     """Minimum quality of a corner, as a share of the best corner's; OpenCV's own example."""
+    renew: bool = True
+    """Whether corners are replaced as they are lost, or are those of the first frame alone."""
+    lost_after: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    """Seconds for which a corner that is renewed may stay invisible before it ends; as in the ROS
+    node."""
+    refill_interval: Annotated[float, msgspec.Meta(ge=0)] = 0.2
+    """Minimum number of seconds between two searches for new corners; as in the ROS node."""
     random: Annotated[int, msgspec.Meta(ge=1, le=MAX_POINTS)] | None = None
     """This number of random points, each at a random frame, tracked forward and backward."""
     queries: (
@@ -48,6 +55,16 @@ class Specification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     pad_to: Annotated[int, msgspec.Meta(ge=1, le=MAX_POINTS)] | None = None
     """Number of points of every result: missing ones are empty, those that move least are left
     out."""
+
+    @property
+    def renews(self) -> bool:
+        """Whether points live for a part of a recording, and others replace them."""
+        return self.features is not None and self.renew
+
+    @property
+    def is_rectangular(self) -> bool:
+        """Whether results have all points in all frames."""
+        return self.pad_to is not None or not self.renews
 
 
 def read_specification(path: Path) -> Specification:

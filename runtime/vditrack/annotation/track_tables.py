@@ -1,12 +1,15 @@
 """Tracks in Parquet: a row for each frame and point.
 
-The rows are sorted by frame, then by point, and complete: N rows for each of T frames. So flat
-columns suit SQL and data frames, and a column reshaped to [T, N] is the array for training.
+The rows are sorted by frame, then by point. They are complete, N rows for each of T frames, unless
+points live for different parts of the recording. So flat columns suit SQL and data frames, and a
+column reshaped to [T, N] is the array for training.
 """
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotation.annotate import Annotation, Measures
+from vditrack.annotation.failures import SourceError
 from vditrack.annotation.settings import Settings
 from vditrack.annotation.specification import Specification
 from vditrack.arrays import Floats, Ints
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError, install_command
+from vditrack.inference.host_memory import available_bytes
 from vditrack.input_checks.files import MalformedError, decode_json
 from vditrack.input_checks.text import escape_surrogates
 from vditrack.io.clip import Gap
 from vditrack.io.track_files import SavedTracks
-from vditrack.points.tracks import Tracks
+from vditrack.points.ragged_tracks import RaggedTracks, list_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,9 +38,13 @@ if TYPE_CHECKING:
 SUFFIX = ".parquet"
 SCHEMA_VERSION = 1
 _RECORD, _QUERIES = b"vditrack", b"vditrack.queries"
+_TIMES, _STAMPS = b"vditrack.times", b"vditrack.stamps"
 """Keys of the file's metadata."""
 _GROUP_ROWS = 1 << 17
 """Rows in a row group, at most, unless one frame has more."""
+_ENTRY_BYTES = 17
+"""Bytes of a point in a frame, as `Tracks` has it."""
+_READ = ("frame", "point", "x", "y", "visible", "confidence", "forward_backward_error")
 _PACKAGES = ("vditrack", "numpy", "opencv-python-headless", "av", "onnxruntime", "pyarrow")
 
 
@@ -129,23 +138,23 @@ def write_tracks(path: Path, annotation: Annotation, record: Record) -> None:
 
     """
     pa, parquet = import_pyarrow()
-    tracks = _to_units_of_file(annotation, record)
     schema = _make_schema(pa, annotation.stamps is not None)
-    schema = schema.with_metadata(
-        {
-            _RECORD: msgspec.json.encode(record),
-            _QUERIES: msgspec.json.encode(tracks.queries.tolist()),
-        }
-    )
-    count, frames = tracks.visible.shape
-    step = max(1, _GROUP_ROWS // max(count, 1))
+    content = {
+        _RECORD: msgspec.json.encode(record),
+        _QUERIES: msgspec.json.encode(_list_queries(annotation, record)),
+        # A frame may have no row.
+        _TIMES: msgspec.json.encode(annotation.times.tolist()),
+    }
+    if annotation.stamps is not None:
+        content[_STAMPS] = msgspec.json.encode(annotation.stamps.tolist())
+    schema = schema.with_metadata(content)
     with (
         staged_file(path) as scratch,
         parquet.ParquetWriter(scratch, schema, compression="zstd") as writer,
     ):
-        for first in range(0, frames, step):
-            rows = _make_rows(pa, annotation, tracks, slice(first, min(first + step, frames)))
-            writer.write_table(pa.table(rows, schema=schema), row_group_size=_GROUP_ROWS * step)
+        for rows in _cut_rows(annotation, record):
+            columns = _make_columns(pa, annotation, rows)
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=len(rows.ids) or 1)
 
 
 def read_record(path: Path) -> Record:
@@ -177,46 +186,76 @@ def read_tracks(path: Path) -> tuple[SavedTracks, Record]:
     try:
         content = parquet.read_table(path)
         queries = decode_json(content.schema.metadata[_QUERIES], list[list[float | None]])
-        names = ("x", "y", "visible", "confidence", "forward_backward_error", "time")
-        columns = {name: content[name].to_numpy().reshape(record.frames, -1) for name in names}
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        times = np.array(decode_json(content.schema.metadata[_TIMES], list[float]))
+        columns = {name: content[name].to_numpy() for name in _READ}
+        rows = _read_rows(columns, queries, record)
+        _check_memory(path, record)
+        tracks = rows.fill_rectangle(0, record.frames)
+    except (OSError, KeyError, IndexError, ValueError, pa.ArrowException) as error:
         raise _explain_damage(path, error) from error
+    return SavedTracks(tracks, times, Path(record.source)), record
+
+
+def _check_memory(path: Path, record: Record) -> None:
+    """Check that all points of a file in all of its frames fit into memory.
+
+    Raises:
+        SourceError: They do not.
+
+    """
+    count, frames = record.measures.points, record.frames
+    if _ENTRY_BYTES * count * frames > available_bytes():
+        raise SourceError(
+            "memory",
+            f"{path} has {count} points in {frames} frames, which do not fit into memory together. "
+            "Read it in parts, as with pyarrow.parquet.ParquetFile, or give --pad-to.",
+        )
+
+
+def _read_rows(
+    columns: dict[str, NDArray[Any]], queries: list[list[float | None]], record: Record
+) -> RaggedTracks:
+    """Return the rows of a file's columns, in pixels and without those of empty points.
+
+    Raises:
+        ValueError: They are of no such file.
+
+    """
     count = record.measures.points
-    x, y, visible, confidence, distance = (columns[name].T[:count] for name in names[:-1])
-    scale = np.ones(2, np.float32)
-    if record.specification.coordinates == "normalized":
-        scale = np.asarray([record.width, record.height], np.float32)
-    tracks = Tracks(
+    scale = np.asarray(1 / _find_scale(record), np.float32)
+    filled = columns["point"] < count
+    x, y, distance = (
+        columns[name][filled].astype(np.float32) for name in ("x", "y", "forward_backward_error")
+    )
+    return RaggedTracks(
         queries=np.array(queries[:count], np.float32).reshape(-1, 3)
         * np.append(np.float32(1), scale),
-        points=np.stack([x, y], axis=-1).astype(np.float32) * scale,
-        visible=visible.astype(np.bool_),
-        confidence=confidence.astype(np.float32),
-        forward_backward_error=np.nan_to_num(distance.astype(np.float32), nan=np.inf),
+        frames=columns["frame"][filled],
+        ids=columns["point"][filled],
+        points=np.asarray(np.stack([x, y], axis=-1) * scale, np.float32),
+        visible=columns["visible"][filled].astype(np.bool_),
+        confidence=columns["confidence"][filled].astype(np.float32),
+        forward_backward_error=np.nan_to_num(distance, nan=np.inf),
     )
-    times = columns["time"][:, 0] if columns["time"].size else np.zeros(record.frames)
-    return SavedTracks(tracks, times, Path(record.source)), record
 
 
 def read_stamps(path: Path) -> Ints | None:
     """Return the stamps of the frames in a file of tracks.
 
     Returns:
-        int64 [T] nanoseconds; None if the recording is no bag, or no point was tracked.
+        int64 [T] nanoseconds; None if the recording is no bag.
 
     Raises:
         InputError: The file is damaged.
 
     """
-    record = read_record(path)
     pa, parquet = import_pyarrow()
     try:
-        if "stamp" not in parquet.read_schema(path).names:
-            return None
-        stamps = parquet.read_table(path, columns=["stamp"])["stamp"].to_numpy()
-    except (OSError, pa.ArrowException) as error:
+        content = parquet.read_metadata(path).metadata or {}
+        stamps = content.get(_STAMPS)
+        return None if stamps is None else np.array(decode_json(stamps, list[int]), np.int64)
+    except (OSError, MalformedError, pa.ArrowException) as error:
         raise _explain_damage(path, error) from error
-    return stamps.reshape(record.frames, -1)[:, 0] if stamps.size else None
 
 
 def _explain_damage(path: Path, error: Exception) -> InputError:
@@ -238,58 +277,60 @@ def _make_schema(pa: Any, stamped: bool) -> pyarrow.Schema:  # noqa: ANN401
     return pa.schema(fields)
 
 
-def _make_rows(
-    pa: Any,  # noqa: ANN401
-    annotation: Annotation,
-    tracks: Tracks,
-    frames: slice,
-) -> dict[str, Any]:
-    """Return the columns of some frames, by name."""
-    count, length = len(tracks.visible), frames.stop - frames.start
-
-    def by_frame(values: NDArray[Any]) -> NDArray[Any]:
-        return np.repeat(values[frames], count)
-
-    def by_point(values: NDArray[Any]) -> NDArray[Any]:
-        return np.ascontiguousarray(values[:, frames].T).ravel()
-
-    def known(values: NDArray[Any]) -> Any:  # noqa: ANN401
-        flat = by_point(values)
-        return pa.array(flat, pa.float32(), mask=~np.isfinite(flat))
-
+def _make_columns(pa: Any, annotation: Annotation, rows: RaggedTracks) -> dict[str, Any]:  # noqa: ANN401
+    """Return the columns of some rows, by name."""
     stamps = annotation.stamps
+
+    def known(values: Floats) -> Any:  # noqa: ANN401
+        return pa.array(values, pa.float32(), mask=~np.isfinite(values))
+
     return {
-        "frame": by_frame(np.arange(len(annotation.times), dtype=np.int32)),
-        "time": by_frame(annotation.times),
-        **({} if stamps is None else {"stamp": by_frame(stamps)}),
-        "point": np.tile(np.arange(count, dtype=np.int32), length),
-        "x": known(tracks.points[..., 0]),
-        "y": known(tracks.points[..., 1]),
-        "visible": by_point(tracks.visible),
-        "confidence": by_point(tracks.confidence),
-        "forward_backward_error": known(tracks.forward_backward_error),
+        "frame": rows.frames,
+        "time": annotation.times[rows.frames],
+        **({} if stamps is None else {"stamp": stamps[rows.frames]}),
+        "point": rows.ids,
+        "x": known(rows.points[:, 0]),
+        "y": known(rows.points[:, 1]),
+        "visible": rows.visible,
+        "confidence": rows.confidence,
+        "forward_backward_error": known(rows.forward_backward_error),
     }
 
 
-def _to_units_of_file(annotation: Annotation, record: Record) -> Tracks:
-    """Return tracks with the coordinates and the number of points that the file has."""
-    tracks, specification = annotation.tracks, record.specification
-    scale: Floats = np.ones(2, np.float32)
-    if specification.coordinates == "normalized":
-        scale = np.asarray([1 / record.width, 1 / record.height], np.float32)
-    missing = max(0, (specification.pad_to or 0) - len(tracks.visible))
+def _cut_rows(annotation: Annotation, record: Record) -> Iterator[RaggedTracks]:
+    """Yield the rows of stretches of time, in the units and with the points that the file has."""
+    tracks, frames = annotation.tracks, len(annotation.times)
+    if isinstance(tracks, RaggedTracks):
+        most = int(np.bincount(tracks.frames, minlength=1).max())
+    else:
+        missing = max(0, (record.specification.pad_to or 0) - len(tracks.visible))
+        most = len(tracks.visible) + missing
+    scale = _find_scale(record)
+    step = max(1, _GROUP_ROWS // max(most, 1))
+    for first in range(0, frames, step):
+        end = min(first + step, frames)
+        if isinstance(tracks, RaggedTracks):
+            rows = tracks.cut(first, end)
+        else:
+            rows = list_rows(tracks, first, end, missing)
+        yield replace(rows, points=rows.points * scale)
 
-    def pad(values: NDArray[Any], fill: float) -> NDArray[Any]:
-        around = ((0, missing), *((0, 0),) * (values.ndim - 1))
-        return np.pad(values, around, constant_values=fill)
 
-    return Tracks(
-        queries=pad(tracks.queries * np.concatenate([np.ones(1, np.float32), scale]), np.nan),
-        points=pad(tracks.points * scale, np.nan),
-        visible=pad(tracks.visible, False),
-        confidence=pad(tracks.confidence, 0),
-        forward_backward_error=pad(tracks.forward_backward_error, np.inf),
-    )
+def _find_scale(record: Record) -> Floats:
+    """Return the factors (x, y) from pixels to the units of the file."""
+    if record.specification.coordinates == "pixels":
+        return np.ones(2, np.float32)
+    return np.array([1 / record.width, 1 / record.height], np.float32)
+
+
+def _list_queries(annotation: Annotation, record: Record) -> list[list[float]]:
+    """Return the queries (t, x, y) of the points of a file; those of missing ones are NaN."""
+    queries = annotation.tracks.queries * np.append(np.float32(1), _find_scale(record))
+    missing = max(0, (record.specification.pad_to or 0) - len(queries))
+    padded: list[list[float]] = np.pad(
+        queries, ((0, missing), (0, 0)), constant_values=np.nan
+    ).tolist()
+    return padded
 
 
 def _read_versions() -> dict[str, str]:

@@ -75,7 +75,30 @@ def annotate(
     features: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_POINTS, help="Track up to N corners of the first frame, the best ones."
+            min=1,
+            max=MAX_POINTS,
+            help="Track N corners at a time, the best ones: as they are lost, others are found.",
+        ),
+    ] = None,
+    renew: Annotated[
+        bool | None,
+        typer.Option(
+            "--renew/--no-renew",
+            help="Whether corners that are lost are replaced, or all are of the first frame. "
+            "Default: they are replaced.",
+        ),
+    ] = None,
+    lost_after: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds for which a corner may be lost before it ends. Default: 1.",
+        ),
+    ] = None,
+    refill_interval: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Minimum number of seconds between searches for corners. Default: 0.2."
         ),
     ] = None,
     corner_quality: Annotated[
@@ -188,6 +211,9 @@ def annotate(
     given = {
         "grid": grid,
         "features": features,
+        "renew": renew,
+        "lost_after": lost_after,
+        "refill_interval": refill_interval,
         "corner_quality": corner_quality,
         "random": random,
         "queries": _read_queries(points, at),

@@ -73,5 +73,8 @@ def view_clip(
 
 
 def _view_points(tracks: Tracks, t: int) -> ViewedPoints:
-    ids = np.arange(len(tracks.points))
-    return ViewedPoints(ids, tracks.points[:, t], tracks.visible[:, t], tracks.confidence[:, t])
+    # A point whose position is not known does not live in the frame.
+    ids = np.flatnonzero(np.isfinite(tracks.points[:, t]).all(axis=1))
+    return ViewedPoints(
+        ids, tracks.points[ids, t], tracks.visible[ids, t], tracks.confidence[ids, t]
+    )

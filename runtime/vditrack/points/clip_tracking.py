@@ -65,6 +65,32 @@ class TrackedClip(NamedTuple):
     """[T] usual frame intervals between each frame and the one before."""
 
 
+def read_steps(
+    extractor: FeatureExtractor, frames: ClipFrames, first: int, *, causal: bool
+) -> Iterator[Step]:
+    """Yield the frames of a clip from number ``first`` on with their maps.
+
+    Args:
+        extractor: the bundle's graphs.
+        frames: the clip.
+        first: number of the first frame.
+        causal: whether maps are those of a stream, or of windows that also look ahead.
+
+    """
+    images: list[Grey] = []
+    begin = first_frame_read(extractor, first, causal=causal)
+
+    def read() -> Iterator[Frame]:
+        for number, (frame, _) in enumerate(frames.read(begin), begin):
+            if number >= first:
+                images.append(grey_levels(frame))
+            yield frame
+
+    maps = features_from(extractor, read(), len(frames), first, causal=causal)
+    for number, features in enumerate(maps, first):
+        yield Step(number, images.pop(0), features)
+
+
 class ClipTracking(Iterator[TrackBlock]):
     """Tracks points through a clip block by block, with memory that does not grow."""
 
@@ -155,7 +181,7 @@ class ClipTracking(Iterator[TrackBlock]):
             begin = 0
         elif self._backward:
             return
-        steps = self._keep(self._read(begin), begin)
+        steps = self._keep(self._read_steps(begin), begin)
         if self._backward:
             for _ in islice(steps, self._last_query + 1):
                 pass
@@ -183,21 +209,8 @@ class ClipTracking(Iterator[TrackBlock]):
                 self._progress(self.steps_done, self._total)
         return block
 
-    def _read(self, first: int) -> Iterator[Step]:
-        """Yield the frames from number ``first`` on with their maps."""
-        images: list[Grey] = []
-        begin = first_frame_read(self._extractor, first, causal=self._causal)
-
-        def read() -> Iterator[Frame]:
-            for number, (frame, _) in enumerate(self._frames.read(begin), begin):
-                if number >= first:
-                    images.append(grey_levels(frame))
-                yield frame
-
-        count = len(self._frames)
-        maps = features_from(self._extractor, read(), count, first, causal=self._causal)
-        for number, features in enumerate(maps, first):
-            yield Step(number, images.pop(0), features)
+    def _read_steps(self, first: int) -> Iterator[Step]:
+        return read_steps(self._extractor, self._frames, first, causal=self._causal)
 
     def _keep(self, steps: Iterator[Step], begin: int) -> Iterator[Step]:
         """Yield the steps from frame ``begin`` on, and keep the maps for the pass backward."""
@@ -213,7 +226,7 @@ class ClipTracking(Iterator[TrackBlock]):
     def _read_back(self, first: int, end: int) -> list[Step]:
         """Return the frames from ``first`` to ``end`` with their maps."""
         if self._kept is None:
-            return list(islice(self._read(first), end - first))
+            return list(islice(self._read_steps(first), end - first))
         kept, frames = self._kept, islice(self._frames.read(first), end - first)
         return [
             Step(number, grey_levels(frame), kept.read(number))

@@ -47,7 +47,7 @@ def annotation():
             size=(60, 80),
             gaps=(Gap(1.1, 1.3, 1),),
             remarks=("a frame is missing.",),
-            measures=measure_tracks(tracks, 4),
+            measures=measure_tracks(tracks, length, 4),
             thumbnail=draw_thumbnail(ArrayFrames(frames, np.arange(length) / 10), tracks),
         )
         return made, make_record(made, settings, "cpu-int8")

@@ -1,5 +1,6 @@
 """Tracks in Parquet, as SQL, data frames and training read them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from vditrack.annotation import track_tables
+from vditrack.annotation.annotate import draw_thumbnail, measure_tracks
+from vditrack.annotation.settings import Settings
 from vditrack.annotation.specification import Specification
-from vditrack.annotation.track_tables import read_record, read_tracks, write_tracks
+from vditrack.annotation.track_tables import make_record, read_record, read_tracks, write_tracks
 from vditrack.errors import InputError
+from vditrack.features.clip_frames import ArrayFrames
+from vditrack.io.viewed_frames import view_clip
+from vditrack.points.ragged_tracks import RaggedTracks, list_rows
 
 COUNT, LENGTH = 3, 5
 
@@ -77,3 +84,42 @@ def test_row_groups_hold_stretches_of_time(tmp_path, annotation):
         for group in range(file.num_row_groups)
     ]
     assert frames == [set(range(65)), set(range(65, 100))]
+
+
+def test_points_that_live_for_a_part_have_rows_there_alone(tmp_path, annotation):
+    made, record = annotation(Specification(features=2, coordinates="normalized"))
+    dense = list_rows(made.tracks, 0, LENGTH)
+    lives = [range(2), range(1, 3), range(3, LENGTH)]
+    rows = np.array([f in lives[n] for n, f in zip(dense.ids, dense.frames, strict=True)])
+    columns = {name: values[rows] for name, values in vars(dense).items() if name != "queries"}
+    ragged = RaggedTracks(queries=made.tracks.queries, **columns)
+    made = replace(made, tracks=ragged, measures=measure_tracks(ragged, LENGTH, COUNT))
+    record = make_record(made, Settings("b" * 64, "cpu", record.specification), "cpu")
+    assert record.measures.points == COUNT
+    assert record.measures.visible_share == round(ragged.visible.mean(), 4)
+    assert record.measures.life == measure_tracks(ragged.fill_rectangle(0, 5), 5, COUNT).life
+    write_tracks(tmp_path / "t.parquet", made, record)
+    table = pq.read_table(tmp_path / "t.parquet")
+    assert table["frame"].to_pylist() == [0, 1, 1, 2, 3, 4]
+    assert table["point"].to_pylist() == [0, 0, 1, 1, 2, 2]
+    assert_allclose(table["time"], 1 + np.array([0, 1, 1, 2, 3, 4]) / 10)
+    assert_allclose(table["x"], ragged.points[:, 0] / 80)
+    saved, _ = read_tracks(tmp_path / "t.parquet")
+    for name, values in vars(ragged.fill_rectangle(0, LENGTH)).items():
+        if values is not None:
+            assert_allclose(getattr(saved.tracks, name), values, rtol=1e-5, err_msg=name)
+    assert_array_equal(saved.times, made.times)
+    shown = [frame.points.ids.tolist() for frame in view_clip(saved.times, tracks=saved.tracks)]
+    assert shown == [[0], [0, 1], [1], [2], [2]]
+    frames = ArrayFrames(np.zeros((LENGTH, 60, 80, 3), np.uint8), np.arange(LENGTH) / 10)
+    assert draw_thumbnail(frames, ragged) == draw_thumbnail(
+        frames, ragged.fill_rectangle(0, LENGTH)
+    )
+
+
+def test_a_file_that_does_not_fit_into_memory_is_not_read(tmp_path, annotation, monkeypatch):
+    made, record = annotation(Specification(grid=2))
+    write_tracks(tmp_path / "t.parquet", made, record)
+    monkeypatch.setattr(track_tables, "available_bytes", lambda: 17 * COUNT * LENGTH - 1)
+    with pytest.raises(InputError, match="3 points in 5 frames, which do not fit into memory"):
+        read_tracks(tmp_path / "t.parquet")

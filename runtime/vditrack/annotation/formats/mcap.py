@@ -107,8 +107,13 @@ def _make_message(
     )
     annotation.timestamp.FromNanoseconds(stamp)
     opacities = np.where(visible, 1.0, _FAINT)
+    # A point whose position is not known does not live in the frame.
+    known = np.isfinite(points).all(axis=1)
     for (x, y), (r, g, b), a in zip(
-        points.tolist(), (colours / 255).tolist(), opacities.tolist(), strict=True
+        points[known].tolist(),
+        (colours[known] / 255).tolist(),
+        opacities[known].tolist(),
+        strict=True,
     ):
         annotation.points.add(x=x, y=y)
         annotation.outline_colors.add(r=r, g=g, b=b, a=a)
