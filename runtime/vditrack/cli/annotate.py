@@ -205,23 +205,13 @@ def annotate(
     A recording that fails is tried again, then listed in failed.parquet, and the job goes on. The
     same command again does only what is missing.
     """
+    arguments = locals()
     import_pyarrow()
     import_jinja2()
     chosen = check_formats(formats or ())
-    given = {
-        "grid": grid,
-        "features": features,
-        "renew": renew,
-        "lost_after": lost_after,
-        "refill_interval": refill_interval,
-        "corner_quality": corner_quality,
-        "random": random,
-        "queries": _read_queries(points, at),
-        "seed": seed,
-        "min_spread": min_spread,
-        "coordinates": coordinates,
-        "pad_to": pad_to,
-    }
+    # Options have the names of the fields.
+    given = {name: arguments.get(name) for name in Specification.__struct_fields__}
+    given["queries"] = _read_queries(points, at)
     specification = override_fields(read_specification(spec) if spec else Specification(), given)
     listed = list_sources(sources)
     # What cannot be reached is reported with the failures.

@@ -76,7 +76,8 @@ def mixture(clips, tmp_path_factory) -> Path:
 
 def read_results(folder: Path) -> dict[str, bytes]:
     """The results that do not depend on the time of a run."""
-    paths = [*folder.glob("tracks/*"), *folder.glob("thumbnails/*"), *folder.glob("*.parquet")]
+    patterns = ("tracks/[!.]*", "thumbnails/[!.]*", "*.parquet")
+    paths = [path for pattern in patterns for path in folder.glob(pattern)]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
