@@ -95,11 +95,13 @@ def annotate_unit(
 
     """
     source = unit.source
-    frames = open_source(source.path, source.topic, source.start, source.end, progress)
+    frames = open_source(
+        source.path, source.topic, source.start, source.end, progress, source.episode
+    )
     tracked = _track(unit, specification, tracker, frames, progress)
     tracks = select_tracks(specification, tracked, len(frames), frames.size)
     thumbnail = draw_thumbnail(frames, tracks)
-    check_unchanged(source.path, unit.identity.status)
+    check_unchanged(source, unit.identity.status)
     return Annotation(
         unit=unit,
         tracks=tracks,

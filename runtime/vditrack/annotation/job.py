@@ -121,8 +121,8 @@ class _Progress:
         self._attempts: Counter[Source | Unit] = Counter()
         self._earlier = results.read_failed()
         self._earlier_units = {one.id: one for one in self._earlier if one.id is not None}
-        self._reached: set[tuple[str, str | None, float, float | None]] = set()
-        """Recordings that were identified, or could not be: path, topic, start and end."""
+        self._reached: set[tuple[str, str | None, float, float | None, int | None]] = set()
+        """Recordings that were identified, or could not be: path, topic, start, end and episode."""
         self._new: list[Annotated] = []
         self._open_sources = 0
 
@@ -140,7 +140,7 @@ class _Progress:
     def begin(self) -> None:
         """Find what is done, and give the rest to the workers."""
         for source in self._job.sources:
-            identity = self._results.find_identity(source.path)
+            identity = self._results.find_identity(source)
             if identity is None:
                 self._open_sources += 1
                 self._pool.submit(source)
@@ -154,7 +154,7 @@ class _Progress:
             self._take_failure(task, outcome.failure)
         elif isinstance(task, Source):
             self._open_sources -= 1
-            self._results.keep_identity(task.path, outcome.result)
+            self._results.keep_identity(task, outcome.result)
             self._add_units(task, outcome.result)
         else:
             if outcome.result.tracked:
@@ -251,13 +251,13 @@ class _Progress:
             for one in self._earlier
             if one.id not in self._copies
             # A bag that is listed without a topic is listed with all.
-            and (one.source, one.topic, one.start, one.end) not in self._reached
-            and (one.source, None, one.start, one.end) not in self._reached
+            and (one.source, one.topic, one.start, one.end, one.episode) not in self._reached
+            and (one.source, None, one.start, one.end, one.episode) not in self._reached
         ]
 
     def _reach(self, source: Source) -> None:
         path = escape_surrogates(source.path.as_posix())
-        self._reached.add((path, source.topic, source.start, source.end))
+        self._reached.add((path, source.topic, source.start, source.end, source.episode))
 
     def _list_units(self) -> list[Unit]:
         """Return the units in the order of the sources."""

@@ -11,10 +11,11 @@ import msgspec
 from vditrack.annotation.failures import Failure, FailureKind
 from vditrack.annotation.settings import TRACKS
 from vditrack.annotation.sources import Source
-from vditrack.annotation.track_tables import SUFFIX, Record, import_pyarrow
+from vditrack.annotation.track_tables import SUFFIX, Record
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
 from vditrack.input_checks.text import escape_surrogates
+from vditrack.io.parquet import import_pyarrow
 
 RECORDINGS, FAILED = "recordings.parquet", "failed.parquet"
 
@@ -27,6 +28,7 @@ class FailedUnit(msgspec.Struct, frozen=True):
     source: str
     """Path as it was given; bytes that are no UTF-8 are escaped."""
     topic: str | None
+    episode: int | None
     start: float
     end: float | None
     kind: FailureKind
@@ -60,6 +62,7 @@ def describe_failure(source: Source, unit_id: str | None, failed: Failed) -> Fai
         id=unit_id,
         source=escape_surrogates(source.path.as_posix()),
         topic=source.topic,
+        episode=source.episode,
         start=source.start,
         end=source.end,
         kind=kind,
@@ -76,6 +79,7 @@ def write_failed(path: Path, failed: Sequence[FailedUnit]) -> None:
             ("id", pa.string()),
             ("source", pa.string()),
             ("topic", pa.string()),
+            ("episode", pa.int64()),
             ("start", pa.float64()),
             ("end", pa.float64()),
             ("kind", pa.string()),
@@ -106,6 +110,7 @@ class _Row(msgspec.Struct):
     id: str
     source: str
     topic: str | None
+    episode: int | None
     start: float
     end: float | None
 
@@ -118,7 +123,10 @@ def read_recordings(path: Path) -> list[tuple[str, Source]]:
         rows = msgspec.convert(content, list[_Row])
     except (OSError, pa.ArrowException, msgspec.ValidationError):
         return []
-    return [(row.id, Source(Path(row.source), row.topic, row.start, row.end)) for row in rows]
+    return [
+        (row.id, Source(Path(row.source), row.topic, row.start, row.end, row.episode))
+        for row in rows
+    ]
 
 
 def write_recordings(path: Path, recordings: Sequence[Recorded]) -> None:
@@ -129,6 +137,7 @@ def write_recordings(path: Path, recordings: Sequence[Recorded]) -> None:
             ("id", pa.string()),
             ("source", pa.string()),
             ("topic", pa.string()),
+            ("episode", pa.int64()),
             ("start", pa.float64()),
             ("end", pa.float64()),
             ("file", pa.string()),
@@ -153,6 +162,7 @@ def _make_row(recording: Recorded) -> dict[str, Any]:
         "id": record.id,
         "source": escape_surrogates(source.path.as_posix()),
         "topic": source.topic,
+        "episode": source.episode,
         "start": source.start,
         "end": source.end,
         "file": f"{TRACKS}/{name}{SUFFIX}",

@@ -21,11 +21,13 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     path: str
     topic: str | None = None
-    """Image topic of a bag; None for each of them."""
+    """Image topic of a bag or camera of a LeRobot data set; None for each of them."""
     start: float = 0.0
     """Seconds after the first frame."""
     end: float | None = None
     """Seconds after the first frame; None for the end."""
+    episode: int | None = None
+    """Episode of a data set; None for each of them."""
 
 
 def read_manifest(path: Path) -> Iterator[Entry]:

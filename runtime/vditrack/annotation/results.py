@@ -82,7 +82,9 @@ class Results:
         # Files whose rows were lost.
         for unit_id in sorted(records.keys() - {unit_id for unit_id, _ in rows}):
             one = records[unit_id]
-            rows.append((unit_id, Source(Path(one.source), one.topic, one.start, one.end)))
+            rows.append(
+                (unit_id, Source(Path(one.source), one.topic, one.start, one.end, one.episode))
+            )
         return [
             Recorded(source, self.files[unit_id], records[unit_id])
             for unit_id, source in rows
@@ -98,19 +100,19 @@ class Results:
         path = self.root / THUMBNAILS / f"{name}.jpg"
         return path.read_bytes() if path.is_file() else None
 
-    def find_identity(self, path: Path) -> Identity | None:
+    def find_identity(self, source: Source) -> Identity | None:
         """Return the identity of a recording that did not change since it was identified."""
-        known = self._identities.get(_make_key(path))
+        known = self._identities.get(_make_key(source))
         if known is None:
             return None
         try:
-            return known if read_status(path)[0] == known.status else None
+            return known if read_status(source)[0] == known.status else None
         except (InputError, OSError):
             return None
 
-    def keep_identity(self, path: Path, identity: Identity) -> None:
+    def keep_identity(self, source: Source, identity: Identity) -> None:
         """Remember the identity of a recording."""
-        self._identities[_make_key(path)] = identity
+        self._identities[_make_key(source)] = identity
 
     def save_identities(self) -> None:
         """Write the identities that are remembered."""
@@ -190,8 +192,10 @@ def _check_folder(root: Path, settings: Settings) -> None:
         )
 
 
-def _make_key(path: Path) -> str:
-    return escape_surrogates(str(path.absolute()))
+def _make_key(source: Source) -> str:
+    key = escape_surrogates(str(source.path.absolute()))
+    # No path has this character.
+    return key if source.episode is None else f"{key}\0{source.episode}\0{source.topic}"
 
 
 def _read_identities(path: Path) -> dict[str, Identity]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import errno
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
 from vditrack.annotation.manifests import MANIFEST_SUFFIXES, read_manifest
 from vditrack.annotation.settings import FORMATS, THUMBNAILS, has_results
 from vditrack.errors import InputError
+from vditrack.io.lerobot.data_set import is_data_set, open_data_set
 
 _VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"}) | {
     ".m2ts",
@@ -34,19 +35,22 @@ class Source:
     """A recording, or a range of one."""
 
     path: Path
-    """A video file, a folder of images, or a bag: its folder or its file."""
+    """A video file, a folder of images, a bag (its folder or its file), or a LeRobot data set."""
     topic: str | None = None
-    """Image topic of a bag; None for each of them."""
+    """Image topic of a bag or camera of a data set; None for each of them."""
     start: float = 0.0
     """Seconds after the first frame."""
     end: float | None = None
     """Seconds after the first frame; None for the end."""
+    episode: int | None = None
+    """Episode of a LeRobot data set."""
 
 
 def list_sources(arguments: Sequence[str]) -> list[Source]:
     """Return the recordings that the arguments name, each once.
 
-    An argument is a video file, a folder of images, a bag, a folder that is searched for these, a
+    An argument is a video file, a folder of images, a bag, a LeRobot data set, a folder that is
+    searched for these, a
     pattern with ``*``, or a manifest (`.txt`, `.csv`, `.jsonl`). The order is that of the
     arguments; in folders and patterns it is that of the names.
 
@@ -58,12 +62,53 @@ def list_sources(arguments: Sequence[str]) -> list[Source]:
     return list(dict.fromkeys(found))
 
 
+def select_episodes(
+    sources: Sequence[Source], episodes: Collection[int] | None, cameras: Collection[str] | None
+) -> list[Source]:
+    """Return the sources without other episodes and cameras of data sets than the given ones.
+
+    Args:
+        sources: The sources; those that are not of a data set stay.
+        episodes: Numbers of episodes; None for all.
+        cameras: Keys of cameras; None for all.
+
+    Raises:
+        InputError: An episode or a camera is in no data set.
+
+    """
+    of_data_sets = [source for source in sources if source.episode is not None]
+    for option, wanted, known in (
+        ("--episodes", episodes, {source.episode for source in of_data_sets}),
+        ("--camera", cameras, {source.topic for source in of_data_sets}),
+    ):
+        missing = sorted(set(wanted or ()) - known, key=str)
+        if missing:
+            has = ", ".join(map(str, sorted(known, key=str)[:20])) or "no LeRobot data set"
+            raise InputError(f"{option}: no data set has {missing[0]}. There is: {has}.")
+    return [
+        source
+        for source in sources
+        if source.episode is None
+        or (
+            (episodes is None or source.episode in episodes)
+            and (cameras is None or source.topic in cameras)
+        )
+    ]
+
+
 def _list_argument(argument: str) -> Iterator[Source]:
     path = Path(argument)
     if path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
         for entry in read_manifest(path):
             # Relative paths begin at the folder of the manifest.
-            yield Source(path.parent / entry.path, entry.topic or None, entry.start, entry.end)
+            one = Source(
+                path.parent / entry.path,
+                entry.topic or None,
+                entry.start,
+                entry.end,
+                entry.episode,
+            )
+            yield from _list_episodes(one) if _is_data_set(one.path) else [one]
         return
     if not os.path.lexists(path) and glob.has_magic(argument):
         yield from _list_matches(argument)
@@ -72,7 +117,8 @@ def _list_argument(argument: str) -> Iterator[Source]:
     sources = list(_search(path)) if os.path.isdir(path) else [Source(path)]  # noqa: PTH112 - no error
     if not sources:
         raise InputError(
-            f"{argument} has no video, bag or folder of images. Give a folder that has some."
+            f"{argument} has no video, bag, data set or folder of images. "
+            "Give a folder that has some."
         )
     yield from sources
 
@@ -126,6 +172,10 @@ def _search(root: Path) -> Iterator[Source]:
             continue
         # Links may lead in a circle.
         seen.add(real)
+        if is_data_set(Path(folder)):
+            folders.clear()
+            yield from _list_episodes(Source(Path(folder)))
+            continue
         if "metadata.yaml" in names:
             folders.clear()
             yield Source(Path(folder))
@@ -134,6 +184,26 @@ def _search(root: Path) -> Iterator[Source]:
         yield from _list_files(Path(folder), names)
     # They are reported with the failures.
     yield from (Source(Path(error.filename)) for error in unreadable)
+
+
+def _list_episodes(source: Source) -> Iterator[Source]:
+    """Yield each camera of each episode of a data set, of those that the source names."""
+    try:
+        data_set = open_data_set(source.path)
+    except InputError:
+        # It is reported with the failures.
+        yield source
+        return
+    for episode in data_set.rows if source.episode is None else [source.episode]:
+        for camera in data_set.cameras if source.topic is None else [source.topic]:
+            yield replace(source, topic=camera, episode=episode)
+
+
+def _is_data_set(path: Path) -> bool:
+    try:
+        return is_data_set(path)
+    except OSError:
+        return False
 
 
 def _belongs_to_results(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +24,12 @@ from vditrack.annotation.settings import Settings
 from vditrack.annotation.specification import Specification
 from vditrack.arrays import Floats, Ints
 from vditrack.atomic_files import staged_file
-from vditrack.errors import InputError, install_command
+from vditrack.errors import InputError
 from vditrack.inference.host_memory import available_bytes
 from vditrack.input_checks.files import MalformedError, decode_json
 from vditrack.input_checks.text import escape_surrogates
 from vditrack.io.clip import Gap
+from vditrack.io.parquet import import_pyarrow
 from vditrack.io.track_files import SavedTracks
 from vditrack.points.ragged_tracks import RaggedTracks, list_rows
 
@@ -45,6 +46,8 @@ _GROUP_ROWS = 1 << 17
 _ENTRY_BYTES = 17
 """Bytes of a point in a frame, as `Tracks` has it."""
 _READ = ("frame", "point", "x", "y", "visible", "confidence", "forward_backward_error")
+_EPISODE = ("episode_index", "frame_index")
+"""Columns by which LeRobot names a frame."""
 _PACKAGES = ("vditrack", "numpy", "opencv-python-headless", "av", "onnxruntime", "pyarrow")
 
 
@@ -58,6 +61,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Path of the recording as it was given; bytes that are no UTF-8 are escaped."""
     source_sha256: str
     topic: str | None
+    """Image topic of a bag, or camera of a LeRobot data set."""
+    episode: int | None = None
+    """Episode of a LeRobot data set."""
     start: float
     """Start of the range, in seconds after the first frame."""
     end: float | None
@@ -80,22 +86,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     measures: Measures
 
 
-def import_pyarrow() -> tuple[Any, Any]:
-    """Import pyarrow and pyarrow.parquet, optional dependencies of the runtime.
-
-    Raises:
-        InputError: They are not installed or cannot be imported.
-
-    """
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise InputError(
-            f"pyarrow, which reads and writes Parquet, cannot be imported ({error}). "
-            f"Run `{install_command('annotate')}`."
-        ) from error
-
-
 def make_record(annotation: Annotation, settings: Settings, backend: str) -> Record:
     """Return what the file of an annotation says of itself.
 
@@ -112,6 +102,7 @@ def make_record(annotation: Annotation, settings: Settings, backend: str) -> Rec
         source=escape_surrogates(unit.source.path.as_posix()),
         source_sha256=unit.identity.sha256,
         topic=unit.source.topic,
+        episode=unit.source.episode,
         start=unit.source.start,
         end=unit.source.end,
         bundle_sha256=settings.bundle_sha256,
@@ -138,7 +129,7 @@ def write_tracks(path: Path, annotation: Annotation, record: Record) -> None:
 
     """
     pa, parquet = import_pyarrow()
-    schema = _make_schema(pa, annotation.stamps is not None)
+    schema = _make_schema(pa, annotation.stamps is not None, record.episode is not None)
     content = {
         _RECORD: msgspec.json.encode(record),
         _QUERIES: msgspec.json.encode(_list_queries(annotation, record)),
@@ -262,8 +253,13 @@ def _explain_damage(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} is damaged: {error}. Annotate the recording again.")
 
 
-def _make_schema(pa: Any, stamped: bool) -> pyarrow.Schema:  # noqa: ANN401
+def _make_schema(
+    pa: Any,  # noqa: ANN401
+    stamped: bool,
+    of_episode: bool,
+) -> pyarrow.Schema:
     fields = [
+        *(pa.field(name, pa.int64(), nullable=False) for name in _EPISODE if of_episode),
         pa.field("frame", pa.int32(), nullable=False),
         pa.field("time", pa.float64(), nullable=False),
         *([pa.field("stamp", pa.int64(), nullable=False)] if stamped else []),
@@ -279,12 +275,14 @@ def _make_schema(pa: Any, stamped: bool) -> pyarrow.Schema:  # noqa: ANN401
 
 def _make_columns(pa: Any, annotation: Annotation, rows: RaggedTracks) -> dict[str, Any]:  # noqa: ANN401
     """Return the columns of some rows, by name."""
-    stamps = annotation.stamps
+    stamps, episode = annotation.stamps, annotation.unit.source.episode
+    keys = {"episode_index": np.full(len(rows.frames), episode), "frame_index": rows.frames}
 
     def known(values: Floats) -> Any:  # noqa: ANN401
         return pa.array(values, pa.float32(), mask=~np.isfinite(values))
 
     return {
+        **({} if episode is None else keys),
         "frame": rows.frames,
         "time": annotation.times[rows.frames],
         **({} if stamps is None else {"stamp": stamps[rows.frames]}),

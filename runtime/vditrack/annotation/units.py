@@ -16,6 +16,8 @@ from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
 from vditrack.input_checks.files import RefusedFileError, open_regular_file
 from vditrack.io.decoding.image_folders import is_image_folder
+from vditrack.io.lerobot.data_set import EpisodeFrames, is_data_set, open_data_set
+from vditrack.io.lerobot.episodes import digest_episode
 from vditrack.io.rosbag.bags import is_bag, open_bag
 from vditrack.io.rosbag.recordings import list_image_topics
 
@@ -33,12 +35,12 @@ class Identity(msgspec.Struct, frozen=True):
     status: str
     """Digest of sizes and times of change of its files."""
     topics: tuple[str | None, ...]
-    """Image topics of a bag, sorted; [None] for a video or a folder of images."""
+    """Image topics of a bag, sorted, or the camera of an episode; [None] for others."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A recording, a topic of it, or a range of it."""
+    """A recording, a topic of it, a range of it, or a camera of an episode."""
 
     source: Source
     identity: Identity
@@ -49,6 +51,8 @@ class Unit:
     def name(self) -> str:
         """Name of the files of its results, without their suffix."""
         stem = self.source.path.stem or self.source.path.resolve().stem
+        if self.source.episode is not None:
+            stem += f"-{self.source.episode:06}-{self.source.topic}"
         safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in stem)
         return f"{safe[:80]}-{self.id}"
 
@@ -62,10 +66,14 @@ def identify(source: Source, progress: Progress) -> Identity:
 
     Raises:
         SourceError: It does not exist, is not a regular file, or changes while it is read.
-        InputError: It is a bag that cannot be opened.
+        InputError: It is a bag or an episode that cannot be read.
 
     """
-    status, files = read_status(source.path)
+    status, files = read_status(source)
+    if is_data_set(source.path):
+        sha256 = digest_episode(_locate(source), progress)
+        check_unchanged(source, status)
+        return Identity(sha256, status, (source.topic,))
     total, done = sum(file.stat().st_size for file in files), 0
     digest = hashlib.sha256()
     for file in files:
@@ -80,7 +88,7 @@ def identify(source: Source, progress: Progress) -> Identity:
                 left -= len(chunk)
                 done += len(chunk)
                 progress(done, total)
-    check_unchanged(source.path, status)
+    check_unchanged(source, status)
     return Identity(digest.hexdigest(), status, _list_topics(source))
 
 
@@ -89,43 +97,63 @@ def list_units(source: Source, identity: Identity, settings: Settings) -> list[U
     units = []
     for topic in identity.topics if source.topic is None else (source.topic,):
         one = replace(source, topic=topic)
-        parts = (identity.sha256, topic, one.start, one.end, settings)
+        episode = () if one.episode is None else (one.episode,)
+        parts = (identity.sha256, topic, *episode, one.start, one.end, settings)
         digest = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
         units.append(Unit(one, identity, digest[:_ID_DIGITS]))
     return units
 
 
-def read_status(path: Path) -> tuple[str, list[Path]]:
+def read_status(source: Source) -> tuple[str, list[Path]]:
     """Return a digest of the sizes and times of a recording's files, and the files.
 
     Raises:
         SourceError: There is no such file.
+        InputError: It is an episode that is not described.
 
     """
+    path, digest = source.path, hashlib.sha256()
     try:
-        files = _list_content(path) if path.is_dir() else [path]
-        digest = hashlib.sha256()
+        if is_data_set(path):
+            frames = _locate(source)
+            # What is said of other episodes may change.
+            digest.update(repr(frames).encode())
+            files = list(dict.fromkeys((frames.file, frames.table)))
+        else:
+            files = _list_content(path) if path.is_dir() else [path]
         for file in files:
             status = file.stat()
             parts = (file.name, status.st_ino, status.st_size, status.st_mtime_ns)
             digest.update(repr((*parts, status.st_ctime_ns)).encode())
     except FileNotFoundError as error:
-        raise SourceError("absent", f"there is no {path}.") from error
+        raise SourceError("absent", f"there is no {error.filename or path}.") from error
     return digest.hexdigest(), files
 
 
-def check_unchanged(path: Path, status: str) -> None:
+def check_unchanged(source: Source, status: str) -> None:
     """Check that the files of a recording are as they were.
 
     Raises:
         SourceError: They changed.
 
     """
-    if read_status(path)[0] != status:
+    if read_status(source)[0] != status:
         raise SourceError(
             "changed",
-            f"{path} changed while it was read. Run the command again when it is complete.",
+            f"{source.path} changed while it was read. Run the command again when it is complete.",
         )
+
+
+def _locate(source: Source) -> EpisodeFrames:
+    """Return where the frames of an episode are, and refuse what an episode cannot have."""
+    data_set = open_data_set(source.path)
+    if source.episode is None:
+        raise SourceError("refused", f"{source.path} is a data set: name an episode of it.")
+    if source.start or source.end is not None:
+        raise SourceError(
+            "refused", "a part of an episode cannot be read: leave start and end out."
+        )
+    return data_set.locate(source.episode, data_set.choose_camera(source.topic))
 
 
 def _list_content(folder: Path) -> list[Path]:

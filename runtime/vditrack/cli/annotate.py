@@ -13,7 +13,7 @@ from vditrack.annotation.job import Job, run_job
 from vditrack.annotation.report import import_jinja2
 from vditrack.annotation.results import REPORT
 from vditrack.annotation.settings import FORMATS, FormatName, Settings
-from vditrack.annotation.sources import Source, list_sources
+from vditrack.annotation.sources import Source, list_sources, select_episodes
 from vditrack.annotation.specification import (
     MAX_GRID,
     MAX_POINTS,
@@ -22,7 +22,6 @@ from vditrack.annotation.specification import (
     read_specification,
 )
 from vditrack.annotation.summary import Summary, count_things
-from vditrack.annotation.track_tables import import_pyarrow
 from vditrack.annotation.worker_pool import Limits
 from vditrack.bundle.folder import MANIFEST, bundled_model, load_bundle
 from vditrack.cli.console import echo, echo_json
@@ -36,12 +35,14 @@ from vditrack.cli.options import (
     SignatureOption,
     VerifyFilesOption,
     choose_backend,
+    parse_numbers,
     parse_points,
 )
 from vditrack.cli.progress import add_progress_bar, progress_bars
 from vditrack.doctor.hardware import has_nvidia_gpu
 from vditrack.errors import InputError
 from vditrack.inference.host_memory import available_bytes
+from vditrack.io.parquet import import_pyarrow
 from vditrack.io.track_files import read_queries
 
 _MEMORY_SHARE = 0.8
@@ -53,14 +54,22 @@ def annotate(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Video files, folders of images, bags, folders that hold these, patterns with *, "
-            "and manifests: .txt with a path a line, or .csv or .jsonl with path, topic, start and "
-            "end.",
+            help="Video files, folders of images, bags, LeRobot data sets, folders that hold "
+            "these, patterns with *, and manifests: .txt with a path a line, or .csv or .jsonl "
+            "with path, topic, start, end and episode.",
         ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder that the results are written to.")
     ],
+    episodes: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Episodes of data sets, such as 0,3,5-9. Default: all."),
+    ] = None,
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(help="Camera of data sets, by its key. Repeatable. Default: all."),
+    ] = None,
     spec: Annotated[
         Path | None,
         typer.Option(
@@ -213,7 +222,9 @@ def annotate(
     given = {name: arguments.get(name) for name in Specification.__struct_fields__}
     given["queries"] = _read_queries(points, at)
     specification = override_fields(read_specification(spec) if spec else Specification(), given)
-    listed = list_sources(sources)
+    listed = select_episodes(
+        list_sources(sources), parse_numbers("--episodes", episodes), camera or None
+    )
     # What cannot be reached is reported with the failures.
     if not any(map(_may_exist, listed)):
         raise InputError(f"there is no {listed[0].path}, nor any other recording that is named.")

@@ -73,7 +73,15 @@ DeviceOption = Annotated[
 
 TopicOption = Annotated[
     str | None,
-    typer.Option(help="Image topic of a bag. Optional if the bag has a single image topic."),
+    typer.Option(
+        "--topic",
+        "--camera",
+        help="Image topic of a bag, or camera of a data set. Optional if there is only one.",
+    ),
+]
+
+EpisodeOption = Annotated[
+    int | None, typer.Option(min=0, help="Episode of a LeRobot data set, by its number.")
 ]
 
 MaskOption = Annotated[
@@ -133,15 +141,18 @@ def check_recording_path(path: Path, option: str) -> None:
     check_file_destination(path)
 
 
-def default_output(source: Path, what: str) -> Path:
+def default_output(source: Path, what: str, episode: int | None = None) -> Path:
     """Return the folder that results are written to by default: ``SOURCE_what``.
 
     Args:
         source: The input; its folder's name is taken if it is a folder, as for ``.``.
         what: What the results are.
+        episode: Episode of a data set, which the name then has too.
 
     """
     name = source.resolve().name if source.is_dir() else source.stem
+    if episode is not None:
+        name += f"_{episode:06}"
     return Path(f"{name}_{what}")
 
 
@@ -178,6 +189,28 @@ def parse_points(texts: list[str]) -> Floats:
             raise InputError(f"--at {text} is not t,x,y, three numbers as in 0,320,240.") from error
         queries.append((t, x, y))
     return np.array(queries, np.float32)
+
+
+_MOST_NUMBERS = 1_000_000
+"""Most numbers that a range of an option stands for."""
+
+
+def parse_numbers(option: str, text: str | None) -> set[int] | None:
+    """Return the numbers that a text such as ``0,3,5-9`` lists; None for no text.
+
+    Raises:
+        InputError: It is no such list.
+
+    """
+    if text is None:
+        return None
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() if dash else not last)):
+            raise InputError(f"{option} {text}: give numbers and ranges, as in 0,3,5-9.")
+        numbers.update(range(int(first), min(int(last or first), int(first) + _MOST_NUMBERS) + 1))
+    return numbers
 
 
 def choose_backend(name: str, device: int | None) -> str:

@@ -22,6 +22,7 @@ from vditrack.cli.options import (
     BundleOption,
     DeviceOption,
     EndOption,
+    EpisodeOption,
     HostCodeOption,
     Json,
     MaskOption,
@@ -76,6 +77,7 @@ def propagate(
     mask: MaskOption = None,
     objects: ObjectOption = None,
     topic: TopicOption = None,
+    episode: EpisodeOption = None,
     bundle: BundleOption = None,
     motion_weight: Annotated[
         float | None,
@@ -104,7 +106,7 @@ def propagate(
         check_recording_path(rerun, "--rerun")
     chosen = choose_backend(backend, device)
     marked = read_marked_objects(mask or [], objects or [])
-    destination = output or default_output(video, "masks")
+    destination = output or default_output(video, "masks", episode)
     inputs = (video, *marked.files)
 
     def load() -> Tracker:
@@ -123,7 +125,7 @@ def propagate(
         nullcontext(load()) as tracker,
         progress_bars(quiet=as_json) as bars,
     ):
-        source = open_source(video, topic, start, end, add_progress_bar(bars, "reading"))
+        source = open_source(video, topic, start, end, add_progress_bar(bars, "reading"), episode)
         progress = add_progress_bar(bars, "masks", len(source))
         began = time.perf_counter()
         store, count = propagate_stored(

@@ -11,6 +11,7 @@ from vditrack.cli.options import (
     BundleOption,
     DeviceOption,
     EndOption,
+    EpisodeOption,
     HostCodeOption,
     Json,
     MaskOption,
@@ -44,8 +45,8 @@ def track(
     video: Annotated[
         Path,
         typer.Argument(
-            help="Video file, a folder of JPEG or PNG images, or a rosbag2: its folder, an .mcap "
-            "or a .db3 file."
+            help="Video file, a folder of JPEG or PNG images, a rosbag2 (its folder, an .mcap "
+            "or a .db3 file), or the folder of a LeRobot data set."
         ),
     ],
     points: Annotated[
@@ -66,6 +67,7 @@ def track(
     mask: MaskOption = None,
     objects: ObjectOption = None,
     topic: TopicOption = None,
+    episode: EpisodeOption = None,
     bundle: BundleOption = None,
     start: StartOption = 0.0,
     end: EndOption = None,
@@ -104,7 +106,7 @@ def track(
         remarks=tuple(marked.remarks) if marked else (),
         files=(*([points] if points else []), *(marked.files if marked else [])),
     )
-    folder = output or default_output(video, "tracks")
+    folder = output or default_output(video, "tracks", episode)
     mode: TrackMode = "reference" if reference else "offline"
     request = TrackRequest(
         video,
@@ -121,5 +123,6 @@ def track(
         verify_files,
         allow_host_code,
         resume,
+        episode,
     )
     track_video(request, as_json=as_json)

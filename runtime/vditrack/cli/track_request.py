@@ -53,7 +53,7 @@ class TrackRequest:
     """One run of ``track`` or ``demo``."""
 
     video: Path
-    """Video file, folder of images or rosbag2."""
+    """Video file, folder of images, rosbag2 or LeRobot data set."""
     points: Points
     output: Path
     """Folder of the results."""
@@ -63,7 +63,7 @@ class TrackRequest:
     end: float | None = None
     """Seconds; None for the end of the video."""
     topic: str | None = None
-    """Image topic of a bag."""
+    """Image topic of a bag, or camera of a data set."""
     backend: str = "auto"
     """As `Tracker.load` takes it."""
     mode: TrackMode = "offline"
@@ -77,6 +77,8 @@ class TrackRequest:
     """Whether engines may bring code for the CPU."""
     resume: bool = False
     """Whether to continue an interrupted run."""
+    episode: int | None = None
+    """Episode of a LeRobot data set."""
 
 
 def _split_evenly(count: int, length: int) -> Doubles:

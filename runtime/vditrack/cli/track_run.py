@@ -71,7 +71,9 @@ def track_video(request: TrackRequest, *, as_json: bool) -> None:
         progress_bars(quiet=as_json) as bars,
     ):
         path, progress = request.video, add_progress_bar(bars, "reading")
-        source = open_source(path, request.topic, request.start, request.end, progress)
+        source = open_source(
+            path, request.topic, request.start, request.end, progress, request.episode
+        )
         if request.points.masks:
             validate_masks(request.points.masks, len(source), source.size)
         progress = add_progress_bar(bars, "tracking")

@@ -22,8 +22,10 @@ from vditrack.cli.propagate_result import PropagateResult
 from vditrack.cli.track_result import TRACKS
 from vditrack.errors import InputError
 from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
-from vditrack.io.clip import Video
+from vditrack.io.clip import Video, collect
 from vditrack.io.decoding.image_folders import is_image_folder
+from vditrack.io.lerobot.data_set import is_data_set
+from vditrack.io.lerobot.episodes import open_episode
 from vditrack.io.mask_png import read_mask
 from vditrack.io.rerun_recording import SUFFIX, import_rerun, write_recording
 from vditrack.io.rosbag.bags import is_bag
@@ -45,7 +47,9 @@ class _Pictures:
     video: Path | None
     """As the user gave it."""
     topic: str | None
-    """Image topic of a bag."""
+    """Image topic of a bag, or camera of a data set."""
+    episode: int | None = None
+    """Episode of a LeRobot data set."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def _read_results(results: Path, pictures: _Pictures, tracks_topic: str | None) 
     if results.suffix == PARQUET:
         annotated, record = read_annotation(results)
         if pictures.video is None:
-            pictures = _Pictures(None, pictures.topic or record.topic)
+            pictures = _Pictures(None, pictures.topic or record.topic, record.episode)
         return _read_clip(results, annotated, None, results.parent, pictures)
     folder = results if results.is_dir() else results.parent
     if results.name == MASKS and (results.parent / RESULT).is_file():
@@ -183,7 +187,7 @@ def _read_clip(
     source = pictures.video or named
     clip, remark = None, None
     if source is not None and (source.exists() or pictures.video is not None):
-        clip = _read_pictures(source, times, pictures.topic)
+        clip = _read_pictures(source, times, pictures)
     else:
         missing = f"{source} is not there" if source else f"{results} does not name its video"
         remark = f"{missing}: results are shown without pictures. Give --video VIDEO."
@@ -229,7 +233,7 @@ def _read_masks(folder: Path, result: PropagateResult) -> MaskClip:
     return masks
 
 
-def _read_pictures(path: Path, times: Doubles, topic: str | None) -> Video:
+def _read_pictures(path: Path, times: Doubles, pictures: _Pictures) -> Video:
     """Decode the frames of a video at the times of the results.
 
     Raises:
@@ -237,8 +241,11 @@ def _read_pictures(path: Path, times: Doubles, topic: str | None) -> Video:
 
     """
     start, end = max(0.0, float(times[0]) - _TIME_TOLERANCE), float(times[-1]) + _TIME_TOLERANCE
+    topic, episode = pictures.topic, pictures.episode
     if is_bag(path) and not is_image_folder(path):
         video: Video = read_recording(path, topic, start, end)
+    elif is_data_set(path) and episode is not None:
+        video = collect(open_episode(path, episode, topic), None)
     elif topic is not None:
         raise InputError(f"--topic is for bags; {path} is none.")
     else:

@@ -24,6 +24,8 @@ from vditrack.io.clip import (
 )
 from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.decoding.video_files import VideoFileReader
+from vditrack.io.lerobot.data_set import describe_episodes, is_data_set, open_data_set
+from vditrack.io.lerobot.episodes import EpisodeReader, open_episode
 from vditrack.io.rosbag.bags import is_bag
 from vditrack.io.rosbag.recordings import BagReader, ImageMessages
 from vditrack.io.video import open_video_reader
@@ -128,7 +130,7 @@ class FrameSource:
                 break
             yield picture.read()
             done += 1
-        if done < len(self) and first and isinstance(self._reader, VideoFileReader):
+        if done < len(self) and first and isinstance(self._reader, VideoFileReader | EpisodeReader):
             # The file says that decoding can start where it cannot.
             for picture in self._reader.pictures_from_start(self._selection, done):
                 if not self._is_known(done, picture):
@@ -180,16 +182,18 @@ def open_source(
     start: float = 0.0,
     end: float | None = None,
     progress: DecodeProgress | None = None,
+    episode: int | None = None,
 ) -> FrameSource:
     """Open a video file, a folder of images or a bag, and decode it once to find its frames.
 
     Args:
         path: what `vditrack.io.video.read_video` takes, or a rosbag2: its folder, or one of its
-            `.mcap` or `.db3` files.
-        topic: image topic of a bag; optional if it has a single one.
+            `.mcap` or `.db3` files, or the folder of a LeRobot data set.
+        topic: image topic of a bag or camera of a data set; optional if there is a single one.
         start: begin of the part, in seconds after the first frame.
         end: end of the part, exclusive; the end of the file by default.
         progress: called with (frames decoded, frames expected).
+        episode: number of the episode of a data set.
 
     Returns:
         The source. Its frames, times, gaps and remarks are those of `read_video` and
@@ -199,16 +203,30 @@ def open_source(
         InputError: As `read_video` and `read_recording` do, but frames need not fit into memory.
 
     """
-    return FrameSource(open_reader(path, topic, start, end), progress)
+    return FrameSource(open_reader(path, topic, start, end, episode), progress)
 
 
-def open_reader(path: Path, topic: str | None, start: float, end: float | None) -> ClipReader:
-    """Return what decodes a part of a video file, a folder of images or a bag.
+def open_reader(
+    path: Path, topic: str | None, start: float, end: float | None, episode: int | None = None
+) -> ClipReader:
+    """Return what decodes a part of what `open_source` takes.
 
     Raises:
-        InputError: The part is no range of time, or a topic is given and the path is not a bag.
+        InputError: The part is no range of time, a topic is given and the path is neither a bag nor
+            a data set, or an episode does not fit the path.
 
     """
+    if is_data_set(path):
+        if episode is None:
+            data_set = open_data_set(path)
+            raise InputError(
+                f"{path} is a LeRobot data set: give --episode. {describe_episodes(data_set)}"
+            )
+        if start or end is not None:
+            raise InputError(f"a part of an episode cannot be read; {path} is a LeRobot data set.")
+        return open_episode(path, episode, topic)
+    if episode is not None:
+        raise InputError(f"--episode is for LeRobot data sets; {path} is none.")
     if is_bag(path) and not is_image_folder(path):
         return BagReader(path, topic, start, end)
     if topic is not None:

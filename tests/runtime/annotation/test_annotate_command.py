@@ -277,7 +277,7 @@ def test_a_recording_is_not_the_folder_of_its_results(mixture, assert_refused):
     [
         (["absent.mp4", "--grid", 3], "there is no absent.mp4, nor any other"),
         (["*.mp4", "--grid", 3], "no file matches"),
-        ([".", "--grid", 3], "has no video, bag or folder of images"),
+        ([".", "--grid", 3], "has no video, bag, data set or folder of images"),
         (["."], "exactly one of --grid N"),
         ([".", "--grid", 3, "--bundle", "absent"], "has no video"),
         ([".", "--grid", 3, "--format", "csv"], "no format csv. Choose from hdf5, mcap, rerun"),

@@ -118,7 +118,7 @@ def test_names_in_manifests_are_kept_as_they_are(tmp_path):
         ("m.jsonl", '{"path": "a"}\n{"start": 1}\n', "line 2: Object missing required field"),
         ("m.txt", "# nothing\n", "lists no recording"),
         ("*.mp4", None, "no file matches"),
-        (".", None, "has no video, bag or folder of images"),
+        (".", None, "has no video, bag, data set or folder of images"),
     ],
 )
 def test_what_lists_nothing_is_refused(tmp_path, name, content, message):

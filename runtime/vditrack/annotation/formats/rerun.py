@@ -30,7 +30,14 @@ def write_rerun(path: Path, content: TrackContent, progress: Progress) -> None:
     """
     source = content.source
     try:
-        frames = open_source(source.path, content.record.topic, source.start, source.end, progress)
+        frames = open_source(
+            source.path,
+            content.record.topic,
+            source.start,
+            source.end,
+            progress,
+            content.record.episode,
+        )
     except InputError as error:
         raise SourceError("refused", str(error)) from error
     pictures = _show_progress(frames, progress)

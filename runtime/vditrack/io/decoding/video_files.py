@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import av
 import av.container
@@ -40,7 +40,7 @@ from vditrack.io.decoding.reliability import (
 )
 from vditrack.io.decoding.seeking import SeekIndex, make_seek_index
 from vditrack.io.decoding.stored_pictures import StoredPicture
-from vditrack.io.decoding.streams import choose_stream, open_container
+from vditrack.io.decoding.streams import choose_stream, describe_error, open_container
 
 Threads = Literal["AUTO", "SLICE"]
 """How FFmpeg decodes in threads: as it chooses, or one frame at a time."""
@@ -59,12 +59,30 @@ _PARTIAL = frozenset({"apng", "gif"})
 """Decoders that return a part of the last frame of a file that was cut short."""
 
 
+class _Part(NamedTuple):
+    """A part of a file; see `VideoFileReader`."""
+
+    start: float
+    end: float | None
+    seeks: bool
+
+
 class VideoFileReader:
     """Decodes a video file, or a part of it; see `vditrack.io.video.read_video`."""
 
-    def __init__(self, path: Path, start: float, end: float | None) -> None:
-        """Take the part from ``start`` to ``end`` (exclusive), in seconds."""
-        self.path, self._start, self._end = path, start, end
+    def __init__(self, path: Path, start: float, end: float | None, *, seeks: bool = False) -> None:
+        """Take a part of a file.
+
+        Args:
+            path: The file.
+            start: Start of the part, in seconds after the first frame.
+            end: End of the part (exclusive), in seconds after the first frame; None for the end of
+                the file.
+            seeks: Whether decoding starts at the last key frame before the part. Then ``start``,
+                ``end`` and the times of the frames are those that are stored in the file.
+
+        """
+        self.path, self._part = path, _Part(start, end, seeks)
         self._threads: Threads = "AUTO"
         self._index: SeekIndex | None = None
 
@@ -73,7 +91,7 @@ class VideoFileReader:
     ) -> tuple[Sink, Selection]:
         """See `ClipReader`."""
         with open_container(self.path) as container:
-            decoding = _Decoding(self.path, container, "AUTO", self._start, self._end)
+            decoding = _Decoding(self.path, container, "AUTO", self._part)
             sink = make_sink(self.path, decoding.expected or 0)
             run(decoding, sink, progress)
             if not decoding.is_damaged:
@@ -84,7 +102,7 @@ class VideoFileReader:
         # not give the same frames in every run.
         self._threads = "SLICE"
         with open_container(self.path) as container:
-            decoding = _Decoding(self.path, container, "SLICE", self._start, self._end)
+            decoding = _Decoding(self.path, container, "SLICE", self._part)
             sink = make_sink(self.path, decoding.expected or 0)
             run(decoding, sink, progress)
             return sink, decoding.select()
@@ -101,7 +119,7 @@ class VideoFileReader:
         wanted = iter(selection.positions[first:])
         following = next(wanted, None)
         with open_container(self.path) as container:
-            decoding = _Decoding(self.path, container, self._threads, self._start, self._end)
+            decoding = _Decoding(self.path, container, self._threads, self._part)
             for position, (picture, _) in enumerate(decoding.pictures()):
                 decoding.forget()
                 if position == following:
@@ -119,12 +137,12 @@ class _Decoding:
         path: Path,
         container: av.container.InputContainer,
         threads: Threads,
-        start: float,
-        end: float | None,
+        part: _Part,
     ) -> None:
         stream, remark = choose_stream(path, container)
         self._path, self._container, self._stream = path, container, stream
-        self._threads, self._start, self._end = threads, start, end
+        self._threads, self._seeks = threads, part.seeks
+        self._start, self._end = start, end = part.start, part.end
         self._interval = 1 / float(stream.average_rate or _DEFAULT_RATE)
         self.expected = _expected_frames(stream, start, end)
         """Expected number of frames; None where it is not known."""
@@ -133,7 +151,7 @@ class _Decoding:
         self._record = DecodingRecord()
         # AVI may have the times of decoding only, which are those of presentation in another order.
         self._is_avi = container.format.name == "avi"
-        self._origin: float | None = None
+        self._origin: float | None = 0.0 if part.seeks else None
         self._last = -self._interval
         self._reader = PacketReader(path, container, stream)
         self._read_all = False
@@ -155,6 +173,8 @@ class _Decoding:
 
     def pictures(self) -> Iterator[tuple[Picture, float]]:
         """Yield the frames of the part and their times, until its end or that of the file."""
+        if self._seeks:
+            seek_to(self._container, self._stream, self._start)
         for images in self._decode():
             for image in images:
                 picture = self._take(image)
@@ -187,7 +207,8 @@ class _Decoding:
 
         """
         record, remarks = self._record, self._remarks
-        if self._read_all:
+        # What a file announces is more than was read after seeking.
+        if self._read_all and not self._seeks:
             remark = check_completeness(self._path, self._container, self._stream, record)
             if remark and self._stream.codec_context.name in _PARTIAL and record.packets:
                 record.packets[-1].damaged = True
@@ -338,6 +359,25 @@ class _Decoding:
                 f"{self._path} is damaged: no video frame {part} can be decoded. Copy it again."
             )
         raise InputError(f"{self._path} has no video frame {part}.")
+
+
+def seek_to(
+    container: av.container.InputContainer, stream: av.video.VideoStream, time: float
+) -> None:
+    """Go to the last key frame at or before a time of the file, in seconds.
+
+    Raises:
+        InputError: The file cannot be sought.
+
+    """
+    if stream.time_base is None:
+        return
+    try:
+        container.seek(max(0, round(time / stream.time_base)), stream=stream)
+    except av.error.FFmpegError as error:
+        raise InputError(
+            f"{container.name} has no video frame before {time:.3f} s: {describe_error(error)}."
+        ) from error
 
 
 def _expected_frames(stream: av.video.VideoStream, start: float, end: float | None) -> int | None:

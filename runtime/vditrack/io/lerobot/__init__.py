@@ -1,0 +1,1 @@
+"""LeRobot data sets: their cameras, their episodes, and the frames of an episode."""
