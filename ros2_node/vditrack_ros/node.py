@@ -17,6 +17,7 @@ from vditrack.input_checks.text import clean_line, clean_text
 from vditrack_ros.bond import Bond, import_status
 from vditrack_ros.camera.camera import CameraPipeline, SharedModel
 from vditrack_ros.diagnostics import NodeState, build_diagnostic_status, build_node_report
+from vditrack_ros.masks.propagation import MaskWorkers
 from vditrack_ros.parameters.declaration import DeclaredParameters, build_set_result
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.process import choose_thread_count, return_free_memory
@@ -135,7 +136,8 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         )
         run_self_test(tracker, settings.mode)
         # An executor starts its thread with its first job.
-        points, masks = ThreadPoolExecutor(1, "points"), ThreadPoolExecutor(1, "masks")
+        points = ThreadPoolExecutor(1, "points")
+        masks = MaskWorkers(ThreadPoolExecutor(1, "masks"), ThreadPoolExecutor(1, "labels"))
         self._model = SharedModel(tracker, points, masks)
         self._settings = settings
         backend, source = tracker.backend, tracker.bundle.manifest.source
@@ -177,7 +179,8 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         self._cameras = []
         self._transforms.close()
         if self._model is not None:
-            for worker in (self._model.points_worker, self._model.masks_worker):
+            masks = self._model.mask_workers
+            for worker in (self._model.points_worker, masks.networks, masks.labels):
                 worker.shutdown(cancel_futures=True)
         self._model = self._settings = None
         # Reference cycles keep the sessions, and with them the model's weights, alive.

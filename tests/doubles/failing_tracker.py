@@ -16,19 +16,19 @@ class FailingTracker:
         return self.live(None)
 
     def live(self, worker, first_id=0):
-        return self._wrap(self._tracker.live(worker, first_id))
+        return self._wrap(self._tracker.live(worker, first_id), "push")
 
     def mask_stream(self):
-        return self._wrap(self._tracker.mask_stream())
+        return self._wrap(self._tracker.mask_stream(), "push_described")
 
-    def _wrap(self, stream):
-        push, pushes = stream.push, iter(range(100))
+    def _wrap(self, stream, name):
+        push, pushes = getattr(stream, name), iter(range(100))
 
-        def failing(frame, stamp):
-            update = push(frame, stamp)
+        def failing(*frame):
+            update = push(*frame)
             return self._change(update) if next(pushes) in (1, 2) else update
 
-        stream.push = failing
+        setattr(stream, name, failing)
         return stream
 
 

@@ -19,6 +19,7 @@ from vditrack.streams.mask_stream import MaskUpdate
 from vditrack_ros.consumer import CameraContext, CameraImage
 from vditrack_ros.diagnostics import CameraState
 from vditrack_ros.masks.object_requests import read_objects
+from vditrack_ros.masks.propagation import MaskWorkers
 from vditrack_ros.masks.tracking import MaskConsumer
 from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.points.object_ids import PointObjectIds
@@ -39,11 +40,12 @@ class Held(Executor):
     def go_on(self):
         future, work, arguments = self.work.pop(0)
         if not future.set_running_or_notify_cancel():
-            return
+            return False
         try:
             future.set_result(work(*arguments))
         except Exception as error:
             future.set_exception(error)
+        return True
 
 
 class Recorder:
@@ -57,9 +59,15 @@ class Recorder:
         self.told.append("new")
         return self
 
-    def push(self, frame, stamp):
+    def describe(self, frame, stamp):
         if self.wrong is not None:
             raise self.wrong
+        return frame, stamp
+
+    def push_described(self, described):
+        return self.push(*described)
+
+    def push(self, frame, stamp):
         self.told.append(round(stamp, 3))
         mask = np.zeros(frame.shape[:2], np.uint8)
         count = sum(isinstance(one, str) and one != "new" for one in self.told)
@@ -84,14 +92,15 @@ class Recorder:
 
 @pytest.fixture
 def held(peer, settings):
-    """Masks of a camera by hand: images, the worker's steps, and what the stream was told."""
-    tracker, worker = Recorder(), Held()
+    """Masks of a camera by hand: images, the workers' steps, and what the stream was told."""
+    tracker, worker, labels = Recorder(), Held(), Held()
     site = CameraContext(
         peer.node, "held/", "held/", peer.node.get_logger(), FrameTransforms(peer.node)
     )
     overlay = OverlayPublisher(site)
     settings = replace(settings, mode="masks")
-    masks = MaskConsumer(site, tracker, worker, settings, overlay, PointObjectIds())
+    workers = MaskWorkers(worker, labels)
+    masks = MaskConsumer(site, tracker, workers, settings, overlay, PointObjectIds())
     marks = peer.publisher(Image, "held/mask")
     peer.until(lambda: marks.get_subscription_count() > 0, "the topics")
     tracker.told.clear()
@@ -102,10 +111,10 @@ def held(peer, settings):
 
     def mark(index, seconds):
         """And wait until it has come."""
-        before = waiting(), len(worker.work)
+        before = waiting(), len(labels.work)
         mask = np.full((4, 6), index, np.uint8)
         marks.publish(image_message(mask, round(seconds * SECOND), "mono8"))
-        peer.until(lambda: (waiting(), len(worker.work)) != before, "the mask")
+        peer.until(lambda: (waiting(), len(labels.work)) != before, "the mask")
 
     def waiting():
         return int(values()["masks waiting"])
@@ -113,9 +122,19 @@ def held(peer, settings):
     def values():
         return masks.report(CameraState("/held/image", 1, False, True, ""), time.monotonic()).values
 
+    def step(one):
+        """One worker does one thing, and the consumer takes note."""
+        ahead, job = masks._ahead, masks._job
+        if one.go_on():
+            gone_on = lambda: masks._ahead is not ahead or masks._job is not job  # noqa: E731
+            peer.until(gone_on, "that it goes on")
+
     def work():
-        worker.go_on()
-        peer.until(lambda: worker.work or masks._job is None, "that it goes on")
+        """The next image is described, and gets its labels and what was asked meanwhile."""
+        if not labels.work:
+            step(worker)
+        while labels.work:
+            step(labels)
 
     yield SimpleNamespace(**locals())
     masks.close()
@@ -126,7 +145,7 @@ def held(peer, settings):
 def test_while_the_model_works_only_the_newest_image_waits(held):
     for seconds in (1.0, 1.1, 1.2, 1.3):
         held.take(seconds)
-    while held.worker.work:
+    while held.worker.work or held.labels.work:
         held.work()
     assert held.tracker.told == [1.0, 1.3]
     assert held.values()["images passed over"] == "2"
@@ -142,7 +161,7 @@ def test_an_image_that_a_mask_is_of_is_not_passed_over(held):
     held.mark(5, 1.1)
     for seconds in (1.1, 1.2, 1.3):
         held.take(seconds)
-    while held.worker.work:
+    while held.worker.work or held.labels.work:
         held.work()
     assert held.tracker.told == [1.0, 1.1, "mark 5 at 1.1", 1.1]
     assert held.values()["images passed over"] == "2"
@@ -152,23 +171,43 @@ def test_an_image_that_a_mask_is_of_is_not_passed_over(held):
     assert held.tracker.told[-1] == 1.4
 
 
-def test_masks_that_come_while_the_model_works(held):
+def test_an_image_is_described_while_labels_go_into_the_one_before(held):
+    """One image is described ahead, no more: the next one is as new as can be."""
     held.take(1.0)
+    held.step(held.worker)
+    for seconds in (1.1, 1.2, 1.3):
+        held.take(seconds)
+    assert len(held.worker.work) == len(held.labels.work) == 1
+    held.worker.go_on()
+    held.peer.until(held.masks._ahead.described.done, "the description")
+    assert held.worker.work == [] and held.tracker.told == []
+    held.take(1.4)
+    held.step(held.labels)
+    assert len(held.worker.work) == len(held.labels.work) == 1 and held.tracker.told == [1.0]
+    while held.worker.work or held.labels.work:
+        held.work()
+    assert held.tracker.told == [1.0, 1.1, 1.4]
+    assert held.values()["images passed over"] == "2" and held.tracker.kept == [1.2, 1.3]
+
+
+def test_masks_that_come_while_labels_are_propagated(held):
+    held.take(1.0)
+    held.step(held.worker)
     held.mark(5, 1.0)
     held.mark(6, 0.0)
-    # All of the image in work, since no other waits.
-    while held.worker.work:
-        held.work()
-    assert held.tracker.told == [1.0, 1.0, "mark 5 at 1", "mark 6 at 1", 1.0]
+    # All of the image in work, since no other follows.
+    held.work()
+    assert held.tracker.told == [1.0, "mark 5 at 1", "mark 6 at 1", 1.0]
     held.tracker.told.clear()
     held.take(2.0)
+    held.step(held.worker)
     held.mark(7, 2.0)
     held.mark(8, 1.5)
     held.take(2.1)
     # One is of the image in work, the other of an earlier one.
-    while held.worker.work:
+    while held.worker.work or held.labels.work:
         held.work()
-    assert held.tracker.told == [2.0, 2.0, "mark 7 at 2", 2.0, 2.1, "mark 8 at 1.5", 2.1]
+    assert held.tracker.told == [2.0, "mark 7 at 2", 2.0, 2.1, "mark 8 at 1.5", 2.1]
 
 
 def test_masks_before_the_first_image_are_of_it(held):
@@ -187,10 +226,10 @@ def test_images_are_kept_for_as_long_as_the_model_needs(held):
     held.mark(5, 1.5)
     held.mark(6, 9.0)
     assert held.tracker.held == [1.5, 9.0]
-    held.work()
-    # The model works on it.
+    held.step(held.worker)
+    # Labels are propagated from it.
     assert held.waiting() == 1 and held.tracker.held == [9.0, 1.5]
-    held.work()
+    held.step(held.labels)
     assert held.tracker.told[-3:] == [2.0, "mark 5 at 1.5", 2.0] and held.tracker.held == [9.0]
     held.take(9.0)
     held.work()
@@ -218,7 +257,7 @@ def test_what_the_model_works_on_is_forgotten_with_the_rest(held):
     held.mark(3, 1.5)
     assert held.masks.reset_on_request() == "0 objects"
     held.take(1.5)
-    while held.worker.work:
+    while held.worker.work or held.labels.work:
         held.work()
     # Its stream is a new one; the mask that waited is gone, and the image in work cancelled.
     assert held.tracker.told == ["new", 1.5]

@@ -19,6 +19,7 @@ from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
 from vditrack_ros.camera.image_gate import GateLimits, ImageGate, ImageTimes, Verdict
 from vditrack_ros.consumer import LOG_INTERVAL, CameraContext, CameraImage, Consumer
 from vditrack_ros.diagnostics import CameraState, Report
+from vditrack_ros.masks.propagation import MaskWorkers
 from vditrack_ros.masks.tracking import MaskConsumer
 from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.parameters.settings import Settings
@@ -49,8 +50,8 @@ class SharedModel:
     tracker: Tracker
     points_worker: Executor
     """Runs the model for points."""
-    masks_worker: Executor
-    """Runs the model for masks, so that points do not wait for it."""
+    mask_workers: MaskWorkers
+    """Propagate masks, so that points do not wait for them."""
 
 
 class CameraPipeline:
@@ -344,6 +345,6 @@ def _create_consumers(
         )
     if settings.mode != "points":
         consumers[" masks"] = MaskConsumer(
-            context, model.tracker, model.masks_worker, settings, overlay, object_ids
+            context, model.tracker, model.mask_workers, settings, overlay, object_ids
         )
     return consumers

@@ -1,7 +1,8 @@
-"""What the model's thread does for masks: one image, and the requests for it. Needs no ROS."""
+"""What the threads for masks do: one image, and the requests for it. Needs no ROS."""
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -10,8 +11,27 @@ import numpy as np
 from vditrack.arrays import Frame
 from vditrack.errors import InputError, LateMaskError
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND
-from vditrack.streams.mask_stream import MaskStream, MaskUpdate
+from vditrack.streams.mask_stream import DescribedFrame, MaskStream, MaskUpdate
 from vditrack_ros.masks.requests import MaskRequest, MaskRequestError
+
+
+@dataclass(frozen=True)
+class MaskWorkers:
+    """The threads that propagate masks: one describes an image, one propagates labels."""
+
+    networks: Executor
+    """Describes images, in one thread for all cameras."""
+    labels: Executor
+    """Propagates labels, in one thread for all cameras."""
+
+
+@dataclass(frozen=True)
+class DescribedImage:
+    """The features of an image."""
+
+    frame: DescribedFrame
+    seconds: float
+    """Seconds that the networks took."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +67,51 @@ class Propagated:
 
     update: MaskUpdate
     seconds: float
-    """Seconds that the model took."""
+    """Seconds that the networks and the propagation of labels took."""
     outcomes: list[Outcome]
     """Outcomes of the requests."""
 
 
-def propagate(
-    stream: MaskStream, frame: Frame, stamp: int, requests: Sequence[MaskRequest]
-) -> Propagated:
-    """Propagate masks to an image, and carry out requests for it and for earlier images.
-
-    The stream encodes an image once: a second push of the same stamp reuses its features.
+def describe(stream: MaskStream, frame: Frame, stamp: int) -> DescribedImage:
+    """Return the features of the next image.
 
     Args:
         stream: of the camera.
+        frame: the image, uint8 [H, W, 3] RGB.
+        stamp: of the image, in nanoseconds.
+
+    """
+    start = time.perf_counter()
+    described = stream.describe(frame, stamp / NANOSECONDS_PER_SECOND)
+    return DescribedImage(described, time.perf_counter() - start)
+
+
+def propagate(
+    stream: MaskStream,
+    described: Future[DescribedImage] | None,
+    frame: Frame,
+    stamp: int,
+    requests: Sequence[MaskRequest],
+) -> Propagated:
+    """Propagate masks to an image, and carry out requests for it and for earlier images.
+
+    Args:
+        stream: of the camera.
+        described: features of the image; None if it was pushed before.
         frame: the image, uint8 [H, W, 3] RGB.
         stamp: of the image, in nanoseconds.
         requests: with stamps up to that of the image.
 
     """
     start = time.perf_counter()
-    seconds = stamp / NANOSECONDS_PER_SECOND
-    update = stream.push(frame, seconds)
+    seconds, update, networks = stamp / NANOSECONDS_PER_SECOND, None, 0.0
+    if described is not None:
+        image = described.result()
+        update, networks = stream.push_described(image.frame), image.seconds
     outcomes = [_apply(stream, request, stamp) for request in requests]
-    if outcomes:
+    if outcomes or update is None:
         update = stream.push(frame, seconds)
-    return Propagated(update, time.perf_counter() - start, outcomes)
+    return Propagated(update, networks + time.perf_counter() - start, outcomes)
 
 
 def _apply(stream: MaskStream, request: MaskRequest, newest: int) -> Outcome:

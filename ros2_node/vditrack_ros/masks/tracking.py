@@ -1,8 +1,7 @@
 """Propagation of object masks through one camera's images."""
 
 import time
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from concurrent.futures import Future
 from typing import Any
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -12,17 +11,25 @@ from vditrack import Tracker
 from vditrack.errors import LateMaskError
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
 from vditrack.streams.mask_stream import MaskUpdate
-from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.consumer import LOG_INTERVAL, RATE_SETTLING_TIME, CameraContext, CameraImage
 from vditrack_ros.counters import ImageCounters, MaskCounters, Timing
 from vditrack_ros.diagnostics import CameraState, Report, build_camera_report, summarize_masks
+from vditrack_ros.masks.jobs import AheadImage, MaskJob, QueuedImage
 from vditrack_ros.masks.object_requests import (
     ObjectIndices,
     ObjectsRequest,
     check_objects,
     read_objects,
 )
-from vditrack_ros.masks.propagation import Outcome, Propagated, propagate
+from vditrack_ros.masks.propagation import (
+    DescribedImage,
+    MaskWorkers,
+    Outcome,
+    Propagated,
+    describe,
+    propagate,
+)
+from vditrack_ros.masks.publication import MaskPublisher
 from vditrack_ros.masks.requests import (
     MaskRequest,
     MaskRequestError,
@@ -32,53 +39,29 @@ from vditrack_ros.masks.requests import (
     stamp_ahead_error,
     too_many_waiting_error,
 )
-from vditrack_ros.messages import HAS_VISION_MSGS, build_detections, build_mask_image
-from vditrack_ros.overlay import OverlayPublisher, Trail
+from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
 from vditrack_ros.services import Answer, Kind, RemoveRequest, create_request_service
-from vditrack_ros.transport.topics import create_publisher, create_subscription
-
-if HAS_VISION_MSGS:
-    from vision_msgs.msg import Detection2DArray
-
-
-@dataclass(frozen=True)
-class _QueuedImage:
-    """An image, with the points at the time when it arrived."""
-
-    image: CameraImage
-    trail: Trail
-    """Trails of the points, for the overlay."""
-    points: LiveUpdate | None
-    """The points in this image; None in the mode masks."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """An image that the model works on."""
-
-    queued: _QueuedImage
-    requests: list[MaskRequest]
-    """Requests that are carried out with it."""
-    result: Future[Propagated]
-    """The masks, and the outcomes of the requests."""
+from vditrack_ros.transport.topics import create_subscription
 
 
 class MaskConsumer:
     """Propagates object masks to every image that the model has time for.
 
-    The model runs in its own thread, on one image at a time. Meanwhile one image waits, the newest;
-    those before it are skipped. A mask request waits for the image with its stamp. If that image
-    has passed, the request is applied to it all the same, and propagated to the newest image. If
-    the request has no stamp, it is applied to the newest image.
+    The networks run in a thread of their own, and the propagation of labels in another. So one
+    image is described while labels are propagated into the one before, and it waits for these at
+    most. Meanwhile one image more waits, the newest; those before it are skipped. A request waits
+    for the image with its stamp. If that image has passed, the request is applied to it all the
+    same, and propagated to the newest image. If the request has no stamp, it is applied to the
+    newest image.
     """
 
     def __init__(
         self,
         context: CameraContext,
         tracker: Tracker,
-        worker: Executor,
+        workers: MaskWorkers,
         settings: Settings,
         overlay: OverlayPublisher,
         object_ids: PointObjectIds,
@@ -88,7 +71,7 @@ class MaskConsumer:
         Args:
             context: of the camera.
             tracker: shared by all cameras; its bundle propagates masks.
-            worker: runs the model for masks, in one thread for all cameras.
+            workers: run the networks and propagate labels, for all cameras.
             settings: the node's.
             overlay: drawn here, with the trails that it holds.
             object_ids: updated here from each mask.
@@ -97,24 +80,17 @@ class MaskConsumer:
         self.counters, self.settings = ImageCounters(started=time.monotonic()), settings
         self._mask_counters, self._waiting = MaskCounters(), MaskRequestQueue()
         self._node, self._logger = context.node, context.logger
-        self._tracker, self._worker = tracker, worker
+        self._tracker, self._workers = tracker, workers
         self._overlay, self._object_ids = overlay, object_ids
         self._rate_logged = False
-        self._job: _Job | None = None
-        self._next: _QueuedImage | None = None
-        self._newest: _QueuedImage | None = None
+        self._ahead: AheadImage | None = None
+        self._job: MaskJob | None = None
+        self._next: QueuedImage | None = None
+        self._newest: QueuedImage | None = None
         self._update: MaskUpdate | None = None
         self._indices = ObjectIndices()
         self._reset_stream()
-        output_qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        self._publisher = create_publisher(
-            context.node, Image, f"{context.output_prefix}masks", output_qos
-        )
-        self._detections = None
-        if HAS_VISION_MSGS:
-            self._detections = create_publisher(
-                context.node, Detection2DArray, f"{context.output_prefix}detections", output_qos
-            )
+        self._publisher = MaskPublisher(context, overlay, object_ids, settings)
         # Reliable and deep, because a lost request is not repeated.
         request_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         self._subscription = create_subscription(
@@ -134,14 +110,12 @@ class MaskConsumer:
         self._reset_stream()
         self._node.destroy_service(self._service)
         self._node.destroy_subscription(self._subscription)
-        self._node.destroy_publisher(self._publisher)
-        if self._detections is not None:
-            self._node.destroy_publisher(self._detections)
+        self._publisher.close()
 
     def process(self, image: CameraImage) -> None:
-        """Start the model on an image, or queue the image while the model is busy."""
-        queued = _QueuedImage(image, self._overlay.trail, self._object_ids.latest_points)
-        if self._job is None:
+        """Describe an image, or queue it while another is described or waits for its labels."""
+        queued = QueuedImage(image, self._overlay.trail, self._object_ids.latest_points)
+        if self._ahead is None:
             self._start_next(queued)
             return
         # An image that a request waits for is not replaced by a newer one.
@@ -200,10 +174,13 @@ class MaskConsumer:
         return 0 if self._update is None else len(self._update.indices)
 
     def _reset_stream(self) -> None:
+        if self._ahead is not None:
+            self._ahead.described.cancel()
         if self._job is not None:
             self._job.result.cancel()
-        # A job in progress keeps the old stream; its result is ignored.
-        self._job, self._stream = None, self._tracker.mask_stream()
+        # What is in progress keeps the old stream; its result is ignored.
+        self._ahead = self._job = None
+        self._stream = self._tracker.mask_stream()
         self._next = self._newest = self._update = None
         self._object_ids.clear_objects()
         self._published_stamp = 0
@@ -227,10 +204,10 @@ class MaskConsumer:
         if self._waiting.add(request) is not None:
             self._refuse(too_many_waiting_error())
         self._hold_images()
-        if self._job is None and self._newest is not None:
+        if self._ahead is None and self._job is None and self._newest is not None:
             requests = self._take_requests(self._newest.image, since=0)
             if requests:
-                self._submit(self._newest, requests)
+                self._submit(self._newest, requests, None)
 
     def _add_objects(self, request: ObjectsRequest) -> Answer:
         """Answer a request of `~/add_objects`; it is carried out with the next image."""
@@ -262,9 +239,11 @@ class MaskConsumer:
 
     @property
     def _known_images(self) -> list[CameraImage]:
-        """The images that the model has just encoded, works on, or encodes next."""
+        """The images that have their masks, are worked on, or are next."""
         job = None if self._job is None else self._job.queued
-        return [queued.image for queued in (self._newest, job, self._next) if queued is not None]
+        ahead = None if self._ahead is None else self._ahead.queued
+        known = (self._newest, job, ahead, self._next)
+        return [queued.image for queued in known if queued is not None]
 
     def _check_stamp_ahead(self, stamp: int) -> None:
         """Raise MaskRequestError if a stamp in nanoseconds is too far ahead of the images."""
@@ -300,14 +279,29 @@ class MaskConsumer:
         stamps = (request.stamp / NANOSECONDS_PER_SECOND for request in requests if request.stamp)
         self._stream.hold(stamps)
 
-    def _start_next(self, queued: _QueuedImage) -> None:
-        """Start the model on the next image, and refuse requests too far ahead of it."""
-        stamp = queued.image.stamp
-        limit = stamp + round(self.settings.max_gap * NANOSECONDS_PER_SECOND)
+    def _start_next(self, queued: QueuedImage) -> None:
+        """Describe the next image, and refuse requests too far ahead of it."""
+        image = queued.image
+        limit = image.stamp + round(self.settings.max_gap * NANOSECONDS_PER_SECOND)
         for request in self._waiting.take_after(limit):
-            ahead = (request.stamp - stamp) / NANOSECONDS_PER_SECOND
+            ahead = (request.stamp - image.stamp) / NANOSECONDS_PER_SECOND
             self._refuse(stamp_ahead_error(ahead, request.topic))
-        self._submit(queued, self._take_requests(queued.image, since=0))
+        described = self._workers.networks.submit(describe, self._stream, image.frame, image.stamp)
+        self._ahead = AheadImage(queued, described)
+        executor = self._node.executor
+        described.add_done_callback(lambda _: executor.create_task(self._advance))
+
+    def _advance(self) -> None:
+        """Propagate labels into the described image if those before are done; start the next."""
+        ahead = self._ahead
+        if ahead is None or self._job is not None or not ahead.described.done():
+            return
+        self._ahead = None
+        requests = self._take_requests(ahead.queued.image, since=0)
+        self._submit(ahead.queued, requests, ahead.described)
+        waiting, self._next = self._next, None
+        if waiting is not None:
+            self._start_next(waiting)
 
     def _take_requests(self, image: CameraImage, *, since: int) -> list[MaskRequest]:
         """Take the requests with stamps from `since` to the image's own."""
@@ -316,16 +310,23 @@ class MaskConsumer:
         self._mask_counters.superseded += len(requests) - len(latest)
         return latest
 
-    def _submit(self, queued: _QueuedImage, requests: list[MaskRequest]) -> None:
+    def _submit(
+        self,
+        queued: QueuedImage,
+        requests: list[MaskRequest],
+        described: Future[DescribedImage] | None,
+    ) -> None:
         image = queued.image
-        result = self._worker.submit(propagate, self._stream, image.frame, image.stamp, requests)
-        job = self._job = _Job(queued, requests, result)
+        result = self._workers.labels.submit(
+            propagate, self._stream, described, image.frame, image.stamp, requests
+        )
+        job = self._job = MaskJob(queued, requests, result)
         self._hold_images()
         executor = self._node.executor
         result.add_done_callback(lambda _: executor.create_task(self._finish, job))
 
-    def _finish(self, job: _Job) -> None:
-        """Publish the result of a job, and start the model on the next image."""
+    def _finish(self, job: MaskJob) -> None:
+        """Publish the result of a job, and propagate labels into the next image."""
         if job is not self._job:
             return
         self._job = None
@@ -336,28 +337,21 @@ class MaskConsumer:
             self._newest = job.queued
             self._count_requests(job.queued.image.stamp, result.outcomes)
             image = job.queued.image
-            # Requests that came meanwhile: all of them go to this image if no other waits,
+            # Requests that came meanwhile: all of them go to this image if no other follows,
             # otherwise only those with its stamp.
-            requests = self._take_requests(image, since=0 if self._next is None else image.stamp)
+            requests = self._take_requests(image, since=0 if self._ahead is None else image.stamp)
             if requests:
-                self._submit(job.queued, requests)
+                self._submit(job.queued, requests, None)
                 return
+            # Labels of the next image are propagated while this one is published.
+            self._advance()
             self._publish(job.queued, result)
         except Exception as error:
             self.handle_failure(error)
-        waiting, self._next = self._next, None
-        if waiting is not None:
-            self._start_next(waiting)
 
-    def _publish(self, queued: _QueuedImage, result: Propagated) -> None:
-        image, update, start = queued.image, result.update, time.perf_counter()
-        if queued.points is not None:
-            self._object_ids.update_from_mask(queued.points, update.mask)
-        if self._publisher.get_subscription_count() > 0:
-            self._publisher.publish(build_mask_image(image.header, update.mask))
-        if self._detections is not None and self._detections.get_subscription_count() > 0:
-            self._detections.publish(build_detections(image.header, update))
-        self._overlay.publish(image, queued.trail, self.settings, update.mask)
+    def _publish(self, queued: QueuedImage, result: Propagated) -> None:
+        image, start = queued.image, time.perf_counter()
+        self._publisher.publish(queued, result.update)
         # An image is published again after a late request; its latency is counted once.
         if image.stamp != self._published_stamp:
             published = time.perf_counter() - start

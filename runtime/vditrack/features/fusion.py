@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice, repeat
+from threading import Lock
 
 import numpy as np
 
@@ -91,6 +92,7 @@ class FusedFeatures:
         """Grid of the fused features: that of the appearance features."""
         self._bundle = bundle
         self._open_graph = open_graph
+        self._lock = Lock()
 
     def clip(self, clip: ClipFrames, first: int = 0) -> Iterator[FusedMap]:
         """Yield the features of the frames of a clip, from windows that also look ahead.
@@ -120,7 +122,7 @@ class FusedFeatures:
         motion, appearance = (None if part is None else SlidingWindow(part) for part in self._parts)
         displacement = None if self._displacement is None else MotionWindow(self._displacement)
         weight = self.settings.motion_weight
-        return FusedWindow(motion, appearance, displacement, weight, self._empty_map)
+        return FusedWindow(motion, appearance, displacement, weight, self._empty_map, self._lock)
 
     def shrink(self, frame: Frame) -> Frame:
         """Return a frame at the model's input size, the larger one of the two parts.
@@ -169,6 +171,7 @@ class FusedWindow:
         displacement: MotionWindow | None,
         motion_weight: float,
         empty_map: FeatureMap,
+        lock: Lock,
     ) -> None:
         """Start before the first frame.
 
@@ -178,11 +181,12 @@ class FusedWindow:
             displacement: reads motion from appearance; None if ``motion`` does.
             motion_weight: λ, from 0 to 1.
             empty_map: map without channels, for a part that is None.
+            lock: held while the networks run, which windows in several threads share.
 
         """
         self._motion, self._appearance = motion, appearance
         self._displacement, self._motion_weight = displacement, motion_weight
-        self._empty_map = empty_map
+        self._empty_map, self._lock = empty_map, lock
         self._newest_motion = empty_map if motion is None else None
 
     def copy(self) -> "FusedWindow":
@@ -193,6 +197,7 @@ class FusedWindow:
             None if self._displacement is None else self._displacement.copy(),
             self._motion_weight,
             self._empty_map,
+            self._lock,
         )
         other._newest_motion = self._newest_motion
         return other
@@ -214,8 +219,9 @@ class FusedWindow:
 
     def push(self, frame: Frame) -> FusedMap | None:
         """Return the features of the next frame, uint8 [H, W, 3] RGB; None if it has none."""
-        moved = [] if self._motion is None else self._motion.push(frame)
-        seen = moved if self._appearance is None else self._appearance.push(frame)
+        with self._lock:
+            moved = [] if self._motion is None else self._motion.push(frame)
+            seen = moved if self._appearance is None else self._appearance.push(frame)
         if moved:
             self._newest_motion = moved[-1]
         if not seen or self._newest_motion is None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vditrack.arrays import Frame, Mask
+from vditrack.arrays import Mask
 from vditrack.bundle.configuration import Streaming
 from vditrack.errors import InputError
-from vditrack.features.fusion import FusedFeatures
+from vditrack.features.fusion import FusedFeatures, FusedMap, FusedWindow
 from vditrack.input_checks.arrays import check_frame, check_mask
 from vditrack.masks.boxes import check_boxes, segment_boxes
 from vditrack.masks.objects import MaskedObjects
@@ -34,6 +34,20 @@ class MaskUpdate:
     agreement: NDArray[np.float32]
     """[N] share of the matches that agree on the object, mean over its cells: 1 where its mask was
     given for the frame, 0 where it has no cell. It is no probability."""
+
+
+@dataclass(frozen=True)
+class DescribedFrame:
+    """A frame of a stream with its features, which `MaskStream.push_described` takes."""
+
+    seen: SkippedFrame
+    """The frame at the model's input size, its stamp and its own size."""
+    fused: FusedMap | None
+    """Features of the frame; None if its latent is not complete."""
+    window: FusedWindow
+    """The features' windows of the stream."""
+    window_after: FusedWindow | None
+    """State of these windows after the frame; None if a copy cannot describe one more."""
 
 
 class MaskStream:
@@ -67,6 +81,7 @@ class MaskStream:
         """Drop all objects and frames."""
         self._window = self._features.window()
         self._clock = FrameClock(self._streaming.interval_history)
+        self._newest_stamp: float | None = None
         self._history = FrameHistory(self._streaming.mask_history)
         self._bridged = BridgedFrames()
 
@@ -216,9 +231,57 @@ class MaskStream:
 
         """
         check_frame(frame)
+        if stamp == self._newest_stamp:
+            self._history.refresh()
+            return self._update(stamp)
+        return self.push_described(self.describe(frame, stamp))
+
+    def describe(self, frame: NDArray[np.uint8], stamp: float) -> DescribedFrame:
+        """Compute the features of the next frame, ahead of its push.
+
+        `push` does this and `push_described` in turn. A caller with two threads describes the next
+        frame in one, while the other propagates labels into the frame before: this method may run
+        in another thread than the others. Each frame is described once, in the order of stamps.
+
+        Args:
+            frame: uint8 [H, W, 3] RGB.
+            stamp: in seconds of any epoch, later than that of the frame described before.
+
+        Raises:
+            InputError: The frame is another array, or the stamp is not later.
+
+        """
+        check_frame(frame)
+        if self._clock.advance(stamp) == 0:
+            raise InputError(f"the frame with stamp {stamp} was described before.")
+        window, (height, width) = self._window, frame.shape[:2]
+        fused = window.push(frame)
+        after = window.copy() if window.describes_skipped_frames else None
+        seen = SkippedFrame(stamp, (height, width), self._features.shrink(frame))
+        return DescribedFrame(seen, fused, window, after)
+
+    def push_described(self, described: DescribedFrame) -> MaskUpdate:
+        """Propagate all objects into the next frame, whose features are there already.
+
+        Args:
+            described: the next frame that `describe` returned.
+
+        Raises:
+            InputError: The frame was described before a `reset`, or is older than the last pushed.
+
+        """
+        stamp, newest = described.seen.stamp, self._newest_stamp
+        if described.window is not self._window or (newest is not None and stamp <= newest):
+            raise InputError(
+                f"the frame with stamp {stamp} is of another stream or before its reset, or is not "
+                "later than the last one pushed. Push each frame once, in the order of `describe`."
+            )
         self._history.refresh()
-        if self._clock.advance(stamp) > 0:
-            self._propagate_into(frame, stamp)
+        self._newest_stamp = stamp
+        self._propagate_into(described)
+        return self._update(stamp)
+
+    def _update(self, stamp: float) -> MaskUpdate:
         objects = self._objects()
         return MaskUpdate(
             stamp=stamp,
@@ -237,20 +300,25 @@ class MaskStream:
         known = objects.indices[1:].copy(), objects.frames_since_marked
         return BridgedObjects(objects.mask, *known, objects.agreement)
 
-    def _propagate_into(self, frame: Frame, stamp: float) -> None:
-        height, width = frame.shape[:2]
+    def _propagate_into(self, described: DescribedFrame) -> None:
         encoded, bridged = self._history.encoded, self._bridged
-        fused = self._window.push(frame)
-        seen = stamp, (height, width), self._features.shrink(frame)
+        seen, fused = described.seen, described.fused
         if fused is None:
-            bridged.frames.append(SkippedFrame(*seen))
-            self._history.add_skipped(bridged.frames[-1])
+            bridged.frames.append(seen)
+            self._history.add_skipped(seen)
             return
         objects = encoded[-1].objects.copy() if encoded else MaskedObjects(self._features.settings)
         count = 1 + len(bridged.frames)
-        objects.advance(fused.descriptors, (height, width), fused.velocity, frames=count)
-        window = self._window.copy() if self._window.describes_skipped_frames else None
-        newest = EncodedFrame(*seen, fused, window, objects, frames=count)
+        objects.advance(fused.descriptors, seen.size, fused.velocity, frames=count)
+        newest = EncodedFrame(
+            seen.stamp,
+            seen.size,
+            seen.shrunk,
+            fused,
+            described.window_after,
+            objects,
+            frames=count,
+        )
         newest.new_masks += bridged.carry_masks(newest)
         self._bridged = BridgedFrames()
         self._history.append(newest)

@@ -1,7 +1,9 @@
 """The stream of masks: equal to clips, causal, bounded, and plain about clocks and sizes."""
 
 import gc
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from doubles.passthrough import write_passthrough
 from doubles.propagating import write_propagating
 from vditrack import InputError, Tracker
+from vditrack.features.extractor import FeatureExtractor
 from vditrack.synthetic.layers.clips import render_clip
 
 HEIGHT, WIDTH = 96, 128
@@ -187,3 +190,56 @@ def test_memory_does_not_grow_with_the_stream(tracker, frames):
         assert push_many(121) - before < 60_000
     finally:
         tracemalloc.stop()
+
+
+def test_frames_described_ahead_in_a_thread_give_the_same_masks(tracker, frames):
+    """As the ROS 2 node does: one frame is described while labels go into the one before."""
+    together, apart = tracker.mask_stream(), tracker.mask_stream()
+    with ThreadPoolExecutor(1) as networks:
+        ahead = networks.submit(apart.describe, frames[0], 0.0)
+        for t, frame in enumerate(frames):
+            described = ahead.result()
+            if t + 1 < len(frames):
+                ahead = networks.submit(apart.describe, frames[t + 1], t + 1.0)
+            first, second = together.push(frame, float(t)), apart.push_described(described)
+            if t in MARKS:
+                for stream in (together, apart):
+                    # The second one late, where a frame before is described only now.
+                    stream.add_masks(MARKS[t], max(t - 1.0, 0.0))
+                first, second = together.push(frame, float(t)), apart.push(frame, float(t))
+            np.testing.assert_array_equal(first.mask, second.mask)
+    assert second.mask.any() and second.indices.tolist() == [3, 8]
+
+
+def test_a_frame_is_described_once_and_pushed_in_order(tracker, frames):
+    stream = tracker.mask_stream()
+    first, second = stream.describe(frames[0], 0.0), stream.describe(frames[1], 1.0)
+    with pytest.raises(InputError, match="was described before"):
+        stream.describe(frames[1], 1.0)
+    stream.push_described(second)
+    for described in (first, second, tracker.mask_stream().describe(frames[2], 2.0)):
+        with pytest.raises(InputError, match="not later than the last one pushed"):
+            stream.push_described(described)
+    third = stream.describe(frames[2], 2.0)
+    stream.reset()
+    with pytest.raises(InputError, match="before its reset"):
+        stream.push_described(third)
+
+
+def test_the_networks_run_in_one_thread_at_a_time(tracker, frames, monkeypatch):
+    """A late mask has its frame encoded while another thread describes the next."""
+    running, most = [], []
+    describe = FeatureExtractor.describe
+
+    def watched(extractor, window):
+        running.append(extractor)
+        most.append(len(running))
+        time.sleep(0.01)
+        running.pop()
+        return describe(extractor, window)
+
+    monkeypatch.setattr(FeatureExtractor, "describe", watched)
+    streams = tracker.mask_stream(), tracker.mask_stream()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda stream: stream.describe(frames[0], 0.0), streams))
+    assert most == [1] * 4
