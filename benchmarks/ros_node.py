@@ -4,6 +4,7 @@
     python benchmarks/ros_node.py --size 1280x720 --rate 30      # one row
     python benchmarks/ros_node.py --size 640x480 --rate 30 --seconds 1800   # does memory grow?
     python benchmarks/ros_node.py --size 640x480 --rate 30 --masks   # masks of four objects
+    python benchmarks/ros_node.py --size 640x480 --rate 30 --masks --masks-rate 10   # by flow
 
 Publisher, node and subscriber are separate processes on this machine. The baseline of each row is
 the same subscriber on the images, without the node: the rate and latency of the middleware.
@@ -67,6 +68,8 @@ class Row:
     points: int
     masks: bool
     """Whether masks of four objects are propagated, in the place of points."""
+    masks_rate: float
+    """The node's parameter `masks_rate`, in Hz."""
 
 
 def publish(row: Row) -> None:
@@ -227,7 +230,7 @@ def measure(row: Row, seconds: float, *, details: bool) -> str:
     given = ["--size", size, "--rate", str(row.rate), "--points", str(row.points)]
     options = ["--ros-args", "-p", f"points:={row.points}"]
     options += ["-p", f"max_points:={max(row.points, 512)}"]
-    options += ["-p", "mode:=masks"] if row.masks else []
+    options += ["-p", "mode:=masks", "-p", f"masks_rate:={row.masks_rate}"] if row.masks else []
     subscriber, processes = Subscriber(), []
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -289,6 +292,7 @@ def main(
     masks: Annotated[
         bool, typer.Option("--masks", help="Propagate masks of four objects instead.")
     ] = False,
+    masks_rate: Annotated[float, typer.Option(help="Rate of masks by optical flow, in Hz.")] = 0.0,
     camera: Annotated[bool, typer.Option("--camera", help="Publish images only.")] = False,
 ) -> None:
     """Measure the ROS 2 node with a simulated camera. Options may be repeated."""
@@ -296,7 +300,7 @@ def main(
     for frequency in rate or RATES:
         for name in size or SIZES:
             width, height = map(int, name.split("x"))
-            rows.append(Row(width, height, frequency, points, masks))
+            rows.append(Row(width, height, frequency, points, masks, masks_rate))
     if camera:
         publish(rows[0])
         return

@@ -150,6 +150,8 @@ class MaskCounters:
 
     skipped_images: int = 0
     """Images that a newer one replaced while the model was busy."""
+    carried_images: int = 0
+    """Images into which optical flow carried masks."""
     accepted: int = 0
     """Mask requests that were applied."""
     superseded: int = 0

@@ -115,6 +115,7 @@ def summarize_masks(
     present = 0 if update is None else int(np.isin(update.indices, update.mask).sum())
     values = {
         "images passed over": str(counters.skipped_images),
+        "images with carried masks": str(counters.carried_images),
         "objects": str(len(ages)),
         "objects present": str(present),
         "images since an object was marked, at most": str(max(ages, default=0)),

@@ -137,7 +137,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         run_self_test(tracker, settings.mode)
         # An executor starts its thread with its first job.
         points = ThreadPoolExecutor(1, "points")
-        masks = MaskWorkers(ThreadPoolExecutor(1, "masks"), ThreadPoolExecutor(1, "labels"))
+        masks = MaskWorkers(*(ThreadPoolExecutor(1, name) for name in ("masks", "labels", "flow")))
         self._model = SharedModel(tracker, points, masks)
         self._settings = settings
         backend, source = tracker.backend, tracker.bundle.manifest.source
@@ -180,7 +180,7 @@ class TrackerNode(LifecycleNode):  # type: ignore[misc]
         self._transforms.close()
         if self._model is not None:
             masks = self._model.mask_workers
-            for worker in (self._model.points_worker, masks.networks, masks.labels):
+            for worker in (self._model.points_worker, masks.networks, masks.labels, masks.flow):
                 worker.shutdown(cancel_futures=True)
         self._model = self._settings = None
         # Reference cycles keep the sessions, and with them the model's weights, alive.

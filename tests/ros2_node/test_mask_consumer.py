@@ -78,6 +78,10 @@ class Recorder:
         self.told.append(f"mark {mask.max()} at {stamp:g}")
         return stamp
 
+    def carry(self, update, before, after, stamp):
+        self.told.append(f"carry {update.stamp:g} to {stamp:g}")
+        return replace(update, stamp=stamp)
+
     def keep(self, frame, stamp):
         self.kept.append(round(stamp, 3))
 
@@ -93,13 +97,13 @@ class Recorder:
 @pytest.fixture
 def held(peer, settings):
     """Masks of a camera by hand: images, the workers' steps, and what the stream was told."""
-    tracker, worker, labels = Recorder(), Held(), Held()
+    tracker, worker, labels, flow = Recorder(), Held(), Held(), Held()
     site = CameraContext(
         peer.node, "held/", "held/", peer.node.get_logger(), FrameTransforms(peer.node)
     )
     overlay = OverlayPublisher(site)
     settings = replace(settings, mode="masks")
-    workers = MaskWorkers(worker, labels)
+    workers = MaskWorkers(worker, labels, flow)
     masks = MaskConsumer(site, tracker, workers, settings, overlay, PointObjectIds())
     marks = peer.publisher(Image, "held/mask")
     peer.until(lambda: marks.get_subscription_count() > 0, "the topics")
@@ -208,6 +212,35 @@ def test_masks_that_come_while_labels_are_propagated(held):
     while held.worker.work or held.labels.work:
         held.work()
     assert held.tracker.told == [2.0, "mark 7 at 2", 2.0, 2.1, "mark 8 at 1.5", 2.1]
+
+
+def test_newer_images_get_masks_by_flow_at_a_rate(held):
+    """In the order of stamps: the model's masks of an older image are carried, not published."""
+    published = []
+    held.overlay.publish = lambda image, *_: published.append(image.stamp / SECOND)
+    held.masks.settings = replace(held.settings, masks_rate=10.0)
+
+    def take(seconds):
+        held.take(seconds)
+        if held.flow.work:
+            held.flow.go_on()
+            held.peer.until(lambda: held.masks._carrier._carried is None, "the masks")
+
+    take(1.0)
+    held.work()
+    for seconds in (1.05, 1.1, 1.2):
+        take(seconds)
+    held.work()
+    take(1.3)
+    assert published == [1.0, 1.05, 1.2, 1.3]
+    carried = [one for one in held.tracker.told if str(one).startswith("carry")]
+    assert carried == ["carry 1 to 1.05", "carry 1 to 1.2", "carry 1.05 to 1.3"]
+    assert held.values()["images with carried masks"] == "3"
+    # What is in work at a reset is not published after it.
+    held.take(1.4)
+    held.masks.reset()
+    held.flow.go_on()
+    assert held.masks._carrier._carried is None and published[-1] == 1.3
 
 
 def test_masks_before_the_first_image_are_of_it(held):

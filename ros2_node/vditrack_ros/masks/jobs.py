@@ -3,6 +3,7 @@
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from vditrack.streams.mask_stream import MaskUpdate
 from vditrack.streams.realtime import LiveUpdate
 from vditrack_ros.consumer import CameraImage
 from vditrack_ros.masks.propagation import DescribedImage, Propagated
@@ -19,6 +20,15 @@ class QueuedImage:
     """Trails of the points, for the overlay."""
     points: LiveUpdate | None
     """The points in this image; None in the mode masks."""
+
+
+@dataclass(frozen=True)
+class KnownMasks:
+    """The newest masks that the model gave."""
+
+    queued: QueuedImage
+    """Their image."""
+    update: MaskUpdate
 
 
 @dataclass(frozen=True)

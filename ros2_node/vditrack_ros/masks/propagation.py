@@ -17,12 +17,14 @@ from vditrack_ros.masks.requests import MaskRequest, MaskRequestError
 
 @dataclass(frozen=True)
 class MaskWorkers:
-    """The threads that propagate masks: one describes an image, one propagates labels."""
+    """The threads that propagate masks."""
 
     networks: Executor
     """Describes images, in one thread for all cameras."""
     labels: Executor
     """Propagates labels, in one thread for all cameras."""
+    flow: Executor
+    """Carries masks by optical flow, in one thread for all cameras."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Propagation of object masks through one camera's images."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -10,11 +12,11 @@ from sensor_msgs.msg import Image
 from vditrack import Tracker
 from vditrack.errors import LateMaskError
 from vditrack.ros_messages.stamps import NANOSECONDS_PER_SECOND, to_nanoseconds
-from vditrack.streams.mask_stream import MaskUpdate
 from vditrack_ros.consumer import LOG_INTERVAL, RATE_SETTLING_TIME, CameraContext, CameraImage
-from vditrack_ros.counters import ImageCounters, MaskCounters, Timing
+from vditrack_ros.counters import ImageCounters, MaskCounters
 from vditrack_ros.diagnostics import CameraState, Report, build_camera_report, summarize_masks
-from vditrack_ros.masks.jobs import AheadImage, MaskJob, QueuedImage
+from vditrack_ros.masks.carrying import MaskCarrier
+from vditrack_ros.masks.jobs import AheadImage, KnownMasks, MaskJob, QueuedImage
 from vditrack_ros.masks.object_requests import (
     ObjectIndices,
     ObjectsRequest,
@@ -71,7 +73,7 @@ class MaskConsumer:
         Args:
             context: of the camera.
             tracker: shared by all cameras; its bundle propagates masks.
-            workers: run the networks and propagate labels, for all cameras.
+            workers: run the networks, propagate labels and carry masks, for all cameras.
             settings: the node's.
             overlay: drawn here, with the trails that it holds.
             object_ids: updated here from each mask.
@@ -86,11 +88,11 @@ class MaskConsumer:
         self._ahead: AheadImage | None = None
         self._job: MaskJob | None = None
         self._next: QueuedImage | None = None
-        self._newest: QueuedImage | None = None
-        self._update: MaskUpdate | None = None
+        self._known: KnownMasks | None = None
+        self._carrier = MaskCarrier(workers.flow, self._run_later, self._publish_carried)
         self._indices = ObjectIndices()
+        self._publisher = MaskPublisher(context, overlay, object_ids, self.counters)
         self._reset_stream()
-        self._publisher = MaskPublisher(context, overlay, object_ids, settings)
         # Reliable and deep, because a lost request is not repeated.
         request_qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         self._subscription = create_subscription(
@@ -115,6 +117,7 @@ class MaskConsumer:
     def process(self, image: CameraImage) -> None:
         """Describe an image, or queue it while another is described or waits for its labels."""
         queued = QueuedImage(image, self._overlay.trail, self._object_ids.latest_points)
+        self._carrier.offer(self._stream, self._known, queued, self.settings.masks_rate)
         if self._ahead is None:
             self._start_next(queued)
             return
@@ -166,12 +169,13 @@ class MaskConsumer:
 
         """
         self._log_rate(now)
-        summary = summarize_masks(self._update, self._mask_counters, len(self._waiting), now)
+        update = None if self._known is None else self._known.update
+        summary = summarize_masks(update, self._mask_counters, len(self._waiting), now)
         return build_camera_report(self.counters, state, summary, self.settings, now)
 
     @property
     def _object_count(self) -> int:
-        return 0 if self._update is None else len(self._update.indices)
+        return 0 if self._known is None else len(self._known.update.indices)
 
     def _reset_stream(self) -> None:
         if self._ahead is not None:
@@ -179,11 +183,11 @@ class MaskConsumer:
         if self._job is not None:
             self._job.result.cancel()
         # What is in progress keeps the old stream; its result is ignored.
-        self._ahead = self._job = None
+        self._ahead = self._job = self._next = self._known = None
         self._stream = self._tracker.mask_stream()
-        self._next = self._newest = self._update = None
+        self._carrier.reset()
         self._object_ids.clear_objects()
-        self._published_stamp = 0
+        self._publisher.reset()
         self._indices.clear()
         for request in self._waiting:
             self._indices.reserve(request.indices)
@@ -204,10 +208,11 @@ class MaskConsumer:
         if self._waiting.add(request) is not None:
             self._refuse(too_many_waiting_error())
         self._hold_images()
-        if self._ahead is None and self._job is None and self._newest is not None:
-            requests = self._take_requests(self._newest.image, since=0)
+        if self._ahead is None and self._job is None and self._known is not None:
+            queued = self._known.queued
+            requests = self._take_requests(queued.image, since=0)
             if requests:
-                self._submit(self._newest, requests, None)
+                self._submit(queued, requests, None)
 
     def _add_objects(self, request: ObjectsRequest) -> Answer:
         """Answer a request of `~/add_objects`; it is carried out with the next image."""
@@ -242,7 +247,8 @@ class MaskConsumer:
         """The images that have their masks, are worked on, or are next."""
         job = None if self._job is None else self._job.queued
         ahead = None if self._ahead is None else self._ahead.queued
-        known = (self._newest, job, ahead, self._next)
+        newest = None if self._known is None else self._known.queued
+        known = (newest, job, ahead, self._next)
         return [queued.image for queued in known if queued is not None]
 
     def _check_stamp_ahead(self, stamp: int) -> None:
@@ -288,8 +294,7 @@ class MaskConsumer:
             self._refuse(stamp_ahead_error(ahead, request.topic))
         described = self._workers.networks.submit(describe, self._stream, image.frame, image.stamp)
         self._ahead = AheadImage(queued, described)
-        executor = self._node.executor
-        described.add_done_callback(lambda _: executor.create_task(self._advance))
+        described.add_done_callback(lambda _: self._run_later(self._advance))
 
     def _advance(self) -> None:
         """Propagate labels into the described image if those before are done; start the next."""
@@ -322,8 +327,7 @@ class MaskConsumer:
         )
         job = self._job = MaskJob(queued, requests, result)
         self._hold_images()
-        executor = self._node.executor
-        result.add_done_callback(lambda _: executor.create_task(self._finish, job))
+        result.add_done_callback(lambda _: self._run_later(partial(self._finish, job)))
 
     def _finish(self, job: MaskJob) -> None:
         """Publish the result of a job, and propagate labels into the next image."""
@@ -333,8 +337,7 @@ class MaskConsumer:
         self._hold_images()
         try:
             result = job.result.result()
-            self._update = result.update
-            self._newest = job.queued
+            self._known = KnownMasks(job.queued, result.update)
             self._count_requests(job.queued.image.stamp, result.outcomes)
             image = job.queued.image
             # Requests that came meanwhile: all of them go to this image if no other follows,
@@ -349,15 +352,20 @@ class MaskConsumer:
         except Exception as error:
             self.handle_failure(error)
 
+    def _publish_carried(self, queued: QueuedImage, carried: Future[Propagated]) -> None:
+        try:
+            self._publish(queued, carried.result())
+        except Exception as error:
+            self.handle_failure(error)
+            return
+        self._mask_counters.carried_images += 1
+
     def _publish(self, queued: QueuedImage, result: Propagated) -> None:
-        image, start = queued.image, time.perf_counter()
-        self._publisher.publish(queued, result.update)
-        # An image is published again after a late request; its latency is counted once.
-        if image.stamp != self._published_stamp:
-            published = time.perf_counter() - start
-            timing = Timing(image.latency(), image.decode_seconds, result.seconds, published)
-            self.counters.count_result(time.monotonic(), timing)
-            self._published_stamp = image.stamp
+        self._publisher.publish(queued, result.update, self.settings, result.seconds)
+
+    def _run_later(self, work: Callable[[], None]) -> None:
+        """Run a function in the thread of the node."""
+        self._node.executor.create_task(work)
 
     def _count_requests(self, newest: int, outcomes: list[Outcome]) -> None:
         """Count and log what became of requests.
@@ -381,7 +389,7 @@ class MaskConsumer:
     def _log_rate(self, now: float) -> None:
         counters = self.counters
         too_early = counters.window_length(now) < RATE_SETTLING_TIME
-        if self._rate_logged or too_early or self._update is None:
+        if self._rate_logged or too_early or self._known is None:
             return
         self._rate_logged = True
         rate, rate_in = counters.output_rate(now), counters.input_rate(now)

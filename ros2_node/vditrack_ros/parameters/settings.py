@@ -40,6 +40,7 @@ class Settings:
     features_outlier_distance: float
     features_max_jump: float
     max_rate: float
+    masks_rate: float
     max_age: float
     max_gap: float
     max_lateness: float

@@ -179,6 +179,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "masks_rate",
+        0.0,
+        "Number of images per second that get masks, by optical flow: the newest masks that the "
+        "model gave are carried into the newest image. 0 publishes the model's masks alone, with "
+        "their own images.",
+        (0.0, 1000.0),
+        live=True,
+    ),
+    Parameter(
         "max_age",
         0.5,
         "Maximum age of an image in seconds, by the node's clock; an older image is dropped. 0 "

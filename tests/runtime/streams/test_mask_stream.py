@@ -243,3 +243,23 @@ def test_the_networks_run_in_one_thread_at_a_time(tracker, frames, monkeypatch):
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda stream: stream.describe(frames[0], 0.0), streams))
     assert most == [1] * 4
+
+
+def test_masks_are_carried_into_a_frame_that_is_not_pushed(tracker, frames):
+    """By how far the frame moved; the stream stays as it was, and a frame may have another size."""
+    stream, scene = tracker.mask_stream(), frames[0]
+    moved = cv2.copyMakeBorder(scene, 0, 6, 0, 8, cv2.BORDER_REFLECT)[6:, 8:]
+    stream.push(scene, 0.0)
+    nothing = stream.carry(stream.push(scene, 0.0), scene, moved, 1.0)
+    assert not nothing.mask.any() and nothing.stamp == 1.0
+    stream.add_masks(MARKS[5])
+    known = stream.push(scene, 0.0)
+    carried = stream.carry(known, scene, moved, 1.0)
+    there = np.roll(MARKS[5], (-6, -8), axis=(0, 1)) > 0
+    share = np.count_nonzero(there & (carried.mask == 8)) / np.count_nonzero(
+        there | (carried.mask > 0)
+    )
+    assert share > 0.9 and carried.indices.tolist() == [8] and known.stamp == 0.0
+    large = cv2.resize(moved, (2 * WIDTH, 2 * HEIGHT))
+    assert stream.carry(known, scene, large, 1.0).mask.shape == (2 * HEIGHT, 2 * WIDTH)
+    np.testing.assert_array_equal(stream.push(scene, 0.0).mask, known.mask)
