@@ -221,7 +221,6 @@ def _track(
     folder: Path,
     precision: Precision,
     report_stage: ReportStage,
-    count: int = CLIPS,
 ) -> ScoredTracks:
     """Track the acceptance clips with graphs as written to a folder."""
     names = " and ".join(dict.fromkeys((precision.encoder, precision.features)))
@@ -233,7 +232,7 @@ def _track(
         return FiniteSession(path.name, session)
 
     manifest = make_manifest(backbone, graphs.size, graphs.form.takes, {})
-    return track_clips(manifest, folder, open_graph, count)
+    return track_clips(manifest, folder, open_graph, CLIPS)
 
 
 def _save_tracks(
