@@ -4,7 +4,8 @@ Prompts are padded to a fixed length, and padding tokens are all equal. A softma
 equals one over a single key with log n added to its logit: n exp(x) = exp(x + log n).
 """
 
-import numpy as np
+from collections import Counter
+
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ def merge_tokens(context: Tensor) -> tuple[Tensor, Tensor]:
         of how often each appears, float32 [M].
 
     """
-    bits = context.contiguous().view(torch.int32).numpy()
-    _, first, counts = np.unique(bits, axis=0, return_index=True, return_counts=True)
-    order = np.argsort(first)
-    return context[first[order]], torch.from_numpy(counts[order]).float().log()
+    rows = [row.tobytes() for row in context.numpy()]
+    first = {row: index for index, row in reversed([*enumerate(rows)])}
+    counts = Counter(rows)
+    return context[[first[row] for row in counts]], torch.tensor([*counts.values()]).float().log()
