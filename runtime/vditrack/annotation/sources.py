@@ -14,6 +14,7 @@ from vditrack.annotation.manifests import MANIFEST_SUFFIXES, read_manifest
 from vditrack.annotation.settings import FORMATS, THUMBNAILS, has_results
 from vditrack.errors import InputError
 from vditrack.io.lerobot.data_set import is_data_set, open_data_set
+from vditrack.io.rosbag.bags import is_bag_file
 
 _VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"}) | {
     ".m2ts",
@@ -24,7 +25,6 @@ _VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".
     ".3gp",
     ".gif",
 }
-_BAGS = frozenset({".mcap", ".db3"})
 _IMAGES = frozenset({".jpg", ".jpeg", ".png"})
 _FEWEST_IMAGES = 2
 """Images in a folder below which it is no recording."""
@@ -139,7 +139,7 @@ def _list_matches(pattern: str) -> Iterator[Source]:
             sources = list(_search(match))
         elif match.parent in bags or _belongs_to_results(match.parent):
             continue
-        elif named or match.suffix.lower() in _VIDEOS | _BAGS:
+        elif named or _is_recording(match):
             sources = [Source(match)]
         else:
             continue
@@ -214,9 +214,13 @@ def _belongs_to_results(folder: Path) -> bool:
 def _list_files(folder: Path, names: Sequence[str]) -> Iterator[Source]:
     """Yield the recordings among the files of a folder, or the folder if they are images."""
     paths = [folder / name for name in sorted(names) if not name.startswith(".")]
-    recordings = [path for path in paths if path.suffix.lower() in _VIDEOS | _BAGS]
+    recordings = list(filter(_is_recording, paths))
     images = [path for path in paths if path.suffix.lower() in _IMAGES]
     # Pictures beside videos are previews of them.
     if not recordings and len(images) >= _FEWEST_IMAGES:
         yield Source(folder)
     yield from (Source(path) for path in recordings)
+
+
+def _is_recording(path: Path) -> bool:
+    return path.suffix.lower() in _VIDEOS or is_bag_file(path.with_name(path.name.lower()))

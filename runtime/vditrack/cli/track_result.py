@@ -71,6 +71,7 @@ def summarize_tracks(
     output = request.output
     visible = sum(int(tracks.visible.sum()) for tracks in shots)
     height, width = source.size
+    remark = source.messages and source.messages.camera_remark
     return TrackResult(
         video=str(request.video),
         frames=len(source),
@@ -86,7 +87,7 @@ def summarize_tracks(
         bag=str(output / BAG) if source.messages and BAG not in not_written else None,
         not_written=not_written,
         gaps=[gap._asdict() for gap in source.gaps],
-        remarks=tuple(source.remarks),
+        remarks=(*source.remarks, *([remark] if remark else [])),
     )
 
 

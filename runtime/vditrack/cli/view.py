@@ -28,7 +28,7 @@ from vditrack.io.lerobot.data_set import is_data_set
 from vditrack.io.lerobot.episodes import open_episode
 from vditrack.io.mask_png import read_mask
 from vditrack.io.rerun_recording import SUFFIX, import_rerun, write_recording
-from vditrack.io.rosbag.bags import is_bag
+from vditrack.io.rosbag.bags import is_bag, is_bag_file
 from vditrack.io.rosbag.recordings import Recording, read_recording
 from vditrack.io.rosbag.track_clouds import read_tracks, view_recorded
 from vditrack.io.track_files import SavedTracks, read_npz
@@ -37,7 +37,6 @@ from vditrack.io.viewed_frames import ViewedFrame, view_clip
 
 _TIME_TOLERANCE = 1e-3
 """Largest difference of a frame's time, in seconds, for the video to be that of the results."""
-_BAGS = frozenset({".mcap", ".db3"})
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def _open_viewer(recording: Path) -> None:
 
 
 def _read_results(results: Path, pictures: _Pictures, tracks_topic: str | None) -> _Results:
-    if results.suffix in _BAGS or (results / "metadata.yaml").is_file():
+    if is_bag_file(results) or (results / "metadata.yaml").is_file():
         return _read_bag(results, pictures, tracks_topic)
     if results.suffix == PARQUET:
         annotated, record = read_annotation(results)

@@ -41,6 +41,8 @@ class ImageMessages:
     """Coordinate frames [T] of the camera."""
     camera: Camera | None
     """Calibration of the camera; None if the bag has none that can be used."""
+    camera_remark: str | None
+    """Why the bag has no calibration that can be used; None if it has one."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def read_recording(
         arrivals=messages.arrivals,
         frame_ids=messages.frame_ids,
         camera=messages.camera,
+        camera_remark=messages.camera_remark,
     )
 
 
@@ -125,15 +128,16 @@ class BagReader:
                 images.append(image._replace(frame=image.frame[:0, :0].copy()))
                 if progress is not None:
                     progress(len(images), reader.count)
-            camera, remark = _read_camera(bag, reader.topic, size)
+            camera, camera_remark = _read_camera(bag, reader.topic, size)
         self._reader = reader
         self._messages = ImageMessages(
             stamps=np.array([image.stamp for image in images], np.int64),
             arrivals=np.array([image.arrival for image in images], np.int64),
             frame_ids=tuple(image.frame_id for image in images),
             camera=camera,
+            camera_remark=camera_remark,
         )
-        remarks = tuple(filter(None, (*reader.describe(), remark)))
+        remarks = tuple(reader.describe())
         times, gaps = np.array(sink.times), tuple(reader.list_gaps())
         return sink, Selection(times, range(len(images)), gaps, remarks)
 

@@ -1,12 +1,17 @@
 """Recordings read from real bags, written by rosbags in both storage formats."""
 
+import errno
 import re
+import shutil
 from pathlib import Path
 
 import apsw
 import cv2
+import mcap.reader
+import mcap.writer
 import numpy as np
 import pytest
+from mcap.writer import CompressionType
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -59,18 +64,54 @@ def test_frames_are_exact(tmp_path, storage, kind, make):
         assert recording.frame_ids == ("camera_optical",) * 6
 
 
-@pytest.mark.parametrize(
-    ("storage", "mode"),
-    [
-        (StoragePlugin.SQLITE3, CompressionMode.FILE),
-        (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
-        (StoragePlugin.MCAP, CompressionMode.MESSAGE),
-        (StoragePlugin.MCAP, CompressionMode.STORAGE),
-    ],
-)
+STORAGES = [
+    (StoragePlugin.SQLITE3, CompressionMode.NONE),
+    (StoragePlugin.SQLITE3, CompressionMode.FILE),
+    (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
+    (StoragePlugin.MCAP, CompressionMode.NONE),
+    (StoragePlugin.MCAP, CompressionMode.FILE),
+    (StoragePlugin.MCAP, CompressionMode.MESSAGE),
+    (StoragePlugin.MCAP, CompressionMode.STORAGE),
+]
+
+
+@pytest.mark.parametrize(("storage", "mode"), STORAGES)
 def test_compressed_bags(tmp_path, storage, mode):
     bag = write_bag(tmp_path / "bag", images(), storage=storage, mode=mode)
-    np.testing.assert_array_equal(read_recording(bag).frames, np.stack(clip()))
+    (file,) = (path for path in bag.iterdir() if path.name != "metadata.yaml")
+    for path in (bag, file):
+        np.testing.assert_array_equal(read_recording(path).frames, np.stack(clip()))
+
+
+@pytest.mark.parametrize("compression", CompressionType)
+def test_chunks_of_mcap(tmp_path, compression):
+    """As other recorders than rosbags write them; rosbag2 itself uses zstd or lz4."""
+    bag = storage_file(write_bag(tmp_path / "bag", images()))
+    with bag.open("rb") as source, (tmp_path / "bag.mcap").open("wb") as copy:
+        writer = mcap.writer.Writer(copy, compression=compression, chunk_size=40_000)
+        writer.start(profile="ros2")
+        channel = None
+        for schema, one, message in mcap.reader.make_reader(source).iter_messages():
+            if channel is None:
+                known = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channel = writer.register_channel(one.topic, "cdr", known, one.metadata)
+            writer.add_message(channel, message.log_time, message.data, message.publish_time)
+        writer.finish()
+    frames = read_recording(tmp_path / "bag.mcap").frames
+    np.testing.assert_array_equal(frames, np.stack(clip()))
+
+
+def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):
+    bag = write_bag(
+        tmp_path / "bag", images(), storage=StoragePlugin.SQLITE3, mode=CompressionMode.FILE
+    )
+
+    def fail(source, copy) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", fail)
+    with pytest.raises(InputError, match=r"bag are compressed, and .* has no room.*TMPDIR"):
+        read_recording(bag)
 
 
 @pytest.mark.parametrize(
@@ -110,18 +151,35 @@ def test_the_definition_in_the_bag_counts(tmp_path):
     np.testing.assert_array_equal(read_recording(tmp_path / "bag").frames, np.stack(clip()))
 
 
-def test_a_bag_in_several_files(tmp_path):
-    whole = images()
-    parts = [(*whole[:2], whole[2][:4]), (*whole[:2], whole[2][4:])]
-    folders = [write_bag(tmp_path / f"p{n}", part) for n, part in enumerate(parts)]
-    split = tmp_path / "split"
-    split.mkdir()
-    for folder in folders:
-        storage_file(folder).rename(split / f"{folder.name}.mcap")
-    metadata = (folders[0] / "metadata.yaml").read_text()
-    metadata = metadata.replace("- p0.mcap", "- p0.mcap\n  - p1.mcap", 1)
-    (split / "metadata.yaml").write_text(metadata.replace("message_count: 4", "message_count: 6"))
-    np.testing.assert_array_equal(read_recording(split).frames, np.stack(clip()))
+def write_split(folder: Path, storage, mode) -> Path:
+    """Write a bag in two files."""
+    whole, text = images(), ""
+    folder.mkdir()
+    for n, part in enumerate((slice(4), slice(4, None))):
+        bag = write_bag(folder / f"p{n}", (*whole[:2], whole[2][part]), storage=storage, mode=mode)
+        text = text or (bag / "metadata.yaml").read_text()
+        (file,) = (path for path in bag.iterdir() if path.name != "metadata.yaml")
+        text = text.replace("- p0.", f"- {file.name}\n  - p0.", 1) if n else text
+        file.rename(folder / file.name)
+        shutil.rmtree(bag)
+    (folder / "metadata.yaml").write_text(text.replace("message_count: 4", "message_count: 6"))
+    return folder
+
+
+@pytest.mark.parametrize(("storage", "mode"), STORAGES)
+def test_a_bag_in_several_files(tmp_path, storage, mode):
+    """The parts are put in the order of their stamps; here, the metadata has them reversed."""
+    split = write_split(tmp_path / "split", storage, mode)
+    recording = read_recording(split)
+    np.testing.assert_array_equal(recording.frames, np.stack(clip()))
+    first, second = sorted(path for path in split.iterdir() if path.name != "metadata.yaml")
+    second.write_bytes(second.read_bytes()[:1000])
+    with pytest.raises(InputError, match=rf"split cannot be read .*: {re.escape(second.name)}: "):
+        read_recording(split)
+    second.unlink()
+    with pytest.raises(InputError, match=rf"missing: .*{re.escape(second.name)}"):
+        read_recording(split)
+    np.testing.assert_array_equal(read_recording(first).frames, np.stack(clip())[:4])
 
 
 def test_a_stretch(tmp_path):
@@ -282,7 +340,8 @@ def test_16_bits_are_scaled_alike_in_all_images(tmp_path, make, low, high):
 def test_why_there_is_no_camera(tmp_path, info, remark):
     recording = read_recording(write_bag(tmp_path / "bag", images(), info))
     assert recording.camera is None
-    (told,) = recording.remarks
+    told = recording.camera_remark
+    assert recording.remarks == ()
     assert told.startswith("x, y and z are NaN")
     assert remark in told
 
