@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 
 from vditrack.annotation.failures import JobError, SourceError
@@ -22,6 +23,10 @@ def _double(_progress, number):
 
 def _tell_process(_progress):
     return os.getpid()
+
+
+def _leave_file(_progress):
+    return tempfile.mkstemp()[1]
 
 
 def _refuse(_progress):
@@ -64,6 +69,7 @@ def _lack_model(_progress):
 TASKS = {
     "double": _double,
     "process": _tell_process,
+    "leave": _leave_file,
     "refuse": _refuse,
     "break": _break,
     "stop": _stop,

@@ -31,6 +31,7 @@ from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record, read_record
 from vditrack.annotation.units import Identity, Unit, read_status
 from vditrack.atomic_files import check_folder_destination, staged_file
+from vditrack.atomic_files.locks import locked_folder
 from vditrack.errors import InputError
 from vditrack.input_checks.files import MalformedError, decode_json, read_file
 from vditrack.input_checks.text import escape_surrogates
@@ -142,6 +143,19 @@ def open_results(root: Path, settings: Settings) -> Iterator[Results]:
     """
     _check_folder(root, settings)
     root.mkdir(parents=True, exist_ok=True)
+    # The folder, too, which other verbs lock; not every file system can.
+    with locked_folder(root, root), _locked_file(root):
+        if not (root / JOB_FILE).exists():
+            with staged_file(root / JOB_FILE) as scratch:
+                text = msgspec.json.format(msgspec.json.encode(settings), indent=2)
+                scratch.write_bytes(text + b"\n")
+        results = Results(root)
+        results.remove_scratch()
+        yield results
+
+
+@contextmanager
+def _locked_file(root: Path) -> Iterator[None]:
     descriptor = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
@@ -150,13 +164,7 @@ def open_results(root: Path, settings: Settings) -> Iterator[Results]:
             raise InputError(
                 f"another `vditrack annotate` writes in {root}. Wait for it, or choose another -o."
             ) from error
-        if not (root / JOB_FILE).exists():
-            with staged_file(root / JOB_FILE) as scratch:
-                text = msgspec.json.format(msgspec.json.encode(settings), indent=2)
-                scratch.write_bytes(text + b"\n")
-        results = Results(root)
-        results.remove_scratch()
-        yield results
+        yield
     finally:
         os.close(descriptor)
 

@@ -7,6 +7,7 @@ import glob
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
 
@@ -125,8 +126,7 @@ def _list_argument(argument: str) -> Iterator[Source]:
 
 def _list_matches(pattern: str) -> Iterator[Source]:
     """Yield the recordings that match a pattern, and those in folders that match it."""
-    matches = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207 - absolute patterns
-    unreadable = [path for path in _list_unreadable(pattern) if path not in matches]
+    matches, unreadable = _match(pattern)
     if not matches and not unreadable:
         raise InputError(f"no file matches {pattern}.")
     # A suffix that the pattern names is wanted.
@@ -150,20 +150,56 @@ def _list_matches(pattern: str) -> Iterator[Source]:
         raise InputError(f"{pattern} matches no video, bag or folder of images.")
 
 
-def _list_unreadable(pattern: str) -> list[Path]:
-    """Return the folders below ``**`` that cannot be read, which `glob` leaves out."""
-    if "**" not in Path(pattern).parts:
-        return []
-    root = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+def _match(pattern: str) -> tuple[list[Path], list[Path]]:
+    """Return the paths that match a pattern, and folders below ``**`` that cannot be read."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return sorted(map(Path, glob.glob(pattern))), []  # noqa: PTH207 - absolute patterns
+    root = Path(*takewhile(lambda part: not glob.has_magic(part), parts))
+    wanted = parts[len(root.parts) :]
     errors: list[OSError] = []
-    for _, folders, _ in os.walk(root, onerror=errors.append):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-    return sorted(Path(error.filename) for error in errors if error.errno != errno.ENOENT)
+    hidden = any(part.startswith(".") for part in wanted)
+    found = [
+        path
+        for path in _walk(root, errors, hidden=hidden)
+        if _fits(path.parts[len(root.parts) :], wanted)
+    ]
+    unreadable = {Path(error.filename) for error in errors if error.errno != errno.ENOENT}
+    return sorted(set(found) - unreadable), sorted(unreadable)
+
+
+def _walk(root: Path, errors: list[OSError], *, hidden: bool) -> Iterator[Path]:
+    """Yield a folder and what is below it, also behind links that do not lead in a circle."""
+    above = {os.fspath(root): frozenset[str]()}
+    yield root
+    for folder, folders, names in os.walk(root, onerror=errors.append, followlinks=True):
+        known = above.pop(folder) | {os.path.realpath(folder)}
+        folders[:] = [
+            name
+            for name in folders
+            if (hidden or not name.startswith("."))
+            and os.path.realpath(os.path.join(folder, name)) not in known  # noqa: PTH118
+        ]
+        above |= {os.path.join(folder, name): known for name in folders}  # noqa: PTH118
+        yield from (Path(folder, name) for name in (*folders, *names))
+
+
+def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Return whether the parts of a path match those of a pattern, as in `glob`."""
+    if not wanted:
+        return not parts
+    if wanted[0] == "**" and _fits(parts, wanted[1:]):
+        return True
+    if not parts or (parts[0].startswith(".") and not wanted[0].startswith(".")):
+        return False
+    if wanted[0] == "**":
+        return _fits(parts[1:], wanted)
+    return fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
 def _search(root: Path) -> Iterator[Source]:
     """Yield the recordings in a folder and the folders below it, in the order of their names."""
-    seen: set[str] = set()
+    seen = {os.fspath(folder) for folder in Path(os.path.realpath(root)).parents}
     unreadable: list[OSError] = []
     for folder, folders, names in os.walk(root, onerror=unreadable.append, followlinks=True):
         real = os.path.realpath(folder)

@@ -9,21 +9,24 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing import connection
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import cv2
 
 from vditrack.annotation.failures import Failure, JobError, SourceError
 from vditrack.atomic_files import remove_scratch_folders
+from vditrack.atomic_files.locks import make_locked_folder, remove_if_unlocked
 from vditrack.errors import InputError, VditrackError, install_command
 
 Progress = Callable[[int, int | None], None]
@@ -38,8 +41,12 @@ _BEAT = 0.2
 """Seconds between two reports of progress."""
 _START = 120.0
 """Seconds that a new worker may take until it is ready, if `Limits.stall_seconds` is less."""
+_SCRATCH = "vditrack-annotate-"
+"""Begin of the names of folders for logs and temporary files of the workers."""
 _TAIL = 4096
 """Bytes at the end of a worker's log that are searched for the reason of its end."""
+_LOG = "errors"
+"""File of what a worker writes on stderr."""
 
 
 class Limits(NamedTuple):
@@ -79,7 +86,7 @@ class WorkerPool:
         self._open_handler, self._count, self._limits = open_handler, workers, limits
         self._waiting: deque[Any] = deque()
         self._workers: list[_Worker] = []
-        self._logs = TemporaryDirectory(prefix="vditrack-")
+        self._scratch, self._lock = _make_scratch()
         self.replaced = 0
         """Number of workers that ended or were killed, and were replaced."""
 
@@ -107,7 +114,10 @@ class WorkerPool:
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
-        self._logs.cleanup()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _assign(self) -> None:
         """Give waiting tasks to idle workers, and start workers as long as tasks wait."""
@@ -122,8 +132,9 @@ class WorkerPool:
             self._remove(worker)
 
     def _start(self) -> _Worker:
-        log = Path(self._logs.name) / f"{self.replaced}-{len(self._workers)}-{time.monotonic_ns()}"
-        worker = _Worker(self._open_handler, log)
+        folder = self._scratch / uuid.uuid4().hex
+        folder.mkdir(mode=0o700)
+        worker = _Worker(self._open_handler, folder)
         self._workers.append(worker)
         return worker
 
@@ -170,11 +181,14 @@ class WorkerPool:
 class _Worker:
     """A process and the task that it runs."""
 
-    def __init__(self, open_handler: OpenHandler, log: Path) -> None:
+    def __init__(self, open_handler: OpenHandler, scratch: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(other, open_handler, log), name="vditrack annotate", daemon=True
+            target=_serve,
+            args=(other, open_handler, scratch),
+            name="vditrack annotate",
+            daemon=True,
         )
         self.process.start()
         # The pipe then ends with the worker.
@@ -183,7 +197,7 @@ class _Worker:
         self.task: Any = None
         self.last_progress = time.monotonic()
         """Seconds of the monotonic clock."""
-        self._log = log
+        self._scratch = scratch
         self._outcome: Outcome | None = None
 
     def run(self, task: object) -> None:
@@ -227,7 +241,7 @@ class _Worker:
         self.process.join()
         code = self.process.exitcode or 0
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-        lines = self._log.read_bytes()[-_TAIL:].decode(errors="replace").split("\n")
+        lines = (self._scratch / _LOG).read_bytes()[-_TAIL:].decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f"the worker ended with {how}{': ' if last else ''}{last.rstrip('.')}."
 
@@ -236,14 +250,28 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.pipe.close()
-        self._log.unlink(missing_ok=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def _serve(pipe: connection.Connection, open_handler: OpenHandler, log: Path) -> None:
+def _make_scratch() -> tuple[Path, int | None]:
+    """Return a new folder for logs and temporary files of workers, and its lock.
+
+    Those of jobs that were killed are removed.
+    """
+    root = Path(tempfile.gettempdir())
+    for left in root.glob(f"{_SCRATCH}*"):
+        remove_if_unlocked(left)
+    folder = root / f"{_SCRATCH}{uuid.uuid4().hex}"
+    return folder, make_locked_folder(folder)
+
+
+def _serve(pipe: connection.Connection, open_handler: OpenHandler, scratch: Path) -> None:
     """Run tasks in this process until the parent closes the pipe."""
     # Ctrl-C reaches all processes of a terminal; the parent then ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _write_errors_to(log)
+    _write_errors_to(scratch / _LOG)
+    # Such as the files of a bag that are decompressed: they go with this process.
+    tempfile.tempdir = str(scratch)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     handle = open_handler()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):

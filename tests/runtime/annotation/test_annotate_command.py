@@ -22,10 +22,13 @@ from doubles.video_files import moving_texture, write_video_file
 from vditrack.annotation.failures import JobError
 from vditrack.annotation.handling import Model, UnitHandler
 from vditrack.annotation.job_tables import read_failed, write_failed
+from vditrack.annotation.results import open_results
 from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import list_units
+from vditrack.atomic_files.locks import locked_folder
+from vditrack.errors import InputError
 
 CLIPS = ("0.mp4", "1.mp4", "2\udcff.mp4")
 """Names of videos; the last is not UTF-8."""
@@ -263,6 +266,15 @@ def test_a_result_that_cannot_be_written_ends_the_job(clips, tmp_path):
     (unit,) = list_units(source, handle(source, print), settings)
     with pytest.raises(JobError, match=r"no result can be written in .*tracks is a file"):
         handle(unit, print)
+
+
+def test_other_verbs_do_not_write_in_the_folder_meanwhile(tmp_path):
+    root, settings = tmp_path / "out", Settings("b" * 64, "cpu", Specification(grid=2))
+    refused = pytest.raises(InputError, match="another run writes in")
+    with open_results(root, settings), refused, locked_folder(root, root):
+        pass
+    with locked_folder(root, root), refused, open_results(root, settings):
+        pass
 
 
 def test_a_recording_is_not_the_folder_of_its_results(mixture, assert_refused):

@@ -18,7 +18,8 @@ from vditrack.annotation.formats import hdf5, selection
 from vditrack.annotation.formats.content import TrackContent, read_content
 from vditrack.annotation.formats.hdf5 import name_view
 from vditrack.annotation.formats.selection import check_formats, write_format
-from vditrack.annotation.settings import FORMATS
+from vditrack.annotation.handling import Model, UnitHandler
+from vditrack.annotation.settings import FORMATS, Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.track_tables import write_tracks
@@ -156,6 +157,15 @@ def test_rerun_has_the_frames(tmp_path, content):
         if part.entity_path in counts and not part.is_static:
             counts[part.entity_path] += part.to_record_batch().num_rows
     assert counts == {"/video": 3, "/video/points/visible": 3}
+
+
+def test_a_recording_that_cannot_be_read_again_does_not_end_the_job(tmp_path, annotation):
+    made, record = annotation(Specification(grid=2))
+    write_tracks(tmp_path / f"tracks/{made.unit.name}.parquet", made, record)
+    settings = Settings("b" * 64, "cpu", record.specification)
+    handle = UnitHandler(Model(None, "cpu", 1), settings, tmp_path, ("rerun", "hdf5"))
+    with pytest.raises(SourceError, match="is not a file"):
+        handle(made.unit, ignore)
 
 
 def test_formats_are_checked_before_the_work(monkeypatch):

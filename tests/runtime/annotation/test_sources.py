@@ -46,7 +46,7 @@ def test_a_folder_is_searched_for_videos_bags_and_folders_of_images(tmp_path):
         (folder / "job.json").write_bytes(msgspec.json.encode(SETTINGS))
     folders = ["bag", "frames", "loose/recording.db3", "mine/c.mp4", "mine/thumbnails/d.mp4"]
     assert listed(str(tmp_path), root=tmp_path) == ["a.MKV", "b.mp4", *folders]
-    (tmp_path / "frames/again").unlink()
+    (tmp_path / "frames/too").symlink_to(tmp_path / "frames")
     found = listed(str(tmp_path / "**"), root=tmp_path)
     assert found == ["a.MKV", "b.mp4", *folders]
     found = listed(str(tmp_path / "*"), root=tmp_path)
@@ -71,10 +71,18 @@ def test_folders_that_cannot_be_read_are_listed(tmp_path, monkeypatch):
 
 
 def test_patterns_and_repeated_arguments_give_each_recording_once_in_order(tmp_path):
-    touch(tmp_path / "y/2.mp4", tmp_path / "x/1.mp4", tmp_path / "x/3.avi")
+    touch(tmp_path / "y/2.mp4", tmp_path / "x/1.mp4", tmp_path / "x/3.avi", tmp_path / ".z/4.mp4")
     pattern = str(tmp_path / "**/*.mp4")
     found = listed(str(tmp_path / "y/2.mp4"), pattern, pattern, root=tmp_path)
     assert found == ["y/2.mp4", "x/1.mp4"]
+    # Links are followed, but not in a circle.
+    (tmp_path / "y/link").symlink_to(tmp_path / "x")
+    (tmp_path / "x/circle").symlink_to(tmp_path)
+    (tmp_path / "x/again").symlink_to(tmp_path / "x")
+    found = ["x/1.mp4", "y/2.mp4", "y/link/1.mp4"]
+    assert listed(pattern, root=tmp_path) == found
+    assert listed(str(tmp_path / "**/x/*.mp4"), root=tmp_path) == found[:1]
+    assert listed(str(tmp_path / "**/.z/*"), root=tmp_path) == [".z/4.mp4"]
 
 
 def test_manifests_list_paths_topics_and_ranges(tmp_path):

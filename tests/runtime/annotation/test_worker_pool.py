@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +54,21 @@ def test_tasks_that_fail_leave_the_others_alone(make_pool):
     assert run(pool, ("double", 3))["double", 3].failure in (None, killed)
     assert run(pool, ("double", 4))["double", 4].result == 8
     assert pool.replaced == 3
+
+
+def test_what_workers_leave_is_removed(make_pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, other = tmp_path / "vditrack-annotate-killed", tmp_path / "vditrack-view"
+    killed.mkdir()
+    other.mkdir()
+    living = make_pool()
+    file = Path(run(living, "leave")["leave"].result)
+    assert file.is_relative_to(tmp_path)
+    make_pool().close()
+    assert file.exists()
+    assert not killed.exists()
+    living.close()
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_workers_that_hang_or_grow_are_killed(make_pool):
