@@ -11,6 +11,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from vditrack.annotation.results import REPORT
+from vditrack.annotation.settings import JOB_FILE
+from vditrack.annotation.settings import TRACKS as ANNOTATIONS
 from vditrack.annotation.track_tables import SUFFIX as PARQUET
 from vditrack.annotation.track_tables import read_tracks as read_annotation
 from vditrack.arrays import Doubles, MaskClip
@@ -37,6 +40,8 @@ from vditrack.io.viewed_frames import ViewedFrame, view_clip
 
 _TIME_TOLERANCE = 1e-3
 """Largest difference of a frame's time, in seconds, for the video to be that of the results."""
+_MOST_SHOWN = 20
+"""Recordings of a job that are shown together: the viewer holds them in memory."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,8 @@ def view(
         Path,
         typer.Argument(
             help="Folder that track or propagate has written, its tracks.npz, result.json or "
-            "tracks.mcap, a file of tracks of annotate (.parquet), another bag with tracks, or a "
-            "recording (.rrd)."
+            "tracks.mcap, the folder of annotate or one of its files of tracks (.parquet), another "
+            "bag with tracks, or a recording (.rrd)."
         ),
     ],
     video: Annotated[
@@ -102,38 +107,68 @@ def view(
             raise InputError(f"{results} is a recording already. Copy it, or leave -o out.")
         _open_viewer(results)
         return
-    shown = _read_results(results, _Pictures(video, topic), tracks_topic)
-    if shown.remark is not None:
-        echo(f"note: {shown.remark}", err=True)
+    files, pictures = [results], _Pictures(video, topic)
+    if (results / JOB_FILE).is_file():
+        files = _list_annotations(results)
+        if len(files) > 1 and (output or video or topic):
+            raise InputError(
+                f"{results} has the tracks of {len(files)} recordings, and -o, --video and --topic "
+                f"are for one. Give one of its files, such as {files[0]}."
+            )
+    frames = 0
     if output is not None:
-        _write(output, shown, quiet=as_json)
+        frames = _write(output, _read_results(files[0], pictures, tracks_topic), quiet=as_json)
     else:
         with TemporaryDirectory(prefix="vditrack-") as folder:
-            scratch = Path(folder) / f"{results.resolve().name}{SUFFIX}"
-            _write(scratch, shown, quiet=as_json)
-            _open_viewer(scratch)
+            scratch = [Path(folder) / f"{file.resolve().name}{SUFFIX}" for file in files]
+            for path, file in zip(scratch, files, strict=True):
+                shown = _read_results(file, pictures, tracks_topic)
+                frames += _write(path, shown, quiet=as_json)
+            _open_viewer(*scratch)
     if as_json:
-        content = {"recording": output and str(output), "frames": shown.count}
-        echo_json(content)
+        echo_json({"recording": output and str(output), "frames": frames})
     elif output is not None:
         echo(f"recording: {output}")
 
 
-def _write(path: Path, shown: _Results, *, quiet: bool) -> None:
+def _list_annotations(folder: Path) -> list[Path]:
+    """Return the files of tracks in the folder of a job.
+
+    Raises:
+        InputError: There is none, or there are too many to be shown together.
+
+    """
+    files = sorted((folder / ANNOTATIONS).glob(f"*{PARQUET}"))
+    if not files:
+        raise InputError(f"{folder} has no tracks yet. Run `vditrack annotate` to its end.")
+    if len(files) > _MOST_SHOWN:
+        raise InputError(
+            f"{folder} has the tracks of {len(files)} recordings, and at most {_MOST_SHOWN} are "
+            f"shown together. Give one of its files, such as {files[0]}; {REPORT} shows pictures "
+            "of a sample."
+        )
+    return files
+
+
+def _write(path: Path, shown: _Results, *, quiet: bool) -> int:
+    """Write a recording, print its remark, and return the number of its frames."""
+    if shown.remark is not None:
+        echo(f"note: {shown.remark}", err=True)
     with progress_bars(quiet=quiet) as bars:
         frames = bars.track(shown.frames(), total=shown.count, description="recording")
         write_recording(path, frames, shown.names)
+    return shown.count
 
 
-def _open_viewer(recording: Path) -> None:
-    """Run the viewer until its window is closed.
+def _open_viewer(*recordings: Path) -> None:
+    """Run the viewer on recordings until its window is closed.
 
     Raises:
         InputError: It fails, for instance because there is no display.
 
     """
     # A viewer that runs already might read the file after it is removed.
-    command = [sys.executable, "-m", "rerun", "--port", "auto", str(recording)]
+    command = [sys.executable, "-m", "rerun", "--port", "auto", *map(str, recordings)]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -3,13 +3,19 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from doubles import bags
+from doubles.annotations import make_annotation
 from doubles.propagating import write_propagating
+from vditrack.annotation.settings import Settings
+from vditrack.annotation.specification import Specification
+from vditrack.annotation.track_tables import write_tracks
 from vditrack.io.rerun_recording import INVISIBLE, VISIBLE
 from vditrack.io.video import write_video
 
@@ -128,6 +134,38 @@ def test_a_bag_of_tracks_is_shown_with_its_images_or_those_of_the_recording(fold
             for t, by_id in read_points(folder / "bag.rrd").items():
                 for number, position in by_id.items():
                     np.testing.assert_array_equal(position, tracks["points"][number, t])
+
+
+def test_the_recordings_of_a_job_are_shown_together(tmp_path, run_vditrack, monkeypatch):
+    tracks = tmp_path / "out/tracks"
+    for name in ("a", "b"):
+        made, record = make_annotation(Specification(grid=2), path=tmp_path / f"{name}.mp4")
+        write_tracks(tracks / f"{name}.parquet", made, record)
+    settings = Settings("b" * 64, "cpu", Specification(grid=2))
+    (tmp_path / "out/job.json").write_bytes(msgspec.json.encode(settings))
+    shown = {}
+
+    def run(command, **_):
+        shown.update({path: len(read_points(path)) for path in command if path.endswith(".rrd")})
+        return subprocess.CompletedProcess(command, 0, stderr="")
+
+    monkeypatch.setattr("vditrack.cli.view.subprocess.run", run)
+    done = run_vditrack("view", "out", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == {"recording": None, "frames": 10}
+    assert done.stderr.count("is not there: results are shown without pictures") == 2
+    assert {Path(path).name: count for path, count in shown.items()} == {
+        "a.parquet.rrd": 5,
+        "b.parquet.rrd": 5,
+    }
+    refused = run_vditrack("view", "out", "-o", "a.rrd", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "out has the tracks of 2 recordings, and -o" in refused.stderr
+    assert "such as out/tracks/a.parquet" in refused.stderr
+    monkeypatch.setattr("vditrack.cli.view._MOST_SHOWN", 1)
+    assert "at most 1 are shown together" in run_vditrack("view", "out", cwd=tmp_path).stderr
+    (tracks / "b.parquet").unlink()
+    assert run_vditrack("view", "out", "-o", "a.rrd", cwd=tmp_path).returncode == 0
+    assert len(read_points(tmp_path / "a.rrd")) == 5
 
 
 def test_mistakes_are_one_line(folder, assert_refused, tmp_path):

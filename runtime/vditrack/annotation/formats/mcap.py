@@ -62,9 +62,9 @@ def write_mcap(path: Path, content: TrackContent, progress: Progress) -> None:
 
     The topic is that of the images with ``/tracks`` at its end, or ``/tracks``. The times of a
     message are the stamp of its image, or, without stamps, the time since the first frame of the
-    recording. Its points are in the order of their numbers, in pixels; those that are not visible
-    are faint. Without points there are no messages. The metadata ``vditrack`` has, under
-    ``record``, what the Parquet file says of itself, in JSON.
+    recording. Its points are in pixels, each with a colour of its own, those that are not visible
+    faint; those without a position are left out. Without points there are no messages. The metadata
+    ``vditrack`` has, under ``record``, what the Parquet file says of itself, in JSON.
 
     Args:
         path: Destination, replaced when the file is complete.
