@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vditrack.acceptance import verify_tracks
-from vditrack.arrays import FrameClip, Mask, MaskClip, Masks
+from vditrack.arrays import FrameClip, MaskClip, Masks
 from vditrack.bundle.configuration import Matching, Propagation, Streaming
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.errors import InputError
@@ -35,8 +34,10 @@ from vditrack.points.clip_tracking import (
 )
 from vditrack.points.factory import create_point_tracker
 from vditrack.points.feature_renewal import FeatureRenewal, RenewedFeatures
+from vditrack.points.heft_reference import track_reference
 from vditrack.points.tracks import Tracks
 from vditrack.streams.frame_clock import measure_intervals
+from vditrack.streams.mask_clips import propagate_in_stream
 from vditrack.streams.mask_stream import MaskStream
 from vditrack.streams.point_stream import Stream
 from vditrack.streams.realtime import LiveStream
@@ -277,6 +278,27 @@ class Tracker:
         intervals = measure_intervals(source.times, len(source), self.streaming.interval_history)
         return RenewedFeatures(steps, points, (source.times, intervals), renewal, progress)
 
+    def track_reference(
+        self, source: ClipFrames, queries: ArrayLike, *, progress: Progress | None = None
+    ) -> Tracks:
+        """Track points through a video as HeFT does, with the frames of one chunk in memory.
+
+        The tracks are those of `track` with the mode "reference". Unlike those of `track_video`
+        they are in memory.
+
+        Args:
+            source: frames, from `vditrack.io.frame_source.open_source`.
+            queries: [N, 3] (t, x, y): a frame's index and a position in its pixels.
+            progress: called with (frames tracked, frames in all) after each chunk.
+
+        Raises:
+            InputError: The queries are no such array, one lies outside the video, or the source
+                has changed while it was read.
+
+        """
+        checked = validate_queries(queries, len(source), source.size)
+        return track_reference(self._extractor, source, checked, self.settings, progress)
+
     def propagate(
         self,
         frames: FrameClip,
@@ -317,7 +339,7 @@ class Tracker:
         propagated = np.zeros(frames.shape[:3], np.uint8)
         if mode == "causal":
             given = validate_masks(masks, len(frames), frames.shape[1:3])
-            for t, mask in enumerate(self._propagate_causally(frames, given)):
+            for t, mask in enumerate(propagate_in_stream(self.mask_stream(), frames, given)):
                 propagated[t] = mask
                 if progress is not None:
                     progress(t + 1, len(frames))
@@ -357,16 +379,6 @@ class Tracker:
         if checkpoint is not None:
             propagation.resume(checkpoint)
         return propagation
-
-    def _propagate_causally(self, frames: FrameClip, given: Mapping[int, Mask]) -> Iterator[Mask]:
-        """Yield the masks of each frame, from a stream."""
-        stream = self.mask_stream()
-        for t, frame in enumerate(frames):
-            mask = stream.push(frame, float(t)).mask
-            if t in given:
-                stream.add_masks(given[t])
-                mask = stream.push(frame, float(t)).mask
-            yield mask
 
     @property
     def propagation(self) -> Propagation:

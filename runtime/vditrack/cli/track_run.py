@@ -34,7 +34,7 @@ from vditrack.cli.track_result import (
 )
 from vditrack.features.clip_frames import ClipFrames
 from vditrack.input_checks.arrays import validate_masks
-from vditrack.io.frame_source import FrameSource, collect_frames, open_source
+from vditrack.io.frame_source import FrameSource, open_source
 from vditrack.io.mask_store import MaskStore
 from vditrack.io.overlay import draw_tracks
 from vditrack.io.rerun_recording import write_recording
@@ -156,8 +156,7 @@ def _track_shot(
 ) -> Tracks:
     queries = request.points.queries_on(shot.size)
     if request.mode == "reference":
-        frames = collect_frames(shot, request.video)
-        return tracker.track(frames, queries, mode=request.mode, progress=progress)
+        return tracker.track_reference(shot, queries, progress=progress)
     blocks = tracker.track_video(shot, queries, mode=request.mode, progress=progress)
     return collect_tracks(blocks, queries, len(shot))
 

@@ -9,19 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Doubles, Frame, FrameClip
+from vditrack.arrays import Doubles, Frame
 from vditrack.errors import InputError
-from vditrack.features.clip_frames import ClipFrames, TimedFrame
+from vditrack.features.clip_frames import TimedFrame
 from vditrack.features.prefetching import prefetch
-from vditrack.io.clip import (
-    ArrayPicture,
-    ClipReader,
-    DecodeProgress,
-    Gap,
-    GrowingClip,
-    Picture,
-    check_size,
-)
+from vditrack.io.clip import ClipReader, DecodeProgress, Gap, Picture, check_size
 from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.decoding.video_files import VideoFileReader
 from vditrack.io.lerobot.data_set import describe_episodes, is_data_set, open_data_set
@@ -232,16 +224,3 @@ def open_reader(
     if topic is not None:
         raise InputError(f"--topic is for bags; {path} is none.")
     return open_video_reader(path, start, end)
-
-
-def collect_frames(clip: ClipFrames, path: Path) -> FrameClip:
-    """Return all frames of a clip, uint8 [T, H, W, 3]; ``path`` is for error messages.
-
-    Raises:
-        InputError: They do not fit into memory.
-
-    """
-    frames = GrowingClip(path, len(clip))
-    for frame, time in clip.read():
-        frames.append(ArrayPicture(frame), time)
-    return frames.frames

@@ -271,10 +271,11 @@ def track_clip(
     _check_mode(mode, TrackMode)
     check_clip(frames)
     checked = validate_queries(queries, len(frames), frames.shape[1:3])
+    source = ArrayFrames(frames, np.arange(len(frames), dtype=np.float64))
     if mode == "reference":
-        return track_reference(extractor, frames, checked, settings, progress)
+        return track_reference(extractor, source, checked, settings, progress)
     clip = TrackedClip(
-        ArrayFrames(frames, np.arange(len(frames), dtype=np.float64)),
+        source,
         checked,
         np.ones(len(frames)) if intervals is None else intervals,
     )

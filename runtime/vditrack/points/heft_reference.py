@@ -27,8 +27,9 @@ from itertools import islice
 import msgspec
 import numpy as np
 
-from vditrack.arrays import Floats, FrameClip, Indices
+from vditrack.arrays import Floats, Indices
 from vditrack.bundle.configuration import Matching
+from vditrack.features.clip_frames import ClipFrames
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap, stretch_frames
 from vditrack.features.windows import clip_features
@@ -41,7 +42,7 @@ Chunk = tuple[int, list[FeatureMap]]
 
 def track_reference(
     extractor: FeatureExtractor,
-    frames: FrameClip,
+    clip: ClipFrames,
     queries: Floats,
     settings: Matching,
     progress: Callable[[int, int], None] | None = None,
@@ -50,7 +51,7 @@ def track_reference(
 
     Args:
         extractor: the bundle's graphs.
-        frames: uint8 [T, H, W, 3] RGB.
+        clip: T frames, which are read once, but for those of a shorter last chunk.
         queries: [N, 3] (t, x, y) in pixels of the frames, already checked.
         settings: the radii, the visibility threshold and the template update are used, in model
             pixels; HeFT has no others.
@@ -61,17 +62,17 @@ def track_reference(
         before, it is invisible at the query's position.
 
     """
-    scale = extractor.grid.model_from_frame(frames.shape[1:3])
-    tracks = _ChunkTracker(queries, len(frames), scale, settings)
-    for first, maps in split_into_chunks(extractor, frames, settings.reference_chunk):
+    scale = extractor.grid.model_from_frame(clip.size)
+    tracks = _ChunkTracker(queries, len(clip), scale, settings)
+    for first, maps in split_into_chunks(extractor, clip, settings.reference_chunk):
         tracks.track_chunk(first, maps)
         if progress is not None:
-            progress(first + len(maps), len(frames))
+            progress(first + len(maps), len(clip))
     return tracks.result()
 
 
 def split_into_chunks(
-    extractor: FeatureExtractor, frames: FrameClip, length: int
+    extractor: FeatureExtractor, clip: ClipFrames, length: int
 ) -> Iterator[Chunk]:
     """Split a clip into chunks, and compute their feature maps.
 
@@ -81,8 +82,9 @@ def split_into_chunks(
     their maps are stretched by a frame. The last chunk may be shorter.
     """
     if 1 < extractor.window == extractor.described:
-        parts = _split_into_windows(extractor, frames)
+        parts = _split_into_windows(extractor, clip)
     else:
+        frames = (timed.frame for timed in clip.read())
         parts = _split_maps(clip_features(extractor, frames), length)
     begin = 0
     for maps in parts:
@@ -92,13 +94,17 @@ def split_into_chunks(
 
 
 def _split_into_windows(
-    extractor: FeatureExtractor, frames: FrameClip
+    extractor: FeatureExtractor, clip: ClipFrames
 ) -> Iterator[list[FeatureMap]]:
     """Yield the maps of a window each. A shorter last chunk is read from the clip's last window."""
-    count, length = len(frames), extractor.window
+    count, length = len(clip), extractor.window
+    coming = clip.read()
     for first in range(0, count, length):
         begin = max(0, min(first, count - length))
-        maps = list(clip_features(extractor, frames[begin : begin + length]))
+        if begin < first:
+            coming = clip.read(begin)
+        frames = (timed.frame for timed in islice(coming, length))
+        maps = list(clip_features(extractor, frames))
         yield maps[first - begin :]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import torch
 from skimage.data import astronaut, camera, chelsea, coffee
 
 import reference_formulation
+from doubles.living_frames import LivingArrays
 from doubles.manifest import MATCHING
 from doubles.passthrough import write_passthrough
 from heft_settings import HEFT_MATCHING
@@ -20,6 +22,7 @@ from moving_features import translated_maps, wave_field
 from reference_formulation import PublicFormulation, track_clip
 from vditrack import Tracker
 from vditrack.coordinates import Grid
+from vditrack.features.clip_frames import ArrayFrames, TimedFrame
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.windows import clip_features
@@ -58,6 +61,10 @@ def lost_and_found(visible: np.ndarray) -> np.ndarray:
     before = np.logical_or.accumulate(visible, axis=1)
     after = np.logical_or.accumulate(visible[:, ::-1], axis=1)[:, ::-1]
     return (before & ~visible & after).any(axis=1)
+
+
+def as_clip(frames: np.ndarray) -> ArrayFrames:
+    return ArrayFrames(frames, np.arange(len(frames)) / 30)
 
 
 def cut(descriptors: np.ndarray, length: int) -> list[np.ndarray]:
@@ -107,9 +114,10 @@ class GivenFeatures:
             parts.append(self.described(begin)[first - begin :])
         return parts
 
-    def clip_features(self, _extractor, frames: np.ndarray):
-        begin = int(frames[0, 0, 0, 0])
-        assert [*frames[:, 0, 0, 0]] == [*range(begin, begin + self.window)]
+    def clip_features(self, _extractor, frames: Iterator[np.ndarray]):
+        numbers = [int(frame[0, 0, 0]) for frame in frames]
+        begin = numbers[0]
+        assert numbers == [*range(begin, begin + self.window)]
         return (FeatureMap(GRID, descriptors) for descriptors in self.described(begin))
 
 
@@ -208,7 +216,7 @@ def test_later_chunks_are_stretched_by_a_frame(tmp_path, window, described, coun
     clip = np.broadcast_to(levels, (count, 64, 96, 3))
     length = 4 if (window, described) == (4, 4) else 25
     begin = 0
-    for first, maps in split_into_chunks(FeatureExtractor(bundle), clip, 25):
+    for first, maps in split_into_chunks(FeatureExtractor(bundle), as_clip(clip), 25):
         own = min(length, count - begin)
         read = [float(each.descriptors.mean()) for each in maps]
         if begin == 0:
@@ -226,18 +234,40 @@ def test_a_chunk_is_described_in_one_window(tmp_path, monkeypatch):
     windows = []
 
     def recorded(extractor, frames):
-        windows.append([*frames[:, 0, 0, 0]])
-        return clip_features(extractor, frames)
+        kept = list(frames)
+        windows.append([int(frame[0, 0, 0]) for frame in kept])
+        return clip_features(extractor, kept)
 
     monkeypatch.setattr(heft_reference, "clip_features", recorded)
     extractor = FeatureExtractor(write_passthrough(tmp_path, frames=4))
     clip = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None, None], (10, 64, 96, 3))
-    assert [(first, len(maps)) for first, maps in split_into_chunks(extractor, clip, 25)] == [
+    assert [
+        (first, len(maps)) for first, maps in split_into_chunks(extractor, as_clip(clip), 25)
+    ] == [
         (0, 4),
         (3, 5),
         (7, 3),
     ]
     assert windows == [[0, 1, 2, 3], [4, 5, 6, 7], [6, 7, 8, 9]]
+
+
+@pytest.mark.parametrize(("window", "described"), [(4, 4), (4, 1)])
+def test_a_long_clip_is_not_held(tmp_path, window, described):
+    bundle = write_passthrough(tmp_path, frames=window, described=described)
+    tracker, living = Tracker(bundle, settings=SETTINGS), LivingArrays()
+    clip = np.random.default_rng(0).integers(0, 256, (42, 64, 96, 3)).astype(np.uint8)
+
+    class Counted(ArrayFrames):
+        def read(self, first_frame=0):
+            for frame, time in super().read(first_frame):
+                yield TimedFrame(living.add(frame), time)
+
+    queries = asked([0, 7], [2, 1], 16, (80, 48), seed=0)
+    found = tracker.track_reference(Counted(clip, np.arange(42) / 30), queries)
+    assert living.most <= 3
+    expected = tracker.track(clip, queries, mode="reference")
+    np.testing.assert_array_equal(found.points, expected.points)
+    np.testing.assert_array_equal(found.confidence, expected.confidence)
 
 
 def track_given(monkeypatch, grid: Grid, maps: np.ndarray, queries, settings) -> Tracks:
@@ -246,7 +276,7 @@ def track_given(monkeypatch, grid: Grid, maps: np.ndarray, queries, settings) ->
     monkeypatch.setattr(heft_reference, "clip_features", lambda *_: iter(features))
     extractor = SimpleNamespace(grid=grid, window=1, described=1)
     clip = np.zeros((len(maps), grid.height, grid.width, 3), np.uint8)
-    return track_reference(extractor, clip, np.float32(queries), settings)
+    return track_reference(extractor, as_clip(clip), np.float32(queries), settings)
 
 
 @pytest.mark.parametrize(("chunk", "returns"), [(7, True), (6, False)])
