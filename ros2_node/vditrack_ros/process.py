@@ -1,7 +1,8 @@
 """Use of memory and processor cores by the node's process."""
 
 import ctypes
-import os
+
+from vditrack.inference.cpu import count_cores
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3)."""
@@ -42,6 +43,9 @@ def return_free_memory() -> None:
 
 def choose_thread_count() -> int:
     """Return the threads for the model that leave one core of this process to everything else."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    cores = len(allowed(0)) if allowed is not None else os.cpu_count() or 1
-    return max(1, cores - 1)
+    return max(1, count_cores() - 1)
+
+
+def choose_label_thread_count() -> int:
+    """Return the threads for labels while the model describes the next image: half of the cores."""
+    return max(1, count_cores() // 2)

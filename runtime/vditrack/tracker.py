@@ -144,14 +144,18 @@ class Tracker:
         """
         return LiveStream(self._extractor, self.settings, self.streaming, worker, first_id)
 
-    def mask_stream(self) -> MaskStream:
+    def mask_stream(self, threads: int | None = None) -> MaskStream:
         """Start a live stream of object masks. Streams are independent of each other.
+
+        Args:
+            threads: most threads that propagate labels; None for one on each core. Half of the
+                cores is faster where the CPU runs the networks meanwhile (`MaskStream.describe`).
 
         Raises:
             InputError: The bundle has no features for masks.
 
         """
-        return MaskStream(self._fused, self.streaming)
+        return MaskStream(self._fused, self.streaming, threads)
 
     def track(
         self,

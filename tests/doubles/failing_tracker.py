@@ -18,8 +18,8 @@ class FailingTracker:
     def live(self, worker, first_id=0):
         return self._wrap(self._tracker.live(worker, first_id), "push")
 
-    def mask_stream(self):
-        return self._wrap(self._tracker.mask_stream(), "push_described")
+    def mask_stream(self, threads=None):
+        return self._wrap(self._tracker.mask_stream(threads), "push_described")
 
     def _wrap(self, stream, name):
         push, pushes = getattr(stream, name), iter(range(100))

@@ -55,7 +55,7 @@ class Recorder:
         self.told, self.kept, self.held = [], [], []
         self.wrong = None
 
-    def mask_stream(self):
+    def mask_stream(self, threads=None):
         self.told.append("new")
         return self
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from vditrack_ros.process import choose_thread_count
+from vditrack_ros.process import choose_label_thread_count, choose_thread_count
 
 IMAGES = 20
 COUNT_PAGES = f"""
@@ -42,7 +42,9 @@ def test_blocks_of_an_images_size_are_reused():
     assert count_pages(reuse=True) < 100
 
 
-@pytest.mark.parametrize(("cores", "threads"), [({0}, 1), ({2, 3}, 1), (set(range(8)), 7)])
-def test_one_core_is_left_to_the_camera(cores, threads, monkeypatch):
+@pytest.mark.parametrize(
+    ("cores", "threads", "labels"), [({0}, 1, 1), ({2, 3}, 1, 1), (set(range(8)), 7, 4)]
+)
+def test_cores_are_left_to_the_camera_and_to_labels(cores, threads, labels, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores, raising=False)
-    assert choose_thread_count() == threads
+    assert (choose_thread_count(), choose_label_thread_count()) == (threads, labels)

@@ -44,6 +44,7 @@ from vditrack_ros.masks.requests import (
 from vditrack_ros.overlay import OverlayPublisher
 from vditrack_ros.parameters.settings import Settings
 from vditrack_ros.points.object_ids import PointObjectIds
+from vditrack_ros.process import choose_label_thread_count
 from vditrack_ros.services import Answer, Kind, RemoveRequest, create_request_service
 from vditrack_ros.transport.topics import create_subscription
 
@@ -184,7 +185,7 @@ class MaskConsumer:
             self._job.result.cancel()
         # What is in progress keeps the old stream; its result is ignored.
         self._ahead = self._job = self._next = self._known = None
-        self._stream = self._tracker.mask_stream()
+        self._stream = self._tracker.mask_stream(choose_label_thread_count())
         self._carrier.reset()
         self._object_ids.clear_objects()
         self._publisher.reset()

@@ -66,15 +66,18 @@ class MaskStream:
       to the next frame with features.
     """
 
-    def __init__(self, features: FusedFeatures, streaming: Streaming) -> None:
+    def __init__(
+        self, features: FusedFeatures, streaming: Streaming, threads: int | None = None
+    ) -> None:
         """Start a live stream.
 
         Args:
             features: the bundle's fused features.
             streaming: how the stream treats time, and which frames it keeps for late masks.
+            threads: most threads that propagate labels; None for one on each core.
 
         """
-        self._features, self._streaming = features, streaming
+        self._features, self._streaming, self._threads = features, streaming, threads
         self.reset()
 
     def reset(self) -> None:
@@ -315,11 +318,15 @@ class MaskStream:
     def _objects(self) -> BridgedObjects:
         """Return the objects in the newest frame."""
         encoded = self._history.encoded[-1] if self._history.encoded else None
-        objects = MaskedObjects(self._features.settings) if encoded is None else encoded.objects
+        objects = self._start() if encoded is None else encoded.objects
         if self._bridged.frames:
             return self._bridged.bridge(encoded, objects)
         known = objects.indices[1:].copy(), objects.frames_since_marked
         return BridgedObjects(objects.mask, *known, objects.agreement)
+
+    def _start(self) -> MaskedObjects:
+        """Return the objects before the first frame with features: none."""
+        return MaskedObjects(self._features.settings, self._threads)
 
     def _propagate_into(self, described: DescribedFrame) -> None:
         encoded, bridged = self._history.encoded, self._bridged
@@ -328,7 +335,7 @@ class MaskStream:
             bridged.frames.append(seen)
             self._history.add_skipped(seen)
             return
-        objects = encoded[-1].objects.copy() if encoded else MaskedObjects(self._features.settings)
+        objects = encoded[-1].objects.copy() if encoded else self._start()
         count = 1 + len(bridged.frames)
         objects.advance(fused.descriptors, seen.size, fused.velocity, frames=count)
         newest = EncodedFrame(

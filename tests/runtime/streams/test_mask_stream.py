@@ -13,6 +13,7 @@ from doubles.passthrough import write_passthrough
 from doubles.propagating import write_propagating
 from vditrack import InputError, Tracker
 from vditrack.features.extractor import FeatureExtractor
+from vditrack.masks import label_propagation
 from vditrack.synthetic.layers.clips import render_clip
 
 HEIGHT, WIDTH = 96, 128
@@ -224,6 +225,21 @@ def test_a_frame_is_described_once_and_pushed_in_order(tracker, frames):
     stream.reset()
     with pytest.raises(InputError, match="before its reset"):
         stream.push_described(third)
+
+
+def test_labels_are_propagated_in_as_many_threads_as_asked(tracker, frames, monkeypatch):
+    used, propagate = [], label_propagation.propagate_labels
+
+    def watched(*given):
+        used.append(given[-1])
+        return propagate(*given)
+
+    monkeypatch.setattr(label_propagation, "propagate_labels", watched)
+    stream = tracker.mask_stream(threads=3)
+    stream.push(frames[0], 0.0)
+    stream.add_masks(MARKS[0])
+    stream.push(frames[1], 1.0)
+    assert used[-1] == 3
 
 
 def test_the_networks_run_in_one_thread_at_a_time(tracker, frames, monkeypatch):
