@@ -62,6 +62,12 @@ def _kill(_progress):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _kill_worker(_progress):
+    """End the Ray worker that started this process, and with it this process."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
 def _lack_model(_progress):
     raise JobError("the model is damaged.")
 
@@ -76,5 +82,6 @@ TASKS = {
     "beat": _beat,
     "grow": _grow,
     "kill": _kill,
+    "kill worker": _kill_worker,
     "lack": _lack_model,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record, make_record, read_record, write_tracks
 from vditrack.annotation.units import Identity, Unit, identify
 from vditrack.atomic_files import staged_file
+from vditrack.bundle.folder import MANIFEST
 from vditrack.errors import InputError, VditrackError
 from vditrack.tracker import Tracker
 
@@ -35,15 +38,19 @@ class Model:
     verify_files: bool = False
     allow_host_code: bool = False
 
-    def load(self) -> Tracker:
+    def load(self, manifest_sha256: str) -> Tracker:
         """Load the model.
 
+        Args:
+            manifest_sha256: Digest of the bundle's manifest.
+
         Raises:
-            JobError: It cannot be loaded.
+            JobError: It cannot be loaded, or it is another bundle than on the machine that started
+                the job.
 
         """
         try:
-            return Tracker.load(
+            tracker = Tracker.load(
                 self.bundle,
                 self.backend,
                 threads=self.threads,
@@ -53,6 +60,18 @@ class Model:
             )
         except VditrackError as error:
             raise JobError(str(error)) from error
+        root = tracker.bundle.root
+        if digest_manifest(root) != manifest_sha256:
+            raise JobError(
+                f"{root} on {socket.gethostname()} is another bundle than where the job was "
+                "started, or changed meanwhile. Give all machines the same."
+            )
+        return tracker
+
+
+def digest_manifest(root: Path) -> str:
+    """Return the SHA-256 of the manifest of a bundle, which has the digests of all its files."""
+    return hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest()
 
 
 class Annotated(msgspec.Struct, frozen=True):
@@ -106,7 +125,7 @@ class UnitHandler:
     def _annotate(self, unit: Unit, progress: Progress) -> Annotated:
         if self.tracker is None:
             cv2.setNumThreads(self.model.threads)
-            self.tracker = self.model.load()
+            self.tracker = self.model.load(self.settings.bundle_sha256)
             progress(0, None)
         began = time.perf_counter()
         annotation = annotate_unit(unit, self.settings.specification, self.tracker, progress)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 from vditrack.annotation.failures import Failure
 from vditrack.annotation.formats.selection import list_missing
@@ -24,18 +25,42 @@ from vditrack.annotation.job_tables import (
     write_recordings,
 )
 from vditrack.annotation.report import write_report
-from vditrack.annotation.results import REPORT, SUMMARY, Results, open_results
-from vditrack.annotation.settings import FormatName, Settings
+from vditrack.annotation.results import (
+    REPORT,
+    SUMMARY,
+    Results,
+    check_results_folder,
+    open_results,
+)
+from vditrack.annotation.settings import TRACKS, FormatName, Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.summary import Run, Summary, summarize, write_summary
-from vditrack.annotation.track_tables import Record
+from vditrack.annotation.track_tables import SUFFIX, Record
 from vditrack.annotation.units import Identity, Unit, list_units
-from vditrack.annotation.worker_pool import Limits, Outcome, WorkerPool
-from vditrack.errors import InputError
+from vditrack.annotation.worker_pool import OpenHandler, Outcome
+from vditrack.errors import InputError, VditrackError
 from vditrack.input_checks.text import escape_surrogates
 
 ShowProgress = Callable[[int, int | None], None]
 """Called with the units that are done or failed, and those that are known."""
+
+
+class Pool(Protocol):
+    """What runs the tasks, such as `vditrack.annotation.worker_pool.WorkerPool`."""
+
+    workers: int
+    replaced: int
+    """Number of workers that ended or were killed, and were replaced."""
+
+    def submit(self, task: Any) -> None:  # noqa: ANN401
+        """Add a task."""
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield the outcome of each task until none is left; tasks may be added meanwhile."""
+        ...
+
+    def close(self) -> None:
+        """End the workers; calling it again does nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +71,8 @@ class Job:
     output: Path
     model: Model
     settings: Settings
-    workers: int
-    limits: Limits
+    open_pool: Callable[[OpenHandler], Pool]
+    """Starts the engine."""
     retries: int
     """How often a unit is tried again after a failure."""
     retry_failed: bool = False
@@ -68,9 +93,12 @@ def run_job(job: Job, show: ShowProgress) -> Summary:
 
     """
     _refuse_own_folder(job)
-    with open_results(job.output, job.settings) as results:
-        handler = UnitHandler(job.model, job.settings, job.output, job.formats)
-        pool = WorkerPool(partial(_return, handler), job.workers, job.limits)
+    check_results_folder(job.output, job.settings)
+    handler = UnitHandler(job.model, job.settings, job.output, job.formats)
+    with (
+        closing(job.open_pool(partial(_return, handler))) as pool,
+        open_results(job.output, job.settings) as results,
+    ):
         progress = _Progress(job, results, pool)
         complete = False
         try:
@@ -107,7 +135,7 @@ def _return(handler: UnitHandler) -> UnitHandler:
 class _Progress:
     """What became of each recording so far."""
 
-    def __init__(self, job: Job, results: Results, pool: WorkerPool) -> None:
+    def __init__(self, job: Job, results: Results, pool: Pool) -> None:
         self._job, self._results, self._pool = job, results, pool
         self._began = time.perf_counter()
         self._places = {source: place for place, source in enumerate(job.sources)}
@@ -157,7 +185,9 @@ class _Progress:
             self._results.keep_identity(task, outcome.result)
             self._add_units(task, outcome.result)
         else:
-            if outcome.result.tracked:
+            # A worker may have been lost when the tracks were written, before it said so.
+            if outcome.result.tracked or task.id not in self._results.files:
+                self._check_written(task)
                 self._new.append(outcome.result)
                 self._results.add_file(task)
             self._records[task.id] = outcome.result.record
@@ -173,7 +203,7 @@ class _Progress:
             complete=complete,
             sources=len(self._job.sources),
             unfinished=self.known - self.finished,
-            workers=self._job.workers,
+            workers=self._pool.workers,
             workers_replaced=self._pool.replaced,
             annotated=self._new,
             seconds=time.perf_counter() - self._began,
@@ -206,6 +236,20 @@ class _Progress:
         """Return the formats that are missing of a unit whose tracks are there."""
         root, name = self._results.root, self._results.files[unit.id]
         return list_missing(root, name, self._job.formats)
+
+    def _check_written(self, unit: Unit) -> None:
+        """Check that a result of another machine is in the folder of this one.
+
+        Raises:
+            VditrackError: It is not.
+
+        """
+        path = self._results.root / TRACKS / f"{unit.name}{SUFFIX}"
+        if not path.exists():
+            raise VditrackError(
+                f"{path} was written by a worker, and is not there: on another machine, that is "
+                "another folder. Give a folder with -o that all machines of the cluster share."
+            )
 
     def _take_failure(self, task: Source | Unit, failure: Failure) -> None:
         """Submit a task that failed again, or quarantine it after the last attempt."""

@@ -141,7 +141,7 @@ def open_results(root: Path, settings: Settings) -> Iterator[Results]:
             other settings or files that are no results.
 
     """
-    _check_folder(root, settings)
+    check_results_folder(root, settings)
     root.mkdir(parents=True, exist_ok=True)
     # The folder, too, which other verbs lock; not every file system can.
     with locked_folder(root, root), _locked_file(root):
@@ -169,7 +169,14 @@ def _locked_file(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_folder(root: Path, settings: Settings) -> None:
+def check_results_folder(root: Path, settings: Settings) -> None:
+    """Check that the results of a job can be written in a folder, and make nothing.
+
+    Raises:
+        InputError: The folder cannot be written, or it has results of other settings or files that
+            are no results.
+
+    """
     check_folder_destination(root)
     place = str(root.resolve())
     if escape_surrogates(place) != place:

@@ -83,7 +83,7 @@ class WorkerPool:
 
         """
         self._psutil = _import_psutil()
-        self._open_handler, self._count, self._limits = open_handler, workers, limits
+        self._open_handler, self.workers, self._limits = open_handler, workers, limits
         self._waiting: deque[Any] = deque()
         self._workers: list[_Worker] = []
         self._scratch, self._lock = _make_scratch()
@@ -122,7 +122,7 @@ class WorkerPool:
     def _assign(self) -> None:
         """Give waiting tasks to idle workers, and start workers as long as tasks wait."""
         idle = [worker for worker in self._workers if not worker.busy]
-        while self._waiting and (idle or len(self._workers) < self._count):
+        while self._waiting and (idle or len(self._workers) < self.workers):
             worker = idle.pop() if idle else self._start()
             # An idle worker may have been killed; then the task is another one's.
             with suppress(OSError):

@@ -1,15 +1,19 @@
 """Verb ``annotate``: track points in many recordings."""
 
-import hashlib
 import os
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
 from vditrack.annotation.formats.selection import check_formats
-from vditrack.annotation.handling import Model
-from vditrack.annotation.job import Job, run_job
+from vditrack.annotation.handling import Model, digest_manifest
+from vditrack.annotation.job import Job, Pool, run_job
+from vditrack.annotation.ray_pool import RayPool, Resources
 from vditrack.annotation.report import import_jinja2
 from vditrack.annotation.results import REPORT
 from vditrack.annotation.settings import FORMATS, FormatName, Settings
@@ -22,8 +26,8 @@ from vditrack.annotation.specification import (
     read_specification,
 )
 from vditrack.annotation.summary import Summary, count_things
-from vditrack.annotation.worker_pool import Limits
-from vditrack.bundle.folder import MANIFEST, bundled_model, load_bundle
+from vditrack.annotation.worker_pool import Limits, OpenHandler, WorkerPool
+from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.cli.console import echo, echo_json
 from vditrack.cli.drawn_results import INCOMPLETE
 from vditrack.cli.options import (
@@ -175,11 +179,35 @@ def annotate(
     bundle: BundleOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="What runs the workers: processes of this machine, or Ray."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster to connect to, such as auto for the one that this machine belongs "
+            "to. Default: RAY_ADDRESS, else Ray is started on this machine."
+        ),
+    ] = None,
+    num_cpus: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="CPUs that Ray reserves for each worker. Default: --threads."),
+    ] = None,
+    num_gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="GPUs that Ray reserves for each worker. Default: 1 if the cluster has any and "
+            "the backend may use it, else 0.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Number of processes. Default: one for each core; one if there is an NVIDIA GPU.",
+            help="Number of workers. Default: one for each core, or one if there is an NVIDIA GPU; "
+            "with Ray as many as the cluster has room for.",
         ),
     ] = None,
     threads: Annotated[
@@ -200,8 +228,8 @@ def annotate(
         float | None,
         typer.Option(
             min=0.01,
-            help="Resident memory in GB above which a process is killed. Default: an equal share "
-            "of 80% of the free memory.",
+            help="Resident memory in GB above which a process is killed; Ray reserves it. Default: "
+            "an equal share of 80% of the free memory, or of what Ray may use of the machine.",
         ),
     ] = None,
     require_signature: SignatureOption = None,
@@ -218,6 +246,10 @@ def annotate(
     import_pyarrow()
     import_jinja2()
     chosen = check_formats(formats or ())
+    limits = _Limits(workers, stall_timeout, None if memory is None else memory * 1e9)
+    ray = _RayOptions(address, num_cpus, num_gpus)
+    choose = _choose_ray if engine == "ray" else _choose_processes
+    open_pool = choose(limits, ray, threads, backend)
     # Options have the names of the fields.
     given = {name: arguments.get(name) for name in Specification.__struct_fields__}
     given["queries"] = _read_queries(points, at)
@@ -234,7 +266,6 @@ def annotate(
         verify_files=verify_files,
         allow_host_code=allow_host_code,
     )
-    count = workers or _default_workers(backend)
     job = Job(
         sources=listed,
         output=output,
@@ -247,17 +278,17 @@ def annotate(
             allow_host_code,
         ),
         settings=Settings(
-            hashlib.sha256((loaded.root / MANIFEST).read_bytes()).hexdigest(),
+            digest_manifest(loaded.root),
             backend,
             specification,
         ),
-        workers=count,
-        limits=Limits(stall_timeout, _limit_memory(memory, count)),
+        open_pool=open_pool,
         retries=retries,
         retry_failed=retry_failed,
         formats=chosen,
     )
-    with progress_bars(quiet=as_json) as bars:
+    # Ray prints what happens to its workers on stdout, which is for results.
+    with redirect_stdout(sys.stderr), progress_bars(quiet=as_json) as bars:
         summary = run_job(job, add_progress_bar(bars, "recordings", len(listed)))
     _print_summary(summary, output, chosen, as_json=as_json)
     if summary.failed:
@@ -282,14 +313,45 @@ def _read_queries(points: Path | None, at: list[str] | None) -> list[list[float]
     return None if at is None else [list(map(float, row)) for row in parse_points(at).tolist()]
 
 
-def _default_workers(backend: str) -> int:
-    if has_nvidia_gpu() and not backend.startswith("cpu"):
-        return 1
-    return len(os.sched_getaffinity(0))
+class _Limits(NamedTuple):
+    """What the user says about the workers of any engine; None where nothing is said."""
+
+    workers: int | None
+    stall_seconds: float
+    memory_bytes: float | None
 
 
-def _limit_memory(memory: float | None, workers: int) -> float:
-    return memory * 1e9 if memory is not None else _MEMORY_SHARE * available_bytes() / workers
+class _RayOptions(NamedTuple):
+    address: str | None
+    num_cpus: float | None
+    num_gpus: float | None
+
+
+def _choose_processes(
+    limits: _Limits, ray: _RayOptions, _threads: int, backend: str
+) -> Callable[[OpenHandler], Pool]:
+    if any(option is not None for option in ray):
+        raise InputError("--address, --num-cpus and --num-gpus need --engine ray.")
+    workers, stall_seconds, memory = limits
+    if workers is None:
+        one = has_nvidia_gpu() and not backend.startswith("cpu")
+        workers = 1 if one else len(os.sched_getaffinity(0))
+    memory = memory or _MEMORY_SHARE * available_bytes() / workers
+    return partial(WorkerPool, workers=workers, limits=Limits(stall_seconds, memory))
+
+
+def _choose_ray(
+    limits: _Limits, ray: _RayOptions, threads: int, backend: str
+) -> Callable[[OpenHandler], Pool]:
+    workers, stall_seconds, memory = limits
+    num_gpus = 0.0 if ray.num_gpus is None and backend.startswith("cpu") else ray.num_gpus
+    return partial(
+        RayPool,
+        workers=workers,
+        stall_seconds=stall_seconds,
+        resources=Resources(ray.num_cpus or threads, num_gpus, memory),
+        address=ray.address,
+    )
 
 
 def _print_summary(

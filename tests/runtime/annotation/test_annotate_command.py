@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -20,15 +21,18 @@ import pytest
 from doubles.bags import images, write_bag
 from doubles.video_files import moving_texture, write_video_file
 from vditrack.annotation.failures import JobError
-from vditrack.annotation.handling import Model, UnitHandler
+from vditrack.annotation.handling import Model, UnitHandler, digest_manifest
+from vditrack.annotation.job import Job, run_job
 from vditrack.annotation.job_tables import read_failed, write_failed
 from vditrack.annotation.results import open_results
 from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
-from vditrack.annotation.units import list_units
+from vditrack.annotation.units import identify, list_units
+from vditrack.annotation.worker_pool import Outcome
 from vditrack.atomic_files.locks import locked_folder
-from vditrack.errors import InputError
+from vditrack.bundle.folder import bundled_model
+from vditrack.errors import InputError, VditrackError
 
 CLIPS = ("0.mp4", "1.mp4", "2\udcff.mp4")
 """Names of videos; the last is not UTF-8."""
@@ -259,7 +263,7 @@ def test_a_job_that_is_stopped_says_what_is_left(clips, tmp_path):
 
 
 def test_a_result_that_cannot_be_written_ends_the_job(clips, tmp_path):
-    settings = Settings("b" * 64, "cpu", Specification(grid=2))
+    settings = Settings(digest_manifest(bundled_model()), "cpu", Specification(grid=2))
     (tmp_path / "tracks").touch()
     handle = UnitHandler(Model(None, "cpu", 1), settings, tmp_path)
     source = Source(clips / CLIPS[0])
@@ -275,6 +279,41 @@ def test_other_verbs_do_not_write_in_the_folder_meanwhile(tmp_path):
         pass
     with locked_folder(root, root), refused, open_results(root, settings):
         pass
+
+
+def test_results_that_other_machines_keep_to_themselves_end_the_job(clips, tmp_path):
+    settings = Settings("b" * 64, "cpu", Specification(grid=2))
+
+    class Elsewhere:
+        """Workers of another machine, whose folder of results is their own."""
+
+        workers, replaced = 1, 0
+
+        def __init__(self, _open_handler):
+            self.tasks = []
+            self.submit = self.tasks.append
+
+        def outcomes(self):
+            while self.tasks:
+                task = self.tasks.pop()
+                annotated = SimpleNamespace(tracked=True)
+                done = identify(task, print) if isinstance(task, Source) else annotated
+                yield Outcome(task, done, None)
+
+        def close(self):
+            pass
+
+    source = Source(clips / CLIPS[0])
+    job = Job([source], tmp_path / "out", Model(None, "cpu", 1), settings, Elsewhere, 1)
+    with pytest.raises(VditrackError, match="that all machines of the cluster share"):
+        run_job(job, print)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["done"], summary["unfinished"]) == (0, 1)
+
+
+def test_a_worker_with_another_bundle_ends_the_job():
+    with pytest.raises(JobError, match="is another bundle than where the job was started"):
+        Model(None, "cpu", 1).load("b" * 64)
 
 
 def test_a_recording_is_not_the_folder_of_its_results(mixture, assert_refused):
@@ -293,6 +332,7 @@ def test_a_recording_is_not_the_folder_of_its_results(mixture, assert_refused):
         (["."], "exactly one of --grid N"),
         ([".", "--grid", 3, "--bundle", "absent"], "has no video"),
         ([".", "--grid", 3, "--format", "csv"], "no format csv. Choose from hdf5, mcap, rerun"),
+        ([".", "--grid", 3, "--num-gpus", 1], "need --engine ray"),
     ],
 )
 def test_wrong_use_is_refused(arguments, message, tmp_path, assert_refused):
