@@ -11,11 +11,13 @@ from vditrack.arrays import Doubles, Mask, MaskClip
 from vditrack.features.clip_frames import ClipFrames
 from vditrack.features.fusion import FusedFeatures
 from vditrack.features.prefetching import prefetch
-from vditrack.inference.cpu import count_cores
 from vditrack.masks.objects import MaskedObjects
 
 _BLOCK = 16
 """Frames of a block, whose masks are in memory."""
+_AHEAD = 2
+"""Frames whose features are computed while labels are propagated: with one, the networks wait for
+the labels at every frame, since neither takes the same time at each."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,7 @@ class ClipPropagation(Iterator[MaskBlock]):
         """
         self._features, self._clip, self._given = features, clip, given
         self._progress = progress
-        # The next frame is encoded meanwhile. More threads than cores lose time to each other.
-        self._objects = MaskedObjects(features.settings, threads=max(count_cores() // 2, 1))
+        self._objects = MaskedObjects(features.settings)
         self._next = 0
         self._blocks = self._run()
 
@@ -79,7 +80,7 @@ class ClipPropagation(Iterator[MaskBlock]):
 
     def _run(self) -> Iterator[MaskBlock]:
         count, objects = len(self._clip), self._objects
-        coming = prefetch(self._features.clip(self._clip, self._next))
+        coming = prefetch(self._features.clip(self._clip, self._next), _AHEAD)
         while self._next < count:
             first, end = self._next, min(count, (self._next // _BLOCK + 1) * _BLOCK)
             masks = np.empty((end - first, *self._clip.size), np.uint8)
