@@ -136,6 +136,12 @@ class FusedFeatures:
         return resized if resized is not frame else frame.copy()
 
     @property
+    def has_one_size(self) -> bool:
+        """Whether all parts take frames of the size that `shrink` returns."""
+        grids = [part.grid for part in self._parts if part is not None]
+        return len({(grid.width, grid.height) for grid in grids}) == 1
+
+    @property
     def _displacement(self) -> Displacement | None:
         """Settings for motion that is read from appearance; None if it has another source."""
         return self.settings.displacement if self.settings.motion_weight > 0 else None

@@ -13,6 +13,7 @@ from doubles.passthrough import write_passthrough
 from doubles.propagating import write_propagating
 from vditrack import InputError, Tracker
 from vditrack.features.extractor import FeatureExtractor
+from vditrack.features.fusion import FusedWindow
 from vditrack.masks import label_propagation
 from vditrack.synthetic.layers.clips import render_clip
 
@@ -240,6 +241,26 @@ def test_labels_are_propagated_in_as_many_threads_as_asked(tracker, frames, monk
     stream.add_masks(MARKS[0])
     stream.push(frames[1], 1.0)
     assert used[-1] == 3
+
+
+@pytest.mark.parametrize("sizes", [1, 2])
+def test_a_frame_is_resized_once_for_parts_of_one_size(sizes, tmp_path, monkeypatch):
+    """Parts of other sizes get the frame itself: resized twice, it would look different."""
+    seen, push = [], FusedWindow.push
+
+    def watched(window, frame):
+        seen.append(frame.shape[:2])
+        return push(window, frame)
+
+    monkeypatch.setattr(FusedWindow, "push", watched)
+    parts = [
+        write_passthrough(tmp_path / name, frames=1, rows=rows, columns=columns).root
+        for name, rows, columns in (("motion", 12, 16), ("appearance", 12 * sizes, 16 * sizes))
+    ]
+    whole = write_propagating(tmp_path / "whole", motion=parts[0], appearance=parts[1])
+    tracker, frame = Tracker(whole), np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8)
+    tracker.mask_stream().describe(frame, 0.0)
+    assert seen == ([(HEIGHT, WIDTH)] if sizes == 1 else [frame.shape[:2]])
 
 
 def test_the_networks_run_in_one_thread_at_a_time(tracker, frames, monkeypatch):
