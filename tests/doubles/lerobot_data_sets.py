@@ -14,7 +14,13 @@ _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
 if not hasattr(torch.ops.torchvision, "nms"):
     _LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
+from lerobot.datasets.compute_stats import (  # noqa: E402
+    aggregate_stats,
+    compute_episode_stats,
+)
 from lerobot.datasets.lerobot_dataset import LeRobotDataset  # noqa: E402
+
+__all__ = ["aggregate_stats", "compute_episode_stats"]
 
 # torchvision sends messages of FFmpeg to Python, whose threads wait for each other when a decoder
 # is closed in the one thread that another decodes for.

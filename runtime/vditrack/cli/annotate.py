@@ -13,6 +13,7 @@ import typer
 from vditrack.annotation.formats.selection import check_formats
 from vditrack.annotation.handling import Model, digest_manifest
 from vditrack.annotation.job import Job, Pool, run_job
+from vditrack.annotation.lerobot_copy import plan_copy
 from vditrack.annotation.ray_pool import RayPool, Resources
 from vditrack.annotation.report import import_jinja2
 from vditrack.annotation.results import REPORT
@@ -30,6 +31,13 @@ from vditrack.annotation.worker_pool import Limits, OpenHandler, WorkerPool
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.cli.console import echo, echo_json
 from vditrack.cli.drawn_results import INCOMPLETE
+from vditrack.cli.lerobot_options import (
+    CameraOption,
+    EpisodesOption,
+    FillMissingOption,
+    LerobotOption,
+    write_planned_copy,
+)
 from vditrack.cli.options import (
     BackendOption,
     BundleOption,
@@ -66,14 +74,8 @@ def annotate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder that the results are written to.")
     ],
-    episodes: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Episodes of data sets, such as 0,3,5-9. Default: all."),
-    ] = None,
-    camera: Annotated[
-        list[str] | None,
-        typer.Option(help="Camera of data sets, by its key. Repeatable. Default: all."),
-    ] = None,
+    episodes: EpisodesOption = None,
+    camera: CameraOption = None,
     spec: Annotated[
         Path | None,
         typer.Option(
@@ -232,6 +234,8 @@ def annotate(
             "an equal share of 80% of the free memory, or of what Ray may use of the machine.",
         ),
     ] = None,
+    lerobot: LerobotOption = None,
+    fill_missing: FillMissingOption = False,
     require_signature: SignatureOption = None,
     allow_host_code: HostCodeOption = False,
     verify_files: VerifyFilesOption = False,
@@ -257,6 +261,7 @@ def annotate(
     listed = select_episodes(
         list_sources(sources), parse_numbers("--episodes", episodes), camera or None
     )
+    copy = lerobot and plan_copy(listed, lerobot, specification, fill_missing=fill_missing)
     # What cannot be reached is reported with the failures.
     if not any(map(_may_exist, listed)):
         raise InputError(f"there is no {listed[0].path}, nor any other recording that is named.")
@@ -277,11 +282,7 @@ def annotate(
             verify_files,
             allow_host_code,
         ),
-        settings=Settings(
-            digest_manifest(loaded.root),
-            backend,
-            specification,
-        ),
+        settings=Settings(digest_manifest(loaded.root), backend, specification),
         open_pool=open_pool,
         retries=retries,
         retry_failed=retry_failed,
@@ -291,6 +292,8 @@ def annotate(
     with redirect_stdout(sys.stderr), progress_bars(quiet=as_json) as bars:
         summary = run_job(job, add_progress_bar(bars, "recordings", len(listed)))
     _print_summary(summary, output, chosen, as_json=as_json)
+    if copy is not None:
+        write_planned_copy(copy, job, failed=summary.failed > 0, as_json=as_json)
     if summary.failed:
         raise typer.Exit(INCOMPLETE)
 

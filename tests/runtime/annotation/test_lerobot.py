@@ -11,15 +11,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from doubles.lerobot_data_sets import CAMERAS, FPS, load_data_set, move, write_data_set
+from doubles.lerobot_data_sets import (
+    CAMERAS,
+    FPS,
+    aggregate_stats,
+    compute_episode_stats,
+    load_data_set,
+    move,
+    write_data_set,
+)
 from doubles.video_files import add_video
+from vditrack.annotation.lerobot_copy import plan_copy
+from vditrack.annotation.lerobot_features import name_features
 from vditrack.annotation.sources import Source, list_sources, select_episodes
+from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import identify
 from vditrack.errors import InputError
 from vditrack.io.frame_source import open_source
 
 LENGTHS = (5, 4, 6)
+NAMES, PARTS = ("front", "wrist"), ("", ".visible", ".confidence")
+POSITIONS = [f"observation.tracks.{name}" for name in NAMES]
 FRONT = CAMERAS[0]
 
 
@@ -80,12 +94,15 @@ def test_frames_are_those_that_lerobot_returns(copy, codec):
             row += 1
 
 
+POINTS = ("--grid", 3, "--workers", 1, "--backend", "cpu")
+
+
 @pytest.fixture(scope="module")
 def annotated(data_set, tmp_path_factory, spawn_vditrack) -> Path:
-    """The results of annotating the data set."""
+    """The results of annotating the data set, with the copy beside them."""
     output = tmp_path_factory.mktemp("annotated") / "out"
-    points = ("--grid", 3, "--workers", 1, "--backend", "cpu")
-    done = spawn_vditrack("annotate", data_set, "-o", output, *points)
+    to = ("-o", output, "--lerobot", output.with_name("copy"))
+    done = spawn_vditrack("annotate", data_set, *to, *POINTS)
     assert done.returncode == 0, done.stderr
     return output
 
@@ -107,6 +124,147 @@ def test_tracks_follow_the_known_motion(annotated, data_set):
         visible = table["visible"].to_numpy().reshape(length, 9)
         assert visible.mean() > 0.9
         assert np.linalg.norm(points - expected, axis=2)[visible].max() < 1
+
+
+def test_lerobot_loads_the_copy_with_tracks_as_features(annotated, data_set):
+    before, after = load_data_set(data_set), load_data_set(annotated.with_name("copy"))
+    new = {f"observation.tracks.{name}{part}" for name in NAMES for part in PARTS}
+    assert set(after.features) == set(before.features) | new
+    assert len(after) == len(before) == sum(LENGTHS)
+    row = 0
+    for episode, length in enumerate(LENGTHS):
+        for k in range(length):
+            old, item = before[row], after[row]
+            assert all(
+                torch.equal(torch.as_tensor(old[k]), torch.as_tensor(item[k]))
+                for k in old
+                if k != "task"
+            )
+            for camera, name in enumerate(NAMES):
+                points, visible, confidence = (
+                    item[f"observation.tracks.{name}{part}"] for part in PARTS
+                )
+                assert (points.dtype, visible.dtype) == (torch.float32, torch.bool)
+                assert (points.shape, visible.shape, confidence.shape) == ((9, 2), (9,), (9,))
+                first = after[row - k][f"observation.tracks.{name}"].numpy()
+                away = points.numpy() - first - move(camera, episode, np.array([k]))
+                assert np.linalg.norm(away, axis=1)[visible].max() < 1
+                assert (confidence[visible] >= 0.5).all()
+            row += 1
+    loader = torch.utils.data.DataLoader(after, batch_size=4, shuffle=True)
+    assert next(iter(loader))["observation.tracks.front"].shape == (4, 9, 2)
+    future = load_data_set(
+        annotated.with_name("copy"), delta_timestamps={"observation.tracks.front": [0, 0.1, 0.2]}
+    )
+    assert torch.equal(
+        future[1]["observation.tracks.front"][1], after[2]["observation.tracks.front"]
+    )
+    assert torch.equal(
+        future[4]["observation.tracks.front_is_pad"], torch.tensor([False, True, True])
+    )
+
+
+def test_statistics_of_the_copy_are_those_that_lerobot_computes(annotated):
+    after = load_data_set(annotated.with_name("copy"))
+    episodes = pq.read_table(annotated.with_name("copy") / "meta/episodes").to_pylist()
+    features = {name: one for name, one in after.features.items() if "tracks" in name}
+    rows = after.hf_dataset.with_format("numpy")
+    expected = []
+    for row in episodes:
+        part = rows[row["dataset_from_index"] : row["dataset_to_index"]]
+        data = {name: np.stack([np.stack(one) for one in part[name]]) for name in features}
+        expected.append(compute_episode_stats(data, features))
+        for name, values in expected[-1].items():
+            for statistic, value in values.items():
+                found = np.array(row[f"stats/{name}/{statistic}"])
+                # LeRobot's quantiles are of a histogram.
+                near = 0.01 if statistic[0] != "q" else 3 if name in POSITIONS else 0.6
+                assert found.shape == value.shape
+                assert np.abs(found - value.astype(float)).max() <= near, (name, statistic)
+    total = aggregate_stats(expected)
+    for name, values in total.items():
+        for statistic in ("min", "max", "mean", "std", "count"):
+            found = after.meta.stats[name][statistic]
+            assert np.allclose(found, values[statistic].astype(float), atol=1e-3)
+    # Statistics are valid for LeRobot, so that data sets can be joined.
+    aggregate_stats([after.meta.stats, after.meta.stats])
+
+
+def list_content(root: Path) -> dict[Path, bytes]:
+    return {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_the_copy_is_written_once_and_the_data_set_stays(annotated, data_set, run_vditrack):
+    copy, before = annotated.with_name("copy"), list_content(data_set)
+    written = (copy / "meta/vditrack.json").stat().st_ino
+    command = ("annotate", data_set, "-o", annotated, *POINTS, "--lerobot")
+    done = run_vditrack(*command, copy)
+    assert (done.returncode, (copy / "meta/vditrack.json").stat().st_ino) == (0, written), (
+        done.stderr
+    )
+    assert run_vditrack(*command, annotated.with_name("copy2")).returncode == 0
+    assert list_content(annotated.with_name("copy2")) == list_content(copy)
+    assert list_content(data_set) == before
+    assert (copy / VIDEO).samefile(data_set / VIDEO)
+    (copy / "meta/vditrack.json").write_text("{}")
+    done = run_vditrack(*command, copy)
+    assert done.returncode == 2
+    assert "is a copy with other tracks" in done.stderr
+
+
+def test_episodes_without_tracks_are_missing_points_only_on_request(
+    annotated, copy, tmp_path, run_vditrack
+):
+    # The other episodes are done: they are the same in the copy.
+    change_episodes(copy, **{FROM: [0.0, 60.0, 0.9]})
+    command = ("annotate", copy, "-o", annotated, *POINTS, "--retries", 0)
+    command = (*command, "--lerobot", tmp_path / "new")
+    done = run_vditrack(*command)
+    assert done.returncode == 3
+    assert "is not written, because recordings failed" in done.stderr
+    assert not (tmp_path / "new").exists()
+    assert run_vditrack(*command, "--fill-missing").returncode == 3
+    rows = pq.read_table(tmp_path / "new/data/chunk-000/file-000.parquet").to_pylist()
+    for row in rows:
+        missing = row["episode_index"] == 1
+        assert np.isnan(row["observation.tracks.front"]).all() == missing
+        assert any(row["observation.tracks.front.visible"]) != missing
+        assert not np.isnan(row["observation.tracks.wrist"]).any()
+    statistics = json.loads((tmp_path / "new/meta/stats.json").read_text())
+    front = statistics["observation.tracks.front"]
+    kept = [row["observation.tracks.front"] for row in rows if row["episode_index"] != 1]
+    assert np.allclose(front["mean"], np.mean(kept, axis=(0, 1)))
+    assert np.allclose(front["std"], np.std(kept, axis=(0, 1)))
+    assert np.allclose(front["min"], np.min(kept, axis=(0, 1)))
+    assert front["count"] == [len(rows)] == [sum(LENGTHS)]
+
+
+PLANS = {
+    "episodes left out": ({"episodes": {0, 2}}, Specification(grid=2), "1 episodes are left out"),
+    "number of points": ({}, Specification(features=9), "add --pad-to"),
+    "moving points": ({}, Specification(grid=2, min_spread=0.1), "add --pad-to"),
+    "inside": ({"destination": "meta/new"}, Specification(grid=2), "not apart"),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_copy_that_could_not_be_written_is_refused_before_the_work(data_set, plan):
+    given, specification, message = PLANS[plan]
+    sources = select_episodes(list_sources([str(data_set)]), given.get("episodes"), None)
+    destination = data_set / given.get("destination", "../new")
+    with pytest.raises(InputError, match=message):
+        plan_copy(sources, destination, specification, fill_missing=False)
+
+
+def test_features_are_named_after_cameras_and_not_like_pictures():
+    cameras = ["observation.images.front", "observation.image", "observation.images.wrist_image2"]
+    assert list(name_features(cameras, ["observation.state"]).values()) == [
+        "observation.tracks.front",
+        "observation.tracks.img",
+        "observation.tracks.wrist_img2",
+    ]
+    with pytest.raises(InputError, match=r"has a feature observation.tracks.front"):
+        name_features(cameras, ["observation.tracks.front.visible"])
 
 
 def change_episodes(root: Path, **columns) -> None:

@@ -17,8 +17,8 @@ from vditrack.errors import InputError
 from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
 from vditrack.io.parquet import import_pyarrow
 
-INFO = PurePosixPath("meta/info.json")
-EPISODES = PurePosixPath("meta/episodes")
+INFO = Path("meta/info.json")
+EPISODES = Path("meta/episodes")
 _VERSION = re.compile(r"v?(\d+)(\.\d+)*")
 _READ_VERSION = 3
 _CONVERT = (
