@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from vditrack.annotation.points import choose_queries, explain_lack, select_tracks
+from vditrack.annotation.points import (
+    choose_queries,
+    explain_lack,
+    keep_points,
+    select_points,
+)
+from vditrack.annotation.regions import place_on_objects
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import Unit, check_unchanged
 from vditrack.arrays import Doubles, Frame, Ints
@@ -74,8 +82,17 @@ class Annotation:
     gaps: tuple[Gap, ...]
     remarks: tuple[str, ...]
     measures: Measures
+    objects: NDArray[np.uint8] | None
+    """[N] numbers of the objects that points were put on; None if they were put on none."""
     thumbnail: bytes
     """JPEG of three frames with their points."""
+
+
+class _Tracked(NamedTuple):
+    tracks: Tracks | RaggedTracks
+    objects: NDArray[np.uint8] | None = None
+    """As `Annotation` has them."""
+    remarks: tuple[str, ...] = ()
 
 
 def annotate_unit(
@@ -98,8 +115,9 @@ def annotate_unit(
     frames = open_source(
         source.path, source.topic, source.start, source.end, progress, source.episode
     )
-    tracked = _track(unit, specification, tracker, frames, progress)
-    tracks = select_tracks(specification, tracked, len(frames), frames.size)
+    tracked, objects, remarks = _track(unit, specification, tracker, frames, progress)
+    kept = select_points(specification, tracked, frames.size)
+    tracks = keep_points(specification, tracked, kept, len(frames))
     thumbnail = draw_thumbnail(frames, tracks)
     check_unchanged(source, unit.identity.status)
     return Annotation(
@@ -109,7 +127,12 @@ def annotate_unit(
         stamps=None if frames.messages is None else frames.messages.stamps,
         size=frames.size,
         gaps=tuple(frames.gaps),
-        remarks=(*frames.remarks, *explain_lack(len(tracked.queries), len(tracks.queries))),
+        remarks=(
+            *frames.remarks,
+            *remarks,
+            *explain_lack(len(tracked.queries), len(tracks.queries)),
+        ),
+        objects=None if objects is None else objects[kept],
         measures=measure_tracks(tracks, len(frames), len(tracked.queries)),
         thumbnail=thumbnail,
     )
@@ -121,8 +144,8 @@ def _track(
     tracker: Tracker,
     frames: FrameSource,
     progress: Progress | None,
-) -> Tracks | RaggedTracks:
-    """Return the tracks of all points that the specification asks for."""
+) -> _Tracked:
+    """Track all points that the specification asks for."""
     if specification.features is not None and specification.renews:
         renewal = FeatureRenewal(
             count=specification.features,
@@ -130,10 +153,15 @@ def _track(
             lost_after=specification.lost_after,
             interval=specification.refill_interval,
         )
-        return collect_ragged(tracker.track_features(frames, renewal, progress=progress))
+        living = tracker.track_features(frames, renewal, progress=progress)
+        return _Tracked(collect_ragged(living))
+    if specification.has_objects:
+        queries, objects, remarks = place_on_objects(specification, unit, frames)
+        blocks = tracker.track_video(frames, queries, progress=progress)
+        return _Tracked(collect_tracks(blocks, queries, len(frames)), objects, remarks)
     queries = choose_queries(specification, read_frame(frames, 0), len(frames), unit.id)
     blocks = tracker.track_video(frames, queries, progress=progress)
-    return collect_tracks(blocks, queries, len(frames))
+    return _Tracked(collect_tracks(blocks, queries, len(frames)))
 
 
 def read_frame(frames: ClipFrames, number: int) -> Frame:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from vditrack.annotation.specification import Specification
-from vditrack.arrays import Floats, Frame
+from vditrack.arrays import Floats, Frame, Indices
 from vditrack.points.corners import detect_corners
 from vditrack.points.optical_flow import grey_levels
 from vditrack.points.ragged_tracks import RaggedTracks
@@ -94,15 +94,14 @@ def measure_spread(tracks: Tracks | RaggedTracks, size: Size) -> Floats:
     return spread
 
 
-def select_tracks(
-    specification: Specification, tracks: Tracks | RaggedTracks, frames: int, size: Size
-) -> Tracks | RaggedTracks:
-    """Return the tracks that are written: those that move enough, at most ``pad_to`` of them.
+def select_points(
+    specification: Specification, tracks: Tracks | RaggedTracks, size: Size
+) -> Indices:
+    """Return the points that are written, ascending: at most ``pad_to`` of those that move enough.
 
     Args:
         specification: Says which points.
         tracks: All tracks, in pixels.
-        frames: Number of frames.
         size: Of the frames.
 
     """
@@ -112,6 +111,21 @@ def select_tracks(
     if most is not None and len(kept) > most:
         furthest = np.argsort(-spread[kept], kind="stable")[:most]
         kept = np.sort(kept[furthest])
+    return kept
+
+
+def keep_points(
+    specification: Specification, tracks: Tracks | RaggedTracks, kept: Indices, frames: int
+) -> Tracks | RaggedTracks:
+    """Return the tracks of the points that are written, as a rectangle if they shall be one.
+
+    Args:
+        specification: Says whether they shall.
+        tracks: All tracks.
+        kept: From `select_points`.
+        frames: Number of frames.
+
+    """
     if isinstance(tracks, RaggedTracks):
         selected = tracks.select_points(kept)
         return selected.fill_rectangle(0, frames) if specification.is_rectangular else selected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,8 @@ Coordinates = Literal["pixels", "normalized"]
 """Unit of positions: pixels of the frame, or shares of its width and height, 0 to 1."""
 MAX_GRID = 100
 MAX_POINTS = 100_000
+_PLACES = ("{stem}", "{topic}", "{episode}")
+"""What stands for names of a recording in the path of its mask."""
 _CHOICES = ("grid", "features", "random", "queries")
 """Fields that say which points are tracked; exactly one of them is set."""
 
@@ -46,6 +49,21 @@ class Specification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         Annotated[tuple[tuple[float, float, float], ...], msgspec.Meta(min_length=1)] | None
     ) = None
     """Points (t, x, y): a frame number and a position in units of ``coordinates``."""
+    mask: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    """A PNG of object numbers: points are put on its objects. The path begins at the folder of the
+    recording; ``{stem}`` is its name, ``{topic}`` that of the topic or camera with _ in place of
+    /, ``{episode}`` the number of an episode."""
+    boxes: (
+        Annotated[
+            tuple[tuple[float, float, float, float], ...],
+            msgspec.Meta(min_length=1, max_length=255),
+        ]
+        | None
+    ) = None
+    """Boxes (x0, y0, x1, y1) in units of ``coordinates``: points are put in these, as on objects
+    that are numbered from 1."""
+    mask_frame: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Number of the frame of the mask, or of the boxes."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Another seed gives other random points; it is combined with the id of the recording."""
     min_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
@@ -59,7 +77,12 @@ class Specification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     @property
     def renews(self) -> bool:
         """Whether points live for a part of a recording, and others replace them."""
-        return self.features is not None and self.renew
+        return self.features is not None and self.renew and not self.has_objects
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether points are put on objects."""
+        return self.mask is not None or self.boxes is not None
 
     @property
     def is_rectangular(self) -> bool:
@@ -107,4 +130,23 @@ def override_fields(specification: Specification, fields: Mapping[str, object]) 
             "--points FILE and --at t,x,y, or one of grid, features, random and queries in the "
             "file of --spec."
         )
+    _check_objects(changed)
     return changed
+
+
+def _check_objects(specification: Specification) -> None:
+    """Check that what is said of objects fits together."""
+    if specification.mask is not None and specification.boxes is not None:
+        raise InputError("give one of mask and boxes (--mask FILE, --box x0,y0,x1,y1).")
+    if specification.has_objects and specification.queries is not None:
+        raise InputError(
+            "points that are given (queries, --points, --at) are put on no mask or box. Give a "
+            "grid, features or random points."
+        )
+    if specification.mask_frame and not specification.has_objects:
+        raise InputError("mask_frame is the frame of a mask or of boxes. Give these.")
+    unknown = set(re.findall(r"{.*?}", specification.mask or "")) - set(_PLACES)
+    if unknown:
+        raise InputError(
+            f"the name of the mask has {unknown.pop()}. It may have {', '.join(_PLACES)}."
+        )

@@ -129,7 +129,7 @@ def write_tracks(path: Path, annotation: Annotation, record: Record) -> None:
 
     """
     pa, parquet = import_pyarrow()
-    schema = _make_schema(pa, annotation.stamps is not None, record.episode is not None)
+    schema = _make_schema(pa, annotation)
     content = {
         _RECORD: msgspec.json.encode(record),
         _QUERIES: msgspec.json.encode(_list_queries(annotation, record)),
@@ -253,17 +253,15 @@ def _explain_damage(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} is damaged: {error}. Annotate the recording again.")
 
 
-def _make_schema(
-    pa: Any,  # noqa: ANN401
-    stamped: bool,
-    of_episode: bool,
-) -> pyarrow.Schema:
+def _make_schema(pa: Any, annotation: Annotation) -> pyarrow.Schema:  # noqa: ANN401
+    episode = annotation.unit.source.episode
     fields = [
-        *(pa.field(name, pa.int64(), nullable=False) for name in _EPISODE if of_episode),
+        *(pa.field(name, pa.int64(), nullable=False) for name in _EPISODE if episode is not None),
         pa.field("frame", pa.int32(), nullable=False),
         pa.field("time", pa.float64(), nullable=False),
-        *([pa.field("stamp", pa.int64(), nullable=False)] if stamped else []),
+        *([pa.field("stamp", pa.int64(), nullable=False)] if annotation.stamps is not None else []),
         pa.field("point", pa.int32(), nullable=False),
+        *([pa.field("object", pa.uint8())] if annotation.objects is not None else []),
         pa.field("x", pa.float32()),
         pa.field("y", pa.float32()),
         pa.field("visible", pa.bool_(), nullable=False),
@@ -277,9 +275,16 @@ def _make_columns(pa: Any, annotation: Annotation, rows: RaggedTracks) -> dict[s
     """Return the columns of some rows, by name."""
     stamps, episode = annotation.stamps, annotation.unit.source.episode
     keys = {"episode_index": np.full(len(rows.frames), episode), "frame_index": rows.frames}
+    objects = annotation.objects
 
     def known(values: Floats) -> Any:  # noqa: ANN401
         return pa.array(values, pa.float32(), mask=~np.isfinite(values))
+
+    def list_objects(objects: NDArray[np.uint8]) -> Any:  # noqa: ANN401
+        missing = rows.ids >= len(objects)
+        return pa.array(
+            np.append(objects, np.uint8(0))[np.where(missing, -1, rows.ids)], mask=missing
+        )
 
     return {
         **({} if episode is None else keys),
@@ -287,6 +292,7 @@ def _make_columns(pa: Any, annotation: Annotation, rows: RaggedTracks) -> dict[s
         "time": annotation.times[rows.frames],
         **({} if stamps is None else {"stamp": stamps[rows.frames]}),
         "point": rows.ids,
+        **({} if objects is None else {"object": list_objects(objects)}),
         "x": known(rows.points[:, 0]),
         "y": known(rows.points[:, 1]),
         "visible": rows.visible,

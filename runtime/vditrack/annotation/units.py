@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from vditrack.annotation.failures import SourceError
+from vditrack.annotation.regions import identify_mask
 from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
 from vditrack.input_checks.files import RefusedFileError, open_regular_file
@@ -45,7 +46,9 @@ class Unit:
     source: Source
     identity: Identity
     id: str
-    """Digest of the content, the topic, the range and the settings of the job."""
+    """Digest of the content, the topic, the range, the mask and the settings of the job."""
+    mask_sha256: str | None = None
+    """Digest of the mask that says where points are; None if there is none."""
 
     @property
     def name(self) -> str:
@@ -98,9 +101,11 @@ def list_units(source: Source, identity: Identity, settings: Settings) -> list[U
     for topic in identity.topics if source.topic is None else (source.topic,):
         one = replace(source, topic=topic)
         episode = () if one.episode is None else (one.episode,)
-        parts = (identity.sha256, topic, *episode, one.start, one.end, settings)
+        pattern = settings.specification.mask
+        mask = None if pattern is None else identify_mask(pattern, one)
+        parts = (identity.sha256, topic, *episode, one.start, one.end, mask, settings)
         digest = hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
-        units.append(Unit(one, identity, digest[:_ID_DIGITS]))
+        units.append(Unit(one, identity, digest[:_ID_DIGITS], mask))
     return units
 
 

@@ -47,6 +47,7 @@ from vditrack.cli.options import (
     SignatureOption,
     VerifyFilesOption,
     choose_backend,
+    parse_boxes,
     parse_numbers,
     parse_points,
 )
@@ -139,6 +140,24 @@ def annotate(
     at: Annotated[
         list[str] | None,
         typer.Option(help="Track a point given as t,x,y: frame number and position. Repeatable."),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="PNG of object numbers, in which points are put: grid, features or random ones on "
+            "each object. The path begins at the folder of each recording, and may have {stem}, "
+            "the name of the recording, {topic} and {episode}."
+        ),
+    ] = None,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box", help="Box x0,y0,x1,y1 in which points are put, as with --mask. Repeatable."
+        ),
+    ] = None,
+    mask_frame: Annotated[
+        int | None,
+        typer.Option(min=0, help="Number of the frame of the mask or the boxes. Default: 0."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the random points. Default: 0.")
@@ -256,7 +275,7 @@ def annotate(
     open_pool = choose(limits, ray, threads, backend)
     # Options have the names of the fields.
     given = {name: arguments.get(name) for name in Specification.__struct_fields__}
-    given["queries"] = _read_queries(points, at)
+    given |= {"queries": _read_queries(points, at), "boxes": parse_boxes(boxes)}
     specification = override_fields(read_specification(spec) if spec else Specification(), given)
     listed = select_episodes(
         list_sources(sources), parse_numbers("--episodes", episodes), camera or None

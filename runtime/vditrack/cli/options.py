@@ -213,6 +213,27 @@ def parse_numbers(option: str, text: str | None) -> set[int] | None:
     return numbers
 
 
+def parse_boxes(texts: list[str] | None) -> list[list[float]] | None:
+    """Return the boxes that the texts ``x0,y0,x1,y1`` give; None without texts.
+
+    Raises:
+        InputError: A text is not such a box.
+
+    """
+    if texts is None:
+        return None
+    boxes = []
+    for text in texts:
+        try:
+            x0, y0, x1, y1 = map(float, text.split(","))
+        except ValueError as error:
+            raise InputError(
+                f"--box {text} is not x0,y0,x1,y1, four numbers as in 100,50,300,200."
+            ) from error
+        boxes.append([x0, y0, x1, y1])
+    return boxes
+
+
 def choose_backend(name: str, device: int | None) -> str:
     """Return what `vditrack.inference.selection.open_backend` takes for --backend and --device.
 

@@ -76,6 +76,22 @@ def segment_boxes(
     return mask
 
 
+def fill_boxes(boxes: Doubles, size: tuple[int, int]) -> Mask:
+    """Return a mask uint8 [H, W] of whole boxes, numbered from 1; the smaller ones are in front.
+
+    Args:
+        boxes: float64 [N, 4] (x0, y0, x1, y1) in pixels, checked; at most 255.
+        size: (H, W).
+
+    """
+    mask = np.zeros(size, np.uint8)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for number in np.argsort(-areas, kind="stable"):
+        left, top, right, bottom = _pixel_bounds(boxes[number], size)
+        mask[top:bottom, left:right] = number + 1
+    return mask
+
+
 def _pixel_bounds(box: Doubles, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom of the pixels of a frame whose centres are in a box."""
     height, width = size

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from vditrack.annotation.points import choose_queries, explain_lack, measure_spread, select_tracks
+from vditrack.annotation.points import (
+    choose_queries,
+    explain_lack,
+    keep_points,
+    measure_spread,
+    select_points,
+)
 from vditrack.annotation.specification import Specification, override_fields, read_specification
 from vditrack.errors import InputError
 from vditrack.points.ragged_tracks import list_rows
@@ -100,14 +106,17 @@ def test_points_that_move_least_are_left_out():
     assert_allclose(measure_spread(tracks, (90, 160)), [0, 0.25, 0.05, 0.25])
     hidden = np.array([[True, True], [True, False], [True, True], [True, True]])
     assert_allclose(measure_spread(make_tracks(tracks.points, hidden), (90, 160))[1], 0)
-    kept = select_tracks(Specification(grid=2, min_spread=0.05), tracks, 2, (90, 160))
-    assert_array_equal(kept.points, tracks.points[1:])
-    kept = select_tracks(Specification(grid=2, pad_to=2), tracks, 2, (90, 160))
-    assert_array_equal(kept.points, tracks.points[[1, 3]])
+
+    def select(tracks, **fields):
+        specification = Specification(**fields)
+        kept = select_points(specification, tracks, (90, 160))
+        return keep_points(specification, tracks, kept, 2)
+
+    assert_array_equal(select(tracks, grid=2, min_spread=0.05).points, tracks.points[1:])
+    assert_array_equal(select(tracks, grid=2, pad_to=2).points, tracks.points[[1, 3]])
     ragged = list_rows(tracks, 0, 2)
     assert_allclose(measure_spread(ragged, (90, 160)), measure_spread(tracks, (90, 160)))
-    kept = select_tracks(Specification(features=2, min_spread=0.05), ragged, 2, (90, 160))
-    assert_array_equal(kept.points, list_rows(tracks, 0, 2).points[[1, 2, 3, 5, 6, 7]])
+    kept = select(ragged, features=2, min_spread=0.05)
+    assert_array_equal(kept.points, ragged.points[[1, 2, 3, 5, 6, 7]])
     # With a number of points that is given, a rectangle is made of it.
-    kept = select_tracks(Specification(features=2, pad_to=2), ragged, 2, (90, 160))
-    assert_array_equal(kept.points, tracks.points[[1, 3]])
+    assert_array_equal(select(ragged, features=2, pad_to=2).points, tracks.points[[1, 3]])
