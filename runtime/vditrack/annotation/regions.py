@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotation.failures import SourceError
+from vditrack.annotation.mask_files import identify_mask, locate_mask
 from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
+from vditrack.annotation.units import Unit
 from vditrack.arrays import Bools, Floats, Frame, Mask
 from vditrack.coordinates import pixel_indices
 from vditrack.errors import InputError
@@ -21,9 +21,6 @@ from vditrack.io.marked_masks import read_marked_mask
 from vditrack.masks.boxes import check_boxes, fill_boxes
 from vditrack.points.corners import detect_corners
 from vditrack.points.optical_flow import grey_levels
-
-if TYPE_CHECKING:
-    from vditrack.annotation.units import Unit
 
 Size = tuple[int, int]
 """Height and width of frames, in pixels."""
@@ -46,25 +43,6 @@ class ObjectQueries(NamedTuple):
     objects: NDArray[np.uint8]
     """[N] numbers of their objects."""
     remarks: tuple[str, ...]
-
-
-def locate_mask(pattern: str, source: Source) -> Path:
-    """Return the path of a recording's mask: relative to the folder that the recording is in."""
-    path = source.path if source.path.name else source.path.resolve()
-    topic = (source.topic or "").strip("/").replace("/", "_")
-    names = {"{stem}": path.stem, "{topic}": topic, "{episode}": str(source.episode)}
-    for place, name in names.items():
-        pattern = pattern.replace(place, name)
-    return path.parent / pattern
-
-
-def identify_mask(pattern: str, source: Source) -> str | None:
-    """Return the SHA-256 of a recording's mask; None if it cannot be read."""
-    try:
-        return hashlib.sha256(locate_mask(pattern, source).read_bytes()).hexdigest()
-    except OSError:
-        # It is reported when the recording is annotated.
-        return None
 
 
 def read_regions(specification: Specification, source: Source, size: Size) -> Regions:

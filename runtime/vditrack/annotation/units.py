@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from vditrack.annotation.failures import SourceError
-from vditrack.annotation.regions import identify_mask
+from vditrack.annotation.mask_files import identify_mask
 from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
 from vditrack.input_checks.files import RefusedFileError, open_regular_file
