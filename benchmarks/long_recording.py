@@ -1,6 +1,8 @@
 """Tracks a long video: its memory by the minute of video, and a run that is killed and continued.
 
     python benchmarks/long_recording.py --minutes 4
+    python benchmarks/long_recording.py --minutes 60 --folder DIR --runs whole
+    python benchmarks/long_recording.py --minutes 60 --folder DIR --runs resumed
 
 The video is 1080p at 30 Hz: a short textured clip that is encoded once, and whose packets are then
 repeated. Each minute of video has the same frames, so memory that grows comes from the length.
@@ -22,6 +24,10 @@ from vditrack.io.run_store import read_checkpoint
 
 RATE, SECONDS, SIDE = 30, 10, 8
 """Frames a second, seconds of the clip that is repeated, and rows and columns of points."""
+FLAT_FROM = 5
+"""Minute of video from which on the memory is compared."""
+RUNS = ("whole", "resumed")
+"""A run without an interruption; and one that is killed at half-time, and continued."""
 VDITRACK = (sys.executable, "-m", "vditrack")
 
 
@@ -101,26 +107,66 @@ def track(video: Path, output: Path, options: Sequence[str], stop_at: int | None
     return highest
 
 
+def describe_flatness(highest: Sequence[float]) -> str | None:
+    """Say how much more memory the minutes after minute 5 took than it; None for short videos."""
+    # The last one is that of writing the results.
+    tracking = highest[:-1]
+    if len(tracking) <= FLAT_FROM:
+        return None
+    first, largest = tracking[FLAT_FROM], max(tracking[FLAT_FROM:])
+    return (
+        f"minute {FLAT_FROM}: {first:.0f} MiB; from there on at most {largest:.0f} MiB, "
+        f"{largest - first:+.0f} MiB"
+    )
+
+
+def run_whole(video: Path, output: Path) -> None:
+    """Track the video without an interruption, and print the memory."""
+    began = time.perf_counter()
+    highest = track(video, output, (), None)
+    print(f"tracked in {time.perf_counter() - began:.0f} s")
+    for minute, memory in enumerate(highest):
+        print(f"minute {minute}: at most {memory:.0f} MiB resident")
+    print(describe_flatness(highest) or f"no minute after minute {FLAT_FROM}")
+
+
+def run_resumed(video: Path, output: Path, frames: int) -> None:
+    """Track the video up to a frame, kill the run, and continue it."""
+    track(video, output, (), frames)
+    print(f"killed after frame {frames_done(output)}")
+    track(video, output, ("--resume",), None)
+
+
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=int, default=4, help="length of the video")
-    minutes = parser.parse_args().minutes
+    parser.add_argument(
+        "--runs", nargs="+", choices=RUNS, default=RUNS, help="runs to make; default: both"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="keep video and results here, so that runs made one by one are compared",
+    )
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        video, whole, resumed = folder / "long.mp4", folder / "whole", folder / "resumed"
-        write_clip(folder / "clip.mp4")
-        repeat_clip(folder / "clip.mp4", video, minutes * 60 // SECONDS)
-        print(f"{minutes} minutes of 1920 x 1080: {video.stat().st_size / 2**20:.0f} MiB")
-        began = time.perf_counter()
-        highest = track(video, whole, (), None)
-        print(f"tracked in {time.perf_counter() - began:.0f} s")
-        for minute, memory in enumerate(highest):
-            print(f"minute {minute}: at most {memory:.0f} MiB resident")
-        track(video, resumed, (), minutes * 60 * RATE // 2)
-        print(f"killed after frame {frames_done(resumed)}")
-        track(video, resumed, ("--resume",), None)
-        same = (whole / "tracks.npz").read_bytes() == (resumed / "tracks.npz").read_bytes()
+        folder = asked.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        video = folder / f"{asked.minutes}-minutes.mp4"
+        whole, resumed = (folder / f"{asked.minutes}-minutes-{run}" for run in RUNS)
+        if not video.exists():
+            write_clip(folder / "clip.mp4")
+            repeat_clip(folder / "clip.mp4", video, asked.minutes * 60 // SECONDS)
+        print(f"{asked.minutes} minutes of 1920 x 1080: {video.stat().st_size / 2**20:.0f} MiB")
+        if "whole" in asked.runs:
+            run_whole(video, whole)
+        if "resumed" in asked.runs:
+            run_resumed(video, resumed, asked.minutes * 60 * RATE // 2)
+        results = [output / "tracks.npz" for output in (whole, resumed)]
+        if not all(path.exists() for path in results):
+            return
+        same = results[0].read_bytes() == results[1].read_bytes()
         print("the continued run has " + ("the same tracks" if same else "OTHER TRACKS"))
         if not same:
             raise SystemExit(1)
