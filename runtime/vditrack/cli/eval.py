@@ -110,7 +110,7 @@ def evaluate(
         allow_host_code=allow_host_code,
     )
     methods = {name: open_method(name, load) for name in names}
-    dataset = open_dataset(data, protocol)
+    dataset = open_dataset(data, protocol, chosen.side)
     length = dataset.length if clips is None else min(clips, dataset.length or clips)
     with _progress_bar(length and length * len(names), quiet=as_json) as show:
         results = evaluate_all(islice(dataset.clips, clips), methods, chosen, show)

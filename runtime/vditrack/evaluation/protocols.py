@@ -54,6 +54,10 @@ class EvaluationProtocol(Protocol):
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics, the headline metric first."""
 
+    @property
+    def side(self) -> int | None:
+        """Side of the squares that frames are resized to, in pixels; None if they are not."""
+
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """Run a method on a clip and score it.
 
@@ -122,11 +126,16 @@ class TapVid:
         """See `EvaluationProtocol`. AJ_RD is defined for one query a track."""
         return ("AJ", "δ", "OA", "AJ_RD") if self.query == "first" else ("AJ", "δ", "OA")
 
+    @property
+    def side(self) -> int | None:
+        """See `EvaluationProtocol`."""
+        return RASTER if self.size == "256" else None
+
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """See `EvaluationProtocol`."""
         outside = find_outside(clip)
-        if self.size == "256":
-            clip = clip.resize(RASTER, RASTER)
+        if self.side is not None:
+            clip = clip.resize(self.side, self.side)
         queries = (first_queries if self.query == "first" else strided_queries)(clip.visible)
         return _score_points(self.metrics, clip, queries, outside, name, method, RASTER / clip.size)
 
@@ -142,6 +151,7 @@ class Heft:
 
     name: str = "heft"
     metrics: tuple[str, ...] = ("AJ", "δ", "OA", "AJ_RD")
+    side: int | None = None
 
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """See `EvaluationProtocol`."""
@@ -171,6 +181,7 @@ class Davis:
 
     name: str = "davis"
     metrics: tuple[str, ...] = ("J&F", "J", "F")
+    side: int | None = None
 
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """See `EvaluationProtocol`."""
@@ -202,6 +213,7 @@ class Badja:
 
     name: str = "badja"
     metrics: tuple[str, ...] = ("PCK 0.2", "PCK 3 px")
+    side: int | None = None
 
     def run(self, clip: AnnotatedClip, name: str, method: Method) -> Result:
         """See `EvaluationProtocol`."""

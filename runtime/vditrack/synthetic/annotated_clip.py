@@ -8,6 +8,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import Frame
+
+
+def resize_frame(frame: Frame, width: int, height: int) -> Frame:
+    """Return a frame uint8 [H, W, 3] at another size, as `AnnotatedClip.resize` does."""
+    shrinks = frame.shape[0] > height or frame.shape[1] > width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized: Frame = cv2.resize(frame, (width, height), interpolation=method)
+    return resized
+
 
 @dataclass(frozen=True)
 class AnnotatedClip:
@@ -42,9 +52,7 @@ class AnnotatedClip:
 
     def resize(self, width: int, height: int) -> AnnotatedClip:
         """Return the clip at another size; the aspect ratio may change."""
-        shrinks = self.frames.shape[1] > height or self.frames.shape[2] > width
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        frames = [cv2.resize(frame, (width, height), interpolation=method) for frame in self.frames]
+        frames = [resize_frame(frame, width, height) for frame in self.frames]
         masks = self.masks
         if masks is not None:
             nearest = cv2.INTER_NEAREST_EXACT

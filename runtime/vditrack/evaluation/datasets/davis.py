@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets.image_files import image_paths, read_frames, read_masks
+from vditrack.evaluation.datasets.image_files import (
+    Footage,
+    image_paths,
+    read_footage,
+    read_frames,
+    read_masks,
+)
 from vditrack.evaluation.datasets.tapvid import annotated_tracks
 from vditrack.synthetic.annotated_clip import AnnotatedClip
 
@@ -52,7 +58,9 @@ def open_davis(root: Path) -> tuple[int, Iterator[AnnotatedClip]]:
     return len(names), (_read_davis_clip(*found) for found in zip(names, paths, strict=True))
 
 
-def open_folders(root: Path, needed: Sequence[str]) -> tuple[int, Iterator[AnnotatedClip]]:
+def open_folders(
+    root: Path, needed: Sequence[str], side: int | None = None
+) -> tuple[int, Iterator[AnnotatedClip]]:
     """Open a folder with one subfolder for each video, sorted by name.
 
     A subfolder has ``frames/`` with a JPEG or PNG for each frame. It may have ``tracks.npz`` with
@@ -62,6 +70,7 @@ def open_folders(root: Path, needed: Sequence[str]) -> tuple[int, Iterator[Annot
     Args:
         root: The folder.
         needed: Which of `TRACKS` and `MASKS` the protocol needs.
+        side: Side of squares that frames are resized to, or None; not with masks.
 
     Returns:
         The number of clips and an iterator over them.
@@ -77,7 +86,7 @@ def open_folders(root: Path, needed: Sequence[str]) -> tuple[int, Iterator[Annot
         for name in (FRAMES, *needed):
             if not (folder / name).exists():
                 raise InputError(f"{folder} has no {name}, which the protocol needs.")
-    return len(folders), (_read_folder_clip(folder, needed) for folder in folders)
+    return len(folders), (_read_folder_clip(folder, needed, side) for folder in folders)
 
 
 def _davis_paths(root: Path, name: str) -> tuple[list[Path], list[Path]]:
@@ -96,12 +105,13 @@ def _read_davis_clip(name: str, paths: tuple[list[Path], list[Path]]) -> Annotat
     return AnnotatedClip(name, frames, *_empty_tracks(frames), masks)
 
 
-def _read_folder_clip(folder: Path, needed: Sequence[str]) -> AnnotatedClip:
+def _read_folder_clip(folder: Path, needed: Sequence[str], side: int | None) -> AnnotatedClip:
     paths = image_paths(folder / FRAMES)
-    frames = read_frames(paths)
+    footage = read_footage(paths, side)
+    frames = footage.frames
     tracks, masks = _empty_tracks(frames), None
     if TRACKS in needed:
-        tracks = _read_tracks(folder / TRACKS, frames)
+        tracks = _read_tracks(folder / TRACKS, footage)
     if MASKS in needed:
         masks = read_masks(_match_masks(paths, folder / MASKS), frames)
     return AnnotatedClip(folder.name, frames, *tracks, masks)
@@ -119,7 +129,7 @@ def _match_masks(frames: Sequence[Path], folder: Path) -> list[Path]:
     return masks
 
 
-def _read_tracks(path: Path, frames: Frame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _read_tracks(path: Path, footage: Footage) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read points [N, T, 2] in pixels and their visibility [N, T]."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -128,7 +138,7 @@ def _read_tracks(path: Path, frames: Frame) -> tuple[NDArray[np.float32], NDArra
         raise InputError(f"{path} needs arrays points and occluded: {error.args[0]}.") from error
     except _DAMAGE as error:
         raise InputError(f"{path} is not a NumPy archive of arrays, or is damaged.") from error
-    return annotated_tracks(str(path), points, occluded, frames)
+    return annotated_tracks(str(path), points, occluded, footage)
 
 
 def _empty_tracks(frames: Frame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

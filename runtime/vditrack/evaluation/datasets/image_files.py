@@ -1,15 +1,18 @@
 """Reads the frames and masks of a clip from image files, one file a frame."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from vditrack.arrays import Frame, MaskClip
+from vditrack.arrays import Frame, FrameClip, MaskClip
 from vditrack.errors import InputError
 from vditrack.input_checks.files import read_file
 from vditrack.io.mask_png import read_mask
 from vditrack.ros_messages.image_codec import decode_rgb
+from vditrack.synthetic.annotated_clip import resize_frame
 
 FRAME_TYPES = (".jpg", ".jpeg", ".png")
 """Suffixes of files that are taken for frames."""
@@ -39,15 +42,54 @@ def image_paths(folder: Path, types: Sequence[str] = FRAME_TYPES) -> list[Path]:
     return sorted(paths, key=lambda path: (len(path.stem), path.name))
 
 
-def read_frames(paths: Sequence[Path]) -> Frame:
+class Footage(NamedTuple):
+    """The frames of a clip."""
+
+    frames: FrameClip
+    """uint8 [T, H, W, 3] RGB."""
+    size: tuple[int, int]
+    """(height, width) of the frames in the files; ``frames`` may be smaller."""
+
+
+def read_frames(paths: Sequence[Path]) -> FrameClip:
     """Read frames, uint8 [T, H, W, 3] RGB.
 
     Raises:
         InputError: A file cannot be read, is not an image, or differs in size from the first.
 
     """
+    return read_footage(paths, None).frames
+
+
+def read_footage(paths: Sequence[Path], side: int | None) -> Footage:
+    """Read frames, and resize each when it is decoded; see `stack_frames`.
+
+    Raises:
+        InputError: As `read_frames`.
+
+    """
     images = ((decode_frame(read_bytes(path), path), path) for path in paths)
-    return stack_images(images, len(paths))
+    return stack_frames(images, len(paths), side)
+
+
+def stack_frames(images: Iterable[tuple[Frame, object]], count: int, side: int | None) -> Footage:
+    """Stack frames of one size, resized to squares one by one: the large ones are not in memory.
+
+    Args:
+        images: Each frame with its source, which error messages name.
+        count: Number of frames.
+        side: Side of the squares, in pixels; None to leave frames as they are.
+
+    Raises:
+        InputError: A frame differs in size from the first.
+
+    """
+    coming = _check_sizes(images)
+    first = next(coming)
+    frames = chain([first], coming)
+    resized = frames if side is None else (resize_frame(frame, side, side) for frame in frames)
+    height, width = first.shape[:2]
+    return Footage(_stack(resized, count), (height, width))
 
 
 def stack_images(images: Iterable[tuple[Frame, object]], count: int) -> Frame:
@@ -61,15 +103,25 @@ def stack_images(images: Iterable[tuple[Frame, object]], count: int) -> Frame:
         InputError: An image differs in size from the first.
 
     """
-    rest = iter(images)
-    first, _ = next(rest)
+    return _stack(_check_sizes(images), count)
+
+
+def _check_sizes(images: Iterable[tuple[Frame, object]]) -> Iterator[Frame]:
+    first: tuple[int, ...] | None = None
+    for image, source in images:
+        first = first or image.shape
+        if image.shape != first:
+            sizes = [f"{shape[1]} x {shape[0]}" for shape in (image.shape, first)]
+            raise InputError(f"{source} is {sizes[0]}, but the first of its clip is {sizes[1]}.")
+        yield image
+
+
+def _stack(images: Iterator[Frame], count: int) -> Frame:
+    first = next(images)
     # np.stack would need the memory of the clip twice.
     stacked = np.empty((count, *first.shape), np.uint8)
     stacked[0] = first
-    for t, (image, source) in enumerate(rest, start=1):
-        if image.shape != first.shape:
-            sizes = [f"{shape[1]} x {shape[0]}" for shape in (image.shape, first.shape)]
-            raise InputError(f"{source} is {sizes[0]}, but the first of its clip is {sizes[1]}.")
+    for t, image in enumerate(images, start=1):
         stacked[t] = image
     return stacked
 

@@ -56,7 +56,7 @@ def default_protocol(source: str) -> ProtocolName:
     return "davis" if separator and kind in _MASKS_ONLY else "tapvid"
 
 
-def open_dataset(source: str, protocol: ProtocolName) -> Dataset:
+def open_dataset(source: str, protocol: ProtocolName, side: int | None = None) -> Dataset:
     """Open a data set for a protocol.
 
     Args:
@@ -64,6 +64,8 @@ def open_dataset(source: str, protocol: ProtocolName) -> Dataset:
             lookalikes or different; or a path: a TAP-Vid pickle, a folder of them, the root of
             DAVIS-2017 or BADJA, or a folder with one subfolder for each video (see `open_folders`).
         protocol: Name of the protocol, which decides whether clips need tracks, masks or both.
+        side: Side of the squares that the protocol resizes frames to. Encoded frames of clips with
+            tracks are resized one by one then, as they are decoded. None to leave them as they are.
 
     Raises:
         InputError: ``source`` does not exist, is malformed, or lacks what the protocol needs.
@@ -80,7 +82,7 @@ def open_dataset(source: str, protocol: ProtocolName) -> Dataset:
     if not path.exists():
         rendered = ", ".join(f"{name}:SEED" for name in _RENDERED)
         raise InputError(f"{source} does not exist. Give a path, or one of {rendered}.")
-    return Dataset(path.resolve().name, *_open_path(path, protocol))
+    return Dataset(path.resolve().name, *_open_path(path, protocol, side))
 
 
 def _render(kind: str, seed: str) -> Opened:
@@ -104,10 +106,10 @@ def _render(kind: str, seed: str) -> Opened:
     return lookalikes.COUNT, lookalikes.render_lookalikes(int(seed), different=different)
 
 
-def _open_path(path: Path, protocol: ProtocolName) -> Opened:
+def _open_path(path: Path, protocol: ProtocolName, side: int | None) -> Opened:
     if path.is_file():
         _require(path, "a TAP-Vid file", protocol, "tapvid", "heft")
-        return open_pickle(path)
+        return open_pickle(path, side)
     if is_badja(path):
         _require(path, "BADJA", protocol, "badja")
         return open_badja(path)
@@ -117,8 +119,9 @@ def _open_path(path: Path, protocol: ProtocolName) -> Opened:
     shards = sorted(path.glob("*.pkl"))
     if shards:
         _require(path, "a folder of TAP-Vid files", protocol, "tapvid", "heft")
-        return open_pickle(shards[0]) if len(shards) == 1 else (None, shard_clips(shards))
-    return open_folders(path, _NEEDED[protocol])
+        one = len(shards) == 1
+        return open_pickle(shards[0], side) if one else (None, shard_clips(shards, side))
+    return open_folders(path, _NEEDED[protocol], side)
 
 
 def _require(

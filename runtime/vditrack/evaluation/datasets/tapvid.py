@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Frame
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets.image_files import decode_frame, stack_images
+from vditrack.evaluation.datasets.image_files import Footage, decode_frame, stack_frames
 from vditrack.evaluation.datasets.safe_pickle import load_plain_pickle
 from vditrack.synthetic.annotated_clip import AnnotatedClip
 
@@ -23,32 +22,36 @@ _FARTHEST = 1.0
 """Largest distance of a visible point outside the image, in widths and heights."""
 
 
-def open_pickle(path: Path) -> tuple[int, Iterator[AnnotatedClip]]:
+def open_pickle(path: Path, side: int | None) -> tuple[int, Iterator[AnnotatedClip]]:
     """Open one file, and return the number of clips and an iterator over them.
 
     The file is loaded at once. Its clips are checked and decoded when they are requested.
+
+    Args:
+        path: The file.
+        side: Side of squares that encoded frames are resized to, or None.
 
     Raises:
         InputError: The file cannot be read, contains more than plain data, or has no clips.
 
     """
     named = _load_clips(path)
-    return len(named), _read_clips(path, named)
+    return len(named), _read_clips(path, named, side)
 
 
-def shard_clips(paths: Sequence[Path]) -> Iterator[AnnotatedClip]:
-    """Yield the clips of several files, of which one at a time is in memory.
+def shard_clips(paths: Sequence[Path], side: int | None) -> Iterator[AnnotatedClip]:
+    """Yield the clips of several files, of which one at a time is in memory; see `open_pickle`.
 
     Raises:
         InputError: As `open_pickle`, or a clip is malformed.
 
     """
     for path in paths:
-        yield from _read_clips(path, _load_clips(path))
+        yield from _read_clips(path, _load_clips(path), side)
 
 
 def annotated_tracks(
-    where: str, points: object, occluded: object, frames: Frame
+    where: str, points: object, occluded: object, footage: Footage
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Check tracks in TAP-Vid's format and convert them to pixels.
 
@@ -56,16 +59,17 @@ def annotated_tracks(
         where: Source of the tracks, with which error messages begin.
         points: Positions (x, y) as fractions of width and height, float [N, T, 2].
         occluded: Occlusion, bool [N, T].
-        frames: Frames of the clip, uint8 [T, H, W, 3].
+        footage: Frames of the clip.
 
     Returns:
-        Points in pixels, float32 [N, T, 2], which are (0, 0) where a point is occluded and not
-        finite; and visibility, bool [N, T].
+        Points in pixels of the frames, float32 [N, T, 2], which are (0, 0) where a point is
+        occluded and not finite; and visibility, bool [N, T].
 
     Raises:
         InputError: The arrays do not fit together, or a visible point is far outside the image.
 
     """
+    frames = footage.frames
     points = _check_array(where, "points", points, "f", 3)
     occluded = _check_array(where, "occluded", occluded, "b", 2)
     expected = (*occluded.shape[:1], len(frames))
@@ -82,8 +86,11 @@ def annotated_tracks(
             f"{where}: visible points are not fractions of width and height, from 0 to 1."
         )
     known = np.where(visible[..., None] | np.isfinite(points), points, 0)
-    size = np.array(frames.shape[2:0:-1], np.float32)
-    return np.asarray(known * size, np.float32), np.asarray(visible, np.bool_)
+    size = np.array(footage.size[::-1], np.float32)
+    # In this order the points are those of a clip that is resized as a whole.
+    scale = np.array(frames.shape[2:0:-1], np.float32) / size
+    in_files = np.asarray(known * size, np.float32)
+    return in_files * scale, np.asarray(visible, np.bool_)
 
 
 def _load_clips(path: Path) -> Named:
@@ -99,21 +106,21 @@ def _load_clips(path: Path) -> Named:
     return named
 
 
-def _read_clips(path: Path, named: Named) -> Iterator[AnnotatedClip]:
+def _read_clips(path: Path, named: Named, side: int | None) -> Iterator[AnnotatedClip]:
     for name, content in named:
-        yield _read_clip(f"{path}, clip {name}", name, content)
+        yield _read_clip(f"{path}, clip {name}", name, content, side)
 
 
-def _read_clip(where: str, name: str, content: object) -> AnnotatedClip:
+def _read_clip(where: str, name: str, content: object, side: int | None) -> AnnotatedClip:
     keys = ("video", "points", "occluded")
     if not isinstance(content, Mapping) or not all(key in content for key in keys):
         raise InputError(f"{where} is not a dict of {', '.join(keys)}.")
-    frames = _read_frames(where, content["video"])
-    points, visible = annotated_tracks(where, content["points"], content["occluded"], frames)
-    return AnnotatedClip(name, frames, points, visible)
+    footage = _read_frames(where, content["video"], side)
+    points, visible = annotated_tracks(where, content["points"], content["occluded"], footage)
+    return AnnotatedClip(name, footage.frames, points, visible)
 
 
-def _read_frames(where: str, video: object) -> Frame:
+def _read_frames(where: str, video: object, side: int | None) -> Footage:
     """Return the frames of a video, which is an array [T, H, W, 3] or T encoded images."""
     if isinstance(video, np.ndarray) and video.dtype.kind != "S":
         frames = _check_array(where, "video", video, "u", 4)
@@ -121,13 +128,14 @@ def _read_frames(where: str, video: object) -> Frame:
             raise InputError(
                 f"{where}: video is {frames.dtype} {list(frames.shape)}, not uint8 [T, H, W, 3]."
             )
-        return np.ascontiguousarray(frames)
+        height, width = frames.shape[1:3]
+        return Footage(np.ascontiguousarray(frames), (height, width))
     if not isinstance(video, list | tuple | np.ndarray) or not len(video):
         raise InputError(f"{where}: video is neither an array nor a list of images.")
     sources = [f"{where}, frame {t}" for t in range(len(video))]
     images = [_encoded_image(*pair) for pair in zip(sources, video, strict=True)]
     decoded = map(decode_frame, images, sources)
-    return stack_images(zip(decoded, sources, strict=True), len(images))
+    return stack_frames(zip(decoded, sources, strict=True), len(images), side)
 
 
 def _encoded_image(source: str, image: object) -> bytes:

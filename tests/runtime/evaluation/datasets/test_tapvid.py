@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from doubles.datasets import assert_equals, tapvid_clip, write_pickle
+from doubles.datasets import assert_equals, tapvid_clip, write_pickle, write_videos
+from doubles.living_frames import LivingArrays
 from vditrack import InputError
+from vditrack.evaluation.datasets import image_files
 from vditrack.evaluation.datasets.registry import open_dataset
 
 
@@ -43,6 +45,26 @@ def test_tapvid_kinetics_is_encoded_images_in_shards(tmp_path, form, extension):
     names = ["0000_of_0002-000", "0001_of_0002-000"]
     for clip, name, expected in zip(dataset.clips, names, clips, strict=True):
         assert_equals(clip, expected, name)
+
+
+@pytest.mark.parametrize("layout", ["shards", "folders"])
+def test_frames_are_resized_as_they_are_decoded(tmp_path, layout, monkeypatch):
+    if layout == "folders":
+        write_videos(tmp_path, names=["a"])
+    else:
+        clip = tapvid_clip(12)
+        images = [cv2.imencode(".png", frame)[1].tobytes() for frame in clip["video"]]
+        write_pickle(tmp_path / "0.pkl", [clip | {"video": images}])
+    living, decode = LivingArrays(), image_files.decode_rgb
+    monkeypatch.setattr(image_files, "decode_rgb", lambda image: living.add(decode(image)))
+    (expected,) = (clip.resize(20, 20) for clip in open_dataset(str(tmp_path), "tapvid").clips)
+    assert living.most <= 4
+    (found,) = open_dataset(str(tmp_path), "tapvid", 20).clips
+    assert living.most <= 4
+    assert found.frames.shape[1:3] == (20, 20)
+    for name in ("frames", "points", "visible"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
 
 
 def test_a_shard_is_opened_when_its_turn_comes(tmp_path):
