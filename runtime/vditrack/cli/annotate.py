@@ -280,7 +280,9 @@ def annotate(
     listed = select_episodes(
         list_sources(sources), parse_numbers("--episodes", episodes), camera or None
     )
-    copy = lerobot and plan_copy(listed, lerobot, specification, fill_missing=fill_missing)
+    copy = None
+    if lerobot is not None:
+        copy = plan_copy(listed, lerobot, specification, fill_missing=fill_missing)
     # What cannot be reached is reported with the failures.
     if not any(map(_may_exist, listed)):
         raise InputError(f"there is no {listed[0].path}, nor any other recording that is named.")
