@@ -106,6 +106,8 @@ def test_what_is_no_video_is_refused(tmp_path):
             read_video(path)
     with pytest.raises(InputError, match=r"absent\.mp4 is not a file"):
         read_video(tmp_path / "absent.mp4")
+    with pytest.raises(InputError, match="/dev/null is a device"):
+        read_video(Path("/dev/null"))
     with pytest.raises(InputError, match="is a folder without JPEG or PNG images"):
         read_video(tmp_path)
 

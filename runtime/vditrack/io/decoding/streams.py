@@ -25,6 +25,11 @@ def open_container(path: Path) -> av.container.InputContainer:
         InputError: There is no such file, or FFmpeg does not know it.
 
     """
+    if path.is_char_device():
+        raise InputError(
+            f"{path} is a device, and recordings are files. For a camera, push its frames into "
+            "Tracker.live() in Python or run the ROS node; or record a video first."
+        )
     if not path.is_file():
         raise InputError(f"{path} is not a file.")
     try:
