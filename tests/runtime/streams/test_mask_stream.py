@@ -258,7 +258,7 @@ def test_a_frame_is_resized_once_for_parts_of_one_size(sizes, tmp_path, monkeypa
         for name, rows, columns in (("motion", 12, 16), ("appearance", 12 * sizes, 16 * sizes))
     ]
     whole = write_propagating(tmp_path / "whole", motion=parts[0], appearance=parts[1])
-    tracker, frame = Tracker(whole), np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8)
+    tracker, frame = Tracker(whole), np.zeros((3 * HEIGHT, 3 * WIDTH, 3), np.uint8)
     tracker.mask_stream().describe(frame, 0.0)
     assert seen == ([(HEIGHT, WIDTH)] if sizes == 1 else [frame.shape[:2]])
 
