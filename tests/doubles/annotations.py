@@ -32,17 +32,18 @@ def make_annotation(specification, count=3, length=5, path=Path("data/clip.mp4")
     (unit,) = list_units(Source(path, start=1.0), Identity("c" * 64, "s", (None,)), settings)
     tracks = make_tracks(count, length)
     tracks.forward_backward_error[:1, 1] = np.inf
+    times = 1 + np.arange(length) / 10
     frames = np.zeros((length, 60, 80, 3), np.uint8)
     made = Annotation(
         unit=unit,
         tracks=tracks,
-        times=1 + np.arange(length) / 10,
+        times=times,
         stamps=10**18 + np.arange(length),
         size=(60, 80),
         objects=None,
         gaps=(Gap(1.1, 1.3, 1),),
         remarks=("a frame is missing.",),
-        measures=measure_tracks(tracks, length, 4),
+        measures=measure_tracks(tracks, times, 4),
         thumbnail=draw_thumbnail(ArrayFrames(frames, np.arange(length) / 10), tracks),
     )
     return made, make_record(made, settings, "cpu-int8")

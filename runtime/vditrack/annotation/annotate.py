@@ -40,6 +40,8 @@ from vditrack.tracker import Tracker
 Progress = Callable[[int, int | None], None]
 LIFE_BINS = 10
 """Number of bins of `Measures.life`."""
+LIFE_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Limits between the bins of `Measures.life_seconds`."""
 _TRAIL = 24
 """Frames of a trail in a thumbnail."""
 _PANELS = 3
@@ -64,6 +66,8 @@ class Measures(msgspec.Struct, frozen=True):
     """Mean confidence of visible positions, 0 to 1; None if none is visible."""
     life: tuple[int, ...]
     """Histogram of the points by the share of frames in which they are visible, in equal bins."""
+    life_seconds: tuple[int, ...]
+    """Histogram of the points by the time for which they are visible in all, see `LIFE_SECONDS`."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def annotate_unit(
             *explain_lack(len(tracked.queries), len(tracks.queries)),
         ),
         objects=None if objects is None else objects[kept],
-        measures=measure_tracks(tracks, len(frames), len(tracked.queries)),
+        measures=measure_tracks(tracks, frames.times, len(tracked.queries)),
         thumbnail=thumbnail,
     )
 
@@ -169,19 +173,20 @@ def read_frame(frames: ClipFrames, number: int) -> Frame:
     return next(frames.read(number)).frame
 
 
-def measure_tracks(tracks: Tracks | RaggedTracks, frames: int, queries: int) -> Measures:
+def measure_tracks(tracks: Tracks | RaggedTracks, times: Doubles, queries: int) -> Measures:
     """Return the figures of tracks.
 
     Args:
         tracks: Tracks that are written.
-        frames: Number of frames.
+        times: Times of the frames, float64 [T] seconds.
         queries: Number of points that were tracked.
 
     """
     visible = tracks.visible
     seen_in = tracks.count_visible() if isinstance(tracks, RaggedTracks) else visible.sum(axis=1)
-    lives = seen_in / frames
-    counts, _ = np.histogram(lives, LIFE_BINS, (0.0, 1.0))
+    counts, _ = np.histogram(seen_in / len(times), LIFE_BINS, (0.0, 1.0))
+    seconds = seen_in * (times[-1] - times[0]) / max(1, len(times) - 1)
+    places = np.searchsorted(LIFE_SECONDS, seconds, side="right")
     seen = visible.any()
     return Measures(
         points=len(tracks.queries),
@@ -189,6 +194,7 @@ def measure_tracks(tracks: Tracks | RaggedTracks, frames: int, queries: int) -> 
         visible_share=round(float(visible.mean()), 4) if visible.size else None,
         confidence=round(float(tracks.confidence[visible].mean()), 4) if seen else None,
         life=tuple(counts.tolist()),
+        life_seconds=tuple(np.bincount(places, minlength=len(LIFE_SECONDS) + 1).tolist()),
     )
 
 

@@ -6,9 +6,11 @@ import base64
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from vditrack.annotation.annotate import LIFE_SECONDS
 from vditrack.annotation.job_tables import FailedUnit, Recorded
 from vditrack.annotation.summary import Summary, count_things
 from vditrack.atomic_files import staged_file
@@ -57,7 +59,8 @@ def write_report(
         specification=_describe_points(summary),
         failed=failed[:_SHOWN_FAILURES],
         failures_left=max(0, len(failed) - _SHOWN_FAILURES),
-        life=_bars(summary.life),
+        life=_bars(summary.life, _label_shares(len(summary.life))),
+        life_seconds=_bars(summary.life_seconds, _label_times(LIFE_SECONDS)),
         sample=_show(choose_sample(recordings), read_thumbnail),
         doubtful=_show(choose_doubtful(recordings), read_thumbnail),
     )
@@ -124,18 +127,24 @@ def _describe_points(summary: Summary) -> str:
     return ", ".join([*parts, f"in {specification.coordinates}"])
 
 
-def _bars(counts: Sequence[int]) -> list[dict[str, Any]]:
+def _bars(counts: Sequence[int], labels: Sequence[str]) -> list[dict[str, Any]]:
     """Return the bins of a histogram with the height of their bars in percent."""
     largest = max(1, *counts)
-    width = 100 // len(counts)
     return [
-        {
-            "label": f"{place * width}-{(place + 1) * width}%",
-            "count": count,
-            "height": round(100 * count / largest, 1),
-        }
-        for place, count in enumerate(counts)
+        {"label": label, "count": count, "height": round(100 * count / largest, 1)}
+        for label, count in zip(labels, counts, strict=True)
     ]
+
+
+def _label_shares(bins: int) -> list[str]:
+    width = 100 // bins
+    return [f"{place * width}-{(place + 1) * width}%" for place in range(bins)]
+
+
+def _label_times(limits: Sequence[float]) -> list[str]:
+    """Return the labels of bins that are divided at some seconds."""
+    between = [f"{low:g}-{high:g} s" for low, high in pairwise(limits)]
+    return [f"< {limits[0]:g} s", *between, f"> {limits[-1]:g} s"]
 
 
 def _clean(value: object) -> object:

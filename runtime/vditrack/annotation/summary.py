@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from vditrack.annotation.annotate import LIFE_BINS
+from vditrack.annotation.annotate import LIFE_BINS, LIFE_SECONDS
 from vditrack.annotation.handling import Annotated
 from vditrack.annotation.job_tables import FailedUnit, Recorded
 from vditrack.annotation.settings import Settings
@@ -72,6 +72,9 @@ class Summary(msgspec.Struct, frozen=True):
     missing_frames: int
     life: tuple[int, ...]
     """Histogram of the points by the share of frames in which they are visible, in equal bins."""
+    life_seconds: tuple[int, ...]
+    """Histogram of the points by the time for which they are visible; the bins are divided at 0.5,
+    1, 2, 5, 10, 30, 60 and 300 seconds."""
     throughput: Throughput
 
 
@@ -90,7 +93,6 @@ def summarize(
     records = [recording.record for recording in recordings]
     measures = [record.measures for record in records]
     shares = [one.visible_share for one in measures if one.visible_share is not None]
-    lives = [one.life for one in measures]
     return Summary(
         complete=run.complete,
         settings=settings,
@@ -105,7 +107,8 @@ def summarize(
         points=sum(one.points for one in measures),
         visible_share=round(sum(shares) / len(shares), 4) if shares else None,
         missing_frames=sum(gap.frames for record in records for gap in record.gaps),
-        life=tuple(map(sum, zip(*lives, strict=True))) if lives else (0,) * LIFE_BINS,
+        life=_add([one.life for one in measures], LIFE_BINS),
+        life_seconds=_add([one.life_seconds for one in measures], len(LIFE_SECONDS) + 1),
         throughput=_measure_throughput(run),
     )
 
@@ -120,6 +123,10 @@ def write_summary(path: Path, summary: Summary) -> None:
 def count_things(number: float, thing: str) -> str:
     """Return a number of things in words, such as "1 worker" and "2 workers"."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _add(histograms: Sequence[tuple[int, ...]], bins: int) -> tuple[int, ...]:
+    return tuple(map(sum, zip((0,) * bins, *histograms, strict=True)))
 
 
 def _measure_throughput(run: Run) -> Throughput:

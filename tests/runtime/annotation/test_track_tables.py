@@ -93,11 +93,13 @@ def test_points_that_live_for_a_part_have_rows_there_alone(tmp_path, annotation)
     rows = np.array([f in lives[n] for n, f in zip(dense.ids, dense.frames, strict=True)])
     columns = {name: values[rows] for name, values in vars(dense).items() if name != "queries"}
     ragged = RaggedTracks(queries=made.tracks.queries, **columns)
-    made = replace(made, tracks=ragged, measures=measure_tracks(ragged, LENGTH, COUNT))
+    made = replace(made, tracks=ragged, measures=measure_tracks(ragged, made.times, COUNT))
     record = make_record(made, Settings("b" * 64, "cpu", record.specification), "cpu")
     assert record.measures.points == COUNT
     assert record.measures.visible_share == round(ragged.visible.mean(), 4)
-    assert record.measures.life == measure_tracks(ragged.fill_rectangle(0, 5), 5, COUNT).life
+    assert (
+        record.measures.life == measure_tracks(ragged.fill_rectangle(0, 5), made.times, COUNT).life
+    )
     write_tracks(tmp_path / "t.parquet", made, record)
     table = pq.read_table(tmp_path / "t.parquet")
     assert table["frame"].to_pylist() == [0, 1, 1, 2, 3, 4]
