@@ -41,6 +41,7 @@ def make_annotation(specification, count=3, length=5, path=Path("data/clip.mp4")
         stamps=10**18 + np.arange(length),
         size=(60, 80),
         objects=None,
+        positions=None,
         gaps=(Gap(1.1, 1.3, 1),),
         remarks=("a frame is missing.",),
         measures=measure_tracks(tracks, times, 4),

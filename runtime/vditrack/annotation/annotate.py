@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.annotation.metric_positions import measure_positions
 from vditrack.annotation.points import (
     choose_queries,
     explain_lack,
@@ -20,7 +21,7 @@ from vditrack.annotation.points import (
 from vditrack.annotation.regions import place_on_objects
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import Unit, check_unchanged
-from vditrack.arrays import Doubles, Frame, Ints
+from vditrack.arrays import Doubles, Floats, Frame, Ints
 from vditrack.features.clip_frames import ClipFrames
 from vditrack.io.clip import Gap
 from vditrack.io.frame_source import FrameSource, open_source
@@ -88,6 +89,8 @@ class Annotation:
     measures: Measures
     objects: NDArray[np.uint8] | None
     """[N] numbers of the objects that points were put on; None if they were put on none."""
+    positions: Floats | None
+    """Positions in metres, as `MetricPositions` has them."""
     thumbnail: bytes
     """JPEG of three frames with their points."""
 
@@ -122,6 +125,7 @@ def annotate_unit(
     tracked, objects, remarks = _track(unit, specification, tracker, frames, progress)
     kept = select_points(specification, tracked, frames.size)
     tracks = keep_points(specification, tracked, kept, len(frames))
+    positions = measure_positions(specification, frames, tracks)
     thumbnail = draw_thumbnail(frames, tracks)
     check_unchanged(source, unit.identity.status)
     return Annotation(
@@ -134,9 +138,11 @@ def annotate_unit(
         remarks=(
             *frames.remarks,
             *remarks,
+            *positions.remarks,
             *explain_lack(len(tracked.queries), len(tracks.queries)),
         ),
         objects=None if objects is None else objects[kept],
+        positions=positions.xyz,
         measures=measure_tracks(tracks, frames.times, len(tracked.queries)),
         thumbnail=thumbnail,
     )

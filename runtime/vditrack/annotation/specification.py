@@ -64,6 +64,13 @@ class Specification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     that are numbered from 1."""
     mask_frame: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Number of the frame of the mask, or of the boxes."""
+    depth: bool = False
+    """Whether results have positions in metres where a bag has depth that is aligned to images."""
+    depth_topic: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    """Topic of the depth; by default the one in the coordinate frame of the images."""
+    depth_tolerance: Annotated[float, msgspec.Meta(ge=0)] = 0.05
+    """Maximum difference of the stamps of an image and of its depth, in seconds; as in the ROS
+    node."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Another seed gives other random points; it is combined with the id of the recording."""
     min_spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
@@ -83,6 +90,11 @@ class Specification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     def has_objects(self) -> bool:
         """Whether points are put on objects."""
         return self.mask is not None or self.boxes is not None
+
+    @property
+    def wants_depth(self) -> bool:
+        """Whether results have positions in metres where they are known."""
+        return self.depth or self.depth_topic is not None
 
     @property
     def is_rectangular(self) -> bool:

@@ -31,7 +31,7 @@ from vditrack.input_checks.text import escape_surrogates
 from vditrack.io.clip import Gap
 from vditrack.io.parquet import import_pyarrow
 from vditrack.io.track_files import SavedTracks
-from vditrack.points.ragged_tracks import RaggedTracks, list_rows
+from vditrack.points.ragged_tracks import RaggedTracks, list_row_values, list_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -45,6 +45,7 @@ _GROUP_ROWS = 1 << 17
 """Rows in a row group, at most, unless one frame has more."""
 _ENTRY_BYTES = 17
 """Bytes of a point in a frame, as `Tracks` has it."""
+_XYZ = ("x3d", "y3d", "z3d")
 _READ = ("frame", "point", "x", "y", "visible", "confidence", "forward_backward_error")
 _EPISODE = ("episode_index", "frame_index")
 """Columns by which LeRobot names a frame."""
@@ -143,8 +144,8 @@ def write_tracks(path: Path, annotation: Annotation, record: Record) -> None:
         staged_file(path) as scratch,
         parquet.ParquetWriter(scratch, schema, compression="zstd") as writer,
     ):
-        for rows in _cut_rows(annotation, record):
-            columns = _make_columns(pa, annotation, rows)
+        for rows, positions in _cut_rows(annotation, record):
+            columns = _make_columns(pa, annotation, rows, positions)
             writer.write_table(pa.table(columns, schema=schema), row_group_size=len(rows.ids) or 1)
 
 
@@ -267,11 +268,17 @@ def _make_schema(pa: Any, annotation: Annotation) -> pyarrow.Schema:  # noqa: AN
         pa.field("visible", pa.bool_(), nullable=False),
         pa.field("confidence", pa.float32(), nullable=False),
         pa.field("forward_backward_error", pa.float32()),
+        *(pa.field(name, pa.float32()) for name in _XYZ if annotation.positions is not None),
     ]
     return pa.schema(fields)
 
 
-def _make_columns(pa: Any, annotation: Annotation, rows: RaggedTracks) -> dict[str, Any]:  # noqa: ANN401
+def _make_columns(
+    pa: Any,  # noqa: ANN401
+    annotation: Annotation,
+    rows: RaggedTracks,
+    positions: Floats | None,
+) -> dict[str, Any]:
     """Return the columns of some rows, by name."""
     stamps, episode = annotation.stamps, annotation.unit.source.episode
     keys = {"episode_index": np.full(len(rows.frames), episode), "frame_index": rows.frames}
@@ -298,11 +305,18 @@ def _make_columns(pa: Any, annotation: Annotation, rows: RaggedTracks) -> dict[s
         "visible": rows.visible,
         "confidence": rows.confidence,
         "forward_backward_error": known(rows.forward_backward_error),
+        **({} if positions is None else dict(zip(_XYZ, map(known, positions.T), strict=True))),
     }
 
 
-def _cut_rows(annotation: Annotation, record: Record) -> Iterator[RaggedTracks]:
-    """Yield the rows of stretches of time, in the units and with the points that the file has."""
+def _cut_rows(
+    annotation: Annotation, record: Record
+) -> Iterator[tuple[RaggedTracks, Floats | None]]:
+    """Yield the rows of stretches of time, in the units and with the points that the file has.
+
+    With them come their positions in metres [R, 3], if there are some.
+    """
+    positions = annotation.positions
     tracks, frames = annotation.tracks, len(annotation.times)
     if isinstance(tracks, RaggedTracks):
         most = int(np.bincount(tracks.frames, minlength=1).max())
@@ -315,9 +329,13 @@ def _cut_rows(annotation: Annotation, record: Record) -> Iterator[RaggedTracks]:
         end = min(first + step, frames)
         if isinstance(tracks, RaggedTracks):
             rows = tracks.cut(first, end)
+            begin = int(np.searchsorted(tracks.frames, first))
+            xyz = None if positions is None else positions[begin : begin + len(rows.ids)]
         else:
             rows = list_rows(tracks, first, end, missing)
-        yield replace(rows, points=rows.points * scale)
+            xyz = None if positions is None else positions[:, first:end]
+            xyz = None if xyz is None else list_row_values(xyz, missing, np.nan)
+        yield replace(rows, points=rows.points * scale), xyz
 
 
 def _find_scale(record: Record) -> Floats:

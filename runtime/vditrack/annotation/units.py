@@ -20,7 +20,7 @@ from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.lerobot.data_set import EpisodeFrames, is_data_set, open_data_set
 from vditrack.io.lerobot.episodes import digest_episode
 from vditrack.io.rosbag.bags import is_bag, open_bag
-from vditrack.io.rosbag.recordings import list_image_topics
+from vditrack.io.rosbag.depth_images import list_topics_without_depth
 
 Progress = Callable[[int, int | None], None]
 """Called with the steps done and the steps in all, None where it is not known."""
@@ -173,7 +173,7 @@ def _list_topics(source: Source) -> tuple[str | None, ...]:
             raise SourceError("refused", f"a topic is for bags; {path} is none.")
         return (None,)
     with open_bag(path) as bag:
-        topics = list_image_topics(bag)
+        topics = list_topics_without_depth(bag)
     if not topics and source.topic is None:
         raise SourceError("refused", f"{path} has no image topic.")
     return tuple(topics)

@@ -29,6 +29,17 @@ from vditrack.annotation.specification import (
 from vditrack.annotation.summary import Summary, count_things
 from vditrack.annotation.worker_pool import Limits, OpenHandler, WorkerPool
 from vditrack.bundle.folder import bundled_model, load_bundle
+from vditrack.cli.annotate_options import (
+    BoxesOption,
+    DepthOption,
+    DepthToleranceOption,
+    DepthTopicOption,
+    LostAfterOption,
+    MaskFrameOption,
+    ObjectMaskOption,
+    RefillIntervalOption,
+    RenewOption,
+)
 from vditrack.cli.console import echo, echo_json
 from vditrack.cli.drawn_results import INCOMPLETE
 from vditrack.cli.lerobot_options import (
@@ -96,27 +107,9 @@ def annotate(
             help="Track N corners at a time, the best ones: as they are lost, others are found.",
         ),
     ] = None,
-    renew: Annotated[
-        bool | None,
-        typer.Option(
-            "--renew/--no-renew",
-            help="Whether corners that are lost are replaced, or all are of the first frame. "
-            "Default: they are replaced.",
-        ),
-    ] = None,
-    lost_after: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Seconds for which a corner may be lost before it ends. Default: 1.",
-        ),
-    ] = None,
-    refill_interval: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Minimum number of seconds between searches for corners. Default: 0.2."
-        ),
-    ] = None,
+    renew: RenewOption = None,
+    lost_after: LostAfterOption = None,
+    refill_interval: RefillIntervalOption = None,
     corner_quality: Annotated[
         float | None,
         typer.Option(
@@ -141,24 +134,12 @@ def annotate(
         list[str] | None,
         typer.Option(help="Track a point given as t,x,y: frame number and position. Repeatable."),
     ] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            help="PNG of object numbers, in which points are put: grid, features or random ones on "
-            "each object. The path begins at the folder of each recording, and may have {stem}, "
-            "the name of the recording, {topic} and {episode}."
-        ),
-    ] = None,
-    boxes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--box", help="Box x0,y0,x1,y1 in which points are put, as with --mask. Repeatable."
-        ),
-    ] = None,
-    mask_frame: Annotated[
-        int | None,
-        typer.Option(min=0, help="Number of the frame of the mask or the boxes. Default: 0."),
-    ] = None,
+    mask: ObjectMaskOption = None,
+    boxes: BoxesOption = None,
+    mask_frame: MaskFrameOption = None,
+    depth: DepthOption = None,
+    depth_topic: DepthTopicOption = None,
+    depth_tolerance: DepthToleranceOption = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the random points. Default: 0.")
     ] = None,

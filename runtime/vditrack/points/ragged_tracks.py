@@ -138,9 +138,7 @@ def list_rows(tracks: Tracks, first: int, end: int, missing: int = 0) -> RaggedT
     count, length = len(tracks.queries) + missing, end - first
 
     def list_values(values: NDArray[Any], empty: float) -> NDArray[Any]:
-        around = ((0, missing), *((0, 0),) * (values.ndim - 1))
-        padded = np.pad(values[:, first:end], around, constant_values=empty)
-        return np.ascontiguousarray(padded.swapaxes(0, 1)).reshape(-1, *values.shape[2:])
+        return list_row_values(values[:, first:end], missing, empty)
 
     return RaggedTracks(
         queries=tracks.queries,
@@ -151,3 +149,17 @@ def list_rows(tracks: Tracks, first: int, end: int, missing: int = 0) -> RaggedT
         confidence=list_values(tracks.confidence, 0),
         forward_backward_error=list_values(tracks.forward_backward_error, np.inf),
     )
+
+
+def list_row_values(values: NDArray[Any], missing: int, empty: float) -> NDArray[Any]:
+    """Return values [N, T, ...] of points in frames by rows [T * (N + missing), ...].
+
+    Args:
+        values: Of N points in T frames.
+        missing: Number of empty points after the N.
+        empty: Value of these.
+
+    """
+    around = ((0, missing), *((0, 0),) * (values.ndim - 1))
+    padded = np.pad(values, around, constant_values=empty)
+    return np.ascontiguousarray(padded.swapaxes(0, 1)).reshape(-1, *values.shape[2:])

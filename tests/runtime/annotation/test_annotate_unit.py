@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from doubles.bags import IMAGE, camera_info, header, images, new, stamps, write_bag
 from doubles.passthrough import write_passthrough
 from doubles.video_files import moving_texture, write_video_file
 from vditrack import Tracker
@@ -145,3 +146,82 @@ def test_features_are_renewed_or_those_of_the_first_frame(annotate, clip):
     assert_allclose(first.tracks.queries, same, atol=1e-4)
     padded, _ = annotate(clip[0], features=10, pad_to=4)
     assert padded.tracks.points.shape == (4, LENGTH, 2)
+
+
+def depth_images(topic, frame_id="camera_optical", delay=0, size=(96, 128)):
+    """Images of a slope, 1 m at the left side and 1 cm more in each column; none in the upper rows.
+
+    The fourth of six is missing, the last one is damaged.
+    """
+    values = np.repeat(1000 + 10 * np.arange(size[1], dtype=np.uint16)[None], size[0], axis=0)
+    values[:20] = 0
+    messages = []
+    for n, stamp in enumerate(stamps(LENGTH)):
+        message = new(
+            IMAGE,
+            header=header(stamp + delay, frame_id),
+            height=size[0],
+            width=size[1],
+            encoding="16UC1",
+            is_bigendian=0,
+            step=2 * size[1],
+            data=values.view(np.uint8).ravel()[: None if n < LENGTH - 1 else 99],
+        )
+        messages.append((stamp + delay, message))
+    return topic, IMAGE, messages[:3] + messages[4:]
+
+
+@pytest.mark.parametrize("choice", [{"grid": 6, "pad_to": 40}, {"features": 20}])
+def test_positions_in_metres_are_those_of_the_depth(annotate, tmp_path, choice):
+    aligned, other = "/cam/aligned_depth/image_raw", "/cam/depth/image_raw"
+    bag = write_bag(
+        tmp_path / "bag",
+        images(),
+        camera_info(),
+        depth_images(aligned, delay=10**6),
+        depth_images(other, "depth_optical"),
+    )
+    assert identify(Source(bag), lambda *_: None).topics == ("/cam/image_raw",)
+    made, settings = annotate(bag, "/cam/image_raw", depth=True, **choice)
+    assert made.remarks[-2:] == (
+        "2 of 6 frames have no depth.",
+        "depth images left out because they are damaged: 1.",
+    )
+    write_tracks(tmp_path / "t.parquet", made, make_record(made, settings, "cpu"))
+    table = pq.read_table(tmp_path / "t.parquet").to_pandas()
+    x, y = table["x"], table["y"]
+    known = table["visible"] & ~table["frame"].isin([3, 5]) & (y >= 20) & (x < 128)
+    assert 20 < known.sum() < len(table) - 40
+    assert_array_equal(table["z3d"].notna(), known)
+    assert_array_equal(table["x3d"].notna(), known)
+    z = 1 + 0.01 * np.floor(x[known])
+    assert_allclose(table["z3d"][known], z, rtol=1e-5)
+    # The principal point of the calibration counts from the centre of the first pixel.
+    assert_allclose(table["x3d"][known], (x[known] - 64) / 100 * z, atol=1e-4)
+    assert_allclose(table["y3d"][known], (y[known] - 48) / 100 * z, atol=1e-4)
+    far, _ = annotate(bag, "/cam/image_raw", grid=2, depth_topic=aligned, depth_tolerance=1e-4)
+    assert "6 of 6 frames have no depth." in far.remarks
+
+
+def test_a_recording_without_depth_has_no_positions_in_metres(annotate, clip, tmp_path):
+    first, second = depth_images("/a/depth"), depth_images("/b/depth")
+    bags = {
+        "no depth images of 128 x 96 pixels in the coordinate frame": [camera_info()],
+        "the camera is not calibrated": [first],
+        "has depth on /a/depth, /b/depth; name one": [camera_info(), first, second],
+        "/c/depth has no depth images of 128 x 96": [
+            camera_info(),
+            depth_images("/c/depth", size=(48, 64)),
+        ],
+    }
+    for number, (reason, topics) in enumerate(bags.items()):
+        bag = write_bag(tmp_path / str(number), images(), *topics)
+        named = {"depth_topic": "/c/depth"} if "/c/" in reason else {}
+        made, settings = annotate(bag, "/cam/image_raw", grid=2, depth=True, **named)
+        assert made.positions is None
+        assert "there are no positions in metres: " in made.remarks[-1]
+        assert reason in made.remarks[-1]
+    made, settings = annotate(clip[0], grid=2, depth=True)
+    assert made.remarks == ("there are no positions in metres: the recording is no bag.",)
+    write_tracks(tmp_path / "t.parquet", made, make_record(made, settings, "cpu"))
+    assert "z3d" not in pq.read_schema(tmp_path / "t.parquet").names
