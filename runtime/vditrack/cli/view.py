@@ -30,6 +30,7 @@ from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.lerobot.data_set import is_data_set
 from vditrack.io.lerobot.episodes import open_episode
 from vditrack.io.mask_png import read_mask
+from vditrack.io.mask_store import name_mask
 from vditrack.io.rerun_recording import SUFFIX, import_rerun, write_recording
 from vditrack.io.rosbag.bags import is_bag, is_bag_file
 from vditrack.io.rosbag.recordings import Recording, read_recording
@@ -259,7 +260,7 @@ def _read_summary(path: Path) -> PropagateResult:
 def _read_masks(folder: Path, result: PropagateResult) -> MaskClip:
     masks = np.empty((result.frames, result.height, result.width), np.uint8)
     for t in range(result.frames):
-        path = folder / f"{t:05}.png"
+        path = folder / name_mask(t, result.frames)
         mask = read_mask(path)
         if mask.shape != masks.shape[1:]:
             raise InputError(f"{path} has another size than {RESULT} says. Propagate again.")

@@ -104,6 +104,11 @@ class MaskStore(RunStore):
                 shutil.copyfile(path, folder / path.name)
 
     def _path_of(self, frame: int) -> Path:
-        # As many digits for all frames, so that the order of the names is that of the frames.
-        digits = max(5, len(str(self._frames - 1)))
-        return self.folder / _MASKS / f"{frame:0{digits}}.png"
+        return self.folder / _MASKS / name_mask(frame, self._frames)
+
+
+def name_mask(frame: int, frames: int) -> str:
+    """Return the file name of the mask of a frame, given the number of frames of the clip."""
+    # As many digits for all frames, so that the order of the names is that of the frames.
+    digits = max(5, len(str(frames - 1)))
+    return f"{frame:0{digits}}.png"

@@ -13,7 +13,7 @@ from doubles.video_files import moving_texture, write_video_file
 from vditrack.cli import stored_propagation
 from vditrack.io import frame_source
 from vditrack.io.frame_source import FrameSource
-from vditrack.io.mask_store import MaskStore
+from vditrack.io.mask_store import MaskStore, name_mask
 from vditrack.masks import clip_propagation
 
 MASKS = ("--mask", "first.png", "--object", "7:late.png")
@@ -118,3 +118,8 @@ def test_tracks_with_masks_are_continued(folder, run_vditrack, monkeypatch):
         assert (folder / "out" / name).read_bytes() == (folder / "whole" / name).read_bytes()
     with np.load(folder / "out" / "tracks.npz") as tracks:
         assert set(np.unique(tracks["object_id"])) == {0, 3, 4}
+
+
+def test_names_of_masks_have_as_many_digits_for_all_frames():
+    names = [name_mask(frame, count) for frame, count in ((0, 5), (99999, 100000), (7, 100001))]
+    assert names == ["00000.png", "99999.png", "000007.png"]
