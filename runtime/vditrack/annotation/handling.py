@@ -17,7 +17,8 @@ from vditrack.annotation.annotate import Progress, annotate_unit
 from vditrack.annotation.failures import JobError, SourceError
 from vditrack.annotation.formats.content import read_content
 from vditrack.annotation.formats.selection import list_missing, locate_file, write_format
-from vditrack.annotation.settings import THUMBNAILS, TRACKS, FormatName, Settings
+from vditrack.annotation.object_masks import write_masks
+from vditrack.annotation.settings import MASKS, THUMBNAILS, TRACKS, FormatName, Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record, make_record, read_record, write_tracks
 from vditrack.annotation.units import Identity, Unit, identify
@@ -126,6 +127,8 @@ class UnitHandler:
         if self.tracker is None:
             cv2.setNumThreads(self.model.threads)
             self.tracker = self.model.load(self.settings.bundle_sha256)
+            if self.settings.specification.masks:
+                _check_masks(self.tracker)
             progress(0, None)
         began = time.perf_counter()
         annotation = annotate_unit(unit, self.settings.specification, self.tracker, progress)
@@ -134,6 +137,9 @@ class UnitHandler:
             # The tracks come last: with them the unit is done.
             with staged_file(self.output / THUMBNAILS / f"{unit.name}.jpg") as scratch:
                 scratch.write_bytes(annotation.thumbnail)
+            if self.settings.specification.masks:
+                place = self.output / MASKS / f"{unit.name}{SUFFIX}"
+                write_masks(place, unit, record, self.tracker, progress)
             path = self.output / TRACKS / f"{unit.name}{SUFFIX}"
             write_tracks(path, annotation, record)
         self._write_formats(unit, path, progress)
@@ -149,6 +155,19 @@ class UnitHandler:
             for one in missing:
                 path = locate_file(self.output, one, tracks.stem)
                 write_format(path, one, content, progress)
+
+
+def _check_masks(tracker: Tracker) -> None:
+    """Check that a bundle propagates masks.
+
+    Raises:
+        JobError: It does not.
+
+    """
+    try:
+        _ = tracker.propagation
+    except InputError as error:
+        raise JobError(str(error)) from error
 
 
 @contextmanager

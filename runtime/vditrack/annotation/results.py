@@ -22,6 +22,7 @@ from vditrack.annotation.job_tables import (
 from vditrack.annotation.settings import (
     FORMATS,
     JOB_FILE,
+    MASKS,
     THUMBNAILS,
     TRACKS,
     Settings,
@@ -37,7 +38,7 @@ from vditrack.input_checks.files import MalformedError, decode_json, read_file
 from vditrack.input_checks.text import escape_surrogates
 
 SUMMARY, REPORT = "summary.json", "report.html"
-_FOLDERS = (TRACKS, THUMBNAILS, *FORMATS)
+_FOLDERS = (TRACKS, THUMBNAILS, MASKS, *FORMATS)
 _NAMES = (JOB_FILE, *_FOLDERS, RECORDINGS, FAILED, SUMMARY, REPORT)
 _LOCK, _IDENTITIES = ".lock", ".sources.json"
 _SCRATCH = ".vditrack-*"

@@ -12,7 +12,7 @@ from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_js
 
 JOB_FILE = "job.json"
 """File of the settings, in the folder of a job's results."""
-TRACKS, THUMBNAILS = "tracks", "thumbnails"
+TRACKS, THUMBNAILS, MASKS = "tracks", "thumbnails", "masks"
 """Folders of the results."""
 FormatName = Literal["hdf5", "mcap", "rerun"]
 """A format that is written beside Parquet, and the folder of its files in the results."""

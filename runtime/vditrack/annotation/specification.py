@@ -64,6 +64,8 @@ class Specification(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     that are numbered from 1."""
     mask_frame: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Number of the frame of the mask, or of the boxes."""
+    masks: bool = False
+    """Whether the mask is also propagated, and the masks of all frames after it are written."""
     depth: bool = False
     """Whether results have positions in metres where a bag has depth that is aligned to images."""
     depth_topic: Annotated[str, msgspec.Meta(min_length=1)] | None = None
@@ -155,6 +157,8 @@ def _check_objects(specification: Specification) -> None:
             "points that are given (queries, --points, --at) are put on no mask or box. Give a "
             "grid, features or random points."
         )
+    if specification.masks and specification.mask is None:
+        raise InputError("masks are propagated from a mask. Give one (mask, --mask FILE).")
     if specification.mask_frame and not specification.has_objects:
         raise InputError("mask_frame is the frame of a mask or of boxes. Give these.")
     unknown = set(re.findall(r"{.*?}", specification.mask or "")) - set(_PLACES)

@@ -49,6 +49,13 @@ MaskFrameOption = Annotated[
     typer.Option(min=0, help="Number of the frame of the mask or the boxes. Default: 0."),
 ]
 
+MasksOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--masks/--no-masks",
+        help="Also propagate the mask of --mask, and write masks/NAME-ID.parquet. Default: no.",
+    ),
+]
 DepthOption = Annotated[
     bool | None,
     typer.Option(

@@ -10,17 +10,21 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from doubles.bags import IMAGE, camera_info, header, images, new, stamps, write_bag
 from doubles.passthrough import write_passthrough
+from doubles.propagating import write_propagating
 from doubles.video_files import moving_texture, write_video_file
 from vditrack import Tracker
 from vditrack.annotation.annotate import annotate_unit
 from vditrack.annotation.failures import SourceError
+from vditrack.annotation.handling import Model, UnitHandler, digest_manifest
+from vditrack.annotation.object_masks import describe_mask
 from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification, override_fields
-from vditrack.annotation.track_tables import make_record, write_tracks
+from vditrack.annotation.track_tables import make_record, read_record, write_tracks
 from vditrack.annotation.units import identify, list_units
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.errors import InputError
+from vditrack.io.video import read_video
 
 LENGTH = 6
 
@@ -96,6 +100,34 @@ def test_points_lie_in_boxes_and_are_filtered_and_padded_with_their_numbers(
     assert len(few.objects) == len(few.tracks.queries) == 5
 
 
+def test_masks_are_those_of_propagation(clip, tmp_path):
+    path, mask = clip
+    bundle = write_propagating(tmp_path / "bundle")
+    specification = Specification(grid=2, mask="clip_mask.png", mask_frame=2, masks=True)
+    digest = digest_manifest(bundle.root)
+    settings = Settings(digest, "cpu", specification)
+    handle = UnitHandler(Model(bundle.root, "cpu", 1), settings, tmp_path)
+    (unit,) = list_units(Source(path), handle(Source(path), lambda *_: None), settings)
+    handle(unit, lambda *_: None)
+    table = pq.read_table(tmp_path / f"masks/{unit.name}.parquet")
+    assert read_record(tmp_path / f"tracks/{unit.name}.parquet").id == unit.id
+    rows = table.to_pylist()
+    assert [(row["frame"], row["object"]) for row in rows] == [
+        (t, number) for t in range(2, LENGTH) for number in (3, 7)
+    ]
+    frames = read_video(path).frames
+    expected = Tracker(bundle).propagate(frames, {2: mask})
+    for row in rows:
+        pixels = np.repeat(np.arange(len(row["counts"])) % 2 == 1, row["counts"])
+        decoded = pixels.reshape(128, 96).T
+        assert_array_equal(decoded, expected[row["frame"]] == row["object"])
+        assert row["area"] == decoded.sum() > 0
+        x, y, width, height = row["box"]
+        assert (x, y, width, height) == cv2.boundingRect(decoded.astype(np.uint8))
+    assert describe_mask(np.zeros((2, 3), bool)) == {"counts": [6], "area": 0, "box": None}
+    assert describe_mask(np.ones((2, 3), bool))["counts"] == [0, 6]
+
+
 def test_the_mask_decides_about_the_id(clip, annotate, tmp_path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(clip[0].read_bytes())
@@ -128,6 +160,7 @@ def test_objects_that_do_not_fit_the_recording_are_refused(annotate, clip):
         ({"boxes": [[130, 0, 140, 20]]}, "has no pixel in the image of 128 x 96"),
         ({"mask": "{frame}.png"}, r"the name of the mask has \{frame\}"),
         ({"mask": "a.png", "boxes": [[0, 0, 9, 9]]}, "one of mask and boxes"),
+        ({"masks": True}, "masks are propagated from a mask"),
         ({"mask_frame": 2}, "mask_frame is the frame of a mask"),
     ]:
         with pytest.raises(InputError, match=message):
