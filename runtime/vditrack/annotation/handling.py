@@ -112,8 +112,10 @@ class UnitHandler:
     def _convert(self, unit: Unit, progress: Progress) -> Annotated | None:
         """Write the formats that are missing of tracks that are there; None if there are none."""
         began = time.perf_counter()
-        # A recording that was renamed since has the same id.
-        for path in sorted((self.output / TRACKS).glob(f"*-{unit.id}{SUFFIX}")):
+        own = self.output / TRACKS / f"{unit.name}{SUFFIX}"
+        # A recording that was renamed since has the same id. Listing a large folder takes long.
+        search = self.formats and not own.exists()
+        for path in sorted(own.parent.glob(f"*-{unit.id}{SUFFIX}")) if search else [own]:
             try:
                 record = read_record(path)
             except InputError:

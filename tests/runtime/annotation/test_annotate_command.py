@@ -311,6 +311,41 @@ def test_results_that_other_machines_keep_to_themselves_end_the_job(clips, tmp_p
     assert (summary["done"], summary["unfinished"]) == (0, 1)
 
 
+def test_tracks_whose_worker_was_lost_before_it_said_so_are_done(clips, tmp_path):
+    settings = Settings(digest_manifest(bundled_model()), "cpu", Specification(grid=2))
+    written = []
+
+    class Forgetful:
+        """A worker that runs each unit twice, as after a loss."""
+
+        workers, replaced = 1, 0
+
+        def __init__(self, open_handler):
+            self.handle, self.tasks = open_handler(), []
+            self.submit = self.tasks.append
+
+        def outcomes(self):
+            while self.tasks:
+                task = self.tasks.pop()
+                first = self.handle(task, print_nothing)
+                second = self.handle(task, print_nothing)
+                written.append((first, second))
+                yield Outcome(task, second, None)
+
+        def close(self):
+            pass
+
+    def print_nothing(*_):
+        pass
+
+    output = tmp_path / "out"
+    job = Job([Source(clips / CLIPS[0])], output, Model(None, "cpu", 1), settings, Forgetful, 1)
+    summary = run_job(job, print_nothing)
+    assert [second.tracked for _, second in written[1:]] == [False]
+    assert (summary.done, summary.throughput.annotated) == (1, 1)
+    assert pq.read_table(output / "recordings.parquet").num_rows == 1
+
+
 def test_a_worker_with_another_bundle_ends_the_job():
     with pytest.raises(JobError, match="is another bundle than where the job was started"):
         Model(None, "cpu", 1).load("b" * 64)
