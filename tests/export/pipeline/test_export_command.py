@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from doubles.cards import save_card
 from doubles.pipelines import ExportedBundle, run_export
 from doubles.tiny_checkpoint import TINY_CARD, make_tiny_transformer
-from vditrack.acceptance import verify_tracks
+from vditrack.acceptance import CLIPS, POINTS, load_acceptance_tracks, verify_tracks
 from vditrack.bundle.folder import ACCEPTANCE, MANIFEST, load_bundle
 from vditrack.errors import InputError, VditrackError, install_command
 from vditrack.inference.onnxruntime import OnnxRuntimeSession, open_session
@@ -31,6 +31,11 @@ from vditrack_export.pipeline.checkpoint import load_checkpoint
 pytestmark = pytest.mark.slow
 
 WEIGHTS = "vdit/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_acceptance_clip() -> None:
+    """Track all acceptance clips, where other tests of exports track one."""
 
 
 @pytest.fixture
@@ -86,6 +91,7 @@ def test_a_bundle_is_replaced_and_digests_follow_the_weights(
     shutil.copytree(exported_points.bundle.root, output)
     make_tiny_transformer(seed=2).save_pretrained(checkpoint / "vdit")
     assert run(card, checkpoint, output).exception is None
+    assert len(load_acceptance_tracks(load_bundle(output)).points) == CLIPS * POINTS
     second = load_bundle(output).manifest
     assert first.source.checkpoint_sha256 != second.source.checkpoint_sha256
     assert first.files["encoder.onnx"] == second.files["encoder.onnx"]
