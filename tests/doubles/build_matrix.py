@@ -50,7 +50,8 @@ WAN_AND_COGVIDEOX = (
 _BUILT_IN_FP32 = ("tiny", "wan2.1-t2v-1.3b", "cogvideox-2b", "stable-diffusion-2.1")
 """Cards with every kind of product: of matrices, and convolutions of pictures and clips.
 
-FP16 rounds products alone, so the other operations of a card are in FP32 in its FP16 graphs.
+They are built with their encoders' largest stride, whose graphs have all layers. FP16 rounds
+products alone, so the other operations of a card are in FP32 in its FP16 graphs.
 """
 
 _UNET = {"widths": [32, 64], "residual_blocks": 1}
@@ -132,7 +133,8 @@ class BuildMatrix:
 
     def _cell(self, name: str, stride: int, precision: str) -> tuple[str, ...]:
         """Return the architectures that all graphs of a bundle build for."""
-        if precision == "fp32" and name not in _BUILT_IN_FP32 and not self._every:
+        built = name in _BUILT_IN_FP32 and stride == strides_of(name)[-1]
+        if precision == "fp32" and not built and not self._every:
             # For Turing no product of matrices builds in FP32.
             return tuple(arch for arch in self._cell(name, stride, "fp16") if arch != TURING)
         claimed = choose_precision(precision, None)

@@ -25,11 +25,15 @@ from vditrack import Tracker, VditrackError
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.inference.onnxruntime import OnnxRuntimeSession
 from vditrack_export.card import load_card
+from vditrack_export.card_changes import change_card
 from vditrack_export.checkpoints.sources import Weights
 from vditrack_export.families.read_spec import Cut, Denoising
 from vditrack_export.families.wan.transformer import WanPath
+from vditrack_export.pipeline.backbone import load_backbone
 from vditrack_export.pipeline.empty_prompt import empty_prompt
-from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, relative_error
+from vditrack_export.pipeline.parity import MAX_RELATIVE_ERROR, encode_window, relative_error
+from vditrack_export.pipeline.sessions import TorchSession
+from vditrack_export.pipeline.steps import describe_latents
 from vditrack_export.plan.cli import plan
 from vditrack_export.plan.pipeline import reference_operations
 from vditrack_export.plan.settings import Setting
@@ -328,13 +332,23 @@ def test_it_tracks(exported):
     assert np.isfinite(tracks.points).all()
 
 
-def test_random_weights_at_another_size(card, tmp_path):
-    options = ("--size", "64x32", "--frames", "5", "--described", "4", "--json")
-    done = run_export(card, "--random-weights", "-o", tmp_path / "bundle", *options)
-    assert done.exception is None, done.exception
-    told = json.loads(done.stdout)
-    assert told["source"]["random_weights"] is True
-    assert (told["output"]["rows"], told["output"]["columns"]) == (1, 2)
+def test_random_weights_at_another_size(card):
+    """By the modules that export writes: it compares them with the whole model."""
+    changed = change_card(load_card(str(card)), size="64x32", frames=5, described=4)
+    backbone, size = load_backbone(changed, Weights(None)), changed.input
+    features = backbone.feature_graph(size)
+    window = frames(5)[:, :32, :64].contiguous()
+    latents = encode_window(backbone.encoder_form(size), TorchSession, window)
+    vae = backbone.checkpoint.encoder
+    with torch.no_grad():
+        relative_error("latents", latents, wan_latents(vae, window, 4))
+    found = describe_latents(TorchSession(features), latents, size)
+    assert found.shape[:3] == (1, 1, 2)
+    given = backbone.denoising, torch.from_numpy(latents), backbone.prompt
+    read = backbone.card.family.denoiser.read_whole(
+        backbone.checkpoint.transformer, backbone.cut(size), *given
+    )
+    relative_error("descriptors", found.reshape(read.shape), read)
 
 
 def test_one_latent_a_frame_is_refused(card, checkpoint, tmp_path):
@@ -385,6 +399,7 @@ def test_the_plan_at_full_size():
 def test_the_plan(monkeypatch):
     # Few of the candidates, of which all have the same strides and cells.
     monkeypatch.setattr("vditrack_export.plan.candidates._SCALES", (1.0, 0.3))
+    monkeypatch.setattr("vditrack_export.plan.candidates._WINDOWS", (5, 9))
     told = json.loads(run_command(plan, CARD.name, "--device", "orin-agx", "--json").stdout)
     assert told["tokens"] == 6160
     settings = [run["setting"] for run in [*told["candidates"], told["bundle"]]]
