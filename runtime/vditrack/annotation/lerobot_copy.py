@@ -25,7 +25,7 @@ from vditrack.annotation.units import list_units
 from vditrack.atomic_files import check_folder_destination, staged_folder
 from vditrack.errors import InputError
 from vditrack.input_checks.files import MalformedError, decode_json, read_file
-from vditrack.io.lerobot.data_set import open_data_set
+from vditrack.io.lerobot.data_set import is_data_set, open_data_set
 
 PROVENANCE = Path("meta/vditrack.json")
 
@@ -76,9 +76,9 @@ def plan_copy(
 
     """
     roots = {source.path for source in sources}
-    if len(roots) != 1 or any(source.episode is None for source in sources):
+    root = next(iter(roots))
+    if len(roots) != 1 or not is_data_set(root):
         raise InputError("--lerobot writes a copy of one LeRobot data set: give it alone.")
-    (root,) = roots
     data_set = open_data_set(root)
     varies = specification.features is not None or specification.min_spread > 0
     if varies and specification.pad_to is None:

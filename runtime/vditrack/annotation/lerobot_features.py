@@ -21,6 +21,8 @@ _HUGGINGFACE = b"huggingface"
 """Key of a table's metadata under which ``datasets`` stores its types."""
 _ARRAY = "datasets.features.features.Array2DExtensionType"
 
+MEASURED = (0, 2)
+"""Places in `TrackFeatures.names` of the features that have statistics."""
 Statistics = dict[str, NDArray[Any]]
 """Statistics of a feature, by the names that LeRobot gives them."""
 
@@ -105,18 +107,19 @@ class TrackFeatures:
         """Return the statistics of an episode by feature, with the shapes of LeRobot's.
 
         Positions have a statistic for x and one for y, of all points that exist, 0 if there is
-        none. Visibility and confidence have one for each point.
+        none. Confidence has one for each point. Visibility has none: LeRobot normalizes all
+        observations that have statistics, and cannot subtract the mean of bools.
 
         Args:
             tracks: The tracks of the episode.
             names: Names of the statistics.
 
         """
-        parts = (tracks.points.reshape(-1, 2), tracks.visible, tracks.confidence)
+        points, confidence = (self.names[place] for place in MEASURED)
         length = len(tracks.points)
         return {
-            name: _measure(values, names, length)
-            for name, values in zip(self.names, parts, strict=True)
+            points: _measure(tracks.points.reshape(-1, 2), names, length),
+            confidence: _measure(tracks.confidence, names, length),
         }
 
     def _make_type(self, pa: Any, value: Any) -> Any:  # noqa: ANN401
@@ -211,14 +214,13 @@ def _merge(a: Statistics, weight_a: int, b: Statistics, weight_b: int) -> Statis
 
 def _measure(values: NDArray[Any], names: Sequence[str], length: int) -> Statistics:
     """Return statistics over the first axis of [n, k] values, without those that are NaN."""
-    kind = np.bool_ if values.dtype == np.bool_ else np.float64
     columns = values.astype(np.float64)
     columns = columns[np.isfinite(columns).all(axis=1)]
     if not len(columns):
         columns = np.zeros((1, values.shape[1]))
     found: Statistics = {
-        "min": columns.min(axis=0).astype(kind),
-        "max": columns.max(axis=0).astype(kind),
+        "min": columns.min(axis=0),
+        "max": columns.max(axis=0),
         "mean": columns.mean(axis=0),
         "std": columns.std(axis=0),
         "count": np.array([length]),

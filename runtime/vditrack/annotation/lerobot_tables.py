@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.annotation.lerobot_features import (
+    MEASURED,
     EpisodeTracks,
     TotalStatistics,
     TrackFeatures,
@@ -153,12 +154,11 @@ class CopyWriter:
         names = list_statistics(self._statistics)
         fields = []
         for one in self._features:
-            for feature in one.names:
+            for place in MEASURED:
                 for name in names:
-                    of_bools = feature == one.names[1] and name in {"min", "max"}
-                    value = pa.bool_() if of_bools else pa.float64()
-                    kind = pa.int64() if name == "count" else value
-                    fields.append(pa.field(f"stats/{feature}/{name}", pa.list_(kind)))
+                    kind = pa.int64() if name == "count" else pa.float64()
+                    column = f"stats/{one.names[place]}/{name}"
+                    fields.append(pa.field(column, pa.list_(kind)))
 
         def make_columns(batch: Any) -> list[Any]:  # noqa: ANN401
             rows = [self._measure(episode) for episode in batch["episode_index"].to_pylist()]

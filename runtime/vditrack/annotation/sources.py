@@ -79,12 +79,13 @@ def select_episodes(
     """
     of_data_sets = [source for source in sources if source.episode is not None]
     for option, wanted, known in (
-        ("--episodes", episodes, {source.episode for source in of_data_sets}),
-        ("--camera", cameras, {source.topic for source in of_data_sets}),
+        ("--episodes", episodes, dict.fromkeys(source.episode for source in of_data_sets)),
+        ("--camera", cameras, dict.fromkeys(source.topic for source in of_data_sets)),
     ):
-        missing = sorted(set(wanted or ()) - known, key=str)
+        missing = [one for one in wanted or () if one not in known]
         if missing:
-            has = ", ".join(map(str, sorted(known, key=str)[:20])) or "no LeRobot data set"
+            _refuse_unreadable(sources)
+            has = ", ".join(map(str, list(known)[:20])) or "no LeRobot data set"
             raise InputError(f"{option}: no data set has {missing[0]}. There is: {has}.")
     return [
         source
@@ -95,6 +96,18 @@ def select_episodes(
             and (cameras is None or source.topic in cameras)
         )
     ]
+
+
+def _refuse_unreadable(sources: Sequence[Source]) -> None:
+    """Check that the data sets among the sources can be read.
+
+    Raises:
+        InputError: One cannot.
+
+    """
+    for source in sources:
+        if source.episode is None and _is_data_set(source.path):
+            open_data_set(source.path)
 
 
 def _list_argument(argument: str) -> Iterator[Source]:

@@ -195,7 +195,7 @@ _MOST_NUMBERS = 1_000_000
 """Most numbers that a range of an option stands for."""
 
 
-def parse_numbers(option: str, text: str | None) -> set[int] | None:
+def parse_numbers(option: str, text: str | None) -> list[int] | None:
     """Return the numbers that a text such as ``0,3,5-9`` lists; None for no text.
 
     Raises:
@@ -204,13 +204,14 @@ def parse_numbers(option: str, text: str | None) -> set[int] | None:
     """
     if text is None:
         return None
-    numbers: set[int] = set()
+    numbers: dict[int, None] = {}
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not (first.isdecimal() and (last.isdecimal() if dash else not last)):
             raise InputError(f"{option} {text}: give numbers and ranges, as in 0,3,5-9.")
-        numbers.update(range(int(first), min(int(last or first), int(first) + _MOST_NUMBERS) + 1))
-    return numbers
+        end = min(int(last or first), int(first) + _MOST_NUMBERS)
+        numbers |= dict.fromkeys(range(int(first), end + 1))
+    return list(numbers)
 
 
 def parse_boxes(texts: list[str] | None) -> list[list[float]] | None:

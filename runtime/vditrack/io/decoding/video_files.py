@@ -353,7 +353,8 @@ class _Decoding:
         return [last - origin + interval * step for step in range(1, count)]
 
     def _refuse(self, damaged: bool) -> None:
-        part = f"between {self._start:g} s and {'its end' if self._end is None else self._end}"
+        end = "its end" if self._end is None else f"{self._end:g} s"
+        part = f"between {self._start:g} s and {end}"
         if damaged:
             raise InputError(
                 f"{self._path} is damaged: no video frame {part} can be decoded. Copy it again."
