@@ -16,6 +16,7 @@ from vditrack import Tracker
 from vditrack.annotation.annotate import annotate_unit
 from vditrack.annotation.failures import SourceError
 from vditrack.annotation.handling import Model, UnitHandler, digest_manifest
+from vditrack.annotation.metric_positions import measure_positions
 from vditrack.annotation.object_masks import describe_mask
 from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source
@@ -24,6 +25,7 @@ from vditrack.annotation.track_tables import make_record, read_record, write_tra
 from vditrack.annotation.units import identify, list_units
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.errors import InputError
+from vditrack.io.frame_source import open_source
 from vditrack.io.video import read_video
 
 LENGTH = 6
@@ -232,6 +234,9 @@ def test_positions_in_metres_are_those_of_the_depth(annotate, tmp_path, choice):
     # The principal point of the calibration counts from the centre of the first pixel.
     assert_allclose(table["x3d"][known], (x[known] - 64) / 100 * z, atol=1e-4)
     assert_allclose(table["y3d"][known], (y[known] - 48) / 100 * z, atol=1e-4)
+    hidden = dataclasses.replace(made.tracks, visible=np.zeros_like(made.tracks.visible))
+    frames = open_source(bag, "/cam/image_raw")
+    assert np.isnan(measure_positions(settings.specification, frames, hidden).xyz).all()
     far, _ = annotate(bag, "/cam/image_raw", grid=2, depth_topic=aligned, depth_tolerance=1e-4)
     assert "6 of 6 frames have no depth." in far.remarks
 

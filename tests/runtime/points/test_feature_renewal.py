@@ -1,5 +1,7 @@
 """Corners that are tracked, and replaced as they are lost."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -80,6 +82,17 @@ def test_the_number_of_points_is_bounded_and_lost_ones_end(tracks):
         assert frames[-1] - seen[-1] <= LOST_AFTER * 25
         hidden += int(frames[-1] > seen[-1])
     assert hidden
+
+
+def test_points_that_are_lost_for_longest_end_if_there_are_too_many(tracker):
+    random = np.random.default_rng(0)
+    scenes = random.integers(0, 256, (9, 12, 16, 3)).astype(np.uint8)
+    frames = np.repeat(np.kron(scenes, np.ones((1, 8, 8, 1), np.uint8)), 3, axis=0)
+    renewal = replace(RENEWAL, lost_after=9.0, interval=0.0)
+    living = list(tracker.track_features(ArrayFrames(frames, np.arange(27) / 25), renewal))
+    assert max(len(one.ids) for one in living) == 2 * COUNT
+    # Some have ended.
+    assert living[-1].ids.max() >= 2 * COUNT
 
 
 def test_rows_become_rectangles():
