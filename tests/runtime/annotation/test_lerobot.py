@@ -35,6 +35,8 @@ LENGTHS = (5, 4, 6)
 NAMES, PARTS = ("front", "wrist"), ("", ".visible", ".confidence")
 POSITIONS = [f"observation.tracks.{name}" for name in NAMES]
 FRONT = CAMERAS[0]
+GRID = np.array([[(x + 0.5) / 3 * 128, (y + 0.5) / 3 * 96] for y in range(3) for x in range(3)])
+"""Points on the first frame."""
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +148,7 @@ def test_lerobot_loads_the_copy_with_tracks_as_features(annotated, data_set):
                 )
                 assert (points.dtype, visible.dtype) == (torch.float32, torch.bool)
                 assert (points.shape, visible.shape, confidence.shape) == ((9, 2), (9,), (9,))
-                first = after[row - k][f"observation.tracks.{name}"].numpy()
+                first = GRID
                 away = points.numpy() - first - move(camera, episode, np.array([k]))
                 assert np.linalg.norm(away, axis=1)[visible].max() < 1
                 assert (confidence[visible] >= 0.5).all()
