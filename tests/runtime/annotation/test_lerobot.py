@@ -16,8 +16,7 @@ import torch
 from doubles.lerobot_data_sets import (
     CAMERAS,
     FPS,
-    aggregate_stats,
-    compute_episode_stats,
+    import_lerobot,
     load_data_set,
     move,
     write_data_set,
@@ -176,11 +175,12 @@ def test_statistics_of_the_copy_are_those_that_lerobot_computes(annotated):
     assert not any(f"stats/{name}/mean" in episodes[0] for name in visible)
     features = {name: one for name, one in features.items() if name not in visible}
     rows = after.hf_dataset.with_format("numpy")
+    stats = import_lerobot("datasets.compute_stats")
     expected = []
     for row in episodes:
         part = rows[row["dataset_from_index"] : row["dataset_to_index"]]
         data = {name: np.stack([np.stack(one) for one in part[name]]) for name in features}
-        expected.append(compute_episode_stats(data, features))
+        expected.append(stats.compute_episode_stats(data, features))
         for name, values in expected[-1].items():
             for statistic, value in values.items():
                 found = np.array(row[f"stats/{name}/{statistic}"])
@@ -188,13 +188,13 @@ def test_statistics_of_the_copy_are_those_that_lerobot_computes(annotated):
                 near = 0.01 if statistic[0] != "q" else 3 if name in POSITIONS else 0.6
                 assert found.shape == value.shape
                 assert np.abs(found - value.astype(float)).max() <= near, (name, statistic)
-    total = aggregate_stats(expected)
+    total = stats.aggregate_stats(expected)
     for name, values in total.items():
         for statistic in ("min", "max", "mean", "std", "count"):
             found = after.meta.stats[name][statistic]
             assert np.allclose(found, values[statistic].astype(float), atol=1e-3)
     # Statistics are valid for LeRobot, so that data sets can be joined.
-    aggregate_stats([after.meta.stats, after.meta.stats])
+    stats.aggregate_stats([after.meta.stats, after.meta.stats])
 
 
 def list_content(root: Path) -> dict[Path, bytes]:
