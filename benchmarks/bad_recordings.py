@@ -165,17 +165,23 @@ def count_done(output: Path) -> int:
     return len(list(output.glob("tracks/*.parquet")))
 
 
+def wait_for_results(job: subprocess.Popen[bytes], output: Path, count: int) -> None:
+    """Wait until a job has so many results."""
+    while count_done(output) < count:
+        if job.poll() is not None:
+            raise SystemExit(f"the job ended with code {job.returncode} before it was killed")
+        time.sleep(0.05)
+
+
 def run_killed(command: list[str], output: Path, engine: str, count: int) -> None:
     """Run a job, kill a worker after a quarter and the job after half of the recordings."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as job:
         process = psutil.Process(job.pid)
-        while count_done(output) < count // 4:
-            time.sleep(0.05)
+        wait_for_results(job, output, count // 4)
         worker = find_workers(process, engine)[0]
         worker.kill()
         print(f"  {count_done(output)} results: worker {worker.pid} killed", flush=True)
-        while count_done(output) < count // 2:
-            time.sleep(0.05)
+        wait_for_results(job, output, count // 2)
         children = process.children(recursive=True)
         job.kill()
     psutil.wait_procs([one for one in children if "Agent" not in one.name()], 60)
