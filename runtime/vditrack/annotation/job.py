@@ -144,6 +144,9 @@ class _Progress:
         self._copies: Counter[str] = Counter()
         """Number of units by id: recordings may have the same content."""
         self._records: dict[str, Record] = {}
+        """Of the units whose tracks are there, by id; files of other formats may be missing."""
+        self._ended: set[str] = set()
+        """Ids of the units that are done, with all formats, or failed."""
         self._failures: dict[str, Failed] = {}
         self._unidentified: dict[Source, Failed] = {}
         self._attempts: Counter[Source | Unit] = Counter()
@@ -157,8 +160,7 @@ class _Progress:
     @property
     def finished(self) -> int:
         """Number of units that are done or failed."""
-        ended = (*self._records, *self._failures)
-        return sum(self._copies[id_] for id_ in ended) + len(self._unidentified)
+        return sum(self._copies[id_] for id_ in self._ended) + len(self._unidentified)
 
     @property
     def known(self) -> int:
@@ -191,9 +193,11 @@ class _Progress:
                 self._new.append(outcome.result)
                 self._results.add_file(task)
             self._records[task.id] = outcome.result.record
+            self._ended.add(task.id)
 
     def write(self, *, complete: bool) -> Summary:
         """Write the tables, the summary and the report; return the summary."""
+        self._find_tracks()
         root, recordings = self._results.root, self._list_recordings()
         failures = self._list_failures()
         write_failed(root / FAILED, [*failures, *self._list_unreached()])
@@ -202,6 +206,7 @@ class _Progress:
         run = Run(
             complete=complete,
             sources=len(self._job.sources),
+            recordings=self.known,
             unfinished=self.known - self.finished,
             workers=self._pool.workers,
             workers_replaced=self._pool.replaced,
@@ -221,21 +226,41 @@ class _Progress:
             self._copies[unit.id] += 1
             if self._copies[unit.id] > 1:
                 continue
-            record = self._results.find_record(unit.id)
-            earlier = self._earlier_units.get(unit.id)
-            if record is not None and not self._list_missing(unit):
-                self._records[unit.id] = record
-            elif earlier is not None and not self._job.retry_failed:
-                self._failures[unit.id] = Failed(
-                    Failure(earlier.kind, earlier.reason), earlier.attempts
-                )
-            else:
+            missing = self._take_tracks(unit.id)
+            failed = None if self._job.retry_failed else self._find_failed(unit.id, missing)
+            if failed is not None:
+                self._failures[unit.id] = failed
+            elif missing is None or missing:
                 self._pool.submit(unit)
+                continue
+            self._ended.add(unit.id)
 
-    def _list_missing(self, unit: Unit) -> list[FormatName]:
-        """Return the formats that are missing of a unit whose tracks are there."""
-        root, name = self._results.root, self._results.files[unit.id]
-        return list_missing(root, name, self._job.formats)
+    def _take_tracks(self, unit_id: str) -> tuple[FormatName, ...] | None:
+        """Take the tracks of a unit; return the formats that are missing, None without tracks."""
+        record = self._results.find_record(unit_id)
+        if record is None:
+            return None
+        self._records[unit_id] = record
+        name = self._results.files[unit_id]
+        return tuple(list_missing(self._results.root, name, self._job.formats))
+
+    def _find_failed(self, unit_id: str, missing: tuple[FormatName, ...] | None) -> Failed | None:
+        """Return the failure of an earlier run in what is missing of a unit; None without one."""
+        earlier = self._earlier_units.get(unit_id)
+        if earlier is None or missing == ():
+            return None
+        tracked = bool(earlier.formats)
+        if tracked != (missing is not None) or not set(missing or ()) <= set(earlier.formats):
+            return None
+        return Failed(Failure(earlier.kind, earlier.reason), earlier.attempts, earlier.formats)
+
+    def _find_tracks(self) -> None:
+        """Take tracks that were written, though a format failed or the run was interrupted."""
+        others = self._copies.keys() - self._records.keys()
+        if others:
+            self._results.find_files()
+            for unit_id in others:
+                self._take_tracks(unit_id)
 
     def _check_written(self, unit: Unit) -> None:
         """Check that a result of another machine is in the folder of this one.
@@ -244,12 +269,15 @@ class _Progress:
             VditrackError: It is not.
 
         """
-        path = self._results.root / TRACKS / f"{unit.name}{SUFFIX}"
+        path = self._locate_tracks(unit)
         if not path.exists():
             raise VditrackError(
                 f"{path} was written by a worker, and is not there: on another machine, that is "
                 "another folder. Give a folder with -o that all machines of the cluster share."
             )
+
+    def _locate_tracks(self, unit: Unit) -> Path:
+        return self._results.root / TRACKS / f"{unit.name}{SUFFIX}"
 
     def _take_failure(self, task: Source | Unit, failure: Failure) -> None:
         """Submit a task that failed again, or quarantine it after the last attempt."""
@@ -261,9 +289,13 @@ class _Progress:
         if isinstance(task, Source):
             self._open_sources -= 1
             self._reach(task)
-            self._unidentified[task] = Failed(failure, attempts)
+            self._unidentified[task] = Failed(failure, attempts, ())
         else:
-            self._failures[task.id] = Failed(failure, attempts)
+            if self._locate_tracks(task).exists():
+                self._results.add_file(task)
+            missing = self._take_tracks(task.id) or ()
+            self._failures[task.id] = Failed(failure, attempts, missing)
+            self._ended.add(task.id)
         # Kept, whatever happens to this process.
         rows = [*self._list_failures(), *self._list_unreached()]
         write_failed(self._results.root / FAILED, rows)

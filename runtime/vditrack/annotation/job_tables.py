@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from vditrack.annotation.failures import Failure, FailureKind
-from vditrack.annotation.settings import TRACKS
+from vditrack.annotation.settings import TRACKS, FormatName
 from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record
 from vditrack.atomic_files import staged_file
@@ -35,6 +35,8 @@ class FailedUnit(msgspec.Struct, frozen=True):
     reason: str
     attempts: int
     """How often it was tried."""
+    formats: tuple[FormatName, ...]
+    """Formats that are missing, if the tracks are there; empty if they are not."""
 
 
 class Failed(NamedTuple):
@@ -43,10 +45,12 @@ class Failed(NamedTuple):
     failure: Failure
     attempts: int
     """How often it was tried."""
+    formats: tuple[FormatName, ...]
+    """As `FailedUnit` has them."""
 
 
 class Recorded(NamedTuple):
-    """A recording that is done."""
+    """A recording whose tracks are done."""
 
     source: Source
     name: str
@@ -57,7 +61,7 @@ class Recorded(NamedTuple):
 
 def describe_failure(source: Source, unit_id: str | None, failed: Failed) -> FailedUnit:
     """Return the row of a failure."""
-    (kind, reason), attempts = failed
+    (kind, reason), attempts, formats = failed
     return FailedUnit(
         id=unit_id,
         source=escape_surrogates(source.path.as_posix()),
@@ -68,6 +72,7 @@ def describe_failure(source: Source, unit_id: str | None, failed: Failed) -> Fai
         kind=kind,
         reason=escape_surrogates(reason),
         attempts=attempts,
+        formats=formats,
     )
 
 
@@ -85,6 +90,7 @@ def write_failed(path: Path, failed: Sequence[FailedUnit]) -> None:
             ("kind", pa.string()),
             ("reason", pa.string()),
             ("attempts", pa.int32()),
+            ("formats", pa.list_(pa.string())),
         ]
     )
     _write(path, schema, [msgspec.structs.asdict(one) for one in failed])
@@ -130,7 +136,7 @@ def read_recordings(path: Path) -> list[tuple[str, Source]]:
 
 
 def write_recordings(path: Path, recordings: Sequence[Recorded]) -> None:
-    """Write the table of the recordings that are done."""
+    """Write the table of the recordings whose tracks are done."""
     pa, _ = import_pyarrow()
     schema = pa.schema(
         [

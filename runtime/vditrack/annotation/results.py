@@ -52,12 +52,15 @@ class Results:
     def __init__(self, root: Path) -> None:
         """Take an existing folder that belongs to the job."""
         self.root = root
-        self.files = {
-            path.stem.rpartition("-")[2]: path.stem
-            for path in sorted((root / TRACKS).glob(f"*{SUFFIX}"))
-        }
+        self.files: dict[str, str] = {}
         """Names of the files of tracks, without their suffix, by the id of the unit."""
+        self.find_files()
         self._identities = _read_identities(root / _IDENTITIES)
+
+    def find_files(self) -> None:
+        """List the files of tracks that are there now."""
+        paths = sorted((self.root / TRACKS).glob(f"*{SUFFIX}"))
+        self.files = {path.stem.rpartition("-")[2]: path.stem for path in paths}
 
     def find_record(self, unit_id: str) -> Record | None:
         """Return what the file of a unit's tracks says of itself; None if the unit is not done."""

@@ -23,8 +23,10 @@ class Run:
     complete: bool
     """False if it was interrupted."""
     sources: int
+    recordings: int
+    """Units that are known."""
     unfinished: int
-    """Units that were not reached."""
+    """Units that neither are done, with all formats, nor failed."""
     workers: int
     workers_replaced: int
     annotated: Sequence[Annotated]
@@ -60,8 +62,11 @@ class Summary(msgspec.Struct, frozen=True):
     recordings: int
     """Recordings, topics and ranges that are known."""
     done: int
+    """Recordings whose tracks are written."""
     failed: int
+    """Recordings that failed. If just a format of one failed, its tracks count as done, too."""
     unfinished: int
+    """Recordings that were not reached, or of which just a format was not."""
     failures: dict[str, int]
     """Number of failures by kind."""
     frames: int
@@ -85,7 +90,7 @@ def summarize(
 
     Args:
         settings: Settings of the job.
-        recordings: Recordings that are done.
+        recordings: Recordings whose tracks are done.
         failed: Failures.
         run: What happened in this run.
 
@@ -97,7 +102,7 @@ def summarize(
         complete=run.complete,
         settings=settings,
         sources=run.sources,
-        recordings=len(records) + len(failed) + run.unfinished,
+        recordings=run.recordings,
         done=len(records),
         failed=len(failed),
         unfinished=run.unfinished,

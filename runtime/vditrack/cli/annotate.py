@@ -297,7 +297,7 @@ def annotate(
         summary = run_job(job, add_progress_bar(bars, "recordings", len(listed)))
     _print_summary(summary, output, chosen, as_json=as_json)
     if copy is not None:
-        write_planned_copy(copy, job, failed=summary.failed > 0, as_json=as_json)
+        write_planned_copy(copy, job, failed=summary.done < summary.recordings, as_json=as_json)
     if summary.failed:
         raise typer.Exit(INCOMPLETE)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ import pytest
 
 from doubles.bags import images, write_bag
 from doubles.video_files import moving_texture, write_video_file
-from vditrack.annotation.failures import JobError
+from vditrack.annotation.failures import Failure, JobError
 from vditrack.annotation.handling import Model, UnitHandler, digest_manifest
 from vditrack.annotation.job import Job, run_job
 from vditrack.annotation.job_tables import read_failed, write_failed
@@ -344,6 +345,66 @@ def test_tracks_whose_worker_was_lost_before_it_said_so_are_done(clips, tmp_path
     assert [second.tracked for _, second in written[1:]] == [False]
     assert (summary.done, summary.throughput.annotated) == (1, 1)
     assert pq.read_table(output / "recordings.parquet").num_rows == 1
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_tracks_are_listed_though_a_format_of_them_is_not_written(interrupted, clips, tmp_path):
+    settings = Settings(digest_manifest(bundled_model()), "cpu", Specification(grid=2))
+    output, tried = tmp_path / "out", []
+
+    class Failing:
+        """A worker that ends, or ends the job, where a format cannot be written."""
+
+        workers, replaced = 1, 0
+
+        def __init__(self, open_handler):
+            self.handle, self.tasks = open_handler(), []
+            self.submit = self.tasks.append
+
+        def outcomes(self):
+            while self.tasks:
+                task = self.tasks.pop()
+                tried.append(task)
+                try:
+                    yield Outcome(task, self.handle(task, lambda *_: None), None)
+                except JobError as error:
+                    if interrupted:
+                        raise VditrackError(str(error)) from error
+                    yield Outcome(task, None, Failure("crash", "the worker ended."))
+
+        def close(self):
+            pass
+
+    def run(*formats, retry_failed=False):
+        tried.clear()
+        model, sources = Model(None, "cpu", 1), [Source(clips / CLIPS[0])]
+        job = Job(sources, output, model, settings, Failing, 0, retry_failed, formats)
+        with suppress(VditrackError):
+            run_job(job, lambda *_: None)
+        summary = json.loads((output / "summary.json").read_text())
+        failed = [(one.kind, one.formats) for one in read_failed(output / "failed.parquet")]
+        units = sum(not isinstance(task, Source) for task in tried)
+        assert pq.read_table(output / "recordings.parquet").num_rows == 1
+        assert (output / "report.html").read_text().count("data:image/jpeg;base64,") == 2
+        assert (summary["recordings"], summary["done"]) == (1, 1)
+        assert summary["failed"] == len(failed)
+        return failed, summary["complete"], summary["unfinished"], units
+
+    run()
+    (tracks,) = output.glob("tracks/*")
+    tracks.unlink()
+    (output / "hdf5").touch()
+    lost = ([], False, 1, 1) if interrupted else ([("crash", ("hdf5",))], True, 0, 1)
+    # The tracks are written by this run, then they are those of an earlier one.
+    assert run("hdf5") == lost
+    (output / "failed.parquet").unlink()
+    assert run("hdf5") == lost
+    # What failed is not tried again, but another format is.
+    assert run("hdf5") == (lost if interrupted else (*lost[:3], 0))
+    assert run("mcap") == ([], True, 0, 1)
+    (output / "hdf5").unlink()
+    assert run("hdf5", retry_failed=True) == ([], True, 0, 1)
+    assert run() == ([], True, 0, 0)
 
 
 def test_a_worker_with_another_bundle_ends_the_job():

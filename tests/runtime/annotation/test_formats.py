@@ -169,7 +169,7 @@ def test_a_recording_that_cannot_be_read_again_does_not_end_the_job(tmp_path, an
 
 
 def test_formats_are_checked_before_the_work(monkeypatch):
-    assert check_formats(["mcap", "hdf5", "mcap"]) == ("mcap", "hdf5")
+    assert check_formats(["rerun", "mcap", "hdf5", "mcap"]) == ("hdf5", "mcap", "rerun")
     assert set(FORMATS) == set(selection._WRITERS)
     with pytest.raises(InputError, match=r"no format zarr\. Choose from hdf5, mcap, rerun"):
         check_formats(["zarr"])

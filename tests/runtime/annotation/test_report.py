@@ -54,11 +54,13 @@ def test_the_page_has_all_figures_and_loads_nothing(tmp_path, annotation):
     made, record = annotation(Specification(grid=2))
     recorded = [Recorded(Source(Path(f"{name}.mp4")), name, record) for name in ("a", "<b>")]
     failures = [
-        describe_failure(Source(Path("bad.mp4")), None, Failed(Failure("hang", "no progress."), 2))
+        describe_failure(Source(Path(name)), None, Failed(Failure("hang", "no progress."), 2, left))
+        for name, left in (("bad.mp4", ()), ("a.mp4", ("hdf5", "rerun")))
     ]
     run = Run(
         complete=False,
         sources=4,
+        recordings=4,
         unfinished=1,
         workers=2,
         workers_replaced=1,
@@ -77,10 +79,11 @@ def test_the_page_has_all_figures_and_loads_nothing(tmp_path, annotation):
     assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     text = "\n".join(page.texts)
     for part in (
-        "The run was interrupted: 1 recording not reached.",
+        "The run was interrupted: 1 recording not finished.",
         "a grid of 2 x 2 points, in pixels",
-        "1 hang",
+        "2 hang",
         "bad.mp4\nhang\nno progress.\n2",
+        "a.mp4\nhang\nno progress. Its tracks are done; missing: hdf5, rerun.\n2",
         "< 0.5 s\n6",
         "90-100%\n",
         "> 300 s\n0",
@@ -95,6 +98,7 @@ def test_a_job_without_recordings_has_a_page(tmp_path):
     run = Run(
         complete=True,
         sources=0,
+        recordings=0,
         unfinished=0,
         workers=1,
         workers_replaced=0,

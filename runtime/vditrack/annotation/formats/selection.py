@@ -30,21 +30,23 @@ _WRITERS: Mapping[FormatName, _Format] = {
 
 
 def check_formats(names: Iterable[str]) -> tuple[FormatName, ...]:
-    """Return the formats of some names, each once.
+    """Return the formats of some names, each once; those that need no frames come first.
 
     Raises:
         InputError: There is no such format, or a package that writes it is missing.
 
     """
-    chosen: dict[FormatName, None] = {}
+    chosen: set[FormatName] = set()
     for name in names:
         found = next((one for one in FORMATS if one == name), None)
         if found is None:
             raise InputError(f"there is no format {name}. Choose from {', '.join(FORMATS)}.")
-        chosen[found] = None
-    for one in chosen:
+        chosen.add(found)
+    # The others are then written also if the recording cannot be read again.
+    ordered = tuple(one for one in FORMATS if one in chosen)
+    for one in ordered:
         _WRITERS[one].check()
-    return tuple(chosen)
+    return ordered
 
 
 def locate_file(output: Path, file_format: FormatName, name: str) -> Path:
