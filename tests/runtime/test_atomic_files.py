@@ -7,6 +7,8 @@ import pytest
 from vditrack.atomic_files import (
     check_disk_space,
     check_file_destination,
+    check_folder_destination,
+    named_option,
     results_folder,
     staged_file,
     staged_folder,
@@ -152,6 +154,30 @@ def test_scratch_of_a_killed_run_is_removed_and_that_of_a_live_one_stays(tmp_pat
         write_results(tmp_path, "ab")
         live.write_text("new")
     assert read_folder(tmp_path) == {"a": "new", "b": "new", "c": "new"}
+
+
+@pytest.mark.parametrize("place", ["result", "."])
+def test_scratch_of_a_killed_run_is_removed_beside_and_in_a_staged_folder(place, tmp_path):
+    write_folder(write_folder(tmp_path / place) / ".vditrack-dead", a="half")
+    with staged_folder(tmp_path / "other", ()) as live, staged_folder(tmp_path / "result", ()) as s:
+        assert live.exists()
+        write_folder(s, a="new")
+    assert read_folder(tmp_path / "result") == {"a": "new"}
+    assert not (tmp_path / place / ".vditrack-dead").exists()
+
+
+def test_errors_name_the_option_of_the_destination(tmp_path):
+    write_folder(tmp_path, a="own")
+    for path in (tmp_path, tmp_path / "a.txt", tmp_path / "a.txt/below"):
+        message = r"Choose another (folder with )?--copy\.$"
+        with pytest.raises(InputError, match=message), named_option("--copy"):
+            check_folder_destination(path, ())
+        with (
+            pytest.raises(InputError, match=message),
+            named_option("--copy"),
+            staged_folder(path, ()),
+        ):
+            pytest.fail("the block ran")
 
 
 def test_a_result_stays_if_a_later_one_fails_and_old_ones_until_there_is_a_new_one(tmp_path):

@@ -5,7 +5,7 @@ from vditrack.atomic_files.checks import (
     check_file_destination,
     check_folder_destination,
 )
-from vditrack.atomic_files.paths import list_foreign
+from vditrack.atomic_files.paths import follow_links, list_foreign, named_option
 from vditrack.atomic_files.results import ResultsFolder, results_folder
 from vditrack.atomic_files.scratch import remove_scratch_folders
 from vditrack.atomic_files.staging import remove_folder, staged_file, staged_folder
@@ -15,7 +15,9 @@ __all__ = [
     "check_disk_space",
     "check_file_destination",
     "check_folder_destination",
+    "follow_links",
     "list_foreign",
+    "named_option",
     "remove_folder",
     "remove_scratch_folders",
     "results_folder",

@@ -1,11 +1,13 @@
 """Checks of a destination, before the work whose result it is to hold."""
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from vditrack.atomic_files.paths import (
     find_existing,
     follow_links,
+    refuse_foreign,
     require_file_name,
     require_folder,
 )
@@ -26,15 +28,22 @@ def check_file_destination(destination: Path) -> None:
         pass
 
 
-def check_folder_destination(destination: Path) -> None:
+def check_folder_destination(destination: Path, replaceable: Collection[str] | None = None) -> None:
     """Check that files can be made in a folder, before the work that gives their content.
 
+    Args:
+        destination: The folder, which need not exist.
+        replaceable: Names that it may hold, as in `staged_folder`; None for any.
+
     Raises:
-        InputError: It is a file, or it cannot be written.
+        InputError: It is a file, holds others than replaceable files, or cannot be written.
 
     """
-    existing = find_existing(follow_links(destination))
-    with scratch_folder(require_folder(existing, destination), destination):
+    root = follow_links(destination)
+    existing = require_folder(find_existing(root), destination)
+    if replaceable is not None and existing == root:
+        refuse_foreign(root, replaceable, destination)
+    with scratch_folder(existing, destination):
         pass
 
 

@@ -1,12 +1,34 @@
 """Paths that results are written to, and the errors that name them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vditrack.errors import InputError
 
 _SYSTEM_NAMES = frozenset({"lost+found", "$RECYCLE.BIN", "System Volume Information"})
 """Names that a file system has in its root folder, which are no files of the user."""
+
+
+class DestinationError(InputError):
+    """A destination cannot be written. The message ends with the option for another one: -o."""
+
+
+@contextmanager
+def named_option(option: str) -> Iterator[None]:
+    """Name another option than -o in errors, for destinations that it gives.
+
+    Args:
+        option: The option, such as ``--report``.
+
+    Raises:
+        DestinationError: The block raises one.
+
+    """
+    try:
+        yield
+    except DestinationError as error:
+        raise DestinationError(f"{str(error).removesuffix('-o.')}{option}.") from error
 
 
 def follow_links(path: Path) -> Path:
@@ -35,7 +57,7 @@ def require_folder(path: Path, shown: Path) -> Path:
 
     """
     if not path.is_dir():
-        raise InputError(f"cannot write in {shown}: {path} is a file. Choose another -o.")
+        raise DestinationError(f"cannot write in {shown}: {path} is a file. Choose another -o.")
     return path
 
 
@@ -65,7 +87,7 @@ def is_folder(path: Path, shown: Path) -> bool:
     except OSError as error:
         raise explain_refusal(shown, error) from error
     if exists and not path.is_dir():
-        raise InputError(f"{shown} is a file. Choose another folder with -o.")
+        raise DestinationError(f"{shown} is a file. Choose another folder with -o.")
     return exists
 
 
@@ -91,7 +113,27 @@ def list_foreign(folder: Path, expected: Collection[str], shown: Path | None = N
     return sorted(name for name in foreign if not name.startswith("."))
 
 
-def explain_refusal(path: Path, error: Exception) -> InputError:
+def refuse_foreign(folder: Path, replaceable: Collection[str], shown: Path) -> None:
+    """Check that a folder holds nothing but what may be replaced.
+
+    Args:
+        folder: The folder.
+        replaceable: Names that it may hold, beside those that begin with a dot.
+        shown: The folder as the user named it, for the message.
+
+    Raises:
+        InputError: It holds other files, or cannot be read.
+
+    """
+    foreign = list_foreign(folder, replaceable, shown)
+    if foreign:
+        raise DestinationError(
+            f"{shown} holds other files ({foreign[0]}) and will not be replaced. "
+            "Choose another folder with -o."
+        )
+
+
+def explain_refusal(path: Path, error: Exception) -> DestinationError:
     """Return the error for a path that cannot be written."""
     reason = (error.strerror if isinstance(error, OSError) else None) or error
-    return InputError(f"cannot write in {path}: {reason}. Choose another -o.")
+    return DestinationError(f"cannot write in {path}: {reason}. Choose another -o.")

@@ -14,7 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vditrack.atomic_files.locks import make_locked_folder, remove_if_unlocked
-from vditrack.atomic_files.paths import explain_refusal, find_existing, require_folder
+from vditrack.atomic_files.paths import (
+    DestinationError,
+    explain_refusal,
+    find_existing,
+    require_folder,
+)
 from vditrack.errors import InputError
 
 _SCRATCH = ".vditrack-"
@@ -91,7 +96,7 @@ def explain_full_disk(shown: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
-        raise InputError(
+        raise DestinationError(
             f"{shown} cannot be written: {error.strerror}. Make room, or choose another -o."
         ) from error
 

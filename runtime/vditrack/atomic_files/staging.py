@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from vditrack.atomic_files.paths import follow_links, is_folder, list_foreign, require_file_name
+from vditrack.atomic_files.paths import follow_links, is_folder, refuse_foreign, require_file_name
 from vditrack.atomic_files.scratch import (
     explain_full_disk,
     keep_result,
     parent_folders,
+    remove_dead_scratch,
     scratch_folder,
 )
-from vditrack.errors import InputError
 
 
 @contextmanager
@@ -22,7 +22,8 @@ def staged_folder(destination: Path, replaceable: Collection[str]) -> Iterator[P
 
     What an existing ``destination`` holds is replaced only then, and only if all files in it have
     ``replaceable`` names. Names that begin with a dot do not count, and such files stay. If the
-    block raises, ``destination`` is left as it was and the scratch folder is removed.
+    block raises, ``destination`` is left as it was and the scratch folder is removed. Scratch that
+    killed runs have left is removed before.
 
     Raises:
         InputError: ``destination`` cannot be written, it holds files with other names, or the disk
@@ -30,8 +31,11 @@ def staged_folder(destination: Path, replaceable: Collection[str]) -> Iterator[P
 
     """
     root = follow_links(destination)
+    # Before it existed, its scratch was there.
+    remove_dead_scratch(root.parent)
     if is_folder(root, destination):
-        _refuse_foreign(root, replaceable, destination)
+        refuse_foreign(root, replaceable, destination)
+        remove_dead_scratch(root)
         with scratch_folder(root, destination) as scratch, explain_full_disk(destination):
             yield scratch
             with keep_result(scratch, destination):
@@ -110,15 +114,6 @@ def replace_content(root: Path, scratch: Path, replaceable: Collection[str]) -> 
                 if target.exists() and not source.exists():
                     _move(target, source)
             raise
-
-
-def _refuse_foreign(root: Path, replaceable: Collection[str], shown: Path) -> None:
-    foreign = list_foreign(root, replaceable, shown)
-    if foreign:
-        raise InputError(
-            f"{shown} holds other files ({foreign[0]}) and will not be replaced. "
-            "Choose another folder with -o."
-        )
 
 
 def _move(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from vditrack.arrays import Floats
-from vditrack.atomic_files import check_file_destination
+from vditrack.atomic_files import check_file_destination, named_option
 from vditrack.doctor.hardware import has_nvidia_gpu
 from vditrack.errors import BackendError, InputError
 from vditrack.inference.machine import count_gpus
@@ -138,7 +138,8 @@ def check_recording_path(path: Path, option: str) -> None:
     if path.suffix != SUFFIX:
         raise InputError(f"{option} {path} is no name of a recording. It must end in {SUFFIX}.")
     import_rerun()
-    check_file_destination(path)
+    with named_option(option):
+        check_file_destination(path)
 
 
 def default_output(source: Path, what: str, episode: int | None = None) -> Path:

@@ -11,7 +11,7 @@ from getpass import getuser
 from importlib import metadata, resources
 from pathlib import Path
 
-from vditrack.atomic_files import check_file_destination, staged_file
+from vditrack.atomic_files import check_file_destination, named_option, staged_file
 from vditrack.doctor.finding import Finding
 from vditrack.errors import InputError
 
@@ -55,7 +55,8 @@ def check_report(path: Path) -> None:
     """
     if path.is_dir() or path.suffix != ".zip":
         raise InputError(f"--report {path} is not the name of a .zip file.")
-    check_file_destination(path)
+    with named_option("--report"):
+        check_file_destination(path)
 
 
 def write_report(path: Path, findings: Sequence[Finding]) -> None:

@@ -17,6 +17,7 @@ from vditrack.atomic_files import (
     check_file_destination,
     check_folder_destination,
     list_foreign,
+    named_option,
     remove_folder,
     staged_folder,
 )
@@ -226,7 +227,8 @@ def _require_writable(bundle: Bundle, options: BuildOptions) -> None:
         )
     check_folder_destination(bundle.root / ENGINES)
     if options.timing_cache is not None:
-        check_file_destination(options.timing_cache)
+        with named_option("--timing-cache"):
+            check_file_destination(options.timing_cache)
     if not options.strip_weights:
         graphs = [name for name in bundle.manifest.files if name.split(".")[0] in _GRAPH_STEMS]
         check_disk_space(
