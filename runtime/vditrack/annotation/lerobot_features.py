@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vditrack.arrays import Doubles, Floats
 from vditrack.errors import InputError
+from vditrack.input_checks.files import MalformedError, decode_json
 
 PREFIX = "observation.tracks."
 """Begin of the names of features; LeRobot gives policies what begins with ``observation``."""
@@ -159,10 +160,10 @@ def add_types(metadata: Mapping[bytes, bytes] | None, features: Sequence[TrackFe
     """Return a table's metadata, in which ``datasets`` finds the types of the new columns too."""
     content = dict(metadata or {})
     try:
-        types = msgspec.json.decode(content.get(_HUGGINGFACE, b"{}"))
+        types = decode_json(content.get(_HUGGINGFACE, b"{}"), dict[str, Any])
         for one in features:
             types["info"]["features"] |= one.name_types()
-    except (KeyError, TypeError, msgspec.DecodeError):
+    except (KeyError, TypeError, MalformedError):
         # `datasets` infers them.
         content.pop(_HUGGINGFACE, None)
         return content

@@ -10,6 +10,7 @@ All readers of JSON and TOML use this module. It accepts only:
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import stat
@@ -123,6 +124,30 @@ def decode_json(content: bytes, kind: type[_Kind], *, strict: bool = True) -> _K
         return msgspec.json.decode(content, type=kind, strict=strict)
     # Not all invalid UTF-8 is a DecodeError.
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedError(str(error)) from error
+    except RecursionError as error:
+        raise MalformedError(_TOO_DEEP) from error
+
+
+def decode_python_json(content: bytes, kind: type[_Kind]) -> _Kind:
+    """Decode JSON as Python writes it, with NaN and Infinity, to a type.
+
+    Args:
+        content: The JSON.
+        kind: The type.
+
+    Raises:
+        MalformedError: It is not JSON, is nested too deeply, or does not fit the type.
+
+    """
+    _check_depth(content)
+    try:
+        value = json.loads(content.decode())
+        # Halves of characters, which no file could have again.
+        json.dumps(value, ensure_ascii=False).encode()
+        return msgspec.convert(value, kind)
+    # Also invalid UTF-8, and numbers with too many digits.
+    except ValueError as error:
         raise MalformedError(str(error)) from error
     except RecursionError as error:
         raise MalformedError(_TOO_DEEP) from error

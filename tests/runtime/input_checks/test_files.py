@@ -13,6 +13,7 @@ from vditrack.input_checks.files import (
     MalformedError,
     RefusedFileError,
     decode_json,
+    decode_python_json,
     decode_toml,
     read_file,
 )
@@ -65,13 +66,20 @@ def test_json_is_decoded_to_its_type():
     assert decode_json(b'{"a": 1, "b": "[[{\\"[["}', Pair) == Pair(1, '[[{"[[')
 
 
+def test_json_of_python_has_numbers_that_are_not_finite():
+    content = '{"a": [NaN, Infinity, -Infinity, 1e400], "b": "ü"}'
+    found = decode_python_json(content.encode(), dict)
+    assert json.dumps(found, ensure_ascii=False) == content.replace("1e400", "Infinity")
+
+
+@pytest.mark.parametrize("decode", [decode_json, decode_python_json])
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
-def test_deep_json_is_refused_whatever_the_interpreters_limit(opening):
+def test_deep_json_is_refused_whatever_the_interpreters_limit(opening, decode):
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(1_000_000)
     try:
         with pytest.raises(MalformedError, match=f"nested more than {MAX_DEPTH} levels"):
-            decode_json(opening.encode() * 1_000_000, dict)
+            decode(opening.encode() * 1_000_000, dict)
     finally:
         sys.setrecursionlimit(limit)
 
@@ -82,11 +90,23 @@ def test_json_of_the_largest_depth_is_read():
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b'{"a": "text"}', b'{"a": 1, "b": "\xff"}', b"\xff\xfe", b"[1]", b'"']
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"a": "text"}',
+        b'{"a": 1, "b": "\xff"}',
+        b'{"a": 1, "b": "\\ud800"}',
+        b"\xff\xfe",
+        b"[1]",
+        b'"',
+        b'{"a": ' + b"1" * 5000 + b"}",
+    ],
 )
-def test_malformed_json_is_one_kind_of_error(content):
+@pytest.mark.parametrize("decode", [decode_json, decode_python_json])
+def test_malformed_json_is_one_kind_of_error(content, decode):
     with pytest.raises(MalformedError):
-        decode_json(content, Pair)
+        decode(content, Pair)
 
 
 def test_toml_is_decoded_to_its_type():

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from vditrack.errors import InputError
-from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
+from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_python_json, read_file
 from vditrack.io.parquet import import_pyarrow
 
 INFO = Path("meta/info.json")
@@ -221,12 +221,12 @@ def _read_info(root: Path) -> Info:
     path = root / INFO
     try:
         content = read_file(path, MAX_JSON_SIZE)
-        version = decode_json(content, _Versioned).codebase_version
+        version = decode_python_json(content, _Versioned).codebase_version
         match = _VERSION.fullmatch(version)
         if match is None:
             raise MalformedError(f"codebase_version is {version}")
         if int(match[1]) == _READ_VERSION:
-            return _check_info(decode_json(content, Info))
+            return _check_info(decode_python_json(content, Info))
     except (OSError, MalformedError) as error:
         raise InputError(
             f"{path} does not describe a LeRobot data set: {error}. Repair the data set."
