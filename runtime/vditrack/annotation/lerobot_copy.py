@@ -14,7 +14,9 @@ from vditrack.annotation.lerobot_tables import (
     MAX_META_SIZE,
     CopyWriter,
     TracksFile,
+    check_content,
     list_files,
+    list_folders,
 )
 from vditrack.annotation.results import Results, open_results
 from vditrack.annotation.settings import TRACKS, Settings
@@ -22,12 +24,18 @@ from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.track_tables import SUFFIX, Record
 from vditrack.annotation.units import list_units
-from vditrack.atomic_files import check_folder_destination, staged_folder
+from vditrack.atomic_files import (
+    check_folder_destination,
+    follow_links,
+    named_option,
+    staged_folder,
+)
 from vditrack.errors import InputError
 from vditrack.input_checks.files import MalformedError, decode_json, read_file
 from vditrack.io.lerobot.data_set import is_data_set, open_data_set
 
 PROVENANCE = Path("meta/vditrack.json")
+_OPTION = "--lerobot"
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,8 @@ class _Provenance(msgspec.Struct, frozen=True):
 def plan_copy(
     sources: Sequence[Source],
     destination: Path,
-    specification: Specification,
+    output: Path,
+    settings: Settings,
     *,
     fill_missing: bool,
 ) -> CopyRequest:
@@ -67,14 +76,17 @@ def plan_copy(
     Args:
         sources: Recordings that are annotated, cameras of episodes of one data set.
         destination: Folder of the copy.
-        specification: Which points are tracked.
+        output: Folder of the results of the job.
+        settings: Settings of the job.
         fill_missing: Whether what has no tracks is written as missing points.
 
     Raises:
         InputError: They are not of one data set, some of its episodes are left out, the number of
-            points could differ, or the copy cannot be written.
+            points could differ, the data set is damaged, the folders are not apart, or the copy
+            cannot be written.
 
     """
+    specification = settings.specification
     roots = {source.path for source in sources}
     root = next(iter(roots))
     if len(roots) != 1 or not is_data_set(root):
@@ -92,13 +104,64 @@ def plan_copy(
             f"--lerobot: {len(left_out)} episodes are left out, such as {min(left_out)}. Annotate "
             "them, or give --fill-missing to write them with missing points."
         )
-    target = destination.resolve()
-    if target.is_relative_to(root.resolve()) or root.resolve().is_relative_to(target):
-        raise InputError(f"--lerobot {destination} and the data set {root} are not apart.")
+    _check_apart(root, destination, output)
     cameras = sorted({source.topic for source in sources if source.topic is not None})
     names = name_features(cameras, data_set.info.features)
-    check_folder_destination(destination)
-    return CopyRequest(root, destination, tuple(sources), names, fill_missing)
+    check_content(data_set)
+    request = CopyRequest(root, destination, tuple(sources), names, fill_missing)
+    _check_destination(request, settings)
+    return request
+
+
+def _check_apart(root: Path, destination: Path, output: Path) -> None:
+    """Check that neither the copy nor the results would become part of another.
+
+    Raises:
+        InputError: They would.
+
+    """
+    folders, results = list_folders(root), follow_links(output)
+    with named_option(_OPTION):
+        copy = follow_links(destination)
+    if any(copy.is_relative_to(one) or one.is_relative_to(copy) for one in folders):
+        raise InputError(
+            f"{_OPTION} {destination} and the data set {root} are not apart. Choose another folder "
+            f"with {_OPTION}."
+        )
+    if copy.is_relative_to(results) or results.is_relative_to(copy):
+        raise InputError(
+            f"{_OPTION} {destination} and -o {output} are not apart. Choose another folder with "
+            f"{_OPTION}."
+        )
+    if any(results.is_relative_to(one) for one in folders):
+        raise InputError(
+            f"-o {output} is in the data set {root}, so the results would become part of the copy. "
+            "Choose another folder with -o."
+        )
+
+
+def _check_destination(request: CopyRequest, settings: Settings) -> None:
+    """Check that the copy can be written, or is there with tracks that may be the same.
+
+    Raises:
+        InputError: It cannot, or something else is there.
+
+    """
+    destination = request.destination
+    with named_option(_OPTION):
+        if not (destination / PROVENANCE).exists():
+            check_folder_destination(destination, ())
+            return
+        check_folder_destination(destination)
+    found = _read_provenance(destination)
+    wanted = {(source.episode, source.topic) for source in request.sources}
+    if (
+        found is None
+        or (found.settings, found.source_status) != (settings, _read_status(request.root))
+        or {camera for _, camera, _ in found.tracks} != set(request.names)
+        or any(id_ and (number, camera) not in wanted for number, camera, id_ in found.tracks)
+    ):
+        raise _explain_other(destination)
 
 
 def write_copy(request: CopyRequest, output: Path, settings: Settings) -> None:
@@ -134,7 +197,7 @@ def write_copy(request: CopyRequest, output: Path, settings: Settings) -> None:
             TrackFeatures(camera, name, count, settings.specification.coordinates)
             for camera, name in request.names.items()
         ]
-        with staged_folder(request.destination, ()) as scratch:
+        with named_option(_OPTION), staged_folder(request.destination, ()) as scratch:
             CopyWriter(request.root, scratch, features, tracks).write(PROVENANCE, provenance)
 
 
@@ -199,16 +262,24 @@ def _is_written(destination: Path, provenance: _Provenance) -> bool:
     """
     if not (destination / PROVENANCE).exists():
         return False
-    try:
-        found = decode_json(read_file(destination / PROVENANCE, MAX_META_SIZE), _Provenance)
-    except (OSError, MalformedError):
-        found = None
-    if found != provenance:
-        raise InputError(
-            f"{destination} is a copy with other tracks, or the data set has changed since. Remove "
-            "it, or choose another --lerobot."
-        )
+    if _read_provenance(destination) != provenance:
+        raise _explain_other(destination)
     return True
+
+
+def _read_provenance(destination: Path) -> _Provenance | None:
+    """Return where the tracks of a copy are from; None if that cannot be read."""
+    try:
+        return decode_json(read_file(destination / PROVENANCE, MAX_META_SIZE), _Provenance)
+    except (OSError, MalformedError):
+        return None
+
+
+def _explain_other(destination: Path) -> InputError:
+    return InputError(
+        f"{destination} is a copy with other tracks, or the data set has changed since. Remove "
+        f"it, or choose another {_OPTION}."
+    )
 
 
 def _read_status(root: Path) -> str:

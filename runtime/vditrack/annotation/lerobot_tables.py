@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,8 +26,8 @@ from vditrack.annotation.lerobot_features import (
 )
 from vditrack.annotation.track_tables import SUFFIX, Record, read_tracks
 from vditrack.errors import InputError
-from vditrack.input_checks.files import MalformedError, decode_json, read_file
-from vditrack.io.lerobot.data_set import EPISODES, INFO, open_data_set
+from vditrack.input_checks.files import MalformedError, decode_python_json, read_file
+from vditrack.io.lerobot.data_set import EPISODES, INFO, DataSet, open_data_set
 from vditrack.io.parquet import import_pyarrow
 
 STATISTICS = Path("meta/stats.json")
@@ -37,6 +38,7 @@ _BATCH_BYTES = 64 << 20
 _POINT_BYTES = 13
 """Bytes of a point in a frame."""
 _EPISODES_AT_ONCE = 64
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class CopyWriter:
         self._data_set = open_data_set(root)
         self._read = lru_cache(maxsize=4 * len(features))(self._read_episode)
         self._totals: dict[str, TotalStatistics] = {}
-        self._statistics = _read_json(root / STATISTICS) if (root / STATISTICS).exists() else {}
+        self._statistics = read_statistics(root)
 
     def write(self, provenance: Path, content: object) -> None:
         """Write all files.
@@ -86,18 +88,18 @@ class CopyWriter:
         for path in list_files(self._root):
             target = self._scratch / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == SUFFIX and path.is_relative_to("data"):
+            if _is_data(path):
                 self._write_data(self._root / path, target)
-            elif path.suffix == SUFFIX and path.is_relative_to(EPISODES):
+            elif _is_episodes(path):
                 self._write_episodes(self._root / path, target)
             elif path not in (INFO, STATISTICS, provenance):
                 _copy_file(self._root / path, target)
         self._write_totals()
-        info = _read_json(self._root / INFO)
+        info = _read_json(self._root / INFO, dict[str, Any])
         for one in self._features:
             info["features"] |= one.describe()
         _write_json(self._scratch / INFO, info)
-        _write_json(self._scratch / provenance, content)
+        _write_json(self._scratch / provenance, msgspec.to_builtins(content))
 
     def _read_episode(self, episode: int, camera: str) -> EpisodeTracks:
         """Return the tracks of a camera of an episode; missing points if there are none."""
@@ -222,9 +224,7 @@ def _rewrite(
                     columns = [*batch.columns, *make_columns(batch)]
                     writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     except (KeyError, IndexError, ValueError, pa.ArrowException) as error:
-        raise InputError(
-            f"{source} does not fit meta/episodes or is damaged: {error!r}. Repair the data set."
-        ) from error
+        raise _explain_damage(source, repr(error)) from error
 
 
 def _drop_types(metadata: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -240,6 +240,16 @@ def list_files(root: Path) -> list[Path]:
     return sorted(paths)
 
 
+def list_folders(root: Path) -> set[Path]:
+    """Return the real paths of a data set's folder, and of those that links in it lead to."""
+    found = {root.resolve()}
+    for folder, folders, _ in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(folder) / name for name in folders]
+        found |= {path.resolve() for path in paths if path.is_symlink()}
+    return found
+
+
 def _copy_file(source: Path, target: Path) -> None:
     """Copy a file; a video becomes a hard link if it can."""
     if source.suffix == ".mp4":
@@ -250,12 +260,69 @@ def _copy_file(source: Path, target: Path) -> None:
     shutil.copy2(source, target)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _is_data(path: Path) -> bool:
+    """Return whether a relative path is that of a table of frames."""
+    return path.suffix == SUFFIX and path.is_relative_to("data")
+
+
+def _is_episodes(path: Path) -> bool:
+    """Return whether a relative path is that of a table of episodes."""
+    return path.suffix == SUFFIX and path.is_relative_to(EPISODES)
+
+
+def read_statistics(root: Path) -> dict[str, dict[str, Any]]:
+    """Return the statistics of a data set by feature; none if it has no file of them.
+
+    Raises:
+        InputError: The file cannot be read.
+
+    """
+    path = root / STATISTICS
+    return _read_json(path, dict[str, dict[str, Any]]) if path.exists() else {}
+
+
+def check_content(data_set: DataSet) -> None:
+    """Check that the files of a data set can be copied with new columns.
+
+    Raises:
+        InputError: A file cannot be read, or a table lacks what the new columns need.
+
+    """
+    pa, parquet = import_pyarrow()
+    root = data_set.root
+    read_statistics(root)
+    for path in list_files(root):
+        file = root / path
+        if not (file.is_file() and os.access(file, os.R_OK)):
+            raise InputError(f"{file} cannot be read. Repair the data set.")
+        if not (_is_data(path) or _is_episodes(path)):
+            continue
+        try:
+            with parquet.ParquetFile(file) as table:
+                names = table.schema_arrow.names
+                episodes = table.read(columns=["episode_index"])["episode_index"]
+        except (KeyError, OSError, ValueError, pa.ArrowException) as error:
+            raise _explain_damage(file, repr(error)) from error
+        if _is_data(path) and "frame_index" not in names:
+            raise _explain_damage(file, "it has no frame_index")
+        unknown = set(episodes.unique().to_pylist()) - set(data_set.rows)
+        if unknown:
+            raise _explain_damage(file, f"it has rows of episode {min(unknown, key=str)}")
+
+
+def _explain_damage(file: Path, reason: object) -> InputError:
+    return InputError(
+        f"{file} does not fit meta/episodes or is damaged: {reason}. Repair the data set."
+    )
+
+
+def _read_json(path: Path, kind: type[_Kind]) -> _Kind:
+    """Return the content of a file, which Python may have written, as LeRobot does."""
     try:
-        return decode_json(read_file(path, MAX_META_SIZE), dict[str, Any])
+        return decode_python_json(read_file(path, MAX_META_SIZE), kind)
     except (OSError, MalformedError) as error:
         raise InputError(f"{path} cannot be read: {error}. Repair the data set.") from error
 
 
 def _write_json(path: Path, content: object) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=4))
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=4), encoding="utf-8")

@@ -263,9 +263,6 @@ def annotate(
     listed = select_episodes(
         list_sources(sources), parse_numbers("--episodes", episodes), camera or None
     )
-    copy = None
-    if lerobot is not None:
-        copy = plan_copy(listed, lerobot, specification, fill_missing=fill_missing)
     # What cannot be reached is reported with the failures.
     if not any(map(_may_exist, listed)):
         raise InputError(f"there is no {listed[0].path}, nor any other recording that is named.")
@@ -275,6 +272,10 @@ def annotate(
         verify_files=verify_files,
         allow_host_code=allow_host_code,
     )
+    settings = Settings(digest_manifest(loaded.root), backend, specification)
+    copy = None
+    if lerobot is not None:
+        copy = plan_copy(listed, lerobot, output, settings, fill_missing=fill_missing)
     job = Job(
         sources=listed,
         output=output,
@@ -286,7 +287,7 @@ def annotate(
             verify_files,
             allow_host_code,
         ),
-        settings=Settings(digest_manifest(loaded.root), backend, specification),
+        settings=settings,
         open_pool=open_pool,
         retries=retries,
         retry_failed=retry_failed,

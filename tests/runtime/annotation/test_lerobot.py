@@ -1,6 +1,7 @@
 """LeRobot data sets that LeRobot itself writes: as recordings, and with tracks as new features."""
 
 import json
+import math
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +25,7 @@ from doubles.lerobot_data_sets import (
 from doubles.video_files import add_video
 from vditrack.annotation.lerobot_copy import plan_copy
 from vditrack.annotation.lerobot_features import name_features
+from vditrack.annotation.settings import Settings
 from vditrack.annotation.sources import Source, list_sources, select_episodes
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import identify
@@ -215,7 +217,8 @@ def test_the_copy_is_written_once_and_the_data_set_stays(annotated, data_set, ru
     assert (copy / VIDEO).samefile(data_set / VIDEO)
     (copy / "meta/vditrack.json").write_text("{}")
     done = run_vditrack(*command, copy)
-    assert done.returncode == 2
+    # Before the work, whose summary is not there.
+    assert (done.returncode, done.stdout) == (2, "")
     assert "is a copy with other tracks" in done.stderr
 
 
@@ -224,6 +227,8 @@ def test_episodes_without_tracks_are_missing_points_only_on_request(
 ):
     # The other episodes are done: they are the same in the copy.
     change_episodes(copy, **{FROM: [0.0, 60.0, 0.9]})
+    change_json(copy / "meta/stats.json", action={"mean": [math.nan], "max": [math.inf]})
+    change_json(copy / "meta/info.json", note=-math.inf)
     command = ("annotate", copy, "-o", annotated, *POINTS, "--retries", 0)
     command = (*command, "--lerobot", tmp_path / "new")
     done = run_vditrack(*command)
@@ -237,7 +242,10 @@ def test_episodes_without_tracks_are_missing_points_only_on_request(
         assert np.isnan(row["observation.tracks.front"]).all() == missing
         assert any(row["observation.tracks.front.visible"]) != missing
         assert not np.isnan(row["observation.tracks.wrist"]).any()
+    assert json.loads((tmp_path / "new/meta/info.json").read_text())["note"] == -math.inf
     statistics = json.loads((tmp_path / "new/meta/stats.json").read_text())
+    assert np.isnan(statistics["action"]["mean"][0])
+    assert statistics["action"]["max"] == [math.inf]
     front = statistics["observation.tracks.front"]
     kept = [row["observation.tracks.front"] for row in rows if row["episode_index"] != 1]
     assert np.allclose(front["mean"], np.mean(kept, axis=(0, 1)))
@@ -246,21 +254,75 @@ def test_episodes_without_tracks_are_missing_points_only_on_request(
     assert front["count"] == [len(rows)] == [sum(LENGTHS)]
 
 
+def plan(root: Path, destination: Path, output: Path, specification=None, episodes=None) -> None:
+    """Plan a copy, which makes nothing."""
+    before = list_content(root.parent)
+    sources = select_episodes(list_sources([str(root)]), episodes, None)
+    settings = Settings("0" * 64, "cpu", specification or Specification(grid=2))
+    try:
+        plan_copy(sources, destination, output, settings, fill_missing=False)
+    finally:
+        assert list_content(root.parent) == before
+
+
 PLANS = {
-    "episodes left out": ({"episodes": {0, 2}}, Specification(grid=2), "1 episodes are left out"),
-    "number of points": ({}, Specification(features=9), "add --pad-to"),
-    "moving points": ({}, Specification(grid=2, min_spread=0.1), "add --pad-to"),
-    "inside": ({"destination": "meta/new"}, Specification(grid=2), "not apart"),
+    "episodes left out": ({"episodes": {0, 2}}, "1 episodes are left out"),
+    "number of points": ({"specification": Specification(features=9)}, "add --pad-to"),
+    "moving points": ({"specification": Specification(grid=2, min_spread=0.1)}, "add --pad-to"),
+    "inside": ({"destination": "copy/meta/new"}, r"not apart\. .* with --lerobot\.$"),
+    "behind a link": ({"destination": "linked/new"}, r"not apart\. .* with --lerobot\.$"),
+    "the results": ({"destination": "out"}, r"and -o .* not apart\. .* with --lerobot\.$"),
+    "in the results": ({"destination": "out/new"}, r"and -o .* not apart\. .* with --lerobot\.$"),
+    "results in it": ({"output": "new/out"}, r"and -o .* not apart\. .* with --lerobot\.$"),
+    "results inside": ({"output": "copy/out"}, r"is in the data set .* with -o\.$"),
+    "results behind a link": ({"output": "linked/out"}, r"is in the data set .* with -o\.$"),
+    "other files": ({"destination": "full"}, r"other files \(own\.txt\).* with --lerobot\.$"),
+    "a file": ({"destination": "full/own.txt"}, r"is a file\. Choose another --lerobot\.$"),
+    "another copy": ({"destination": "other"}, r"other tracks.* choose another --lerobot\.$"),
 }
 
 
-@pytest.mark.parametrize("plan", PLANS)
-def test_a_copy_that_could_not_be_written_is_refused_before_the_work(data_set, plan):
-    given, specification, message = PLANS[plan]
-    sources = select_episodes(list_sources([str(data_set)]), given.get("episodes"), None)
-    destination = data_set / given.get("destination", "../new")
+@pytest.mark.parametrize("case", PLANS)
+def test_a_copy_that_could_not_be_written_is_refused_before_the_work(copy, tmp_path, case):
+    given, message = PLANS[case]
+    (tmp_path / "other/meta").mkdir(parents=True)
+    (tmp_path / "other/meta/vditrack.json").write_text("{}")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/own.txt").write_text("own")
+    (tmp_path / "linked").mkdir()
+    (copy / "link").symlink_to("../linked")
+    folders = {"destination": "new", "output": "out"} | given
+    given = {k: tmp_path / v if isinstance(v, str) else v for k, v in folders.items()}
     with pytest.raises(InputError, match=message):
-        plan_copy(sources, destination, specification, fill_missing=False)
+        plan(copy, **given)
+
+
+UNREADABLE = {
+    "statistics": ("meta/stats.json", b'{"action": {"mean": [1,}}', "stats.json cannot be read"),
+    "values": ("meta/stats.json", b'{"action": 3}', "stats.json cannot be read"),
+    "half characters": ("meta/stats.json", b'{"\\ud800": {}}', "stats.json cannot be read"),
+    "table": ("data/chunk-000/file-000.parquet", b"PAR1", "file-000.parquet does not fit"),
+    "link": ("README.md", None, "README.md cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_data_set_that_could_not_be_copied_is_refused_before_the_work(copy, tmp_path, case):
+    name, content, message = UNREADABLE[case]
+    (copy / name).unlink(missing_ok=True)
+    if content is None:
+        (copy / name).symlink_to("nothing")
+    else:
+        (copy / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        plan(copy, tmp_path / "new", tmp_path / "out")
+
+
+def test_rows_of_an_episode_that_is_not_described_are_refused_before_the_work(copy, tmp_path):
+    (path,) = (copy / "meta/episodes").glob("*/*.parquet")
+    pq.write_table(pq.read_table(path).slice(0, 2), path)
+    with pytest.raises(InputError, match="rows of episode 2"):
+        plan(copy, tmp_path / "new", tmp_path / "out")
 
 
 def test_features_are_named_after_cameras_and_not_like_pictures():
@@ -285,7 +347,10 @@ def change_episodes(root: Path, **columns) -> None:
 
 
 def change_info(root: Path, **fields) -> None:
-    path = root / "meta/info.json"
+    change_json(root / "meta/info.json", **fields)
+
+
+def change_json(path: Path, **fields) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
@@ -370,7 +435,7 @@ def test_each_camera_of_each_episode_is_a_recording(data_set, tmp_path):
     with pytest.raises(InputError, match=r"version v2\.1"):
         select_episodes(listed, {0}, None)
     with pytest.raises(InputError, match=r"version v2\.1"):
-        plan_copy(listed, tmp_path / "new", Specification(grid=2), fill_missing=False)
+        plan(old, tmp_path / "new", tmp_path / "out")
     manifest = tmp_path / "list.csv"
     manifest.write_text(f"path,topic,episode\n{data_set},{FRONT},1\n{data_set},,2\n")
     assert list_sources([str(manifest)]) == [every[2], *every[4:]]
