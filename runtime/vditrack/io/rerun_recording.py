@@ -17,6 +17,7 @@ from vditrack.arrays import Frame
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError, install_command
 from vditrack.io.overlay import make_object_colours
+from vditrack.io.piped_file import piped_file
 from vditrack.io.viewed_frames import ViewedFrame, ViewedPoints
 
 SUFFIX = ".rrd"
@@ -75,18 +76,22 @@ def write_recording(
 
     """
     rerun = import_rerun()
-    with staged_file(path) as scratch:
+    # The SDK waits for ever, or only logs an error, if a file cannot be written.
+    with staged_file(path) as scratch, piped_file(scratch) as pipe:
         recording = rerun.RecordingStream("vditrack")
         if not rerun.is_enabled(recording):
             raise InputError(f"{path} is not written: the environment sets RERUN=off. Unset it.")
         remaining = iter(frames)
         first = list(islice(remaining, 1))
         picture = first[0].picture if first else None
-        recording.save(str(scratch), default_blueprint=_arrange_views(rerun, picture))
-        writer = _RecordingWriter(rerun, recording, names or {})
-        for frame in chain(first, remaining):
-            writer.write(frame)
-        recording.disconnect()
+        try:
+            recording.save(pipe.name, default_blueprint=_arrange_views(rerun, picture))
+            writer = _RecordingWriter(rerun, recording, names or {})
+            for frame in chain(first, remaining):
+                writer.write(frame)
+                pipe.check()
+        finally:
+            recording.disconnect()
 
 
 def choose_id_colours(ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:

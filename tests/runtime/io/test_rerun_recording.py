@@ -1,6 +1,7 @@
 """Recordings for the Rerun viewer, read back with Rerun's own reader."""
 
 import io
+import resource
 
 import numpy as np
 import pytest
@@ -163,6 +164,18 @@ def test_without_the_sdk_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(rerun_recording, "import_module", fail)
     with pytest.raises(InputError, match=r"rerun-sdk.*`pip install .*rerun.*NumPy 2"):
         write_recording(tmp_path / "a.rrd", [])
+
+
+def test_a_recording_that_does_not_fit_on_the_disk_is_an_error(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"a\.rrd cannot be written: .*Make room"):
+            write_recording(tmp_path / "a.rrd", view_clip(np.arange(8.0), pictures))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_recording_that_is_turned_off_is_an_error(monkeypatch, tmp_path):
