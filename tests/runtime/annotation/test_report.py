@@ -53,6 +53,8 @@ def test_lives_are_counted_by_time_and_by_share():
 def test_the_page_has_all_figures_and_loads_nothing(tmp_path, annotation):
     made, record = annotation(Specification(grid=2))
     recorded = [Recorded(Source(Path(f"{name}.mp4")), name, record) for name in ("a", "<b>")]
+    parts = (("ds", "front", 1.0, 2.5, 7), ("ds", None, 3.0, None, None))
+    recorded += [Recorded(Source(Path(path), *part), "c", record) for path, *part in parts]
     failures = [
         describe_failure(Source(Path(name)), None, Failed(Failure("hang", "no progress."), 2, left))
         for name, left in (("bad.mp4", ()), ("a.mp4", ("hdf5", "rerun")))
@@ -69,13 +71,13 @@ def test_the_page_has_all_figures_and_loads_nothing(tmp_path, annotation):
     )
     summary = summarize(SETTINGS, recorded, failures, run)
     assert summary.recordings == 4
-    assert sum(summary.life_seconds) == sum(summary.life) == 6
+    assert sum(summary.life_seconds) == sum(summary.life) == 12
     path = tmp_path / "report.html"
     write_report(path, summary, recorded, failures, lambda _: made.thumbnail)
     page = Page(path.read_text())
     assert "script" not in page.tags
     assert "b" not in page.tags
-    assert len(page.links) == 4
+    assert len(page.links) == 8
     assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     text = "\n".join(page.texts)
     for part in (
@@ -84,12 +86,14 @@ def test_the_page_has_all_figures_and_loads_nothing(tmp_path, annotation):
         "2 hang",
         "bad.mp4\nhang\nno progress.\n2",
         "a.mp4\nhang\nno progress. Its tracks are done; missing: hdf5, rerun.\n2",
-        "< 0.5 s\n6",
+        "< 0.5 s\n12",
         "90-100%\n",
         "> 300 s\n0",
         "1 in 2.0 s, 1,800.0 an hour",
         "2.5 by 2 workers",
         "<b>.mp4",
+        "ds front, episode 7, 1 s to 2.5 s\n",
+        "ds, from 3 s\n",
     ):
         assert part in text
 
