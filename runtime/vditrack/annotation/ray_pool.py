@@ -28,6 +28,10 @@ _LOSSES = 5
 """How often a task may lose its actor. More often, it is taken to be the cause."""
 _CONNECT = 10.0
 """Seconds."""
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""Begin of a connection of HTTP/2, which gRPC uses: the preface and empty settings (RFC 9113)."""
+_SETTINGS = 4
+"""Type of the frame that a server of HTTP/2 sends first, in its fourth byte."""
 _OBJECT_STORE = 100_000_000
 """Bytes of shared memory of a Ray that is started here; nothing large passes through it."""
 
@@ -311,22 +315,39 @@ def _connect(ray: Any, address: str, num_cpus: float) -> None:  # noqa: ANN401
 
 
 def _check_reachable(address: str) -> None:
-    """Check that something listens at HOST:PORT, for which Ray waits for minutes.
+    """Check that a service that speaks gRPC is at HOST:PORT, for which Ray waits for minutes.
 
     Raises:
-        VditrackError: Nothing does.
+        VditrackError: There is none.
 
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT) as connection:
+            # With TLS, Ray itself has to find out.
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                _greet(connection)
     except (OSError, OverflowError) as error:
         raise VditrackError(
             f"no Ray cluster at {address}: {error}. Give the address that `ray start --head` "
             "printed."
         ) from error
+
+
+def _greet(connection: socket.socket) -> None:
+    """Check that the other end speaks HTTP/2.
+
+    Raises:
+        OSError: It does not.
+
+    """
+    connection.sendall(_HELLO)
+    with connection.makefile("rb") as file:
+        answer = file.read(9)
+    if len(answer) < 9 or answer[3] != _SETTINGS:
+        raise ConnectionError("another service listens there")
 
 
 def _shorten(error: Exception) -> str:

@@ -3,8 +3,10 @@
 import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -115,6 +117,20 @@ def test_a_machine_without_the_folder_of_the_command_is_refused(tmp_path):
 def test_an_address_without_a_cluster_is_refused():
     with pytest.raises(VditrackError, match=r"no Ray cluster at localhost:1: .*Connection refused"):
         ray_pool._connect(ray, "localhost:1", 1)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+
+        def answer():
+            client, _ = other.accept()
+            with client:
+                client.recv(100)
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(VditrackError, match=f"{address}: another service listens there"):
+            ray_pool._connect(ray, address, 1)
+        thread.join()
 
 
 def test_the_command_that_installs_ray_is_given(monkeypatch, tmp_path, assert_refused):
