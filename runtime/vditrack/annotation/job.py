@@ -110,8 +110,12 @@ def run_job(job: Job, show: ShowProgress) -> Summary:
         finally:
             pool.close()
             results.remove_scratch()
-            results.save_identities()
-            summary = progress.write(complete=complete)
+            # The error that ended the job is the one to report, such as of a full disk.
+            ignored = () if complete else (InputError, OSError)
+            with suppress(*ignored):
+                results.save_identities()
+            with suppress(*ignored):
+                summary = progress.write(complete=complete)
     return summary
 
 

@@ -305,6 +305,8 @@ def test_results_that_other_machines_keep_to_themselves_end_the_job(clips, tmp_p
             pass
 
     source = Source(clips / CLIPS[0])
+    # What cannot be written afterwards does not hide the reason.
+    (tmp_path / "out/.sources.json/a").mkdir(parents=True)
     job = Job([source], tmp_path / "out", Model(None, "cpu", 1), settings, Elsewhere, 1)
     with pytest.raises(VditrackError, match="that all machines of the cluster share"):
         run_job(job, print)
