@@ -15,6 +15,7 @@ from vditrack.annotation.lerobot_tables import (
     CopyWriter,
     TracksFile,
     check_content,
+    find_damage,
     list_files,
     list_folders,
 )
@@ -98,6 +99,10 @@ def plan_copy(
             "--lerobot needs the same number of points in all episodes, which --features and "
             "--min-spread do not give: add --pad-to N."
         )
+    for source in sources:
+        # Only one of all episodes has no number; it is refused.
+        if source.episode is None:
+            data_set.choose_camera(source.topic)
     left_out = set(data_set.rows) - {source.episode for source in sources}
     if left_out and not fill_missing:
         raise InputError(
@@ -162,6 +167,11 @@ def _check_destination(request: CopyRequest, settings: Settings) -> None:
         or any(id_ and (number, camera) not in wanted for number, camera, id_ in found.tracks)
     ):
         raise _explain_other(destination)
+    damaged = find_damage(request.root, destination)
+    if damaged is not None:
+        raise InputError(
+            f"{damaged} is missing or damaged. Remove {destination}, or choose another {_OPTION}."
+        )
 
 
 def write_copy(request: CopyRequest, output: Path, settings: Settings) -> None:

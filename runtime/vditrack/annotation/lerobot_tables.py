@@ -310,6 +310,33 @@ def check_content(data_set: DataSet) -> None:
             raise _explain_damage(file, f"it has rows of episode {min(unknown, key=str)}")
 
 
+def find_damage(root: Path, copy: Path) -> Path | None:
+    """Return a file of a copy that is missing or damaged; None if there is none.
+
+    Args:
+        root: The data set.
+        copy: The copy, whose tables have as many rows, and whose videos are as large.
+
+    """
+    pa, parquet = import_pyarrow()
+    for path in sorted({*list_files(root), STATISTICS}):
+        file = copy / path
+        try:
+            if _is_data(path) or _is_episodes(path):
+                rows = [parquet.read_metadata(one).num_rows for one in (root / path, file)]
+                intact = rows[0] == rows[1]
+            elif path in (INFO, STATISTICS):
+                intact = bool(_read_json(file, dict[str, Any]))
+            else:
+                same = path.suffix != ".mp4" or file.stat().st_size == (root / path).stat().st_size
+                intact = file.is_file() and same
+        except (OSError, InputError, pa.ArrowException):
+            intact = False
+        if not intact:
+            return file
+    return None
+
+
 def _explain_damage(file: Path, reason: object) -> InputError:
     return InputError(
         f"{file} does not fit meta/episodes or is damaged: {reason}. Repair the data set."

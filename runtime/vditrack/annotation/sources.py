@@ -77,9 +77,10 @@ def select_episodes(
         InputError: An episode or a camera is in no data set.
 
     """
-    of_data_sets = [source for source in sources if source.episode is not None]
+    of_data_sets = [source for source in sources if _is_in_data_set(source)]
+    numbers = [source.episode for source in of_data_sets if source.episode is not None]
     for option, wanted, known in (
-        ("--episodes", episodes, dict.fromkeys(source.episode for source in of_data_sets)),
+        ("--episodes", episodes, dict.fromkeys(numbers)),
         ("--camera", cameras, dict.fromkeys(source.topic for source in of_data_sets)),
     ):
         missing = [one for one in wanted or () if one not in known]
@@ -90,12 +91,19 @@ def select_episodes(
     return [
         source
         for source in sources
-        if source.episode is None
+        if not _is_in_data_set(source)
         or (
-            (episodes is None or source.episode in episodes)
+            (episodes is None or source.episode is None or source.episode in episodes)
             and (cameras is None or source.topic in cameras)
         )
     ]
+
+
+def _is_in_data_set(source: Source) -> bool:
+    """Return whether a source is a camera of a data set, of one episode or of all."""
+    if source.episode is not None:
+        return True
+    return source.topic is not None and _is_data_set(source.path)
 
 
 def _refuse_unreadable(sources: Sequence[Source]) -> None:
@@ -236,16 +244,23 @@ def _search(root: Path) -> Iterator[Source]:
 
 
 def _list_episodes(source: Source) -> Iterator[Source]:
-    """Yield each camera of each episode of a data set, of those that the source names."""
+    """Yield each camera of each episode of a data set, of those that the source names.
+
+    A camera without videos is one recording, which is reported with the failures.
+    """
     try:
         data_set = open_data_set(source.path)
     except InputError:
         # It is reported with the failures.
         yield source
         return
+    cameras = data_set.cameras if source.topic is None else [source.topic]
+    in_tables = [camera for camera in data_set.cameras if not data_set.has_videos(camera)]
+    yield from (replace(source, topic=camera) for camera in cameras if camera in in_tables)
     for episode in data_set.rows if source.episode is None else [source.episode]:
-        for camera in data_set.cameras if source.topic is None else [source.topic]:
-            yield replace(source, topic=camera, episode=episode)
+        for camera in cameras:
+            if camera not in in_tables:
+                yield replace(source, topic=camera, episode=episode)
 
 
 def _is_data_set(path: Path) -> bool:

@@ -123,7 +123,7 @@ def read_status(source: Source) -> tuple[str, list[Path]]:
             frames = _locate(source)
             # What is said of other episodes may change.
             digest.update(repr(frames).encode())
-            files = list(dict.fromkeys((frames.file, frames.table)))
+            files = list(dict.fromkeys((frames.video, frames.table)))
         else:
             files = _list_content(path) if path.is_dir() else [path]
         for file in files:
@@ -153,6 +153,8 @@ def _locate(source: Source) -> EpisodeFrames:
     """Return where the frames of an episode are, and refuse what an episode cannot have."""
     data_set = open_data_set(source.path)
     if source.episode is None:
+        if source.topic is not None:
+            data_set.choose_camera(source.topic)
         raise SourceError("refused", f"{source.path} is a data set: name an episode of it.")
     if source.start or source.end is not None:
         raise SourceError(

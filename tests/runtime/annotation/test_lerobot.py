@@ -25,7 +25,7 @@ from doubles.lerobot_data_sets import (
 from doubles.video_files import add_video
 from vditrack.annotation.lerobot_copy import plan_copy
 from vditrack.annotation.lerobot_features import name_features
-from vditrack.annotation.settings import Settings
+from vditrack.annotation.settings import Settings, read_settings
 from vditrack.annotation.sources import Source, list_sources, select_episodes
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import identify
@@ -203,6 +203,11 @@ def list_content(root: Path) -> dict[Path, bytes]:
     return {p.relative_to(root): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
+def plan_again(root: Path, copy: Path, output: Path) -> None:
+    """Plan the copy of a job that is done."""
+    plan_copy(list_sources([str(root)]), copy, output, read_settings(output), fill_missing=False)
+
+
 def test_the_copy_is_written_once_and_the_data_set_stays(annotated, data_set, run_vditrack):
     copy, before = annotated.with_name("copy"), list_content(data_set)
     written = (copy / "meta/vditrack.json").stat().st_ino
@@ -215,6 +220,15 @@ def test_the_copy_is_written_once_and_the_data_set_stays(annotated, data_set, ru
     assert list_content(annotated.with_name("copy2")) == list_content(copy)
     assert list_content(data_set) == before
     assert (copy / VIDEO).samefile(data_set / VIDEO)
+    for name in ("data/chunk-000/file-000.parquet", VIDEO, "meta/info.json", "meta/stats.json"):
+        for content in (None, b"PAR1"):
+            kept = (copy / name).rename(copy.with_name("kept"))
+            if content is not None:
+                (copy / name).write_bytes(content)
+            with pytest.raises(InputError, match=rf"{name} is missing or damaged\. .* --lerobot"):
+                plan_again(data_set, copy, annotated)
+            kept.rename(copy / name)
+    plan_again(data_set, copy, annotated)
     (copy / "meta/vditrack.json").write_text("{}")
     done = run_vditrack(*command, copy)
     # Before the work, whose summary is not there.
@@ -439,6 +453,22 @@ def test_each_camera_of_each_episode_is_a_recording(data_set, tmp_path):
     manifest = tmp_path / "list.csv"
     manifest.write_text(f"path,topic,episode\n{data_set},{FRONT},1\n{data_set},,2\n")
     assert list_sources([str(manifest)]) == [every[2], *every[4:]]
+
+
+def test_a_camera_with_pictures_in_tables_is_one_recording_that_is_refused(copy, tmp_path):
+    info = json.loads((copy / "meta/info.json").read_text())
+    info["features"][FRONT]["dtype"] = "image"
+    change_info(copy, **info)
+    listed = list_sources([str(copy)])
+    others = [Source(copy, CAMERAS[1], episode=n) for n in range(3)]
+    assert listed == [Source(copy, FRONT), *others]
+    assert select_episodes(listed, {1}, None) == [Source(copy, FRONT), others[1]]
+    assert select_episodes(listed, None, [CAMERAS[1]]) == others
+    for source in (listed[0], Source(copy, FRONT, episode=1)):
+        with pytest.raises(InputError, match="pictures in tables are not read"):
+            identify(source, lambda *_: None)
+    with pytest.raises(InputError, match="pictures in tables are not read"):
+        plan(copy, tmp_path / "new", tmp_path / "out")
 
 
 def test_other_episodes_do_not_change_the_identity_of_an_episode(copy, tmp_path):

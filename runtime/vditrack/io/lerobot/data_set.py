@@ -73,15 +73,10 @@ class EpisodeFrames:
     """Frames per second."""
     table: Path
     """Parquet file with a row for each frame."""
-    video: Path | None
-    """Video that holds the episode; None if the pictures are in the table."""
+    video: Path
+    """Video that holds the episode."""
     start: float
     """Time of the first frame in the video, in seconds."""
-
-    @property
-    def file(self) -> Path:
-        """File that holds the pictures."""
-        return self.table if self.video is None else self.video
 
     @property
     def title(self) -> str:
@@ -103,24 +98,38 @@ class DataSet:
         """Keys of the cameras, sorted, without depth cameras."""
         return sorted(key for key, one in self.info.features.items() if one.is_camera)
 
+    def has_videos(self, camera: str) -> bool:
+        """Return whether the pictures of a camera are in videos, and not in tables."""
+        return self.info.features[camera].dtype == "video"
+
     def choose_camera(self, camera: str | None) -> str:
         """Return the key of a camera; None stands for the only one.
 
         Raises:
-            InputError: There is no such camera, or several and none is named.
+            InputError: There is no such camera, or several and none is named, or its pictures are
+                in tables.
 
         """
         has = ", ".join(self.cameras) or "none"
         if camera is None and len(self.cameras) == 1:
-            return self.cameras[0]
+            camera = self.cameras[0]
         if camera is None:
             raise InputError(f"{self.root} has several cameras ({has}). Name one with --camera.")
         if camera not in self.cameras:
             raise InputError(f"{self.root} has no camera {camera}. Its cameras: {has}.")
+        if not self.has_videos(camera):
+            raise InputError(
+                f"{self.root}, camera {camera}: pictures in tables are not read. Write the data "
+                "set with videos."
+            )
         return camera
 
     def locate(self, episode: int, camera: str) -> EpisodeFrames:
         """Return where the frames of a camera of an episode are.
+
+        Args:
+            episode: Its number.
+            camera: Key of a camera, as `choose_camera` returns it.
 
         Raises:
             InputError: There is no such episode, or its description is damaged.
@@ -129,18 +138,15 @@ class DataSet:
         row = self.rows.get(episode)
         if row is None:
             raise InputError(f"{self.root} has no episode {episode}. {describe_episodes(self)}")
-        start, video = 0.0, None
-        if self.info.features[camera].dtype == "video":
-            prefix = f"videos/{camera}/"
-            if self.info.video_path is None:
-                raise InputError(f"{self.root / INFO} has no video_path. Repair the data set.")
-            video = self._make_path(self.info.video_path, row, prefix, camera)
-            start = self._read(row, f"{prefix}from_timestamp", float)
-            if not (math.isfinite(start) and start >= 0):
-                raise InputError(
-                    f"{self.root}: {prefix}from_timestamp of episode {episode} is {start}. Repair "
-                    "the data set."
-                )
+        prefix = f"videos/{camera}/"
+        if self.info.video_path is None:
+            raise InputError(f"{self.root / INFO} has no video_path. Repair the data set.")
+        start = self._read(row, f"{prefix}from_timestamp", float)
+        if not (math.isfinite(start) and start >= 0):
+            raise InputError(
+                f"{self.root}: {prefix}from_timestamp of episode {episode} is {start}. Repair "
+                "the data set."
+            )
         return EpisodeFrames(
             root=self.root,
             episode=episode,
@@ -148,7 +154,7 @@ class DataSet:
             length=self._read(row, "length", int),
             rate=self.info.fps,
             table=self._make_path(self.info.data_path, row, "data/", camera),
-            video=video,
+            video=self._make_path(self.info.video_path, row, prefix, camera),
             start=start,
         )
 

@@ -33,16 +33,16 @@ class EpisodeReader:
     """
 
     def __init__(self, frames: EpisodeFrames) -> None:
-        """Take an episode whose pictures are in a video.
+        """Take an episode.
 
         Raises:
             InputError: Its rows cannot be read, or do not fit its length.
 
         """
-        self._frames, self.path = frames, frames.file
+        self._frames, self.path = frames, frames.video
         self._stamps = read_timestamps(frames)
         start, end = _find_range(frames, self._stamps)
-        self._video = VideoFileReader(frames.file, start, end, seeks=True)
+        self._video = VideoFileReader(frames.video, start, end, seeks=True)
 
     def decode(
         self, make_sink: MakeSink[Sink], progress: DecodeProgress | None
@@ -96,12 +96,7 @@ def open_episode(root: Path, episode: int, camera: str | None) -> ClipReader:
 
     """
     data_set = open_data_set(root)
-    frames = data_set.locate(episode, data_set.choose_camera(camera))
-    if frames.video is None:
-        raise InputError(
-            f"{frames.title}: pictures in tables are not read. Write the data set with videos."
-        )
-    return EpisodeReader(frames)
+    return EpisodeReader(data_set.locate(episode, data_set.choose_camera(camera)))
 
 
 def read_timestamps(frames: EpisodeFrames) -> Doubles:
@@ -158,8 +153,8 @@ def digest_episode(frames: EpisodeFrames, progress: Callable[[int, int | None], 
     first, (_, end) = frames.start + float(stamps[0]), _find_range(frames, stamps)
     digest = hashlib.sha256(repr((frames.rate, len(stamps))).encode() + stamps.tobytes())
     try:
-        with open_container(frames.file) as container:
-            stream, _ = choose_stream(frames.file, container)
+        with open_container(frames.video) as container:
+            stream, _ = choose_stream(frames.video, container)
             digest.update(stream.codec_context.extradata or b"")
             # The first key frame of an episode is mostly its first frame.
             seek_to(container, stream, first + _TOLERANCE / frames.rate)
@@ -176,7 +171,8 @@ def digest_episode(frames: EpisodeFrames, progress: Callable[[int, int | None], 
                     progress(number, None)
     except av.error.FFmpegError as error:
         raise InputError(
-            f"{frames.title}: {frames.file} cannot be read: {describe_error(error)}. Copy it again."
+            f"{frames.title}: {frames.video} cannot be read: {describe_error(error)}. Copy it "
+            "again."
         ) from error
     return digest.hexdigest()
 
