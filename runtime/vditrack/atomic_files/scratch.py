@@ -97,7 +97,8 @@ def explain_full_disk(shown: Path) -> Iterator[None]:
         if error.errno not in _DISK_FULL:
             raise
         raise DestinationError(
-            f"{shown} cannot be written: {error.strerror}. Make room, or choose another -o."
+            f"{shown} cannot be written: {os.strerror(error.errno)}. Make room, or choose another "
+            "-o."
         ) from error
 
 

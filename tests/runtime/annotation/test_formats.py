@@ -1,6 +1,7 @@
 """Tracks in HDF5, MCAP and Rerun, read back by other libraries."""
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +140,24 @@ def test_the_same_tracks_give_the_same_bytes(file_format, tmp_path, content, mon
         monkeypatch.setattr("time.time", lambda now=now: now)
         write_format(tmp_path / name, file_format, made, ignore)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("file_format", ["hdf5", "mcap"])
+def test_a_file_that_does_not_fit_on_the_disk_is_an_error(file_format, tmp_path, content):
+    made, path = content(), tmp_path / "out/t"
+    write_format(path, file_format, made, ignore)
+    size = path.stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # One is reached when data are written, and the other when the file is closed.
+    for limit in (size // 2, size - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            with pytest.raises(InputError, match=r"t cannot be written: File too large\. Make"):
+                write_format(path, file_format, made, ignore)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [one.name for one in path.parent.iterdir()] == ["t"]
+    assert path.stat().st_size == size
 
 
 def test_rerun_has_the_frames(tmp_path, content):

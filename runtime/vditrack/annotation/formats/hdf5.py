@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,15 @@ def write_hdf5(path: Path, content: TrackContent, progress: Progress) -> None:
     around = ((0, missing), (0, 0))
     points = np.pad(tracks.points / size, (*around, (0, 0)), constant_values=np.nan)
     visible = np.pad(tracks.visible, around)
-    with staged_file(path) as scratch, h5py.File(scratch, "w") as file:
+    # HDF5 crashes the process later if a file cannot be closed, as on a full disk.
+    memory = BytesIO()
+    with h5py.File(memory, "w") as file:
         file.attrs["vditrack"] = msgspec.json.encode(record).decode()
         view = file.create_group(f"root/{name_view(record.topic)}")
         view["tracks"] = points.transpose(1, 0, 2)[None]
         view["vis"] = visible.T[None]
+    with staged_file(path) as scratch:
+        scratch.write_bytes(memory.getbuffer())
 
 
 def name_view(topic: str | None) -> str:
