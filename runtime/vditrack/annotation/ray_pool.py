@@ -149,7 +149,7 @@ class RayPool:
     def _take_start(self, future: _Future) -> None:
         actor = self._starting.pop(future)
         try:
-            self._get(future)
+            self._get(future, actor)
         except self._ray.exceptions.RayError as error:
             self._drop(actor)
             self._failed_starts += 1
@@ -163,7 +163,7 @@ class RayPool:
         """Return how a task ended; None if its actor was lost and it waits again."""
         actor, task = self._running.pop(future)
         try:
-            (_, result, failure), replaced = self._get(future)
+            (_, result, failure), replaced = self._get(future, actor)
         except self._ray.exceptions.RayError as error:
             self._drop(actor)
             self._losses[task] += 1
@@ -177,19 +177,21 @@ class RayPool:
         self._idle.append(actor)
         return Outcome(task, result, failure)
 
-    def _get(self, future: _Future) -> Any:  # noqa: ANN401
+    def _get(self, future: _Future, actor: Any) -> Any:  # noqa: ANN401
         """Return what an actor returned.
 
         Raises:
             RayError: The actor was lost.
-            VditrackError: The actor raised it.
+            VditrackError: The actor raised it; it is killed.
 
         """
         try:
             return future.result()
         except self._ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            raise cause if isinstance(cause, VditrackError) else error from None
+            if not isinstance(error.cause, VditrackError):
+                raise
+            self._ray.kill(actor)
+            raise error.cause from None
 
     def _drop(self, actor: Any) -> None:  # noqa: ANN401
         # It may only be out of reach, and must not go on beside the one that replaces it.

@@ -99,8 +99,12 @@ def test_tasks_that_fail_or_lose_their_worker_leave_the_others_alone(make_pool, 
     kind, reason = found["kill worker"].failure
     assert (kind, reason.split(":")[0]) == ("crash", "its Ray worker was lost 1 time")
     assert pool.replaced == 2
-    with pytest.raises(VditrackError, match=r"^the model is damaged\.$"):
+    with pytest.raises(VditrackError, match=r"^the model is damaged\.$") as held:
         run(pool, "lack")
+    pool.close()
+    # Also while the traceback holds the actor.
+    wait_for(lambda: not list_actors())
+    del held
 
 
 def test_a_cluster_without_room_for_a_worker_is_refused(make_pool):
