@@ -24,6 +24,7 @@ def main(folder, rate, reliability, length_of_play):
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     qos = max(10, length_of_play) if reliability == "reliable" else best_effort
     publisher = node.create_publisher(Image, "image", qos)
+    own = ReliabilityPolicy.RELIABLE if reliability == "reliable" else best_effort.reliability
     # Made beforehand, so that the rate holds.
     messages = []
     for frame in frames:
@@ -32,7 +33,14 @@ def main(folder, rate, reliability, length_of_play):
         message = Image(height=height, width=width, step=3 * width, encoding="rgb8", data=data)
         message.header.frame_id = "camera_optical"
         messages.append(message)
-    while length_of_play and not publisher.get_subscription_count():
+
+    def is_heard():
+        # A node that changes its subscription to the camera's quality loses what comes before.
+        heard = node.get_subscriptions_info_by_topic(publisher.topic_name)
+        same = any(one.qos_profile.reliability == own for one in heard)
+        return same and publisher.get_subscription_count()
+
+    while length_of_play and not is_heard():
         time.sleep(0.05)
     there_and_back = cycle([*range(length), *range(length - 2, 0, -1)])
     with (folder / "published.txt").open("w", buffering=1) as log:

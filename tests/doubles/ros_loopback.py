@@ -129,7 +129,8 @@ def tracker_node(folder, *arguments, log="node.log", environment=None, **paramet
 def camera_process(folder, frames, rate, *, reliability="best_effort", count=0, environment=None):
     """A camera of its own process; it plays frames [T, H, W, 3] there and back.
 
-    With a count it waits for a listener, publishes so many and waits until it is ended.
+    With a count it waits for a listener of its own reliability, publishes so many and waits until
+    it is ended.
     """
     np.save(folder / "frames.npy", frames)
     script = Path(__file__).with_name("ros_camera.py")
