@@ -5,13 +5,14 @@ The masks are propagated from the one that says where points are put.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from vditrack.annotation.annotate import Progress
 from vditrack.annotation.failures import SourceError
 from vditrack.annotation.regions import check_mask, read_regions
 from vditrack.annotation.specification import Specification
@@ -24,9 +25,6 @@ from vditrack.io.frame_source import FrameSource, open_source
 from vditrack.io.parquet import import_pyarrow
 from vditrack.masks.clip_propagation import MaskBlock
 from vditrack.tracker import Tracker
-
-Progress = Callable[[int, int | None], None]
-"""Called with the frames done and the frames in all, None where it is not known."""
 
 
 def write_masks(

@@ -51,9 +51,8 @@ def list_sources(arguments: Sequence[str]) -> list[Source]:
     """Return the recordings that the arguments name, each once.
 
     An argument is a video file, a folder of images, a bag, a LeRobot data set, a folder that is
-    searched for these, a
-    pattern with ``*``, or a manifest (`.txt`, `.csv`, `.jsonl`). The order is that of the
-    arguments; in folders and patterns it is that of the names.
+    searched for these, a pattern with ``*``, or a manifest (`.txt`, `.csv`, `.jsonl`). The order is
+    that of the arguments; in folders and patterns it is that of the names.
 
     Raises:
         InputError: A pattern or a folder has no recording, or a manifest is not valid.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,6 @@ from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import Record, read_stamps, read_tracks
 from vditrack.arrays import Doubles, Ints
 from vditrack.points.tracks import Tracks
-
-Progress = Callable[[int, int | None], None]
-"""Called with the frames done and the frames in all, None where it is not known."""
 
 
 @dataclass(frozen=True)

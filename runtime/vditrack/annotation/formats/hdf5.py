@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from vditrack.annotation.formats.content import Progress, TrackContent
+from vditrack.annotation.annotate import Progress
+from vditrack.annotation.formats.content import TrackContent
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError, install_command
 

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.annotation.formats.content import Progress, TrackContent
+from vditrack.annotation.annotate import Progress
+from vditrack.annotation.formats.content import TrackContent
 from vditrack.arrays import Bools, Floats, Ints
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError, install_command

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from vditrack.annotation.annotate import Progress
 from vditrack.annotation.failures import SourceError
-from vditrack.annotation.formats.content import Progress, TrackContent
+from vditrack.annotation.formats.content import TrackContent
 from vditrack.arrays import Frame
 from vditrack.errors import InputError
 from vditrack.features.clip_frames import ClipFrames

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vditrack.annotation.formats.content import Progress, TrackContent
+from vditrack.annotation.annotate import Progress
+from vditrack.annotation.formats.content import TrackContent
 from vditrack.annotation.formats.hdf5 import import_h5py, write_hdf5
 from vditrack.annotation.formats.mcap import import_mcap, write_mcap
 from vditrack.annotation.formats.rerun import write_rerun
