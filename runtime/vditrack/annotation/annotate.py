@@ -194,10 +194,12 @@ def measure_tracks(tracks: Tracks | RaggedTracks, times: Doubles, queries: int) 
     seconds = seen_in * (times[-1] - times[0]) / max(1, len(times) - 1)
     places = np.searchsorted(LIFE_SECONDS, seconds, side="right")
     seen = visible.any()
+    # Where a padded point does not live, it has no position.
+    living = np.isfinite(tracks.points).all(axis=-1)
     return Measures(
         points=len(tracks.queries),
         queries=queries,
-        visible_share=round(float(visible.mean()), 4) if visible.size else None,
+        visible_share=round(float(visible[living].mean()), 4) if living.any() else None,
         confidence=round(float(tracks.confidence[visible].mean()), 4) if seen else None,
         life=tuple(counts.tolist()),
         life_seconds=tuple(np.bincount(places, minlength=len(LIFE_SECONDS) + 1).tolist()),

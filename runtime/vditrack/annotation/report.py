@@ -115,11 +115,17 @@ def _describe_points(summary: Summary) -> str:
         points = f"a grid of {specification.grid} x {specification.grid} points"
     elif specification.features is not None:
         points = f"up to {specification.features} corners"
+        if specification.renews:
+            points = f"about {specification.features} corners at a time, renewed as they are lost"
     elif specification.random is not None:
         points = f"{specification.random} random points"
     else:
         points = f"{len(specification.queries or ())} given points"
     parts = [points]
+    if specification.mask is not None:
+        parts.append(f"on each object of {specification.mask}")
+    if specification.boxes is not None:
+        parts.append(f"in each of the boxes ({len(specification.boxes)})")
     if specification.min_spread:
         parts.append(f"those that spread at least {specification.min_spread:g}")
     if specification.pad_to is not None:

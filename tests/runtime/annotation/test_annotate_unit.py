@@ -181,6 +181,9 @@ def test_features_are_renewed_or_those_of_the_first_frame(annotate, clip):
     assert_allclose(first.tracks.queries, same, atol=1e-4)
     padded, _ = annotate(clip[0], features=10, pad_to=4)
     assert padded.tracks.points.shape == (4, LENGTH, 2)
+    # Where a corner does not live, it is not invisible.
+    wide, _ = annotate(clip[0], features=10, pad_to=100)
+    assert wide.measures.visible_share == made.measures.visible_share
 
 
 def depth_images(topic, frame_id="camera_optical", delay=0, size=(96, 128)):
