@@ -162,11 +162,15 @@ class Peer:
         self._context.try_shutdown()
 
     def until(self, condition, what, seconds=PATIENCE, log=None):
-        """Spin until the condition holds; a failure shows what the process of a log has written."""
+        """Spin until the condition holds; a failure shows what the process of a log has written.
+
+        What is awaited is a text, or a function that returns it at the failure.
+        """
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                pytest.fail(f"not within {seconds} s: {what}\n{log.log if log else ''}")
+                awaited = what() if callable(what) else what
+                pytest.fail(f"not within {seconds} s: {awaited}\n{log.log if log else ''}")
             self._executor.spin_once(timeout_sec=0.02)
 
     def listen(self, seconds, until=lambda: False):

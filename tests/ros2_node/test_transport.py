@@ -41,6 +41,7 @@ def test_images_of_640_x_480_arrive_as_the_middleware_comes(peer, tmp_path):
     """With best effort, 16 of 150 images gave tracks; now they do of a reliable camera."""
     frames = clip(480, 640)
     tracks = peer.collect(PointCloud2, "/tracker/tracks", QoSProfile(depth=COUNT))
+    # Subscribed to last: nodes learn of subscriptions in their order.
     told = peer.collect(DiagnosticArray, "/diagnostics")
 
     def camera(folder, reliability):
@@ -63,8 +64,18 @@ def test_images_of_640_x_480_arrive_as_the_middleware_comes(peer, tmp_path):
     }
     with tracker_node(tmp_path, environment=AS_IT_COMES, **waiting) as node:
         peer.until(lambda: "Listening on /image" in node.log, "the node")
+        # The node publishes no tracks until it knows of the subscription to them.
+        peer.until(lambda: told, "that the node knows of this test's subscriptions", log=node)
         with camera(folder := "reliable", "reliable"):
-            peer.until(lambda: len(tracks) >= 0.95 * COUNT, "95% of the images", log=node)
+
+            def describe():
+                """Return which images have tracks, and what the node counted, for a failure."""
+                came = {nanoseconds(cloud.header.stamp) for cloud in tracks}
+                without = [n for n, s in enumerate(published(tmp_path / folder)) if s not in came]
+                values = {value.key: value.value for value in told[-1].status[-1].values}
+                return f"95% of the images: {len(came)} have tracks, not {without}; {values}"
+
+            peer.until(lambda: len(tracks) >= 0.95 * COUNT, describe, log=node)
             stamps = {nanoseconds(cloud.header.stamp) for cloud in tracks}
             assert len(stamps & published(tmp_path / folder).keys()) >= 0.95 * COUNT
         assert "/image is received reliable, as all of its publishers are" in node.log
