@@ -14,8 +14,9 @@ import ablations
 from ablations import ROWS, Given, PixelEncoder, rows_of
 from doubles.cards import change_fields
 from doubles.tiny_checkpoint import TINY_CARD
-from vditrack.bundle.configuration import FlowTracking, Recovery, Visibility
+from vditrack.bundle.configuration import FlowTracking, Visibility
 from vditrack.bundle.folder import bundled_model, load_bundle, seal_bundle
+from vditrack.bundle.redetection import Recovery
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError
 from vditrack.evaluation.baselines.point_baselines import LucasKanade

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle.configuration import PositiveReal
+from vditrack.bundle.value_types import PositiveReal
 from vditrack.errors import InputError
 from vditrack.input_checks.files import MAX_TOML_SIZE, MalformedError, decode_toml, read_file
 from vditrack_export.plan.costs import PRECISIONS, Fusion, PrecisionName

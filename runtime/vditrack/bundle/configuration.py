@@ -15,19 +15,17 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-Count = Annotated[int, Meta(ge=0, le=10_000)]
-"""Frames, steps, neighbours or cells."""
-Positive = Annotated[int, Meta(gt=0, le=10_000)]
-Side = Annotated[int, Meta(gt=0, le=65_536)]
-"""Pixels or channels."""
-Few = Annotated[int, Meta(gt=0, le=100)]
-"""Radii, and sides of windows and grids: memory grows with their square."""
-Levels = Annotated[int, Meta(ge=0, le=16)]
-"""Halvings of a picture."""
-PositiveReal = Annotated[float, Meta(gt=0)]
-NonNegative = Annotated[float, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Cosine = Annotated[float, Meta(ge=-1, lt=1)]
+from vditrack.bundle.redetection import CertainMatches, GapFilling, Recovery
+from vditrack.bundle.value_types import (
+    Cosine,
+    Few,
+    Levels,
+    NonNegative,
+    Positive,
+    PositiveReal,
+    Share,
+    Side,
+)
 
 
 class OpticalFlow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,53 +137,6 @@ class CameraMotion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How much farther for each frame that it was lost. Chosen."""
 
 
-class Recovery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How lost points are found again: by descriptor, then by patch.
-
-    A lost point is searched for near its predicted position by its template, and in the whole frame
-    by its first descriptor.
-    """
-
-    min_similarity: Cosine
-    """Least cosine with the point's first descriptor at the place where it is found."""
-    min_correlation: float
-    """Least mean correlation of the point's near and wide patches there."""
-    wide_radius: Few = 14
-    """Radius of the wide patch, aligned before the near one. Chosen."""
-    wide_rounds: Positive = 4
-    """Gauss-Newton steps on the wide patch. Chosen."""
-    max_wide_shift: PositiveReal = 8.0
-    """Pixels of the wide patch by which it may move from a match, at most. Chosen."""
-    max_shift: PositiveReal = 10.0
-    """Pixels of the near patch by which both patches together may move from a match, if that is
-    more than ``max_wide_shift``. Chosen."""
-    radius: PositiveReal = 8.0
-    """How far from its predicted position a lost point may return, in pixels at a width of 256.
-    Chosen."""
-    radius_growth: NonNegative = 3.0
-    """How much farther for each frame that it was lost, in the same unit. Chosen."""
-    anywhere_after: NonNegative = 8.0
-    """Frames after which a lost point may return anywhere, counted while it is expected inside the
-    frame. Chosen."""
-    min_wide_correlation: float = 0.5
-    """Least correlation of the wide patch where a point is found. Chosen."""
-    min_near_inside: Share = 0.75
-    """Share of the near patch, by weight, that must be inside the frame where a point is found.
-    Chosen."""
-    min_wide_inside: Share = 0.5
-    """The same of the wide patch. Chosen."""
-    rival_distance: PositiveReal = 8.0
-    """Distance, in pixels at a width of 256, from which on a second match is a rival. Chosen."""
-    rival_margin: NonNegative = 0.05
-    """By how much the correlation of a match must exceed that of its rivals. Chosen."""
-    min_unplaced_correlation: float = 0.9
-    """What ``min_correlation`` is for a point of whose position nothing is known, after a jump of
-    the clock. Chosen."""
-    certain_correlation: float = 0.98
-    """Least correlation at which such a point is found though its descriptor resembles another
-    place of its first frame as much. In 12,595 searches in other pictures none was above 0.97."""
-
-
 class Visibility(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A logistic regression that gives the confidence that a point is visible where it is placed.
 
@@ -215,6 +166,10 @@ class FlowTracking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     patches: PatchAlignment = PatchAlignment()
     recovery: Recovery | None
     """None: a lost point is not searched for, and is never visible again."""
+    certain: CertainMatches | None = None
+    """None: a match by descriptor alone places no point. Used only with ``recovery``."""
+    gaps: GapFilling | None = GapFilling()
+    """None: gaps are not filled. Used only offline."""
     visibility: Visibility
     camera: CameraMotion = CameraMotion()
     max_flow_error: PositiveReal = 2.0

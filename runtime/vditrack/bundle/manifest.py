@@ -7,17 +7,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle.configuration import (
-    Count,
-    Matching,
-    Positive,
-    Propagation,
-    Share,
-    Side,
-    Streaming,
-)
+from vditrack.bundle.configuration import Matching, Propagation, Streaming
+from vditrack.bundle.value_types import Count, Positive, Share, Side
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]

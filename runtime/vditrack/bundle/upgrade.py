@@ -112,6 +112,15 @@ def _from_7(fields: Fields) -> Fields:
     return {**fields, "matching": {**fields["matching"], "flow_tracking": upgraded}}
 
 
+def _from_8(fields: Fields) -> Fields:
+    """Add what version 9 did: certain matches, and gaps that are filled backward."""
+    flow_tracking = fields["matching"]["flow_tracking"]
+    if flow_tracking is None:
+        return fields
+    upgraded = {**flow_tracking, "certain": None, "gaps": None}
+    return {**fields, "matching": {**fields["matching"], "flow_tracking": upgraded}}
+
+
 _OPTICAL_FLOW_OF_6 = {
     "window": 15,
     "levels": 4,
@@ -214,6 +223,7 @@ _UPGRADES: dict[int, Callable[[Fields], Fields]] = {
     5: _from_5,
     6: _from_6,
     7: _from_7,
+    8: _from_8,
 }
 OLDEST_VERSION = min(_UPGRADES)
 """Oldest schema version that can be read."""

@@ -116,7 +116,7 @@ class AppearanceReader:
         positions = view.model_positions(points[new])
         descriptors, rivals = self.describe(positions, view.features, view.image)
         memory.query.descriptor[new] = memory.template[new] = descriptors
-        memory.query.rival_similarity[new] = rivals
+        memory.query.rival_similarity[new] = memory.rival[new] = rivals
         memory.described[new] = True
 
     def _choose_sizes(self, points: Floats, image: Pyramid) -> tuple[Floats, Floats]:

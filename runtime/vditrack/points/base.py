@@ -94,7 +94,15 @@ class PointTracker(ABC):
         if self._image is None:
             raise InputError("points were added before the first frame. Push a frame first.")
         check_points(points, self._image.shape)
-        count, positions = len(points), np.asarray(points * self._scale(), np.float32)
+        positions = np.asarray(points * self._scale(), np.float32)
+        self._append(ids, positions)
+        if len(points):
+            with limit_blas_threads():
+                self._start_points(positions, self._features, self._image, origin)
+
+    def _append(self, ids: Ints, positions: Floats) -> None:
+        """Append N visible points at positions [N, 2] in model pixels."""
+        count = len(ids)
         self.ids = np.concatenate([self.ids, ids])
         self.age = np.concatenate([self.age, np.zeros(count, np.int64)])
         self.confidence = np.concatenate([self.confidence, np.ones(count, np.float32)])
@@ -103,9 +111,6 @@ class PointTracker(ABC):
         )
         self._positions = np.concatenate([self._positions, positions])
         self._visible = np.concatenate([self._visible, np.ones(count, np.bool_)])
-        if count:
-            with limit_blas_threads():
-                self._start_points(positions, self._features, self._image, origin)
 
     def keep(self, kept: Bools) -> None:
         """Drop the points where the mask [N] is false."""

@@ -18,6 +18,8 @@ from vditrack.features.restarting import features_from, first_frame_read, keeps_
 from vditrack.input_checks.arrays import check_clip, validate_queries
 from vditrack.points.base import PointTracker
 from vditrack.points.factory import create_point_tracker
+from vditrack.points.flow_tracker import FlowTracker
+from vditrack.points.gap_filling import GapFiller
 from vditrack.points.heft_reference import track_reference
 from vditrack.points.optical_flow import grey_levels
 from vditrack.points.track_blocks import TrackBlock, collect_tracks, empty_block, write_frame
@@ -40,7 +42,8 @@ Checkpoint = Mapping[str, NDArray[Any]]
 """The state of tracking between two blocks, by name."""
 
 _BLOCK = 64
-"""Frames of a block. Those of a block that is tracked backward are in memory, as grey levels."""
+"""Frames of a block in which no gaps are filled. Those of a block that is tracked backward are in
+memory, as grey levels."""
 
 
 class Step(NamedTuple):
@@ -127,6 +130,9 @@ class ClipTracking(Iterator[TrackBlock]):
         self._kept_bytes = kept_bytes
         self._kept: KeptMaps | None = KeptMaps(kept_bytes) if self._last_query else None
         self._tracker = self._new_tracker()
+        flow_tracking = settings[0].flow_tracking
+        self._gaps = None if self._causal or flow_tracking is None else flow_tracking.gaps
+        self._block = _BLOCK if self._gaps is None else self._gaps.frames
         self._backward, self._next = False, 0
         self._blocks = self._run()
 
@@ -170,7 +176,7 @@ class ClipTracking(Iterator[TrackBlock]):
             self._tracker = self._new_tracker()
         # Points that are queried later in the clip are tracked back to its start as well.
         while self._next >= 0:
-            first = self._next // _BLOCK * _BLOCK
+            first = self._next // self._block * self._block
             steps = self._read_back(first, self._next + 1)
             yield self._track(steps[::-1], first, self._next + 1)
 
@@ -189,7 +195,7 @@ class ClipTracking(Iterator[TrackBlock]):
         for _ in islice(steps, self._next - begin):
             pass
         while self._next < len(self._frames):
-            end = min(len(self._frames), (self._next // _BLOCK + 1) * _BLOCK)
+            end = min(len(self._frames), (self._next // self._block + 1) * self._block)
             yield self._track(islice(steps, end - self._next), self._next, end)
 
     def _track(self, steps: Iterable[Step], first: int, end: int) -> TrackBlock:
@@ -197,16 +203,24 @@ class ClipTracking(Iterator[TrackBlock]):
         times = self._frames.times[first:end]
         block = empty_block(self._queries, first, times, backward=self._backward)
         tracker, turn = self._tracker, self._last_query
+        filler = None
+        if self._gaps is not None and isinstance(tracker, FlowTracker):
+            filler = GapFiller(block, tracker, self._gaps)
         for frame, image, features in steps:
             since = frame + 1 if self._backward and frame != turn else frame
-            tracker.advance(features, image, float(self._intervals[since]))
+            intervals = float(self._intervals[since])
+            tracker.advance(features, image, intervals)
             starting = np.flatnonzero(self._queries[:, 0] == frame)
             if len(starting):
                 tracker.add(starting, self._queries[starting, 1:])
             write_frame(block, frame, tracker)
+            if filler is not None:
+                filler.observe(frame, image, features, intervals)
             self._next = frame - 1 if self._backward else frame + 1
             if self._progress is not None:
                 self._progress(self.steps_done, self._total)
+        if filler is not None:
+            filler.fill()
         return block
 
     def _read_steps(self, first: int) -> Iterator[Step]:

@@ -116,6 +116,57 @@ def match_elsewhere(templates: Floats, target: FeatureMap, around: Floats, radiu
     return Match(np.asarray(points, np.float32), np.asarray(peak, np.float32))
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """N templates, compared with all cells of one frame."""
+
+    best: Floats
+    """[N, 2] (x, y) in model pixels of the cell that each template matches best."""
+    similarity: Floats
+    """[N] cosine there."""
+    margin: Floats
+    """[N] by how much that exceeds the largest cosine elsewhere."""
+    rival: Floats
+    """[N] largest cosine elsewhere than at the templates' points."""
+    dots: Floats
+    """[N, rows, columns] dot products of the templates with every cell."""
+
+
+def compare_with_all(
+    templates: Floats, target: FeatureMap, points: Floats, apart: float
+) -> Comparison:
+    """Compare templates with all cells of a frame.
+
+    Args:
+        templates: [N, C] of any length; N is at least 1.
+        target: the map of the frame.
+        points: [N, 2] (x, y) in model pixels, where the templates' points are.
+        apart: distance in model pixels from which on a cell is elsewhere.
+
+    """
+    grid, count = target.grid, len(templates)
+    dots = _dot_products(templates, target)
+    similarities = dots * target.half_cell_inverse_norms[::2, ::2]
+    y = pixels_from_cells(np.arange(grid.rows, dtype=np.float32), grid.stride)[None]
+    x = pixels_from_cells(np.arange(grid.columns, dtype=np.float32), grid.stride)[None]
+    row, column = _argmax(similarities)
+    best = np.stack([x[0, column], y[0, row]], axis=1).astype(np.float32)
+    highest = similarities[np.arange(count), row, column]
+    radius = np.full(count, apart, np.float32)
+    beside_best, beside_points = (
+        np.where(_within(y, x, places, radius), np.float32(-1), similarities).max(axis=(1, 2))
+        for places in (best, points)
+    )
+    return Comparison(best, highest, highest - beside_best, beside_points, dots)
+
+
+def refine_best(found: Comparison, rows: Indices, target: FeatureMap, settings: Matching) -> Match:
+    """Return the best matches of the templates in the given rows, between cells."""
+    around = found.best[rows]
+    search = _Search(target, found.dots[rows], around, np.full(len(rows), np.inf, np.float32))
+    return search.soft_argmax(search.best_pixel_near(around), settings)
+
+
 def cosines(a: Floats, b: Floats) -> Floats:
     """Return the cosine similarities [N] of descriptors [N, C] with others, row by row."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)

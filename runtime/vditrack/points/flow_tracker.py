@@ -18,9 +18,10 @@ from vditrack.bundle.configuration import FlowTracking, Matching
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.appearance import AppearanceReader
-from vditrack.points.array_tables import assign_rows, concatenate_rows, select_rows
+from vditrack.points.array_tables import concatenate_rows, select_rows
 from vditrack.points.base import PointTracker
 from vditrack.points.camera_motion import estimate_motion
+from vditrack.points.certain_matches import CertainSearch
 from vditrack.points.optical_flow import resize_grey, track_forward_backward_at_levels
 from vditrack.points.origin import Origin
 from vditrack.points.patch_alignment import Placement, place_unwarped
@@ -32,6 +33,7 @@ from vditrack.points.point_memory import (
     compare_descriptors,
     lose,
     remember,
+    remember_here,
     widen_descriptors,
 )
 from vditrack.points.point_motion import are_static, predict_steps, update_motion
@@ -76,6 +78,10 @@ class FlowTracker(PointTracker):
         self._search: PointSearch | None = None
         if recovery is not None:
             self._search = PointSearch(self._reader, settings, flow_tracking, recovery)
+        self._certain: CertainSearch | None = None
+        if self._search is not None and recovery is not None and flow_tracking.certain is not None:
+            certain = flow_tracking.certain
+            self._certain = CertainSearch(self._search, settings, recovery, certain)
         self._memory: PointMemory | None = None
         self._pyramid: Pyramid | None = None
         self.evidence: Floats = np.zeros((0, 4), np.float32)
@@ -170,6 +176,25 @@ class FlowTracker(PointTracker):
         ]
         return concatenate_rows(*blocks)
 
+    def new_tracker(self) -> "FlowTracker":
+        """Return a tracker of the same settings, without points, before the first frame."""
+        return FlowTracker(self._grid, self._settings, self._flow_tracking)
+
+    def add_copies(self, source: "FlowTracker", rows: Indices, points: Floats) -> None:
+        """Add points of another tracker on the last frame, which are visible there.
+
+        Args:
+            source: a tracker of the same settings.
+            rows: [N] of the points in that tracker.
+            points: [N, 2] (x, y) in pixels of the last frame of this tracker.
+
+        """
+        if source._memory is None:
+            return
+        new = remember_here(select_rows(source._memory, rows))
+        self._append(source.ids[rows], np.asarray(points * self._scale(), np.float32))
+        self._memory = new if self._memory is None else add_memory(self._memory, new)
+
     def _pyramid_of(self, image: Grey) -> Pyramid:
         """Return the pyramid of an image, which is kept until there is a pyramid of another."""
         if self._pyramid is None or self._pyramid.level(0) is not image:
@@ -238,18 +263,32 @@ class FlowTracker(PointTracker):
             flow = self._track_by_flow(memory, before, view, origin, start, carried, static)
         with stage("patches"):
             placement, correlation = self._align_to_query(memory, view, flow)
+        like_query = correlation > settings.min_correlation
+        certain = self._certain
+        evidence = None if certain is None else certain.compare(memory, view, placement.points)
+        if evidence is not None:
+            like_query |= evidence.like_query
         tracked = (memory.lost_frames == 0) & flow.trusted
-        tracked &= (correlation > settings.min_correlation) & image.contains(placement.points)
+        tracked &= like_query & image.contains(placement.points)
         # Flow sticks to the border where a point leaves across it.
         tracked &= image.contains(origin + predict_steps(memory, view, origin, static))
-        tracked |= self._are_confirmed(memory, view, placement, correlation) & flow.trusted
+        if self._search is not None:
+            confirmed = self._search.are_confirmed(memory, view, placement, correlation)
+            tracked |= confirmed & flow.trusted
         update_motion(memory, view, placement, origin, static, tracked, settings)
         if view.features is not None:
             with stage("recovery"):
-                self._recover(memory, view, placement)
+                moved = np.zeros(len(origin), np.bool_)
+                if certain is not None and evidence is not None:
+                    moved = certain.place(memory, view, evidence, placement)
+                if self._search is not None:
+                    self._search.recover(memory, view, placement)
             self._reader.describe_new(memory, view, placement.points)
         with stage("visibility"):
             self._update_visibility(memory, rows, view, placement, flow.error)
+        if certain is not None and evidence is not None:
+            seen = tracked & ~moved & (self.confidence[rows] >= 0.5)
+            certain.remember_rivals(memory, evidence, seen)
         memory.shapes[:] = placement.shapes / view.patch_scale(memory.query)
 
     def _track_by_flow(
@@ -320,46 +359,6 @@ class FlowTracker(PointTracker):
         limit = settings.max_surprise * query.expected_error * view.unit
         surprising = np.linalg.norm(shift, axis=1) > limit
         return placement, np.where(query.textureless & surprising, np.float32(-1), correlation)
-
-    def _are_confirmed(
-        self, memory: PointMemory, view: View, placement: Placement, correlation: Floats
-    ) -> Bools:
-        """Return which textureless points [N] are where the camera's motion leads, by patch."""
-        recovery = self._flow_tracking.recovery
-        if recovery is None:
-            return np.zeros(len(correlation), np.bool_)
-        confirmed = memory.query.textureless & ~memory.unplaced
-        confirmed &= correlation > recovery.min_correlation
-        inside = self._near.share_inside(memory.query.near, view.image, placement)
-        confirmed &= inside >= recovery.min_near_inside
-        return confirmed & view.image.contains(placement.points)
-
-    def _recover(self, memory: PointMemory, view: View, placement: Placement) -> None:
-        """Move lost points to where they are re-detected."""
-        recovery = self._flow_tracking.recovery
-        if self._search is None or recovery is None:
-            return
-        searched = (memory.lost_frames > 0) & ~memory.query.textureless
-        searched &= self._search.may_be_seen(memory, view, placement.points)
-        lost = np.flatnonzero(searched)
-        if not len(lost):
-            return
-        predicted = placement.points[lost]
-        found, is_found = self._search.search(select_rows(memory, lost), view, predicted)
-        recovered = lost[is_found]
-        departure = found.points[is_found] - placement.points[recovered]
-        assign_rows(placement, recovered, select_rows(found, is_found))
-        limit = recovery.radius_growth * recovery.anywhere_after * view.unit
-        near = np.linalg.norm(departure, axis=1) < limit
-        near &= ~memory.unplaced[recovered]
-        correction = departure * view.scale / memory.lost_frames[recovered, None]
-        corrected = memory.velocity[recovered] + correction
-        # A point that is found far away does not have the velocity it was predicted with.
-        memory.velocity[recovered] = np.where(near[:, None], corrected, np.float32(0))
-        memory.moving[recovered] = near
-        for counter in (memory.lost_frames, memory.missed_frames, memory.radius):
-            counter[recovered] = 0
-        memory.unplaced[recovered] = False
 
     def _update_visibility(
         self,

@@ -66,6 +66,8 @@ class PointMemory:
     similarities: Floats
     """[N, 2] cosines with the query's descriptor and with the template in the last frame that has a
     feature map; 1 in the frame of the query."""
+    rival: Floats
+    """[N] the largest cosine that another place had with the point's descriptors lately."""
     shown: Bools
     """[N] whether the point was lost in that frame, and distinctive enough to be visible there."""
 
@@ -87,6 +89,7 @@ def remember(query: Appearance, shapes: Floats, *, described: bool) -> PointMemo
         unplaced=np.zeros(count, np.bool_),
         described=np.full(count, described),
         similarities=np.ones((count, 2), np.float32),
+        rival=query.rival_similarity.copy(),
         shown=np.zeros(count, np.bool_),
     )
 
@@ -133,6 +136,18 @@ def lose(memory: PointMemory, rows: Indices) -> None:
     memory.lost_frames[rows] = 1
     memory.unplaced[rows] = True
     memory.shown[rows] = False
+
+
+def remember_here(memory: PointMemory) -> PointMemory:
+    """Return the memory of the same N points as if they had just been placed where they are."""
+    new = remember(memory.query, memory.shapes, described=True)
+    return replace(
+        new,
+        template=memory.template,
+        described=memory.described,
+        similarities=memory.similarities,
+        rival=memory.rival,
+    )
 
 
 @dataclass(frozen=True)

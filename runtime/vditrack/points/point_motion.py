@@ -6,8 +6,9 @@ tracked stands still in the scene: it is expected where the camera's motion lead
 
 import numpy as np
 
-from vditrack.arrays import Bools, Floats
-from vditrack.bundle.configuration import CameraMotion, FlowTracking, Recovery
+from vditrack.arrays import Bools, Floats, Indices
+from vditrack.bundle.configuration import CameraMotion, FlowTracking
+from vditrack.bundle.redetection import Recovery
 from vditrack.points.patch_alignment import Placement
 from vditrack.points.point_memory import PointMemory, View
 
@@ -34,6 +35,13 @@ def predict_steps(memory: PointMemory, view: View, origin: Floats, static: Bools
     """Return how far points are expected to move into this frame, [N, 2] in its pixels."""
     own = memory.velocity * view.intervals / view.scale
     return np.where(static[:, None], view.camera.step(origin), own)
+
+
+def restart_motion(memory: PointMemory, rows: Indices) -> None:
+    """Count points in the given rows as tracked, with unknown motion, in place."""
+    for value in (memory.velocity, memory.lost_frames, memory.missed_frames, memory.radius):
+        value[rows] = 0
+    memory.moving[rows] = memory.unplaced[rows] = False
 
 
 def update_motion(

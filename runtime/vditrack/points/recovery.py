@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from vditrack.arrays import Bools, Floats, Indices
-from vditrack.bundle.configuration import FlowTracking, Matching, Recovery
+from vditrack.bundle.configuration import FlowTracking, Matching
+from vditrack.bundle.redetection import Recovery
 from vditrack.points.appearance import AppearanceReader
 from vditrack.points.array_tables import assign_rows, select_rows
 from vditrack.points.descriptor_matching import Match, cosines, match, match_elsewhere
 from vditrack.points.patch_alignment import Patches, Placement, place_unwarped
 from vditrack.points.point_memory import Appearance, PointMemory, View, are_close
+from vditrack.points.point_motion import restart_motion
 
 _SAME = 1.0
 """Pixels at a width of 256 between matches that are one."""
@@ -64,6 +66,52 @@ class PointSearch:
         height, width = view.image.size
         nearest = np.clip(predicted, 0, np.array([width, height], np.float32))
         return self._may_return(memory, view, nearest, predicted, np.arange(len(predicted)))
+
+    def are_confirmed(
+        self, memory: PointMemory, view: View, placement: Placement, correlation: Floats
+    ) -> Bools:
+        """Return which textureless points [N] are where the camera's motion leads, by patch.
+
+        Args:
+            memory: of N points.
+            view: the frame.
+            placement: of their near patches.
+            correlation: [N] of the patches there.
+
+        """
+        confirmed = memory.query.textureless & ~memory.unplaced
+        confirmed &= correlation > self._settings.min_correlation
+        inside = self._near.share_inside(memory.query.near, view.image, placement)
+        confirmed &= inside >= self._settings.min_near_inside
+        return np.asarray(confirmed & view.image.contains(placement.points), np.bool_)
+
+    def recover(self, memory: PointMemory, view: View, placement: Placement) -> None:
+        """Move lost points to where they are re-detected, in place.
+
+        Args:
+            memory: of all points.
+            view: the frame to search, with a feature map.
+            placement: of the points; where lost points are expected.
+
+        """
+        searched = (memory.lost_frames > 0) & ~memory.query.textureless
+        searched &= self.may_be_seen(memory, view, placement.points)
+        lost = np.flatnonzero(searched)
+        if not len(lost):
+            return
+        found, is_found = self.search(select_rows(memory, lost), view, placement.points[lost])
+        recovered, settings = lost[is_found], self._settings
+        departure = found.points[is_found] - placement.points[recovered]
+        assign_rows(placement, recovered, select_rows(found, is_found))
+        limit = settings.radius_growth * settings.anywhere_after * view.unit
+        near = np.linalg.norm(departure, axis=1) < limit
+        near &= ~memory.unplaced[recovered]
+        correction = departure * view.scale / memory.lost_frames[recovered, None]
+        corrected = memory.velocity[recovered] + correction
+        restart_motion(memory, recovered)
+        # A point that is found far away does not have the velocity it was predicted with.
+        memory.velocity[recovered] = np.where(near[:, None], corrected, np.float32(0))
+        memory.moving[recovered] = near
 
     def search(self, memory: PointMemory, view: View, predicted: Floats) -> tuple[Placement, Bools]:
         """Search for N lost points.
@@ -164,7 +212,7 @@ class PointSearch:
         query, shapes = select_rows(memory.query, rows), memory.shapes[rows]
         shapes[: len(from_first)] = place_unwarped(places[from_first]).shapes
         start = Placement(np.asarray(started, np.float32), shapes * view.patch_scale(query))
-        placement, correlation = self._align_to_match(query, select_rows(wide, rows), view, start)
+        placement, correlation = self.align_to_match(query, view, start, select_rows(wide, rows))
         returns = self._may_return(memory, view, placement.points, predicted, rows)
         score = np.full(len(similarity), -1, np.float32)
         last = memory.shapes * view.patch_scale(memory.query)
@@ -203,16 +251,23 @@ class PointSearch:
         of_wide = settings.max_wide_shift * size * query.wide_size
         return np.asarray(np.maximum(settings.max_shift * size, of_wide), np.float32)
 
-    def _align_to_match(
-        self, query: Appearance, wide: Patches, view: View, start: Placement
+    def align_to_match(
+        self, query: Appearance, view: View, start: Placement, wide: Patches | None = None
     ) -> tuple[Placement, Floats]:
         """Align patches near matches, the wide one first.
+
+        Args:
+            query: of N points.
+            view: the frame.
+            start: [N] near patches at the matches.
+            wide: the wide patches, if they are prepared already.
 
         Returns:
             The placement, and the mean correlation [N] of both patches; -1 where alignment failed.
 
         """
         settings, image = self._settings, view.image
+        wide = self._wide.prepare(query.wide) if wide is None else wide
         size, to_wide = view.patch_size(query), query.wide_size[:, None, None]
         max_wide_shift = settings.max_wide_shift * size * query.wide_size
         start_wide = Placement(start.points, start.shapes * to_wide)

@@ -16,8 +16,9 @@ from sklearn.metrics import roc_auc_score
 
 from doubles.commands import run_command
 from doubles.passthrough import write_passthrough
-from vditrack.bundle.configuration import FlowTracking, Matching, Recovery, Visibility
+from vditrack.bundle.configuration import FlowTracking, Matching, Visibility
 from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
+from vditrack.bundle.redetection import Recovery
 from vditrack.coordinates import Grid
 from vditrack.errors import BundleError, InputError, VditrackError
 from vditrack.evaluation.baselines.point_baselines import Still

@@ -23,9 +23,10 @@ from typer.testing import CliRunner
 
 from doubles.flops import count_operations, count_weights
 from doubles.small_cards import SMALL_CARDS, make_small_card
-from vditrack.bundle.configuration import FlowTracking, LiveTracking, Recovery, Visibility
+from vditrack.bundle.configuration import FlowTracking, LiveTracking, Visibility
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.bundle.manifest import Precision
+from vditrack.bundle.redetection import Recovery
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError, VditrackError, install_command
 from vditrack.features import feature_map as features

@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from doubles.video_files import moving_texture
 from vditrack import InputError, Tracker
 from vditrack import tracker as tracker_module
 from vditrack.bundle.folder import bundled_model, load_bundle
+from vditrack.bundle.redetection import GapFilling
 from vditrack.features.clip_frames import ArrayFrames
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.features.restarting import features_from, first_frame_read, keeps_state
@@ -57,8 +59,12 @@ def tracker(request, tmp_path_factory):
     state = {"frames": 9, "cached": True, "temporal_stride": 4, "described": 4}
     window = state if request.param == "state" else {"frames": 4, "described": 3}
     bundle = write_passthrough(tmp_path_factory.mktemp("bundle"), **window)
-    flow = None if request.param == "match" else load_bundle(bundled_model()).manifest.matching
-    return Tracker(bundle, settings=flow)
+    settings = load_bundle(bundled_model()).manifest.matching
+    if request.param == "match":
+        return Tracker(bundle)
+    gaps = GapFilling(frames=4, min_confidence=0.5)
+    flow = msgspec.structs.replace(settings.flow_tracking, gaps=gaps)
+    return Tracker(bundle, settings=msgspec.structs.replace(settings, flow_tracking=flow))
 
 
 @pytest.mark.parametrize("kept", [0, 1 << 27])

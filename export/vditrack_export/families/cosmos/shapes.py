@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from vditrack.bundle.configuration import PositiveReal
+from vditrack.bundle.value_types import PositiveReal
 from vditrack_export.families.base_shapes import EncoderShape, Transformer
 from vditrack_export.families.sizes import Positive
 

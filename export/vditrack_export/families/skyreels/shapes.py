@@ -1,6 +1,6 @@
 """Table of a card for SkyReels-V2: its transformer. The autoencoder is Wan's."""
 
-from vditrack.bundle.configuration import PositiveReal
+from vditrack.bundle.value_types import PositiveReal
 from vditrack_export.families.base_shapes import EncoderShape
 from vditrack_export.families.wan.shapes import WanTransformer
 

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from vditrack.bundle.configuration import PositiveReal
 from vditrack.bundle.manifest import Input
+from vditrack.bundle.value_types import PositiveReal
 from vditrack_export.families.base_shapes import (
     DenoiserShape,
     EncoderShape,
