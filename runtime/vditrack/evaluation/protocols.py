@@ -15,6 +15,7 @@ from vditrack.evaluation.metrics.keypoints import keypoint_scores
 from vditrack.evaluation.metrics.masks import mask_scores
 from vditrack.evaluation.metrics.points import (
     RECOVERED_WITHIN,
+    THRESHOLDS,
     Comparison,
     find_outside,
     measure_motion,
@@ -36,7 +37,7 @@ HEFT_CHUNK = 25
 # Edges of the bins of curves: pixels a frame on the raster, frames, and confidences. Most
 # confidences are high, so bins are narrower there.
 _MOTION = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-_SINCE_QUERY = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+_SINCE_QUERY = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 192.0)
 _SINCE_REAPPEARING = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 _CONFIDENCE = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 _PARTS = 10
@@ -301,13 +302,27 @@ def _point_curves(
         "δ within k px": compared.within(),
         "Jaccard within k px": compared.jaccard(),
         "δ by motion, px a frame": compared.accuracy_by(motion, _MOTION),
-        "δ by frames from the query": compared.accuracy_by(since, _SINCE_QUERY),
+        **_time_curves(compared, since),
         "Found again, by frames since it reappeared": compared.recovery(
             queries.frames, _SINCE_REAPPEARING
         ),
         f"Visible and within {RECOVERED_WITHIN} px, by confidence from k": compared.reliability(
             tracks.confidence, _CONFIDENCE
         ),
+    }
+
+
+def _time_curves(compared: Comparison, since: NDArray[np.float64]) -> dict[str, Curve]:
+    """Return how accuracy and visibility last, given the frames [Q, T] from each query."""
+    return {
+        "δ by frames from the query": compared.accuracy_by(since, _SINCE_QUERY),
+        **{
+            f"Within {k} px, by frames from the query": compared.accuracy_by(
+                since, _SINCE_QUERY, (k,)
+            )
+            for k in THRESHOLDS
+        },
+        "OA by frames from the query": compared.visibility_by(since, _SINCE_QUERY),
     }
 
 

@@ -287,6 +287,38 @@ def test_curves_by_motion_time_and_reappearance():
     assert result.events == {"found again": Share(1, 1)}
 
 
+def test_accuracy_by_time_of_points_tracked_for_250_frames():
+    """Two points drift: by 3 px from frame 20 on and by 10 px from frame 130 on.
+
+    From frame 200 on the second is hidden, and both are still called visible.
+    """
+    truth = np.full((2, 250, 2), 60.0, np.float32)
+    visible = np.ones((2, 250), bool)
+    visible[1, 200:] = False
+    points = truth.copy()
+    points[:, 20:130, 0] += 3
+    points[:, 130:, 0] += 10
+    clip = clip_of(truth, visible)
+    tracker = Scripted(points, np.ones((2, 250), bool))
+    curves = TapVid("first", "full").run(clip, "scripted", tracker).curves
+    within = {k: curves[f"Within {k} px, by frames from the query"] for k in (1, 2, 4, 8, 16)}
+    # Frames 1, 2 and 3, 4 to 7, 8 to 15, 16 to 31, 32 to 63, 64 to 127, 128 to 191, 192 to 249.
+    lengths = [1, 2, 4, 8, 16, 32, 64, 64, 58]
+    for curve in within.values():
+        assert curve.bins[-3:] == ("64-128", "128-192", "192+")
+        assert curve.totals.tolist() == [*(2 * n for n in lengths[:-1]), 2 * 8 + 50]
+    exact = [100, 100, 100, 100, 25, 0, 0, 0, 0]
+    near = [100, 100, 100, 100, 100, 100, 100, 100 * 2 / 64, 0]
+    for k, expected in {1: exact, 2: exact, 4: near, 8: near, 16: [100] * 9}.items():
+        np.testing.assert_allclose(within[k].percent, expected)
+    mean = np.mean([curve.percent for curve in within.values()], axis=0)
+    np.testing.assert_allclose(curves["δ by frames from the query"].percent, mean)
+    # The second point is hidden in 50 of the 58 last frames.
+    right = curves["OA by frames from the query"]
+    assert right.totals.tolist() == [2 * n for n in lengths]
+    np.testing.assert_allclose(right.percent, [100] * 8 + [100 * (1 - 50 / 116)])
+
+
 def crossing_clip(length):
     """Two objects of one look, 40 pixels wide, pass one another at 8 pixels a frame.
 

@@ -170,6 +170,9 @@ def test_json_holds_everything(summary, results):
             "bins": list(bins),
             "hits": np.sum([curve.hits for curve in own], axis=0).tolist(),
             "totals": np.sum([curve.totals for curve in own], axis=0).tolist(),
+            # The last bin is empty.
+            "low": [*summary.methods[1].intervals[title][:-1, 0], None],
+            "high": [*summary.methods[1].intervals[title][:-1, 1], None],
         }
     assert len(written["clips"]) == len(results)
     first = written["clips"][0]
@@ -272,6 +275,27 @@ def test_curves_are_drawn_where_their_points_are(summary):
     assert len(heights) == 4, "the last bin is empty"
     np.testing.assert_allclose(np.polyval(slope, percent), heights, atol=0.01)
     assert slope[0] < 0
+
+
+def test_a_band_reaches_from_the_lower_to_the_upper_end_of_each_interval(summary):
+    svg = plots.curve_plot("δ within k px", summary.methods)
+    line = re.search(r'<path d="([^"]*)"[^>]*stroke: #0072b2; stroke-width: 1.5', svg).group(1)
+    name, down = re.search(
+        r'<use xlink:href="#(\w+)" x="0" y="(\S+)" style="fill: #0072b2; fill-opacity', svg
+    ).groups()
+    band = re.search(rf'<path id="{name}" d="([^"]*)"', svg).group(1)
+    drawn, outline = (
+        np.array(re.findall(r"[ML] (\S+) (\S+)", path), float) for path in (line, band)
+    )
+    outline[:, 1] += float(down)
+    percent = summary.reference.curves["δ within k px"].percent[:4]
+    intervals = summary.reference.intervals["δ within k px"][:4]
+    assert (intervals[:, 0] < percent).all() and (percent < intervals[:, 1]).all()
+    slope = np.polyfit(percent, drawn[:, 1], 1)
+    for (x, _), ends in zip(drawn, intervals, strict=True):
+        heights = outline[np.abs(outline[:, 0] - x) < 0.01, 1]
+        found = (heights.max(), heights.min())
+        np.testing.assert_allclose(found, np.polyval(slope, ends), atol=0.01)
 
 
 def test_the_ideal_is_a_dotted_line():

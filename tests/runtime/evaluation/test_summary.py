@@ -158,6 +158,31 @@ def test_curves_are_pooled_by_count():
     assert pooled.ideal == (25, 75)
 
 
+def test_a_curve_has_the_intervals_of_its_pooled_shares():
+    """Clips with more cases weigh more; one clip alone gives no interval."""
+    rng = np.random.default_rng(2)
+    totals = rng.integers(5, 400, (12, 3)).astype(float)
+    # The more cases, the better, so that equal weights would give other intervals.
+    hits = np.round(totals * (0.1 + 0.7 * totals / 400 + rng.uniform(0, 0.2, totals.shape)))
+    totals[1:, 2] = hits[1:, 2] = 0
+    hits[:, 1] = 0.5 * totals[:, 1]
+    results = [
+        result(n, "ours", 50.0, curves={"by k": Curve(("1", "2", "3"), *case)})
+        for n, case in enumerate(zip(hits, totals, strict=True))
+    ]
+    method = summarise([*results, result(12, "ours", 50.0)], "ours").reference
+    first, second, third = method.intervals["by k"]
+    # Plainly: the pooled share of clips drawn with replacement. Few clips widen it a little.
+    drawn = rng.integers(0, 12, (20000, 12))
+    plain = 100 * hits[drawn, 0].sum(axis=1) / totals[drawn, 0].sum(axis=1)
+    low, high = np.percentile(plain, [2.5, 97.5])
+    spread = high - low
+    assert low - 0.3 * spread < first[0] < low + 0.1 * spread
+    assert high - 0.1 * spread < first[1] < high + 0.3 * spread
+    np.testing.assert_allclose(second, 50)
+    assert np.isnan(third).all()
+
+
 def with_events(**shares_of_method):
     """Results of methods on clips with (hits, total) events; None where a clip has none."""
     return [

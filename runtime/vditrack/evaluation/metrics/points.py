@@ -83,21 +83,28 @@ class Comparison:
         """Return which positions are strictly within a distance in raster pixels, bool [Q, T]."""
         return np.asarray(self.squared_distance < threshold**2, np.bool_)
 
-    def accuracy_by(self, value: Doubles, edges: tuple[float, ...]) -> Curve:
-        """Return the position accuracy by bins of another quantity.
+    def accuracy_by(
+        self, value: Doubles, edges: tuple[float, ...], thresholds: tuple[int, ...] = THRESHOLDS
+    ) -> Curve:
+        """Return the position accuracy by bins of another quantity, regardless of visibility.
 
         Args:
             value: The quantity, float64 [Q, T]; NaN leaves a position out.
             edges: Edges of the bins. A bin contains its lower edge, and the last one is open.
+            thresholds: Distances in raster pixels over whose shares the mean is taken.
 
         """
-        truth = self.true_visible & self.counted & np.isfinite(value)
-        share = np.mean([self.near(k) for k in THRESHOLDS], axis=0)[truth]
-        bins = np.digitize(value[truth], edges) - 1
-        kept = bins >= 0
-        totals = np.bincount(bins[kept], minlength=len(edges))
-        hits = np.bincount(bins[kept], share[kept], minlength=len(edges))
-        return Curve(_ranges(edges), hits.astype(np.float64), totals.astype(np.float64))
+        truth = self.true_visible & self.counted
+        share = np.mean([self.near(k) for k in thresholds], axis=0)
+        return _bin_shares(share, truth, value, edges)
+
+    def visibility_by(self, value: Doubles, edges: tuple[float, ...]) -> Curve:
+        """Return the share of frames whose visibility is right, by bins of another quantity.
+
+        It is the occlusion accuracy of each bin. Arguments as in `accuracy_by`.
+        """
+        agreeing = (self.visible == self.true_visible).astype(np.float64)
+        return _bin_shares(agreeing, self.counted, value, edges)
 
     def found_again(self, query_frames: Indices) -> Share:
         """Return how many of the points that reappeared are found again; see `reappearances`.
@@ -117,12 +124,8 @@ class Comparison:
     def recovery(self, query_frames: Indices, edges: tuple[float, ...]) -> Curve:
         """Return the share of reappeared points that are found, by the number of frames since."""
         since = frames_since_reappearing(self.true_visible, query_frames)
-        truth = self.true_visible & self.counted & np.isfinite(since)
-        found = self._found()[truth]
-        bins = np.digitize(since[truth], edges) - 1
-        totals = np.bincount(bins, minlength=len(edges))
-        hits = np.bincount(bins, found, minlength=len(edges))
-        return Curve(_ranges(edges), hits.astype(np.float64), totals.astype(np.float64))
+        found = self._found().astype(np.float64)
+        return _bin_shares(found, self.true_visible & self.counted, since, edges)
 
     def visible_outside(self, outside: Bools) -> Share:
         """Return how many of the positions far outside the frame are predicted visible.
@@ -268,6 +271,24 @@ def measure_motion(points: Floats, visible: Bools) -> Doubles:
     moved[:, 1:] = np.linalg.norm(np.diff(points, axis=1), axis=2)
     moved[:, 1:][~(visible[:, 1:] & visible[:, :-1])] = np.nan
     return moved
+
+
+def _bin_shares(share: Doubles, cases: Bools, value: Doubles, edges: tuple[float, ...]) -> Curve:
+    """Return the mean of shares by bins of a quantity.
+
+    Args:
+        share: Success of each case, from 0 to 1, float64 [Q, T].
+        cases: Which of them are cases, bool [Q, T].
+        value: The quantity, float64 [Q, T]; NaN leaves a case out.
+        edges: Edges of the bins. A bin contains its lower edge, and the last one is open.
+
+    """
+    known = cases & np.isfinite(value)
+    bins = np.digitize(value[known], edges) - 1
+    kept = bins >= 0
+    totals = np.bincount(bins[kept], minlength=len(edges))
+    hits = np.bincount(bins[kept], share[known][kept], minlength=len(edges))
+    return Curve(_ranges(edges), hits.astype(np.float64), totals.astype(np.float64))
 
 
 def _or_nan(count: Doubles | int) -> Doubles:

@@ -45,6 +45,8 @@ _STYLE: dict[Any, Any] = {
 }
 _WIDTH = 4.4
 """Width of a plot in inches. It fits a phone, so that plots are not scaled down."""
+_BAND = 0.12
+"""Opacity of an interval, so that those of five methods stay distinct."""
 _LONGEST = 18
 """Largest number of letters of a method's name in a plot."""
 _AXIS_LETTERS = 34
@@ -73,7 +75,7 @@ def dot_plot(metric: str, methods: Sequence[MethodSummary]) -> Markup:
 
 
 def curve_plot(title: str, methods: Sequence[MethodSummary]) -> Markup:
-    """Plot the curves of all methods, with their names at the right ends.
+    """Plot the curves of all methods with their intervals, and their names at the right ends.
 
     The ideal of a curve, where it has one, is a dotted line.
     """
@@ -88,6 +90,9 @@ def curve_plot(title: str, methods: Sequence[MethodSummary]) -> Markup:
         for index, curve in drawn.items():
             colour, marker = _curve_style(index)
             axes.plot(curve.percent, color=colour, marker=marker, markersize=5, clip_on=False)
+            low, high = methods[index].intervals[title].T
+            places = range(len(curve.bins))
+            axes.fill_between(places, low, high, color=colour, alpha=_BAND, linewidth=0)
         for ideal in {curve.ideal for curve in drawn.values()} - {()}:
             axes.plot(ideal, color=_INK, alpha=0.4, linestyle=":")
         axes.set_ylim(0, 100)

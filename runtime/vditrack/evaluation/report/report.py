@@ -122,6 +122,7 @@ def write_html(
         summary=summary,
         facts=facts,
         notes=_notes(summary),
+        confidence=f"{CONFIDENCE:.0%}",
         best=_best(summary),
         scope=partial(_scope, summary),
         dots={metric: dot_plot(metric, summary.methods) for metric in _columns(summary)},
@@ -239,6 +240,8 @@ def _method_json(method: MethodSummary) -> dict[str, Any]:
                 "bins": list(curve.bins),
                 "hits": curve.hits.tolist(),
                 "totals": curve.totals.tolist(),
+                "low": [_number(low) for low in method.intervals[title][:, 0]],
+                "high": [_number(high) for high in method.intervals[title][:, 1]],
             }
             for title, curve in method.curves.items()
         },

@@ -26,6 +26,8 @@ FEWEST_CLIPS = 6
 sign in more than 5% of cases."""
 _RESAMPLES = 9999
 """Number of bootstrap resamples."""
+_CURVE_RESAMPLES = 1999
+"""Number of bootstrap resamples for each bin of a curve: enough for a plot."""
 _BATCH = 1000
 """Resamples in memory at a time."""
 _SEED = 0
@@ -80,6 +82,9 @@ class MethodSummary:
     """Differences from the reference by metric and kind of event; empty for the reference."""
     curves: Mapping[str, Curve]
     """Curves by title, pooled over clips."""
+    intervals: Mapping[str, Doubles]
+    """95% intervals of the curves' success rates by title, in percent, float64 [B, 2] (low, high);
+    NaN for bins with cases in fewer than two clips."""
     frames_per_second: float
     """Frames of all clips divided by their time; NaN if no time was measured."""
     worst: tuple[Result, ...]
@@ -154,6 +159,7 @@ def _summarise_method(
         means={name: _estimate(results, name) for name in names},
         differences=differences,
         curves=_pool_curves(results),
+        intervals=_estimate_curves(results),
         frames_per_second=sum(result.frames for result in results) / seconds if seconds else np.nan,
         worst=_sort_pictured(results, names[0]),
     )
@@ -181,12 +187,15 @@ def _estimate(results: Sequence[Result], name: str) -> Estimate:
     )
 
 
-def estimate(values: Sequence[float], counts: Sequence[int] | None = None) -> Estimate:
+def estimate(
+    values: Sequence[float], counts: Sequence[int] | None = None, resamples: int | None = None
+) -> Estimate:
     """Return the mean over clips with its confidence interval.
 
     Args:
         values: A value in percent for each clip; NaN is left out.
         counts: Weight of each clip, such as its number of events; equal weights if None.
+        resamples: Number of bootstrap resamples; None for that of the metrics.
 
     """
     known = ~np.isnan(np.asarray(values, np.float64))
@@ -194,12 +203,13 @@ def estimate(values: Sequence[float], counts: Sequence[int] | None = None) -> Es
     weights = (np.ones(len(values)) if counts is None else np.asarray(counts, np.float64))[known]
     if not len(defined):
         return Estimate(np.nan, np.nan, np.nan, 0, 0)
-    low, high = _interval(defined, weights) if len(defined) > 1 else (np.nan, np.nan)
+    enough = len(defined) > 1
+    low, high = _interval(defined, weights, resamples or _RESAMPLES) if enough else (np.nan, np.nan)
     mean = np.average(defined, weights=weights)
     return Estimate(float(mean), low, high, len(defined), int(weights.sum()))
 
 
-def _interval(values: Doubles, weights: Doubles) -> tuple[float, float]:
+def _interval(values: Doubles, weights: Doubles, resamples: int) -> tuple[float, float]:
     """Return the bootstrap interval over clips: BCa, or percentiles if BCa is not defined.
 
     With few clips both intervals are too narrow, since they divide the variance by n and ignore
@@ -212,7 +222,7 @@ def _interval(values: Doubles, weights: Doubles) -> tuple[float, float]:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", DegenerateDataWarning)
         data = (values, weights)
-        done = bootstrap(data, _mean, n_resamples=_RESAMPLES, rng=_SEED, **options)
+        done = bootstrap(data, _mean, n_resamples=resamples, rng=_SEED, **options)
     if not np.isfinite(done.confidence_interval).all():
         options |= {"n_resamples": 0, "bootstrap_result": done, "method": "percentile"}
         done = bootstrap(data, _mean, **options)
@@ -222,6 +232,21 @@ def _interval(values: Doubles, weights: Doubles) -> tuple[float, float]:
 
 def _mean(values: Doubles, weights: Doubles, axis: int) -> Doubles:
     return np.asarray(np.average(values, axis=axis, weights=weights))
+
+
+def _estimate_curves(results: Sequence[Result]) -> dict[str, Doubles]:
+    """Return the intervals of all curves' bins by title, each float64 [B, 2]; see `estimate`."""
+    intervals = {}
+    for title in dict.fromkeys(title for result in results for title in result.curves):
+        curves = [result.curves[title] for result in results if title in result.curves]
+        percent = np.stack([curve.percent for curve in curves])
+        totals = np.stack([curve.totals for curve in curves]).astype(np.int64)
+        bins = [
+            estimate(values, counts, _CURVE_RESAMPLES)
+            for values, counts in zip(percent.T.tolist(), totals.T.tolist(), strict=True)
+        ]
+        intervals[title] = np.array([(one.low, one.high) for one in bins], np.float64)
+    return intervals
 
 
 def _pool_curves(results: Sequence[Result]) -> dict[str, Curve]:

@@ -42,8 +42,8 @@ class Stage:
 def draw_drift(rng: np.random.Generator) -> Stage:
     """Draw objects that rotate, stretch and ripple over a backdrop that moves slightly."""
     objects = [
-        _draw_object(rng, rng.uniform(70, 110, 2), stay_at(x, y) + _deform(rng))
-        for x, y in _draw_centres(rng, 4)
+        draw_object(rng, rng.uniform(70, 110, 2), stay_at(x, y) + _deform(rng))
+        for x, y in draw_centres(rng, 4)
     ]
     return Stage(
         _make_scene(draw_backdrop(rng, _sway_slightly(rng)), objects), ALMOST_PERFECT, share=0.6
@@ -53,8 +53,8 @@ def draw_drift(rng: np.random.Generator) -> Stage:
 def draw_occlusion(rng: np.random.Generator) -> Stage:
     """Draw two bars that cross the frame in turn and hide each point for some frames."""
     behind = [
-        _draw_object(rng, rng.uniform(60, 90, 2), stay_at(x, y) + _wander(rng, 12))
-        for x, y in _draw_centres(rng, 3)
+        draw_object(rng, rng.uniform(60, 90, 2), stay_at(x, y) + _wander(rng, 12))
+        for x, y in draw_centres(rng, 3)
     ]
     heading = rng.uniform(0, 2 * np.pi)
     turn = rng.choice([-1, 1]) * rng.uniform(1.2, 1.9)
@@ -71,11 +71,11 @@ def draw_leaving(rng: np.random.Generator) -> Stage:
     down = rng.choice([-1, 1]) * rng.uniform(0.1, 0.2) * SIZE
     pan = {"x": across, "y": down}
     objects = []
-    for x, y in _draw_centres(rng, 4):
+    for x, y in draw_centres(rng, 4):
         nearness = rng.uniform(1.05, 1.25)
         panned = swing(rate, 0.0, **{axis: nearness * way for axis, way in pan.items()})
         path = stay_at(x, y) + panned + _wander(rng, 8)
-        objects.append(_draw_object(rng, rng.uniform(60, 90, 2), path))
+        objects.append(draw_object(rng, rng.uniform(60, 90, 2), path))
     panned_past = draw_backdrop(rng, _sway_slightly(rng) + swing(rate, 0.0, **pan))
     return Stage(_make_scene(panned_past, objects), ALMOST_PERFECT, share=0.4)
 
@@ -84,8 +84,8 @@ def draw_blur_and_light(rng: np.random.Generator) -> Stage:
     """Draw a shaken, noisy camera with a long exposure under changing light."""
     shaken = sway(rng, (24, 36), x=24, y=18, angle=0.06)
     objects = [
-        _draw_object(rng, rng.uniform(70, 100, 2), stay_at(x, y) + _wander(rng, 25) + shaken)
-        for x, y in _draw_centres(rng, 3)
+        draw_object(rng, rng.uniform(70, 100, 2), stay_at(x, y) + _wander(rng, 25) + shaken)
+        for x, y in draw_centres(rng, 3)
     ]
     camera = Camera(
         light=_draw_light(rng),
@@ -104,7 +104,7 @@ def draw_blur_and_light(rng: np.random.Generator) -> Stage:
 def draw_lookalikes(rng: np.random.Generator) -> Stage:
     """Draw two to four objects with the same picture that circle a flat ellipse and cross."""
     count = int(rng.integers(2, 5))
-    first = _draw_object(rng, rng.uniform(1.0, 1.2, 2) * 100 / np.sqrt(count), stay_at(0, 0))
+    first = draw_object(rng, rng.uniform(1.0, 1.2, 2) * 100 / np.sqrt(count), stay_at(0, 0))
     rate = 2 * np.pi / rng.uniform(44, 56)
     # No two objects overlap at the start; the phase for that depends on the parity of the count.
     start = rng.uniform(-0.1, 0.1) + (np.pi / (2 * count) if count % 2 == 0 else 0.0)
@@ -154,7 +154,8 @@ def _make_scene(behind: Layer, objects: list[Layer]) -> Scene:
     return Scene(SIZE, SIZE, (behind, *objects))
 
 
-def _draw_object(rng: np.random.Generator, sides: Doubles, path: Waves) -> Layer:
+def draw_object(rng: np.random.Generator, sides: Doubles, path: Waves) -> Layer:
+    """Draw an object of ``sides`` (height, width) in pixels with a random outline along a path."""
     height, width = (round(side) for side in sides)
     picture = np.dstack([draw_surface(rng, height, width), draw_silhouette(rng, height, width)])
     return Layer(picture, add_ripples(rng, path))
@@ -166,7 +167,7 @@ def _draw_bar(rng: np.random.Generator, heading: float, moment: float) -> Layer:
     hidden = rng.uniform(9, 13)
     sides = np.array([rng.uniform(150, 190), hidden * speed])
     middle = (_MIDDLE + rng.uniform(-20, 20), _MIDDLE + rng.uniform(-20, 20))
-    return _draw_object(rng, sides, pass_through(middle, moment, heading, speed, reach=1.5 * SIZE))
+    return draw_object(rng, sides, pass_through(middle, moment, heading, speed, reach=1.5 * SIZE))
 
 
 def _sway_slightly(rng: np.random.Generator) -> Waves:
@@ -191,7 +192,7 @@ def _circle_ellipse(rate: float, phase: float, tilt: float) -> Waves:
     return stay_at(_MIDDLE, _MIDDLE) + along + aside
 
 
-def _draw_centres(rng: np.random.Generator, count: int) -> Doubles:
+def draw_centres(rng: np.random.Generator, count: int) -> Doubles:
     """Draw up to four centres, float64 [count, 2], each in another quarter of the frame."""
     quarters = rng.permutation([(1, 1), (1, 3), (3, 1), (3, 3)])[:count]
     return np.asarray((quarters + rng.uniform(-0.3, 0.3, (count, 2))) * SIZE / 4)
