@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 import typer
 
 from vditrack.bundle.folder import Bundle, load_bundle
@@ -23,6 +24,7 @@ from vditrack.evaluation.datasets.registry import Dataset, count_clips, open_dat
 Size = Literal["256", "full"]
 
 if TYPE_CHECKING:
+    from vditrack_export.calibrate.margins import Margins
     from vditrack_export.calibrate.rounds import Calibration
 
 DATA = ("synthetic:1", "leaving:1")
@@ -48,6 +50,13 @@ def calibrate(
         Size,
         typer.Option(help="Size of the frames: 256 x 256, or full. Distances are those of 256."),
     ] = "256",
+    certain: Annotated[
+        bool,
+        typer.Option(
+            "--certain",
+            help="Also choose the margins from which on a match by descriptor alone is certain.",
+        ),
+    ] = False,
     write: Annotated[
         Path | None,
         typer.Option(help="Card (.toml) to write the weights to.", show_default=False),
@@ -57,20 +66,25 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fit the weights that decide when a point counts as visible, on clips with known tracks."""
+    from vditrack_export.calibrate.margins import require_recovery
     from vditrack_export.calibrate.report import make_tables, to_json
     from vditrack_export.calibrate.rounds import list_warnings, require_flow_tracking
 
     checked = load_bundle(
         bundle, require_signature=require_signature, allow_host_code=allow_host_code
     )
-    require_flow_tracking(checked.manifest.matching)
+    flow_tracking = require_flow_tracking(checked.manifest.matching)
+    if certain:
+        require_recovery(flow_tracking)
     if write is not None:
         _require_editor()
         from vditrack_export.calibrate.writing import check_card, write_weights
 
         check_card(write, checked.manifest.source.card)
     datasets = [open_dataset(source, "tapvid") for source in dict.fromkeys(on or DATA)]
-    found, count = _calibrate_bundle(checked, datasets, clips, size, quiet=as_json)
+    found, margins, count = _calibrate_bundle(
+        checked, datasets, clips, size, certain=certain, quiet=as_json
+    )
     facts = {
         "bundle": checked.manifest.name,
         "data": ", ".join(dataset.name for dataset in datasets),
@@ -79,9 +93,9 @@ def calibrate(
         "vditrack": version("vditrack"),
     }
     if as_json:
-        echo(json.dumps(to_json(found, facts), allow_nan=False))
+        echo(json.dumps(to_json(found, facts, margins), allow_nan=False))
     else:
-        PlainConsole().print(make_tables(found, facts))
+        PlainConsole().print(make_tables(found, facts, margins))
     for warning in list_warnings(found):
         echo(f"warning: {warning}", err=True)
     if write is not None:
@@ -103,14 +117,21 @@ def _require_editor() -> None:
 
 
 def _calibrate_bundle(
-    bundle: Bundle, datasets: Sequence[Dataset], clips: int | None, size: Size, *, quiet: bool
-) -> tuple[Calibration, int]:
+    bundle: Bundle,
+    datasets: Sequence[Dataset],
+    clips: int | None,
+    size: Size,
+    *,
+    certain: bool,
+    quiet: bool,
+) -> tuple[Calibration, Margins | None, int]:
     """Calibrate on the first clips of each data set; also return how many clips were used."""
     from vditrack.acceptance import verify_tracks
     from vditrack.features.extractor import FeatureExtractor
     from vditrack.inference.selection import open_backend
     from vditrack_export.calibrate.clips import encode_clip
-    from vditrack_export.calibrate.rounds import PASSES, calibrate_weights
+    from vditrack_export.calibrate.margins import TRIED, choose_margins
+    from vditrack_export.calibrate.rounds import PASSES, calibrate_weights, require_flow_tracking
 
     backend = open_backend(bundle, "auto", verify_tracks)
     extractor = FeatureExtractor(bundle, backend.open_graph)
@@ -128,11 +149,18 @@ def _calibrate_bundle(
             for number, clip in enumerate(used)
         ]
         bars.update(encoding, total=len(encoded), completed=len(encoded))
-        tracking = bars.add_task("tracking", total=PASSES * len(encoded))
+        passes = PASSES + (len(TRIED) if certain else 0)
+        tracking = bars.add_task("tracking", total=passes * len(encoded))
         matching, advance = bundle.manifest.matching, partial(bars.advance, tracking)
         found = calibrate_weights(encoded, matching, advance)
-        bars.update(tracking, completed=PASSES * len(encoded))
-        return found, len(encoded)
+        margins = None
+        if certain:
+            flow_tracking = msgspec.structs.replace(
+                require_flow_tracking(matching), visibility=found.chosen.weights
+            )
+            margins = choose_margins(encoded, matching, flow_tracking, advance)
+        bars.update(tracking, completed=passes * len(encoded))
+        return found, margins, len(encoded)
 
 
 def _describe_origin(found: Calibration, facts: dict[str, str]) -> str:

@@ -11,28 +11,38 @@ from rich.table import Table
 from rich.text import Text
 
 from vditrack.bundle.configuration import Visibility
+from vditrack_export.calibrate.margins import Margins
 from vditrack_export.calibrate.rounds import Calibration, list_warnings
 
 _SIGNALS = Visibility.__struct_fields__[1:]
 
 
-def make_tables(found: Calibration, facts: Mapping[str, str]) -> Group:
-    """Return the metrics by threshold, the weights, and the metrics before and after."""
-    return Group(
+def make_tables(
+    found: Calibration, facts: Mapping[str, str], margins: Margins | None = None
+) -> Group:
+    """Return the metrics by threshold, the weights, the metrics before and after, and margins."""
+    parts: list[Text | Table] = [
         Text("metrics by threshold, of the last fit (* is chosen):"),
         _threshold_table(found),
         Text("\nweights, and the area under the curve of each signal alone:"),
         _weight_table(found),
         Text(f"\n{facts['bundle']} on {facts['data']}, {facts['clips']} clips (* is chosen):"),
         _round_table(found),
-    )
+    ]
+    if margins is not None:
+        heading = "\nmargins of certain matches, [matching.flow_tracking.certain] (* is the best):"
+        parts += [Text(heading), _margin_table(margins)]
+    return Group(*parts)
 
 
-def to_json(found: Calibration, facts: Mapping[str, str]) -> dict[str, Any]:
+def to_json(
+    found: Calibration, facts: Mapping[str, str], margins: Margins | None = None
+) -> dict[str, Any]:
     """Return plain data: the chosen weights, all that were tried, and the metrics by threshold.
 
     ``tried`` begins with the bundle's own weights; ``chosen`` is an index of it. ``still`` has the
-    metrics of points that do not move and are always visible.
+    metrics of points that do not move and are always visible. ``margins`` has all that were tried,
+    or is null; where ``certain`` is null, no match was.
     """
     tried = [
         {"weights": msgspec.structs.asdict(result.weights), **asdict(result.means)}
@@ -53,6 +63,16 @@ def to_json(found: Calibration, facts: Mapping[str, str]) -> dict[str, Any]:
             )
         ],
         "threshold": found.fit.sweep.thresholds[found.fit.sweep.best],
+        "margins": None
+        if margins is None
+        else [
+            {
+                "certain": msgspec.to_builtins(result.certain),
+                "chosen": result is margins.chosen,
+                **asdict(result.means),
+            }
+            for result in margins.results
+        ],
     }
 
 
@@ -87,6 +107,19 @@ def _round_table(found: Calibration) -> Table:
         mark = "*" if index == found.best else ""
         table.add_row(f"{name}{mark}", *(f"{number:.2f}" for number in numbers))
     table.add_row("still", *(f"{number:.2f}" for number in asdict(found.still).values()))
+    return table
+
+
+def _margin_table(margins: Margins) -> Table:
+    table = _make_table("", "AJ", "δ", "OA")
+    for result in margins.results:
+        certain = result.certain
+        name = "no certain matches"
+        if certain is not None:
+            name = f"min_distinction {certain.min_distinction:g}, min_margin {certain.min_margin:g}"
+        mark = "*" if result is margins.chosen else ""
+        numbers = asdict(result.means).values()
+        table.add_row(f"{name}{mark}", *(f"{number:.2f}" for number in numbers))
     return table
 
 

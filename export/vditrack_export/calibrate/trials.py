@@ -94,7 +94,7 @@ def track_clip(
     weights: Visibility,
     report_share: ReportShare,
 ) -> Trial:
-    """Track a clip's points forward from their queries, as `Tracker.track` does.
+    """Track a clip's points forward from their queries, as `Tracker.track` does, gaps unfilled.
 
     Args:
         encoded: the clip with its features.

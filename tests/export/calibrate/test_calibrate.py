@@ -32,6 +32,7 @@ from vditrack.tracker import Tracker
 from vditrack_export.calibrate.cli import calibrate
 from vditrack_export.calibrate.clips import EncodedClip, encode_clip
 from vditrack_export.calibrate.fit import PENALTY, area_under_curve, fit_weights, sigmoid
+from vditrack_export.calibrate.margins import require_recovery
 from vditrack_export.calibrate.rounds import Calibration, WeightsResult, list_warnings
 from vditrack_export.calibrate.thresholds import FLAT, Means, shift_threshold, sweep_thresholds
 from vditrack_export.calibrate.trials import Trial, collect_rows, score_still_points, track_clip
@@ -45,7 +46,7 @@ NEUTRAL = Visibility(
     bias=-4.0, correlation=4.0, first_similarity=2.0, template_similarity=2.0, distance=-0.5
 )
 FLOW_TRACKING = FlowTracking(
-    recovery=Recovery(min_similarity=0.9, min_correlation=0.75), visibility=NEUTRAL
+    recovery=Recovery(min_similarity=0.9, min_correlation=0.75), visibility=NEUTRAL, gaps=None
 )
 
 
@@ -408,7 +409,7 @@ def calibrated(held, data, tmp_path_factory) -> tuple[dict[str, Any], Path]:
     """What the command tells, and the card that it wrote."""
     card = tmp_path_factory.mktemp("card") / "mine.toml"
     card.write_text(card_text(), encoding="utf-8")
-    done = run(held.root, "--on", data, "--write", card, "--json")
+    done = run(held.root, "--on", data, "--write", card, "--certain", "--json")
     assert done.exception is None, done.exception
     return json.loads(done.stdout), card
 
@@ -436,6 +437,25 @@ def test_the_command_makes_tracks_better(held, films, calibrated):
     metrics = [TapVid().run(clip, "", Still()).metrics for clip in films]
     for name, key in (("AJ", "average_jaccard"), ("OA", "occlusion_accuracy")):
         assert np.mean([m[name] for m in metrics]) == pytest.approx(told["still"][key])
+
+
+@pytest.mark.slow
+def test_the_margins_with_the_best_tracks_are_chosen(calibrated):
+    told = calibrated[0]
+    metrics = ("average_jaccard", "position_accuracy", "occlusion_accuracy")
+    without, *others = told["margins"]
+    # The bundle has no certain matches, so it was tracked like this before.
+    assert without["certain"] is None
+    assert [without[name] for name in metrics] == [told["tried"][-1][name] for name in metrics]
+    assert all(each["certain"]["min_margin"] > 0 for each in others)
+    sums = [sum(each[name] for name in metrics) for each in told["margins"]]
+    chosen = [each["chosen"] for each in told["margins"]]
+    assert chosen == [n == int(np.argmax(sums)) for n in range(len(sums))]
+
+
+def test_margins_without_a_search_for_lost_points_are_refused():
+    with pytest.raises(InputError, match=r"no certain matches\. Leave out --certain"):
+        require_recovery(msgspec.structs.replace(FLOW_TRACKING, recovery=None))
 
 
 def test_points_that_stay_are_scored_as_eval_does(films):
