@@ -114,7 +114,9 @@ class CertainSearch:
         moved = found.similarity > memory.rival + settings.min_distinction
         moved &= (found.margin > settings.min_margin) & memory.described
         elsewhere = ~are_close(best, placement.points, self._rival_distance(view))
-        moved &= ((memory.lost_frames > 0) | elsewhere) & ~memory.query.textureless
+        lost = memory.lost_frames > 0
+        moved &= (lost | elsewhere) & ~memory.query.textureless
+        moved &= self._search.may_reappear(memory, view, best, placement.points)
         rows = np.flatnonzero(moved)
         if not len(rows):
             return moved

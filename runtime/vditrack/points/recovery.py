@@ -67,6 +67,28 @@ class PointSearch:
         nearest = np.clip(predicted, 0, np.array([width, height], np.float32))
         return self._may_return(memory, view, nearest, predicted, np.arange(len(predicted)))
 
+    def may_reappear(
+        self, memory: PointMemory, view: View, places: Floats, predicted: Floats
+    ) -> Bools:
+        """Return which points may be at other places, if they are like nothing else there.
+
+        A point that left across an edge is nowhere else in the frame. One that is expected inside
+        may be anywhere.
+
+        Args:
+            memory: of N points.
+            view: the frame.
+            places: [N, 2] (x, y) in pixels of the frame.
+            predicted: [N, 2] (x, y) in pixels of the frame.
+
+        """
+        height, width = view.image.size
+        inside = np.minimum(predicted, np.array([width, height], np.float32) - predicted)
+        expected = inside.min(axis=1) > self._settings.radius * view.unit
+        rows = np.arange(len(places))
+        returns = self._may_return(memory, view, places, predicted, rows)
+        return np.asarray(expected | returns, np.bool_)
+
     def are_confirmed(
         self, memory: PointMemory, view: View, placement: Placement, correlation: Floats
     ) -> Bools:

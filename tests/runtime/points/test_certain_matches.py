@@ -84,3 +84,21 @@ def test_a_match_that_was_there_before_is_that_of_a_rival():
         features.descriptors[i - 1 : i + 2, j - 1 : j + 2] = point
     place, _ = tracked(frames, maps, (80, 70), certain=CERTAIN)[-1]
     assert np.linalg.norm(place - (120, 78)) > 10
+
+
+def test_a_point_that_left_the_frame_is_not_found_in_it():
+    """It leaves across an edge; its descriptor then appears far from there."""
+    offsets = [(12 * t, 0) for t in range(7)]
+    frames = [texture(places(offset)) for offset in offsets]
+    cells = turned_away()[1][0].descriptors
+    wide = np.concatenate([cells, -cells[:, ::-1]], axis=1)
+    steps = [round(x / GRID.stride) for x, _ in offsets]
+    shown = [wide[:, 20 - step : 20 - step + GRID.columns] for step in steps]
+    maps = [FeatureMap(GRID, each.copy()) for each in shown]
+    own = maps[0].sample(np.float32([[150, 70]]), 3.0)[0]
+    maps[-1].descriptors[4, 4] = own
+    found = tracked(frames, maps, (150, 70), certain=CERTAIN)
+    assert [visible for _, visible in found[:3]] == [True] * 3
+    place, visible = found[-1]
+    assert not visible
+    assert np.linalg.norm(place - (36, 36)) > 100
