@@ -6,8 +6,6 @@ frame, and that of the point's rivals in the frames before: the places that rese
 while it was seen elsewhere. So a point does not go to a look-alike that was there before.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from vditrack.arrays import Bools, Floats
@@ -17,28 +15,16 @@ from vditrack.points.array_tables import assign_rows, select_rows
 from vditrack.points.descriptor_matching import (
     Comparison,
     compare_with_all,
-    cosines,
     refine_best,
 )
 from vditrack.points.patch_alignment import Placement
-from vditrack.points.point_memory import PointMemory, View, are_close
+from vditrack.points.point_memory import PointMemory, View
 from vditrack.points.point_motion import restart_motion
 from vditrack.points.recovery import PointSearch
 from vditrack.stage_timing import stage
 
 _SPREAD = 2
 """Cells over which the descriptor of one place is spread: it is interpolated between cells."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the descriptors of N points say about a frame."""
-
-    templates: Floats
-    """[N, C]: the mean of the query's descriptor and of the updated one, of any length."""
-    compared: Comparison
-    like_query: Bools
-    """[N] whether the place that flow leads to is more like the point than any rival is."""
 
 
 class CertainSearch:
@@ -63,7 +49,7 @@ class CertainSearch:
         self._search, self._matching = search, matching
         self._recovery, self._settings = recovery, settings
 
-    def compare(self, memory: PointMemory, view: View, points: Floats) -> Evidence | None:
+    def compare(self, memory: PointMemory, view: View, points: Floats) -> Comparison | None:
         """Compare points with a frame by their descriptors.
 
         Args:
@@ -81,13 +67,10 @@ class CertainSearch:
         with stage("recovery"):
             return self._compare(memory, view, points)
 
-    def _compare(self, memory: PointMemory, view: View, points: Floats) -> Evidence:
+    def _compare(self, memory: PointMemory, view: View, points: Floats) -> Comparison:
         templates = _normalise(memory.query.descriptor) + _normalise(memory.template)
         apart = self._rival_distance(view) * float(view.scale.max())
-        found = compare_with_all(templates, view.feature_map, view.model_positions(points), apart)
-        here = cosines(templates, view.describe(points, self._matching.template_falloff))
-        like_query = memory.described & (here > memory.rival) & (here > found.rival)
-        return Evidence(templates, found, np.asarray(like_query, np.bool_))
+        return compare_with_all(templates, view.feature_map, view.model_positions(points), apart)
 
     def _rival_distance(self, view: View) -> float:
         """Return the distance, in pixels of the frame, from which on a match is elsewhere."""
@@ -95,31 +78,26 @@ class CertainSearch:
         return max(self._recovery.rival_distance * view.unit, cells)
 
     def place(
-        self, memory: PointMemory, view: View, evidence: Evidence, placement: Placement
-    ) -> Bools:
-        """Move points to their certain matches if they are lost, or flow leads elsewhere, in place.
+        self, memory: PointMemory, view: View, compared: Comparison, placement: Placement
+    ) -> None:
+        """Move lost points to their certain matches, in place.
 
         Args:
             memory: of N points.
             view: the frame.
-            evidence: of `compare`.
+            compared: of `compare`.
             placement: where flow leads, or where a lost point is expected.
 
-        Returns:
-            Which points [N] were moved.
-
         """
-        settings, recovery, found = self._settings, self._recovery, evidence.compared
+        settings, recovery, found = self._settings, self._recovery, compared
         best = np.asarray(found.best / view.scale, np.float32)
-        moved = found.similarity > memory.rival + settings.min_distinction
-        moved &= (found.margin > settings.min_margin) & memory.described
-        elsewhere = ~are_close(best, placement.points, self._rival_distance(view))
-        lost = memory.lost_frames > 0
-        moved &= (lost | elsewhere) & ~memory.query.textureless
-        moved &= self._search.may_reappear(memory, view, best, placement.points)
-        rows = np.flatnonzero(moved)
+        certain = found.similarity > memory.rival + settings.min_distinction
+        certain &= (found.margin > settings.min_margin) & memory.described
+        certain &= (memory.lost_frames > 0) & ~memory.query.textureless
+        certain &= self._search.may_reappear(memory, view, best, placement.points)
+        rows = np.flatnonzero(certain)
         if not len(rows):
-            return moved
+            return
         at = refine_best(found, rows, view.feature_map, self._matching)
         points = np.asarray(at.points / view.scale, np.float32)
         part = select_rows(memory, rows)
@@ -130,21 +108,18 @@ class CertainSearch:
         rows = rows[inside]
         assign_rows(placement, rows, select_rows(final, inside))
         restart_motion(memory, rows)
-        moved[:] = False
-        moved[rows] = True
-        return moved
 
-    def remember_rivals(self, memory: PointMemory, evidence: Evidence, tracked: Bools) -> None:
+    def remember_rivals(self, memory: PointMemory, compared: Comparison, tracked: Bools) -> None:
         """Remember how similar other places of the frame are to points that flow tracks, in place.
 
         Args:
             memory: of N points.
-            evidence: of `compare`.
+            compared: of `compare`.
             tracked: [N] which points are where they were compared, and visible there.
 
         """
         faded = memory.rival - self._settings.forgetting
-        newest = np.maximum(faded, evidence.compared.rival)
+        newest = np.maximum(faded, compared.rival)
         memory.rival[:] = np.where(tracked & memory.described, newest, memory.rival)
 
 

@@ -263,13 +263,10 @@ class FlowTracker(PointTracker):
             flow = self._track_by_flow(memory, before, view, origin, start, carried, static)
         with stage("patches"):
             placement, correlation = self._align_to_query(memory, view, flow)
-        like_query = correlation > settings.min_correlation
         certain = self._certain
-        evidence = None if certain is None else certain.compare(memory, view, placement.points)
-        if evidence is not None:
-            like_query |= evidence.like_query
+        compared = None if certain is None else certain.compare(memory, view, placement.points)
         tracked = (memory.lost_frames == 0) & flow.trusted
-        tracked &= like_query & image.contains(placement.points)
+        tracked &= (correlation > settings.min_correlation) & image.contains(placement.points)
         # Flow sticks to the border where a point leaves across it.
         tracked &= image.contains(origin + predict_steps(memory, view, origin, static))
         if self._search is not None:
@@ -278,17 +275,16 @@ class FlowTracker(PointTracker):
         update_motion(memory, view, placement, origin, static, tracked, settings)
         if view.features is not None:
             with stage("recovery"):
-                moved = np.zeros(len(origin), np.bool_)
-                if certain is not None and evidence is not None:
-                    moved = certain.place(memory, view, evidence, placement)
+                if certain is not None and compared is not None:
+                    certain.place(memory, view, compared, placement)
                 if self._search is not None:
                     self._search.recover(memory, view, placement)
             self._reader.describe_new(memory, view, placement.points)
         with stage("visibility"):
             self._update_visibility(memory, rows, view, placement, flow.error)
-        if certain is not None and evidence is not None:
-            seen = tracked & ~moved & (self.confidence[rows] >= 0.5)
-            certain.remember_rivals(memory, evidence, seen)
+        if certain is not None and compared is not None:
+            seen = tracked & (self.confidence[rows] >= 0.5)
+            certain.remember_rivals(memory, compared, seen)
         memory.shapes[:] = placement.shapes / view.patch_scale(memory.query)
 
     def _track_by_flow(
