@@ -65,7 +65,9 @@ family = "wan"
 feed_forward = 64
 frequency_dim = 32{change_fields(SHAPE, TINY_SHAPE)}[encoder]
 kind = "convolutions"
-widths = [32, 64, 128]
+widths = [32, 64]
+residuals = [1, 1]
+context = []
 latent_channels = 24
 """
 """A transformer and an encoder of the bundled model's kind, much smaller."""

@@ -14,11 +14,11 @@ from vditrack.bundle.manifest import Encoder
 def write_grouped(folder: Path, stride: int = 4) -> Bundle:
     """Write a bundle whose maps are the bundled model's in every frame ``stride`` after the first.
 
-    Its window has two latents, as that of the bundled model has.
+    Its window has two latents, of which it reads the newer one.
     """
     tiny = load_bundle(bundled_model())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "features.onnx").write_bytes(tiny.features.read_bytes())
+    onnx.save(_read_newer_latent(onnx.load(tiny.features)), folder / "features.onnx")
     for name, frames in (("encoder", stride), ("encoder_start", 1)):
         _group_frames(onnx.load(tiny.encoder), frames, folder / f"{name}.onnx")
     manifest = tiny.manifest
@@ -32,6 +32,17 @@ def write_grouped(folder: Path, stride: int = 4) -> Bundle:
         "int8": None,
     }
     return seal_bundle(folder, msgspec.structs.replace(manifest, **changed, files={}))
+
+
+def _read_newer_latent(model: onnx.ModelProto) -> onnx.ModelProto:
+    graph = model.graph
+    for node in graph.node:
+        node.input[:] = ["newer" if name == "latents" else name for name in node.input]
+    graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2
+    for name, value in (("first", 1), ("end", 2), ("time", 2)):
+        graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    graph.node.insert(0, helper.make_node("Slice", ["latents", "first", "end", "time"], ["newer"]))
+    return model
 
 
 def _group_frames(model: onnx.ModelProto, frames: int, path: Path) -> None:

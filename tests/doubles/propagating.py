@@ -45,6 +45,17 @@ def write_propagating(
     return _copy(tiny, folder, settings)
 
 
+def write_with_appearance(folder: Path) -> Bundle:
+    """Write the bundled model with its features once more, as a bundle of appearance."""
+    tiny = load_bundle(bundled_model())
+    for destination in (folder, folder / APPEARANCE):
+        destination.mkdir(parents=True)
+        for name in tiny.manifest.files:
+            shutil.copy(tiny.root / name, destination)
+    seal_bundle(folder / APPEARANCE, msgspec.structs.replace(tiny.manifest, propagation=None))
+    return seal_bundle(folder, tiny.manifest)
+
+
 def _copy(bundle: Path, folder: Path, settings: Propagation | None = None) -> Bundle:
     """Copy a bundle's own graphs, without its parts."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ _CAUSAL = {"base_width": 8, "multiples": [1, 1, 2, 2], "residual_blocks": 1, "la
 _IMAGES = {"widths": [32, 32, 32, 64], "residual_blocks": 1, "latent_channels": 4}
 
 _SMALL: dict[str, dict[str, dict[str, Any]]] = {
-    "tiny": {},
+    "tiny": {"transformer": {"layers": 3}},
     "wan2.1-t2v-1.3b": {
         "transformer": {**_TRANSFORMER, "frequency_dim": 16},
         "encoder": _CAUSAL,

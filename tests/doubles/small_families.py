@@ -82,7 +82,9 @@ class SmallFamily:
 
     @cached_property
     def denoiser(self) -> TransformerDenoiser[Any]:
-        encoder = Convolutions(latent_channels=self.shape.in_channels, widths=(4,))
+        encoder = Convolutions(
+            latent_channels=self.shape.in_channels, widths=(4,), residuals=(0,), context=()
+        )
         denoiser = resolve_family(self.shape, encoder).denoiser
         assert isinstance(denoiser, TransformerDenoiser)
         return denoiser

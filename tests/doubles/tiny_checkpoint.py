@@ -72,6 +72,6 @@ def make_tiny_transformer(seed: int = 1, **changes: int) -> WanTransformer3DMode
 def save_tiny_checkpoint(folder: Path) -> Path:
     """Write the encoder and the transformer into a folder that exists."""
     torch.manual_seed(0)
-    TinyEncoder(24, (32, 64, 128)).save(folder)
+    TinyEncoder(24, (32, 64), (1, 1), ()).save(folder)
     make_tiny_transformer().save_pretrained(folder / "vdit")
     return folder

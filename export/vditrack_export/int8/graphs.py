@@ -1,10 +1,10 @@
 """Graphs in INT8, written by ONNX Runtime's quantiser.
 
-The encoder is rounded by ranges that were measured: convolutions, and the sigmoids, products and
-sums between them, so that its arrays stay in INT8 from one convolution to the next. The last
-convolution, which is small, stays in FP32: rounding latents costs more accuracy than any other
-array. Of the transformer, the products with weights are rounded, by the range of each run.
-Attention's own products, norms and softmax stay in FP32. Weights have a scale for each output
+The encoder is rounded by ranges that were measured: convolutions, and the activations, products,
+sums and enlargements between them, so that its arrays stay in INT8 from one convolution to the
+next. The last convolution, which is small, stays in FP32: rounding latents costs more accuracy than
+any other array. Of the transformer, the products with weights are rounded, by the range of each
+run. Attention's own products, norms and softmax stay in FP32. Weights have a scale for each output
 channel.
 """
 
@@ -21,7 +21,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from vditrack.inference.session import Array
 from vditrack_export.int8.calibration import Inputs
 
-_ENCODER_OPERATORS = ["Conv", "Sigmoid", "Mul", "Add"]
+_ENCODER_OPERATORS = ["Conv", "Relu", "Resize", "Sigmoid", "Mul", "Add"]
 _TRANSFORMER_OPERATORS = ["MatMul", "Gemm"]
 
 

@@ -109,7 +109,10 @@ def _require_room(
 
 
 def _make_part_cards(card: Card) -> dict[str, Card]:
-    """Return the cards of the bundles that propagate masks, by their folders."""
+    """Return the cards of the bundles that propagate masks, by their folders.
+
+    Appearance that is read as points are is not stored a second time.
+    """
     if card.masks is None:
         raise InputError(
             f"card {card.name} has no [masks], which says how masks are propagated. Leave --masks "
@@ -125,7 +128,7 @@ def _make_part_cards(card: Card) -> dict[str, Card]:
             masks=None,
         )
         for name, part in parts.items()
-        if part is not None
+        if part is not None and (part.input, part.feature) != (card.input, card.feature)
     }
 
 

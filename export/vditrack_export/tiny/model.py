@@ -19,13 +19,15 @@ TEXT = 32
 class Shape:
     """Sizes of encoder and transformer; the defaults are those of the copy in ``models/tiny``."""
 
-    latents: int = 48
-    widths: tuple[int, ...] = (32, 64, 192)
-    """The channels of the encoder after each halving of the picture."""
-    layers: int = 3
-    heads: int = 6
+    latents: int = 64
+    widths: tuple[int, ...] = (32, 64)
+    residuals: tuple[int, ...] = (1, 2)
+    context: tuple[int, ...] = (128, 192)
+    """See `TinyEncoder`."""
+    layers: int = 2
+    heads: int = 4
     head_dim: int = 32
-    feed_forward: int = 768
+    feed_forward: int = 512
 
 
 BUNDLED = Shape()

@@ -19,6 +19,8 @@ from vditrack_export.tiny.pictures import Pyramid, draw_picture, make_lookalike
 
 # The parameters of a motion, in the order in which `Waves` holds them.
 _X, _Y, _LOG_SCALE, _ANGLE, _SHEAR, _TILT_X, _TILT_Y, _RIPPLE_X, _RIPPLE_Y = range(9)
+OBJECTS = (2, 8)
+"""The least and the largest number of objects of a scene."""
 _CONTINUED = 0.35
 """The share of clips whose second window continues the first."""
 _TWINS = 0.25
@@ -47,7 +49,12 @@ class View:
 
 
 def make_quadruple(
-    rng: np.random.Generator, height: int, width: int, photos: Sequence[Pyramid], points: int
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    photos: Sequence[Pyramid],
+    points: int,
+    objects: tuple[int, int] = OBJECTS,
 ) -> SyntheticClip:
     """Render a clip of four frames; a quarter of the points is picked in each of them.
 
@@ -59,9 +66,10 @@ def make_quadruple(
         width: the width of the frames, in pixels.
         photos: the photographs for textures.
         points: the number of points, a multiple of 4.
+        objects: the least and the largest number of objects before the backdrop.
 
     """
-    views = draw_views(rng, height, width, photos)
+    views = draw_views(rng, height, width, photos, objects)
     frames = []
     for view in views:
         camera = draw_camera(rng)
@@ -99,12 +107,17 @@ def track_points(
 
 
 def draw_views(
-    rng: np.random.Generator, height: int, width: int, photos: Sequence[Pyramid]
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    photos: Sequence[Pyramid],
+    objects: tuple[int, int] = OBJECTS,
 ) -> tuple[View, View]:
     """Draw a backdrop and some objects, and their placement in each of two windows."""
     # Cameras see wider than the model's frame, so what the model sees is squeezed sideways.
     aspect = float(np.exp(rng.uniform(np.log(0.55), np.log(1.15))))
-    layers = _draw_layers(rng, height, width, aspect, photos)
+    layers = [_draw_backdrop(rng, height, width, aspect, photos)]
+    layers += _draw_objects(rng, (height, width), aspect, photos, objects)
     order = np.arange(len(layers))
     start = float(rng.uniform(0, 1000))
     if rng.random() < _CONTINUED:
@@ -137,12 +150,17 @@ def _draw_positions(rng: np.random.Generator, scene: Scene, count: int) -> Doubl
     return rng.uniform(0, (scene.width, scene.height), (count, 2))
 
 
-def _draw_layers(
-    rng: np.random.Generator, height: int, width: int, aspect: float, photos: Sequence[Pyramid]
+def _draw_objects(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    aspect: float,
+    photos: Sequence[Pyramid],
+    count: tuple[int, int],
 ) -> list[Layer]:
-    layers = [_draw_backdrop(rng, height, width, aspect, photos)]
-    for _ in range(rng.integers(2, 9)):
-        if len(layers) > 1 and rng.random() < _TWINS:
+    height, width = size
+    layers: list[Layer] = []
+    for _ in range(rng.integers(count[0], count[1] + 1)):
+        if layers and rng.random() < _TWINS:
             picture = layers[-1].picture
             if rng.random() < 0.5:
                 picture = make_lookalike(rng, picture, photos)

@@ -102,8 +102,11 @@ class Bundle:
 
     @property
     def appearance(self) -> Bundle:
-        """The bundle of appearance features; it exists if the manifest has ``propagation``."""
-        return self.parts[APPEARANCE]
+        """The bundle of appearance features, if the manifest has ``propagation``.
+
+        It is this one itself if single frames are read in the same way for points and for masks.
+        """
+        return self.parts.get(APPEARANCE, self)
 
     @property
     def acceptance(self) -> Path | None:
@@ -190,7 +193,12 @@ def _part_names(manifest: Manifest) -> list[str]:
     settings = manifest.propagation
     if settings is None:
         return []
-    return [APPEARANCE] if settings.displacement is not None else [APPEARANCE, MOTION]
+    motion = [] if settings.displacement is not None else [MOTION]
+    read = manifest.input
+    # Points and masks may read the same features.
+    shared = read.frames == 1 and read.attention == "window"
+    own = not shared or f"{APPEARANCE}/{MANIFEST}" in manifest.files
+    return [APPEARANCE, *motion] if own else motion
 
 
 def _check_graphs(root: Path, manifest: Manifest) -> None:

@@ -293,7 +293,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     matching: Matching
     streaming: Streaming = Streaming()
     propagation: Propagation | None = None
-    """How masks are propagated, with the bundles in ``appearance`` and, as a rule, ``motion``; None
+    """How masks are propagated, with the bundles in ``appearance``, unless appearance is read as
+    points are, and, as a rule, ``motion``; None
     if the bundle has neither."""
     precision: Precision
     precision_check: PrecisionCheck | None

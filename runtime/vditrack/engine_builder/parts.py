@@ -51,7 +51,8 @@ def list_parts(bundle: Bundle) -> dict[Part, Bundle]:
     if settings is not None:
         if settings.displacement is None:
             parts["motion"] = bundle.motion
-        parts["appearance"] = bundle.appearance
+        if bundle.appearance is not bundle:
+            parts["appearance"] = bundle.appearance
     return parts
 
 

@@ -94,7 +94,11 @@ def _of_sizes(size: Input, settings: Matching, published: _Published) -> list[st
 def _of_windows(size: Input) -> list[str]:
     said = []
     if size.frames != _CHUNK:
-        said.append(f"windows of {size.frames} frames, not {_CHUNK}")
+        said.append(
+            f"single frames, not windows of {_CHUNK}"
+            if size.frames == 1
+            else f"windows of {size.frames} frames, not {_CHUNK}"
+        )
     if size.described_frames != size.frames:
         said.append(
             f"described frames: the newest {size.described_frames} of a window's {size.frames}, "

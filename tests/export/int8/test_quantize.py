@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from doubles.passthrough import write_passthrough
-from vditrack.bundle.folder import APPEARANCE, INT8_GRAPHS, load_bundle, seal_bundle
+from vditrack.bundle.folder import INT8_GRAPHS, load_bundle, seal_bundle
 from vditrack.bundle.manifest import Precision
 from vditrack.inference.onnxruntime import open_session
 from vditrack.synthetic.layers.clips import render_clip
@@ -127,18 +127,16 @@ def refuse(assert_refused, bundle, message, folder):
     assert_refused("quantize", bundle.root, "-o", "new", message=message, cwd=folder)
 
 
-def test_the_bundled_model_has_int8_graphs_for_points_and_masks(tiny_bundle):
-    for bundle in (tiny_bundle, tiny_bundle.parts[APPEARANCE]):
-        assert bundle.manifest.int8 is not None
-        check = bundle.manifest.int8
-        assert check.average_jaccard > check.average_jaccard_fp32 - 0.3
+def test_the_bundled_model_has_int8_graphs(tiny_bundle):
+    check = tiny_bundle.manifest.int8
+    assert check is not None
+    assert check.average_jaccard > check.average_jaccard_fp32 - 0.3
 
 
-def test_the_bundled_encoders_do_not_round_latents(tiny_bundle):
-    for bundle in (tiny_bundle, tiny_bundle.parts[APPEARANCE]):
-        graph = onnx.load(bundle.root / INT8_GRAPHS["encoder.onnx"]).graph
-        source = {output: node for node in graph.node for output in node.output}
-        node = source["latents"]
-        while node.op_type != "Conv":
-            assert node.op_type != "DequantizeLinear"
-            node = source[node.input[0]]
+def test_the_bundled_encoder_does_not_round_latents(tiny_bundle):
+    graph = onnx.load(tiny_bundle.root / INT8_GRAPHS["encoder.onnx"]).graph
+    source = {output: node for node in graph.node for output in node.output}
+    node = source["latents"]
+    while node.op_type != "Conv":
+        assert node.op_type != "DequantizeLinear"
+        node = source[node.input[0]]

@@ -64,7 +64,7 @@ from vditrack_export.plan.report import make_report
 from vditrack_export.plan.runs import Question, plan_bundle
 from vditrack_export.plan.settings import Setting, card_setting, latent_size, window_input
 from vditrack_export.plan.uses import clip_use, stream_use
-from vditrack_export.tiny.model import build_transformer
+from vditrack_export.tiny.model import BUNDLED, build_transformer
 
 FP32 = Precision(encoder="fp32", features="fp32")
 BF16 = Precision(encoder="fp16", features="bf16")
@@ -171,11 +171,10 @@ def test_the_cards_shapes_are_the_models():
         "freq_dim": shape.frequency_dim,
         "patch_size": shape.patch,
     }.items() <= {**recipe.config, "patch_size": tuple(recipe.config.patch_size)}.items()
-    assert isinstance(tiny.encoder, Convolutions)
-    assert TinyEncoder().shape == {
-        "latents": tiny.encoder.latent_channels,
-        "widths": list(tiny.encoder.widths),
-    }
+    encoder = tiny.encoder
+    assert isinstance(encoder, Convolutions)
+    assert (BUNDLED.latents, BUNDLED.widths) == (encoder.latent_channels, encoder.widths)
+    assert (BUNDLED.residuals, BUNDLED.context) == (encoder.residuals, encoder.context)
     with torch.device("meta"):
         default = AutoencoderKLWan().config
     wan = WAN.encoder
@@ -410,7 +409,8 @@ def test_an_encoder_of_single_frames_sees_each_once():
     tiny = load_card("tiny")
     plan = plan_bundle(tiny, window(tiny, 192, 256, 9, 1), question())
     with torch.device("meta"):
-        encoder = TinyEncoder().eval()
+        shape = (BUNDLED.latents, BUNDLED.widths, BUNDLED.residuals, BUNDLED.context)
+        encoder = TinyEncoder(*shape).eval()
     alone = count_operations(lambda: encoder(torch.empty(1, 3, 192, 256, device="meta")))
     assert plan.engines["encoder"].operations == alone
     assert plan.cache_bytes == 0
@@ -531,7 +531,7 @@ def test_the_printed_plan():
     assert "no stream of 256 x 144 or larger holds 1000 frames a second" in " ".join(text.split())
     assert "`live` keeps up with the camera's 1000" in text
     text = run("tiny", "--device", "cpu-2-core").stdout
-    assert "1536 tokens" in text
+    assert "3072 tokens" in text
     assert "decoder" not in text
 
 
@@ -610,7 +610,7 @@ def test_what_cannot_be_planned(arguments, complaint):
 
 def test_a_picture_that_does_not_divide_into_cells(tmp_path):
     text = (bundled_model().parent / "tiny.toml").read_text()
-    (tmp_path / "odd.toml").write_text(text.replace("height = 192", "height = 190"))
+    (tmp_path / "odd.toml").write_text(text.replace("height = 384", "height = 380", 1))
     complaint = refusal(str(tmp_path / "odd.toml"), "--device", "thor")
     assert "do not divide into cells of 8" in complaint
 
@@ -618,10 +618,10 @@ def test_a_picture_that_does_not_divide_into_cells(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("layers = 3", "layers = 100000", "transformer.layers is 100000, and no model has more"),
-        ("heads = 6", "heads = 600000000", "transformer.heads is 600000000"),
-        ("height = 192", "height = 192000000", "<= 65536 - at `$.input.height`"),
-        ("widths = [32, 64, 192]", "widths = [32, 640000000, 192]", "encoder.widths is 640000000"),
+        ("layers = 2", "layers = 100000", "transformer.layers is 100000, and no model has more"),
+        ("heads = 4", "heads = 600000000", "transformer.heads is 600000000"),
+        ("height = 384", "height = 384000000", "<= 65536 - at `$.input.height`"),
+        ("widths = [32, 64]", "widths = [32, 640000000]", "encoder.widths is 640000000"),
     ],
 )
 def test_an_absurd_card_is_refused_before_torch_builds_it(old, new, complaint, tmp_path):

@@ -529,17 +529,17 @@ def test_a_choice_that_is_worse_than_nothing_is_warned_of() -> None:
 def test_a_written_card_differs_in_the_choice_alone(name: str, tmp_path: Path) -> None:
     card, path = load_card(name), tmp_path / "new.toml"
     bands = make_bands(card, [(0.0, 1.0), (0.5, 1.0)])
-    space = Space((denoise_at(card, 0.4),), (2,), bands, card.transformer.heads)
+    space = Space((denoise_at(card, 0.4),), (1,), bands, card.transformer.heads)
     made = np.zeros((1, *space.shape, 4))
     made[0, 0, 0, 1, 2] = 50
     (best, *_) = Scores(space, ("clip",), made, made[0, 0, 0, 0, :1], made[0, 0, 0, 0, :1]).ranked()
-    assert (best.block, best.heads, best.frequency_range) == (2, (2,), (0.5, 1.0))
+    assert (best.block, best.heads, best.frequency_range) == (1, (2,), (0.5, 1.0))
     wanted = msgspec.structs.replace(card, feature=replace_feature(card.feature, best))
     write_card(name, wanted, ["feature"], "by a test on clips " + "of many names " * 9, path)
     new = load_card(str(path))
     assert new == wanted
     assert new.feature.selected
-    assert (new.feature.noise_level, new.feature.block) == (best.denoising.noise, 2)
+    assert (new.feature.noise_level, new.feature.block) == (best.denoising.noise, 1)
     old, written = (
         (Path(__file__).parents[3] / "models" / f"{name}.toml").read_text(),
         path.read_text(),

@@ -91,11 +91,11 @@ def _single_frames(bundle: Bundle, folder: Path) -> None:
 
 
 def test_appearance_of_windows_is_refused_and_nothing_is_left(
-    tmp_path: Path, tiny_bundle: Bundle
+    tmp_path: Path, parts: tuple[Bundle, Bundle], tiny_bundle: Bundle
 ) -> None:
-    tiny = tiny_bundle
+    tiny, windows = tiny_bundle, parts[0]
     with pytest.raises(InputError, match="windows of 2 frames"):
-        combine_bundles(tiny, tiny, tiny, PROPAGATION, tmp_path / "whole")
+        combine_bundles(tiny, tiny, windows, PROPAGATION, tmp_path / "whole")
     assert not (tmp_path / "whole").exists()
 
 

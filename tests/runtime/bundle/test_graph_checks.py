@@ -165,7 +165,7 @@ def test_the_walk_agrees_with_the_onnx_package_on_its_own_models() -> None:
 
 def test_the_walk_agrees_with_the_onnx_package_on_the_bundled_model() -> None:
     paths = list(bundled_model().rglob("*.onnx"))
-    assert len(paths) == 8
+    assert len(paths) == 4
     for path in paths:
         _assert_agreement(onnx.load(path))
 

@@ -170,14 +170,14 @@ def fails_for(monkeypatch: pytest.MonkeyPatch, failing: str, graph: str) -> None
 
 
 def test_what_works_for_some_architectures_is_kept(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fails_for(monkeypatch, "sm89", "features.onnx")
     options = replace(FOR_TWO, architectures=("sm86", "sm89", "sm120"))
-    found = list(build_parts(load_bundle(root), options, ("points",), QUIET))
+    found = list(build_parts(load_bundle(whole), options, ("points",), QUIET))
     built = [result for result in found if isinstance(result, Built)]
     assert [result.identity.architectures for result in built] == [("sm86",), ("sm120",)]
-    assert sorted(result.folder for result in built) == engine_folders(load_bundle(root))
+    assert sorted(result.folder for result in built) == engine_folders(load_bundle(whole))
     missing = [result for result in found if isinstance(result, NotBuilt)]
     assert missing == [
         NotBuilt("points", ("sm89",), "no kernels for sm89", failed=True),
@@ -202,49 +202,49 @@ def test_an_architecture_that_is_not_supported_is_left_out_of_one_build(root: Pa
 
 
 def test_a_part_that_fails_leaves_the_others(
-    root: Path, run_vditrack: RunCommand, monkeypatch: pytest.MonkeyPatch
+    whole: Path, run_vditrack: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also one that ends the command, as a full disk does."""
     real = run.build_engine
     failure: Exception = EngineError("no kernels")
 
     def build(trt: Any, path: Path, *rest: Any) -> Any:
-        if path.parent == root / "appearance":
+        if path.parent == whole / "appearance":
             raise failure
         return real(trt, path, *rest)
 
     monkeypatch.setattr(run, "build_engine", build)
     one = ("--target", "tensorrt-rtx", "--arch", "sm89")
-    done = run_vditrack("build", root, *one, "--json")
+    done = run_vditrack("build", whole, *one, "--json")
     assert done.returncode == 2
     assert done.stderr == "vditrack: not built: appearance for sm89: no kernels\n"
     told = json.loads(done.stdout)
-    (folder,) = engine_folders(load_bundle(root))
+    (folder,) = engine_folders(load_bundle(whole))
     assert [build["folder"] for build in told["built"]] == [str(folder)]
     (missing,) = told["not_built"]
     assert (missing["part"], missing["reason"]) == ("appearance", "no kernels")
     failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    done = run_vditrack("build", root, *one)
+    done = run_vditrack("build", whole, *one)
     assert done.returncode == 2
     assert "No space left" in done.stderr
-    (again,) = engine_folders(load_bundle(root))
+    (again,) = engine_folders(load_bundle(whole))
     assert again != folder
     assert f"engines/{again.name}" in done.stdout
 
 
-def test_parts_are_chosen(root: Path, run_vditrack: RunCommand) -> None:
+def test_parts_are_chosen(whole: Path, run_vditrack: RunCommand) -> None:
     one = ("--target", "tensorrt-rtx", "--arch", "sm89")
-    done = run_vditrack("build", root, *one, "--parts", "appearance")
+    done = run_vditrack("build", whole, *one, "--parts", "appearance")
     assert done.returncode == 0, done.stderr
     assert "not built: points for sm89: not asked for" in done.stdout
-    assert {path.name for path in root.rglob("engines")} == {"engines"}
-    assert engine_folders(load_bundle(root)) == []
-    assert len(engine_folders(load_bundle(root).appearance)) == 1
+    assert {path.name for path in whole.rglob("engines")} == {"engines"}
+    assert engine_folders(load_bundle(whole)) == []
+    assert len(engine_folders(load_bundle(whole).appearance)) == 1
     for parts, reason in {
         "motion": "has no motion, only",
         "mask": "there is no part 'mask'",
     }.items():
-        refused = run_vditrack("build", root, *one, "--parts", parts)
+        refused = run_vditrack("build", whole, *one, "--parts", parts)
         assert refused.returncode == 2
         assert reason in refused.stderr
 

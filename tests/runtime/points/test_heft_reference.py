@@ -418,7 +418,7 @@ def test_the_command_says_what_differs(tmp_path, run_vditrack):
     as_json = run_vditrack(*command, "--json", cwd=tmp_path)
     assert (told.returncode, as_json.returncode) == (0, 0)
     differs = json.loads(as_json.stdout)["differs_from_heft"]
-    assert any("windows of 2 frames, not 25" in line for line in differs)
+    assert any("single frames, not windows of 25" in line for line in differs)
     assert any("vditrack tiny" in line for line in differs)
     assert any("drops the last 6 of 6 frames" in line for line in differs)
     for line in differs:

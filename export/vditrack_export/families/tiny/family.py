@@ -48,7 +48,8 @@ class TinyFamilyEncoder(Encoder[Convolutions]):
 
     def build_random(self) -> nn.Module:
         """Build an encoder with random weights."""
-        return TinyEncoder(self.shape.latent_channels, self.shape.widths)
+        shape = self.shape
+        return TinyEncoder(shape.latent_channels, shape.widths, shape.residuals, shape.context)
 
     def form(self, model: nn.Module, size: Input) -> EncoderForm:
         """Return a graph of single frames."""
