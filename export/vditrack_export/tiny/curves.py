@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from vditrack_export.tiny.losses import trivial_denoising
-from vditrack_export.tiny.recipe import Losses
-from vditrack_export.tiny.validation import DENOISING_SIGMAS, SHARES_WITHIN
+from vditrack_export.tiny.student import Losses
+from vditrack_export.tiny.validation import DENOISING_SIGMAS, DISTANCES, SHARES_WITHIN
 
 Entries = Sequence[dict[str, float]]
 
 
 def draw_curves(log: Path, picture: Path) -> None:
-    """Write a picture of losses and validation over the number of clips seen.
+    """Write a picture of losses and validation over the number of steps.
 
     Args:
         log: the log, JSON lines.
@@ -30,12 +30,12 @@ def draw_curves(log: Path, picture: Path) -> None:
     axes_of = figure.subplot_mosaic([["losses", "near", "far"], ["denoising", "auc", "speed"]])
     _draw_losses(axes_of["losses"], entries)
     _draw_denoising(axes_of["denoising"], entries)
-    _draw_shares(axes_of["near"], entries, "near")
-    _draw_shares(axes_of["far"], entries, "far")
+    for distance in DISTANCES:
+        _draw_shares(axes_of[distance], entries, distance)
     _draw_auc(axes_of["auc"], entries)
     _draw_speed(axes_of["speed"], entries)
     for axes in figure.axes:
-        axes.set_xlabel("clips")
+        axes.set_xlabel("steps")
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
@@ -57,15 +57,15 @@ def _draw_denoising(axes: Axes, entries: Entries) -> None:
 
 
 def _draw_shares(axes: Axes, entries: Entries, distance: str) -> None:
-    axes.set(title=f"Points matched, frames {distance} in time; dashed: raw patches", ylim=(0, 1))
+    axes.set(title=f"Points matched, frames {distance} in time; dashed: the teacher", ylim=(0, 1))
     for pixels in SHARES_WITHIN:
-        _draw_with_patches(axes, entries, f"{distance}_{pixels}px", f"within {pixels} px")
+        _draw_with_teacher(axes, entries, f"{distance}_{pixels}px", f"within {pixels} px")
 
 
 def _draw_auc(axes: Axes, entries: Entries) -> None:
-    axes.set(title="Seen above hidden by similarity (AUC); dashed: raw patches", ylim=(0.4, 1))
-    for distance in ("near", "far"):
-        _draw_with_patches(axes, entries, f"{distance}_auc", distance)
+    axes.set(title="Seen above hidden by similarity (AUC); dashed: the teacher", ylim=(0.4, 1))
+    for distance in DISTANCES:
+        _draw_with_teacher(axes, entries, f"{distance}_auc", distance)
 
 
 def _draw_speed(axes: Axes, entries: Entries) -> None:
@@ -73,13 +73,13 @@ def _draw_speed(axes: Axes, entries: Entries) -> None:
     _draw(axes, entries, "clips_per_second", label="trained")
 
 
-def _draw_with_patches(axes: Axes, entries: Entries, name: str, label: str) -> None:
+def _draw_with_teacher(axes: Axes, entries: Entries, name: str, label: str) -> None:
     (line,) = _draw(axes, entries, name, label)
     for entry in entries:
-        if f"patches_{name}" in entry:
-            axes.axhline(entry[f"patches_{name}"], color=line.get_color(), linestyle="--")
+        if f"teacher_{name}" in entry:
+            axes.axhline(entry[f"teacher_{name}"], color=line.get_color(), linestyle="--")
 
 
 def _draw(axes: Axes, entries: Entries, name: str, label: str, unit: float = 1.0) -> list[Line2D]:
-    found = [(entry["clips"], entry[name] / unit) for entry in entries if name in entry]
+    found = [(entry["step"], entry[name] / unit) for entry in entries if name in entry]
     return axes.plot([x for x, _ in found], [y for _, y in found], label=label)

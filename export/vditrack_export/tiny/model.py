@@ -11,7 +11,6 @@ from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
 STRIDE = 8
-WINDOW = 2
 TEXT = 32
 
 
@@ -33,27 +32,6 @@ class Shape:
 BUNDLED = Shape()
 
 
-class Decoder(nn.Module):
-    """A decoder from latents to frames, for the reconstruction loss of training alone."""
-
-    def __init__(self, latents: int, width: int = 128) -> None:
-        """Build the layers; ``width`` is the number of hidden channels."""
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(latents, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(width, 3 * STRIDE**2, 1),
-            nn.PixelShuffle(STRIDE),
-        )
-
-    def forward(self, latents: Tensor) -> Tensor:
-        """Map [B, latents, h, w] to frames [B, 3, 8 h, 8 w] in [-1, 1]."""
-        frames: Tensor = self.layers(latents)
-        return frames
-
-
 def build_transformer(shape: Shape = BUNDLED) -> WanTransformer3DModel:
     """Return a small Wan transformer with random weights."""
     return WanTransformer3DModel(
@@ -70,9 +48,9 @@ def build_transformer(shape: Shape = BUNDLED) -> WanTransformer3DModel:
     )
 
 
-def make_empty_prompt(batch: int) -> Tensor:
+def make_empty_prompt(batch: int, device: torch.device | None = None) -> Tensor:
     """Return the empty prompt, one all-zero token, float32 [batch, 1, text]."""
-    return torch.zeros(batch, 1, TEXT)
+    return torch.zeros(batch, 1, TEXT, device=device)
 
 
 class _KeysFound(Exception):
@@ -96,7 +74,7 @@ def read_normed_keys(
 
     handle = model.blocks[block].attn1.norm_k.register_forward_hook(leave)
     try:
-        model(latents, timestep, make_empty_prompt(len(latents)))
+        model(latents, timestep, make_empty_prompt(len(latents), latents.device))
     except _KeysFound as caught:
         return caught.keys
     finally:

@@ -1,5 +1,6 @@
 """Photographs for the textures of scenes, and those held out for validation."""
 
+import hashlib
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,15 @@ class Photos:
 
     training: tuple[Photo, ...]
     held_out: tuple[Photo, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all photographs in order."""
+        digest = hashlib.sha256()
+        for photo in (*self.training, *self.held_out):
+            digest.update(repr(photo.shape).encode())
+            digest.update(photo.tobytes())
+        return digest.hexdigest()
 
 
 def packaged_folders() -> list[Path]:

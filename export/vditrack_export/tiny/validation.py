@@ -1,34 +1,31 @@
-"""Validation of the model in training: matching of points and their visibility, on held-out scenes.
+"""Validation of a student: matches and visibility of points, on scenes it is not trained on.
 
-The keys are read as the runtime reads them.
+Descriptors are matched as the runtime matches them.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from vditrack.arrays import Image
 from vditrack.bundle.configuration import Matching
 from vditrack.coordinates import Grid
 from vditrack.features.feature_map import FeatureMap
 from vditrack.points.descriptor_matching import match
-from vditrack.synthetic.layers.clips import SyntheticClip
+from vditrack_export.tiny.clip_store import ClipStore, StoredClip
 from vditrack_export.tiny.model import STRIDE
-from vditrack_export.tiny.pictures import build_pyramid
-from vditrack_export.tiny.quadruples import make_quadruple
-from vditrack_export.tiny.recipe import Recipe, join_windows, to_images
+from vditrack_export.tiny.student import SIGMA, Student, to_images
 
-CLIPS, DENOISED_CLIPS, POINTS = 12, 4, 64
-HEIGHT, WIDTH = 192, 256
-SIGMA = 0.05
-DENOISING_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
-SHARES_WITHIN = (2, 4, 8)
-# Seeds that no training run reaches.
-_FIRST_CLIP = 1_000_000_000
+CLIPS = 16
+"""Clips of validation."""
+DENOISED_CLIPS = 2
+DENOISING_SIGMAS = (0.1, 0.5, 0.9)
+SHARES_WITHIN = (4, 8, 16)
+"""Distances in pixels of the student's input at which a point counts as found."""
+DISTANCES = ("near", "far")
 _MATCHING = Matching(
     temperature=0.05,
     argmax_radius=8,
@@ -41,46 +38,61 @@ _MATCHING = Matching(
     horizon=1,
 )
 
-Maps = Callable[[SyntheticClip], list[FeatureMap]]
+
+@dataclass(frozen=True)
+class Check:
+    """A clip of four frames: the motion is known, and what the teacher makes of it."""
+
+    clip: StoredClip
+
+    @property
+    def teacher(self) -> list[FeatureMap]:
+        """The teacher's maps."""
+        return _make_maps(self.clip.teacher.astype(np.float32))
 
 
-def validation_clips(photos: Sequence[Image]) -> list[SyntheticClip]:
-    """Return the clips for validation: four frames each, two near in time and two far."""
-    pyramids = [build_pyramid(photo) for photo in photos]
-    return [
-        make_quadruple(np.random.default_rng(_FIRST_CLIP + k), HEIGHT, WIDTH, pyramids, POINTS)
-        for k in range(CLIPS)
-    ]
+Maps = Callable[[Check], list[FeatureMap]]
+
+
+def read_checks(store: ClipStore) -> list[Check]:
+    """Return the clips of a store."""
+    return [Check(store.read(number)) for number in range(len(store))]
 
 
 @torch.no_grad()
-def validate(recipe: Recipe, clips: Sequence[SyntheticClip]) -> dict[str, float]:
-    """Return the shares of `measure_shares`, denoising losses by level, and `Recipe.no_match`."""
-    recipe.eval()
-    shares = measure_shares(clips, lambda clip: _encode_clip(recipe, clip))
-    windows = torch.cat([_encode_windows(recipe, clip) for clip in clips[:DENOISED_CLIPS]])
-    losses = {f"denoising_{s}": _measure_denoising(recipe, windows, s) for s in DENOISING_SIGMAS}
-    return {**shares, **losses, "no_match": recipe.no_match.item()}
+def validate(student: Student, checks: Sequence[Check]) -> dict[str, float]:
+    """Return the shares of `measure_shares`, denoising losses by level, and what is learnt."""
+    student.eval()
+    shares = measure_shares(checks, lambda check: describe_check(student, check))
+    losses = {
+        f"denoising_{sigma}": _measure_denoising(student, checks[:DENOISED_CLIPS], sigma)
+        for sigma in DENOISING_SIGMAS
+    }
+    learnt = {
+        "no_match": student.no_match.item(),
+        "temperature": student.log_temperature.exp().item(),
+    }
+    return {**shares, **losses, **learnt}
 
 
-def measure_shares(clips: Sequence[SyntheticClip], maps_of: Maps) -> dict[str, float]:
+def measure_shares(checks: Sequence[Check], maps_of: Maps) -> dict[str, float]:
     """Return the shares of points matched within some model pixels, and areas under the curve.
 
-    They are named ``near_2px``, ``near_auc`` and so on. Points of a clip's first frame are searched
+    They are named ``near_4px``, ``near_auc`` and so on. Points of a clip's first frame are searched
     in all of its second frame ("near"), and of its third and fourth frame, which belong to another
     window ("far"). The area is the probability that a visible point has a higher similarity than a
     hidden one.
 
     Args:
-        clips: the clips for validation.
+        checks: the clips.
         maps_of: returns the feature maps of a clip's frames.
 
     """
-    found: dict[str, list[_Matches]] = {"near": [], "far": []}
-    for clip in clips:
-        maps = maps_of(clip)
+    found: dict[str, list[_Matches]] = {distance: [] for distance in DISTANCES}
+    for check in checks:
+        maps = maps_of(check)
         for target, distance in ((1, "near"), (2, "far"), (3, "far")):
-            found[distance].append(_match_points(clip, maps, target))
+            found[distance].append(_match_points(check.clip, maps, target))
     return {
         name: value
         for distance, parts in found.items()
@@ -91,8 +103,10 @@ def measure_shares(clips: Sequence[SyntheticClip], maps_of: Maps) -> dict[str, f
 def auc(seen: NDArray[np.floating], hidden: NDArray[np.floating]) -> float:
     """Return the probability that one of ``seen`` [N] exceeds one of ``hidden`` [M].
 
-    Ties count half.
+    Ties count half; it is one half if there is nothing to compare.
     """
+    if not seen.size or not hidden.size:
+        return 0.5
     above = seen[:, None] > hidden
     equal = seen[:, None] == hidden
     return float((above + 0.5 * equal).mean())
@@ -109,37 +123,31 @@ class _Matches(NamedTuple):
 
 def _summarise_matches(distance: str, parts: Sequence[_Matches]) -> dict[str, float]:
     errors, seen, hidden = (np.concatenate(each) for each in zip(*parts, strict=True))
-    shares = {f"{distance}_{pixels}px": float((errors < pixels).mean()) for pixels in SHARES_WITHIN}
+    shares = {
+        f"{distance}_{pixels}px": float((errors < pixels).mean()) if errors.size else 0.0
+        for pixels in SHARES_WITHIN
+    }
     return shares | {f"{distance}_auc": auc(seen, hidden)}
 
 
-def encode_patches(clip: SyntheticClip) -> list[FeatureMap]:
-    """Return maps of the 16 x 16 raw pixels around each cell, the baseline of validation."""
-    patches = torch.nn.functional.unfold(
-        to_images(clip.frames), kernel_size=2 * STRIDE, padding=STRIDE // 2, stride=STRIDE
-    )
-    grid = _make_grid(clip)
-    return [FeatureMap(grid, p.T.reshape(grid.rows, grid.columns, -1).numpy()) for p in patches]
+def describe_check(student: Student, check: Check) -> list[FeatureMap]:
+    """Return a student's maps of the frames of a clip, with the noise of an exported graph."""
+    device = student.no_match.device
+    maps = []
+    for frame in check.clip.frames:
+        _, latents = student.encode(to_images(frame[None], device))
+        sigma = torch.full((1,), SIGMA, device=device)
+        described = student.describe(latents, sigma, torch.Generator().manual_seed(0))
+        maps.append(described[0].float().cpu().numpy())
+    return _make_maps(np.stack(maps))
 
 
-def _encode_clip(recipe: Recipe, clip: SyntheticClip) -> list[FeatureMap]:
-    windows = _encode_windows(recipe, clip)
-    sigma = torch.full((1,), SIGMA)
-    # The same noise for every window, as in an exported graph.
-    runs = [recipe.describe(w[None], sigma, torch.Generator().manual_seed(0)) for w in windows]
-    grid = _make_grid(clip)
-    return [FeatureMap(grid, frame.numpy()) for run in runs for frame in run[0]]
+def _make_maps(descriptors: NDArray[np.float32]) -> list[FeatureMap]:
+    grid = Grid(descriptors.shape[1], descriptors.shape[2], STRIDE)
+    return [FeatureMap(grid, frame) for frame in descriptors]
 
 
-def _encode_windows(recipe: Recipe, clip: SyntheticClip) -> Tensor:
-    return join_windows(recipe.encoder(to_images(clip.frames)))
-
-
-def _make_grid(clip: SyntheticClip) -> Grid:
-    return Grid(clip.frames.shape[1] // STRIDE, clip.frames.shape[2] // STRIDE, STRIDE)
-
-
-def _match_points(clip: SyntheticClip, maps: list[FeatureMap], target: int) -> _Matches:
+def _match_points(clip: StoredClip, maps: list[FeatureMap], target: int) -> _Matches:
     sought = clip.visible[:, 0]
     places, seen = clip.points[sought], clip.visible[sought, target]
     anywhere = np.zeros(len(places), np.bool_)
@@ -154,7 +162,11 @@ def _match_points(clip: SyntheticClip, maps: list[FeatureMap], target: int) -> _
     return _Matches(errors, found.similarity[seen], found.similarity[~seen])
 
 
-def _measure_denoising(recipe: Recipe, windows: Tensor, sigma: float) -> float:
+def _measure_denoising(student: Student, checks: Sequence[Check], sigma: float) -> float:
     generator = torch.Generator().manual_seed(1)
-    level = torch.full((1,), sigma)
-    return float(torch.cat([recipe.denoising(w[None], level, generator) for w in windows]).mean())
+    losses = []
+    for check in checks:
+        _, latents = student.encode(to_images(check.clip.frames, student.no_match.device))
+        level = torch.full((len(latents),), sigma, device=latents.device)
+        losses.append(student.denoising(latents, level, generator))
+    return float(torch.cat(losses).mean())

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from vditrack.bundle.digest_cache import DigestCache, open_digest_cache
+from vditrack.bundle.distillation import DISTILLATION
 from vditrack.bundle.file_checks import check_file, check_folder, file_record
 from vditrack.bundle.graph_checks import check_graph
 from vditrack.bundle.manifest import SCHEMA_VERSION, Manifest
@@ -49,6 +50,7 @@ CONTENTS = frozenset(
         *(f"{graph}.data" for graph in _GRAPHS),
         *INT8_GRAPHS.values(),
         ACCEPTANCE,
+        DISTILLATION,
         "engines",
         MOTION,
         APPEARANCE,

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from vditrack.bundle.distillation import Distillation, read_distillation
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.bundle.manifest import EncoderAgreement, Manifest, Source, TinyEncoder
 from vditrack.cli.console import PlainConsole, echo_json
@@ -43,6 +44,7 @@ def inspect(
     if as_json:
         content = {
             **msgspec.structs.asdict(checked.manifest),
+            "distillation": read_distillation(checked.root),
             "engines": builds,
             "not_built": list_unbuilt(checked, builds),
         }
@@ -74,6 +76,8 @@ def _print_bundle(checked: Bundle, builds: Sequence[BuildStatus]) -> None:
     ):
         if (part := getattr(manifest, title)) is not None:
             console.print(_make_table(title, msgspec.structs.asdict(part).items()))
+    if (origin := read_distillation(checked.root)) is not None:
+        console.print(_make_table("distillation", _describe_distillation(origin).items()))
     sizes = {name: f"{record.size / 1e6:.2f} MB" for name, record in manifest.files.items()}
     console.print(_make_table("files, all unaltered", sizes.items()))
     console.print(_make_table("largest errors at export", list_errors(manifest)))
@@ -98,6 +102,12 @@ def _describe_source(source: Source) -> dict[str, object]:
         "quantisation": ", ".join(source.quantisation) or "none",
         "adapters": "\n".join(adapters) or "none",
     }
+
+
+def _describe_distillation(origin: Distillation) -> dict[str, object]:
+    footage = (f"{each.name}, {each.frames} frames, {each.sha256}" for each in origin.footage)
+    fields = msgspec.structs.asdict(origin) | msgspec.structs.asdict(origin.agreement)
+    return {**fields, "footage": "\n".join(footage), "agreement": "on rendered clips, in percent:"}
 
 
 def describe_tiny_encoder(encoder: TinyEncoder) -> str:
