@@ -85,7 +85,6 @@ def distill(
     try:
         from vditrack_export.distillation.run import Request, describe_agreement, distil
         from vditrack_export.distillation.sizes import (
-            check_sides,
             choose_shape,
             count_operations,
             make_card,
@@ -99,7 +98,6 @@ def distill(
             f"Run `{install_command('train', 'annotate', 'eval', 'cpu')}`."
         ) from error
     shape = BUNDLED if budget is None else choose_shape(card, parse_budget(budget))
-    check_sides(card, shape)
     operations = count_operations(make_card(card, shape)) / 1e6
     folder = run or output.with_name(f"{output.name}.run")
     request = Request(tuple(videos), output, folder, card, shape, steps, clips, seed, accept)

@@ -103,23 +103,8 @@ def make_card(base: Card, shape: Shape) -> Card:
 
 
 def coarsest_cell(shape: Shape) -> int:
-    """Return the side of the encoder's coarsest cells in pixels, which divides the input's."""
+    """Return the side of the encoder's coarsest cells, in pixels."""
     return int(STRIDE * 2 ** len(shape.context))
-
-
-def check_sides(card: Card, shape: Shape) -> None:
-    """Check that frames divide into the coarsest cells of a student.
-
-    Raises:
-        InputError: They do not.
-
-    """
-    size, cell = card.input, coarsest_cell(shape)
-    if size.height % cell or size.width % cell:
-        raise InputError(
-            f"--size {size.width}x{size.height} does not divide into cells of {cell} pixels. Give "
-            f"multiples of {cell}, such as 512x384."
-        )
 
 
 def count_operations(card: Card) -> int:

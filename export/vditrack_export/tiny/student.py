@@ -137,10 +137,11 @@ class Student(nn.Module):
             denoising = self.denoise(latents[::DENOISED], generator)
             regressed = self.hint(found).float().permute(0, 2, 3, 1)
         # Cosines rounded to half precision would be off by a tenth of the temperature.
-        by_clip = descriptors.unflatten(0, batch.frames.shape[:2])
+        clips = len(batch.frames)
+        by_clip = descriptors.reshape(clips, -1, *descriptors.shape[1:])
         matching, hidden = self._match_known(by_clip, batch)
         teacher = torch.from_numpy(batch.teacher).to(device).float()
-        regressed = regressed.unflatten(0, batch.frames.shape[:2])[-len(teacher) :]
+        regressed = regressed.reshape(clips, -1, *regressed.shape[1:])[-len(teacher) :]
         return Losses(
             matching,
             hidden,

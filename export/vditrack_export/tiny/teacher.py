@@ -54,7 +54,7 @@ class AlikeTeacher(Teacher):
         self._device = choose_device()
         # In half precision and with channels last it takes a third of the time on a CPU.
         model = load_alike(weights).to(self._device, torch.bfloat16)
-        self._model = model.to(memory_format=torch.channels_last)
+        self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name, self.channels = f"ALIKE-L ({weights.name})", CHANNELS
         self.sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
 

@@ -91,8 +91,9 @@ def start_training(plan: Plan, device: torch.device | None = None) -> Training:
     average = Student(plan.shape, plan.teacher_channels)
     average.load_state_dict(student.state_dict())
     student, average = student.to(device), average.to(device)
-    student.encoder.to(memory_format=torch.channels_last)
-    average.encoder.to(memory_format=torch.channels_last)
+    for each in (student, average):
+        # It halves the time of a step on a CPU.
+        each.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     scalars = [weight for weight in student.parameters() if weight.ndim == 0]
     others = [weight for weight in student.parameters() if weight.ndim]
     groups = [

@@ -232,7 +232,6 @@ def test_what_a_bundle_says_of_its_teacher_is_read_back(tmp_path: Path) -> None:
     ("options", "said"),
     [
         (["--size", "100x96"], "100"),
-        (["--size", "104x96"], "multiples of 32"),
         (["--budget", "slow"], "no budget"),
         ([], "there is no teacher"),
     ],
