@@ -7,14 +7,18 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import tomlkit
 
 from vditrack.atomic_files import (
     check_disk_space,
     check_folder_destination,
+    staged_file,
     staged_folder,
 )
+from vditrack.atomic_files.locks import locked_folder
 from vditrack.bundle.distillation import Agreement, Distillation, write_distillation
 from vditrack.bundle.folder import CONTENTS, Bundle, seal_bundle
 from vditrack_export.card import Card
@@ -45,6 +49,10 @@ FITTED_CLIPS = 16
 """Clips by which the teacher's temperature is fitted."""
 RENDERED_FOR_EACH = 1
 """Rendered clips for each clip of the footage."""
+CARD = "card.toml"
+"""The card of the student, in the folder of its run."""
+_NAMED = 4
+"""Recordings that the card names."""
 # Seeds of clips that no training run reaches.
 _FITTED, _CHECKED = 1_000_000_000, 2_000_000_000
 
@@ -84,6 +92,13 @@ def distil(request: Request, teacher: Teacher, progress: Progress) -> Bundle:
 
     """
     check_folder_destination(request.output, CONTENTS)
+    check_folder_destination(request.folder)
+    request.folder.mkdir(parents=True, exist_ok=True)
+    with locked_folder(request.folder, request.folder):
+        return _distil(request, teacher, progress)
+
+
+def _distil(request: Request, teacher: Teacher, progress: Progress) -> Bundle:
     footage = survey_footage(request.videos, progress("footage"))
     count = request.clips or count_clips(footage)
     planned = plan_clips(footage, count, teacher.temporal_stride, request.seed)
@@ -93,7 +108,7 @@ def distil(request: Request, teacher: Teacher, progress: Progress) -> Bundle:
         request.shape, teacher.channels, fit_softness(fitted), request.steps, seed=request.seed
     )
     weights = train_student(plan, clips, checks, request.folder, progress("steps"))
-    student = _export(request, weights, teacher)
+    student = _export(request, weights, teacher, footage)
     agreement = compare(student, teacher, checks, progress("compared"))
     if not request.accept:
         require_kept(
@@ -182,16 +197,25 @@ def _choose_crop(size: tuple[int, int], shape: Shape) -> tuple[int, int]:
     return height, width
 
 
-def _export(request: Request, weights: Path, teacher: Teacher) -> Bundle:
-    """Export a student into the folder of its run."""
+def _export(
+    request: Request, weights: Path, teacher: Teacher, footage: Sequence[Footage]
+) -> Bundle:
+    """Export a student into the folder of its run, and write its card there."""
     base = make_card(request.card, request.shape)
+    taught_on = ", ".join(
+        f"{each.recording.name} ({each.recording.sha256[:16]})" for each in footage[:_NAMED]
+    )
+    more = len(footage) - _NAMED
     card = msgspec.structs.replace(
         base,
         name=f"{base.name}, taught by {teacher.name}",
         checkpoint=f"student of {teacher.name} ({teacher.sha256[:16]}), by vditrack distill",
         licence="as the teacher and the footage allow",
-        notes=f"Distilled from {teacher.name}; distillation.json says on what.",
+        notes=f"Distilled from {teacher.name} ({teacher.sha256[:16]}) on {taught_on}"
+        f"{f' and {more} more recordings' * (more > 0)}.",
     )
+    with staged_file(request.folder / CARD) as path:
+        path.write_text(tomlkit.dumps(_drop_none(msgspec.to_builtins(card))))
     return export_bundle(
         card,
         Weights(weights),
@@ -199,6 +223,15 @@ def _export(request: Request, weights: Path, teacher: Teacher) -> Bundle:
         lambda _stage: None,
         masks=card.masks is not None,
     )
+
+
+def _drop_none(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields without those that are None, which TOML does not have."""
+    return {
+        name: _drop_none(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+        if value is not None
+    }
 
 
 def _write(student: Bundle, origin: Distillation, output: Path) -> Bundle:
