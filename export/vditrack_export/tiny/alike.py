@@ -54,7 +54,7 @@ class Alike(nn.Module):
 
         H and W are multiples of 32.
         """
-        rows, columns = (torch.arange(size) for size in frames.shape[-2:])
+        rows, columns = (torch.arange(size, device=frames.device) for size in frames.shape[-2:])
         return self._describe_pixels(frames, rows, columns)
 
     def describe_cells(self, frames: Tensor) -> Tensor:
@@ -62,8 +62,9 @@ class Alike(nn.Module):
 
         It is the mean of 16 pixels of a cell, which lie evenly about its centre.
         """
+        inside = torch.tensor(_SAMPLED, device=frames.device)
         rows, columns = (
-            (torch.arange(0, size, CELL)[:, None] + torch.tensor(_SAMPLED)).flatten()
+            (torch.arange(0, size, CELL, device=frames.device)[:, None] + inside).flatten()
             for size in frames.shape[-2:]
         )
         described = self._describe_pixels(frames, rows, columns)
