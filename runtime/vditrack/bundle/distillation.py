@@ -8,13 +8,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from vditrack.bundle.configuration import Positive
 from vditrack.bundle.manifest import Sha256
 from vditrack.errors import BundleError
 from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
 
 DISTILLATION = "distillation.json"
 
+Number = Annotated[int, Meta(ge=1)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
 
@@ -23,7 +23,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     name: str
     """File or folder, with the topic or the camera and the episode if there is one."""
-    frames: Positive
+    frames: Number
     sha256: Sha256
     """Digest of the times and the pictures of its frames."""
 
@@ -31,7 +31,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Agreement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How student and teacher do on rendered clips that the student was not taught on."""
 
-    clips: Positive
+    clips: Number
     """Clips that were tracked."""
     matches_teacher: Percent
     """Points of another moment that the teacher's descriptors alone match within a cell."""
@@ -58,11 +58,11 @@ class Distillation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     teacher_sha256: Sha256
     """Digest of the manifest of the teacher's bundle, or of the file of its weights."""
     footage: tuple[Recording, ...]
-    footage_clips: Positive
+    footage_clips: Number
     """Clips of four frames of the footage that the teacher described."""
-    rendered_clips: Positive
+    rendered_clips: Number
     """Clips of known motion that were rendered of frames of the footage."""
-    steps: Positive
+    steps: Number
     """Steps of training."""
     seed: int
     agreement: Agreement

@@ -213,10 +213,10 @@ def test_what_a_bundle_says_of_its_teacher_is_read_back(tmp_path: Path) -> None:
     said = Distillation(
         teacher="big",
         teacher_sha256="a" * 64,
-        footage=(Recording(name="kitchen.mp4", frames=9, sha256="b" * 64),),
+        footage=(Recording(name="kitchen.mp4", frames=250_000, sha256="b" * 64),),
         footage_clips=64,
         rendered_clips=64,
-        steps=6000,
+        steps=60_000,
         seed=0,
         agreement=agreement(),
     )
