@@ -1,6 +1,7 @@
 """Table of a card for the encoder of the bundled model. Its transformer is Wan's."""
 
-from vditrack_export.families.base_shapes import DenoiserShape, EncoderShape, Positive, Sizes
+from vditrack_export.families.base_shapes import DenoiserShape, EncoderShape, Sizes
+from vditrack_export.families.sizes import Positive
 
 FIRST_STRIDE = 4
 """Side of a cell at the first level of the encoder, in pixels."""
