@@ -15,7 +15,7 @@ from vditrack.bundle.folder import (
     seal_bundle,
 )
 
-PROPAGATION = Propagation(motion_weight=0.4, temperature=0.05, top_k=10, radius=15.0, context=8)
+PROPAGATION = Propagation(motion_weight=0.4, temperature=0.05, top_k=10, radius=30.0, context=8)
 DISPLACEMENT = Displacement(
     frames=1,
     reach=2.0,

@@ -143,8 +143,8 @@ def exported_transformer(card: Card, latents: tuple[int, int, int], described: i
 
 
 def exported_tiny_encoder(path: Path):
-    module = FramesToLatents(TinyEncoder()).eval()
-    return exported(module, "frames", torch.zeros(8, 480, 640, 3, dtype=torch.uint8), path)
+    module = FramesToLatents(TinyEncoder(64, (32, 64), (1, 2), (128, 192))).eval()
+    return exported(module, "frames", torch.zeros(24, 480, 640, 3, dtype=torch.uint8), path)
 
 
 def exported_clip_encoder(path: Path):

@@ -8,10 +8,10 @@ import pytest
 
 from doubles.video_files import moving_texture, write_video_file
 from vditrack.atomic_files.locks import locked_folder
+from vditrack.bundle.redetection import GapFilling
 from vditrack.cli import stored_tracking, track_run
 from vditrack.io import frame_source
 from vditrack.io.track_store import TrackStore
-from vditrack.points import clip_tracking
 
 POINTS = ("--at", "0,40,30", "--at", "13,80,50", "--at", "7,60,60")
 
@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
     """A video that is decoded anew in each pass, and a checkpoint every two blocks."""
     write_video_file(tmp_path / "v.mp4", moving_texture(18), options={"g": "6"})
     monkeypatch.setattr(frame_source, "_KEPT_BYTES", 0)
-    monkeypatch.setattr(clip_tracking, "_BLOCK", 3)
+    monkeypatch.setattr(GapFilling, "frames", 3)
     for module in (stored_tracking, track_run):
         monkeypatch.setattr(module, "CHECKPOINT_FRAMES", 6)
     return tmp_path

@@ -167,7 +167,7 @@ def test_memory_and_disk(here):
 
 
 def test_model_and_track(here):
-    assert here[1]["bundled model"].found == "tiny, 11 files unaltered"
+    assert here[1]["bundled model"].found == "tiny, 5 files unaltered"
     manifest = json.loads((bundled_model() / "bundle.json").read_text())
     for name, record in manifest["files"].items():
         content = (bundled_model() / name).read_bytes()

@@ -66,20 +66,20 @@ def files_of(root: Path) -> set[str]:
 
 @pytest.mark.slow
 def test_the_bundled_model_builds_for_two_architectures(
-    root: Path, run_vditrack: RunCommand
+    whole: Path, run_vditrack: RunCommand
 ) -> None:
-    before = files_of(root)
-    done = vditrack("build", root, *TO_BUILD, "--json")
+    before = files_of(whole)
+    done = vditrack("build", whole, *TO_BUILD, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["not_built"] == []
     assert [build["part"] for build in told["built"]] == ["points", "appearance"]
     folder, other = (Path(build["folder"]) for build in told["built"])
-    assert (folder.parent, other.parent) == (root / "engines", root / "appearance" / "engines")
+    assert (folder.parent, other.parent) == (whole / "engines", whole / "appearance" / "engines")
     engines = {"encoder.engine", "features.engine"}
     made = {at / name for at in (folder, other) for name in {*engines, "identity.json"}}
     made |= {folder, other, folder.parent, other.parent}
-    assert files_of(root) == before | {path.relative_to(root).as_posix() for path in made}
+    assert files_of(whole) == before | {path.relative_to(whole).as_posix() for path in made}
     identity = load_identity(folder)
     assert folder.name == NAME + build_digest(identity)[:8]
     assert msgspec.convert(told["built"][0]["identity"], Identity) == identity
@@ -88,32 +88,32 @@ def test_the_bundled_model_builds_for_two_architectures(
     assert identity.architectures == ("sm86", "sm89")
     assert (identity.target, identity.version, identity.flags) == ("tensorrt-rtx", VERSION, ())
     assert identity.precision == {"encoder.onnx": {"fp32": 1.0}, "features.onnx": {"fp32": 1.0}}
-    assert identity.profiles["features.onnx"] == {"latents": ((1, 48, 2, 24, 32),) * 3}
+    assert identity.profiles["features.onnx"] == {"latents": ((1, 64, 1, 48, 64),) * 3}
     assert identity.verified is None
     # The engines hold the weights: as large as the graphs, and not the same.
     for graph, engine in ENGINE_OF.items():
         if graph in identity.graphs:
             size = identity.engines[engine].size
-            assert size >= 0.9 * (root / graph).stat().st_size
+            assert size >= 0.9 * (whole / graph).stat().st_size
     # One architecture is another engine of another name, beside it.
-    done = run_vditrack("build", root, "--target", "tensorrt-rtx", "--arch", "sm120")
+    done = run_vditrack("build", whole, "--target", "tensorrt-rtx", "--arch", "sm120")
     assert done.returncode == 0
-    first, second = engine_folders(load_bundle(root))
+    first, second = engine_folders(load_bundle(whole))
     assert first.name.startswith(f"tensorrt-rtx-{VERSION}-sm120-")
     assert second == folder
 
 
 @pytest.mark.slow
-def test_inspect_shows_what_would_load(root: Path, run_vditrack: RunCommand) -> None:
-    folder, _ = build_bundle(load_bundle(root), FOR_TWO, QUIET)
-    (root / "engines" / "broken").mkdir()
-    shown = " ".join(run_vditrack("inspect", root).stdout.replace("│", " ").split())
+def test_inspect_shows_what_would_load(whole: Path, run_vditrack: RunCommand) -> None:
+    folder, _ = build_bundle(load_bundle(whole), FOR_TWO, QUIET)
+    (whole / "engines" / "broken").mkdir()
+    shown = " ".join(run_vditrack("inspect", whole).stdout.replace("│", " ").split())
     assert f"engines/{folder.name}" in shown
     assert "no engines: appearance" in shown
     assert "unverified" in shown
     assert "100.00% fp32" in shown
     assert "cannot be read" in shown
-    told = json.loads(run_vditrack("inspect", root, "--json").stdout)
+    told = json.loads(run_vditrack("inspect", whole, "--json").stdout)
     listed = told["engines"]
     assert told["not_built"] == ["appearance"]
     assert [build["folder"] for build in listed] == ["broken", folder.name]

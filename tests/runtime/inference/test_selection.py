@@ -198,6 +198,7 @@ def test_a_reader_meets_the_old_build_or_the_new_one(bundle, gpu, monkeypatch):
             while not writing.done():
                 opened.append(open_backend(bundle, "tensorrt-rtx").name)
                 assert all(build.identity is not None for build in list_builds(bundle))
+                time.sleep(0.001)  # The writer waits for the reader's lock.
         finally:
             # The writer waits for no more.
             opened.extend([""] * 12)

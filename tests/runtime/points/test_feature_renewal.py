@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from doubles.passthrough import write_passthrough
 from doubles.video_files import moving_texture
 from vditrack import Tracker
+from vditrack.bundle.configuration import Visibility
 from vditrack.bundle.folder import bundled_model, load_bundle
 from vditrack.features.clip_frames import ArrayFrames
 from vditrack.points.feature_renewal import FeatureRenewal
@@ -22,7 +24,19 @@ RENEWAL = FeatureRenewal(count=COUNT, quality=0.01, lost_after=LOST_AFTER, inter
 def tracker(tmp_path_factory) -> Tracker:
     """By flow; the maps come from the frames without a model."""
     bundle = write_passthrough(tmp_path_factory.mktemp("bundle"), frames=4, described=3)
-    return Tracker(bundle, settings=load_bundle(bundled_model()).manifest.matching)
+    settings = load_bundle(bundled_model()).manifest.matching
+    # Margins and weights of the bundled model's descriptors would not suit those of pixels.
+    weights = Visibility(
+        bias=-8.191,
+        correlation=4.106,
+        first_similarity=7.232,
+        template_similarity=2.635,
+        distance=-0.08157,
+    )
+    flow_tracking = msgspec.structs.replace(
+        settings.flow_tracking, certain=None, visibility=weights
+    )
+    return Tracker(bundle, settings=msgspec.structs.replace(settings, flow_tracking=flow_tracking))
 
 
 @pytest.fixture(scope="module")
