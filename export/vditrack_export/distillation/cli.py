@@ -83,7 +83,7 @@ def distill(
     # Mistakes are reported before torch is imported, which takes seconds.
     card = change_card(load_card(_CARD), size=size)
     try:
-        from vditrack_export.distillation.run import Request, describe_agreement, distil
+        from vditrack_export.distillation.run import Request, distil
         from vditrack_export.distillation.sizes import (
             choose_shape,
             count_operations,
@@ -104,14 +104,13 @@ def distill(
     if not as_json:
         echo(f"student: {shape.widths[0]} channels wide, {operations:.0f} MFLOP a frame")
     with progress_bars(quiet=as_json) as bars:
-        bundle = distil(request, open_teacher(teacher), partial(add_progress_bar, bars))
+        progress, report = partial(add_progress_bar, bars), partial(echo, err=as_json)
+        bundle = distil(request, open_teacher(teacher), progress, report)
     origin = read_distillation(bundle.root)
     assert origin is not None
     if as_json:
         echo_json(origin)
         return
-    for line in describe_agreement(origin.agreement):
-        echo(line)
     if origin.agreement.accepted:
         echo("warning: it falls short of its teacher, which was accepted.", err=True)
     echo(f"written: {bundle.root}; log and curves are in {folder}")

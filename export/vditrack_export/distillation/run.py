@@ -58,6 +58,8 @@ _FITTED, _CHECKED = 1_000_000_000, 2_000_000_000
 
 Progress = Callable[[str], Report]
 """Opens a progress bar with a title."""
+ReportLine = Callable[[str], None]
+"""Called with lines for the user."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,14 @@ class Request:
     """Whether a student that falls short of its teacher is written."""
 
 
-def distil(request: Request, teacher: Teacher, progress: Progress) -> Bundle:
+def distil(request: Request, teacher: Teacher, progress: Progress, report: ReportLine) -> Bundle:
     """Teach a student on footage, export it, and compare it with its teacher.
+
+    Args:
+        request: what the user asks for.
+        teacher: the teacher.
+        progress: see `Progress`.
+        report: called with lines on how student and teacher compare, also if it is refused.
 
     Raises:
         InputError: The footage cannot be read, the run's folder has another run, or a disk is full.
@@ -95,10 +103,10 @@ def distil(request: Request, teacher: Teacher, progress: Progress) -> Bundle:
     check_folder_destination(request.folder)
     request.folder.mkdir(parents=True, exist_ok=True)
     with locked_folder(request.folder, request.folder):
-        return _distil(request, teacher, progress)
+        return _distil(request, teacher, progress, report)
 
 
-def _distil(request: Request, teacher: Teacher, progress: Progress) -> Bundle:
+def _distil(request: Request, teacher: Teacher, progress: Progress, report: ReportLine) -> Bundle:
     footage = survey_footage(request.videos, progress("footage"))
     count = request.clips or count_clips(footage)
     planned = plan_clips(footage, count, teacher.temporal_stride, request.seed)
@@ -110,6 +118,8 @@ def _distil(request: Request, teacher: Teacher, progress: Progress) -> Bundle:
     weights = train_student(plan, clips, checks, request.folder, progress("steps"))
     student = _export(request, weights, teacher, footage)
     agreement = compare(student, teacher, checks, progress("compared"))
+    for line in describe_agreement(agreement):
+        report(line)
     if not request.accept:
         require_kept(
             agreement,

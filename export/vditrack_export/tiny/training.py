@@ -30,7 +30,7 @@ WARM_UP_STEPS, LAST_RATE, EMA_DECAY = 100, 0.03, 0.998
 SCALAR_RATE_FACTOR = 5.0
 """The factor of the learning rate of temperature and "nowhere", which follow the cosines."""
 CALIBRATION_BATCHES = 8
-LOG_STEPS, SAVE_SECONDS, VALIDATE_STEPS = 25, 60, 500
+LOG_STEPS, SAVE_SECONDS, VALIDATE_STEPS = 25, 60, 200
 CHECKPOINT, LOG, CURVES, WEIGHTS = "checkpoint.pt", "log.jsonl", "curves.png", "weights"
 _WEIGHT_FILES = {"encoder.safetensors", "encoder.json", "vdit"}
 
