@@ -225,12 +225,12 @@ MISMATCHES: dict[str, tuple[dict[str, Any], Machine, list[str]]] = {
     "other frames": (
         {"profiles": {"encoder.onnx": {"frames": FRAMES}}},
         ORIN,
-        [f"built for frames [1, 96, 128, 3]; the bundle's are [1, 192, 256, 3]: {REBUILD}"],
+        [f"built for frames [1, 96, 128, 3]; the bundle's are [1, 384, 512, 3]: {REBUILD}"],
     ),
     "no frames": (
         {"profiles": {}},
         ORIN,
-        [f"built for frames []; the bundle's are [1, 192, 256, 3]: {REBUILD}"],
+        [f"built for frames []; the bundle's are [1, 384, 512, 3]: {REBUILD}"],
     ),
     "frames within a range": (
         {"profiles": {"encoder.onnx": {"frames": (FRAMES[0], FRAMES[0], (1, 480, 832, 3))}}},
