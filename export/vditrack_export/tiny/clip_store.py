@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vditrack.arrays import Bools, Floats, FrameClip
 from vditrack.atomic_files import staged_folder
+from vditrack.bundle.file_checks import file_record
 from vditrack.errors import InputError
 
 SHARD = 16
@@ -21,8 +22,6 @@ FRAMES = 4
 _ARRAYS = ("frames", "teacher", "points", "visible")
 _DIGESTS = "digests.json"
 _CONTENT = frozenset({_DIGESTS, *(f"{name}.npy" for name in _ARRAYS)})
-_HASHED = 1 << 24
-"""Bytes that are hashed at a time."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class ClipStore:
         with staged_folder(self._path(shard), replaceable=_CONTENT) as folder:
             for name in _ARRAYS:
                 np.save(folder / f"{name}.npy", np.stack([getattr(clip, name) for clip in clips]))
-            digests = {name: _digest(folder / f"{name}.npy") for name in _ARRAYS}
+            digests = _digests(folder)
             (folder / _DIGESTS).write_text(json.dumps(digests) + "\n")
 
     def verify(self) -> str:
@@ -89,7 +88,7 @@ class ClipStore:
             path = self._path(shard)
             try:
                 stated = json.loads((path / _DIGESTS).read_text())
-                found = {name: _digest(path / f"{name}.npy") for name in _ARRAYS}
+                found = _digests(path)
             except (OSError, ValueError) as error:
                 raise _explain_damage(path) from error
             if stated != found:
@@ -117,12 +116,8 @@ def clip_bytes(height: int, width: int, stride: int, channels: int) -> int:
     return FRAMES * (3 * height * width + 2 * (height // stride) * (width // stride) * channels)
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASHED):
-            digest.update(block)
-    return digest.hexdigest()
+def _digests(folder: Path) -> dict[str, str]:
+    return {name: file_record(folder / f"{name}.npy").sha256 for name in _ARRAYS}
 
 
 def _explain_damage(path: Path) -> InputError:

@@ -24,7 +24,7 @@ EMPTY = 3
 _MOST_WORKERS = 8
 
 Report = Callable[[int, int], None]
-"""Called with the clips that are stored, and those in all."""
+"""Called with the clips or steps that are done, and those in all."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from vditrack_export.tiny.batches import Clips
 from vditrack_export.tiny.curves import draw_curves
 from vditrack_export.tiny.losses import Softness
 from vditrack_export.tiny.model import Shape
+from vditrack_export.tiny.rendering import Report
 from vditrack_export.tiny.student import Losses, Student, to_images
 from vditrack_export.tiny.teacher import choose_device
 from vditrack_export.tiny.validation import Check, measure_shares, validate
@@ -33,9 +34,6 @@ CALIBRATION_BATCHES = 8
 LOG_STEPS, SAVE_SECONDS, VALIDATE_STEPS = 25, 60, 200
 CHECKPOINT, LOG, CURVES, WEIGHTS = "checkpoint.pt", "log.jsonl", "curves.png", "weights"
 _WEIGHT_FILES = {"encoder.safetensors", "encoder.json", "vdit"}
-
-Report = Callable[[int, int], None]
-"""Called with the steps that are done, and those in all."""
 
 
 @dataclass(frozen=True)

@@ -294,8 +294,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     streaming: Streaming = Streaming()
     propagation: Propagation | None = None
     """How masks are propagated, with the bundles in ``appearance``, unless appearance is read as
-    points are, and, as a rule, ``motion``; None
-    if the bundle has neither."""
+    points are, and, as a rule, ``motion``; None if the bundle propagates no masks."""
     precision: Precision
     precision_check: PrecisionCheck | None
     """None in FP32, where parity says all, and with random weights, which track nothing."""

@@ -1,4 +1,4 @@
-"""Places of points that descriptors alone show, whatever optical flow and patches say.
+"""Places of lost points that descriptors alone show, whatever their patches say.
 
 A surface that turns or deforms no longer looks like its patch, but its descriptor may still be like
 no other. A match is certain if its similarity exceeds, by a margin, that of all other places of the
@@ -110,7 +110,7 @@ class CertainSearch:
         restart_motion(memory, rows)
 
     def remember_rivals(self, memory: PointMemory, compared: Comparison, tracked: Bools) -> None:
-        """Remember how similar other places of the frame are to points that flow tracks, in place.
+        """Remember how similar other places of the frame are to points that are seen, in place.
 
         Args:
             memory: of N points.

@@ -11,9 +11,10 @@ import numpy as np
 
 from vditrack.arrays import Doubles, Image
 from vditrack.synthetic.layers.camera_effects import PERFECT, Camera
-from vditrack.synthetic.layers.scenes import Layer, Motion, Scene, Waves
+from vditrack.synthetic.layers.scenes import Anchors, Layer, Motion, Scene, Waves
 from vditrack.synthetic.layers.textures import add_grain, draw_pattern, draw_silhouette
 from vditrack.synthetic.layers.trajectories import pass_through, stay_at, sway, swing
+from vditrack.synthetic.point_sampling import pick_pixels
 
 SIZE = 256
 """Height and width of the frames, in pixels."""
@@ -37,6 +38,24 @@ class Stage:
     """The camera."""
     share: float
     """Share of the points that lie on objects; the others lie on the backdrop."""
+
+    def pick_points(self, rng: np.random.Generator, picked: Mapping[int, int]) -> Anchors:
+        """Pick points in the interior of what some frames show, at random places of their pixels.
+
+        Args:
+            rng: the source of randomness.
+            picked: the number of points by the frame in which they are picked.
+
+        """
+        anchors = []
+        for frame, count in picked.items():
+            mask = self.scene.mask(float(frame))
+            positions = pick_pixels(rng, mask, mask > 0, count, self.share)
+            positions += rng.uniform(-0.5, 0.5, positions.shape)
+            anchors.append(self.scene.anchor(positions, float(frame)))
+        return Anchors(
+            np.concatenate([a.layer for a in anchors]), np.concatenate([a.surface for a in anchors])
+        )
 
 
 def draw_drift(rng: np.random.Generator) -> Stage:

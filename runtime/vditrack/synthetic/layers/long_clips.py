@@ -19,9 +19,8 @@ from vditrack.synthetic.layers.challenges import (
     draw_object,
     draw_surface,
 )
-from vditrack.synthetic.layers.scenes import Anchors, Layer, Scene, Waves
+from vditrack.synthetic.layers.scenes import Layer, Scene, Waves
 from vditrack.synthetic.layers.trajectories import pass_through, stay_at, sway, swing
-from vditrack.synthetic.point_sampling import pick_pixels
 
 COUNT = 6
 """Number of clips in the benchmark: two of each kind."""
@@ -73,16 +72,7 @@ def render_stage(name: str, stage: Stage, rng: np.random.Generator) -> Annotated
     """Render a clip of a stage; points are picked in the first frame and in a later one."""
     scene = stage.scene
     times = [float(time) for time in range(FRAMES)]
-    anchors = []
-    for picked, count in _PICKED.items():
-        mask = scene.mask(float(picked))
-        positions = pick_pixels(rng, mask, mask > 0, count, stage.share)
-        # Move each point to a random position within its pixel.
-        positions += rng.uniform(-0.5, 0.5, positions.shape)
-        anchors.append(scene.anchor(positions, float(picked)))
-    joined = Anchors(
-        np.concatenate([a.layer for a in anchors]), np.concatenate([a.surface for a in anchors])
-    )
+    joined = stage.pick_points(rng, _PICKED)
     points, visible = scene.track(joined, times)
     frames = np.empty((FRAMES, scene.height, scene.width, 3), np.uint8)
     for index, time in enumerate(times):

@@ -6,8 +6,7 @@ import numpy as np
 
 from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.synthetic.layers.challenges import FRAMES, KINDS, Stage
-from vditrack.synthetic.layers.scenes import Anchors, Scene
-from vditrack.synthetic.point_sampling import pick_pixels
+from vditrack.synthetic.layers.scenes import Scene
 
 COUNT = 15
 """Number of clips in the suite: three of each kind."""
@@ -49,15 +48,7 @@ def render_stage(name: str, filmed: Stage, rng: np.random.Generator) -> Annotate
     scene = filmed.scene
     times = [float(time) for time in range(FRAMES)]
     masks = np.stack([scene.mask(time) for time in times])
-    anchors = []
-    for time, count in _PICKED.items():
-        positions = pick_pixels(rng, masks[time], masks[time] > 0, count, filmed.share)
-        # Move each point to a random position within its pixel.
-        positions += rng.uniform(-0.5, 0.5, positions.shape)
-        anchors.append(scene.anchor(positions, float(time)))
-    joined = Anchors(
-        np.concatenate([a.layer for a in anchors]), np.concatenate([a.surface for a in anchors])
-    )
+    joined = filmed.pick_points(rng, _PICKED)
     points, visible = scene.track(joined, times)
     frames = np.stack([filmed.camera.shoot(scene, time, rng) for time in times])
     objects = joined.layer.astype(np.uint8)
