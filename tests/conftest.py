@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from doubles.pipelines import ExportedPipelines
 
 Completed = subprocess.CompletedProcess[str]
+
+# Time says how busy the machine is: it is neither a limit of an example nor of drawing one.
+settings.register_profile("vditrack", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vditrack")
 
 # A shell lets what it runs in the background ignore an interrupt or a hang-up, and all that this
 # starts too. Tests send both to what they start.

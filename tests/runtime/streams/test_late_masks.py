@@ -226,20 +226,20 @@ def test_a_detector_that_marks_five_times_a_second_does_not_fill_the_memory(trac
     """Before, each frame that was marked stayed until a reset."""
     stream = limited(tracker, seconds=0.5)
 
-    def watch(first):
-        for t in range(first, first + 90):
+    def watch(first, frames=54):
+        for t in range(first, first + frames):
             stream.push(shot(t % 16), t / RATE)
             if t % 6 == 5:
                 stream.add_masks(square((t - 5) % 16, 1 + t // 6 % 3), (t - 5) / RATE)
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
-    watch(0)
-    watch(90)
+    # Until the last marked frames of each of three objects are those that are kept.
+    watch(0, 162)
     tracemalloc.start()
     try:
-        before = watch(180)
-        assert watch(270) - before < 100_000
+        before = watch(162)
+        assert watch(216) - before < 100_000
     finally:
         tracemalloc.stop()
 
