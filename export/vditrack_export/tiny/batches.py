@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +12,12 @@ from vditrack_export.tiny.model import STRIDE
 
 MIRRORED, RECOLOURED = 0.5, 0.3
 """The shares of clips that are mirrored, and whose colours are exchanged."""
+BLURRED, COMPRESSED = 0.6, 0.3
+"""The shares of clips that have fewer details, and that are compressed, but not for the teacher."""
+FEWER = 2.4
+"""Most by which details are fewer along an axis, but for a change of the aspect."""
+_ASPECT = 0.25
+_QUALITY = (25, 90)
 POINTS = 48
 """Points of a clip whose matches are learnt."""
 MAX_SHIFT = 6
@@ -63,10 +70,10 @@ class Clips:
         cropped = crop_clip(clip, _draw_corners(rng, clip.frames.shape[1:3], self.crop), self.crop)
         if rng.random() < MIRRORED:
             cropped = mirror_clip(cropped)
+        frames = degrade_frames(rng, cropped.frames)
         if rng.random() < RECOLOURED:
-            frames = cropped.frames[..., rng.permutation(3)]
-            return StoredClip(frames, cropped.teacher, cropped.points, cropped.visible)
-        return cropped
+            frames = frames[..., rng.permutation(3)]
+        return StoredClip(frames, cropped.teacher, cropped.points, cropped.visible)
 
 
 def _draw_corners(
@@ -106,6 +113,34 @@ def crop_clip(
     return StoredClip(
         np.stack(frames), np.stack(teacher), moved.astype(np.float32), clip.visible & inside
     )
+
+
+def degrade_frames(rng: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return frames as of a smaller or compressed recording, some of the time.
+
+    Recordings are smaller than what a model reads as often as not, and are enlarged for it.
+
+    Args:
+        rng: the source of randomness.
+        frames: RGB, uint8 [T, H, W, 3].
+
+    """
+    height, width = frames.shape[1:3]
+    if rng.random() < BLURRED:
+        fewer, aspect = rng.uniform(1, FEWER), np.exp(rng.uniform(-_ASPECT, _ASPECT))
+        smaller = (
+            min(width, round(width / fewer * aspect)),
+            min(height, round(height / fewer / aspect)),
+        )
+        shrunk = (cv2.resize(frame, smaller, interpolation=cv2.INTER_AREA) for frame in frames)
+        frames = np.stack([cv2.resize(frame, (width, height)) for frame in shrunk])
+    if rng.random() < COMPRESSED:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*_QUALITY))]
+        files = (cv2.imencode(".jpg", frame, quality)[1] for frame in np.ascontiguousarray(frames))
+        frames = np.stack(
+            [np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8) for file in files]
+        )
+    return frames
 
 
 def mirror_clip(clip: StoredClip) -> StoredClip:

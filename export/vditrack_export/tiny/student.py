@@ -38,9 +38,9 @@ LOW_SIGMA = 0.15
 """Keys are trained at noise levels up to this one."""
 DENOISED = 16
 """Every sixteenth frame is denoised, because that runs all blocks, and keys only the first."""
-WEIGHTS = {"matching": 0.5, "hidden": 0.125, "teacher": 0.5, "hint": 0.5, "denoising": 0.1}
+WEIGHTS = {"matching": 0.3, "hidden": 0.1, "teacher": 1.0, "hint": 1.0, "denoising": 0.1}
 """Weights of the losses in their sum."""
-SEARCHED = 64
+SEARCHED = 128
 """Cells of each frame whose matches are compared with the teacher's."""
 WINDOW = 2
 """Frames of a clip that show the same moment; the teacher's matches among them are learnt."""

@@ -17,7 +17,7 @@ from diffusers.models.transformers import transformer_wan  # noqa: E402
 from vditrack.errors import InputError  # noqa: E402
 from vditrack_export.families.tiny.autoencoder import TinyEncoder  # noqa: E402
 from vditrack_export.tiny import training, validation  # noqa: E402
-from vditrack_export.tiny.batches import Clips, crop_clip, mirror_clip  # noqa: E402
+from vditrack_export.tiny.batches import Clips, crop_clip, degrade_frames, mirror_clip  # noqa: E402
 from vditrack_export.tiny.clip_store import ClipStore, StoredClip  # noqa: E402
 from vditrack_export.tiny.losses import Softness  # noqa: E402
 from vditrack_export.tiny.model import (  # noqa: E402
@@ -214,6 +214,26 @@ def test_a_mirrored_clip_has_its_points_on_the_same_pixels() -> None:
     x, y = np.floor(mirrored.points[0, 0]).astype(int)
     np.testing.assert_array_equal(mirrored.frames[0, y, x], [12, 20, 0])
     np.testing.assert_array_equal(mirrored.teacher[0, 0, 0], clip.teacher[0, 0, -1])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_degraded_frames_lose_details_but_move_nothing(seed: int) -> None:
+    y, x = np.mgrid[:96, :128]
+    blob = 200 * np.exp(-((x - 81.0) ** 2 + (y - 38.0) ** 2) / (2 * 9.0**2))
+    checks = 40 * ((x + y) % 2)
+    frames = np.repeat(np.stack([blob + checks, blob], axis=-1).round()[None, ..., [0, 1, 1]], 4, 0)
+    found = degrade_frames(np.random.default_rng(seed), frames.astype(np.uint8)).astype(float)
+    assert found.shape == frames.shape
+    assert (found == found[:1]).all()
+    smooth = found[0, ..., 1]
+    weights = np.clip(smooth - 20, 0, None)
+    centre = [(weights * axis).sum() / weights.sum() for axis in (x, y)]
+    np.testing.assert_allclose(centre, (81, 38), atol=0.4)
+    detail = np.abs(np.diff(found[0, 80:, :40, 0], axis=1)).mean()
+    if np.array_equal(found, frames):
+        assert detail == 40
+    else:
+        assert detail < 39
 
 
 def test_batches_put_known_motion_first_and_the_teacher_last(clips: Clips) -> None:
