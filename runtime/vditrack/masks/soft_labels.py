@@ -36,8 +36,9 @@ def _coverage(pixels: int, cells: int) -> Floats:
 def mask_from_labels(labels: Floats, height: int, width: int) -> Mask:
     """Return the label with the largest share at each pixel, uint8 [height, width].
 
-    Shares are interpolated bilinearly between cell centres and constant beyond the outermost. Of
-    equal shares the first label is taken, and 0 if there is no label.
+    Shares are interpolated bicubically between cell centres, which keeps more of an outline than
+    bilinearly, and constant beyond the outermost. Of equal shares the first label is taken, and 0
+    if there is no label.
 
     Args:
         labels: Soft labels of the cells, float32 [rows, columns, K], the background first.
@@ -51,7 +52,7 @@ def mask_from_labels(labels: Floats, height: int, width: int) -> Mask:
     # Labels are upsampled one at a time: all of them at frame size may take gigabytes.
     for label in np.flatnonzero(labels.any(axis=(0, 1))):
         cells = np.ascontiguousarray(labels[..., label])
-        cv2.resize(cells, (width, height), dst=share, interpolation=cv2.INTER_LINEAR)
+        cv2.resize(cells, (width, height), dst=share, interpolation=cv2.INTER_CUBIC)
         chosen.fill(label)
         # Several times as fast as an index of pixels.
         cv2.copyTo(chosen, (share > largest).view(np.uint8), mask)

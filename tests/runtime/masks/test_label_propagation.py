@@ -380,10 +380,10 @@ def test_cell_labels_are_shares_of_area(grid):
 
 
 @pytest.mark.parametrize("size", [(60, 107), (61, 33), (8, 11), (5, 90)])
-def test_masks_are_interpolated_bilinearly(size):
+def test_masks_are_interpolated_bicubically(size):
     labels = labels_of(np.random.default_rng(6), 8, 11, 5)
     planes = torch.from_numpy(labels).permute(2, 0, 1)[None]
-    shares = functional.interpolate(planes, size, mode="bilinear", align_corners=False)[0].numpy()
+    shares = functional.interpolate(planes, size, mode="bicubic", align_corners=False)[0].numpy()
     mask, best = mask_from_labels(labels, *size), np.sort(shares, axis=0)
     assert mask.dtype == np.uint8
     decided = best[-1] - best[-2] > 1e-5
