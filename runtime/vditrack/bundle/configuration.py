@@ -331,6 +331,15 @@ class Displacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     again: background that comes into view looks like its surroundings."""
 
 
+class CellColour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How cells are compared by their colours (`vditrack.features.cell_colour`)."""
+
+    weight: PositiveReal
+    """Of the colours beside the descriptors of appearance, whose weight is 1."""
+    frequency: PositiveReal
+    """Of the waves that describe a colour, in radians per hundred units of L, a or b."""
+
+
 class Propagation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How object masks are propagated with fused features (TED, arXiv 2512.02339)."""
 
@@ -350,3 +359,5 @@ class Propagation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     displacement: Displacement | None = None
     """Reads motion from the appearance features; None if a bundle in ``motion`` has features of its
     own."""
+    colour: CellColour | None = None
+    """Compares cells by their colours as well as by their appearance; None as in the paper."""

@@ -113,7 +113,10 @@ def _from_7(fields: Fields) -> Fields:
 
 
 def _from_8(fields: Fields) -> Fields:
-    """Add what version 9 did: certain matches, and gaps that are filled backward."""
+    """Add what version 9 did: colours of cells, certain matches, and gaps filled backward."""
+    propagation = fields["propagation"]
+    if propagation is not None:
+        fields = {**fields, "propagation": {**propagation, "colour": None}}
     flow_tracking = fields["matching"]["flow_tracking"]
     if flow_tracking is None:
         return fields

@@ -62,12 +62,8 @@ class FeatureExtractor:
 
     def resize(self, frame: Frame) -> Frame:
         """Resize a frame to the model's input size."""
-        size = (self.grid.width, self.grid.height)
-        shrinks = frame.shape[1] > size[0] or frame.shape[0] > size[1]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         with stage("resize"):
-            resized: Frame = cv2.resize(frame, size, interpolation=method)
-        return resized
+            return resize_frame(frame, self.grid)
 
     def describe(self, window: Sequence[Resident]) -> list[FeatureMap]:
         """Return the maps of the newest latents of a window.
@@ -108,6 +104,15 @@ class FeatureExtractor:
         """Return the maps of the newest resized frames of a window, encoded from its beginning."""
         latents = list(self.encoder.encode_clip(window))
         return interpolate_frames(self.describe(latents), self.temporal_stride)
+
+
+def resize_frame(frame: Frame, grid: Grid) -> Frame:
+    """Resize a frame, uint8 [H, W, 3] RGB, to the input size of the model that has a grid."""
+    size = (grid.width, grid.height)
+    shrinks = frame.shape[1] > size[0] or frame.shape[0] > size[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized: Frame = cv2.resize(frame, size, interpolation=method)
+    return resized
 
 
 def _windowed(latents: TensorSpec, count: int) -> TensorSpec:

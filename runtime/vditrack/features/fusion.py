@@ -9,10 +9,15 @@ from threading import Lock
 import numpy as np
 
 from vditrack.arrays import Floats, Frame
-from vditrack.bundle.configuration import Displacement, Propagation
+from vditrack.bundle.configuration import CellColour, Displacement, Propagation
 from vditrack.bundle.folder import Bundle
 from vditrack.coordinates import Grid, cells_from_pixels, hat_weights, pixels_from_cells
 from vditrack.errors import InputError
+from vditrack.features.cell_colour import (
+    add_colours,
+    describe_colours,
+    read_coloured_features,
+)
 from vditrack.features.cell_motion import MotionWindow, estimate_clip_motion
 from vditrack.features.clip_frames import ClipFrames
 from vditrack.features.extractor import FeatureExtractor
@@ -105,10 +110,8 @@ class FusedFeatures:
         weight, displacement = self.settings.motion_weight, self._displacement
         # The motion of a frame is that to the frames beside it.
         begin = first if displacement is None else max(0, first - displacement.frames)
-        motion, appearance = (
-            repeat(self._empty_map) if part is None else read_clip_features(part, clip, begin)
-            for part in self._parts
-        )
+        parts = zip(self._parts, (None, self.settings.colour), strict=True)
+        motion, appearance = (self._read(part, clip, begin, colour) for part, colour in parts)
         if displacement is None:
             for pair in zip(motion, appearance, strict=False):
                 yield FusedMap(fuse(*pair, weight))
@@ -117,12 +120,26 @@ class FusedFeatures:
         for moving in islice(moving_frames, first - begin, None):
             yield FusedMap(fuse(self._empty_map, moving.appearance, weight), moving.velocity)
 
+    def _read(
+        self,
+        part: FeatureExtractor | None,
+        clip: ClipFrames,
+        first: int,
+        colour: CellColour | None,
+    ) -> Iterator[FeatureMap]:
+        if part is None:
+            return repeat(self._empty_map)
+        if colour is None:
+            return read_clip_features(part, clip, first)
+        return read_coloured_features(part, clip, first, colour)
+
     def window(self) -> "FusedWindow":
         """Start a stream of features of frames that come one by one."""
         motion, appearance = (None if part is None else SlidingWindow(part) for part in self._parts)
         displacement = None if self._displacement is None else MotionWindow(self._displacement)
-        weight = self.settings.motion_weight
-        return FusedWindow(motion, appearance, displacement, weight, self._empty_map, self._lock)
+        return FusedWindow(
+            motion, appearance, displacement, self.settings, self._empty_map, self._lock
+        )
 
     def shrink(self, frame: Frame) -> Frame:
         """Return a frame at the model's input size, the larger one of the two parts.
@@ -175,7 +192,7 @@ class FusedWindow:
         motion: SlidingWindow | None,
         appearance: SlidingWindow | None,
         displacement: MotionWindow | None,
-        motion_weight: float,
+        settings: Propagation,
         empty_map: FeatureMap,
         lock: Lock,
     ) -> None:
@@ -185,13 +202,13 @@ class FusedWindow:
             motion: window of the motion features; None if they have no weight.
             appearance: window of the appearance features; None if they have no weight.
             displacement: reads motion from appearance; None if ``motion`` does.
-            motion_weight: λ, from 0 to 1.
+            settings: the weight of motion, and the colours.
             empty_map: map without channels, for a part that is None.
             lock: held while the networks run, which windows in several threads share.
 
         """
         self._motion, self._appearance = motion, appearance
-        self._displacement, self._motion_weight = displacement, motion_weight
+        self._displacement, self._settings = displacement, settings
         self._empty_map, self._lock = empty_map, lock
         self._newest_motion = empty_map if motion is None else None
 
@@ -201,7 +218,7 @@ class FusedWindow:
             None if self._motion is None else self._motion.copy(),
             None if self._appearance is None else self._appearance.copy(),
             None if self._displacement is None else self._displacement.copy(),
-            self._motion_weight,
+            self._settings,
             self._empty_map,
             self._lock,
         )
@@ -232,11 +249,21 @@ class FusedWindow:
             self._newest_motion = moved[-1]
         if not seen or self._newest_motion is None:
             return None
-        appearance = self._empty_map if self._appearance is None else seen[-1]
+        appearance = (
+            self._empty_map if self._appearance is None else self._add_colours(seen[-1], frame)
+        )
         velocity = None
         if self._displacement is not None:
             velocity = self._displacement.push(appearance).velocity
-        return FusedMap(fuse(self._newest_motion, appearance, self._motion_weight), velocity)
+        return FusedMap(
+            fuse(self._newest_motion, appearance, self._settings.motion_weight), velocity
+        )
+
+    def _add_colours(self, appearance: FeatureMap, frame: Frame) -> FeatureMap:
+        colour = self._settings.colour
+        if colour is None:
+            return appearance
+        return add_colours(appearance, describe_colours(frame, appearance.grid, colour))
 
 
 def _resample(descriptors: Floats, rows: int, columns: int) -> Floats:
