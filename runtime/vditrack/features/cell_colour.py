@@ -55,6 +55,20 @@ def add_colours(appearance: FeatureMap, colours: Floats) -> FeatureMap:
     return FeatureMap(appearance.grid, np.concatenate(parts, axis=2))
 
 
+def colour_map(appearance: FeatureMap, frame: Frame, settings: CellColour | None) -> FeatureMap:
+    """Return a map of a frame whose cells are compared by their colours too, if settings say so.
+
+    Args:
+        appearance: a map of the frame. One without channels has no weight, and gets no colours.
+        frame: RGB, uint8 [H, W, 3].
+        settings: weight and frequency; None for no colours.
+
+    """
+    if settings is None or not appearance.descriptors.size:
+        return appearance
+    return add_colours(appearance, describe_colours(frame, appearance.grid, settings))
+
+
 def read_coloured_features(
     extractor: FeatureExtractor, clip: ClipFrames, first: int, settings: CellColour
 ) -> Iterator[FeatureMap]:

@@ -13,11 +13,7 @@ from vditrack.bundle.configuration import CellColour, Displacement, Propagation
 from vditrack.bundle.folder import Bundle
 from vditrack.coordinates import Grid, cells_from_pixels, hat_weights, pixels_from_cells
 from vditrack.errors import InputError
-from vditrack.features.cell_colour import (
-    add_colours,
-    describe_colours,
-    read_coloured_features,
-)
+from vditrack.features.cell_colour import colour_map, read_coloured_features
 from vditrack.features.cell_motion import MotionWindow, estimate_clip_motion
 from vditrack.features.clip_frames import ClipFrames
 from vditrack.features.extractor import FeatureExtractor
@@ -249,21 +245,14 @@ class FusedWindow:
             self._newest_motion = moved[-1]
         if not seen or self._newest_motion is None:
             return None
-        appearance = (
-            self._empty_map if self._appearance is None else self._add_colours(seen[-1], frame)
-        )
+        plain = self._empty_map if self._appearance is None else seen[-1]
+        appearance = colour_map(plain, frame, self._settings.colour)
         velocity = None
         if self._displacement is not None:
             velocity = self._displacement.push(appearance).velocity
         return FusedMap(
             fuse(self._newest_motion, appearance, self._settings.motion_weight), velocity
         )
-
-    def _add_colours(self, appearance: FeatureMap, frame: Frame) -> FeatureMap:
-        colour = self._settings.colour
-        if colour is None:
-            return appearance
-        return add_colours(appearance, describe_colours(frame, appearance.grid, colour))
 
 
 def _resample(descriptors: Floats, rows: int, columns: int) -> Floats:

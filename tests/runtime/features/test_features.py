@@ -292,14 +292,15 @@ def test_a_window_with_caches_does_not_grow(tmp_path, stride):
     frames = as_frames(greys(10))
     sizes = []
     tracemalloc.start()
-    for t in range(120):
+    # ONNX Runtime allocates less and less at each run, until a few hundred are done.
+    for t in range(480):
         window.push(frames[t % 10])
-        if t in (39, 119):
+        if t in (399, 479):
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    # One latent kept a push would be 92 kB each time; other threads take some kB meanwhile.
-    assert sizes[1] - sizes[0] < 92_000
+    # One latent kept a push would be 92 kB.
+    assert sizes[1] - sizes[0] < 20_000
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from vditrack.arrays import Doubles, FrameClip, MaskClip
 from vditrack.bundle.configuration import Propagation
 from vditrack.errors import InputError
 from vditrack.evaluation.metrics.masks import mask_scores
-from vditrack.features.cell_colour import add_colours, describe_colours
+from vditrack.features.cell_colour import colour_map
 from vditrack.features.feature_map import FeatureMap
 from vditrack.features.fusion import fuse
 from vditrack.features.windows import clip_features
@@ -173,10 +173,7 @@ def _propagate(
     """Return the masks [T, H, W] that the tracker propagates from the first true mask."""
     propagated, objects = np.zeros_like(clip.masks), MaskedObjects(settings)
     for number, (motion, plain) in enumerate(maps):
-        appearance = plain
-        if settings.colour is not None and plain.descriptors.size:
-            colours = describe_colours(clip.frames[number], plain.grid, settings.colour)
-            appearance = add_colours(plain, colours)
+        appearance = colour_map(plain, clip.frames[number], settings.colour)
         objects.advance(fuse(motion, appearance, settings.motion_weight), clip.masks.shape[1:])
         if number == 0:
             objects.add_masks(clip.masks[0])
