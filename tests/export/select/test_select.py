@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import CogVideoXDPMScheduler, FlowMatchEulerDiscreteScheduler
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -159,7 +159,6 @@ def needed_frames(length: int) -> set[int]:
     st.integers(1, 30),
     st.integers(0, 3),
 )
-@settings(deadline=None)
 def test_windows_are_those_of_the_runtime(
     size: tuple[int, int, int], length: int, overlap: int
 ) -> None:

@@ -28,7 +28,7 @@ def upsampled(descriptors: np.ndarray, stride: int) -> np.ndarray:
 
 
 @given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 6), st.sampled_from([1, 4, 5, 8]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_norms_of_interpolated_descriptors(seed, rows, columns, stride):
     descriptors = np.random.default_rng(seed).normal(size=(rows, columns, 3)).astype(np.float32)
     features = FeatureMap(Grid(rows, columns, stride), descriptors)

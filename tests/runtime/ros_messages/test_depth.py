@@ -15,7 +15,7 @@ from vditrack.errors import InputError
 from vditrack.ros_messages.depth_images import DepthImage, read_compressed_depth, read_depth
 from vditrack.ros_messages.image_transport import DEPTH_TRANSPORTS, IMAGE_TRANSPORTS, remove_suffix
 
-unhurried = settings(max_examples=60, deadline=None)
+unhurried = settings(max_examples=60)
 INF = float("inf")
 
 

@@ -17,7 +17,7 @@ from vditrack.ros_messages.depth_images import read_depth
 from vditrack.ros_messages.images import decode_image, describe_image
 
 decode = partial(decode_image, reduce=HIGH_BYTE.reduce)
-unhurried = settings(max_examples=60, deadline=None)
+unhurried = settings(max_examples=60)
 
 
 def byte_at(image: Image, row: int, offset: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vditrack import InputError
@@ -304,7 +304,6 @@ def test_every_beginning_of_a_file_is_refused(tmp_path, protocol):
             load_plain_pickle(saved(tmp_path, whole[:end]))
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_damaged_file_never_raises_anything_else(tmp_path_factory, data):
     protocol = data.draw(st.sampled_from(PROTOCOLS))
