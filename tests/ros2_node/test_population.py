@@ -267,3 +267,19 @@ def test_a_change_moves_the_population(settings):
     population.area.set_mask(mask)
     run(stream, population, 4, 1, right)
     assert ((stream.points >= (80, 60)).all(axis=1)).sum() == 64
+
+
+def test_a_change_of_the_region_after_a_pause_moves_the_points_that_are_searched_for(settings):
+    """They have no known place at the change, and would be found where they were."""
+    stream = Stream()
+    population = Population(stream)
+    run(stream, population, 0, 1, settings)
+    requested = population.add_requested(np.float32([[5, 5]]), settings).ids
+    before = stream.ids.copy()
+    population.restart(keep_population=True)
+    right = replace(settings, region=(0.5, 0.0, 0.5, 1.0))
+    run(stream, population, 2000, 1, right, hidden=before)
+    run(stream, population, 2001, 3, right)
+    of_population = ~np.isin(stream.ids, requested)
+    assert of_population.sum() == 64 and (stream.points[of_population, 0] > 80).all()
+    assert np.isin(requested, stream.ids).all()

@@ -205,11 +205,14 @@ class Population:
         self._remove(np.flatnonzero(lost & ~points.requested))
 
     def _remove_outside(self, settings: Settings) -> None:
-        """Remove the points of the population outside the area, which has just changed."""
+        """Remove the points of the population outside the area, which has just changed.
+
+        Those without a known position go too: they would be found where they were.
+        """
         assert self._size is not None
         allowed = self.area.build(self._size, settings.region)
         if allowed is not None:
-            outside = ~_is_allowed(self._points.positions, allowed) & self._placed
+            outside = ~_is_allowed(self._points.positions, allowed) | ~self._placed
             self._remove(np.flatnonzero(outside & ~self._points.requested))
 
     def _target_count(self, settings: Settings) -> int:
