@@ -23,6 +23,9 @@ _ANSWER_WITHIN = 5.0
 """Seconds after which the service answers though the image has not come."""
 _EXPIRY_PERIOD = 0.5
 """Seconds between two looks at how long requests have waited."""
+_DELIVERY = 0.5
+"""Seconds for which a service stays after its last answers: a middleware drops what it has not
+delivered when a service is destroyed, and rclpy cannot wait for the delivery."""
 
 
 class RequestIntake:
@@ -68,9 +71,13 @@ class RequestIntake:
         executor = self._node.executor
         if waiting and executor is not None:
             # Answers are sent by tasks of the executor, which begins with those that are older.
-            executor.create_task(self._node.destroy_service, self._service)
+            executor.create_task(self._destroy_service)
         else:
             self._node.destroy_service(self._service)
+
+    def _destroy_service(self) -> None:
+        time.sleep(_DELIVERY)
+        self._node.destroy_service(self._service)
 
     def submit(self, stamp: int, read: Callable[[], Floats], deadline: float = math.inf) -> None:
         """Add points; the log says what became of them.
