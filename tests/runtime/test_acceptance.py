@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from rich.progress import Progress
 from doubles.cuda import CudaDouble, library_double
 from doubles.engines import HERE, build, warnings
 from doubles.passthrough import write_passthrough
-from vditrack import Tracker
+from vditrack import Tracker, acceptance
 from vditrack.acceptance import (
     CLIPS,
     MAX_MOVE,
@@ -62,9 +63,24 @@ def record_tracks(bundle, clips=CLIPS):
     return seal_bundle(bundle.root, bundle.manifest)
 
 
+@pytest.fixture(scope="module")
+def recorded_bundle(tmp_path_factory):
+    """A bundle with the tracks of its graphs; tests change a copy of it."""
+    return recorded(tmp_path_factory.mktemp("recorded") / "bundle")
+
+
 @pytest.fixture
-def bundle(tmp_path):
-    return recorded(tmp_path / "bundle")
+def bundle(recorded_bundle, tmp_path):
+    """A copy of the recorded bundle."""
+    return load_bundle(shutil.copytree(recorded_bundle.root, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clips_rendered_once():
+    """Render the clips of a size once: most of a verification of graphs this small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(acceptance, "make_acceptance_clips", cache(make_acceptance_clips))
+        yield
 
 
 def spoil(graph, axis=0):
