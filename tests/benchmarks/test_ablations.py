@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -48,6 +50,19 @@ template_similarity = 5.0
 distance = -0.3
 """
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_exports() -> Iterator[None]:
+    """Export in less time, and track one acceptance clip in place of four."""
+    if find_spec("torch") is None:
+        yield
+        return
+    from doubles.pipelines import use_one_acceptance_clip  # noqa: PLC0415
+    from doubles.quick_exports import speed_up_exports  # noqa: PLC0415
+
+    with speed_up_exports(), use_one_acceptance_clip():
+        yield
 
 
 @pytest.fixture(scope="module")
