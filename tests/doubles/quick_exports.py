@@ -11,6 +11,7 @@ import torch
 from torch._C import DispatchKey
 from torch._export import utils as operators
 from torch._ops import OperatorBase
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.onnx._internal.exporter import _decomp
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
@@ -26,7 +27,8 @@ def speed_up_exports() -> Iterator[None]:
     thresholds, threads = gc.get_threshold(), torch.get_num_threads()
     gc.set_threshold(20_000, 20, 20)
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
+    # Graphs of torch get their Python code when they run, which most of them never do.
+    with pytest.MonkeyPatch.context() as patch, _use_lazy_graph_module(True):
         _read_tables_once(patch)
         yield
     torch.set_num_threads(threads)
