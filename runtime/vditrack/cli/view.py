@@ -10,33 +10,31 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from rich.progress import Progress
 
 from vditrack.annotation.results import REPORT
 from vditrack.annotation.settings import JOB_FILE
 from vditrack.annotation.settings import TRACKS as ANNOTATIONS
 from vditrack.annotation.track_tables import SUFFIX as PARQUET
 from vditrack.annotation.track_tables import read_tracks as read_annotation
-from vditrack.arrays import Doubles, MaskClip
+from vditrack.arrays import Doubles, Mask
 from vditrack.cli.console import echo, echo_json
-from vditrack.cli.options import Json, check_recording_path
-from vditrack.cli.progress import progress_bars
+from vditrack.cli.options import EpisodeOption, Json, check_recording_path
+from vditrack.cli.progress import add_progress_bar, progress_bars
 from vditrack.cli.propagate import MASKS, RESULT
 from vditrack.cli.propagate_result import PropagateResult
 from vditrack.cli.track_result import TRACKS
 from vditrack.errors import InputError
 from vditrack.input_checks.files import MAX_JSON_SIZE, MalformedError, decode_json, read_file
-from vditrack.io.clip import Video, collect
-from vditrack.io.decoding.image_folders import is_image_folder
+from vditrack.io.frame_source import FrameSource, open_source
 from vditrack.io.lerobot.data_set import is_data_set
-from vditrack.io.lerobot.episodes import open_episode
 from vditrack.io.mask_png import read_mask
 from vditrack.io.mask_store import name_mask
 from vditrack.io.rerun_recording import SUFFIX, import_rerun, write_recording
-from vditrack.io.rosbag.bags import is_bag, is_bag_file
-from vditrack.io.rosbag.recordings import Recording, read_recording
-from vditrack.io.rosbag.track_clouds import read_tracks, view_recorded
+from vditrack.io.rosbag.bags import is_bag_file
+from vditrack.io.rosbag.recordings import BagReader
+from vditrack.io.rosbag.track_clouds import merge_stamps, read_tracks, view_recorded
 from vditrack.io.track_files import SavedTracks, read_npz
-from vditrack.io.video import read_video
 from vditrack.io.viewed_frames import ViewedFrame, view_clip
 
 _TIME_TOLERANCE = 1e-3
@@ -53,7 +51,7 @@ class _Pictures:
     """As the user gave it."""
     topic: str | None
     """Image topic of a bag, or camera of a data set."""
-    episode: int | None = None
+    episode: int | None
     """Episode of a LeRobot data set."""
 
 
@@ -62,6 +60,7 @@ class _Results:
     """What is shown."""
 
     frames: Callable[[], Iterator[ViewedFrame]]
+    """Reads them, one after the other."""
     count: int
     """Number of frames."""
     names: Mapping[int, str] = field(default_factory=dict)
@@ -93,6 +92,7 @@ def view(
         str | None,
         typer.Option(help="Topic of tracks of a bag. Optional if the bag has a single one."),
     ] = None,
+    episode: EpisodeOption = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Recording (.rrd) to write. Default: open the viewer."),
@@ -108,23 +108,22 @@ def view(
             raise InputError(f"{results} is a recording already. Copy it, or leave -o out.")
         _open_viewer(results)
         return
-    files, pictures = [results], _Pictures(video, topic)
+    files, pictures = [results], _Pictures(video, topic, episode)
     if (results / JOB_FILE).is_file():
         files = _list_annotations(results)
-        if len(files) > 1 and (output or video or topic):
+        if len(files) > 1 and (output or video or topic or episode is not None):
             raise InputError(
-                f"{results} has the tracks of {len(files)} recordings, and -o, --video and --topic "
-                f"are for one. Give one of its files, such as {files[0]}."
+                f"{results} has the tracks of {len(files)} recordings, and -o, --video, --topic "
+                f"and --episode are for one. Give one of its files, such as {files[0]}."
             )
     frames = 0
     if output is not None:
-        frames = _write(output, _read_results(files[0], pictures, tracks_topic), quiet=as_json)
+        frames = _write(output, files[0], pictures, tracks_topic, quiet=as_json)
     else:
         with TemporaryDirectory(prefix="vditrack-") as folder:
             scratch = [Path(folder) / f"{file.resolve().name}{SUFFIX}" for file in files]
             for path, file in zip(scratch, files, strict=True):
-                shown = _read_results(file, pictures, tracks_topic)
-                frames += _write(path, shown, quiet=as_json)
+                frames += _write(path, file, pictures, tracks_topic, quiet=as_json)
             _open_viewer(*scratch)
     if as_json:
         echo_json({"recording": output and str(output), "frames": frames})
@@ -151,13 +150,16 @@ def _list_annotations(folder: Path) -> list[Path]:
     return files
 
 
-def _write(path: Path, shown: _Results, *, quiet: bool) -> int:
-    """Write a recording, print its remark, and return the number of its frames."""
-    if shown.remark is not None:
-        echo(f"note: {shown.remark}", err=True)
+def _write(
+    path: Path, results: Path, pictures: _Pictures, tracks_topic: str | None, *, quiet: bool
+) -> int:
+    """Write a recording of results, print its remark, and return the number of its frames."""
     with progress_bars(quiet=quiet) as bars:
+        shown = _read_results(results, pictures, tracks_topic, bars)
         frames = bars.track(shown.frames(), total=shown.count, description="recording")
         write_recording(path, frames, shown.names)
+    if shown.remark is not None:
+        echo(f"note: {shown.remark}", err=True)
     return shown.count
 
 
@@ -179,14 +181,17 @@ def _open_viewer(*recordings: Path) -> None:
         )
 
 
-def _read_results(results: Path, pictures: _Pictures, tracks_topic: str | None) -> _Results:
+def _read_results(
+    results: Path, pictures: _Pictures, tracks_topic: str | None, bars: Progress
+) -> _Results:
     if is_bag_file(results) or (results / "metadata.yaml").is_file():
-        return _read_bag(results, pictures, tracks_topic)
+        return _read_bag(results, pictures, tracks_topic, bars)
     if results.suffix == PARQUET:
         annotated, record = read_annotation(results)
         if pictures.video is None:
-            pictures = _Pictures(None, pictures.topic or record.topic, record.episode)
-        return _read_clip(results, annotated, None, results.parent, pictures)
+            episode = record.episode if pictures.episode is None else pictures.episode
+            pictures = _Pictures(None, pictures.topic or record.topic, episode)
+        return _read_clip((results, results.parent), annotated, None, pictures, bars)
     folder = results if results.is_dir() else results.parent
     if results.name == MASKS and (results.parent / RESULT).is_file():
         folder = results.parent
@@ -201,51 +206,64 @@ def _read_results(results: Path, pictures: _Pictures, tracks_topic: str | None) 
         )
     saved = read_npz(tracks) if shows_tracks else None
     result = _read_summary(summary) if shows_masks else None
-    return _read_clip(results, saved, result, folder, pictures)
+    return _read_clip((results, folder), saved, result, pictures, bars)
 
 
 def _read_clip(
-    results: Path,
+    places: tuple[Path, Path],
     saved: SavedTracks | None,
     result: PropagateResult | None,
-    folder: Path,
     pictures: _Pictures,
+    bars: Progress,
 ) -> _Results:
+    """Return what is shown of a clip; ``places`` are what the user gave, and its folder."""
+    results, folder = places
     times = saved.times if saved is not None else np.array(result.times if result else [])
     if saved is not None and result is not None and len(result.times) != len(times):
         raise InputError(
             f"{folder} has tracks of {len(times)} frames and masks of {len(result.times)}: they "
             f"are of different videos. Give {TRACKS} or {RESULT}."
         )
-    masks = None if result is None else _read_masks(folder / MASKS, result)
     named = saved.video if saved is not None else Path(result.video) if result else None
     source = pictures.video or named
     clip, remark = None, None
     if source is not None and (source.exists() or pictures.video is not None):
-        clip = _read_pictures(source, times, pictures)
+        clip = _open_pictures(source, times, pictures, bars)
     else:
         missing = f"{source} is not there" if source else f"{results} does not name its video"
         remark = f"{missing}: results are shown without pictures. Give --video VIDEO."
-    frames = None if clip is None else clip.frames
-    stamps = clip.stamps if isinstance(clip, Recording) else None
+    messages = None if clip is None else clip.messages
+    stamps = None if messages is None else messages.stamps
     tracks = None if saved is None else saved.tracks
     names = {one.index: one.name for one in (result.objects if result else []) if one.name}
-    return _Results(
-        lambda: view_clip(times, frames, tracks, masks, stamps), len(times), names, remark
-    )
+
+    def read() -> Iterator[ViewedFrame]:
+        frames = None if clip is None else (timed.frame for timed in clip.read())
+        masks = None if result is None else _read_masks(folder / MASKS, result)
+        return view_clip(times, frames, tracks, masks, stamps)
+
+    return _Results(read, len(times), names, remark)
 
 
-def _read_bag(path: Path, pictures: _Pictures, tracks_topic: str | None) -> _Results:
+def _read_bag(
+    path: Path, pictures: _Pictures, tracks_topic: str | None, bars: Progress
+) -> _Results:
     tracks = read_tracks(path, tracks_topic)
-    recording, remark = None, None
+    recording, stamps, remark = None, None, None
     try:
-        recording = read_recording(pictures.video or path, pictures.topic)
+        reader = BagReader(pictures.video or path, pictures.topic, 0.0, None)
+        recording = FrameSource(reader, add_progress_bar(bars, "reading"))
+        stamps = reader.messages.stamps
     except InputError as error:
         if pictures.video is not None or pictures.topic is not None:
             raise
         remark = f"tracks are shown without pictures: {error}"
-    shown = list(view_recorded(tracks, recording))
-    return _Results(lambda: iter(shown), len(shown), remark=remark)
+
+    def read() -> Iterator[ViewedFrame]:
+        frames = None if recording is None else (timed.frame for timed in recording.read())
+        return view_recorded(tracks, frames, stamps)
+
+    return _Results(read, len(merge_stamps(tracks, stamps)), remark=remark)
 
 
 def _read_summary(path: Path) -> PropagateResult:
@@ -257,38 +275,31 @@ def _read_summary(path: Path) -> PropagateResult:
         ) from error
 
 
-def _read_masks(folder: Path, result: PropagateResult) -> MaskClip:
-    masks = np.empty((result.frames, result.height, result.width), np.uint8)
+def _read_masks(folder: Path, result: PropagateResult) -> Iterator[Mask]:
     for t in range(result.frames):
         path = folder / name_mask(t, result.frames)
         mask = read_mask(path)
-        if mask.shape != masks.shape[1:]:
+        if mask.shape != (result.height, result.width):
             raise InputError(f"{path} has another size than {RESULT} says. Propagate again.")
-        masks[t] = mask
-    return masks
+        yield mask
 
 
-def _read_pictures(path: Path, times: Doubles, pictures: _Pictures) -> Video:
-    """Decode the frames of a video at the times of the results.
+def _open_pictures(path: Path, times: Doubles, pictures: _Pictures, bars: Progress) -> FrameSource:
+    """Open the frames of a video at the times of the results.
 
     Raises:
         InputError: The video cannot be read, or has other frames.
 
     """
     start, end = max(0.0, float(times[0]) - _TIME_TOLERANCE), float(times[-1]) + _TIME_TOLERANCE
-    topic, episode = pictures.topic, pictures.episode
-    if is_bag(path) and not is_image_folder(path):
-        video: Video = read_recording(path, topic, start, end)
-    elif is_data_set(path) and episode is not None:
-        video = collect(open_episode(path, episode, topic), None)
-    elif topic is not None:
-        raise InputError(f"--topic is for bags; {path} is none.")
-    else:
-        video = read_video(path, start, end)
-    same = len(video.times) == len(times)
+    # Episodes are read as a whole.
+    first, last = (0.0, None) if is_data_set(path) else (start, end)
+    progress = add_progress_bar(bars, "reading")
+    video = open_source(path, pictures.topic, first, last, progress, pictures.episode)
+    same = len(video) == len(times)
     if not same or np.abs(video.times - times).max() > _TIME_TOLERANCE:
         raise InputError(
-            f"{path} is not the video of the results: it has {len(video.times)} frames from "
+            f"{path} is not the video of the results: it has {len(video)} frames from "
             f"{start:.3f} s to {end:.3f} s, and the results have {len(times)}, or other times. "
             "Give the video that was tracked with --video."
         )

@@ -16,8 +16,11 @@ from doubles.propagating import write_propagating
 from vditrack.annotation.settings import Settings
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.track_tables import write_tracks
-from vditrack.io.rerun_recording import INVISIBLE, VISIBLE
-from vditrack.io.video import write_video
+from vditrack.io import frame_source
+from vditrack.io.rerun_recording import INVISIBLE, PICTURES, VISIBLE
+from vditrack.io.track_files import save_npz
+from vditrack.io.video import read_video, write_video
+from vditrack.points.tracks import Tracks
 
 chunk = pytest.importorskip("rerun.chunk", reason="rerun-sdk needs Python 3.11")
 
@@ -36,6 +39,17 @@ def read_points(path) -> dict[int, dict[int, tuple[float, float]]]:
         for frame, ids, positions in zip(*columns, strict=True):
             found.setdefault(frame, {}).update(zip(ids, map(tuple, positions), strict=True))
     return found
+
+
+def read_pictures(path) -> list[np.ndarray]:
+    """Pictures in the order of their frames."""
+    found: dict[int, np.ndarray] = {}
+    for part in chunk.RrdReader(path).stream():
+        if part.entity_path.lstrip("/") == PICTURES:
+            batch = part.to_record_batch().select(["frame", "EncodedImage:blob"]).to_pydict()
+            for frame, (data,) in zip(*batch.values(), strict=True):
+                found[frame] = cv2.imdecode(np.array(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    return [found[frame] for frame in sorted(found)]
 
 
 def list_entities(path) -> set[str]:
@@ -134,6 +148,29 @@ def test_a_bag_of_tracks_is_shown_with_its_images_or_those_of_the_recording(fold
             for t, by_id in read_points(folder / "bag.rrd").items():
                 for number, position in by_id.items():
                     np.testing.assert_array_equal(position, tracks["points"][number, t])
+
+
+def test_frames_of_a_long_video_are_decoded_as_they_are_written(
+    folder, tmp_path, run_vditrack, monkeypatch
+):
+    """With no memory for frames; the tracks are of a part of the video."""
+    monkeypatch.setattr(frame_source, "_KEPT_BYTES", 0)
+    part, length = slice(2, LENGTH), LENGTH - 2
+    one = np.ones((1, length), np.float32)
+    points = np.arange(2 * length, dtype=np.float32).reshape(1, length, 2)
+    tracks = Tracks(np.zeros((1, 3), np.float32), points, one > 0, one, one)
+    video = read_video(folder / "clip.mp4")
+    save_npz(tmp_path / "part.npz", tracks, video.times[part], video=folder / "clip.mp4")
+    done = run_vditrack("view", "part.npz", "-o", "part.rrd", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == {"recording": "part.rrd", "frames": length}
+    positions = [by_id[0] for _, by_id in sorted(read_points(tmp_path / "part.rrd").items())]
+    np.testing.assert_array_equal(positions, points[0])
+    frames = video.frames.astype(int)
+    nearest = [
+        int(np.abs(frames - picture).mean(axis=(1, 2, 3)).argmin())
+        for picture in read_pictures(tmp_path / "part.rrd")
+    ]
+    assert nearest == list(range(LENGTH))[part]
 
 
 def test_the_recordings_of_a_job_are_shown_together(tmp_path, run_vditrack, monkeypatch):
