@@ -48,11 +48,10 @@ from vditrack.bundle.folder import ENCODER, Bundle, bundled_model, load_bundle
 from vditrack.bundle.manifest import Encoder
 from vditrack.coordinates import Grid
 from vditrack.errors import InputError, VditrackError
-from vditrack.evaluation.baselines.point_baselines import PointTracker
 from vditrack.evaluation.datasets.registry import open_dataset
 from vditrack.evaluation.protocols import TapVid
 from vditrack.evaluation.report.summary import MethodSummary, Summary, summarise
-from vditrack.evaluation.run import evaluate
+from vditrack.evaluation.run import TrackerMethod, evaluate
 from vditrack.features.extractor import FeatureExtractor
 from vditrack.inference.onnxruntime import open_session
 from vditrack.inference.selection import Backend
@@ -198,10 +197,10 @@ def refitted(given: Given, bundle: Bundle, open_graph: OpenGraph = open_session)
     return Tracker(bundle, Backend("own", open_graph), settings)
 
 
-def _with(change: Callable[[FlowTracking], FlowTracking]) -> Callable[[Given], PointTracker]:
+def _with(change: Callable[[FlowTracking], FlowTracking]) -> Callable[[Given], Tracker]:
     """Return what makes a tracker of the bundle whose flow tracking is configured otherwise."""
 
-    def make(given: Given) -> PointTracker:
+    def make(given: Given) -> Tracker:
         flow_tracking = change(require_flow_tracking(given.bundle))
         settings = replace(given.settings, flow_tracking=flow_tracking)
         return Tracker(given.bundle, settings=settings)
@@ -236,15 +235,15 @@ def _no_prediction(settings: FlowTracking) -> FlowTracking:
     return replace(settings, max_departure=np.inf, recovery=recovery)
 
 
-def _raw_pixels(given: Given) -> PointTracker:
+def _raw_pixels(given: Given) -> Tracker:
     return refitted(given, *of_pixels(given.bundle))
 
 
-def _random_weights(given: Given) -> PointTracker:
+def _random_weights(given: Given) -> Tracker:
     return refitted(given, exported(given, weights=None))
 
 
-def _no_frequency_selection(given: Given) -> PointTracker:
+def _no_frequency_selection(given: Given) -> Tracker:
     bundle = exported(given, given.weights, frequency_range=(0.0, 1.0))
     theirs, own = bundle.manifest.source, given.bundle.manifest.source
     if theirs.checkpoint_sha256 != own.checkpoint_sha256:
@@ -255,11 +254,11 @@ def _no_frequency_selection(given: Given) -> PointTracker:
     return refitted(given, bundle)
 
 
-def _features_alone(given: Given) -> PointTracker:
+def _features_alone(given: Given) -> Tracker:
     return Tracker(given.bundle, settings=replace(given.settings, flow_tracking=None))
 
 
-ROWS: dict[str, Callable[[Given], PointTracker]] = {
+ROWS: dict[str, Callable[[Given], Tracker]] = {
     "trained": _with(lambda settings: settings),
     "raw-pixels": _raw_pixels,
     "random-weights": _random_weights,
@@ -322,7 +321,7 @@ def _silent(_: float) -> None:
     """Leave untold what share of a clip is done."""
 
 
-def compared(data: str, methods: Mapping[str, PointTracker], clips: int | None) -> None:
+def compared(data: str, methods: Mapping[str, TrackerMethod], clips: int | None) -> None:
     """Print the table of a data set.
 
     Raises:
@@ -345,7 +344,7 @@ def run(given: Given, asked: str, data: Sequence[str]) -> None:
     """
     require_flow_tracking(given.bundle)
     names = rows_of(asked, given.weights)
-    methods = {name: ROWS[name](given) for name in names}
+    methods = {name: TrackerMethod(ROWS[name](given)) for name in names}
     for each in data:
         compared(each, methods, given.clips)
     if asked == ALL and given.weights is None:

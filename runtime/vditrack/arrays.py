@@ -1,6 +1,7 @@
 """Array types for annotations. Shapes are documented where they are used."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,3 +26,25 @@ MaskClip = NDArray[np.uint8]
 """uint8 [T, H, W]: a mask for each frame."""
 Masks = Mask | Mapping[int, Mask]
 """The mask of frame 0, or masks by the index of their frame."""
+
+
+class ImageSequence(Protocol):
+    """T images of one size, indexed like an array uint8 [T, H, W, ...], which is such a sequence.
+
+    They need not be in memory: an image may be read from a file when it is indexed.
+    """
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """(T, H, W, ...)."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the images, uint8 [H, W, ...]."""
+
+    @overload
+    def __getitem__(self, key: int, /) -> Any: ...  # noqa: ANN401
+    @overload
+    def __getitem__(self, key: slice, /) -> "ImageSequence": ...

@@ -14,7 +14,7 @@ from vditrack.errors import VditrackError
 from vditrack.evaluation.datasets.registry import open_dataset
 from vditrack.evaluation.metrics.results import Result
 from vditrack.evaluation.protocols import TapVid
-from vditrack.evaluation.run import evaluate
+from vditrack.evaluation.run import TrackerMethod, evaluate
 from vditrack.features.feature_map import FeatureMap
 from vditrack.tracker import Tracker
 from vditrack_export.distillation.teachers import BundleTeacher
@@ -134,7 +134,7 @@ def _track(bundles: dict[str, Bundle], clips: int, report: Report) -> dict[str, 
         report(begun, total)
         begun += 1
 
-    trackers = {name: Tracker.load(bundle.root) for name, bundle in bundles.items()}
+    trackers = {name: TrackerMethod(Tracker.load(bundle.root)) for name, bundle in bundles.items()}
     dataset = open_dataset(DATA, "tapvid", protocol.side)
     results = evaluate(islice(dataset.clips, clips), trackers, protocol, show)
     report(total, total)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from vditrack.arrays import Floats, ImageSequence, Mask
 from vditrack.errors import InputError
 from vditrack.evaluation.baselines.point_baselines import (
     DenseFlow,
@@ -17,8 +17,14 @@ from vditrack.evaluation.baselines.point_baselines import (
     Patches,
     Still,
 )
+from vditrack.evaluation.lazy_images import gather_masks
 from vditrack.evaluation.metrics.results import Result
 from vditrack.evaluation.protocols import EvaluationProtocol
+from vditrack.features.clip_frames import ArrayFrames, ClipFrames
+from vditrack.points.clip_tracking import VideoMode
+from vditrack.points.track_blocks import collect_tracks
+from vditrack.points.tracks import Tracks
+from vditrack.streams.mask_clips import propagate_in_stream
 from vditrack.synthetic.annotated_clip import AnnotatedClip
 from vditrack.tracker import Tracker
 
@@ -38,40 +44,85 @@ WORST = 3
 
 
 @dataclass(frozen=True)
+class TrackerMethod:
+    """The tracker of a bundle as a method that is evaluated."""
+
+    tracker: Tracker
+    mode: VideoMode = "offline"
+    """``causal`` uses the frames up to the present alone, as a robot does."""
+
+    def track(self, frames: ImageSequence, queries: Floats) -> Tracks:
+        """See `vditrack.evaluation.baselines.point_baselines.PointTracker`."""
+        if isinstance(frames, np.ndarray):
+            return self.tracker.track(frames, queries, mode=self.mode)
+        blocks = self.tracker.track_video(_read_in_turn(frames), queries, mode=self.mode)
+        return collect_tracks(blocks, queries, len(frames))
+
+    def propagate(self, frames: ImageSequence, first: Mask, /) -> ImageSequence:
+        """See `vditrack.evaluation.baselines.point_baselines.MaskPropagator`."""
+        return _propagate(self.tracker, frames, first, self.mode)
+
+
+@dataclass(frozen=True)
 class _MasksOnly:
     """A tracker that propagates masks, but tracks no points."""
 
     tracker: Tracker
+    mode: VideoMode
 
-    def propagate(
-        self, frames: NDArray[np.uint8], first: NDArray[np.uint8], /
-    ) -> NDArray[np.uint8]:
+    def propagate(self, frames: ImageSequence, first: Mask, /) -> ImageSequence:
         """See `vditrack.evaluation.baselines.point_baselines.MaskPropagator`."""
-        return self.tracker.propagate(frames, first)
+        return _propagate(self.tracker, frames, first, self.mode)
 
 
-def open_method(name: str, load: Callable[..., Tracker] = Tracker.load) -> Method:
+def _propagate(
+    tracker: Tracker, frames: ImageSequence, first: Mask, mode: VideoMode
+) -> ImageSequence:
+    if isinstance(frames, np.ndarray):
+        return tracker.propagate(frames, first, mode=mode)
+    if mode == "causal":
+        masks = propagate_in_stream(tracker.mask_stream(), frames, {0: first})
+    else:
+        blocks = tracker.propagate_video(_read_in_turn(frames), first)
+        masks = (mask for block in blocks for mask in block.masks)
+    return gather_masks(masks, frames)
+
+
+def _read_in_turn(frames: ImageSequence) -> ClipFrames:
+    return ArrayFrames(frames, np.arange(len(frames), dtype=np.float64))
+
+
+def open_method(
+    name: str,
+    load: Callable[..., Tracker] = Tracker.load,
+    *,
+    backend: str = "auto",
+    mode: VideoMode = "offline",
+) -> Method:
     """Return the method with a name.
 
     Args:
         name: ``ours``, an ablation of it, a baseline, or the folder of a bundle.
         load: Loads the tracker of a bundle in a folder, given as `Tracker.load` takes it.
+        backend: What runs the model, as `Tracker.load` takes it; baselines run on the CPU.
+        mode: How a bundle tracks and propagates; baselines use no frames ahead in either.
 
     Raises:
         InputError: There is no such method, or the bundled model propagates no masks.
         BundleError: The bundle does not load.
+        BackendError: The backend does not work on this machine.
 
     """
     if name in BASELINES:
         return BASELINES[name]()
     if name == OURS:
-        return Tracker.load()
+        return TrackerMethod(Tracker.load(backend=backend), mode)
     if name in ABLATIONS:
-        whole = Tracker.load().propagation
+        whole = Tracker.load(backend=backend).propagation
         ablated = msgspec.structs.replace(whole, motion_weight=ABLATIONS[name])
-        return _MasksOnly(Tracker.load(propagation=ablated))
+        return _MasksOnly(Tracker.load(backend=backend, propagation=ablated), mode)
     if Path(name).is_dir():
-        return load(name)
+        return TrackerMethod(load(name, backend=backend), mode)
     named = ", ".join((OURS, *ABLATIONS, *BASELINES))
     raise InputError(
         f"there is no method {name!r}. Give one of {named}, or the folder of a bundle."

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from vditrack.arrays import Doubles, Frame, FrameClip
+from vditrack.arrays import Doubles, Frame, ImageSequence
 
 
 class TimedFrame(NamedTuple):
@@ -39,9 +39,9 @@ class ClipFrames(Protocol):
 
 
 class ArrayFrames:
-    """The frames of a clip that is in memory."""
+    """The frames of a clip that is in memory, or whose frames are read by their numbers."""
 
-    def __init__(self, frames: FrameClip, times: Doubles) -> None:
+    def __init__(self, frames: ImageSequence, times: Doubles) -> None:
         """Take uint8 [T, H, W, 3] RGB, and the times float64 [T] in seconds."""
         self._frames, self.times = frames, times
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Frame
+from vditrack.arrays import Frame, ImageSequence
 
 
 def resize_frame(frame: Frame, width: int, height: int) -> Frame:
@@ -29,14 +29,14 @@ class AnnotatedClip:
     """
 
     name: str
-    frames: NDArray[np.uint8]
-    """[T, H, W, 3] RGB."""
+    frames: ImageSequence
+    """uint8 [T, H, W, 3] RGB: an array, or frames that are read when they are needed."""
     points: NDArray[np.float32]
     """[N, T, 2] (x, y); N may be 0."""
     visible: NDArray[np.bool_]
     """[N, T] visibility."""
-    masks: NDArray[np.uint8] | None = None
-    """[T, H, W] index of the object at each pixel, 0 the background."""
+    masks: ImageSequence | None = None
+    """uint8 [T, H, W] index of the object at each pixel, 0 the background."""
     objects: NDArray[np.uint8] | None = None
     """[N] index, as in ``masks``, of the object that each point lies on."""
     alike: tuple[int, ...] = ()
@@ -51,7 +51,9 @@ class AnnotatedClip:
         return np.array(self.frames.shape[2:0:-1], np.float32)
 
     def resize(self, width: int, height: int) -> AnnotatedClip:
-        """Return the clip at another size; the aspect ratio may change."""
+        """Return the clip in memory at another size; the aspect ratio may change."""
+        if self.frames.shape[1:3] == (height, width):
+            return self
         frames = [resize_frame(frame, width, height) for frame in self.frames]
         masks = self.masks
         if masks is not None:

@@ -58,7 +58,7 @@ def crop_clip(clip: AnnotatedClip, frames: int) -> MaskedClip:
             "first and the last, so it needs 3."
         )
     # Copies release the memory of the other frames.
-    return MaskedClip(clip.name, clip.frames[:frames].copy(), clip.masks[:frames].copy())
+    return MaskedClip(clip.name, np.array(clip.frames[:frames]), np.array(clip.masks[:frames]))
 
 
 def store_features(

@@ -69,7 +69,7 @@ def _crop_clip(clip: AnnotatedClip, frames: int, grid: Grid) -> AnnotatedClip:
     """Return the first frames of a clip at the model's size."""
     cropped = replace(
         clip,
-        frames=clip.frames[:frames],
+        frames=np.asarray(clip.frames[:frames]),
         points=clip.points[:, :frames],
         visible=clip.visible[:, :frames],
         masks=None,
@@ -129,7 +129,7 @@ def _run_window(
     """
     card, cells = model.card, model.grid.rows * model.grid.columns
     reading = Reading(space.blocks, card.feature.tensor, card.feature.rotated)
-    frames = torch.from_numpy(clip.frames[window.frames])
+    frames = torch.from_numpy(np.stack([clip.frames[number] for number in window.frames.tolist()]))
     latents = model.original_latents(frames, card.input.temporal_stride)
     for level, denoising in zip(counts, space.levels, strict=True):
         by_block = dict(zip(space.blocks, level, strict=True))

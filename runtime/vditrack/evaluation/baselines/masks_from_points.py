@@ -1,6 +1,6 @@
 """A baseline for masks: each mask moves as a rigid shape with the points tracked inside it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Bools, Floats, Mask
+from vditrack.arrays import Bools, Floats, ImageSequence, Mask
 
 Pose = NDArray[np.float64]
 """A similarity transform of positions in pixels, float64 [3, 3], homogeneous."""
@@ -58,7 +58,7 @@ class _Object:
         return np.array([x, y])
 
 
-def move_masks(greys: Sequence[Mask], first: Mask, step: Step) -> Mask:
+def move_masks(greys: ImageSequence, first: Mask, step: Step) -> Iterator[Mask]:
     """Propagate the masks of the first frame, each as a rigid shape.
 
     Points are sampled on corners of the visible part of an object, and tracked into the next frame.
@@ -72,20 +72,21 @@ def move_masks(greys: Sequence[Mask], first: Mask, step: Step) -> Mask:
         first: Object indices in the first frame, uint8 [H, W].
         step: Tracks points from a frame to the next.
 
-    Returns:
-        Object indices, uint8 [T, H, W].
+    Yields:
+        Object indices in each frame, uint8 [H, W].
 
     """
     objects = [
         _Object(int(index), first == index, np.eye(3), (0.0, 0.0), np.zeros((0, 2), np.float32))
         for index in np.unique(first[first > 0])
     ]
-    masks = [first]
+    mask = first
+    yield mask
     for before, after in pairwise(greys):
-        moved = [_track_object(one, masks[-1] == one.index, before, after, step) for one in objects]
-        masks.append(_compose_masks(moved, first.shape))
-        objects = [_drop_hidden_points(one, masks[-1]) for one in moved]
-    return np.stack(masks)
+        moved = [_track_object(one, mask == one.index, before, after, step) for one in objects]
+        mask = _compose_masks(moved, first.shape)
+        yield mask
+        objects = [_drop_hidden_points(one, mask) for one in moved]
 
 
 def _track_object(one: _Object, seen: Bools, before: Mask, after: Mask, step: Step) -> _Object:

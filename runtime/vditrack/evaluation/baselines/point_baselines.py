@@ -1,17 +1,17 @@
 """Baseline trackers behind the interface of `vditrack.Tracker`: OpenCV and simpler methods."""
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import pairwise, repeat
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.arrays import Bools, Floats, Grey
+from vditrack.arrays import Bools, Floats, Grey, ImageSequence
 from vditrack.coordinates import pixel_centres
 from vditrack.evaluation.baselines.masks_from_points import Step, move_masks
 from vditrack.evaluation.baselines.raw_patch_masks import propagate_patches
+from vditrack.evaluation.lazy_images import gather_masks, map_images
 from vditrack.points.tracks import Tracks
 
 _CENTRE = np.float32(pixel_centres(np.zeros(1, np.intp))[0])
@@ -22,7 +22,7 @@ _CENTRE = np.float32(pixel_centres(np.zeros(1, np.intp))[0])
 class PointTracker(Protocol):
     """A method that tracks points through a clip, such as `vditrack.Tracker`."""
 
-    def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
+    def track(self, frames: ImageSequence, queries: Floats) -> Tracks:
         """Track queries [N, 3] (t, x, y) forward and backward through frames [T, H, W, 3]."""
 
 
@@ -30,7 +30,7 @@ class PointTracker(Protocol):
 class MaskPropagator(Protocol):
     """A method that propagates the masks of the first frame through a clip."""
 
-    def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
+    def propagate(self, frames: ImageSequence, first: Grey, /) -> ImageSequence:
         """Return object indices [T, H, W], given those of the first frame [H, W]."""
 
 
@@ -40,13 +40,13 @@ Method: TypeAlias = PointTracker | MaskPropagator
 class Still:
     """The baseline without motion: everything stays in place and is visible."""
 
-    def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
+    def track(self, frames: ImageSequence, queries: Floats) -> Tracks:
         """See `PointTracker`."""
         return _static_tracks(frames, queries)
 
-    def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
+    def propagate(self, frames: ImageSequence, first: Grey, /) -> ImageSequence:
         """See `MaskPropagator`."""
-        return np.repeat(first[None], len(frames), axis=0)
+        return gather_masks(repeat(first, len(frames)), frames)
 
 
 class LucasKanade:
@@ -63,13 +63,14 @@ class LucasKanade:
         """Set the width and height of the window, in pixels."""
         self._window = (window, window)
 
-    def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
+    def track(self, frames: ImageSequence, queries: Floats) -> Tracks:
         """See `PointTracker`."""
         return _chain_steps(frames, queries, self.step)
 
-    def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
+    def propagate(self, frames: ImageSequence, first: Grey, /) -> ImageSequence:
         """See `MaskPropagator` and `move_masks`. Small windows fit small objects."""
-        return move_masks(_to_grey(frames), first, LucasKanade(self._MASK_WINDOW).step)
+        step = LucasKanade(self._MASK_WINDOW).step
+        return gather_masks(move_masks(_to_grey(frames), first, step), frames)
 
     def step(self, before: Grey, after: Grey, points: Floats) -> tuple[Floats, Bools]:
         """Track points [N, 2] to the next frame; return positions and which pass the check."""
@@ -96,20 +97,23 @@ class DenseFlow:
         """Create the flow with OpenCV's medium preset."""
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
-    def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
+    def track(self, frames: ImageSequence, queries: Floats) -> Tracks:
         """See `PointTracker`."""
         return _chain_steps(frames, queries, self._step)
 
-    def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
+    def propagate(self, frames: ImageSequence, first: Grey, /) -> ImageSequence:
         """See `MaskPropagator`. Each pixel takes the label from which backward flow leads to it."""
-        greys = _to_grey(frames)
+        return gather_masks(self._warp_masks(_to_grey(frames), first), frames)
+
+    def _warp_masks(self, greys: ImageSequence, first: Grey) -> Iterator[Grey]:
         columns, rows = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in first.shape[::-1]))
-        masks = [first]
+        mask = first
+        yield mask
         for before, after in pairwise(greys):
             flow = self._flow.calc(after, before, None)
             came_from = columns + flow[..., 0], rows + flow[..., 1]
-            masks.append(cv2.remap(masks[-1], *came_from, cv2.INTER_NEAREST))
-        return np.stack(masks)
+            mask = np.asarray(cv2.remap(mask, *came_from, cv2.INTER_NEAREST), np.uint8)
+            yield mask
 
     def _step(self, before: Grey, after: Grey, points: Floats) -> tuple[Floats, Bools]:
         there = points + self._flow_at(before, after, points)
@@ -133,17 +137,21 @@ class Patches:
 
     _RADIUS, _THRESHOLD = 7, 0.7
 
-    def track(self, frames: NDArray[np.uint8], queries: Floats) -> Tracks:
+    def track(self, frames: ImageSequence, queries: Floats) -> Tracks:
         """See `PointTracker`."""
         tracks = _static_tracks(frames, queries)
         side = 2 * self._RADIUS + 1
         query_frames = queries[:, 0].astype(np.intp)
         query_points = queries[:, 1:] - _CENTRE
-        padded = [_pad_reflected(grey, self._RADIUS) for grey in _to_grey(frames)]
-        for n, (frame, place) in enumerate(zip(query_frames, query_points, strict=True)):
-            patch = cv2.getRectSubPix(padded[frame], (side, side), place + self._RADIUS)
-            for t, picture in enumerate(padded):
-                if t == frame:
+        greys = _to_grey(frames)
+        patches: dict[int, Grey] = {}
+        for n in np.argsort(query_frames, kind="stable").tolist():
+            picture = _pad_reflected(greys[int(query_frames[n])], self._RADIUS)
+            patches[n] = cv2.getRectSubPix(picture, (side, side), query_points[n] + self._RADIUS)
+        for t, grey in enumerate(greys):
+            picture = _pad_reflected(grey, self._RADIUS)
+            for n, patch in patches.items():
+                if t == query_frames[n]:
                     continue
                 correlation = cv2.matchTemplate(picture, patch, cv2.TM_CCOEFF_NORMED)
                 _, best, _, best_place = cv2.minMaxLoc(correlation)
@@ -151,12 +159,12 @@ class Patches:
                 tracks.visible[n, t] = best >= self._THRESHOLD
         return _set_binary_confidence(tracks)
 
-    def propagate(self, frames: NDArray[np.uint8], first: Grey, /) -> Grey:
+    def propagate(self, frames: ImageSequence, first: Grey, /) -> ImageSequence:
         """See `MaskPropagator` and `propagate_patches`."""
-        return propagate_patches(frames, first)
+        return gather_masks(propagate_patches(frames, first), frames)
 
 
-def _static_tracks(frames: NDArray[np.uint8], queries: Floats) -> Tracks:
+def _static_tracks(frames: ImageSequence, queries: Floats) -> Tracks:
     """Return tracks that stay at their queries, always visible."""
     count, length = len(queries), len(frames)
     return Tracks(
@@ -168,7 +176,7 @@ def _static_tracks(frames: NDArray[np.uint8], queries: Floats) -> Tracks:
     )
 
 
-def _chain_steps(frames: NDArray[np.uint8], queries: Floats, step: Step) -> Tracks:
+def _chain_steps(frames: ImageSequence, queries: Floats, step: Step) -> Tracks:
     """Return tracks chained from steps between frames, forward and backward from each query.
 
     A point that a step does not keep is lost for good; its position still follows the steps.
@@ -195,8 +203,12 @@ def _set_binary_confidence(tracks: Tracks) -> Tracks:
     return tracks
 
 
-def _to_grey(frames: NDArray[np.uint8]) -> Sequence[Grey]:
-    return [np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in frames]
+def _to_grey(frames: ImageSequence) -> ImageSequence:
+    return map_images(
+        frames,
+        lambda frame: np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8),
+        frames.shape[1:3],
+    )
 
 
 def _pad_reflected(image: Grey, width: int) -> Grey:

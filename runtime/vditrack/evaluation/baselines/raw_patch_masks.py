@@ -1,9 +1,12 @@
 """A baseline for masks: label propagation with raw pixels in the place of a model's features."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import cv2
 import numpy as np
 
-from vditrack.arrays import Floats, Image
+from vditrack.arrays import Floats, Image, ImageSequence
 from vditrack.bundle.configuration import Propagation
 from vditrack.masks.objects import MaskedObjects
 
@@ -19,21 +22,21 @@ _CELL, _PATCH = 4, 8
 """Sides of a cell and of its patch, in pixels of the frame at half resolution."""
 
 
-def propagate_patches(frames: Image, first: Image) -> Image:
-    """Propagate the masks of the first frame, and return object indices [T, H, W].
+def propagate_patches(frames: ImageSequence, first: Image) -> Iterator[Image]:
+    """Propagate the masks of the first frame, and yield object indices uint8 [H, W] of each frame.
 
     Args:
         frames: Frames, uint8 [T, H, W, 3] RGB.
         first: Object indices in the first frame, uint8 [H, W].
 
     """
-    objects, masks = MaskedObjects(SETTINGS), [first]
+    objects = MaskedObjects(SETTINGS)
     objects.advance(patch_features(frames[0]), first.shape)
     objects.add_masks(first)
-    for frame in frames[1:]:
+    yield first
+    for frame in islice(frames, 1, None):
         objects.advance(patch_features(frame), first.shape)
-        masks.append(objects.mask)
-    return np.stack(masks)
+        yield objects.mask
 
 
 def patch_features(frame: Image) -> Floats:

@@ -12,16 +12,16 @@ from pathlib import Path, PurePosixPath
 import cv2
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from vditrack.arrays import Frame
+from vditrack.arrays import Mask
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.image_files import (
     decode_frame,
     image_paths,
+    open_frames,
     read_bytes,
-    read_frames,
 )
+from vditrack.evaluation.lazy_images import LazyImages, keep_if_short
 from vditrack.input_checks.files import MalformedError, decode_json
 from vditrack.synthetic.annotated_clip import AnnotatedClip
 
@@ -153,27 +153,31 @@ def _resolve(root: Path, path: Path, name: str) -> Path:
 
 
 def _read_clip(video: _Video) -> AnnotatedClip:
-    frames = read_frames(video.frames)
-    height, width = frames.shape[1:3]
+    frames = open_frames(video.frames).frames
+    height, width = size = frames.shape[1:3]
     points = np.zeros((len(_ANNOTATED), len(frames), 2), np.float32)
     visible = np.zeros(points.shape[:2], np.bool_)
-    masks = np.zeros(frames.shape[:3], np.uint8)
     for t, annotation in video.annotations.items():
         joints = np.array(annotation.joints, np.float32)[_ANNOTATED, ::-1]
         points[:, t] = joints
         in_picture = ((joints >= 0) & (joints < (width, height))).all(axis=1)
         visible[:, t] = np.array(annotation.visibility)[_ANNOTATED] & in_picture
-        masks[t] = _read_animal_mask(video.masks[t], frames[t])
+
+    def read_mask(number: int) -> Mask:
+        path = video.masks.get(number)
+        return np.zeros(size, np.uint8) if path is None else _read_animal_mask(path, size)
+
+    masks = keep_if_short(LazyImages(read_mask, len(frames), size))
     return AnnotatedClip(video.name, frames, points, visible, masks)
 
 
-def _read_animal_mask(path: Path, frame: Frame) -> NDArray[np.uint8]:
-    """Return the mask of the animal, uint8 [H, W]: 1 where the red channel is not 0.
+def _read_animal_mask(path: Path, size: tuple[int, int]) -> Mask:
+    """Return the mask of the animal, uint8 [H, W] of a size: 1 where the red channel is not 0.
 
     PIPs (arXiv 2204.04153) and CoTracker (arXiv 2307.07635) read it in this way. With the palette
     of DAVIS these are the objects with odd indices; of two objects, the first.
     """
     red = decode_frame(read_bytes(path), path)[..., 0]
     shown = np.asarray(red != 0, np.uint8)
-    height, width = frame.shape[:2]
+    height, width = size
     return np.asarray(cv2.resize(shown, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)

@@ -8,14 +8,13 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Frame
+from vditrack.arrays import ImageSequence
 from vditrack.errors import InputError
 from vditrack.evaluation.datasets.image_files import (
     Footage,
     image_paths,
-    read_footage,
-    read_frames,
-    read_masks,
+    open_frames,
+    open_masks,
 )
 from vditrack.evaluation.datasets.tapvid import annotated_tracks
 from vditrack.synthetic.annotated_clip import AnnotatedClip
@@ -95,8 +94,8 @@ def _davis_paths(root: Path, name: str) -> tuple[list[Path], list[Path]]:
 
 
 def _read_davis_clip(name: str, paths: tuple[list[Path], list[Path]]) -> AnnotatedClip:
-    frames = read_frames(paths[0])
-    masks = read_masks(paths[1], frames)
+    frames = open_frames(paths[0]).frames
+    masks = open_masks(paths[1], frames)
     if not masks[0].any():
         raise InputError(
             f"{paths[1][0]} contains no object. Objects are 1, 2 and so on; 255 is void in "
@@ -107,13 +106,13 @@ def _read_davis_clip(name: str, paths: tuple[list[Path], list[Path]]) -> Annotat
 
 def _read_folder_clip(folder: Path, needed: Sequence[str], side: int | None) -> AnnotatedClip:
     paths = image_paths(folder / FRAMES)
-    footage = read_footage(paths, side)
+    footage = open_frames(paths, side)
     frames = footage.frames
     tracks, masks = _empty_tracks(frames), None
     if TRACKS in needed:
         tracks = _read_tracks(folder / TRACKS, footage)
     if MASKS in needed:
-        masks = read_masks(_match_masks(paths, folder / MASKS), frames)
+        masks = open_masks(_match_masks(paths, folder / MASKS), frames)
     return AnnotatedClip(folder.name, frames, *tracks, masks)
 
 
@@ -141,7 +140,9 @@ def _read_tracks(path: Path, footage: Footage) -> tuple[NDArray[np.float32], NDA
     return annotated_tracks(str(path), points, occluded, footage)
 
 
-def _empty_tracks(frames: Frame) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _empty_tracks(
+    frames: ImageSequence,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     return np.zeros((0, len(frames), 2), np.float32), np.zeros((0, len(frames)), np.bool_)
 
 

@@ -1,14 +1,15 @@
 """Reads the frames and masks of a clip from image files, one file a frame."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from vditrack.arrays import Frame, FrameClip, MaskClip
+from vditrack.arrays import Frame, Image, ImageSequence, Mask
 from vditrack.errors import InputError
+from vditrack.evaluation.lazy_images import LazyImages, keep_if_short
 from vditrack.input_checks.files import read_file
 from vditrack.io.mask_png import read_mask
 from vditrack.ros_messages.image_codec import decode_rgb
@@ -45,85 +46,67 @@ def image_paths(folder: Path, types: Sequence[str] = FRAME_TYPES) -> list[Path]:
 class Footage(NamedTuple):
     """The frames of a clip."""
 
-    frames: FrameClip
+    frames: ImageSequence
     """uint8 [T, H, W, 3] RGB."""
     size: tuple[int, int]
     """(height, width) of the frames in the files; ``frames`` may be smaller."""
 
 
-def read_frames(paths: Sequence[Path]) -> FrameClip:
-    """Read frames, uint8 [T, H, W, 3] RGB.
+class EncodedImage(NamedTuple):
+    """A JPEG or PNG that is not decoded yet."""
 
-    Raises:
-        InputError: A file cannot be read, is not an image, or differs in size from the first.
+    read: Callable[[], bytes]
+    """Returns the content of the file."""
+    source: object
+    """Where it comes from, which error messages name."""
 
-    """
-    return read_footage(paths, None).frames
+    def decode(self) -> Frame:
+        """Return the image, uint8 [H, W, 3] RGB.
 
+        Raises:
+            InputError: It cannot be read or decoded.
 
-def read_footage(paths: Sequence[Path], side: int | None) -> Footage:
-    """Read frames, and resize each when it is decoded; see `stack_frames`.
-
-    Raises:
-        InputError: As `read_frames`.
-
-    """
-    images = ((decode_frame(read_bytes(path), path), path) for path in paths)
-    return stack_frames(images, len(paths), side)
+        """
+        return decode_frame(self.read(), self.source)
 
 
-def stack_frames(images: Iterable[tuple[Frame, object]], count: int, side: int | None) -> Footage:
-    """Stack frames of one size, resized to squares one by one: the large ones are not in memory.
-
-    Args:
-        images: Each frame with its source, which error messages name.
-        count: Number of frames.
-        side: Side of the squares, in pixels; None to leave frames as they are.
-
-    Raises:
-        InputError: A frame differs in size from the first.
-
-    """
-    coming = _check_sizes(images)
-    first = next(coming)
-    frames = chain([first], coming)
-    resized = frames if side is None else (resize_frame(frame, side, side) for frame in frames)
-    height, width = first.shape[:2]
-    return Footage(_stack(resized, count), (height, width))
+def open_frames(paths: Sequence[Path], side: int | None = None) -> Footage:
+    """Open frames in files; see `open_footage`."""
+    return open_footage([EncodedImage(partial(read_bytes, path), path) for path in paths], side)
 
 
-def stack_images(images: Iterable[tuple[Frame, object]], count: int) -> Frame:
-    """Stack images of one size into one array, uint8 [T, ...].
+def open_footage(images: Sequence[EncodedImage], side: int | None) -> Footage:
+    """Open the frames of a clip.
+
+    The frames of a short clip are decoded at once (`keep_if_short`), those of a longer one whenever
+    they are read.
 
     Args:
-        images: Each image with its source, which error messages name.
-        count: Number of images.
+        images: The frames.
+        side: Side of the squares that each frame is resized to when it is decoded, in pixels; None
+            to leave frames as they are.
 
     Raises:
-        InputError: An image differs in size from the first.
+        InputError: A frame cannot be read, is not an image, or differs in size from the first. For
+            a long clip also later, while its frames are read.
 
     """
-    return _stack(_check_sizes(images), count)
+    first = images[0].decode().shape
+    height, width = first[:2]
+
+    def read(number: int) -> Frame:
+        frame = images[number].decode()
+        _check_size(frame, images[number].source, first)
+        return frame if side is None else resize_frame(frame, side, side)
+
+    shape = (height, width, 3) if side is None else (side, side, 3)
+    return Footage(keep_if_short(LazyImages(read, len(images), shape)), (height, width))
 
 
-def _check_sizes(images: Iterable[tuple[Frame, object]]) -> Iterator[Frame]:
-    first: tuple[int, ...] | None = None
-    for image, source in images:
-        first = first or image.shape
-        if image.shape != first:
-            sizes = [f"{shape[1]} x {shape[0]}" for shape in (image.shape, first)]
-            raise InputError(f"{source} is {sizes[0]}, but the first of its clip is {sizes[1]}.")
-        yield image
-
-
-def _stack(images: Iterator[Frame], count: int) -> Frame:
-    first = next(images)
-    # np.stack would need the memory of the clip twice.
-    stacked = np.empty((count, *first.shape), np.uint8)
-    stacked[0] = first
-    for t, image in enumerate(images, start=1):
-        stacked[t] = image
-    return stacked
+def _check_size(image: Image, source: object, first: tuple[int, ...]) -> None:
+    if image.shape != first:
+        sizes = [f"{shape[1]} x {shape[0]}" for shape in (image.shape, first)]
+        raise InputError(f"{source} is {sizes[0]}, but the first of its clip is {sizes[1]}.")
 
 
 def decode_frame(image: bytes, source: object) -> Frame:
@@ -143,10 +126,11 @@ def decode_frame(image: bytes, source: object) -> Frame:
     return frame
 
 
-def read_masks(paths: Sequence[Path], frames: Frame) -> MaskClip:
-    """Read the object index at each pixel of a clip, uint8 [T, H, W], 0 for the background.
+def open_masks(paths: Sequence[Path], frames: ImageSequence) -> ImageSequence:
+    """Open the object index at each pixel of a clip, uint8 [T, H, W], 0 for the background.
 
-    Void pixels, labelled 255, become background, as in the evaluation of DAVIS-2017.
+    Void pixels, labelled 255, become background, as in the evaluation of DAVIS-2017. As of frames
+    (`open_footage`), those of a short clip are decoded at once.
 
     Args:
         paths: A palette or grey PNG for each frame.
@@ -157,12 +141,18 @@ def read_masks(paths: Sequence[Path], frames: Frame) -> MaskClip:
             the frames, or the number of files differs.
 
     """
-    masks = stack_images(((read_mask(path, white=1), path) for path in paths), len(paths))
-    if masks.shape != frames.shape[:3]:
-        sizes = [f"{len(a)} of {a.shape[2]} x {a.shape[1]}" for a in (masks, frames)]
+    first = read_mask(paths[0], white=1).shape
+    if (len(paths), *first) != frames.shape[:3]:
+        counts = (len(paths), *first), frames.shape
+        sizes = [f"{count[0]} of {count[2]} x {count[1]}" for count in counts]
         raise InputError(f"{paths[0].parent}: masks {sizes[0]} for frames {sizes[1]}.")
-    masks[masks == _VOID] = 0
-    return masks
+
+    def read(number: int) -> Mask:
+        mask = read_mask(paths[number], white=1)
+        _check_size(mask, paths[number], first)
+        return np.where(mask == _VOID, np.uint8(0), mask)
+
+    return keep_if_short(LazyImages(read, len(paths), first))
 
 
 def read_bytes(path: Path) -> bytes:

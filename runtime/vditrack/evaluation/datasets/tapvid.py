@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vditrack.errors import InputError
-from vditrack.evaluation.datasets.image_files import Footage, decode_frame, stack_frames
+from vditrack.evaluation.datasets.image_files import EncodedImage, Footage, open_footage
 from vditrack.evaluation.datasets.safe_pickle import load_plain_pickle
 from vditrack.synthetic.annotated_clip import AnnotatedClip
 
@@ -134,17 +134,15 @@ def _read_frames(where: str, video: object, side: int | None) -> Footage:
         raise InputError(f"{where}: video is neither an array nor a list of images.")
     sources = [f"{where}, frame {t}" for t in range(len(video))]
     images = [_encoded_image(*pair) for pair in zip(sources, video, strict=True)]
-    decoded = map(decode_frame, images, sources)
-    return stack_frames(zip(decoded, sources, strict=True), len(images), side)
+    return open_footage(images, side)
 
 
-def _encoded_image(source: str, image: object) -> bytes:
-    """Return the bytes of an encoded image."""
+def _encoded_image(source: str, image: object) -> EncodedImage:
     # A string from Python 2 is read as text with one character a byte.
     image = image.encode("latin-1", "replace") if isinstance(image, str) else image
     if not isinstance(image, bytes):
         raise InputError(f"{source} is not an encoded image. Copy the data set again.")
-    return image
+    return EncodedImage(lambda: image, source)
 
 
 def _check_array(where: str, name: str, value: object, kind: str, dimensions: int) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Bools, MaskClip
+from vditrack.arrays import Bools, ImageSequence, MaskClip
 from vditrack.evaluation.metrics.results import Share
 from vditrack.synthetic.annotated_clip import AnnotatedClip
 
@@ -37,7 +37,7 @@ def find_contacts(masks: MaskClip, alike: tuple[int, ...]) -> Bools:
     return np.asarray(pairs.any(axis=2).T, np.bool_)
 
 
-def score_mask_identities(clip: AnnotatedClip, found: MaskClip) -> Share:
+def score_mask_identities(clip: AnnotatedClip, found: ImageSequence) -> Share:
     """Return whether objects that look the same keep their identities through all crossings.
 
     The frames after the last one in which any two of them touch (`find_contacts`) are judged
@@ -54,15 +54,16 @@ def score_mask_identities(clip: AnnotatedClip, found: MaskClip) -> Share:
     """
     if clip.masks is None or not clip.alike:
         return Share(0, 0)
-    met = np.flatnonzero(find_contacts(clip.masks, clip.alike).any(axis=0))
+    masks = np.asarray(clip.masks)
+    met = np.flatnonzero(find_contacts(masks, clip.alike).any(axis=0))
     after = slice(met[-1] + 1 if len(met) else len(found), None)
-    truth = clip.masks[after]
+    truth = masks[after]
     alike = np.array(clip.alike, np.uint8)
-    judged = np.intersect1d(np.intersect1d(clip.masks[:1], truth), alike)
-    unmoved = np.broadcast_to(clip.masks[:1], truth.shape)
+    judged = np.intersect1d(np.intersect1d(masks[:1], truth), alike)
+    unmoved = np.broadcast_to(masks[:1], truth.shape)
     if not len(judged) or _all_kept(truth, unmoved, judged, alike):
         return Share(0, 0)
-    return Share(int(_all_kept(truth, found[after], judged, alike)), 1)
+    return Share(int(_all_kept(truth, np.asarray(found[after]), judged, alike)), 1)
 
 
 def _all_kept(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vditrack.arrays import ImageSequence
+
 _AREA_SHARE = 0.2
 """Threshold as a share of the square root of the animal's area."""
 _PIXELS = 3.0
@@ -24,7 +26,7 @@ class KeypointScores:
 def keypoint_scores(
     true_points: NDArray[np.float32],
     visible: NDArray[np.bool_],
-    masks: NDArray[np.uint8],
+    masks: ImageSequence,
     points: NDArray[np.float32],
 ) -> KeypointScores:
     """Score joints whose queries are in frame 0.
@@ -47,7 +49,7 @@ def keypoint_scores(
         return KeypointScores(np.nan, np.nan)
     difference = points.astype(np.float64) - true_points
     distance = np.hypot(difference[..., 0], difference[..., 1])
-    area = np.count_nonzero(masks, axis=(1, 2))
+    area = np.array([np.count_nonzero(mask) for mask in masks])
     by_area = distance < _AREA_SHARE * np.sqrt(area)
     within_3 = distance < _PIXELS
     return KeypointScores(

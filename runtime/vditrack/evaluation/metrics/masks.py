@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Bools
+from vditrack.arrays import Bools, ImageSequence
 
 _BOUND = 0.008
 """Largest distance of matching boundaries, as a share of the image diagonal."""
@@ -35,7 +35,7 @@ class MaskScores:
     """Number of objects. DAVIS-2017 weights videos by it, since it averages over all objects."""
 
 
-def mask_scores(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> MaskScores:
+def mask_scores(truth: ImageSequence, found: ImageSequence) -> MaskScores:
     """Compare propagated masks with true ones.
 
     The objects are 1 to the largest index in the first true mask; other indices in either mask are
@@ -47,12 +47,13 @@ def mask_scores(truth: NDArray[np.uint8], found: NDArray[np.uint8]) -> MaskScore
 
     """
     length = len(truth)
-    objects = int(truth[:1].max(initial=0))
+    objects = int(truth[0].max(initial=0)) if length else 0
     scores = np.full((2, objects, length), np.nan)
     bound = math.ceil(_BOUND * math.hypot(*truth.shape[1:]))
     for t in range(1, length - 1):
+        true, propagated = truth[t], found[t]
         for number in range(1, objects + 1):
-            masks = truth[t] == number, found[t] == number
+            masks = true == number, propagated == number
             scores[:, number - 1, t] = _region(*masks), _boundary(*masks, bound)
     scores *= 100
     counted = scores[:, :, 1:-1]

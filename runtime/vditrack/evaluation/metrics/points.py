@@ -228,14 +228,15 @@ def score_point_identities(
     if clip.masks is None or clip.objects is None or not clip.alike:
         return Share(0, 0)
     own = clip.objects[indices]
-    touches = find_contacts(clip.masks, clip.alike)[own]
+    masks = np.asarray(clip.masks)
+    touches = find_contacts(masks, clip.alike)[own]
     since_query = np.arange(len(clip.frames)) > query_frames[:, None]
     crossed = _accumulate(touches & since_query)
     apart = crossed & ~touches & clip.visible[indices]
     first_time = apart & ~_accumulate(touches & _accumulate(apart))
     judged = np.flatnonzero(first_time.any(axis=1))
     frame = first_time.shape[1] - 1 - first_time[judged, ::-1].argmax(axis=1)
-    there = _object_at(clip.masks, frame, tracks.points[judged, frame])
+    there = _object_at(masks, frame, tracks.points[judged, frame])
     kept = tracks.visible[judged, frame] & (there == own[judged])
     return Share(int(kept.sum()), len(judged))
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vditrack.arrays import Image
+from vditrack.arrays import Image, ImageSequence
 from vditrack.io.overlay import SHIFT, choose_point_colours, to_fixed_point
 from vditrack.points.tracks import Tracks
 
@@ -17,7 +17,7 @@ _HUES = np.array([[0, 114, 178], [230, 159, 0], [0, 158, 115], [204, 121, 167], 
 
 
 def point_picture(
-    frames: NDArray[np.uint8],
+    frames: ImageSequence,
     truth: NDArray[np.float32],
     visible: NDArray[np.bool_],
     tracks: Tracks,
@@ -51,9 +51,7 @@ def point_picture(
     return np.hstack(panels)
 
 
-def mask_picture(
-    frames: NDArray[np.uint8], truth: NDArray[np.uint8], found: NDArray[np.uint8]
-) -> Image:
+def mask_picture(frames: ImageSequence, truth: ImageSequence, found: ImageSequence) -> Image:
     """Draw masks in three frames, side by side: predicted tinted, true outlined in white.
 
     Args:
@@ -65,11 +63,12 @@ def mask_picture(
     scale = _HEIGHT / frames.shape[1]
     panels = []
     for t in _panel_frames(len(frames)):
-        tint = _HUES[(found[t].astype(int) - 1) % len(_HUES)]
-        tinted = np.where(found[t][..., None] > 0, 0.5 * frames[t] + 0.5 * tint, frames[t])
+        frame, true, propagated = frames[t], truth[t], found[t]
+        tint = _HUES[(propagated.astype(int) - 1) % len(_HUES)]
+        tinted = np.where(propagated[..., None] > 0, 0.5 * frame + 0.5 * tint, frame)
         panel = _resize(tinted.astype(np.uint8), scale)
-        for index in np.unique(truth[t][truth[t] > 0]):
-            shape = np.asarray(truth[t] == index, np.uint8)
+        for index in np.unique(true[true > 0]):
+            shape = np.asarray(true == index, np.uint8)
             small = cv2.resize(shape, panel.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             outlines, _ = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(panel, outlines, -1, _WHITE, 1)
