@@ -359,6 +359,14 @@ def test_inspect_verifies_and_records(bundle, desk, monkeypatch, capsys):
     assert listed[folder.name]["reasons"] == []
 
 
+def test_engines_are_verified_on_the_gpu_that_is_chosen(bundle, desk):
+    build(bundle, "tensorrt-rtx")
+    desk.devices = 2
+    for device in (1, 0):
+        assert verdicts.verify_builds(bundle, device) == []
+        assert desk.current == device
+
+
 @pytest.mark.slow
 def test_inspect_shows_everything_before_it_fails(bundle, desk, monkeypatch, capsys, tmp_path):
     wrong, right = build_wrongly(bundle, tmp_path), build(bundle, "tensorrt")

@@ -12,10 +12,17 @@ from vditrack.bundle.distillation import Distillation, read_distillation
 from vditrack.bundle.folder import Bundle, bundled_model, load_bundle
 from vditrack.bundle.manifest import EncoderAgreement, Manifest, Source, TinyEncoder
 from vditrack.cli.console import PlainConsole, echo_json
-from vditrack.cli.options import BundleArgument, HostCodeOption, Json, SignatureOption
+from vditrack.cli.options import (
+    BundleArgument,
+    DeviceOption,
+    HostCodeOption,
+    Json,
+    SignatureOption,
+    check_device,
+)
 from vditrack.engine_builder.listing import BuildStatus, format_build, list_builds, list_unbuilt
 from vditrack.engine_builder.verdicts import verify_builds
-from vditrack.errors import EngineError
+from vditrack.errors import EngineError, InputError
 
 
 def inspect(
@@ -28,18 +35,23 @@ def inspect(
             "tracks, and record the result in the bundle.",
         ),
     ] = False,
+    device: DeviceOption = None,
     require_signature: SignatureOption = None,
     allow_host_code: HostCodeOption = False,
     as_json: Json = False,
 ) -> None:
     """Check the files of a bundle and show its content."""
+    if device is not None:
+        if not verify:
+            raise InputError("--device is for --verify, which runs the engines. Give both.")
+        check_device(device)
     checked = load_bundle(
         bundle or bundled_model(),
         require_signature=require_signature,
         verify_files=True,
         allow_host_code=allow_host_code,
     )
-    failures = verify_builds(checked) if verify else []
+    failures = verify_builds(checked, device or 0) if verify else []
     builds = list_builds(checked)
     if as_json:
         content = {

@@ -243,14 +243,25 @@ def choose_backend(name: str, device: int | None) -> str:
         BackendError: This machine has no such GPU.
 
     """
-    if device is not None and not has_nvidia_gpu():
+    if device is not None:
+        check_device(device)
+    return name_backend(name, device)
+
+
+def check_device(device: int) -> None:
+    """Check that this machine has the GPU of --device.
+
+    Raises:
+        BackendError: It has none of that number.
+
+    """
+    if not has_nvidia_gpu():
         raise BackendError(
             f"--device {device}: this machine has no NVIDIA GPU. Leave the option out to run the "
             "model on the CPU."
         )
-    if device is not None and device >= (count := count_gpus() or device + 1):
+    if device >= (count := count_gpus() or device + 1):
         raise BackendError(
             f"--device {device}: CUDA finds {count}, counted from 0. Give another --device; "
             "CUDA_VISIBLE_DEVICES may hide some."
         )
-    return name_backend(name, device)

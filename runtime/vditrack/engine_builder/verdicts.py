@@ -14,11 +14,15 @@ from vditrack.inference.machine import Machine, read_machine
 from vditrack.inference.own_verdicts import record_verdict
 
 
-def verify_builds(bundle: Bundle) -> list[str]:
+def verify_builds(bundle: Bundle, device: int = 0) -> list[str]:
     """Verify every build that fits this machine, and record the verdicts.
 
     Builds of the bundles within the bundle are verified too. An earlier verdict is ignored and
     replaced.
+
+    Args:
+        bundle: The bundle.
+        device: Number of the GPU that runs the engines, as CUDA counts.
 
     Returns:
         Reasons why builds failed; empty if all passed.
@@ -37,7 +41,7 @@ def verify_builds(bundle: Bundle) -> list[str]:
             f"{bundle.root} has no {ACCEPTANCE}, so there are no tracks to compare the engines' "
             "with. Export the bundle again, with real weights: random weights give no tracks."
         )
-    machine = read_machine()
+    machine = read_machine(device)
     fitting = [
         (f"{within}{folder.name}", folder, own, identity)
         for within, own in parts.items()
@@ -52,7 +56,7 @@ def verify_builds(bundle: Bundle) -> list[str]:
     reasons: list[str] = []
     for name, folder, own, identity in fitting:
         try:
-            _, verified = verify_build(folder, own, identity, machine, verify_tracks)
+            _, verified = verify_build(folder, own, identity, machine, verify_tracks, device)
         except VditrackError as error:
             reasons.append(f"{name}: {error}")
             continue
