@@ -16,7 +16,7 @@ import typer
 
 from vditrack.bundle.folder import Bundle, load_bundle
 from vditrack.cli.console import PlainConsole, echo
-from vditrack.cli.options import HostCodeOption, SignatureOption
+from vditrack.cli.options import DeviceOption, HostCodeOption, SignatureOption, choose_backend
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import VditrackError
 from vditrack.evaluation.datasets.registry import Dataset, count_clips, open_dataset
@@ -61,6 +61,7 @@ def calibrate(
         Path | None,
         typer.Option(help="Card (.toml) to write the weights to.", show_default=False),
     ] = None,
+    device: DeviceOption = None,
     require_signature: SignatureOption = None,
     allow_host_code: HostCodeOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -70,6 +71,7 @@ def calibrate(
     from vditrack_export.calibrate.report import make_tables, to_json
     from vditrack_export.calibrate.rounds import list_warnings, require_flow_tracking
 
+    backend = choose_backend("auto", device)
     checked = load_bundle(
         bundle, require_signature=require_signature, allow_host_code=allow_host_code
     )
@@ -83,7 +85,7 @@ def calibrate(
         check_card(write, checked.manifest.source.card)
     datasets = [open_dataset(source, "tapvid") for source in dict.fromkeys(on or DATA)]
     found, margins, count = _calibrate_bundle(
-        checked, datasets, clips, size, certain=certain, quiet=as_json
+        checked, backend, datasets, clips, size, certain=certain, quiet=as_json
     )
     facts = {
         "bundle": checked.manifest.name,
@@ -118,6 +120,7 @@ def _require_editor() -> None:
 
 def _calibrate_bundle(
     bundle: Bundle,
+    backend: str,
     datasets: Sequence[Dataset],
     clips: int | None,
     size: Size,
@@ -133,8 +136,7 @@ def _calibrate_bundle(
     from vditrack_export.calibrate.margins import TRIED, choose_margins
     from vditrack_export.calibrate.rounds import PASSES, calibrate_weights, require_flow_tracking
 
-    backend = open_backend(bundle, "auto", verify_tracks)
-    extractor = FeatureExtractor(bundle, backend.open_graph)
+    extractor = FeatureExtractor(bundle, open_backend(bundle, backend, verify_tracks).open_graph)
     used = chain.from_iterable(islice(dataset.clips, clips) for dataset in datasets)
     with TemporaryDirectory() as folder, progress_bars(quiet=quiet) as bars:
         encoding = bars.add_task("encoding", total=count_clips(datasets, clips))

@@ -16,7 +16,14 @@ import typer
 
 from vditrack.atomic_files import check_file_destination
 from vditrack.cli.console import PlainConsole, echo
-from vditrack.cli.options import HostCodeOption, Json, SignatureOption, VerifyFilesOption
+from vditrack.cli.options import (
+    DeviceOption,
+    HostCodeOption,
+    Json,
+    SignatureOption,
+    VerifyFilesOption,
+    choose_backend,
+)
 from vditrack.cli.progress import progress_bars
 from vditrack.errors import InputError, VditrackError, install_command
 
@@ -25,6 +32,9 @@ if TYPE_CHECKING:
 
 POINT_METHODS = ("ours", "klt", "dis", "patches", "still")
 MASK_METHODS = ("ours", "appearance", "klt", "dis", "patches", "still")
+
+MODES: tuple[Literal["offline"], Literal["causal"]] = ("offline", "causal")
+"""How our own methods track: without and with ``--causal``."""
 
 ProtocolName = Literal["tapvid", "heft", "davis", "badja"]
 Query = Literal["first", "strided"]
@@ -75,10 +85,19 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Number of clips to score, from the first. Default: all."),
     ] = None,
+    causal: Annotated[
+        bool,
+        typer.Option(
+            "--causal",
+            help="Track and propagate as in a live stream, with the frames up to the present "
+            "alone. Default: offline, where features also come from the frames ahead.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="HTML file that the full report is written to."),
     ] = None,
+    device: DeviceOption = None,
     require_signature: SignatureOption = None,
     allow_host_code: HostCodeOption = False,
     verify_files: VerifyFilesOption = False,
@@ -91,6 +110,12 @@ def evaluate(
         check_file_destination(output)
     protocol = protocol or default_protocol(data)
     chosen = _make_protocol(protocol, query, size)
+    if causal and query == "strided":
+        raise InputError(
+            "--query strided also evaluates the frames before a query, which no causal tracker "
+            "knows. Leave out --causal or --query."
+        )
+    backend, mode = choose_backend("auto", device), MODES[causal]
     try:
         from vditrack.evaluation.report.report import format_table, summary_json, write_html
         from vditrack.evaluation.report.summary import summarise
@@ -110,13 +135,13 @@ def evaluate(
         verify_files=verify_files,
         allow_host_code=allow_host_code,
     )
-    methods = {name: open_method(name, load) for name in names}
+    methods = {name: open_method(name, load, backend=backend, mode=mode) for name in names}
     dataset = open_dataset(data, protocol, chosen.side)
     length = dataset.length if clips is None else min(clips, dataset.length or clips)
     with _progress_bar(length and length * len(names), quiet=as_json) as show:
         results = evaluate_all(islice(dataset.clips, clips), methods, chosen, show)
     summary = summarise(results, names[0])
-    facts = _describe_run(dataset.name, chosen, len(results) // len(names))
+    facts = _describe_run(dataset.name, chosen, len(results) // len(names), mode)
     # Printed first: a report that cannot be written costs none of it.
     if as_json:
         echo(json.dumps(summary_json(summary, results, facts), allow_nan=False))
@@ -145,7 +170,9 @@ def _default_methods(protocol: ProtocolName) -> tuple[str, ...]:
     return MASK_METHODS if protocol == "davis" else POINT_METHODS
 
 
-def _describe_run(dataset: str, protocol: "EvaluationProtocol", clips: int) -> dict[str, str]:
+def _describe_run(
+    dataset: str, protocol: "EvaluationProtocol", clips: int, mode: str
+) -> dict[str, str]:
     """Return what a reader needs to repeat the run."""
     options: dict[str, Any] = {
         name: getattr(protocol, name) for name in ("query", "size") if hasattr(protocol, name)
@@ -155,6 +182,7 @@ def _describe_run(dataset: str, protocol: "EvaluationProtocol", clips: int) -> d
         "clips": str(clips),
         "protocol": protocol.name,
         **options,
+        "mode": mode,
         "vditrack": version("vditrack"),
         # OpenCV comes in wheels of several names.
         "OpenCV": cv2.__version__,

@@ -126,6 +126,9 @@ def test_a_whole_pickle_is_read(tmp_path, evaluate):
     (tmp_path / "made.pkl").write_bytes(pickle.dumps(clip_pickle()))
     done = evaluate("made.pkl", "--method", "still", "--json", cwd=tmp_path)
     assert scores(done, "still") == {"AJ": 100, "δ": 100, "OA": 100, "AJ_RD": None}
+    assert json.loads(done.stdout)["facts"]["mode"] == "offline"
+    done = evaluate("made.pkl", "--method", "still", "--causal", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["facts"]["mode"] == "causal"
 
 
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, evaluate):
@@ -151,6 +154,7 @@ MISTAKES = {
     "seed": (["synthetic:x"], "'x' is not a seed"),
     "method": (["videos", "--method", "magic"], "no method 'magic'"),
     "size": (["videos", "--protocol", "davis", "--size", "256"], "its own queries and size"),
+    "causal": (["videos", "--causal", "--query", "strided"], "no causal tracker knows"),
     "no tracks": (
         ["lookalikes:0", "--protocol", "tapvid", "--method", "klt"],
         "masks without tracks",

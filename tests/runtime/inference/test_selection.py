@@ -335,11 +335,14 @@ def test_the_command_line_takes_a_backend(tmp_path, run_vditrack):
     assert refused.stderr.count("\n") == 1
     assert f"no {CUDA}. Run `pip uninstall -y onnxruntime && pip install" in refused.stderr
     assert not (tmp_path / "clip_tracks").exists()
-    for verb in (arguments, ("bench",)):
+    others = (("eval", "synthetic:0"), ("inspect", "--verify"), ("calibrate", "bundle"))
+    for verb in (arguments, ("bench",), *others):
         refused = run_vditrack(*verb, "--device", "99", cwd=tmp_path)
         assert refused.returncode == 2
         # Nothing was rendered or decoded before.
         assert refused.stderr.startswith("vditrack: --device 99: ")
+    refused = run_vditrack("inspect", "--device", "0", cwd=tmp_path)
+    assert "--device is for --verify" in refused.stderr
     refused = run_vditrack("bench", "--device", "-1", cwd=tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.startswith("Usage:") and "--device" in refused.stderr
