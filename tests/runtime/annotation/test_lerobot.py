@@ -208,6 +208,23 @@ def plan_again(root: Path, copy: Path, output: Path) -> None:
     plan_copy(list_sources([str(root)]), copy, output, read_settings(output), fill_missing=False)
 
 
+def test_an_episode_is_shown_with_its_frames(annotated, data_set, tmp_path, run_vditrack):
+    pytest.importorskip("rerun.chunk", reason="rerun-sdk needs Python 3.11")
+    rows = pq.read_table(annotated / "recordings.parquet").to_pylist()
+    (row,) = (row for row in rows if (row["episode"], row["topic"]) == (1, FRONT))
+    (file,) = (annotated / "tracks").glob(f"*{row['id']}*.parquet")
+    where = ("--video", data_set, "--topic", FRONT)
+    for options in ((), (*where, "--episode", "1")):
+        done = run_vditrack("view", file, *options, "-o", "a.rrd", "--json", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["frames"] == LENGTHS[1]
+    refused = run_vditrack("view", file, *where, "--episode", "2", "-o", "a.rrd", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "is not the video of the results" in refused.stderr
+    refused = run_vditrack("view", file, *where, "-o", "a.rrd", cwd=tmp_path)
+    assert "give --episode" in refused.stderr
+
+
 def test_the_copy_is_written_once_and_the_data_set_stays(annotated, data_set, run_vditrack):
     copy, before = annotated.with_name("copy"), list_content(data_set)
     written = (copy / "meta/vditrack.json").stat().st_ino
