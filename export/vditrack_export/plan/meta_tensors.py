@@ -20,7 +20,9 @@ _META = torch.device("meta")
 _LARGE = 2**16
 """Elements from which a new table gets no numbers, such as noise and tables of positions."""
 
-_ELEMENTWISE = {"add", "div", "gelu", "mul", "pow", "rsqrt", "sigmoid", "silu", "sub"}
+_ELEMENTWISE = {
+    *("add", "clamp_min", "div", "gelu", "mul", "pow", "relu", "rsqrt", "sigmoid", "silu", "sub"),
+}
 
 
 def meta_tensor(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -111,7 +113,17 @@ def _known_output(
     if name in ("native_layer_norm", "native_group_norm"):
         # With their statistics, which only training reads.
         return meta_tensor(*args[0].shape), meta_tensor(1), meta_tensor(1)
+    if name == "linalg_vector_norm" and len(args) == 4:
+        x, _, sides, kept = args
+        return _reduced(x, sides) if kept and sides else None
     return None
+
+
+def _reduced(x: Tensor, sides: Sequence[int]) -> Tensor:
+    """Return the output of a reduction that leaves sides of 1."""
+    reduced = {side % x.dim() for side in sides}
+    shape = [1 if side in reduced else length for side, length in enumerate(x.shape)]
+    return meta_tensor(*shape, dtype=x.dtype)
 
 
 def _broadcasts(x: Tensor, target: Tensor) -> bool:

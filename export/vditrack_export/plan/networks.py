@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
+import msgspec
 import torch
 import transformers
 from torch import Tensor, nn
@@ -18,11 +19,12 @@ from vditrack.bundle.folder import FEATURES
 from vditrack.bundle.manifest import Encoder, Input
 from vditrack.inference.session import NEXT, SLOT
 from vditrack_export.card import Card
+from vditrack_export.families.base_shapes import DenoiserShape, EncoderShape, TinyEncoderKind
 from vditrack_export.families.encoder_form import Graph
 from vditrack_export.families.read_spec import Cut
+from vditrack_export.families.registry import resolve_family
 from vditrack_export.families.step_path import StepPath
 from vditrack_export.pipeline.backbone import read_denoising, step_graph
-from vditrack_export.pipeline.checkpoint import Checkpoint, random_checkpoint
 from vditrack_export.pipeline.precision import lower_precision
 from vditrack_export.plan.costs import PrecisionName
 from vditrack_export.plan.meta_tensors import MetaTensors, meta_tensor
@@ -30,6 +32,9 @@ from vditrack_export.plan.recorder import Recording, StateBytes, record
 from vditrack_export.plan.settings import LatentSize
 
 _PROMPT_SEED = 0
+
+_Shapes = tuple[DenoiserShape, EncoderShape, TinyEncoderKind | None]
+"""What an encoder is built of: see `resolve_family`."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,6 @@ def make_prompt(card: Card) -> Tensor:
     return card.family.denoiser.random_prompt(_PROMPT_SEED)
 
 
-@lru_cache(maxsize=256)
 def record_feature_path(
     card: Card, latents: LatentSize, described: int, precision: PrecisionName = "fp32"
 ) -> Recording:
@@ -122,12 +126,21 @@ def record_feature_path(
 
     Other arguments are those of `build_feature_path`.
     """
-    transformer, prompt = _meta_models(card).transformer, make_prompt(card)
+    # A tiny encoder gives the same latents.
+    own = msgspec.structs.replace(card, tiny_encoder=None)
+    return _record_feature_path(own, latents, described, precision)
+
+
+@lru_cache(maxsize=256)
+def _record_feature_path(
+    card: Card, latents: LatentSize, described: int, precision: PrecisionName
+) -> Recording:
+    transformer, prompt = _meta_transformer(card), make_prompt(card)
     with MetaTensors():  # type: ignore[no-untyped-call]
         path = build_feature_path(card, transformer, latents, described, prompt)
         if precision != "fp32":
             # The transformer stays in FP32 for other recordings, whose constants are made of it.
-            path = deepcopy(path)
+            path = _copy_module(path)
             lower_precision(path, precision)
     return record_graph(feature_graph(path, _latents(card, latents)))
 
@@ -153,14 +166,18 @@ def record_graph(graph: Graph) -> Recording:
     return replace(recording, state=state)
 
 
-@lru_cache(maxsize=256)
 def record_encoder(card: Card, size: Input, precision: PrecisionName = "fp32") -> EncoderRecording:
     """Record the graphs that encode a window of this size, in the precision of their export."""
-    family = card.family.encoder
+    # Cards that differ in anything else have the same encoder.
+    return _record_encoder((card.transformer, card.encoder, card.tiny_encoder), size, precision)
+
+
+@lru_cache(maxsize=256)
+def _record_encoder(shapes: _Shapes, size: Input, precision: PrecisionName) -> EncoderRecording:
+    family = resolve_family(*shapes).encoder
     with MetaTensors(), torch.no_grad():  # type: ignore[no-untyped-call]
-        encoder = _meta_models(card).encoder
+        encoder = _meta_encoder(shapes, size.temporal_stride, precision)
         if precision != "fp32":
-            encoder = deepcopy(encoder)
             lower_precision(family.form(encoder, size).graphs[-1].module, precision)
         # Made after that, since caches have the precision of the weights.
         form = family.form(encoder, size)
@@ -200,11 +217,27 @@ def record_text_encoder(card: Card) -> Recording | None:
     return record(lambda: model(tokens), [tokens])
 
 
-@lru_cache(maxsize=4)
-def _meta_models(card: Card) -> Checkpoint:
-    """Build the encoder, and the transformer up to the block that is read."""
+@lru_cache(maxsize=8)
+def _meta_transformer(card: Card) -> nn.Module:
+    """Build the transformer up to the block that is read."""
     with torch.device("meta"):
-        return random_checkpoint(card)
+        transformer: nn.Module = card.family.denoiser.build_random(card.feature.block + 1)
+    return transformer.eval()
+
+
+@lru_cache(maxsize=8)
+def _meta_encoder(shapes: _Shapes, temporal_stride: int, precision: PrecisionName) -> nn.Module:
+    """Build the encoder of a stride and precision, in which the user lowers the layers it runs."""
+    with torch.device("meta"):
+        encoder: nn.Module = resolve_family(*shapes).encoder.build_random()
+    return encoder.eval()
+
+
+def _copy_module(module: nn.Module) -> nn.Module:
+    """Return a deep copy with weights of its own, and with the same buffers."""
+    # Weights have no numbers that would have to be copied.
+    weights = {id(x): nn.Parameter(x.detach(), x.requires_grad) for x in module.parameters()}
+    return deepcopy(module, {**weights, **{id(x): x for x in module.buffers()}})
 
 
 def _latents(card: Card, size: LatentSize) -> Tensor:
