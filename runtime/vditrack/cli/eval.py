@@ -46,9 +46,9 @@ def evaluate(
     data: Annotated[
         str,
         typer.Argument(
-            help="File or folder of a public data set, or synthetic:SEED, long:SEED, "
-            "leaving:SEED, tabletop:SEED, lookalikes:SEED or different:SEED for clips that are "
-            "rendered.",
+            help="File or folder of a public data set, or synthetic:SEED, deformed:SEED, "
+            "long:SEED, leaving:SEED, tabletop:SEED, lookalikes:SEED or different:SEED for clips "
+            "that are rendered.",
             show_default=False,
         ),
     ],

@@ -14,9 +14,9 @@ from vditrack.synthetic.annotated_clip import AnnotatedClip
 ProtocolName = Literal["tapvid", "heft", "davis", "badja"]
 Opened = tuple[int | None, Iterator[AnnotatedClip]]
 
-_RENDERED = ("synthetic", "long", "leaving", "tabletop", "lookalikes", "different")
+_RENDERED = ("synthetic", "deformed", "long", "leaving", "tabletop", "lookalikes", "different")
 _MASKS_ONLY = ("lookalikes", "different")
-_TRACKS_ONLY = ("leaving", "long")
+_TRACKS_ONLY = ("deformed", "leaving", "long")
 
 _NEEDED: dict[ProtocolName, tuple[str, ...]] = {
     "tapvid": (TRACKS,),
@@ -60,10 +60,10 @@ def open_dataset(source: str, protocol: ProtocolName, side: int | None = None) -
     """Open a data set for a protocol.
 
     Args:
-        source: ``KIND:SEED`` for rendered clips, where the kind is synthetic, long, leaving,
-            tabletop, lookalikes or different; or a path: a TAP-Vid pickle, a folder of them, the
-            root of DAVIS-2017 or BADJA, or a folder with one subfolder for each video (see
-            `open_folders`).
+        source: ``KIND:SEED`` for rendered clips, where the kind is synthetic, deformed, long,
+            leaving, tabletop, lookalikes or different; or a path: a TAP-Vid pickle, a folder of
+            them, the root of DAVIS-2017 or BADJA, or a folder with one subfolder for each video
+            (see `open_folders`).
         protocol: Name of the protocol, which decides whether clips need tracks, masks or both.
         side: Side of the squares that the protocol resizes frames to. Encoded frames of clips with
             tracks are resized one by one then, as they are decoded. None to leave them as they are.
@@ -93,6 +93,10 @@ def _render(kind: str, seed: str) -> Opened:
         from vditrack.synthetic.layers import suite  # noqa: PLC0415
 
         return suite.COUNT, suite.render_suite(int(seed))
+    if kind == "deformed":
+        from vditrack.synthetic.layers import deformed  # noqa: PLC0415
+
+        return deformed.COUNT, deformed.render_deformed(int(seed))
     if kind == "long":
         from vditrack.synthetic.layers import long_clips  # noqa: PLC0415
 

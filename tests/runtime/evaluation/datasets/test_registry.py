@@ -52,6 +52,7 @@ def test_a_path_that_is_not_there(tmp_path):
     ("kind", "module", "function"),
     [
         ("synthetic", "layers.suite", "render_suite"),
+        ("deformed", "layers.deformed", "render_deformed"),
         ("leaving", "layers.leaving", "render_leaving"),
         ("long", "layers.long_clips", "render_long"),
         ("tabletop", "tabletop.clips", "render_tabletop"),
@@ -85,7 +86,7 @@ def test_rendered_masks(kind):
         open_dataset(f"{kind}:3", "badja")
 
 
-@pytest.mark.parametrize("kind", ["leaving", "long"])
+@pytest.mark.parametrize("kind", ["deformed", "leaving", "long"])
 @pytest.mark.parametrize("protocol", ["davis", "badja"])
 def test_clips_without_masks(kind, protocol):
     with pytest.raises(InputError, match=r"tracks without masks.*--protocol tapvid or heft"):
@@ -93,7 +94,8 @@ def test_clips_without_masks(kind, protocol):
 
 
 @pytest.mark.parametrize(
-    "source", ["synthetic:0", "leaving:0", "long:0", "tabletop:0", "lookalikes", "a/davis"]
+    "source",
+    ["synthetic:0", "deformed:0", "leaving:0", "long:0", "tabletop:0", "lookalikes", "a/davis"],
 )
 def test_others_are_for_points(source):
     assert default_protocol(source) == "tapvid"
