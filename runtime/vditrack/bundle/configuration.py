@@ -15,6 +15,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from vditrack.bundle.path_choice import PathChoice
 from vditrack.bundle.redetection import CertainMatches, GapFilling, Recovery
 from vditrack.bundle.value_types import (
     Cosine,
@@ -170,6 +171,8 @@ class FlowTracking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """None: a match by descriptor alone places no point. Used only with ``recovery``."""
     gaps: GapFilling | None = GapFilling()
     """None: gaps are not filled. Used only offline."""
+    paths: PathChoice | None = None
+    """None: paths are those of the tracker. Used only offline, with ``recovery``."""
     visibility: Visibility
     camera: CameraMotion = CameraMotion()
     max_flow_error: PositiveReal = 2.0

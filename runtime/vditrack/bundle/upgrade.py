@@ -113,14 +113,14 @@ def _from_7(fields: Fields) -> Fields:
 
 
 def _from_8(fields: Fields) -> Fields:
-    """Add what version 9 did: colours of cells, certain matches, and gaps filled backward."""
+    """Add what version 9 did: colours of cells, certain matches, gaps and paths."""
     propagation = fields["propagation"]
     if propagation is not None:
         fields = {**fields, "propagation": {**propagation, "colour": None}}
     flow_tracking = fields["matching"]["flow_tracking"]
     if flow_tracking is None:
         return fields
-    upgraded = {**flow_tracking, "certain": None, "gaps": None}
+    upgraded = {**flow_tracking, "certain": None, "gaps": None, "paths": None}
     return {**fields, "matching": {**fields["matching"], "flow_tracking": upgraded}}
 
 

@@ -17,6 +17,7 @@ from vditrack.features.kept_maps import KeptMaps
 from vditrack.features.restarting import features_from, first_frame_read, keeps_state
 from vditrack.input_checks.arrays import check_clip, validate_queries
 from vditrack.points.base import PointTracker
+from vditrack.points.block_paths import PathChooser, make_reader
 from vditrack.points.factory import create_point_tracker
 from vditrack.points.flow_tracker import FlowTracker
 from vditrack.points.gap_filling import GapFiller
@@ -130,8 +131,11 @@ class ClipTracking(Iterator[TrackBlock]):
         self._kept_bytes = kept_bytes
         self._kept: KeptMaps | None = KeptMaps(kept_bytes) if self._last_query else None
         self._tracker = self._new_tracker()
-        flow_tracking = settings[0].flow_tracking
-        self._gaps = None if self._causal or flow_tracking is None else flow_tracking.gaps
+        flow = None if self._causal else settings[0].flow_tracking
+        self._gaps, self._paths = (None, None) if flow is None else (flow.gaps, flow.paths)
+        self._path_reader = None
+        if flow is not None and flow.paths is not None:
+            self._path_reader = make_reader(extractor.grid, settings[0], flow)
         self._block = _BLOCK if self._gaps is None else self._gaps.frames
         self._backward, self._next = False, 0
         self._blocks = self._run()
@@ -203,9 +207,12 @@ class ClipTracking(Iterator[TrackBlock]):
         times = self._frames.times[first:end]
         block = empty_block(self._queries, first, times, backward=self._backward)
         tracker, turn = self._tracker, self._last_query
-        filler = None
-        if self._gaps is not None and isinstance(tracker, FlowTracker):
-            filler = GapFiller(block, tracker, self._gaps)
+        filler = chooser = None
+        if isinstance(tracker, FlowTracker):
+            if self._gaps is not None:
+                filler = GapFiller(block, tracker, self._gaps)
+            if self._path_reader is not None:
+                chooser = PathChooser(block, tracker, self._path_reader)
         for frame, image, features in steps:
             since = frame + 1 if self._backward and frame != turn else frame
             intervals = float(self._intervals[since])
@@ -216,11 +223,15 @@ class ClipTracking(Iterator[TrackBlock]):
             write_frame(block, frame, tracker)
             if filler is not None:
                 filler.observe(frame, image, features, intervals)
+            if chooser is not None:
+                chooser.observe(frame, image, features)
             self._next = frame - 1 if self._backward else frame + 1
             if self._progress is not None:
                 self._progress(self.steps_done, self._total)
         if filler is not None:
             filler.fill()
+        if chooser is not None and self._paths is not None:
+            chooser.choose(self._paths)
         return block
 
     def _read_steps(self, first: int) -> Iterator[Step]:

@@ -26,6 +26,7 @@ from vditrack.points.optical_flow import resize_grey, track_forward_backward_at_
 from vditrack.points.origin import Origin
 from vditrack.points.patch_alignment import Placement, place_unwarped
 from vditrack.points.point_memory import (
+    Appearance,
     PointMemory,
     View,
     add_memory,
@@ -100,6 +101,11 @@ class FlowTracker(PointTracker):
         """See `PointTracker`."""
         memory = self._memory
         return super().textureless if memory is None else memory.query.textureless.copy()
+
+    @property
+    def appearance(self) -> Appearance | None:
+        """How the points looked at their queries; None before the first point."""
+        return None if self._memory is None else self._memory.query
 
     def find_textureless(self, origin: Origin) -> Bools:
         """See `PointTracker`."""

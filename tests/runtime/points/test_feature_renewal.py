@@ -34,7 +34,7 @@ def tracker(tmp_path_factory) -> Tracker:
         distance=-0.08157,
     )
     flow_tracking = msgspec.structs.replace(
-        settings.flow_tracking, certain=None, visibility=weights
+        settings.flow_tracking, certain=None, paths=None, visibility=weights
     )
     return Tracker(bundle, settings=msgspec.structs.replace(settings, flow_tracking=flow_tracking))
 
