@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
@@ -24,6 +25,7 @@ from vditrack.evaluation.datasets.registry import Dataset, count_clips, open_dat
 Size = Literal["256", "full"]
 
 if TYPE_CHECKING:
+    from vditrack.bundle.path_choice import PathChoice
     from vditrack_export.calibrate.margins import Margins
     from vditrack_export.calibrate.rounds import Calibration
 
@@ -38,8 +40,8 @@ def calibrate(
     on: Annotated[
         list[str] | None,
         typer.Option(
-            help="Data set with known tracks, as for eval: synthetic:SEED, leaving:SEED, "
-            "tabletop:SEED, or a path. May be repeated; the default is "
+            help="Data set with known tracks, as for eval: synthetic:SEED, deformed:SEED, "
+            "leaving:SEED, tabletop:SEED, or a path. May be repeated; the default is "
             f"{' and '.join(DATA)}."
         ),
     ] = None,
@@ -55,6 +57,14 @@ def calibrate(
         typer.Option(
             "--certain",
             help="Also choose the margins from which on a match by descriptor alone is certain.",
+        ),
+    ] = False,
+    paths: Annotated[
+        bool,
+        typer.Option(
+            "--paths",
+            help="Also fit the weights that choose paths offline. Give deformed:SEED too, where "
+            "points are doubtful.",
         ),
     ] = False,
     write: Annotated[
@@ -77,15 +87,18 @@ def calibrate(
     )
     flow_tracking = require_flow_tracking(checked.manifest.matching)
     if certain:
-        require_recovery(flow_tracking)
+        require_recovery(flow_tracking, "--certain")
+    if paths:
+        require_recovery(flow_tracking, "--paths")
+        _require("scipy", "--paths")
     if write is not None:
-        _require_editor()
+        _require("tomlkit", "--write")
         from vditrack_export.calibrate.writing import check_card, write_weights
 
         check_card(write, checked.manifest.source.card)
     datasets = [open_dataset(source, "tapvid") for source in dict.fromkeys(on or DATA)]
-    found, margins, count = _calibrate_bundle(
-        checked, backend, datasets, clips, size, certain=certain, quiet=as_json
+    found, margins, chosen_paths, count = _calibrate_bundle(
+        checked, backend, datasets, clips, size, certain=certain, paths=paths, quiet=as_json
     )
     facts = {
         "bundle": checked.manifest.name,
@@ -95,26 +108,24 @@ def calibrate(
         "vditrack": version("vditrack"),
     }
     if as_json:
-        echo(json.dumps(to_json(found, facts, margins), allow_nan=False))
+        echo(json.dumps(to_json(found, facts, margins, chosen_paths), allow_nan=False))
     else:
-        PlainConsole().print(make_tables(found, facts, margins))
+        PlainConsole().print(make_tables(found, facts, margins, chosen_paths))
     for warning in list_warnings(found):
         echo(f"warning: {warning}", err=True)
     if write is not None:
-        write_weights(write, found.chosen.weights, _describe_origin(found, facts))
+        write_weights(write, found.chosen.weights, _describe_origin(found, facts), chosen_paths)
         if not as_json:
             echo(f"written: {write}; export it again for a bundle with these weights.")
 
 
-def _require_editor() -> None:
-    """Raise an error before the work begins if the card cannot be edited at its end."""
-    from importlib import import_module
-
+def _require(module: str, option: str) -> None:
+    """Raise an error before the work begins if an option's module is not installed."""
     try:
-        import_module("tomlkit")
+        import_module(module)
     except ModuleNotFoundError as error:
         raise VditrackError(
-            f"--write needs {error.name}, which is not installed. Run `pip install tomlkit`."
+            f"{option} needs {error.name}, which is not installed. Run `pip install {module}`."
         ) from error
 
 
@@ -126,14 +137,16 @@ def _calibrate_bundle(
     size: Size,
     *,
     certain: bool,
+    paths: bool,
     quiet: bool,
-) -> tuple[Calibration, Margins | None, int]:
+) -> tuple[Calibration, Margins | None, PathChoice | None, int]:
     """Calibrate on the first clips of each data set; also return how many clips were used."""
     from vditrack.acceptance import verify_tracks
     from vditrack.features.extractor import FeatureExtractor
     from vditrack.inference.selection import open_backend
     from vditrack_export.calibrate.clips import encode_clip
     from vditrack_export.calibrate.margins import TRIED, choose_margins
+    from vditrack_export.calibrate.paths import collect_examples, fit_paths
     from vditrack_export.calibrate.rounds import PASSES, calibrate_weights, require_flow_tracking
 
     extractor = FeatureExtractor(bundle, open_backend(bundle, backend, verify_tracks).open_graph)
@@ -151,18 +164,21 @@ def _calibrate_bundle(
             for number, clip in enumerate(used)
         ]
         bars.update(encoding, total=len(encoded), completed=len(encoded))
-        passes = PASSES + (len(TRIED) if certain else 0)
+        passes = PASSES + (len(TRIED) if certain else 0) + paths
         tracking = bars.add_task("tracking", total=passes * len(encoded))
         matching, advance = bundle.manifest.matching, partial(bars.advance, tracking)
         found = calibrate_weights(encoded, matching, advance)
-        margins = None
+        margins = chosen_paths = None
+        flow_tracking = msgspec.structs.replace(
+            require_flow_tracking(matching), visibility=found.chosen.weights
+        )
         if certain:
-            flow_tracking = msgspec.structs.replace(
-                require_flow_tracking(matching), visibility=found.chosen.weights
-            )
             margins = choose_margins(encoded, matching, flow_tracking, advance)
+        if paths:
+            examples = collect_examples(encoded, matching, flow_tracking, advance)
+            chosen_paths = fit_paths(examples)
         bars.update(tracking, completed=passes * len(encoded))
-        return found, margins, len(encoded)
+        return found, margins, chosen_paths, len(encoded)
 
 
 def _describe_origin(found: Calibration, facts: dict[str, str]) -> str:

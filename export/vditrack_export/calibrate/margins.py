@@ -48,8 +48,12 @@ class Margins:
         return max(self.results, key=lambda result: result.objective)
 
 
-def require_recovery(flow_tracking: FlowTracking) -> None:
-    """Check that lost points are searched for, without which no match is certain.
+def require_recovery(flow_tracking: FlowTracking, option: str) -> None:
+    """Check that lost points are searched for, without which no match decides where a point is.
+
+    Args:
+        flow_tracking: the bundle's settings of the flow tracker.
+        option: of the command line that needs it.
 
     Raises:
         InputError: they are not.
@@ -57,8 +61,8 @@ def require_recovery(flow_tracking: FlowTracking) -> None:
     """
     if flow_tracking.recovery is None:
         raise InputError(
-            "the bundle does not search for lost points, so it has no certain matches. Leave out "
-            "--certain, or add [matching.flow_tracking.recovery] to its card and export it again."
+            f"the bundle does not search for lost points, so {option} has nothing to choose. Leave "
+            "it out, or add [matching.flow_tracking.recovery] to its card and export it again."
         )
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vditrack.bundle.configuration import Visibility
+from vditrack.bundle.path_choice import PathChoice
 from vditrack_export.calibrate.margins import Margins
 from vditrack_export.calibrate.rounds import Calibration, list_warnings
 
@@ -18,9 +19,12 @@ _SIGNALS = Visibility.__struct_fields__[1:]
 
 
 def make_tables(
-    found: Calibration, facts: Mapping[str, str], margins: Margins | None = None
+    found: Calibration,
+    facts: Mapping[str, str],
+    margins: Margins | None = None,
+    paths: PathChoice | None = None,
 ) -> Group:
-    """Return the metrics by threshold, the weights, the metrics before and after, and margins."""
+    """Return the metrics by threshold, the weights, the metrics before and after, and the rest."""
     parts: list[Text | Table] = [
         Text("metrics by threshold, of the last fit (* is chosen):"),
         _threshold_table(found),
@@ -32,17 +36,23 @@ def make_tables(
     if margins is not None:
         heading = "\nmargins of certain matches, [matching.flow_tracking.certain] (* is the best):"
         parts += [Text(heading), _margin_table(margins)]
+    if paths is not None:
+        parts += [Text("\nweights of paths, [matching.flow_tracking.paths]:"), _path_table(paths)]
     return Group(*parts)
 
 
 def to_json(
-    found: Calibration, facts: Mapping[str, str], margins: Margins | None = None
+    found: Calibration,
+    facts: Mapping[str, str],
+    margins: Margins | None = None,
+    paths: PathChoice | None = None,
 ) -> dict[str, Any]:
     """Return plain data: the chosen weights, all that were tried, and the metrics by threshold.
 
     ``tried`` begins with the bundle's own weights; ``chosen`` is an index of it. ``still`` has the
     metrics of points that do not move and are always visible. ``margins`` has all that were tried,
-    or is null; where ``certain`` is null, no match was.
+    or is null; where ``certain`` is null, no match was. ``paths`` has the weights of paths, or is
+    null.
     """
     tried = [
         {"weights": msgspec.structs.asdict(result.weights), **asdict(result.means)}
@@ -73,6 +83,7 @@ def to_json(
             }
             for result in margins.results
         ],
+        "paths": None if paths is None else msgspec.structs.asdict(paths),
     }
 
 
@@ -120,6 +131,13 @@ def _margin_table(margins: Margins) -> Table:
         mark = "*" if result is margins.chosen else ""
         numbers = asdict(result.means).values()
         table.add_row(f"{name}{mark}", *(f"{number:.2f}" for number in numbers))
+    return table
+
+
+def _path_table(paths: PathChoice) -> Table:
+    table = _make_table("", "weight")
+    for name, value in msgspec.structs.asdict(paths).items():
+        table.add_row(name.replace("_", " "), f"{value:g}")
     return table
 
 

@@ -18,6 +18,7 @@ from doubles.commands import run_command
 from doubles.passthrough import write_passthrough
 from vditrack.bundle.configuration import FlowTracking, Matching, Visibility
 from vditrack.bundle.folder import Bundle, load_bundle, seal_bundle
+from vditrack.bundle.path_choice import PathChoice
 from vditrack.bundle.redetection import Recovery
 from vditrack.coordinates import Grid
 from vditrack.errors import BundleError, InputError, VditrackError
@@ -409,7 +410,7 @@ def calibrated(held, data, tmp_path_factory) -> tuple[dict[str, Any], Path]:
     """What the command tells, and the card that it wrote."""
     card = tmp_path_factory.mktemp("card") / "mine.toml"
     card.write_text(card_text(), encoding="utf-8")
-    done = run(held.root, "--on", data, "--write", card, "--certain", "--json")
+    done = run(held.root, "--on", data, "--write", card, "--certain", "--paths", "--json")
     assert done.exception is None, done.exception
     return json.loads(done.stdout), card
 
@@ -453,9 +454,18 @@ def test_the_margins_with_the_best_tracks_are_chosen(calibrated):
     assert chosen == [n == int(np.argmax(sums)) for n in range(len(sums))]
 
 
+@pytest.mark.slow
+def test_the_weights_of_paths_are_written_into_the_card(calibrated):
+    told, card = calibrated
+    flow_tracking = load_card(str(card)).matching.flow_tracking
+    assert flow_tracking is not None
+    assert flow_tracking.paths == PathChoice(**told["paths"])
+    assert any(told["paths"].values())
+
+
 def test_margins_without_a_search_for_lost_points_are_refused():
-    with pytest.raises(InputError, match=r"no certain matches\. Leave out --certain"):
-        require_recovery(msgspec.structs.replace(FLOW_TRACKING, recovery=None))
+    with pytest.raises(InputError, match=r"--certain has nothing to choose\. Leave it out"):
+        require_recovery(msgspec.structs.replace(FLOW_TRACKING, recovery=None), "--certain")
 
 
 def test_points_that_stay_are_scored_as_eval_does(films):
