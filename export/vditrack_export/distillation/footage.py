@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from vditrack.annotation.sources import Source, list_sources
+from vditrack.annotation.recordings import Source
+from vditrack.annotation.sources import list_sources
 from vditrack.arrays import Frame, Image
 from vditrack.bundle.distillation import Recording
 from vditrack.errors import InputError
@@ -76,7 +77,11 @@ def survey_footage(arguments: Sequence[str], report: Report) -> list[Footage]:
 
     """
     found = []
-    sources = [one for source in list_sources(arguments) for one in _list_topics(source)]
+    listed = list_sources(arguments)
+    remote = next((source for source in listed if source.remote is not None), None)
+    if remote is not None:
+        raise InputError(f"{remote.place} is not on a disk. Copy the recordings of --videos.")
+    sources = [one for source in listed for one in _list_topics(source)]
     for number, source in enumerate(sources):
         report(number, len(sources))
         opened = open_source(

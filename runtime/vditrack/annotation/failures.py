@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from vditrack.errors import InputError
 
-FailureKind = Literal["absent", "refused", "changed", "hang", "memory", "crash", "error"]
+FailureKind = Literal["absent", "refused", "changed", "hang", "memory", "crash", "network", "error"]
 """Kind of a failure.
 
 - ``absent``: there is no such file.
@@ -16,6 +16,7 @@ FailureKind = Literal["absent", "refused", "changed", "hang", "memory", "crash",
 - ``hang``: there was no progress for the longest time that is allowed.
 - ``memory``: it took more memory than is allowed, or than there is.
 - ``crash``: the process ended: killed from outside, or by a fault in a library.
+- ``network``: a storage did not answer.
 - ``error``: the operating system or a library reported an error.
 """
 

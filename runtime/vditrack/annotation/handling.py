@@ -6,21 +6,29 @@ import hashlib
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import msgspec
 
 from vditrack.annotation.annotate import Progress, annotate_unit
+from vditrack.annotation.copies import Copies
 from vditrack.annotation.failures import JobError, SourceError
+from vditrack.annotation.folders import Folder
 from vditrack.annotation.formats.content import read_content
-from vditrack.annotation.formats.selection import list_missing, locate_file, write_format
+from vditrack.annotation.formats.selection import (
+    list_missing,
+    locate_file,
+    needs_frames,
+    write_format,
+)
 from vditrack.annotation.object_masks import write_masks
+from vditrack.annotation.recordings import Source
 from vditrack.annotation.settings import MASKS, THUMBNAILS, TRACKS, FormatName, Settings
-from vditrack.annotation.sources import Source
-from vditrack.annotation.track_tables import SUFFIX, Record, make_record, read_record, write_tracks
+from vditrack.annotation.storage import AccessError, NetworkError
+from vditrack.annotation.track_tables import SUFFIX, Record, make_record, write_tracks
 from vditrack.annotation.units import Identity, Unit, identify
 from vditrack.atomic_files import staged_file
 from vditrack.bundle.folder import MANIFEST
@@ -85,78 +93,128 @@ class Annotated(msgspec.Struct, frozen=True):
     """False if the tracks were there, and only files of other formats were missing."""
 
 
-@dataclass
 class UnitHandler:
     """Runs the tasks of a worker: a `Source` is identified, a `Unit` annotated."""
 
-    model: Model
-    settings: Settings
-    output: Path
-    formats: tuple[FormatName, ...] = ()
-    """Formats beside Parquet."""
-    tracker: Tracker | None = None
-    """Loaded with the first unit."""
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        output: Folder,
+        formats: tuple[FormatName, ...] = (),
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            model: How the model is loaded, with the first unit.
+            settings: Settings of the job.
+            output: Folder of the results.
+            formats: Formats beside Parquet.
+
+        """
+        self._model, self._settings, self._output = model, settings, output
+        self._formats = formats
+        self._tracker: Tracker | None = None
+        self._copies = Copies(settings.specification.mask)
 
     def __call__(self, task: Source | Unit, progress: Progress) -> Identity | Annotated:
         """Run a task.
 
         Raises:
-            JobError: The model cannot be loaded, or the results cannot be written.
+            JobError: The model cannot be loaded, the results cannot be written, or a storage cannot
+                be used.
             VditrackError: The recording cannot be identified or annotated.
 
         """
-        if isinstance(task, Source):
-            return identify(task, progress)
-        return self._convert(task, progress) or self._annotate(task, progress)
+        try:
+            if isinstance(task, Source):
+                return self._identify(task, progress)
+            return self._convert(task, progress) or self._annotate(task, progress)
+        except AccessError as error:
+            raise JobError(str(error)) from error
+
+    def _identify(self, source: Source, progress: Progress) -> Identity:
+        with self._copies.hold(source, "", progress) as (copy, version):
+            identity = identify(copy, progress)
+        return (
+            identity if source.remote is None else msgspec.structs.replace(identity, status=version)
+        )
 
     def _convert(self, unit: Unit, progress: Progress) -> Annotated | None:
         """Write the formats that are missing of tracks that are there; None if there are none."""
         began = time.perf_counter()
-        own = self.output / TRACKS / f"{unit.name}{SUFFIX}"
+        names = [unit.name + SUFFIX]
         # A recording that was renamed since has the same id. Listing a large folder takes long.
-        search = self.formats and not own.exists()
-        for path in sorted(own.parent.glob(f"*-{unit.id}{SUFFIX}")) if search else [own]:
+        if self._formats and not self._output.exists(f"{TRACKS}/{names[0]}"):
+            listed = self._output.list_names(TRACKS)
+            names = [name for name in listed if name.endswith(f"-{unit.id}{SUFFIX}")]
+        for name in names:
             try:
-                record = read_record(path)
+                record = self._output.read_record(f"{TRACKS}/{name}")
+            except NetworkError:
+                raise
             except InputError:
                 # It is damaged, and is written again.
                 continue
-            self._write_formats(unit, path, progress)
+            self._write_formats(unit, Path(name).stem, progress)
             return Annotated(record, time.perf_counter() - began, tracked=False)
         return None
 
     def _annotate(self, unit: Unit, progress: Progress) -> Annotated:
-        if self.tracker is None:
-            cv2.setNumThreads(self.model.threads)
-            self.tracker = self.model.load(self.settings.bundle_sha256)
-            if self.settings.specification.masks:
-                _check_masks(self.tracker)
+        if self._tracker is None:
+            cv2.setNumThreads(self._model.threads)
+            self._tracker = self._model.load(self._settings.bundle_sha256)
+            if self._settings.specification.masks:
+                _check_masks(self._tracker)
             progress(0, None)
         began = time.perf_counter()
-        annotation = annotate_unit(unit, self.settings.specification, self.tracker, progress)
-        record = make_record(annotation, self.settings, self.tracker.backend.name)
-        with _end_job(self.output):
-            # The tracks come last: with them the unit is done.
-            with staged_file(self.output / THUMBNAILS / f"{unit.name}.jpg") as scratch:
-                scratch.write_bytes(annotation.thumbnail)
-            if self.settings.specification.masks:
-                place = self.output / MASKS / f"{unit.name}{SUFFIX}"
-                write_masks(place, unit, record, self.tracker, progress)
-            path = self.output / TRACKS / f"{unit.name}{SUFFIX}"
-            write_tracks(path, annotation, record)
-        self._write_formats(unit, path, progress)
+        with self._copies.hold(unit.source, unit.identity.status, progress) as (source, _):
+            copy = replace(unit, source=source)
+            record = self._track(copy, self._tracker, progress)
+            self._write_formats(copy, unit.name, progress)
         return Annotated(record, time.perf_counter() - began)
 
-    def _write_formats(self, unit: Unit, tracks: Path, progress: Progress) -> None:
-        """Write the files of a unit that are missing, from its file of tracks."""
-        missing = list_missing(self.output, tracks.stem, self.formats)
+    def _track(self, unit: Unit, tracker: Tracker, progress: Progress) -> Record:
+        """Track a unit whose recording is on this machine, and write its results."""
+        annotation = annotate_unit(unit, self._settings.specification, tracker, progress)
+        remarks = tuple(map(self._copies.name_addresses, annotation.remarks))
+        annotation = replace(annotation, remarks=remarks)
+        record = make_record(annotation, self._settings, tracker.backend.name)
+        with _end_job(self._output):
+            # The tracks come last: with them the unit is done.
+            with (
+                self._output.open_new(f"{THUMBNAILS}/{unit.name}.jpg") as path,
+                staged_file(path) as scratch,
+            ):
+                scratch.write_bytes(annotation.thumbnail)
+            if self._settings.specification.masks:
+                with self._output.open_new(f"{MASKS}/{unit.name}{SUFFIX}") as path:
+                    write_masks(path, unit, record, tracker, progress)
+            with self._output.open_new(f"{TRACKS}/{unit.name}{SUFFIX}") as path:
+                write_tracks(path, annotation, record)
+        return record
+
+    def _write_formats(self, unit: Unit, name: str, progress: Progress) -> None:
+        """Write the files of a unit that are missing, from its file of tracks.
+
+        Args:
+            unit: The unit.
+            name: Name of the file of tracks, without its suffix.
+            progress: Called with the steps done and the steps in all.
+
+        """
+        missing = list_missing(self._output, name, self._formats)
         if not missing:
             return
-        with _end_job(self.output):
+        with _end_job(self._output), self._output.open_copy(f"{TRACKS}/{name}{SUFFIX}") as tracks:
             content = read_content(tracks, unit.source)
             for one in missing:
-                path = locate_file(self.output, one, tracks.stem)
-                write_format(path, one, content, progress)
+                with ExitStack() as stack:
+                    if needs_frames(one):
+                        held = self._copies.hold(unit.source, unit.identity.status, progress)
+                        content = replace(content, source=stack.enter_context(held).source)
+                    path = stack.enter_context(self._output.open_new(locate_file(one, name)))
+                    write_format(path, one, content, progress)
 
 
 def _check_masks(tracker: Tracker) -> None:
@@ -173,11 +231,11 @@ def _check_masks(tracker: Tracker) -> None:
 
 
 @contextmanager
-def _end_job(output: Path) -> Iterator[None]:
+def _end_job(output: Folder) -> Iterator[None]:
     """End the job if a result cannot be written, which is no fault of the recording."""
     try:
         yield
-    except SourceError:
+    except (SourceError, AccessError):
         raise
     except (OSError, InputError) as error:
         raise JobError(

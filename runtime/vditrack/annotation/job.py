@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from vditrack.annotation.failures import Failure
-from vditrack.annotation.formats.selection import list_missing
+from vditrack.annotation.folders import Folder, LocalFolder
 from vditrack.annotation.handling import Annotated, Model, UnitHandler
 from vditrack.annotation.job_tables import (
     FAILED,
@@ -24,6 +23,7 @@ from vditrack.annotation.job_tables import (
     write_failed,
     write_recordings,
 )
+from vditrack.annotation.recordings import Source
 from vditrack.annotation.report import write_report
 from vditrack.annotation.results import (
     REPORT,
@@ -33,7 +33,6 @@ from vditrack.annotation.results import (
     open_results,
 )
 from vditrack.annotation.settings import TRACKS, FormatName, Settings
-from vditrack.annotation.sources import Source
 from vditrack.annotation.summary import Run, Summary, summarize, write_summary
 from vditrack.annotation.track_tables import SUFFIX, Record
 from vditrack.annotation.units import Identity, Unit, list_units
@@ -52,8 +51,8 @@ class Pool(Protocol):
     replaced: int
     """Number of workers that ended or were killed, and were replaced."""
 
-    def submit(self, task: Any) -> None:  # noqa: ANN401
-        """Add a task."""
+    def submit(self, task: Any, *, first: bool = False) -> None:  # noqa: ANN401
+        """Add a task behind those that wait, or before them."""
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yield the outcome of each task until none is left; tasks may be added meanwhile."""
@@ -68,7 +67,7 @@ class Job:
     """What to annotate, how, and where to."""
 
     sources: Sequence[Source]
-    output: Path
+    output: Folder
     model: Model
     settings: Settings
     open_pool: Callable[[OpenHandler], Pool]
@@ -121,15 +120,22 @@ def run_job(job: Job, show: ShowProgress) -> Summary:
 
 def _refuse_own_folder(job: Job) -> None:
     """Refuse a recording as the folder of the results, which would become part of it."""
-    if not job.output.is_dir():
-        return
-    for source in job.sources:
-        with suppress(OSError):
-            if source.path.samefile(job.output):
-                raise InputError(
-                    f"{job.output} is a folder of images or a bag, and the results would become "
-                    "part of it. Choose another folder with -o."
-                )
+    if any(_is_folder(source, job.output) for source in job.sources):
+        raise InputError(
+            f"{job.output} is a folder of images or a bag, and the results would become "
+            "part of it. Choose another folder with -o."
+        )
+
+
+def _is_folder(source: Source, folder: Folder) -> bool:
+    """Return whether a recording is a folder for results."""
+    if source.remote is not None or not isinstance(folder, LocalFolder):
+        return source.place == str(folder)
+    try:
+        return source.path.samefile(folder.path)
+    except OSError:
+        # One of them is not there.
+        return False
 
 
 def _return(handler: UnitHandler) -> UnitHandler:
@@ -189,7 +195,8 @@ class _Progress:
         elif isinstance(task, Source):
             self._open_sources -= 1
             self._results.keep_identity(task, outcome.result)
-            self._add_units(task, outcome.result)
+            # The worker has just read the recording, and may be the one that goes on with it.
+            self._add_units(task, outcome.result, first=True)
         else:
             # A worker may have been lost when the tracks were written, before it said so.
             if outcome.result.tracked or task.id not in self._results.files:
@@ -202,11 +209,12 @@ class _Progress:
     def write(self, *, complete: bool) -> Summary:
         """Write the tables, the summary and the report; return the summary."""
         self._find_tracks()
-        root, recordings = self._results.root, self._list_recordings()
+        folder, recordings = self._results.folder, self._list_recordings()
         failures = self._list_failures()
-        write_failed(root / FAILED, [*failures, *self._list_unreached()])
+        self._write_failed(failures)
         others = self._results.list_others(self._copies)
-        write_recordings(root / RECORDINGS, [*recordings, *others])
+        with folder.open_new(RECORDINGS) as path:
+            write_recordings(path, [*recordings, *others])
         run = Run(
             complete=complete,
             sources=len(self._job.sources),
@@ -218,13 +226,20 @@ class _Progress:
             seconds=time.perf_counter() - self._began,
         )
         summary = summarize(self._job.settings, recordings, failures, run)
-        write_summary(root / SUMMARY, summary)
-        write_report(root / REPORT, summary, recordings, failures, self._results.read_thumbnail)
+        with folder.open_new(SUMMARY) as path:
+            write_summary(path, summary)
+        with folder.open_new(REPORT) as path:
+            write_report(path, summary, recordings, failures, self._results.read_thumbnail)
         return summary
 
-    def _add_units(self, source: Source, identity: Identity) -> None:
+    def _write_failed(self, failures: Sequence[FailedUnit]) -> None:
+        with self._results.folder.open_new(FAILED) as path:
+            write_failed(path, [*failures, *self._list_unreached()])
+
+    def _add_units(self, source: Source, identity: Identity, *, first: bool = False) -> None:
         """Give the units of a source to the workers, but those that are done or failed before."""
         self._reach(source)
+        new: list[Unit] = []
         for unit in list_units(source, identity, self._job.settings):
             self._units.append((self._places[source], unit))
             self._copies[unit.id] += 1
@@ -235,9 +250,11 @@ class _Progress:
             if failed is not None:
                 self._failures[unit.id] = failed
             elif missing is None or missing:
-                self._pool.submit(unit)
+                new.append(unit)
                 continue
             self._ended.add(unit.id)
+        for unit in reversed(new) if first else new:
+            self._pool.submit(unit, first=first)
 
     def _take_tracks(self, unit_id: str) -> tuple[FormatName, ...] | None:
         """Take the tracks of a unit; return the formats that are missing, None without tracks."""
@@ -245,8 +262,7 @@ class _Progress:
         if record is None:
             return None
         self._records[unit_id] = record
-        name = self._results.files[unit_id]
-        return tuple(list_missing(self._results.root, name, self._job.formats))
+        return tuple(self._results.list_missing(unit_id, self._job.formats))
 
     def _find_failed(self, unit_id: str, missing: tuple[FormatName, ...] | None) -> Failed | None:
         """Return the failure of an earlier run in what is missing of a unit; None without one."""
@@ -273,15 +289,16 @@ class _Progress:
             VditrackError: It is not.
 
         """
-        path = self._locate_tracks(unit)
-        if not path.exists():
+        folder, name = self._results.folder, self._name_tracks(unit)
+        if not folder.exists(name):
             raise VditrackError(
-                f"{path} was written by a worker, and is not there: on another machine, that is "
-                "another folder. Give a folder with -o that all machines of the cluster share."
+                f"{folder.locate(name)} was written by a worker, and is not there: on another "
+                "machine, that is another folder. Give a folder with -o that all machines of the "
+                "cluster share."
             )
 
-    def _locate_tracks(self, unit: Unit) -> Path:
-        return self._results.root / TRACKS / f"{unit.name}{SUFFIX}"
+    def _name_tracks(self, unit: Unit) -> str:
+        return f"{TRACKS}/{unit.name}{SUFFIX}"
 
     def _take_failure(self, task: Source | Unit, failure: Failure) -> None:
         """Submit a task that failed again, or quarantine it after the last attempt."""
@@ -295,14 +312,13 @@ class _Progress:
             self._reach(task)
             self._unidentified[task] = Failed(failure, attempts, ())
         else:
-            if self._locate_tracks(task).exists():
+            if self._results.folder.exists(self._name_tracks(task)):
                 self._results.add_file(task)
             missing = self._take_tracks(task.id) or ()
             self._failures[task.id] = Failed(failure, attempts, missing)
             self._ended.add(task.id)
         # Kept, whatever happens to this process.
-        rows = [*self._list_failures(), *self._list_unreached()]
-        write_failed(self._results.root / FAILED, rows)
+        self._write_failed(self._list_failures())
 
     def _list_recordings(self) -> list[Recorded]:
         return [
@@ -336,8 +352,8 @@ class _Progress:
         ]
 
     def _reach(self, source: Source) -> None:
-        path = escape_surrogates(source.path.as_posix())
-        self._reached.add((path, source.topic, source.start, source.end, source.episode))
+        place = escape_surrogates(source.place)
+        self._reached.add((place, source.topic, source.start, source.end, source.episode))
 
     def _list_units(self) -> list[Unit]:
         """Return the units in the order of the sources."""

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from vditrack.annotation.failures import Failure, FailureKind
+from vditrack.annotation.recordings import Source, make_source
 from vditrack.annotation.settings import TRACKS, FormatName
-from vditrack.annotation.sources import Source
 from vditrack.annotation.track_tables import SUFFIX, Record
 from vditrack.atomic_files import staged_file
 from vditrack.errors import InputError
@@ -26,7 +26,7 @@ class FailedUnit(msgspec.Struct, frozen=True):
     id: str | None
     """Id of the unit; None if the recording could not be identified."""
     source: str
-    """Path as it was given; bytes that are no UTF-8 are escaped."""
+    """Path or address as it was given; bytes that are no UTF-8 are escaped."""
     topic: str | None
     episode: int | None
     start: float
@@ -64,7 +64,7 @@ def describe_failure(source: Source, unit_id: str | None, failed: Failed) -> Fai
     (kind, reason), attempts, formats = failed
     return FailedUnit(
         id=unit_id,
-        source=escape_surrogates(source.path.as_posix()),
+        source=escape_surrogates(source.place),
         topic=source.topic,
         episode=source.episode,
         start=source.start,
@@ -96,8 +96,12 @@ def write_failed(path: Path, failed: Sequence[FailedUnit]) -> None:
     _write(path, schema, [msgspec.structs.asdict(one) for one in failed])
 
 
-def read_failed(path: Path) -> list[FailedUnit]:
+def read_failed(path: Path, shown: str | None = None) -> list[FailedUnit]:
     """Read a table of failures.
+
+    Args:
+        path: The file.
+        shown: Where it is, for messages; its path by default.
 
     Raises:
         InputError: The file is damaged or has other columns.
@@ -107,7 +111,8 @@ def read_failed(path: Path) -> list[FailedUnit]:
     try:
         return msgspec.convert(parquet.read_table(path).to_pylist(), list[FailedUnit])
     except (OSError, pa.ArrowException, msgspec.ValidationError) as error:
-        raise InputError(f"{path} is not a table of failures: {error}. Remove it.") from error
+        place = shown or path
+        raise InputError(f"{place} is not a table of failures: {error}. Remove it.") from error
 
 
 class _Row(msgspec.Struct):
@@ -130,7 +135,7 @@ def read_recordings(path: Path) -> list[tuple[str, Source]]:
     except (OSError, pa.ArrowException, msgspec.ValidationError):
         return []
     return [
-        (row.id, Source(Path(row.source), row.topic, row.start, row.end, row.episode))
+        (row.id, make_source(row.source, row.topic, row.start, row.end, row.episode))
         for row in rows
     ]
 
@@ -166,7 +171,7 @@ def _make_row(recording: Recorded) -> dict[str, Any]:
     measures = record.measures
     return {
         "id": record.id,
-        "source": escape_surrogates(source.path.as_posix()),
+        "source": escape_surrogates(source.place),
         "topic": source.topic,
         "episode": source.episode,
         "start": source.start,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from vditrack.annotation.folders import LocalFolder
 from vditrack.annotation.lerobot_features import TrackFeatures, name_features
 from vditrack.annotation.lerobot_tables import (
     MAX_META_SIZE,
@@ -19,9 +20,9 @@ from vditrack.annotation.lerobot_tables import (
     list_files,
     list_folders,
 )
+from vditrack.annotation.recordings import Source
 from vditrack.annotation.results import Results, open_results
 from vditrack.annotation.settings import TRACKS, Settings
-from vditrack.annotation.sources import Source
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.track_tables import SUFFIX, Record
 from vditrack.annotation.units import list_units
@@ -189,8 +190,8 @@ def write_copy(request: CopyRequest, output: Path, settings: Settings) -> None:
             the destination holds something else.
 
     """
-    with open_results(output, settings) as results:
-        tracks = _find_tracks(request, results, settings)
+    with open_results(LocalFolder(output), settings) as results:
+        tracks = _find_tracks(request, results, output, settings)
         records = {key: one.record for key, one in tracks.items()}
         episodes = open_data_set(request.root).rows
         keys = [(episode, camera) for episode in episodes for camera in request.names]
@@ -212,10 +213,11 @@ def write_copy(request: CopyRequest, output: Path, settings: Settings) -> None:
 
 
 def _find_tracks(
-    request: CopyRequest, results: Results, settings: Settings
+    request: CopyRequest, results: Results, output: Path, settings: Settings
 ) -> dict[tuple[int, str], TracksFile]:
     """Return the files of tracks by episode and camera."""
     found = {}
+    tracks = output / TRACKS
     for source in request.sources:
         identity = results.find_identity(source)
         if identity is None or source.episode is None or source.topic is None:
@@ -223,7 +225,7 @@ def _find_tracks(
         for unit in list_units(source, identity, settings):
             record = results.find_record(unit.id)
             if record is not None:
-                path = results.root / TRACKS / f"{results.files[unit.id]}{SUFFIX}"
+                path = tracks / f"{results.files[unit.id]}{SUFFIX}"
                 found[source.episode, source.topic] = TracksFile(path, record)
     return found
 

@@ -102,9 +102,12 @@ class RayPool:
         self.replaced = 0
         """Number of workers that ended, were killed or lost, and were replaced."""
 
-    def submit(self, task: Any) -> None:  # noqa: ANN401
-        """Add a task, which is pickled, to those that wait."""
-        self._waiting.append(task)
+    def submit(self, task: Any, *, first: bool = False) -> None:  # noqa: ANN401
+        """Add a task, which is pickled, behind those that wait, or before them."""
+        if first:
+            self._waiting.appendleft(task)
+        else:
+            self._waiting.append(task)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yield the outcome of each task until none is left; tasks may be added meanwhile.

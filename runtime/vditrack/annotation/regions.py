@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vditrack.annotation.failures import SourceError
 from vditrack.annotation.mask_files import identify_mask, locate_mask
-from vditrack.annotation.sources import Source
+from vditrack.annotation.recordings import Source
 from vditrack.annotation.specification import Specification
 from vditrack.annotation.units import Unit
 from vditrack.arrays import Bools, Floats, Frame, Mask

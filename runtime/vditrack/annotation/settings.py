@@ -37,7 +37,17 @@ def read_settings(folder: Path) -> Settings:
         MalformedError: It is another file of this name.
 
     """
-    return decode_json(read_file(folder / JOB_FILE, MAX_JSON_SIZE), Settings)
+    return decode_settings(read_file(folder / JOB_FILE, MAX_JSON_SIZE))
+
+
+def decode_settings(content: bytes) -> Settings:
+    """Return the settings that a file of them has.
+
+    Raises:
+        MalformedError: It is another file.
+
+    """
+    return decode_json(content, Settings)
 
 
 def has_results(folder: Path) -> bool:

@@ -5,57 +5,31 @@ from __future__ import annotations
 import errno
 import glob
 import os
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
 
-from vditrack.annotation.manifests import MANIFEST_SUFFIXES, read_manifest
+from vditrack.annotation.manifests import MANIFEST_SUFFIXES, Entry, read_manifest
+from vditrack.annotation.recordings import Remote, Source, is_recording, list_episodes, list_files
+from vditrack.annotation.remote_sources import inspect_remote, list_remote
 from vditrack.annotation.settings import FORMATS, THUMBNAILS, has_results
+from vditrack.annotation.storage import Location, describe, is_address, parse_address, read_bytes
 from vditrack.errors import InputError
 from vditrack.io.lerobot.data_set import is_data_set, open_data_set
-from vditrack.io.rosbag.bags import is_bag_file
-
-_VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"}) | {
-    ".m2ts",
-    ".mts",
-    ".wmv",
-    ".flv",
-    ".ogv",
-    ".3gp",
-    ".gif",
-}
-_IMAGES = frozenset({".jpg", ".jpeg", ".png"})
-_FEWEST_IMAGES = 2
-"""Images in a folder below which it is no recording."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A recording, or a range of one."""
-
-    path: Path
-    """A video file, a folder of images, a bag (its folder or its file), or a LeRobot data set."""
-    topic: str | None = None
-    """Image topic of a bag or camera of a data set; None for each of them."""
-    start: float = 0.0
-    """Seconds after the first frame."""
-    end: float | None = None
-    """Seconds after the first frame; None for the end."""
-    episode: int | None = None
-    """Episode of a LeRobot data set."""
 
 
 def list_sources(arguments: Sequence[str]) -> list[Source]:
     """Return the recordings that the arguments name, each once.
 
     An argument is a video file, a folder of images, a bag, a LeRobot data set, a folder that is
-    searched for these, a pattern with ``*``, or a manifest (`.txt`, `.csv`, `.jsonl`). The order is
-    that of the arguments; in folders and patterns it is that of the names.
+    searched for these, a pattern with ``*``, or a manifest (`.txt`, `.csv`, `.jsonl`). It is on a
+    disk, or in a storage with an address such as ``s3://bucket/folder``. The order is that of the
+    arguments; in folders and patterns it is that of the names.
 
     Raises:
-        InputError: A pattern or a folder has no recording, or a manifest is not valid.
+        InputError: A pattern or a folder has no recording, a manifest is not valid, or a storage
+            cannot be used.
 
     """
     found = (source for argument in arguments for source in _list_argument(argument))
@@ -98,6 +72,29 @@ def select_episodes(
     ]
 
 
+def refuse_absent(sources: Sequence[Source]) -> None:
+    """Check that at least one recording may be there; others are reported with the failures.
+
+    Raises:
+        InputError: None is, or a storage cannot be used.
+
+    """
+    if not any(map(_may_exist, sources)):
+        raise InputError(f"there is no {sources[0].place}, nor any other recording that is named.")
+
+
+def _may_exist(source: Source) -> bool:
+    if source.remote is not None:
+        return source.remote.version is not None or describe(source.remote.location) is not None
+    try:
+        source.path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _is_in_data_set(source: Source) -> bool:
     """Return whether a source is a camera of a data set, of one episode or of all."""
     if source.episode is not None:
@@ -118,18 +115,12 @@ def _refuse_unreadable(sources: Sequence[Source]) -> None:
 
 
 def _list_argument(argument: str) -> Iterator[Source]:
+    if is_address(argument):
+        yield from _list_address(argument)
+        return
     path = Path(argument)
     if path.suffix.lower() in MANIFEST_SUFFIXES and path.is_file():
-        for entry in read_manifest(path):
-            # Relative paths begin at the folder of the manifest.
-            one = Source(
-                path.parent / entry.path,
-                entry.topic or None,
-                entry.start,
-                entry.end,
-                entry.episode,
-            )
-            yield from _list_episodes(one) if _is_data_set(one.path) else [one]
+        yield from _list_entries(read_manifest(argument, _read_file(path)), path.parent)
         return
     if not os.path.lexists(path) and glob.has_magic(argument):
         yield from _list_matches(argument)
@@ -142,6 +133,52 @@ def _list_argument(argument: str) -> Iterator[Source]:
             "Give a folder that has some."
         )
     yield from sources
+
+
+def _list_address(address: str) -> Iterator[Source]:
+    location = parse_address(address)
+    if Path(location.key).suffix.lower() in MANIFEST_SUFFIXES:
+        content = read_bytes(location)
+        yield from _list_entries(read_manifest(address, content), location.parent())
+        return
+    yield from list_remote(location)
+
+
+def _list_entries(entries: Iterable[Entry], folder: Path | Location) -> Iterator[Source]:
+    """Yield the recordings of a manifest, whose relative paths begin at a folder."""
+    named = [_make_source(entry, folder) for entry in entries]
+    inspected = inspect_remote([source for source in named if source.remote is not None])
+    for source in named:
+        if source.remote is not None:
+            yield from inspected[source]
+        elif _is_data_set(source.path):
+            yield from list_episodes(source)
+        else:
+            yield source
+
+
+def _make_source(entry: Entry, folder: Path | Location) -> Source:
+    location = None
+    if is_address(entry.path):
+        location = parse_address(entry.path)
+    elif isinstance(folder, Location) and not Path(entry.path).is_absolute():
+        location = folder.child(entry.path)
+    path = Path(entry.path) if isinstance(folder, Location) else folder / entry.path
+    return Source(
+        path if location is None else Path(location.address),
+        entry.topic or None,
+        entry.start,
+        entry.end,
+        entry.episode,
+        None if location is None else Remote(location),
+    )
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the manifest {path} cannot be read: {error}.") from error
 
 
 def _list_matches(pattern: str) -> Iterator[Source]:
@@ -159,7 +196,7 @@ def _list_matches(pattern: str) -> Iterator[Source]:
             sources = list(_search(match))
         elif match.parent in bags or _belongs_to_results(match.parent):
             continue
-        elif named or _is_recording(match):
+        elif named or is_recording(match):
             sources = [Source(match)]
         else:
             continue
@@ -230,36 +267,16 @@ def _search(root: Path) -> Iterator[Source]:
         seen.add(real)
         if is_data_set(Path(folder)):
             folders.clear()
-            yield from _list_episodes(Source(Path(folder)))
+            yield from list_episodes(Source(Path(folder)))
             continue
         if "metadata.yaml" in names:
             folders.clear()
             yield Source(Path(folder))
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from _list_files(Path(folder), names)
+        yield from list_files(Path(folder), names)
     # They are reported with the failures.
     yield from (Source(Path(error.filename)) for error in unreadable)
-
-
-def _list_episodes(source: Source) -> Iterator[Source]:
-    """Yield each camera of each episode of a data set, of those that the source names.
-
-    A camera without videos is one recording, which is reported with the failures.
-    """
-    try:
-        data_set = open_data_set(source.path)
-    except InputError:
-        # It is reported with the failures.
-        yield source
-        return
-    cameras = data_set.cameras if source.topic is None else [source.topic]
-    in_tables = [camera for camera in data_set.cameras if not data_set.has_videos(camera)]
-    yield from (replace(source, topic=camera) for camera in cameras if camera in in_tables)
-    for episode in data_set.rows if source.episode is None else [source.episode]:
-        for camera in cameras:
-            if camera not in in_tables:
-                yield replace(source, topic=camera, episode=episode)
 
 
 def _is_data_set(path: Path) -> bool:
@@ -272,18 +289,3 @@ def _is_data_set(path: Path) -> bool:
 def _belongs_to_results(folder: Path) -> bool:
     """Return whether a folder has pictures or tracks of a job, which are no recordings."""
     return folder.name in (THUMBNAILS, *FORMATS) and has_results(folder.parent)
-
-
-def _list_files(folder: Path, names: Sequence[str]) -> Iterator[Source]:
-    """Yield the recordings among the files of a folder, or the folder if they are images."""
-    paths = [folder / name for name in sorted(names) if not name.startswith(".")]
-    recordings = list(filter(_is_recording, paths))
-    images = [path for path in paths if path.suffix.lower() in _IMAGES]
-    # Pictures beside videos are previews of them.
-    if not recordings and len(images) >= _FEWEST_IMAGES:
-        yield Source(folder)
-    yield from (Source(path) for path in recordings)
-
-
-def _is_recording(path: Path) -> bool:
-    return path.suffix.lower() in _VIDEOS or is_bag_file(path.with_name(path.name.lower()))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -59,7 +59,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """Id of the unit."""
     source: str
-    """Path of the recording as it was given; bytes that are no UTF-8 are escaped."""
+    """Path or address of the recording as it was given; bytes that are no UTF-8 are escaped."""
     source_sha256: str
     topic: str | None
     """Image topic of a bag, or camera of a LeRobot data set."""
@@ -100,7 +100,7 @@ def make_record(annotation: Annotation, settings: Settings, backend: str) -> Rec
     height, width = annotation.size
     return Record(
         id=unit.id,
-        source=escape_surrogates(unit.source.path.as_posix()),
+        source=escape_surrogates(unit.source.place),
         source_sha256=unit.identity.sha256,
         topic=unit.source.topic,
         episode=unit.source.episode,
@@ -149,8 +149,12 @@ def write_tracks(path: Path, annotation: Annotation, record: Record) -> None:
             writer.write_table(pa.table(columns, schema=schema), row_group_size=len(rows.ids) or 1)
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: Path, content: BinaryIO | None = None) -> Record:
     """Return what a file of tracks says of itself.
+
+    Args:
+        path: The file.
+        content: What it holds, at least its end; read from the path by default.
 
     Raises:
         InputError: There is no such file, it is damaged, or `write_tracks` has not written it.
@@ -158,8 +162,8 @@ def read_record(path: Path) -> Record:
     """
     pa, parquet = import_pyarrow()
     try:
-        content = parquet.read_metadata(path).metadata or {}
-        return decode_json(content.get(_RECORD, b""), Record)
+        metadata = parquet.read_metadata(path if content is None else content).metadata or {}
+        return decode_json(metadata.get(_RECORD, b""), Record)
     except (OSError, pa.ArrowException, MalformedError) as error:
         raise InputError(
             f"{path} is not a file of tracks that `vditrack annotate` has written: {error}."

@@ -13,8 +13,8 @@ import msgspec
 
 from vditrack.annotation.failures import SourceError
 from vditrack.annotation.mask_files import identify_mask
+from vditrack.annotation.recordings import Source
 from vditrack.annotation.settings import Settings
-from vditrack.annotation.sources import Source
 from vditrack.input_checks.files import RefusedFileError, open_regular_file
 from vditrack.io.decoding.image_folders import is_image_folder
 from vditrack.io.lerobot.data_set import EpisodeFrames, is_data_set, open_data_set
@@ -34,7 +34,8 @@ class Identity(msgspec.Struct, frozen=True):
     sha256: str
     """Digest of the names (in a folder) and the content of its files."""
     status: str
-    """Digest of sizes and times of change of its files."""
+    """Digest of sizes and times of change of its files, or of their versions in a storage, which is
+    empty if they are not known."""
     topics: tuple[str | None, ...]
     """Image topics of a bag, sorted, or the camera of an episode; [None] for others."""
 
@@ -64,7 +65,7 @@ def identify(source: Source, progress: Progress) -> Identity:
     """Read the files of a recording, and return what identifies its content.
 
     Args:
-        source: The recording.
+        source: The recording, on this machine.
         progress: Called with the bytes that were read, and those in all.
 
     Raises:
@@ -136,12 +137,14 @@ def read_status(source: Source) -> tuple[str, list[Path]]:
 
 
 def check_unchanged(source: Source, status: str) -> None:
-    """Check that the files of a recording are as they were.
+    """Check that the files of a recording are as they were; a copy does not change.
 
     Raises:
         SourceError: They changed.
 
     """
+    if source.is_copied:
+        return
     if read_status(source)[0] != status:
         raise SourceError(
             "changed",

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import cv2
 
 from vditrack.annotation.failures import Failure, JobError, SourceError
+from vditrack.annotation.scratch import make_scratch
 from vditrack.atomic_files import remove_scratch_folders
-from vditrack.atomic_files.locks import make_locked_folder, remove_if_unlocked
 from vditrack.errors import InputError, VditrackError, install_command
 
 Progress = Callable[[int, int | None], None]
@@ -41,8 +41,6 @@ _BEAT = 0.2
 """Seconds between two reports of progress."""
 _START = 120.0
 """Seconds that a new worker may take until it is ready, if `Limits.stall_seconds` is less."""
-_SCRATCH = "vditrack-annotate-"
-"""Begin of the names of folders for logs and temporary files of the workers."""
 _TAIL = 4096
 """Bytes at the end of a worker's log that are searched for the reason of its end."""
 _LOG = "errors"
@@ -86,13 +84,16 @@ class WorkerPool:
         self._open_handler, self.workers, self._limits = open_handler, workers, limits
         self._waiting: deque[Any] = deque()
         self._workers: list[_Worker] = []
-        self._scratch, self._lock = _make_scratch()
+        self._scratch, self._lock = make_scratch()
         self.replaced = 0
         """Number of workers that ended or were killed, and were replaced."""
 
-    def submit(self, task: Any) -> None:  # noqa: ANN401
-        """Add a task, which is pickled, to those that wait."""
-        self._waiting.append(task)
+    def submit(self, task: Any, *, first: bool = False) -> None:  # noqa: ANN401
+        """Add a task, which is pickled, behind those that wait, or before them."""
+        if first:
+            self._waiting.appendleft(task)
+        else:
+            self._waiting.append(task)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yield the outcome of each task until none is left; tasks may be added meanwhile.
@@ -251,18 +252,6 @@ class _Worker:
         self.process.join()
         self.pipe.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
-
-
-def _make_scratch() -> tuple[Path, int | None]:
-    """Return a new folder for logs and temporary files of workers, and its lock.
-
-    Those of jobs that were killed are removed.
-    """
-    root = Path(tempfile.gettempdir())
-    for left in root.glob(f"{_SCRATCH}*"):
-        remove_if_unlocked(left)
-    folder = root / f"{_SCRATCH}{uuid.uuid4().hex}"
-    return folder, make_locked_folder(folder)
 
 
 def _serve(pipe: connection.Connection, open_handler: OpenHandler, scratch: Path) -> None:

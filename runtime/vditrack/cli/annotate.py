@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import typer
 
+from vditrack.annotation.folders import Folder, open_folder
 from vditrack.annotation.formats.selection import check_formats
 from vditrack.annotation.handling import Model, digest_manifest
 from vditrack.annotation.job import Job, Pool, run_job
@@ -18,7 +19,7 @@ from vditrack.annotation.ray_pool import RayPool, Resources
 from vditrack.annotation.report import import_jinja2
 from vditrack.annotation.results import REPORT
 from vditrack.annotation.settings import FORMATS, FormatName, Settings
-from vditrack.annotation.sources import Source, list_sources, select_episodes
+from vditrack.annotation.sources import list_sources, refuse_absent, select_episodes
 from vditrack.annotation.specification import (
     MAX_GRID,
     MAX_POINTS,
@@ -48,6 +49,7 @@ from vditrack.cli.lerobot_options import (
     EpisodesOption,
     FillMissingOption,
     LerobotOption,
+    require_disk,
     write_planned_copy,
 )
 from vditrack.cli.options import (
@@ -81,11 +83,17 @@ def annotate(
             metavar="SOURCE...",
             help="Video files, folders of images, bags, LeRobot data sets, folders that hold "
             "these, patterns with *, and manifests: .txt with a path a line, or .csv or .jsonl "
-            "with path, topic, start, end and episode.",
+            "with path, topic, start, end and episode. Each may be an address such as "
+            "s3://BUCKET/FOLDER.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder that the results are written to.")
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder that the results are written to, or an address such as s3://BUCKET/FOLDER.",
+        ),
     ],
     episodes: EpisodesOption = None,
     camera: CameraOption = None,
@@ -254,6 +262,7 @@ def annotate(
     chosen = check_formats(formats or ())
     limits = _Limits(workers, stall_timeout, None if memory is None else memory * 1e9)
     ray = _RayOptions(address, num_cpus, num_gpus)
+    folder = open_folder(output)
     choose = _choose_ray if engine == "ray" else _choose_processes
     open_pool = choose(limits, ray, threads, backend)
     # Options have the names of the fields.
@@ -263,9 +272,7 @@ def annotate(
     listed = select_episodes(
         list_sources(sources), parse_numbers("--episodes", episodes), camera or None
     )
-    # What cannot be reached is reported with the failures.
-    if not any(map(_may_exist, listed)):
-        raise InputError(f"there is no {listed[0].path}, nor any other recording that is named.")
+    refuse_absent(listed)
     loaded = load_bundle(
         bundled_model() if bundle is None else bundle,
         require_signature=require_signature,
@@ -275,10 +282,12 @@ def annotate(
     settings = Settings(digest_manifest(loaded.root), backend, specification)
     copy = None
     if lerobot is not None:
-        copy = plan_copy(listed, lerobot, output, settings, fill_missing=fill_missing)
+        copy = plan_copy(
+            listed, lerobot, require_disk(folder, listed), settings, fill_missing=fill_missing
+        )
     job = Job(
         sources=listed,
-        output=output,
+        output=folder,
         model=Model(
             bundle,
             choose_backend(backend, device),
@@ -296,21 +305,11 @@ def annotate(
     # Ray prints what happens to its workers on stdout, which is for results.
     with redirect_stdout(sys.stderr), progress_bars(quiet=as_json) as bars:
         summary = run_job(job, add_progress_bar(bars, "recordings", len(listed)))
-    _print_summary(summary, output, chosen, as_json=as_json)
+    _print_summary(summary, folder, chosen, as_json=as_json)
     if copy is not None:
         write_planned_copy(copy, job, failed=summary.done < summary.recordings, as_json=as_json)
     if summary.failed:
         raise typer.Exit(INCOMPLETE)
-
-
-def _may_exist(source: Source) -> bool:
-    try:
-        source.path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _read_queries(points: Path | None, at: list[str] | None) -> list[list[float]] | None:
@@ -363,7 +362,7 @@ def _choose_ray(
 
 
 def _print_summary(
-    summary: Summary, output: Path, formats: tuple[FormatName, ...], *, as_json: bool
+    summary: Summary, output: Folder, formats: tuple[FormatName, ...], *, as_json: bool
 ) -> None:
     if as_json:
         echo_json(summary)
@@ -378,7 +377,7 @@ def _print_summary(
         echo(f"visible: {100 * summary.visible_share:.0f}% of positions")
     if summary.failed:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failures.items())
-        echo(f"failed:  {summary.failed} ({kinds}); see {output / 'failed.parquet'}")
+        echo(f"failed:  {summary.failed} ({kinds}); see {output.locate('failed.parquet')}")
     for folder in ("tracks", *formats):
-        echo(f"{folder + ':':8} {output / folder}")
-    echo(f"report:  {output / REPORT}")
+        echo(f"{folder + ':':8} {output.locate(folder)}")
+    echo(f"report:  {output.locate(REPORT)}")

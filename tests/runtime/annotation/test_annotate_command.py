@@ -22,6 +22,7 @@ import pytest
 from doubles.bags import images, write_bag
 from doubles.video_files import moving_texture, write_video_file
 from vditrack.annotation.failures import Failure, JobError
+from vditrack.annotation.folders import LocalFolder
 from vditrack.annotation.handling import Model, UnitHandler, digest_manifest
 from vditrack.annotation.job import Job, run_job
 from vditrack.annotation.job_tables import read_failed, write_failed
@@ -266,7 +267,7 @@ def test_a_job_that_is_stopped_says_what_is_left(clips, tmp_path):
 def test_a_result_that_cannot_be_written_ends_the_job(clips, tmp_path):
     settings = Settings(digest_manifest(bundled_model()), "cpu", Specification(grid=2))
     (tmp_path / "tracks").touch()
-    handle = UnitHandler(Model(None, "cpu", 1), settings, tmp_path)
+    handle = UnitHandler(Model(None, "cpu", 1), settings, LocalFolder(tmp_path))
     source = Source(clips / CLIPS[0])
     (unit,) = list_units(source, handle(source, print), settings)
     with pytest.raises(JobError, match=r"no result can be written in .*tracks is a file"):
@@ -276,9 +277,9 @@ def test_a_result_that_cannot_be_written_ends_the_job(clips, tmp_path):
 def test_other_verbs_do_not_write_in_the_folder_meanwhile(tmp_path):
     root, settings = tmp_path / "out", Settings("b" * 64, "cpu", Specification(grid=2))
     refused = pytest.raises(InputError, match="another run writes in")
-    with open_results(root, settings), refused, locked_folder(root, root):
+    with open_results(LocalFolder(root), settings), refused, locked_folder(root, root):
         pass
-    with locked_folder(root, root), refused, open_results(root, settings):
+    with locked_folder(root, root), refused, open_results(LocalFolder(root), settings):
         pass
 
 
@@ -292,7 +293,9 @@ def test_results_that_other_machines_keep_to_themselves_end_the_job(clips, tmp_p
 
         def __init__(self, _open_handler):
             self.tasks = []
-            self.submit = self.tasks.append
+
+        def submit(self, task, **_):
+            self.tasks.append(task)
 
         def outcomes(self):
             while self.tasks:
@@ -307,7 +310,9 @@ def test_results_that_other_machines_keep_to_themselves_end_the_job(clips, tmp_p
     source = Source(clips / CLIPS[0])
     # What cannot be written afterwards does not hide the reason.
     (tmp_path / "out/.sources.json/a").mkdir(parents=True)
-    job = Job([source], tmp_path / "out", Model(None, "cpu", 1), settings, Elsewhere, 1)
+    job = Job(
+        [source], LocalFolder(tmp_path / "out"), Model(None, "cpu", 1), settings, Elsewhere, 1
+    )
     with pytest.raises(VditrackError, match="that all machines of the cluster share"):
         run_job(job, print)
     summary = json.loads((tmp_path / "out/summary.json").read_text())
@@ -325,7 +330,9 @@ def test_tracks_whose_worker_was_lost_before_it_said_so_are_done(clips, tmp_path
 
         def __init__(self, open_handler):
             self.handle, self.tasks = open_handler(), []
-            self.submit = self.tasks.append
+
+        def submit(self, task, **_):
+            self.tasks.append(task)
 
         def outcomes(self):
             while self.tasks:
@@ -342,7 +349,14 @@ def test_tracks_whose_worker_was_lost_before_it_said_so_are_done(clips, tmp_path
         pass
 
     output = tmp_path / "out"
-    job = Job([Source(clips / CLIPS[0])], output, Model(None, "cpu", 1), settings, Forgetful, 1)
+    job = Job(
+        [Source(clips / CLIPS[0])],
+        LocalFolder(output),
+        Model(None, "cpu", 1),
+        settings,
+        Forgetful,
+        1,
+    )
     summary = run_job(job, print_nothing)
     assert [second.tracked for _, second in written[1:]] == [False]
     assert (summary.done, summary.throughput.annotated) == (1, 1)
@@ -361,7 +375,9 @@ def test_tracks_are_listed_though_a_format_of_them_is_not_written(interrupted, c
 
         def __init__(self, open_handler):
             self.handle, self.tasks = open_handler(), []
-            self.submit = self.tasks.append
+
+        def submit(self, task, **_):
+            self.tasks.append(task)
 
         def outcomes(self):
             while self.tasks:
@@ -380,7 +396,7 @@ def test_tracks_are_listed_though_a_format_of_them_is_not_written(interrupted, c
     def run(*formats, retry_failed=False):
         tried.clear()
         model, sources = Model(None, "cpu", 1), [Source(clips / CLIPS[0])]
-        job = Job(sources, output, model, settings, Failing, 0, retry_failed, formats)
+        job = Job(sources, LocalFolder(output), model, settings, Failing, 0, retry_failed, formats)
         with suppress(VditrackError):
             run_job(job, lambda *_: None)
         summary = json.loads((output / "summary.json").read_text())

@@ -15,6 +15,7 @@ from doubles.video_files import moving_texture, write_video_file
 from vditrack import Tracker
 from vditrack.annotation.annotate import annotate_unit
 from vditrack.annotation.failures import SourceError
+from vditrack.annotation.folders import LocalFolder
 from vditrack.annotation.handling import Model, UnitHandler, digest_manifest
 from vditrack.annotation.metric_positions import measure_positions
 from vditrack.annotation.object_masks import describe_mask
@@ -108,7 +109,7 @@ def test_masks_are_those_of_propagation(clip, tmp_path):
     specification = Specification(grid=2, mask="clip_mask.png", mask_frame=2, masks=True)
     digest = digest_manifest(bundle.root)
     settings = Settings(digest, "cpu", specification)
-    handle = UnitHandler(Model(bundle.root, "cpu", 1), settings, tmp_path)
+    handle = UnitHandler(Model(bundle.root, "cpu", 1), settings, LocalFolder(tmp_path))
     (unit,) = list_units(Source(path), handle(Source(path), lambda *_: None), settings)
     handle(unit, lambda *_: None)
     table = pq.read_table(tmp_path / f"masks/{unit.name}.parquet")

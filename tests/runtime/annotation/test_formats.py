@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from doubles.video_files import moving_texture, write_video_file
 from vditrack.annotation.failures import SourceError
+from vditrack.annotation.folders import LocalFolder
 from vditrack.annotation.formats import hdf5, selection
 from vditrack.annotation.formats.content import TrackContent, read_content
 from vditrack.annotation.formats.hdf5 import name_view
@@ -182,7 +183,7 @@ def test_a_recording_that_cannot_be_read_again_does_not_end_the_job(tmp_path, an
     made, record = annotation(Specification(grid=2))
     write_tracks(tmp_path / f"tracks/{made.unit.name}.parquet", made, record)
     settings = Settings("b" * 64, "cpu", record.specification)
-    handle = UnitHandler(Model(None, "cpu", 1), settings, tmp_path, ("rerun", "hdf5"))
+    handle = UnitHandler(Model(None, "cpu", 1), settings, LocalFolder(tmp_path), ("rerun", "hdf5"))
     with pytest.raises(SourceError, match="is not a file"):
         handle(made.unit, ignore)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vditrack.annotation.sources import Source
+from vditrack.annotation.recordings import Source
 from vditrack.annotation.track_tables import Record, read_stamps, read_tracks
 from vditrack.arrays import Doubles, Ints
 from vditrack.points.tracks import Tracks

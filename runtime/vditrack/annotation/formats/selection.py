@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vditrack.annotation.annotate import Progress
+from vditrack.annotation.folders import Folder
 from vditrack.annotation.formats.content import TrackContent
 from vditrack.annotation.formats.hdf5 import import_h5py, write_hdf5
 from vditrack.annotation.formats.mcap import import_mcap, write_mcap
@@ -21,12 +22,14 @@ class _Format(NamedTuple):
     check: Callable[[], object]
     """Raises an `InputError` if a package is missing."""
     write: Callable[[Path, TrackContent, Progress], None]
+    frames: bool = False
+    """Whether the file has the frames of the recording."""
 
 
 _WRITERS: Mapping[FormatName, _Format] = {
     "hdf5": _Format(".hdf5", import_h5py, write_hdf5),
     "mcap": _Format(".mcap", import_mcap, write_mcap),
-    "rerun": _Format(".rrd", import_rerun, write_rerun),
+    "rerun": _Format(".rrd", import_rerun, write_rerun, frames=True),
 }
 
 
@@ -50,21 +53,26 @@ def check_formats(names: Iterable[str]) -> tuple[FormatName, ...]:
     return ordered
 
 
-def locate_file(output: Path, file_format: FormatName, name: str) -> Path:
-    """Return the path of a file in the folder of the results, by the name of its unit's files."""
-    return output / file_format / f"{name}{_WRITERS[file_format].suffix}"
+def locate_file(file_format: FormatName, name: str) -> str:
+    """Return the name of a file in the folder of the results, by the name of its unit's files."""
+    return f"{file_format}/{name}{_WRITERS[file_format].suffix}"
 
 
-def list_missing(output: Path, name: str, formats: Sequence[FormatName]) -> list[FormatName]:
+def list_missing(folder: Folder, name: str, formats: Sequence[FormatName]) -> list[FormatName]:
     """Return the formats of which a unit has no file yet.
 
     Args:
-        output: Folder of the results.
+        folder: Folder of the results.
         name: Name of the unit's files, without their suffix.
         formats: Formats that are wanted.
 
     """
-    return [one for one in formats if not locate_file(output, one, name).is_file()]
+    return [one for one in formats if not folder.exists(locate_file(one, name))]
+
+
+def needs_frames(file_format: FormatName) -> bool:
+    """Return whether a format has the frames of the recording."""
+    return _WRITERS[file_format].frames
 
 
 def write_format(
