@@ -40,6 +40,8 @@ _SURE = 0.5
 """Confidence from which on the tracker is sure."""
 _MORE_ALIKE = 0.1
 """Excess of cosine from which on another place resembles a point more."""
+_MIN_MARGIN = 0.1
+"""Excess of a match's cosine over that of every other place, from which on it is a candidate."""
 _BESIDE = 8.0
 """Pixels at a width of 256 up to which a place is that of the best match."""
 _MIN_CORRELATION = 0.6
@@ -237,6 +239,8 @@ class PathReader:
             followed = view.image.contains(points)
             matches.usable[:, frame] = followed[:, None]
             matches.usable[:, frame, 1] &= view.image.contains(placed.points)
+            # A match that has a rival as good is no match.
+            matches.usable[:, frame, 1] &= compared.margin > _MIN_MARGIN
             matches.best[:, frame] = best
             matches.similarity[:, frame] = compared.similarity
             matches.second[:, frame] = compared.similarity - compared.margin

@@ -36,7 +36,7 @@ CHOICE = PathChoice(
     found=-2.0,
     hidden=0.5,
 )
-POINTS = np.float32([[60, 50], [70, 90], [85, 70]])
+POINTS = np.float32([[72, 66], [102, 84], [36, 90]])
 FRAMES = 16
 OFFSETS = np.arange(FRAMES)[:, None] * np.float32([1.5, 0.5])
 TRUTH = POINTS[:, None] + OFFSETS
