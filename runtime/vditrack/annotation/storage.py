@@ -38,7 +38,12 @@ _REFUSED_CREDENTIALS = frozenset(
 """Codes of S3."""
 _TRANSPORT = frozenset({"aiobotocore", "aiohttp", "botocore", "google", "requests", "urllib3"})
 """Packages whose errors are of the network, unless another reason is known."""
-_BUSY = frozenset({errno.EBUSY, errno.EIO, errno.EREMOTEIO, errno.ETIMEDOUT})
+_BUSY = frozenset(
+    getattr(errno, name)
+    for name in ("EBUSY", "EIO", "EREMOTEIO", "ETIMEDOUT")
+    if hasattr(errno, name)
+)
+"""Not every system has all of them."""
 
 
 class AccessError(InputError):
